@@ -1,0 +1,1 @@
+"""Drivers: absl flags in, one library call."""

@@ -1,0 +1,1 @@
+"""The seq2seq controller: encode, predict, decode, ascend."""

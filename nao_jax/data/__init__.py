@@ -1,0 +1,1 @@
+"""Datasets (TFDS in, arrays out) and augmentation."""

@@ -1,0 +1,1 @@
+"""Evaluators: tokens in, scores out."""

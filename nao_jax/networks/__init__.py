@@ -1,0 +1,1 @@
+"""Candidate operations and the networks made of them."""

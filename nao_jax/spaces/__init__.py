@@ -1,0 +1,1 @@
+"""What can be searched: token grammars and what the tokens mean."""

@@ -1,0 +1,162 @@
+"""The convolutional cell space: tokens, cells and strings.
+
+An architecture is a pair of cells, the normal one and the reduction one. A
+cell is `int32 [nodes, 4]`, a row a node: `input_a op_a input_b op_b`; the node
+is the sum of its two branches. Inputs count 0 = output of the cell before the
+previous one, 1 = output of the previous cell, 2.. = the cell's own nodes; ops
+index the op set. Tokens hold the same numbers in the same order, moved up so
+that inputs and ops do not collide: inputs by 1, ops by nodes + 2 (paper
+section 3.1; the official weight-sharing code's coding).
+"""
+
+import dataclasses
+import json
+
+import numpy as np
+
+from nao_jax.errors import UserError
+from nao_jax.spaces.space import Space
+
+# Op sets in the order of the official ids. `small` is the weight-sharing set,
+# `large` the paper's, `middle` belongs to the follow-up (NAO-V2).
+OP_SETS = {
+  "small": (
+    "sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "identity",
+  ),
+  "middle": (
+    "zero", "identity", "sep_conv_3x3", "sep_conv_5x5", "sep_conv_7x7",
+    "dil_sep_conv_3x3", "dil_sep_conv_5x5", "dil_sep_conv_7x7",
+    "avg_pool_3x3", "max_pool_3x3",
+  ),
+  "large": (
+    "identity", "conv_1x1", "conv_3x3", "conv_1x3_3x1", "conv_1x7_7x1",
+    "max_pool_2x2", "max_pool_3x3", "max_pool_5x5",
+    "avg_pool_2x2", "avg_pool_3x3", "avg_pool_5x5",
+  ),
+}  # fmt: skip
+
+MIN_NODES, MAX_NODES = 2, 7
+
+
+def space(nodes: int = 5, ops: str = "small") -> Space:
+  """The space of cell pairs with `nodes` nodes over the op set `ops`.
+
+  Raises:
+    UserError: an op set that does not exist, or a number of nodes outside
+      2 to 7.
+  """
+  if ops not in OP_SETS:
+    raise UserError(f"--ops={ops}: unknown; allowed: {', '.join(OP_SETS)}")
+  if not MIN_NODES <= nodes <= MAX_NODES:
+    raise UserError(
+      f"--nodes={nodes}: a cell has {MIN_NODES} to {MAX_NODES} nodes"
+    )
+  first_op = nodes + 2
+  op_tokens = tuple(range(first_op, first_op + len(OP_SETS[ops])))
+  choices, swaps = [], []
+  for cell in range(2):
+    swaps.append([])
+    for node in range(nodes):
+      at = 4 * (cell * nodes + node)
+      input_tokens = tuple(range(1, node + 3))
+      choices += [input_tokens, op_tokens] * 2
+      swaps[cell].append(((at, at + 1), (at + 2, at + 3)))
+  return Space(
+    name=f"cnn-{ops}-{nodes}",
+    choices=tuple(choices),
+    swaps=tuple(map(tuple, swaps)),
+    tokens_per_step=2,
+  )
+
+
+def _offsets(nodes: int) -> np.ndarray:
+  return np.array([1, nodes + 2, 1, nodes + 2], np.int32)
+
+
+def to_cells(tokens):
+  """Tokens [..., 8 nodes] (NumPy or JAX) to cells [..., 2, nodes, 4]."""
+  nodes = tokens.shape[-1] // 8
+  return tokens.reshape(*tokens.shape[:-1], 2, nodes, 4) - _offsets(nodes)
+
+
+def to_tokens(cells):
+  """Cells [..., 2, nodes, 4] (NumPy or JAX) to tokens [..., 8 nodes]."""
+  nodes = cells.shape[-2]
+  return (cells + _offsets(nodes)).reshape(*cells.shape[:-3], 8 * nodes)
+
+
+def unused_states(cell):
+  """The loose ends of cells [..., nodes, 4]: bool [..., nodes + 2].
+
+  A loose end is a state, inputs included, that no node of the cell uses.
+  """
+  states = np.arange(cell.shape[-2] + 2)
+  used = cell[..., :, 0::2, None] == states
+  return ~used.any(axis=(-3, -2))
+
+
+def to_text(tokens: np.ndarray) -> str:
+  """Tokens [L] as the published notation: normal cell | reduction cell."""
+  cells = to_cells(np.asarray(tokens))
+  return " | ".join(" ".join(map(str, cell.ravel())) for cell in cells)
+
+
+def parse(space_: Space, text: str, source: str = "--arch") -> np.ndarray:
+  """Reads an architecture from the command line.
+
+  Args:
+    space_: a convolutional space.
+    text: the path of a JSON file with `tokens` (what a search writes), or
+      numbers in the published notation (0-based; `|` is optional), or tokens.
+      Numbers that contain a 0 are in the published notation, since no token
+      is 0; the others are tokens if they are legal ones.
+    source: the flag, for messages.
+
+  Returns:
+    Tokens, int32 [L].
+
+  Raises:
+    UserError: the text is neither; the message names the position.
+  """
+  if text.endswith(".json"):
+    return space_.validate(_tokens_of_file(text, source), f"{source}={text}")
+  words = text.replace("|", " ").replace(",", " ").split()
+  try:
+    numbers = [int(word) for word in words]
+  except ValueError as error:
+    raise UserError(
+      f"{source}={text}: neither a .json file nor a list of whole numbers"
+    ) from error
+  published = _published_notation(space_)
+  if 0 in numbers or (
+    published.accepts(numbers) and not space_.accepts(numbers)
+  ):
+    published.validate(numbers, source)
+    cells = np.reshape(np.array(numbers, np.int32), (2, -1, 4))
+    return to_tokens(cells)
+  return space_.validate(numbers, source)
+
+
+def _published_notation(space_: Space) -> Space:
+  """The same space with every choice counted from 0."""
+  offsets = _offsets(space_.length // 8)
+  choices = (
+    tuple(int(token - offsets[position % 4]) for token in tokens)
+    for position, tokens in enumerate(space_.choices)
+  )
+  return dataclasses.replace(space_, choices=tuple(choices))
+
+
+def _tokens_of_file(path: str, source: str) -> list[int]:
+  try:
+    with open(path, encoding="utf-8") as file:
+      tokens = json.load(file)["tokens"]
+  except OSError as error:
+    raise UserError(f"{source}={path}: {error.strerror}") from error
+  except (ValueError, KeyError, TypeError) as error:
+    raise UserError(
+      f"{source}={path}: not a JSON object with a list `tokens`"
+    ) from error
+  if not isinstance(tokens, list) or not all(type(t) is int for t in tokens):
+    raise UserError(f"{source}={path}: `tokens` is not a list of integers")
+  return tokens

@@ -1,0 +1,1 @@
+"""Optimisers, schedules, train states and steps."""
