@@ -15,6 +15,7 @@ import json
 import numpy as np
 
 from nao_jax.errors import UserError
+from nao_jax.spaces import published
 from nao_jax.spaces.space import Space
 
 # Op sets in the order of the official ids. `small` is the weight-sharing set,
@@ -106,38 +107,48 @@ def parse(space_: Space, text: str, source: str = "--arch") -> np.ndarray:
 
   Args:
     space_: a convolutional space.
-    text: the path of a JSON file with `tokens` (what a search writes), or
-      numbers in the published notation (0-based; `|` is optional), or tokens.
-      Numbers that contain a 0 are in the published notation, since no token
-      is 0; the others are tokens if they are legal ones.
+    text: the name of a published architecture, or the path of a JSON file
+      with `tokens` (what a search writes), or numbers in the published
+      notation (0-based; `|` is optional), or tokens. Numbers that contain a 0
+      are in the published notation, since no token is 0; the others are
+      tokens if they are legal ones.
     source: the flag, for messages.
 
   Returns:
     Tokens, int32 [L].
 
   Raises:
-    UserError: the text is neither; the message names the position.
+    UserError: the text is none of these, or of another space; the message
+      names the position, or the names.
   """
   if text.endswith(".json"):
     return space_.validate(_tokens_of_file(text, source), f"{source}={text}")
   words = text.replace("|", " ").replace(",", " ").split()
   try:
     numbers = [int(word) for word in words]
-  except ValueError as error:
-    raise UserError(
-      f"{source}={text}: neither a .json file nor a list of whole numbers"
-    ) from error
-  published = _published_notation(space_)
+  except ValueError:
+    return _tokens_of_name(space_, text, source)
+  zero_based = _zero_based(space_)
   if 0 in numbers or (
-    published.accepts(numbers) and not space_.accepts(numbers)
+    zero_based.accepts(numbers) and not space_.accepts(numbers)
   ):
-    published.validate(numbers, source)
+    zero_based.validate(numbers, source)
     cells = np.reshape(np.array(numbers, np.int32), (2, -1, 4))
     return to_tokens(cells)
   return space_.validate(numbers, source)
 
 
-def _published_notation(space_: Space) -> Space:
+def _tokens_of_name(space_: Space, name: str, source: str) -> np.ndarray:
+  found = published.find(name, published.CONVOLUTIONAL, source)
+  if space_ != space(ops=found.ops):
+    raise UserError(
+      f"{source}={name}: {found.name} needs --ops={found.ops} --nodes=5, but "
+      f"this is space {space_.name!r}"
+    )
+  return parse(space_, found.text, source)
+
+
+def _zero_based(space_: Space) -> Space:
   """The same space with every choice counted from 0."""
   offsets = _offsets(space_.length // 8)
   choices = (
