@@ -1,0 +1,344 @@
+"""Convolutional cells: tokens, cells, strings, published architectures."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nao_jax.errors import UserError
+from nao_jax.spaces import cnn, published
+
+SPACES = [
+  (nodes, ops)
+  for nodes in range(cnn.MIN_NODES, cnn.MAX_NODES + 1)
+  for ops in cnn.OP_SETS
+]
+PUBLISHED = {entry.name: entry for entry in published.CONVOLUTIONAL}
+LOOSE_ENDS = {
+  "NAONet": ([3, 5, 6], [3, 4, 5, 6]),
+  "NAONet-A": ([3, 5, 6], [3, 4, 5, 6]),
+  "NAONet-B": ([3, 5, 6], [4, 5, 6]),
+  "NAO-WS": ([3, 4, 5, 6], [3, 4, 5, 6]),
+  "NAONet-V2": ([3, 4, 5, 6], [3, 4, 5, 6]),
+}
+NAONET_B_TOKENS = (
+  "1 8 1 9 1 8 3 9 2 10 1 9 5 7 2 10 3 8 1 10 "
+  "2 8 2 7 3 8 3 11 2 7 3 10 4 8 3 9 1 9 1 9"
+)
+# The coding of the search without weight sharing has three tokens a branch:
+# input, kind, kernel.
+NAONET_60_TOKENS = (
+  "1 9 16 2 11 17 3 9 19 2 9 16 1 9 14 2 9 16 1 9 19 5 9 16 2 7 14 1 9 16 "
+  "1 9 16 2 11 15 1 9 14 1 11 16 2 9 20 1 12 15 1 11 16 3 9 14 2 12 16 1 9 16"
+)
+KINDS = {7: "identity", 9: "conv", 11: "avg_pool", 12: "max_pool"}
+KERNELS = {
+  14: "1x1", 15: "2x2", 16: "3x3", 17: "5x5", 19: "1x3_3x1", 20: "1x7_7x1",
+}  # fmt: skip
+
+
+@st.composite
+def architectures(draw):
+  """A space and legal tokens of it."""
+  space = cnn.space(*draw(st.sampled_from(SPACES)))
+  tokens = [draw(st.sampled_from(choices)) for choices in space.choices]
+  return space, np.array(tokens, np.int32)
+
+
+def branches(row):
+  return row[:2], row[2:]
+
+
+def numbers(text):
+  return [int(word) for word in text.replace("|", " ").split()]
+
+
+@pytest.mark.parametrize(("nodes", "ops"), SPACES)
+def test_a_space_has_the_layout_of_the_weight_sharing_code(nodes, ops):
+  space = cnn.space(nodes, ops)
+  assert space.length == 8 * nodes
+  assert space.vocabulary == 1 + (nodes + 1) + len(cnn.OP_SETS[ops])
+  assert space.length % space.tokens_per_step == 0
+  most = [choices[-1] for choices in space.choices[0::2]]
+  assert most == 2 * [node + 2 for node in range(nodes) for _ in "ab"]
+  inputs = set().union(*space.choices[0::2])
+  ops_ = set().union(*space.choices[1::2])
+  assert not inputs & ops_
+  assert inputs | ops_ == set(range(1, space.vocabulary))
+
+
+def test_sizes_of_the_five_node_spaces_are_the_known_ones():
+  assert cnn.space(5, "small").vocabulary == 12
+  assert cnn.space(5, "middle").vocabulary == 17
+  sizes = {
+    ops: float(
+      np.prod([len(c) for c in cnn.space(5, ops).choices], dtype=float)
+    )
+    for ops in cnn.OP_SETS
+  }
+  assert sizes == {
+    "small": pytest.approx(2.56e25, rel=0.01),
+    "middle": pytest.approx(2.7e31, rel=0.01),
+    "large": pytest.approx(1.8e32, rel=0.01),
+  }
+
+
+@pytest.mark.parametrize("nodes", [2, 5, 7])
+def test_samples_are_legal_and_cover_every_legal_token(nodes):
+  space = cnn.space(nodes, "large")
+  tokens = np.asarray(space.sample(jax.random.key(nodes), 300))
+  for position, choices in enumerate(space.choices):
+    assert set(tokens[:, position].tolist()) == set(choices)
+
+
+@given(architectures())
+def test_a_swap_exchanges_the_branches_of_one_node(drawn):
+  space, tokens = drawn
+  cells = cnn.to_cells(tokens)
+  nodes = cells.shape[1]
+  assert space.swap_permutations.shape == (2, nodes, space.length)
+  for cell in range(2):
+    for node in range(nodes):
+      expected = cells.copy()
+      expected[cell, node] = np.roll(cells[cell, node], 2)
+      swapped = tokens[space.swap_permutations[cell, node]]
+      np.testing.assert_array_equal(cnn.to_cells(swapped), expected)
+      assert space.keys(swapped[None]) == space.keys(tokens[None])
+
+
+@given(architectures())
+def test_the_canonical_form_sorts_the_branches_of_each_node(drawn):
+  space, tokens = drawn
+  canonical = space.canonical(tokens)
+  assert space.accepts(canonical.tolist())
+  expected = [
+    [[*min(pair), *max(pair)] for pair in map(branches, cell)]
+    for cell in cnn.to_cells(tokens).tolist()
+  ]
+  assert cnn.to_cells(canonical).tolist() == expected
+
+
+@given(architectures())
+def test_cells_count_from_zero_and_turn_back_into_tokens(drawn):
+  space, tokens = drawn
+  cells = cnn.to_cells(tokens)
+  nodes = space.length // 8
+  assert cells.shape == (2, nodes, 4)
+  for node, row in enumerate(cells.swapaxes(0, 1)):
+    assert (row >= 0).all()
+    assert (row[:, 0::2] <= node + 1).all()
+    assert (row[:, 1::2] < len(space.choices[1])).all()
+  back = cnn.to_tokens(cells)
+  assert back.dtype == np.int32
+  np.testing.assert_array_equal(back, tokens)
+
+
+@pytest.mark.parametrize("nodes", [2, 7])
+def test_batches_in_numpy_and_jax_agree(nodes):
+  space = cnn.space(nodes)
+  tokens = space.sample(jax.random.key(0), 6).reshape(2, 3, space.length)
+  cells = jax.jit(cnn.to_cells)(tokens)
+  assert isinstance(cells, jax.Array)
+  np.testing.assert_array_equal(cells, cnn.to_cells(np.asarray(tokens)))
+  np.testing.assert_array_equal(jax.jit(cnn.to_tokens)(cells), tokens)
+  unused = jax.jit(cnn.unused_states)(cells)
+  assert unused.shape == (2, 3, 2, nodes + 2)
+  np.testing.assert_array_equal(unused, cnn.unused_states(np.asarray(cells)))
+
+
+@given(architectures())
+def test_loose_ends_are_the_states_that_no_branch_names(drawn):
+  _, tokens = drawn
+  for cell in cnn.to_cells(tokens):
+    used = {int(branch) for row in cell for branch in (row[0], row[2])}
+    unused = set(range(len(cell) + 2)) - used
+    assert set(np.flatnonzero(cnn.unused_states(cell)).tolist()) == unused
+    assert unused
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_loose_ends_of_the_published_cells_are_the_known_ones(name):
+  space = cnn.space(ops=PUBLISHED[name].ops)
+  unused = cnn.unused_states(cnn.to_cells(cnn.parse(space, name)))
+  found = [np.flatnonzero(cell).tolist() for cell in unused]
+  assert found == list(LOOSE_ENDS[name])
+
+
+@given(architectures())
+def test_text_turns_back_into_the_same_tokens(drawn):
+  space, tokens = drawn
+  parsed = cnn.parse(space, cnn.to_text(tokens))
+  assert parsed.dtype == np.int32
+  np.testing.assert_array_equal(parsed, tokens)
+
+
+@given(architectures(), st.sampled_from([" ", ",", ", "]))
+def test_tokens_on_the_command_line_are_read_as_tokens(drawn, separator):
+  space, tokens = drawn
+  text = separator.join(map(str, tokens))
+  np.testing.assert_array_equal(cnn.parse(space, text), tokens)
+
+
+def test_published_notation_without_a_zero_is_read_as_such():
+  space = cnn.space(2, "small")
+  # As tokens these are illegal: op tokens begin at 4.
+  text = "1 1 1 2 2 3 1 4 | 1 1 1 1 2 2 1 3"
+  assert cnn.to_text(cnn.parse(space, text)) == text
+
+
+@pytest.mark.parametrize("entry", published.CONVOLUTIONAL, ids=lambda e: e.name)
+def test_published_architectures_are_found_by_name_in_any_case(entry):
+  space = cnn.space(ops=entry.ops)
+  for name in (entry.name, entry.name.upper(), f" {entry.name.lower()} "):
+    assert cnn.to_text(cnn.parse(space, name)) == entry.text
+
+
+def test_naonet_b_has_the_known_tokens():
+  space = cnn.space(ops="small")
+  tokens = cnn.parse(space, "NAONet-B")
+  assert tokens.tolist() == numbers(NAONET_B_TOKENS)
+  np.testing.assert_array_equal(cnn.parse(space, NAONET_B_TOKENS), tokens)
+
+
+def test_naonet_is_what_its_own_coding_says():
+  expected = []
+  coded = np.reshape(numbers(NAONET_60_TOKENS), (-1, 3)).tolist()
+  for state, kind, kernel in coded:
+    kernel = "" if KINDS[kind] == "identity" else f"_{KERNELS[kernel]}"
+    name = KINDS[kind] + kernel
+    expected += [state - 1, cnn.OP_SETS["large"].index(name)]
+  assert numbers(PUBLISHED["NAONet"].text) == expected
+
+
+def test_naonet_and_naonet_a_differ_in_the_inputs_of_one_node():
+  space = cnn.space(ops="large")
+  first, second = (
+    cnn.to_cells(space.canonical(cnn.parse(space, name)))
+    for name in ("NAONet", "NAONet-A")
+  )
+  np.testing.assert_array_equal(first[0], second[0])
+  different = (first[1] != second[1]).any(axis=-1)
+  assert np.flatnonzero(different).tolist() == [2]
+
+
+@pytest.mark.parametrize("entry", published.RECURRENT, ids=lambda e: e.name)
+def test_recurrent_cells_take_earlier_states_and_known_activations(entry):
+  pairs = np.reshape(numbers(entry.text), (-1, 2))
+  assert len(pairs) == 11
+  assert (pairs >= 0).all()
+  assert (pairs[:, 0] <= np.arange(11)).all()
+  assert (pairs[:, 1] < 4).all()
+
+
+def test_recurrent_cells_share_one_table_of_activations():
+  # In the first code 2 is identity and 3 sigmoid; its tokens are known.
+  tokens = "1 13 1 13 2 13 4 12 5 13 5 13 6 13 2 13 8 13 2 13 2 14"
+  pairs = np.reshape(numbers(tokens), (-1, 2)) - (1, 12)
+  first = [(p, ("tanh", "relu", "identity", "sigmoid")[a]) for p, a in pairs]
+  found = np.reshape(numbers(published.RECURRENT[0].text), (-1, 2))
+  ours = [(p, ("tanh", "relu", "sigmoid", "identity")[a]) for p, a in found]
+  assert ours == first
+
+
+def test_a_name_of_another_op_set_says_which_flags_it_needs():
+  with pytest.raises(UserError, match=r"^--arch=naonet-a: .*--ops=large"):
+    cnn.parse(cnn.space(ops="small"), "naonet-a")
+  with pytest.raises(UserError, match=r"--ops=small --nodes=5"):
+    cnn.parse(cnn.space(7, "small"), "NAONet-B")
+
+
+def test_an_unknown_name_lists_the_names():
+  with pytest.raises(UserError, match=r"^--arch=NAONet-Z: ") as caught:
+    cnn.parse(cnn.space(), "NAONet-Z")
+  assert all(name in str(caught.value) for name in PUBLISHED)
+
+
+@given(architectures(), st.data())
+def test_a_corrupted_string_names_the_position_and_what_is_allowed(drawn, data):
+  space, tokens = drawn
+  words = numbers(cnn.to_text(tokens))
+  words[0] = 0  # A zero says that this is the published notation.
+  position = data.draw(st.integers(1, space.length - 1))
+  words[position] = 12
+  with pytest.raises(UserError) as caught:
+    cnn.parse(space, " ".join(map(str, words)), "--start")
+  message = str(caught.value)
+  assert message.startswith(f"--start: token 12 at position {position} ")
+  offset = cnn.to_tokens(np.zeros((2, space.length // 8, 4), np.int32))[
+    position
+  ]
+  allowed = " ".join(str(c - offset) for c in space.choices[position])
+  assert message.endswith(f"allowed there: {allowed}")
+
+
+@pytest.mark.parametrize("text", ["", "0 1 2", "1 7 " * 21, "0 0 " * 21])
+def test_a_string_of_the_wrong_length_says_the_right_one(text):
+  with pytest.raises(UserError, match=r"has 40$"):
+    cnn.parse(cnn.space(), text)
+
+
+def test_a_file_that_a_search_wrote_is_read(tmp_path):
+  space = cnn.space()
+  tokens = cnn.parse(space, "NAONet-B")
+  path = tmp_path / "best.json"
+  path.write_text(json.dumps({"score": 0.9, "tokens": tokens.tolist()}))
+  np.testing.assert_array_equal(cnn.parse(space, str(path)), tokens)
+
+
+@pytest.mark.parametrize(
+  ("content", "says"),
+  [
+    ("not json", "not a JSON object with a list `tokens`"),
+    ("[1, 2]", "not a JSON object with a list `tokens`"),
+    ('{"arch": [1]}', "not a JSON object with a list `tokens`"),
+    ('{"tokens": "1 7"}', "`tokens` is not a list of integers"),
+    ('{"tokens": [1, 7.0]}', "`tokens` is not a list of integers"),
+    ('{"tokens": [true]}', "`tokens` is not a list of integers"),
+    ('{"tokens": [1, 7]}', "2 tokens, but an architecture"),
+    ('{"tokens": [' + "1, 6, " * 19 + "1, 6]}", "token 6 at position 1 "),
+  ],
+)
+def test_a_file_with_something_else_is_refused_by_name(tmp_path, content, says):
+  path = tmp_path / "arch.json"
+  path.write_text(content)
+  with pytest.raises(UserError) as caught:
+    cnn.parse(cnn.space(), str(path))
+  message = str(caught.value)
+  assert message.startswith(f"--arch={path}: ")
+  assert says in message
+  assert "\n" not in message
+
+
+def test_a_file_that_is_not_there_is_refused_by_name(tmp_path):
+  path = tmp_path / "none.json"
+  with pytest.raises(UserError, match=r"none\.json: No such file"):
+    cnn.parse(cnn.space(), str(path))
+  (tmp_path / "folder.json").mkdir()
+  with pytest.raises(UserError, match=r"folder\.json: Is a directory"):
+    cnn.parse(cnn.space(), str(tmp_path / "folder.json"))
+
+
+@pytest.mark.parametrize("nodes", [-1, 0, 1, 8])
+def test_a_cell_has_two_to_seven_nodes(nodes):
+  with pytest.raises(UserError, match=f"--nodes={nodes}: .*2 to 7"):
+    cnn.space(nodes)
+
+
+def test_an_unknown_op_set_lists_the_op_sets():
+  with pytest.raises(UserError, match=r"--ops=huge: .*small, middle, large"):
+    cnn.space(5, "huge")
+
+
+def test_spaces_are_equal_by_value_and_differ_by_nodes_and_ops():
+  assert cnn.space(5, "small") == cnn.space()
+  assert hash(cnn.space(5, "small")) == hash(cnn.space())
+  assert len({cnn.space(*which) for which in SPACES}) == len(SPACES)
+
+
+def test_cells_of_jax_tokens_stay_integers():
+  tokens = jnp.asarray(cnn.parse(cnn.space(), "NAO-WS"))
+  assert cnn.to_cells(tokens).dtype == jnp.int32
