@@ -1,0 +1,174 @@
+"""Random changes to training images, and the order in which to see examples.
+
+Shapes: B images of H x W pixels and C channels. Each image of a batch draws
+its own randomness.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nao_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+  """Which random changes to make; the defaults are usual for CIFAR.
+
+  Attributes:
+    padding: pixels of zeros around an image before the random crop of the
+      original size; 0 for no crop.
+    flip: whether half of the images are mirrored left to right.
+    cutout: side of the square that is blanked, in pixels; 0 for none.
+  """
+
+  padding: int = 4
+  flip: bool = True
+  cutout: int = 0
+
+  def __post_init__(self):
+    for name in ("padding", "cutout"):
+      if getattr(self, name) < 0:
+        raise UserError(
+          f"--{name}={getattr(self, name)}: allowed: 0 (off) or more pixels"
+        )
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def augment(key, images, *, mean, std, config: AugmentConfig):
+  """Crop, flip, normalise, cutout: the order usual for CIFAR.
+
+  Padding is zero before normalisation, that is black; a cutout is zero after
+  it, that is the mean colour.
+
+  Args:
+    key: a random key; it is consumed.
+    images: uint8 [B, H, W, C].
+    mean: float32 [C], full intensity being 1.
+    std: float32 [C].
+    config: which changes to make; static.
+
+  Returns:
+    float32 [B, H, W, C].
+  """
+  crop_key, flip_key, cutout_key = jax.random.split(key, 3)
+  if config.padding:
+    images = random_crop(crop_key, images, padding=config.padding)
+  if config.flip:
+    images = random_flip(flip_key, images)
+  images = normalise(images, mean, std)
+  if config.cutout:
+    images = cutout(cutout_key, images, size=config.cutout)
+  return images
+
+
+@jax.jit
+def normalise(images, mean, std):
+  """Images uint8 [B, H, W, C] to float32, minus the mean, over the std.
+
+  Args:
+    images: uint8 [B, H, W, C].
+    mean: float32 [C], full intensity being 1.
+    std: float32 [C].
+  """
+  return (jnp.float32(images) / 255 - mean) / std
+
+
+@functools.partial(jax.jit, static_argnames="padding")
+def random_crop(key, images, padding: int):
+  """Pads images [B, H, W, C] with zeros and cuts H x W out at random.
+
+  Args:
+    key: a random key; it is consumed.
+    images: [B, H, W, C], any dtype.
+    padding: pixels on each side; every offset 0 to 2 * padding is as likely.
+  """
+  margins = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+  padded = jnp.pad(images, margins)
+  offsets = jax.random.randint(key, (len(images), 2), 0, 2 * padding + 1)
+
+  def crop(image, offset):
+    start = (offset[0], offset[1], 0)
+    return jax.lax.dynamic_slice(image, start, images.shape[1:])
+
+  return jax.vmap(crop)(padded, offsets)
+
+
+@jax.jit
+def random_flip(key, images):
+  """Mirrors each of the images [B, H, W, C] left to right, or does not.
+
+  Args:
+    key: a random key; it is consumed.
+    images: [B, H, W, C], any dtype.
+  """
+  flipped = jax.random.bernoulli(key, shape=(len(images), 1, 1, 1))
+  return jnp.where(flipped, images[:, :, ::-1], images)
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def cutout(key, images, size: int):
+  """Zeroes a square in each of the images [B, H, W, C].
+
+  The centre is any pixel, so the square may stick out and be clipped
+  (DeVries and Taylor 2017).
+
+  Args:
+    key: a random key; it is consumed.
+    images: [B, H, W, C], normalised.
+    size: side of the square in pixels.
+  """
+  batch, height, width, _ = images.shape
+  limits = jnp.array([height, width])
+  starts = jax.random.randint(key, (batch, 2), 0, limits) - size // 2
+  rows = _covers(starts[:, 0], size, height)[:, :, None, None]
+  columns = _covers(starts[:, 1], size, width)[:, None, :, None]
+  return jnp.where(rows & columns, 0, images)
+
+
+def _covers(starts, size: int, length: int):
+  """Whether [start, start + size) holds each position: bool [B, length]."""
+  distance = jnp.arange(length) - starts[:, None]
+  return (distance >= 0) & (distance < size)
+
+
+@functools.partial(jax.jit, static_argnames=("n", "batch"))
+def epoch_indices(key, n: int, batch: int):
+  """A random order of `n` examples in full batches; the rest is left out.
+
+  Args:
+    key: a random key; it is consumed.
+    n: number of examples.
+    batch: examples a batch.
+
+  Returns:
+    int32 [steps, batch]; no index occurs twice.
+
+  Raises:
+    UserError: not even one batch can be filled.
+  """
+  if not 1 <= batch <= n:
+    raise UserError(f"--batch={batch}: allowed: 1 to {n}, the training images")
+  steps = n // batch
+  order = jax.random.permutation(key, jnp.arange(n, dtype=jnp.int32))
+  return order[: steps * batch].reshape(steps, batch)
+
+
+def eval_batches(n: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
+  """`n` examples in order, in batches of one size, the last one padded.
+
+  Args:
+    n: number of examples.
+    batch: examples a batch.
+
+  Returns:
+    Indices, int32 [steps, batch], padded with 0; and which of them count,
+    bool [steps, batch]: each example does once.
+  """
+  steps = -(-n // batch)
+  indices = np.arange(steps * batch, dtype=np.int32).reshape(steps, batch)
+  mask = indices < n
+  return np.where(mask, indices, 0).astype(np.int32), mask

@@ -1,0 +1,231 @@
+"""Image classification data: a prepared TFDS data set in, arrays out.
+
+Shapes: N images, each of H x W pixels and C channels.
+"""
+
+import dataclasses
+import os
+from typing import NamedTuple
+
+from absl import logging
+import numpy as np
+import tensorflow_datasets as tfds
+
+from nao_jax.data import catalogue, pixels
+from nao_jax.errors import UserError
+
+DIGITS = "digits"
+
+
+class Examples(NamedTuple):
+  """Images and what they show.
+
+  Attributes:
+    images: uint8 [N, H, W, C].
+    labels: int32 [N].
+  """
+
+  images: np.ndarray
+  labels: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageData:
+  """An image classification data set in memory.
+
+  Attributes:
+    name: what messages call it.
+    classes: number of classes; labels are 0 to classes - 1.
+    train: the examples to train with.
+    validation: examples held out of the training part, to choose by.
+    test: the examples to report on, used for nothing else.
+    mean: float32 [C], of the training images; full intensity is 1.
+    std: float32 [C], the same for the standard deviation; 1 where a channel
+      is constant.
+  """
+
+  name: str
+  classes: int
+  train: Examples
+  validation: Examples
+  test: Examples
+  mean: np.ndarray
+  std: np.ndarray
+
+
+def load(
+  name: str,
+  *,
+  data_dir: str | os.PathLike,
+  validation_fraction: float,
+  seed: int,
+) -> ImageData:
+  """Reads a data set into memory and splits off the validation part.
+
+  Args:
+    name: `digits`, which prepares itself on first use, or a TFDS image
+      classification data set that is already in `data_dir`, in a file format
+      with random access (array_record), with splits `train` and `test`.
+    data_dir: the directory of data sets.
+    validation_fraction: share of the training part to hold out, from 0 to
+      below 1.
+    seed: of the random split; the same seed gives the same split everywhere.
+
+  Raises:
+    UserError: the data set is not there, or is not one of equal-sized images
+      with one label each; an argument is out of range.
+  """
+  _check_arguments(validation_fraction, seed)
+  if name == DIGITS:
+    _prepare_digits(data_dir)
+  builder = _open(name, data_dir)
+  everything, test = _read(builder, "train"), _read(builder, "test")
+  pixels.check_shape(
+    test.images[0], everything.images.shape[1:], f"{name}: test image 0"
+  )
+  train, validation = _split(everything, validation_fraction, seed)
+  mean, std = _moments(train.images)
+  logging.info(
+    "%s: %d training, %d validation and %d test images of %s, %d classes",
+    name,
+    *(len(part.labels) for part in (train, validation, test)),
+    "x".join(map(str, train.images.shape[1:])),
+    _classes(builder),
+  )
+  return ImageData(
+    name=name,
+    classes=_classes(builder),
+    train=train,
+    validation=validation,
+    test=test,
+    mean=mean,
+    std=std,
+  )
+
+
+def _check_arguments(validation_fraction: float, seed: int) -> None:
+  if not 0 <= validation_fraction < 1:
+    raise UserError(
+      f"--validation_fraction={validation_fraction}: allowed: from 0 to below 1"
+    )
+  if not 0 <= seed < 2**32:
+    raise UserError(f"--seed={seed}: allowed: 0 to {2**32 - 1}")
+
+
+def _prepare_digits(data_dir: str | os.PathLike) -> None:
+  if catalogue.find(DIGITS, data_dir):
+    return
+  # Only this data set needs scikit-learn, which takes a second to import.
+  from nao_jax.data import digits
+
+  logging.info("preparing %s in %s", DIGITS, data_dir)
+  builder = digits.Digits(
+    data_dir=catalogue.root(data_dir), file_format="array_record"
+  )
+  try:
+    catalogue.write(builder)
+  except OSError as error:
+    # Several searches may start at once: all prepare, one renames first.
+    if not catalogue.find(DIGITS, data_dir):
+      raise UserError(f"--data_dir={data_dir}: {error}") from error
+
+
+def _open(name: str, data_dir: str | os.PathLike) -> tfds.core.DatasetBuilder:
+  directory = catalogue.find(name, data_dir)
+  if directory is None:
+    there = ", ".join({DIGITS: 0, **dict.fromkeys(catalogue.names(data_dir))})
+    raise UserError(
+      f"--dataset={name}: not in --data_dir={data_dir} (available: {there});"
+      " prepare it with `python -m experiments.prepare_images --npz=FILE"
+      f" --name={name} --data_dir={data_dir}` or, where TensorFlow is"
+      f" installed, `tfds build {name} --data_dir={data_dir}"
+      " --file_format=array_record`"
+    )
+  builder = tfds.builder_from_directory(directory)
+  _check_kind(builder, directory)
+  return builder
+
+
+def _check_kind(builder: tfds.core.DatasetBuilder, directory) -> None:
+  features = dict(builder.info.features or {})
+  if not isinstance(features.get("image"), tfds.features.Image) or not (
+    isinstance(features.get("label"), tfds.features.ClassLabel)
+  ):
+    raise UserError(
+      f"{directory}: features are {', '.join(features)}; an image"
+      " classification data set has an `image` and a class `label`"
+    )
+  for split in ("train", "test"):
+    if split not in builder.info.splits:
+      raise UserError(
+        f"{directory}: has no split `{split}`, only"
+        f" {', '.join(builder.info.splits)}"
+      )
+    if not builder.info.splits[split].num_examples:
+      raise UserError(f"{directory}: split `{split}` is empty")
+  if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+    raise UserError(
+      f"{directory}: stored as {builder.info.file_format.value}; allowed:"
+      " array_record"
+    )
+
+
+def _classes(builder: tfds.core.DatasetBuilder) -> int:
+  return builder.info.features["label"].num_classes
+
+
+def _read(builder: tfds.core.DatasetBuilder, split: str) -> Examples:
+  """All examples of a split, in stored order."""
+  # Pillow decodes: TFDS would take OpenCV where there is one, whose JPEGs
+  # differ, and warns where there is none.
+  source = builder.as_data_source(
+    split, decoders={"image": tfds.decode.SkipDecoding()}
+  )
+  labels = np.empty(len(source), np.int32)
+  for index, example in enumerate(source):
+    place = f"{builder.data_path}: {split} image {index}"
+    image = pixels.decode(example["image"], place)
+    if index == 0:
+      images = np.empty((len(source), *image.shape), np.uint8)
+    pixels.check_shape(image, images.shape[1:], place)
+    images[index], labels[index] = image, example["label"]
+  pixels.check_labels(
+    labels, _classes(builder), f"{builder.data_path}: {split} labels"
+  )
+  return Examples(images, labels)
+
+
+def _split(
+  examples: Examples, fraction: float, seed: int
+) -> tuple[Examples, Examples]:
+  """Training and validation part, each in stored order."""
+  held_out = round(fraction * len(examples.labels))
+  if held_out == len(examples.labels):
+    raise UserError(
+      f"--validation_fraction={fraction}: leaves none of"
+      f" {held_out} images to train with"
+    )
+  # RandomState's stream is frozen by NumPy's policy; Generator's is not.
+  order = np.random.RandomState(seed).permutation(len(examples.labels))
+  parts = np.sort(order[held_out:]), np.sort(order[:held_out])
+  train, validation = (
+    Examples(examples.images[part], examples.labels[part]) for part in parts
+  )
+  return train, validation
+
+
+def _moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and standard deviation of each channel, from its histogram.
+
+  A histogram is exact, does not depend on the order of summation and needs no
+  float copy of the images.
+  """
+  counts = np.zeros((images.shape[-1], 256), np.int64)
+  for chunk in np.array_split(images, 1 + len(images) // 4096):
+    for channel, count in enumerate(counts):
+      count += np.bincount(chunk[..., channel].ravel(), minlength=256)
+  levels = np.arange(256) / 255
+  weights = counts / counts.sum(axis=1, keepdims=True)
+  mean = weights @ levels
+  std = np.sqrt((weights * (levels - mean[:, None]) ** 2).sum(axis=1))
+  return np.float32(mean), np.float32(np.where(std > 0, std, 1))

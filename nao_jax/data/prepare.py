@@ -1,0 +1,128 @@
+"""Makes a TFDS data set, stored as array_record, of a source of images."""
+
+from collections.abc import Iterable, Iterator
+import os
+import pathlib
+import re
+import sys
+import time
+
+from absl import logging
+import rich.console
+import rich.progress
+import tensorflow_datasets as tfds
+
+from nao_jax.data import catalogue, pixels
+from nao_jax.data.images import DIGITS
+from nao_jax.data.sources import Part, Source
+from nao_jax.errors import UserError
+
+VERSION = "1.0.0"
+SECONDS_BETWEEN_LINES = 10
+
+
+def prepare(
+  source: Source, *, name: str, data_dir: str | os.PathLike
+) -> pathlib.Path:
+  """Stores `source` as the data set `name` in `data_dir`.
+
+  Images are stored as PNG, without loss, in the order of the source. An
+  interrupted preparation leaves nothing that can be loaded.
+
+  Args:
+    source: the images.
+    name: of the data set: small letters, digits and `_`.
+    data_dir: the directory of data sets; is made if need be.
+
+  Returns:
+    The directory of the new data set.
+
+  Raises:
+    UserError: the data set is there already, the name is not allowed, an image
+      is damaged, or images differ in shape.
+  """
+  _check_name(name)
+  existing = catalogue.find(name, data_dir)
+  if existing:
+    raise UserError(
+      f"--name={name}: {existing} exists and is never overwritten; choose"
+      " another name or remove it"
+    )
+  builder = _ImagesBuilder(source, name, data_dir)
+  try:
+    catalogue.write(builder)
+  except OSError as error:
+    raise UserError(f"--data_dir={data_dir}: {error}") from error
+  return pathlib.Path(builder.data_dir)
+
+
+def _check_name(name: str) -> None:
+  if not re.fullmatch("[a-z][a-z0-9_]*", name):
+    raise UserError(
+      f"--name={name}: allowed: small letters, digits and _, the first a letter"
+    )
+  if name == DIGITS:
+    raise UserError(f"--name={name}: this data set prepares itself")
+
+
+class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """The builder of any source; TFDS's own ad-hoc one imports TensorFlow."""
+
+  VERSION = tfds.core.Version(VERSION)
+  # No downloads, so no checksums to look for next to this file; to look, TFDS
+  # 4.9.10 would need importlib_resources, which it does not declare.
+  code_path = None
+
+  def __init__(self, source: Source, name: str, data_dir: str | os.PathLike):
+    self.name = name
+    self._source = source
+    self._shape = source.train.image(0).shape
+    super().__init__(
+      data_dir=catalogue.root(data_dir), file_format="array_record"
+    )
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    features = {
+      "image": tfds.features.Image(shape=self._shape),
+      "label": tfds.features.ClassLabel(names=self._source.class_names),
+    }
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=f"Images from {self._source.origin}.",
+      features=tfds.features.FeaturesDict(features),
+      supervised_keys=("image", "label"),
+      disable_shuffling=True,
+    )
+
+  def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+    del dl_manager  # Nothing to download.
+    return {
+      "train": self._generate_examples(self._source.train, "train"),
+      "test": self._generate_examples(self._source.test, "test"),
+    }
+
+  def _generate_examples(self, part: Part, split: str) -> Iterator:
+    indices = range(len(part.labels))
+    for index in _with_progress(indices, f"{self.name}: {split}"):
+      image = part.image(index)
+      pixels.check_shape(image, self._shape, part.place(index))
+      label = int(part.labels[index])
+      yield index, {"image": pixels.encode(image), "label": label}
+
+
+def _with_progress(items: range, title: str) -> Iterable[int]:
+  """`items`, with a bar on a terminal and a log line now and then elsewhere."""
+  if not sys.stderr.isatty():
+    return _with_lines(items, title)
+  console = rich.console.Console(stderr=True)
+  return rich.progress.track(items, title, console=console)
+
+
+def _with_lines(items: range, title: str) -> Iterator[int]:
+  last = time.monotonic()
+  for done, item in enumerate(items):
+    if time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+      logging.info("%s: %d of %d images", title, done, len(items))
+      last = time.monotonic()
+    yield item
+  logging.info("%s: %d images", title, len(items))

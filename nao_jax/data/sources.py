@@ -1,0 +1,249 @@
+"""Where images come from before they are a data set: an npz or a folder.
+
+Shapes: N images, each of H x W pixels and C channels.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import os
+import pathlib
+
+import numpy as np
+
+from nao_jax.data import pixels
+from nao_jax.errors import UserError
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """The training or the test part of a source, read one image at a time.
+
+  Attributes:
+    labels: int64 [N].
+    place: index to what messages call the image.
+    image: index to uint8 [H, W, C]; raises UserError if it is damaged.
+  """
+
+  labels: np.ndarray
+  place: Callable[[int], str]
+  image: Callable[[int], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Labelled images to make a data set of.
+
+  Attributes:
+    origin: the file or folder.
+    class_names: what the labels 0, 1, ... stand for.
+    train: the part to train with.
+    test: the part to report on.
+  """
+
+  origin: str
+  class_names: tuple[str, ...]
+  train: Part
+  test: Part
+
+
+def from_npz(path: str | os.PathLike) -> Source:
+  """A source from a NumPy archive, in one of two forms.
+
+  Pixels: `train_images`, uint8 [N, H, W] or [N, H, W, 1 or 3], and
+  `train_labels`, integers [N]. Or files: `train_bytes`, uint8, all encoded
+  images (JPEG, PNG) in a row, `train_offsets`, integers [N + 1], image i being
+  `bytes[offsets[i]:offsets[i + 1]]`, and `train_labels`. The same for `test`.
+  `class_names`, strings, is optional. Pickled objects are not read.
+
+  Raises:
+    UserError: no such archive, an array is missing or not of this form, or a
+      label is out of range.
+  """
+  arrays = _Arrays(path)
+  read = _encoded_part if "train_bytes" in arrays.archive else _pixel_part
+  train, test = read(arrays, "train"), read(arrays, "test")
+  if "class_names" in arrays.archive:
+    class_names = tuple(map(str, arrays.get("class_names", "US", 1)))
+  else:
+    class_names = tuple(map(str, range(int(train.labels.max()) + 1)))
+  _check_names(class_names, f"{path}: class_names")
+  for split, part in (("train", train), ("test", test)):
+    place = f"{path}: {split}_labels"
+    pixels.check_labels(part.labels, len(class_names), place)
+  return Source(str(path), class_names, train, test)
+
+
+class _Arrays:
+  """An npz file that complains about its arrays by name."""
+
+  def __init__(self, path: str | os.PathLike):
+    self.path = path
+    try:
+      self.archive = np.load(path, allow_pickle=False)
+    except OSError as error:
+      reason = error.strerror or "not a NumPy archive"
+      raise UserError(f"--npz={path}: {reason}") from error
+    except Exception as error:  # Damaged archives raise nearly anything.
+      raise UserError(f"--npz={path}: not a NumPy archive") from error
+    if not isinstance(self.archive, np.lib.npyio.NpzFile):
+      raise UserError(f"--npz={path}: a single array, not an archive of them")
+
+  def get(self, name: str, kinds: str, *ranks: int) -> np.ndarray:
+    """The array `name`, whose dtype kind and rank have to be among these."""
+    if name not in self.archive:
+      raise UserError(
+        f"{self.path}: no array {name}, only {', '.join(self.archive)};"
+        " allowed: {train,test}_{images,labels} or"
+        " {train,test}_{bytes,offsets,labels}"
+      )
+    try:
+      array = self.archive[name]
+    except Exception as error:
+      raise UserError(f"{self.path}: {name}: unreadable ({error})") from error
+    if array.dtype.kind not in kinds or array.ndim not in ranks:
+      raise UserError(
+        f"{self.path}: {name} is {array.dtype} {list(array.shape)}; allowed:"
+        f" dtype kind {' or '.join(kinds)},"
+        f" {' or '.join(map(str, ranks))} dimensions"
+      )
+    return array
+
+
+def _pixel_part(arrays: _Arrays, split: str) -> Part:
+  name = f"{split}_images"
+  images = arrays.get(name, "u", 3, 4)
+  if images.dtype != np.uint8:
+    raise UserError(f"{arrays.path}: {name} is {images.dtype}; allowed: uint8")
+  images = images[..., None] if images.ndim == 3 else images
+  if images.shape[-1] not in (1, 3) or 0 in images.shape:
+    raise UserError(
+      f"{arrays.path}: {name} is {list(images.shape)}; allowed:"
+      " [N, H, W] or [N, H, W, 1 or 3], none of them 0"
+    )
+  return Part(
+    labels=_labels(arrays, split, len(images)),
+    place=lambda index: f"{arrays.path}: {name}[{index}]",
+    image=lambda index: images[index],
+  )
+
+
+def _encoded_part(arrays: _Arrays, split: str) -> Part:
+  name = f"{split}_bytes"
+  encoded = arrays.get(name, "u", 1)
+  if encoded.dtype != np.uint8:
+    raise UserError(f"{arrays.path}: {name} is {encoded.dtype}; allowed: uint8")
+  offsets = arrays.get(f"{split}_offsets", "ui", 1).astype(np.int64)
+  bounds = np.concatenate([[0], offsets, [len(encoded)]])
+  (wrong,) = np.nonzero(np.diff(bounds) < 0)
+  if wrong.size:
+    raise UserError(
+      f"{arrays.path}: {split}_offsets[{min(wrong[0], len(offsets) - 1)}]:"
+      f" allowed: ascending, from 0 to the {len(encoded)} of {name}"
+    )
+
+  def place(index: int) -> str:
+    return f"{arrays.path}: {split} image {index}"
+
+  def image(index: int) -> np.ndarray:
+    data = encoded[offsets[index] : offsets[index + 1]].tobytes()
+    return pixels.decode(data, place(index))
+
+  labels = _labels(arrays, split, len(offsets) - 1)
+  return Part(labels, place, image)
+
+
+def _labels(arrays: _Arrays, split: str, images: int) -> np.ndarray:
+  name = f"{split}_labels"
+  labels = arrays.get(name, "ui", 1).astype(np.int64)
+  if len(labels) != images or not images > 0:
+    raise UserError(
+      f"{arrays.path}: {name} has {len(labels)} labels for {images} images;"
+      " allowed: one for each, at least one"
+    )
+  return labels
+
+
+def from_folder(path: str | os.PathLike, *, size: int | None = None) -> Source:
+  """A source from image files: DIR/train/CLASS/*.png (or .jpg), DIR/test/....
+
+  Classes are numbered in the order of their names.
+
+  Args:
+    path: the folder DIR.
+    size: height and width to resize every image to, in pixels.
+
+  Raises:
+    UserError: a folder is missing or empty, or holds something else; the two
+      parts have different classes.
+  """
+  root = pathlib.Path(path)
+  if size is not None and size < 1:
+    raise UserError(f"--size={size}: allowed: 1 or more pixels")
+  class_names = _class_folders(root / "train")
+  _check_names(class_names, f"{root / 'train'}: class folders")
+  if odd := set(class_names) ^ set(_class_folders(root / "test")):
+    raise UserError(
+      f"{root}: train and test have to hold the same class folders; only one"
+      f" of them has {', '.join(sorted(odd))}"
+    )
+  train, test = (
+    _folder_part(root / split, class_names, size) for split in ("train", "test")
+  )
+  return Source(str(path), class_names, train, test)
+
+
+def _class_folders(folder: pathlib.Path) -> tuple[str, ...]:
+  try:
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+  except OSError as error:
+    raise UserError(
+      f"{folder}: {error.strerror}; expected folder/train/CLASS/*.png and"
+      " folder/test/CLASS/*.png"
+    ) from error
+  if not names:
+    raise UserError(f"{folder}: no class folders")
+  return tuple(names)
+
+
+def _folder_part(
+  folder: pathlib.Path, class_names: Sequence[str], size: int | None
+) -> Part:
+  files = [_image_files(folder / name) for name in class_names]
+  flat = [file for of_class in files for file in of_class]
+  return Part(
+    labels=np.repeat(np.arange(len(files)), [len(f) for f in files]),
+    place=lambda index: str(flat[index]),
+    image=lambda index: _read_image(flat[index], size),
+  )
+
+
+def _image_files(folder: pathlib.Path) -> list[pathlib.Path]:
+  entries = [e for e in folder.iterdir() if not e.name.startswith(".")]
+  for entry in entries:
+    if entry.suffix.lower() not in SUFFIXES:
+      raise UserError(f"{entry}: not an image; allowed: {', '.join(SUFFIXES)}")
+  if not entries:
+    raise UserError(f"{folder}: no images in this class folder")
+  return sorted(entries)
+
+
+def _read_image(file: pathlib.Path, size: int | None) -> np.ndarray:
+  try:
+    encoded = file.read_bytes()
+  except OSError as error:
+    raise UserError(f"{file}: {error.strerror}") from error
+  return pixels.decode(encoded, str(file), size=size)
+
+
+def _check_names(names: Sequence[str], place: str) -> None:
+  # TFDS stores class names one a line and drops what surrounds them.
+  for name in names:
+    if not name or name != " ".join(name.split()):
+      raise UserError(
+        f"{place}: {name!r}: a class name is not empty and has no spaces"
+        " around it or line breaks in it"
+      )
+    if names.count(name) > 1:
+      raise UserError(f"{place}: {name!r} occurs twice")
