@@ -186,8 +186,17 @@ def test_tokens_on_the_command_line_are_read_as_tokens(drawn, separator):
 def test_published_notation_without_a_zero_is_read_as_such():
   space = cnn.space(2, "small")
   # As tokens these are illegal: op tokens begin at 4.
-  text = "1 1 1 2 2 3 1 4 | 1 1 1 1 2 2 1 3"
-  assert cnn.to_text(cnn.parse(space, text)) == text
+  text = "1 1 1 2 2 3 1 4 1 1 1 1 2 2 1 3"
+  tokens = cnn.parse(space, text)
+  assert numbers(cnn.to_text(tokens)) == numbers(text)
+
+
+def test_numbers_that_could_be_both_are_tokens_unless_a_bar_parts_cells():
+  space = cnn.space(2, "large")
+  both = "1 4 1 4 2 5 2 5 | 1 6 1 6 2 7 2 7"
+  assert cnn.to_text(cnn.parse(space, both)) == both
+  without = both.replace("|", "")
+  assert cnn.parse(space, without).tolist() == numbers(both)
 
 
 @pytest.mark.parametrize("entry", published.CONVOLUTIONAL, ids=lambda e: e.name)

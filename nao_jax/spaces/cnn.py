@@ -109,9 +109,9 @@ def parse(space_: Space, text: str, source: str = "--arch") -> np.ndarray:
     space_: a convolutional space.
     text: the name of a published architecture, or the path of a JSON file
       with `tokens` (what a search writes), or numbers in the published
-      notation (0-based; `|` is optional), or tokens. Numbers that contain a 0
-      are in the published notation, since no token is 0; the others are
-      tokens if they are legal ones.
+      notation (0-based, what `to_text` writes), or tokens. A `|` between the
+      cells, or a 0 (no token is 0), says that numbers are in the published
+      notation; the others are tokens if they are legal ones.
     source: the flag, for messages.
 
   Returns:
@@ -129,9 +129,8 @@ def parse(space_: Space, text: str, source: str = "--arch") -> np.ndarray:
   except ValueError:
     return _tokens_of_name(space_, text, source)
   zero_based = _zero_based(space_)
-  if 0 in numbers or (
-    zero_based.accepts(numbers) and not space_.accepts(numbers)
-  ):
+  marked = "|" in text or 0 in numbers
+  if marked or (zero_based.accepts(numbers) and not space_.accepts(numbers)):
     zero_based.validate(numbers, source)
     cells = np.reshape(np.array(numbers, np.int32), (2, -1, 4))
     return to_tokens(cells)
