@@ -1,0 +1,270 @@
+"""Fitting the controller: joint loss, augmentation, one scan over all epochs.
+
+Shapes: N architectures, B a batch, L tokens each, E epochs.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from nao_jax.controller.model import Controller, Params
+from nao_jax.spaces.space import Space
+
+
+@dataclasses.dataclass(frozen=True)
+class FitConfig:
+  """How to fit; by default as the official weight-sharing code in PyTorch.
+
+  Attributes:
+    epochs: passes over the data in one call of `fit`.
+    batch: B, architectures in a step.
+    learning_rate: Adam's.
+    trade_off: the weight of the squared error; the cross-entropy has the rest.
+    weight_decay: coupled L2, added to the gradients before Adam scales them.
+    clip: the largest global norm of the gradients.
+    swap: show every architecture as a random one of the same function.
+  """
+
+  epochs: int = 1000
+  batch: int = 100
+  learning_rate: float = 1e-3
+  trade_off: float = 0.8
+  weight_decay: float = 1e-4
+  clip: float = 5.0
+  swap: bool = True
+
+
+class FitState(NamedTuple):
+  """What one call of `fit` hands to the next.
+
+  Attributes:
+    params: the controller's.
+    optimiser: Adam's moments.
+    epoch: int32 [], epochs so far; each has its own randomness.
+  """
+
+  params: Params
+  optimiser: optax.OptState
+  epoch: jax.Array
+
+
+class Losses(NamedTuple):
+  """Means over architectures, each of the same shape.
+
+  Attributes:
+    total: trade_off * mse + (1 - trade_off) * cross_entropy.
+    mse: squared error of the prediction.
+    cross_entropy: in nats a token.
+  """
+
+  total: jax.Array
+  mse: jax.Array
+  cross_entropy: jax.Array
+
+
+def start(params: Params, config: FitConfig) -> FitState:
+  """The state before the first epoch.
+
+  The parameters may come from an earlier round (warm start); Adam starts
+  afresh in every round, as in the official code in PyTorch.
+  """
+  optimiser = _optimiser(config).init(params)
+  return FitState(params, optimiser, jnp.zeros((), jnp.int32))
+
+
+@functools.partial(jax.jit, static_argnames=("controller", "config"))
+def fit(
+  state: FitState,
+  key: jax.Array,
+  tokens: jax.Array,
+  targets: jax.Array,
+  *,
+  controller: Controller,
+  config: FitConfig,
+) -> tuple[FitState, Losses]:
+  """Runs config.epochs epochs as one compiled program.
+
+  Two calls with k epochs each and the same key equal one with 2k: an epoch's
+  randomness depends on the key and on the epoch's number alone.
+
+  Args:
+    state: from `start` or from the previous call.
+    key: consumed, except by further calls that go on from the new state.
+    tokens: int32 [N, L]; held-out architectures must not be among them.
+    targets: float32 [N] in [0, 1], higher is better; see `normalise_targets`.
+    controller: what to fit.
+    config: how.
+
+  Returns:
+    The new state and the losses of each epoch, [E], with dropout.
+  """
+  chex.assert_shape(tokens, (None, controller.space.length))
+  chex.assert_shape(targets, (len(tokens),))
+  epoch = functools.partial(
+    _epoch,
+    key=key,
+    tokens=tokens,
+    targets=targets,
+    controller=controller,
+    config=config,
+  )
+  return jax.lax.scan(epoch, state, length=config.epochs)
+
+
+def loss(
+  params: Params,
+  tokens: jax.Array,
+  targets: jax.Array,
+  weights: jax.Array,
+  *,
+  controller: Controller,
+  trade_off: float,
+  key: jax.Array | None = None,
+) -> tuple[jax.Array, Losses]:
+  """The joint loss (paper equation 1).
+
+  Args:
+    params: the controller's.
+    tokens: int32 [B, L].
+    targets: [B].
+    weights: [B]; the losses are means with these weights.
+    controller: the model.
+    trade_off: the weight of the squared error.
+    key: for dropout; None for none. The key is consumed.
+
+  Returns:
+    The total, [], to differentiate, and its parts.
+  """
+  keys = (None, None) if key is None else jax.random.split(key)
+  outputs, embedding = controller.encode(params, tokens, keys[0])
+  predictions = controller.predict(params, embedding, keys[1])
+  log_probs = controller.decode(params, tokens, outputs, embedding)
+  chosen = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
+  weights = weights / jnp.sum(weights)
+  mse = jnp.sum(weights * jnp.square(predictions - targets))
+  cross_entropy = -jnp.sum(weights * jnp.mean(chosen, axis=-1))
+  total = trade_off * mse + (1 - trade_off) * cross_entropy
+  return total, Losses(total, mse, cross_entropy)
+
+
+def normalise_targets(scores: jax.Array) -> jax.Array:
+  """Scores [N] (finite, higher is better) to [0, 1] by minimum and maximum.
+
+  If all are equal there is nothing to learn, and all become 0.5.
+  """
+  scores = jnp.asarray(scores)
+  low, span = jnp.min(scores), jnp.ptp(scores)
+  scaled = (scores - low) / jnp.where(span > 0, span, 1)
+  return jnp.where(span > 0, scaled, 0.5)
+
+
+def split(
+  key: jax.Array, count: int, fraction: float
+) -> tuple[jax.Array, jax.Array]:
+  """Draws which of `count` architectures train and which are held out.
+
+  Args:
+    key: consumed.
+    count: how many there are.
+    fraction: the share to hold out, rounded to whole architectures.
+
+  Returns:
+    Indices of the ones to train on and of the held-out ones.
+  """
+  order = jax.random.permutation(key, count)
+  held_out = round(count * fraction)
+  return order[held_out:], order[:held_out]
+
+
+def swap(key: jax.Array, tokens: jax.Array, *, space: Space) -> jax.Array:
+  """Exchanges two branches in every cell; the function stays the same.
+
+  Each architecture draws one of the space's swaps for each cell, never none
+  (official code's symmetric augmentation). A space without swaps leaves the
+  tokens as they are.
+
+  Args:
+    key: consumed.
+    tokens: int32 [B, L].
+    space: whose swaps to use.
+
+  Returns:
+    int32 [B, L].
+  """
+  for cell, permutations in enumerate(jnp.asarray(space.swap_permutations)):
+    drawn = jax.random.randint(
+      jax.random.fold_in(key, cell), (len(tokens),), 0, len(permutations)
+    )
+    tokens = jnp.take_along_axis(tokens, permutations[drawn], axis=-1)
+  return tokens
+
+
+def _epoch(state, _, *, key, tokens, targets, controller, config):
+  """One pass in random order, as a scan over batches."""
+  order_key, steps_key = jax.random.split(jax.random.fold_in(key, state.epoch))
+  indices, weights = _batches(order_key, len(tokens), config.batch)
+
+  def step(state, batch):
+    indices, weights, key = batch
+    return _step(
+      state,
+      key,
+      tokens[indices],
+      targets[indices],
+      weights,
+      controller=controller,
+      config=config,
+    )
+
+  keys = jax.random.split(steps_key, len(indices))
+  state, losses = jax.lax.scan(step, state, (indices, weights, keys))
+  share = jnp.sum(weights, axis=-1) / len(tokens)
+  losses = jax.tree.map(lambda loss: jnp.sum(loss * share), losses)
+  return state._replace(epoch=state.epoch + 1), losses
+
+
+def _batches(key, count, batch):
+  """A random order in batches: indices and weights, [steps, B].
+
+  The last batch is filled up with weight 0, so all batches have one shape and
+  every architecture counts once.
+  """
+  batch = min(batch, count)
+  steps = -(-count // batch)
+  order = jax.random.permutation(key, count)
+  indices = jnp.resize(order, (steps, batch))
+  weights = (jnp.arange(steps * batch) < count).astype(jnp.float32)
+  return indices, weights.reshape(steps, batch)
+
+
+def _step(state, key, tokens, targets, weights, *, controller, config):
+  swap_key, dropout_key = jax.random.split(key)
+  if config.swap:
+    tokens = swap(swap_key, tokens, space=controller.space)
+  gradients, losses = jax.grad(loss, has_aux=True)(
+    state.params,
+    tokens,
+    targets,
+    weights,
+    controller=controller,
+    trade_off=config.trade_off,
+    key=dropout_key,
+  )
+  updates, optimiser = _optimiser(config).update(
+    gradients, state.optimiser, state.params
+  )
+  params = optax.apply_updates(state.params, updates)
+  return FitState(params, optimiser, state.epoch), losses
+
+
+def _optimiser(config: FitConfig) -> optax.GradientTransformation:
+  return optax.chain(
+    optax.clip_by_global_norm(config.clip),
+    optax.add_decayed_weights(config.weight_decay),
+    optax.adam(config.learning_rate),
+  )

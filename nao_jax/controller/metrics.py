@@ -1,0 +1,129 @@
+"""How good a controller is: ranking and reconstruction.
+
+Shapes: N architectures, L tokens each.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from scipy import stats
+
+from nao_jax.controller.model import Controller, Params
+from nao_jax.spaces.space import Space
+
+
+class Ranking(NamedTuple):
+  """How well predictions order architectures.
+
+  Attributes:
+    pairwise: the share of pairs in the right order, see `pairwise_accuracy`.
+    kendall: tau-b.
+    spearman: the correlation of the ranks.
+  """
+
+  pairwise: float
+  kendall: float
+  spearman: float
+
+
+class Reconstruction(NamedTuple):
+  """What comes back from encoding and decoding.
+
+  Attributes:
+    exact: the share of architectures that come back token by token.
+    equivalent: the share that come back with the same function.
+    tokens: the share of tokens that come back.
+  """
+
+  exact: float
+  equivalent: float
+  tokens: float
+
+
+def ranking(predictions: np.ndarray, scores: np.ndarray) -> Ranking:
+  """Compares predictions [N] with true scores [N], both finite."""
+  return Ranking(
+    pairwise=pairwise_accuracy(predictions, scores),
+    kendall=kendall_tau(predictions, scores),
+    spearman=spearman_rho(predictions, scores),
+  )
+
+
+def pairwise_accuracy(predictions: np.ndarray, scores: np.ndarray) -> float:
+  """The share of pairs that the predictions put in the right order.
+
+  A pair that ties in the predictions, in the scores or in both counts half,
+  so guessing gives 0.5 whatever the ties, and so do constant predictions and
+  fewer than two architectures. (The official definition depends on the order
+  of the architectures where there are ties.)
+
+  Args:
+    predictions: [N].
+    scores: [N].
+
+  Returns:
+    Between 0 and 1, in O(N log N).
+  """
+  pairs = len(scores) * (len(scores) - 1) / 2
+  untied = [pairs - _tied_pairs(x) for x in (predictions, scores)]
+  # tau-b is (right - wrong) / sqrt(untied * untied).
+  surplus = kendall_tau(predictions, scores) * np.sqrt(np.prod(untied))
+  return float(0.5 + 0.5 * surplus / max(pairs, 1))
+
+
+def _tied_pairs(values: np.ndarray) -> int:
+  _, counts = np.unique(values, return_counts=True)
+  return int(np.sum(counts * (counts - 1)) // 2)
+
+
+def kendall_tau(predictions: np.ndarray, scores: np.ndarray) -> float:
+  """Kendall's tau-b; 0 where it is not defined: one of them is constant."""
+  if _constant(predictions) or _constant(scores):
+    return 0.0
+  return float(stats.kendalltau(predictions, scores).statistic)
+
+
+def spearman_rho(predictions: np.ndarray, scores: np.ndarray) -> float:
+  """Spearman's rho; 0 where it is not defined: one of them is constant."""
+  if _constant(predictions) or _constant(scores):
+    return 0.0
+  ranks = stats.rankdata(predictions), stats.rankdata(scores)
+  return float(np.corrcoef(*ranks)[0, 1])
+
+
+def _constant(values: np.ndarray) -> bool:
+  return len(np.unique(values)) < 2
+
+
+@functools.partial(jax.jit, static_argnames=("controller",))
+def reconstruct(
+  params: Params, tokens: jax.Array, *, controller: Controller
+) -> jax.Array:
+  """Encodes tokens [N, L] and decodes them greedily, without their help."""
+  outputs, embedding = controller.encode(params, tokens)
+  return controller.greedy_decode(params, outputs, embedding)
+
+
+def reconstruction(
+  space: Space, tokens: np.ndarray, decoded: np.ndarray
+) -> Reconstruction:
+  """Compares architectures with what came back.
+
+  Args:
+    space: whose swaps to use.
+    tokens: int32 [N, L], N at least 1.
+    decoded: int32 [N, L].
+
+  Returns:
+    Shares between 0 and 1; L * (1 - tokens) is the mean Hamming distance.
+  """
+  tokens, decoded = np.asarray(tokens), np.asarray(decoded)
+  same = tokens == decoded
+  equivalent = space.canonical(tokens) == space.canonical(decoded)
+  return Reconstruction(
+    exact=float(same.all(axis=-1).mean()),
+    equivalent=float(equivalent.all(axis=-1).mean()),
+    tokens=float(same.mean()),
+  )

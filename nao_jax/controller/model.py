@@ -1,0 +1,374 @@
+"""The controller: encoder, predictor and decoder.
+
+The encoder is an LSTM over the folded token embeddings. Its outputs, each
+normalised to length 1, are the memory that the decoder attends to and the
+point that the search moves; their mean, normalised too, is the embedding of
+the architecture, from which the predictor reads the score and the decoder
+starts (paper section 3; attention and widths as in the official weight-sharing
+code in PyTorch).
+
+Shapes: B sequences, L tokens a sequence, V tokens in the vocabulary, T encoder
+steps (L / tokens_per_step), H hidden units.
+"""
+
+import dataclasses
+import functools
+
+import chex
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from nao_jax.spaces.space import SOS, Space
+
+Params = dict[str, chex.ArrayTree]
+
+
+@dataclasses.dataclass(frozen=True)
+class ControllerConfig:
+  """Sizes; by default the official weight-sharing controller's.
+
+  Attributes:
+    embedding: width of a token's embedding in the encoder.
+    hidden: H; also the width of a token's embedding in the decoder.
+    mlp_layers: hidden layers of the predictor; with 0 it is linear.
+    mlp_width: their width.
+    mlp_dropout: the share of their units that is dropped in training.
+    embedding_dropout: the same for the encoder's embeddings.
+  """
+
+  embedding: int = 48
+  hidden: int = 96
+  mlp_layers: int = 3
+  mlp_width: int = 200
+  mlp_dropout: float = 0.1
+  embedding_dropout: float = 0.0
+
+
+# The sizes of the follow-up, "Balanced NAO".
+V2 = ControllerConfig(embedding=32, hidden=64, mlp_layers=0, mlp_dropout=0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Controller:
+  """A controller's space and sizes; hashable, so jit can take it as static.
+
+  The methods are pure functions of the parameters, which have the keys
+  `encoder`, `predictor` and `decoder`. Dropout is active where a key is given.
+
+  Attributes:
+    space: what the tokens may be.
+    config: the sizes.
+  """
+
+  space: Space
+  config: ControllerConfig = ControllerConfig()
+
+  @property
+  def _encoder(self) -> "Encoder":
+    return Encoder(
+      self.config, self.space.vocabulary, self.space.tokens_per_step
+    )
+
+  @property
+  def _predictor(self) -> "Predictor":
+    return Predictor(self.config)
+
+  @property
+  def _decoder(self) -> "Decoder":
+    return Decoder(self.config, self.space.vocabulary)
+
+  def init(self, key: jax.Array) -> Params:
+    """Draws parameters, distributed as PyTorch's defaults; consumes the key."""
+    encoder_key, predictor_key, decoder_key = jax.random.split(key, 3)
+    tokens = jnp.zeros((1, self.space.length), jnp.int32)
+    encoder = self._encoder.init(encoder_key, tokens)["params"]
+    outputs, embedding = self.encode({"encoder": encoder}, tokens)
+    predictor = self._predictor.init(predictor_key, embedding)["params"]
+    decoder = self._decoder.init(decoder_key, tokens, outputs, embedding)
+    return {
+      "encoder": encoder,
+      "predictor": predictor,
+      "decoder": decoder["params"],
+    }
+
+  def encode(
+    self, params: Params, tokens: jax.Array, key: jax.Array | None = None
+  ) -> tuple[jax.Array, jax.Array]:
+    """Tokens to a point of the continuous space.
+
+    Args:
+      params: the controller's.
+      tokens: int32 [B, L].
+      key: for dropout; None for none. The key is consumed.
+
+    Returns:
+      The encoder's outputs [B, T, H] and the embedding [B, H], of length 1.
+    """
+    chex.assert_shape(tokens, (None, self.space.length))
+    outputs = _apply(self._encoder, params["encoder"], tokens, key=key)
+    return outputs, embed(outputs)
+
+  def predict(
+    self, params: Params, embedding: jax.Array, key: jax.Array | None = None
+  ) -> jax.Array:
+    """The scores, in (0, 1), that embeddings [..., H] promise: [...].
+
+    The key, if there is one, is consumed for dropout.
+    """
+    return _apply(self._predictor, params["predictor"], embedding, key=key)
+
+  def decode(
+    self,
+    params: Params,
+    tokens: jax.Array,
+    outputs: jax.Array,
+    embedding: jax.Array,
+  ) -> jax.Array:
+    """Log-probabilities of each token, given the true ones before it.
+
+    Args:
+      params: the controller's.
+      tokens: int32 [B, L], the truth.
+      outputs: the encoder's, [B, T, H].
+      embedding: [B, H].
+
+    Returns:
+      [B, L, V]; illegal tokens have probabilities too.
+    """
+    return _apply(self._decoder, params["decoder"], tokens, outputs, embedding)
+
+  def greedy_decode(
+    self, params: Params, outputs: jax.Array, embedding: jax.Array
+  ) -> jax.Array:
+    """The most probable legal token after token; always an architecture.
+
+    Args:
+      params: the controller's.
+      outputs: the encoder's, [B, T, H].
+      embedding: [B, H].
+
+    Returns:
+      int32 [B, L].
+    """
+    return self._decoder.apply(
+      {"params": params["decoder"]},
+      outputs,
+      embedding,
+      jnp.asarray(self.space.legal),
+      method="greedy",
+    )
+
+
+def normalise(vectors: jax.Array) -> jax.Array:
+  """Vectors [..., H] to length 1; a zero vector and its gradient stay 0."""
+  squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
+  return vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
+
+
+def embed(outputs: jax.Array) -> jax.Array:
+  """The embedding [..., H] of encoder outputs [..., T, H]."""
+  return normalise(jnp.mean(outputs, axis=-2))
+
+
+def _apply(module: nn.Module, params, *inputs, key=None):
+  rngs = None if key is None else {"dropout": key}
+  return module.apply({"params": params}, *inputs, rngs=rngs)
+
+
+class Encoder(nn.Module):
+  """Tokens [B, L] to the normalised LSTM outputs [B, T, H]."""
+
+  config: ControllerConfig
+  vocabulary: int
+  tokens_per_step: int
+
+  @nn.compact
+  def __call__(self, tokens: jax.Array) -> jax.Array:
+    """Encodes; drops parts of the embeddings if there is a dropout key."""
+    config, batch = self.config, len(tokens)
+    embedding = self.param(
+      "embedding",
+      nn.initializers.normal(1.0),
+      (self.vocabulary, config.embedding),
+    )
+    inputs = _dropout(self, config.embedding_dropout)(embedding[tokens])
+    step_width = self.tokens_per_step * config.embedding
+    lstm = Lstm(step_width, config.hidden)
+    zeros = jnp.zeros((batch, config.hidden))
+    gates = lstm.project(inputs.reshape(batch, -1, step_width))
+    return normalise(lstm(gates, (zeros, zeros)))
+
+
+class Predictor(nn.Module):
+  """Embeddings [..., H] to scores [...] in (0, 1)."""
+
+  config: ControllerConfig
+
+  @nn.compact
+  def __call__(self, embedding: jax.Array) -> jax.Array:
+    """Predicts; drops hidden units if there is a dropout key."""
+    units = embedding
+    for _ in range(self.config.mlp_layers):
+      units = nn.relu(_dense(units.shape[-1], self.config.mlp_width)(units))
+      units = _dropout(self, self.config.mlp_dropout)(units)
+    return nn.sigmoid(_dense(units.shape[-1], 1)(units))[..., 0]
+
+
+class Decoder(nn.Module):
+  """An LSTM that starts from the embedding and attends to the outputs.
+
+  Its state does not depend on what it attended to (no input feeding), so in
+  training the attention of all positions is one matrix product.
+  """
+
+  config: ControllerConfig
+  vocabulary: int
+
+  def setup(self):
+    """Declares the parameters; both methods use all of them."""
+    hidden = self.config.hidden
+    self.embedding = self.param(
+      "embedding", nn.initializers.normal(1.0), (self.vocabulary, hidden)
+    )
+    self.lstm = Lstm(hidden, hidden)
+    self.query_kernel = self.param(
+      "query_kernel", _uniform(hidden), (hidden, hidden)
+    )
+    self.attention_kernel = self.param(
+      "attention_kernel", _uniform(2 * hidden), (2 * hidden, hidden)
+    )
+    self.output_kernel = self.param(
+      "output_kernel", _uniform(hidden), (hidden, self.vocabulary)
+    )
+    self.output_bias = self.param(
+      "output_bias", _uniform(hidden), (self.vocabulary,)
+    )
+
+  def __call__(
+    self, tokens: jax.Array, outputs: jax.Array, embedding: jax.Array
+  ) -> jax.Array:
+    """Teacher-forced log-probabilities [B, L, V]."""
+    previous = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=SOS)
+    # The same as projecting every embedded token, with V products, not B L.
+    gates = self.lstm.project(self.embedding)[previous]
+    queries = self.lstm(gates, (embedding, embedding))
+    return nn.log_softmax(self._attend(queries, self._memory(outputs)))
+
+  def greedy(
+    self, outputs: jax.Array, embedding: jax.Array, legal: jax.Array
+  ) -> jax.Array:
+    """The legal token with the largest logit, position by position.
+
+    Args:
+      outputs: the encoder's, [B, T, H].
+      embedding: [B, H].
+      legal: bool [L, V].
+
+    Returns:
+      int32 [B, L].
+    """
+    gates, memory = self.lstm.project(self.embedding), self._memory(outputs)
+    kernel = self.lstm.recurrent_kernel
+
+    def step(carry, legal):
+      state, token = carry
+      state = _lstm_step(kernel, state, gates[token])
+      logits = self._attend(state[0][:, None], memory)[:, 0]
+      token = jnp.argmax(jnp.where(legal, logits, -jnp.inf), axis=-1)
+      return (state, token), token
+
+    start = jnp.full(len(outputs), SOS)
+    _, tokens = jax.lax.scan(step, ((embedding, embedding), start), legal)
+    return tokens.T.astype(jnp.int32)
+
+  def _memory(self, outputs):
+    """What attention compares with and what it mixes, each [B, T, H].
+
+    The projections of query and context act on the T outputs instead: T < L,
+    and greedy decoding has nothing left to project at each step.
+    """
+    context_kernel = self.attention_kernel[: self.config.hidden]
+    return outputs @ self.query_kernel.T, outputs @ context_kernel
+
+  def _attend(self, queries, memory):
+    """LSTM outputs [B, L, H] to logits [B, L, V]."""
+    keys, values = memory
+    scores = jnp.einsum("blh,bth->blt", queries, keys)
+    context = jnp.einsum("blt,bth->blh", nn.softmax(scores), values)
+    own = queries @ self.attention_kernel[self.config.hidden :]
+    return jnp.tanh(context + own) @ self.output_kernel + self.output_bias
+
+
+class Lstm(nn.Module):
+  """An LSTM, in two parts: all that needs no state comes first, at once.
+
+  The gates' order is input, forget, cell, output. It has PyTorch's two biases
+  although only their sum acts: Adam moves the sum twice as far that way.
+  """
+
+  inputs: int
+  hidden: int
+
+  def setup(self):
+    """Declares the parameters."""
+    init = _uniform(self.hidden)
+    gates = 4 * self.hidden
+    self.input_kernel = self.param("input_kernel", init, (self.inputs, gates))
+    self.recurrent_kernel = self.param(
+      "recurrent_kernel", init, (self.hidden, gates)
+    )
+    self.input_bias = self.param("input_bias", init, (gates,))
+    self.recurrent_bias = self.param("recurrent_bias", init, (gates,))
+
+  def project(self, inputs: jax.Array) -> jax.Array:
+    """The inputs' part of the gates: [..., inputs] to [..., 4 H]."""
+    return inputs @ self.input_kernel + self.input_bias + self.recurrent_bias
+
+  def __call__(
+    self, gates: jax.Array, state: tuple[jax.Array, jax.Array]
+  ) -> jax.Array:
+    """Runs over time.
+
+    Args:
+      gates: the inputs' part, [B, T, 4 H].
+      state: output and cell before the first step, [B, H] each.
+
+    Returns:
+      The outputs [B, T, H].
+    """
+
+    def step(state, gates):
+      state = _lstm_step(kernel, state, gates)
+      return state, state[0]
+
+    kernel = self.recurrent_kernel
+    _, outputs = jax.lax.scan(step, state, gates.swapaxes(0, 1))
+    return outputs.swapaxes(0, 1)
+
+
+def _lstm_step(kernel, state, gates):
+  output, cell = state
+  gates = jnp.split(gates + output @ kernel, 4, axis=-1)
+  enter, keep, new, leave = gates
+  cell = nn.sigmoid(keep) * cell + nn.sigmoid(enter) * jnp.tanh(new)
+  return nn.sigmoid(leave) * jnp.tanh(cell), cell
+
+
+def _dropout(module: nn.Module, rate: float) -> nn.Dropout:
+  """Dropout that acts exactly where a key was given."""
+  return nn.Dropout(rate, deterministic=not module.has_rng("dropout"))
+
+
+def _dense(inputs: int, outputs: int) -> nn.Dense:
+  init = _uniform(inputs)
+  return nn.Dense(outputs, kernel_init=init, bias_init=init)
+
+
+def _uniform(inputs: int) -> nn.initializers.Initializer:
+  """PyTorch's default: uniform within 1 / sqrt(inputs) of 0."""
+  return functools.partial(_draw_uniform, bound=inputs**-0.5)
+
+
+def _draw_uniform(key, shape, dtype=jnp.float32, *, bound):
+  return jax.random.uniform(key, shape, dtype, -bound, bound)

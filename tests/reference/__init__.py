@@ -1,0 +1,1 @@
+"""Checks against reference numbers; tests.reference_cases runs them."""
