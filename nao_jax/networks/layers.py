@@ -1,0 +1,295 @@
+"""The primitives that every network here is made of.
+
+Shapes: maps are [C, H, W, B], the batch minor-most. Cells have few channels
+(20 at the official search size), so a CPU vectorises over the batch and a
+pointwise convolution is one plain matrix product [D, C] x [C, H W B]; GPU and
+TPU compilers choose their own physical layout. Kernels are `k` wide; `stride`
+and `dilation` apply to both spatial axes; padding is symmetric,
+dilation (k - 1) / 2 on each side, at stride 2 too.
+"""
+
+import functools
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+EPSILON = 1e-5
+_MAP = ("CHWN", "OIHW", "CHWN")
+
+
+def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """1x1 convolution of [C, H, W, B] with [C, D] to [D, H, W, B]."""
+  flat = x.reshape(x.shape[0], -1)
+  return (kernel.T @ flat).reshape(-1, *x.shape[1:])
+
+
+def conv(x, kernel, *, strides=(1, 1), padding="VALID") -> jax.Array:
+  """Dense convolution of [C, H, W, B] with [D, C, k, l]."""
+  return lax.conv_general_dilated(
+    x, kernel, strides, padding, dimension_numbers=_MAP
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def depthwise(x, kernel, stride: int = 1, dilation: int = 1) -> jax.Array:
+  """Depthwise convolution of [C, H, W, B] with [C, k, k].
+
+  On a CPU this is k * k shifted multiply-adds, which the compiler fuses into
+  one loop: 20 times as fast as its grouped convolution, forwards and backwards
+  (measured; BUILD_NOTES.md). Other platforms keep their own convolution.
+  """
+  return lax.platform_dependent(
+    x,
+    kernel,
+    cpu=functools.partial(depthwise_shifts, stride=stride, dilation=dilation),
+    default=functools.partial(depthwise_conv, stride=stride, dilation=dilation),
+  )
+
+
+def _depthwise_forward(x, kernel, stride, dilation):
+  return depthwise(x, kernel, stride, dilation), (x, kernel)
+
+
+def _depthwise_backward(stride, dilation, residuals, gradient):
+  x, kernel = residuals
+  sizes = dict(stride=stride, dilation=dilation)
+
+  def shifts(x, kernel, gradient):
+    return (
+      _depthwise_input_gradient(kernel, gradient, x.shape, **sizes),
+      _depthwise_kernel_gradient(x, gradient, kernel.shape[-1], **sizes),
+    )
+
+  def convolution(x, kernel, gradient):
+    _, pullback = jax.vjp(functools.partial(depthwise_conv, **sizes), x, kernel)
+    return pullback(gradient)
+
+  return lax.platform_dependent(
+    x, kernel, gradient, cpu=shifts, default=convolution
+  )
+
+
+depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def depthwise_conv(x, kernel, *, stride: int, dilation: int) -> jax.Array:
+  """`depthwise` as the compiler's grouped convolution."""
+  reach = dilation * (kernel.shape[-1] - 1) // 2
+  return lax.conv_general_dilated(
+    x,
+    kernel[:, None],
+    (stride, stride),
+    ((reach, reach), (reach, reach)),
+    rhs_dilation=(dilation, dilation),
+    dimension_numbers=_MAP,
+    feature_group_count=x.shape[0],
+  )
+
+
+def depthwise_shifts(x, kernel, *, stride: int, dilation: int) -> jax.Array:
+  """`depthwise` as shifted multiply-adds."""
+  size = kernel.shape[-1]
+  windows = shifted_windows(
+    _pad(x, dilation * (size - 1) // 2), size, stride=stride, dilation=dilation
+  )
+  return sum(
+    window * kernel[:, i, j, None, None, None]
+    for (i, j), window in windows.items()
+  )
+
+
+def shifted_windows(padded, size: int, *, stride: int, dilation: int = 1):
+  """What each kernel position sees: {(i, j): [C, H', W', B]}."""
+  reach = dilation * (size - 1)
+  spans = [
+    stride * ((extent - reach - 1) // stride) + 1
+    for extent in padded.shape[1:3]
+  ]
+  at = [dilation * i for i in range(size)]
+  return {
+    (i, j): padded[
+      :, at[i] : at[i] + spans[0] : stride, at[j] : at[j] + spans[1] : stride
+    ]
+    for i in range(size)
+    for j in range(size)
+  }
+
+
+def _pad(x, reach: int, value=0.0):
+  return jnp.pad(
+    x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), constant_values=value
+  )
+
+
+def _spread(gradient, shape, size: int, stride: int, dilation: int, value=0.0):
+  """Lays an output gradient out so that a flipped window reads it.
+
+  Output pixels go `stride` apart; the border makes the stride-1 windows of
+  width `size` over the result as many as the input `shape` has pixels.
+  """
+  reach = dilation * (size - 1) // 2
+  config = [(0, 0, 0)]
+  for extent, outputs in zip(shape[1:3], gradient.shape[1:3], strict=True):
+    spread = stride * (outputs - 1) + 1
+    low = dilation * (size - 1) - reach
+    config.append(
+      (low, extent + dilation * (size - 1) - spread - low, stride - 1)
+    )
+  config.append((0, 0, 0))
+  return lax.pad(gradient, jnp.asarray(value, gradient.dtype), config)
+
+
+def _depthwise_input_gradient(kernel, gradient, shape, *, stride, dilation):
+  size = kernel.shape[-1]
+  windows = shifted_windows(
+    _spread(gradient, shape, size, stride, dilation),
+    size,
+    stride=1,
+    dilation=dilation,
+  )
+  return sum(
+    window * kernel[:, size - 1 - i, size - 1 - j, None, None, None]
+    for (i, j), window in windows.items()
+  )
+
+
+def _depthwise_kernel_gradient(x, gradient, size, *, stride, dilation):
+  """One matrix product a channel instead of k * k reductions.
+
+  The product of [k (H + 2p), W B] columns with [H', W B] gradients correlates
+  every padded row with every output row; the wanted kernel rows are its
+  diagonals. It does (H + 2p) / k times the needed work and is still several
+  times as fast as reductions, which a CPU does not fuse well.
+  """
+  channels, rows, columns, batch = gradient.shape
+  padded = _pad(x, dilation * (size - 1) // 2)
+  span = stride * (columns - 1) + 1
+  shifted = jnp.stack(
+    [
+      padded[:, :, dilation * j : dilation * j + span : stride]
+      for j in range(size)
+    ],
+    axis=1,
+  )
+  products = jnp.einsum(
+    "cmn,chn->cmh",
+    shifted.reshape(channels, -1, columns * batch),
+    gradient.reshape(channels, rows, columns * batch),
+  ).reshape(channels, size, padded.shape[1], rows)
+  row = jnp.arange(rows)
+  diagonals = [
+    products[:, :, dilation * i + stride * row, row].sum(-1)
+    for i in range(size)
+  ]
+  return jnp.stack(diagonals, axis=1)
+
+
+def avg_pool(x, size: int, stride: int = 1) -> jax.Array:
+  """Average pool of [C, H, W, B]; padding is not counted in the mean."""
+  ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
+  box = jnp.ones((x.shape[0], size, size), x.dtype)
+  counts = depthwise_shifts(ones, box[:1], stride=stride, dilation=1)
+  return depthwise(x, box, stride, 1) / counts
+
+
+def valid_avg_pool(x, size: int, stride: int) -> jax.Array:
+  """Average pool of [C, H, W, B] without padding."""
+  windows = shifted_windows(x, size, stride=stride)
+  return sum(windows.values()) / size**2
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def max_pool(x, size: int, stride: int = 1) -> jax.Array:
+  """Max pool of [C, H, W, B]; padding never wins.
+
+  Of equal values the first in reading order gets the gradient (PyTorch's
+  rule). Ties are common: a pool of a pool sees one maximum several times.
+  """
+  windows = _max_windows(x, size, stride)
+  return functools.reduce(jnp.maximum, windows.values())
+
+
+def _max_windows(x, size, stride):
+  padded = _pad(x, (size - 1) // 2, -jnp.inf)
+  return shifted_windows(padded, size, stride=stride)
+
+
+def _max_pool_forward(x, size, stride):
+  return max_pool(x, size, stride), x
+
+
+def _max_pool_backward(size, stride, x, gradient):
+  best, winner = None, None
+  for index, window in enumerate(_max_windows(x, size, stride).values()):
+    if best is None:
+      best, winner = window, jnp.zeros(window.shape, jnp.int8)
+    else:
+      winner = jnp.where(window > best, jnp.int8(index), winner)
+      best = jnp.maximum(window, best)
+  spread = functools.partial(
+    _spread, shape=x.shape, size=size, stride=stride, dilation=1
+  )
+  gradients = shifted_windows(spread(gradient), size, stride=1)
+  winners = shifted_windows(spread(winner, value=-1), size, stride=1)
+  last = size * size - 1
+  return (
+    sum(
+      jnp.where(winners[at] == last - (at[0] * size + at[1]), gradients[at], 0)
+      for at in gradients
+    ),
+  )
+
+
+max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def batch_norm(x, scale, offset, axis_name: str | None = None) -> jax.Array:
+  """BatchNorm of [C, H, W, B] with the batch's own (biased) statistics.
+
+  Args:
+    x: maps.
+    scale: [C].
+    offset: [C].
+    axis_name: the mapped axis over which the statistics are taken too, so that
+      a batch gives the same numbers on one device and on many.
+  """
+  return _batch_norm_forward(x, scale, offset, axis_name)[0]
+
+
+def _across(values, axis_name):
+  return values if axis_name is None else lax.pmean(values, axis_name)
+
+
+def _channel(values):
+  return values[:, None, None, None]
+
+
+def _batch_norm_forward(x, scale, offset, axis_name):
+  mean = _across(jnp.mean(x, (1, 2, 3)), axis_name)
+  variance = _across(jnp.mean((x - _channel(mean)) ** 2, (1, 2, 3)), axis_name)
+  inverse = lax.rsqrt(variance + EPSILON)
+  factor = scale * inverse
+  y = x * _channel(factor) + _channel(offset - mean * factor)
+  return y, (x, mean, inverse, scale)
+
+
+def _batch_norm_backward(axis_name, residuals, gradient):
+  x, mean, inverse, scale = residuals
+  pixels = x.size // x.shape[0]
+  offset_gradient = jnp.sum(gradient, (1, 2, 3))
+  scale_gradient = inverse * jnp.sum(gradient * (x - _channel(mean)), (1, 2, 3))
+  mean_gradient, mean_product = _across(
+    (offset_gradient / pixels, scale_gradient / pixels), axis_name
+  )
+  # dx = scale / sigma * (g - mean(g) - x_hat mean(g x_hat)), as one affine map.
+  slope = inverse * mean_product
+  shift = mean * slope - mean_gradient
+  x_gradient = _channel(scale * inverse) * (
+    gradient - x * _channel(slope) + _channel(shift)
+  )
+  return x_gradient, scale_gradient, offset_gradient
+
+
+batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)

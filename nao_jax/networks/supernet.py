@@ -1,0 +1,203 @@
+"""The weight-shared supernet: every architecture of a space in one program.
+
+The architecture is an int32 argument, so one trace and one compile serve all.
+Weights are separate for each (cell, node, branch, op, input), as in the
+official code; a pair of branch and input is called an edge here. BatchNorm
+always uses the batch's statistics: running ones would mix architectures.
+
+Shapes: B images, N nodes, E = 2 N branches, S = N + 2 states.
+"""
+
+import dataclasses
+import functools
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nao_jax.networks import layers, ops
+from nao_jax.networks.macro import (
+  AuxiliaryHead,
+  Calibration,
+  Classifier,
+  NetworkConfig,
+  Stem,
+  declare,
+)
+from nao_jax.networks.tape import combine, Plan, run_branches
+from nao_jax.spaces import cnn
+
+
+class Supernet(nn.Module):
+  """A classifier whose cells are given with its input.
+
+  Attributes:
+    config: the sizes.
+    axis_name: the mapped axis over which BatchNorm takes its statistics; all
+      devices must then run the same architecture.
+  """
+
+  config: NetworkConfig
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, images, cells, masks=None, deterministic: bool = True):
+    """Runs one architecture on one batch.
+
+    Args:
+      images: float32 [B, H, W, 3].
+      cells: int32 [2, N, 4], normal and reduction cell.
+      masks: float32 [cells of the network, E, B], drop-path factors, or None.
+      deterministic: no dropout; else the rng `dropout` is needed.
+
+    Returns:
+      logits [B, classes], and the auxiliary head's or None.
+    """
+    config = self.config
+    auxiliary = None
+    previous = current = Stem(3 * config.channels, self.axis_name, name="stem")(
+      images
+    )
+    reductions = 0
+    for k, (reduction, width) in enumerate(config.cells):
+      cell = Cell(
+        config.ops, width, reduction, self.axis_name, name=f"cell_{k}"
+      )
+      rows, mask = cells[int(reduction)], None if masks is None else masks[k]
+      previous, current = current, cell(previous, current, rows, mask)
+      reductions += reduction
+      if config.auxiliary and reduction and reductions == 2:
+        head = AuxiliaryHead(config.classes, self.axis_name, name="auxiliary")
+        auxiliary = head(current)
+    features = jnp.mean(current, (1, 2)).T
+    features = nn.Dropout(config.dropout, deterministic=deterministic)(features)
+    return Classifier(config.classes, name="classifier")(features), auxiliary
+
+
+class Cell(nn.Module):
+  """One cell of the supernet.
+
+  Attributes:
+    ops: name of the op set.
+    width: C, in every state and in the output.
+    reduction: branches that read an input have stride 2.
+    axis_name: see Supernet.
+  """
+
+  ops: str
+  width: int
+  reduction: bool
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, previous, current, rows, masks):
+    """Inputs [C', H', W', B] and rows int32 [N, 4] to the output [C, H, W, B]."""
+    inputs = jnp.stack(
+      [
+        Calibration(
+          self.width, current.shape[1], self.axis_name, name=f"calibration_{i}"
+        )(x)
+        for i, x in enumerate((previous, current))
+      ]
+    )
+    plan = _plan(rows)
+    run = functools.partial(self._run, weights=self._weights(plan), masks=masks)
+    if self.reduction:
+      # Strided branches depend on nothing but the inputs, so they come first.
+      strided, plan = _split(plan)
+      states = _append_nodes(self._reduce(inputs), len(rows))
+      states = run(inputs, states, plan=strided, stride=2)
+    else:
+      states = _append_nodes(inputs, len(rows))
+    states = run(None, states, plan=plan, stride=1)
+    return self._combine(states, cnn.unused_states(rows))
+
+  def _weights(self, plan: Plan):
+    """{op: {leaf: [E, ...]}}, gathered from the banks of all edges."""
+    branches = plan.source.shape[0]
+    sources = _sources(branches)
+    edges = (jnp.cumsum(sources) - sources) + plan.source
+    banks = {
+      op: declare(self, op, ops.shapes(op, self.width, 1), (sum(sources),))
+      for op in cnn.OP_SETS[self.ops]
+    }
+    weights = jax.tree.map(lambda bank: bank[edges], banks)
+    if self.reduction:
+      # A strided identity has weights; only the two inputs are read strided.
+      shapes = ops.shapes("identity", self.width, 2)
+      bank = declare(self, "identity", shapes, (2 * branches,))
+      edges = 2 * np.arange(branches) + jnp.minimum(plan.source, 1)
+      weights["identity"] = jax.tree.map(lambda bank: bank[edges], bank)
+    return weights
+
+  def _run(self, source, states, *, weights, masks, plan, stride: int):
+    operations = tuple(
+      _Operation(op, stride, self.axis_name) for op in cnn.OP_SETS[self.ops]
+    )
+    return run_branches(operations, source, states, weights, masks, plan)
+
+  def _reduce(self, inputs):
+    """What stands for the inputs where they are loose ends of a reduction."""
+    shapes = ops.factorized_reduction_shapes(self.width, self.width)
+    weights = declare(self, "loose_input", shapes, (2,))
+    return jnp.stack(
+      [
+        ops.factorized_reduction(
+          x, jax.tree.map(lambda w, i=i: w[i], weights), self.axis_name
+        )
+        for i, x in enumerate(inputs)
+      ]
+    )
+
+  def _combine(self, states, loose):
+    width = (self.width,)
+    shapes = {"kernel": 2 * width}
+    kernels = declare(self, "output", shapes, (len(states),))["kernel"]
+    w = declare(self, "output", {"scale": width, "offset": width})
+    x = combine(states, kernels, loose)
+    return layers.batch_norm(x, w["scale"], w["offset"], self.axis_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Operation:
+  """`ops.apply` on its own part of a branch's weights; equal by value."""
+
+  op: str
+  stride: int
+  axis_name: str | None
+
+  def __call__(self, x, weights):
+    return ops.apply(
+      self.op,
+      x,
+      weights[self.op],
+      stride=self.stride,
+      axis_name=self.axis_name,
+    )
+
+
+def _sources(branches: int) -> np.ndarray:
+  """How many states each branch can read: 2, 2, 3, 3, 4, 4, .."""
+  return 2 + np.arange(branches) // 2
+
+
+def _plan(rows) -> Plan:
+  branches = 2 * len(rows)
+  source, op = rows.reshape(branches, 2).T
+  return Plan(jnp.arange(branches), jnp.asarray(branches), op, source)
+
+
+def _split(plan: Plan) -> tuple[Plan, Plan]:
+  """The branches that read an input, and the others."""
+  order = jnp.argsort(plan.source >= 2, stable=True)
+  count = jnp.sum(plan.source < 2)
+  return (
+    plan._replace(order=order, count=count),
+    plan._replace(order=jnp.roll(order, -count), count=plan.count - count),
+  )
+
+
+def _append_nodes(inputs, nodes: int):
+  """[2, C, H, W, B] to [2 + nodes, C, H, W, B], the nodes still 0."""
+  return jnp.pad(inputs, ((0, nodes), *((0, 0),) * 4))
