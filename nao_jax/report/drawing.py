@@ -1,0 +1,304 @@
+"""Drawings of cells, for pages and papers.
+
+Lengths are points (1/72 inch) and y counts from the top. The figure is a
+`matplotlib.figure.Figure` of its own: pyplot and its global state stay out.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import os
+import re
+from typing import NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Circle, FancyBboxPatch, PathPatch
+from matplotlib.path import Path
+from matplotlib.textpath import TextPath
+import numpy as np
+
+from nao_jax.report import layout
+from nao_jax.spaces import cnn
+
+# Fill and outline by the start of an op's name. The hues are Okabe and Ito's,
+# which readers with any colour vision tell apart.
+FAMILIES = {
+  "sep_conv": ("#d3e6f5", "#0072b2"),
+  "dil_sep_conv": ("#d3e6f5", "#0072b2"),
+  "conv": ("#fbdfcd", "#d55e00"),
+  "max_pool": ("#cdebe0", "#009e73"),
+  "avg_pool": ("#cdebe0", "#009e73"),
+  "identity": ("#e8e8e8", "#777777"),
+  "zero": ("#ffffff", "#aaaaaa"),
+}
+INK, WIRE, FRAME, CARD = "#222222", "#555555", "#cccccc", "#f8f8f6"
+FONT, DPI = 8.5, 200
+OP_HEIGHT, NODE_HEIGHT, END_HEIGHT, GAP, MARGIN = 26, 54, 18, 34, 14
+PLUS, HEAD = 6, 4  # The radius of the plus, the length of an arrowhead.
+CONCATENATION = r"concatenation $\rightarrow\ c_k$"
+STYLE = {
+  "font.family": "DejaVu Sans",
+  "mathtext.fontset": "dejavusans",
+  "svg.fonttype": "none",
+  "svg.hashsalt": "nao_jax",
+}
+
+Point = tuple[float, float]
+
+
+class Edge(NamedTuple):
+  """One edge of a cell's graph.
+
+  Attributes:
+    source: the state it starts from; 0 and 1 are the inputs.
+    target: the node it ends in; nodes + 2 is the cell's output.
+    branch: 0 or 1, which branch of the node; 0 at the output.
+    op: the op on it; None on the way from a loose end to the output.
+  """
+
+  source: int
+  target: int
+  branch: int
+  op: str | None
+
+
+def edges(cell: np.ndarray, op_names: Sequence[str]) -> list[Edge]:
+  """The graph of one cell [nodes, 4]: its branches, then its loose ends."""
+  cell = np.asarray(cell)
+  branches = [
+    Edge(source, node, branch, op_names[op])
+    for node, row in enumerate(cell.reshape(-1, 2, 2).tolist(), 2)
+    for branch, (source, op) in enumerate(row)
+  ]
+  loose_ends = np.flatnonzero(cnn.unused_states(cell)).tolist()
+  return branches + [Edge(end, len(cell) + 2, 0, None) for end in loose_ends]
+
+
+def label(op: str) -> str:
+  """An op's name in one or two lines: what it does, the size of its kernel."""
+  name, kernels = re.fullmatch(r"(.*?)((?:_\d+x\d+)*)", op).groups()
+  kernels = (
+    kernels[1:].replace("_", "·").replace("x", "\N{MULTIPLICATION SIGN}")
+  )
+  return "\n".join(filter(None, (name.replace("_", " "), kernels)))
+
+
+def draw_cells(
+  tokens: np.ndarray,
+  op_names: Sequence[str],
+  paths: str | os.PathLike | Sequence[str | os.PathLike],
+  *,
+  title: str = "",
+) -> None:
+  """Draws an architecture: the normal and the reduction cell side by side.
+
+  The same input gives the same bytes.
+
+  Args:
+    tokens: int [L], of a convolutional space.
+    op_names: the op set, one of `cnn.OP_SETS`.
+    paths: the file or files to write, .png or .svg.
+    title: printed above both cells.
+  """
+  if isinstance(paths, str | os.PathLike):
+    paths = [paths]
+  with matplotlib.rc_context(STYLE):
+    figure = _figure(np.asarray(tokens), op_names, title)
+    for path in map(os.fspath, paths):
+      metadata = {"Date": None} if path.endswith(".svg") else None
+      figure.savefig(path, dpi=DPI, metadata=metadata)
+
+
+def _figure(tokens, op_names, title) -> Figure:
+  cells = cnn.to_cells(tokens)
+  graphs = [edges(cell, op_names) for cell in cells]
+  used = {edge.op for graph in graphs for edge in graph if edge.op}
+  sizes = layout.Sizes(op=10 + max(_text_width(label(op)) for op in used))
+  plans = [layout.arrange(cell[:, ::2], sizes) for cell in cells]
+  width = sum(plan.width for plan in plans) + 5 * MARGIN
+  top = MARGIN + 22 + (24 if title else 0)
+  bottom = top + max(map(_height, plans))
+  axes = _canvas(width, bottom + MARGIN)
+  _write(axes, width / 2, MARGIN + 6, title, size=12, weight="bold")
+  left = MARGIN
+  names = ("Normal", "Reduction")
+  for name, graph, plan in zip(names, graphs, plans, strict=True):
+    _write(axes, left + plan.width / 2, top - 16, f"{name} cell", size=9.5)
+    _Panel(axes, plan, sizes, left, top, bottom).draw(graph)
+    left += plan.width + 3 * MARGIN
+  return axes.figure
+
+
+def _height(plan: layout.Layout) -> float:
+  rows = len(plan.rows) - 1
+  return 2 * END_HEIGHT + rows * NODE_HEIGHT + (rows + 1) * GAP
+
+
+@dataclasses.dataclass(frozen=True)
+class _Panel:
+  """One cell's place in the figure; the output is the row below the last."""
+
+  axes: Axes
+  plan: layout.Layout
+  sizes: layout.Sizes
+  left: float
+  top: float
+  bottom: float
+
+  def draw(self, graph: list[Edge]):
+    for node in range(2, len(self.plan.row)):
+      self._draw_node(node)
+    for edge in graph:
+      if edge.op is not None:
+        self._draw_op(edge)
+    for state in range(len(self.plan.row)):
+      routes = [self.route(edge) for edge in graph if edge.source == state]
+      _wires(self.axes, routes, zorder=3 + state / 100)
+    self._draw_ends()
+
+  def route(self, edge: Edge) -> list[Point]:
+    """Corners of an edge: it runs straight down in rows, bends in gaps."""
+    ends = [*self.plan.row, len(self.plan.rows)]
+    x, y = self._exit(edge.source)
+    corners = [(x, y)]
+    for row in range(ends[edge.source] + 1, ends[edge.target]):
+      x, y = self._x(row, edge.source), self._y(row)
+      corners += [(x, y), (x, y + NODE_HEIGHT)]
+    if edge.op is None:
+      return [*corners, (x, self._y(len(self.plan.rows)))]
+    x = self._port(edge.target, edge.branch)
+    y = self._y(ends[edge.target])
+    return [*corners, (x, y - HEAD), (x, y + self.sizes.pad)]
+
+  def _x(self, row: int, state: int) -> float:
+    return self.left + self.plan.x[row, state]
+
+  def _y(self, row: int) -> float:
+    """The upper edge of a row; the gaps share the height that is left."""
+    rows = len(self.plan.rows) - 1
+    spare = self.bottom - self.top - 2 * END_HEIGHT - rows * NODE_HEIGHT
+    below_inputs = row * spare / (rows + 1) + (row - 1) * NODE_HEIGHT
+    return self.top + (END_HEIGHT + below_inputs if row else 0)
+
+  def _exit(self, state: int) -> Point:
+    row = self.plan.row[state]
+    height = NODE_HEIGHT if row else END_HEIGHT
+    return self._x(row, state), self._y(row) + height
+
+  def _port(self, node: int, branch: int) -> float:
+    """The middle of a branch; mirrored nodes have the second on the left."""
+    on_the_left = (branch == 0) != (node in self.plan.mirrored)
+    sideways = -self.sizes.port if on_the_left else self.sizes.port
+    return self._x(self.plan.row[node], node) + sideways
+
+  def _draw_node(self, node: int):
+    (x, bottom), width = self._exit(node), self.sizes.node
+    y = bottom - NODE_HEIGHT
+    _box(self.axes, x, y, width, NODE_HEIGHT, (CARD, FRAME), zorder=1)
+    corner = x - width / 2 + 9
+    _write(self.axes, corner, bottom - 9, str(node), size=7, colour=WIRE)
+    plus = bottom - PLUS - 2
+    for branch in (0, 1):
+      port = self._port(node, branch)
+      bend = [(port, y + OP_HEIGHT), (port, plus), (x, plus)]
+      self.axes.add_patch(PathPatch(Path(bend), **_stroke(WIRE, 2)))
+    _plus(self.axes, x, plus)
+
+  def _draw_op(self, edge: Edge):
+    x = self._port(edge.target, edge.branch)
+    y = self._y(self.plan.row[edge.target]) + self.sizes.pad
+    colours = FAMILIES[re.match("|".join(FAMILIES), edge.op)[0]]
+    _box(self.axes, x, y, self.sizes.op, OP_HEIGHT, colours, zorder=4)
+    _write(self.axes, x, y + OP_HEIGHT / 2, label(edge.op))
+
+  def _draw_ends(self):
+    end, whole = self.sizes.end, self.plan.width
+    output = self._y(len(self.plan.rows))
+    for x, y, width, text in (
+      (self._x(0, 0), self.top, end, "$c_{k-2}$"),
+      (self._x(0, 1), self.top, end, "$c_{k-1}$"),
+      (self.left + whole / 2, output, whole, CONCATENATION),
+    ):
+      _box(self.axes, x, y, width, END_HEIGHT, ("white", INK), zorder=4)
+      _write(self.axes, x, y + END_HEIGHT / 2, text, size=FONT + 1)
+
+
+def _canvas(width: float, height: float) -> Axes:
+  figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
+  axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+  axes.set_axis_off()
+  return axes
+
+
+def _text_width(text: str) -> float:
+  font = FontProperties(family="DejaVu Sans", size=FONT)
+  return max(
+    TextPath((0, 0), line, prop=font).get_extents().width
+    for line in text.split("\n")
+  )
+
+
+def _write(axes, x, y, text, *, size=FONT, colour=INK, weight="normal"):
+  axes.text(
+    x, y, text, size=size, color=colour, weight=weight,
+    ha="center", va="center_baseline", linespacing=1.1, zorder=6,
+  )  # fmt: skip
+
+
+def _stroke(colour: str, zorder: float, width: float = 1.0) -> dict:
+  return {
+    "fill": False, "edgecolor": colour, "lw": width, "zorder": zorder,
+    "capstyle": "butt", "joinstyle": "round",
+  }  # fmt: skip
+
+
+def _box(axes, x, y, width, height, colours, *, zorder):
+  """A box with round corners; x is its middle, y its upper edge."""
+  fill, outline = colours
+  axes.add_patch(
+    FancyBboxPatch(
+      (x - width / 2, y), width, height, boxstyle="round,pad=0,rounding_size=4",
+      facecolor=fill, edgecolor=outline, lw=0.9, zorder=zorder,
+    )
+  )  # fmt: skip
+
+
+def _plus(axes, x, y):
+  style = {"facecolor": "white", "edgecolor": INK, "lw": 0.9, "zorder": 4}
+  axes.add_patch(Circle((x, y), PLUS, **style))
+  for dx, dy in ((3, 0), (0, 3)):
+    line = Path([(x - dx, y - dy), (x + dx, y + dy)])
+    axes.add_patch(PathPatch(line, **_stroke(INK, 5)))
+
+
+def _wires(axes, routes: list[list[Point]], *, zorder: float):
+  """The edges of one state, on a pale bed that parts them from others."""
+  curves = [_curve(corners) for corners in routes]
+  for curve in curves:
+    axes.add_patch(PathPatch(curve, **_stroke("white", zorder, 4)))
+  for curve, corners in zip(curves, routes, strict=True):
+    axes.add_patch(PathPatch(curve, **_stroke(WIRE, zorder + 0.001)))
+    _arrowhead(axes, *corners[-1], zorder=zorder + 0.001)
+
+
+def _curve(corners: list[Point]) -> Path:
+  """Corners in pairs: a bend from the first to the second, then straight."""
+  points, codes = [corners[0]], [Path.MOVETO]
+  for i, (x, y) in enumerate(corners[1:]):
+    x0, y0 = points[-1]
+    if i % 2:
+      points.append((x, y))
+      codes.append(Path.LINETO)
+    else:
+      middle = (y0 + y) / 2
+      points += [(x0, middle), (x, middle), (x, y)]
+      codes += 3 * [Path.CURVE4]
+  return Path(points, codes)
+
+
+def _arrowhead(axes, x, y, *, zorder):
+  tip = Path([(x - 2.2, y - HEAD), (x, y), (x + 2.2, y - HEAD)], closed=False)
+  style = {"facecolor": WIRE, "edgecolor": "none", "zorder": zorder}
+  axes.add_patch(PathPatch(tip, **style))
