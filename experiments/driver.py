@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 import os
 import sys
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -64,13 +65,13 @@ def _set_up_logging() -> None:
   logging.set_verbosity(logging.INFO)
   logging.get_absl_handler().addFilter(
     lambda record: (
-      record.levelno > logging.converter.absl_to_standard(logging.INFO)
+      record.levelname != "INFO"
       or os.path.abspath(record.pathname).startswith(_OURS)
     )
   )
 
 
-def _exit(message: str, code: int) -> None:
+def _exit(message: str, code: int) -> NoReturn:
   """Ends the program; the message is made one line, as absl's are not."""
   print(" ".join(message.split()), file=sys.stderr)
   sys.exit(code)

@@ -3,6 +3,7 @@
 Shapes: N images, each of H x W pixels and C channels.
 """
 
+from collections.abc import Iterator
 import dataclasses
 import os
 from typing import NamedTuple
@@ -119,10 +120,10 @@ def _prepare_digits(data_dir: str | os.PathLike) -> None:
   from nao_jax.data import digits
 
   logging.info("preparing %s in %s", DIGITS, data_dir)
-  builder = digits.Digits(
-    data_dir=catalogue.root(data_dir), file_format="array_record"
-  )
   try:
+    builder = digits.Digits(
+      data_dir=catalogue.root(data_dir), file_format="array_record"
+    )
     catalogue.write(builder)
   except OSError as error:
     # Several searches may start at once: all prepare, one renames first.
@@ -133,7 +134,7 @@ def _prepare_digits(data_dir: str | os.PathLike) -> None:
 def _open(name: str, data_dir: str | os.PathLike) -> tfds.core.DatasetBuilder:
   directory = catalogue.find(name, data_dir)
   if directory is None:
-    there = ", ".join({DIGITS: 0, **dict.fromkeys(catalogue.names(data_dir))})
+    there = ", ".join(sorted({DIGITS, *catalogue.names(data_dir)}))
     raise UserError(
       f"--dataset={name}: not in --data_dir={data_dir} (available: {there});"
       " prepare it with `python -m experiments.prepare_images --npz=FILE"
@@ -141,9 +142,18 @@ def _open(name: str, data_dir: str | os.PathLike) -> tfds.core.DatasetBuilder:
       f" installed, `tfds build {name} --data_dir={data_dir}"
       " --file_format=array_record`"
     )
-  builder = tfds.builder_from_directory(directory)
+  try:
+    builder = tfds.builder_from_directory(directory)
+  except Exception as error:  # Damaged metadata raise nearly anything.
+    raise _damaged(directory, error) from error
   _check_kind(builder, directory)
   return builder
+
+
+def _damaged(directory, error: Exception) -> UserError:
+  return UserError(
+    f"{directory}: damaged ({error}); remove it and prepare it again"
+  )
 
 
 def _check_kind(builder: tfds.core.DatasetBuilder, directory) -> None:
@@ -176,23 +186,32 @@ def _classes(builder: tfds.core.DatasetBuilder) -> int:
 
 def _read(builder: tfds.core.DatasetBuilder, split: str) -> Examples:
   """All examples of a split, in stored order."""
-  # Pillow decodes: TFDS would take OpenCV where there is one, whose JPEGs
-  # differ, and warns where there is none.
+  place = f"{builder.data_dir}: {split}"
+  labels = np.empty(builder.info.splits[split].num_examples, np.int32)
+  for index, (encoded, label) in enumerate(_records(builder, split)):
+    image = pixels.decode(encoded, f"{place} image {index}")
+    if index == 0:
+      images = np.empty((len(labels), *image.shape), np.uint8)
+    pixels.check_shape(image, images.shape[1:], f"{place} image {index}")
+    images[index], labels[index] = image, label
+  pixels.check_labels(labels, _classes(builder), f"{place} labels")
+  return Examples(images, labels)
+
+
+def _records(
+  builder: tfds.core.DatasetBuilder, split: str
+) -> Iterator[tuple[bytes, int]]:
+  """The encoded images of a split and their labels."""
+  # TFDS would decode with OpenCV where there is one, whose JPEGs differ from
+  # Pillow's, and warns where there is none.
   source = builder.as_data_source(
     split, decoders={"image": tfds.decode.SkipDecoding()}
   )
-  labels = np.empty(len(source), np.int32)
-  for index, example in enumerate(source):
-    place = f"{builder.data_path}: {split} image {index}"
-    image = pixels.decode(example["image"], place)
-    if index == 0:
-      images = np.empty((len(source), *image.shape), np.uint8)
-    pixels.check_shape(image, images.shape[1:], place)
-    images[index], labels[index] = image, example["label"]
-  pixels.check_labels(
-    labels, _classes(builder), f"{builder.data_path}: {split} labels"
-  )
-  return Examples(images, labels)
+  try:
+    for example in source:
+      yield example["image"], example["label"]
+  except RuntimeError as error:
+    raise _damaged(builder.data_dir, error) from error
 
 
 def _split(

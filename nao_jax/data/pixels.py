@@ -18,7 +18,9 @@ MODES = {
 }  # fmt: skip
 
 
-def decode(encoded: bytes, place: str, *, size: int | None = None):
+def decode(
+  encoded: bytes, place: str, *, size: int | None = None
+) -> np.ndarray:
   """The pixels of a PNG, JPEG or other file that Pillow reads.
 
   Args:
@@ -38,7 +40,8 @@ def decode(encoded: bytes, place: str, *, size: int | None = None):
     raise UserError(
       f"{place}: pixel mode {image.mode}; allowed: {', '.join(MODES)}"
     )
-  image = image.convert(MODES[image.mode])
+  if image.mode != MODES[image.mode]:
+    image = image.convert(MODES[image.mode])
   if size is not None:
     image = image.resize((size, size), Image.Resampling.LANCZOS)
   return np.atleast_3d(np.asarray(image))
@@ -55,12 +58,12 @@ def _open(encoded: bytes, place: str) -> Image.Image:
   return image
 
 
-def encode(image) -> Image.Image:
+def encode(image: np.ndarray) -> Image.Image:
   """An image, uint8 [H, W, C] with 1 or 3 channels, as Pillow's."""
   return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
-def check_shape(image, shape: tuple[int, int, int], place: str) -> None:
+def check_shape(image: np.ndarray, shape: tuple[int, ...], place: str) -> None:
   """Requires that an image [H, W, C] is of the data set's one shape.
 
   Raises:
@@ -74,7 +77,7 @@ def check_shape(image, shape: tuple[int, int, int], place: str) -> None:
     )
 
 
-def check_labels(labels, classes: int, place: str) -> None:
+def check_labels(labels: np.ndarray, classes: int, place: str) -> None:
   """Requires that labels [N] are 0 to `classes` - 1.
 
   Raises:

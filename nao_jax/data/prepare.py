@@ -48,8 +48,8 @@ def prepare(
       f"--name={name}: {existing} exists and is never overwritten; choose"
       " another name or remove it"
     )
-  builder = _ImagesBuilder(source, name, data_dir)
   try:
+    builder = _ImagesBuilder(source, name, data_dir)
     catalogue.write(builder)
   except OSError as error:
     raise UserError(f"--data_dir={data_dir}: {error}") from error

@@ -3,16 +3,19 @@
 Shapes: N images, each of H x W pixels and C channels.
 """
 
+import collections
 from collections.abc import Callable, Sequence
 import dataclasses
 import os
 import pathlib
+from typing import BinaryIO
 
 import numpy as np
 
 from nao_jax.data import pixels
 from nao_jax.errors import UserError
 
+_KINDS = {"u": "unsigned", "i": "integer", "U": "string"}
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
@@ -61,30 +64,20 @@ def from_npz(path: str | os.PathLike) -> Source:
     UserError: no such archive, an array is missing or not of this form, or a
       label is out of range.
   """
-  arrays = _Arrays(path)
-  read = _encoded_part if "train_bytes" in arrays.archive else _pixel_part
-  train, test = read(arrays, "train"), read(arrays, "test")
-  if "class_names" in arrays.archive:
-    class_names = tuple(map(str, arrays.get("class_names", "US", 1)))
-  else:
-    class_names = tuple(map(str, range(int(train.labels.max()) + 1)))
-  _check_names(class_names, f"{path}: class_names")
-  for split, part in (("train", train), ("test", test)):
-    place = f"{path}: {split}_labels"
-    pixels.check_labels(part.labels, len(class_names), place)
-  return Source(str(path), class_names, train, test)
+  try:
+    with open(path, "rb") as file:
+      return _read_archive(_Arrays(path, file))
+  except OSError as error:
+    raise UserError(f"--npz={path}: {error.strerror}") from error
 
 
 class _Arrays:
   """An npz file that complains about its arrays by name."""
 
-  def __init__(self, path: str | os.PathLike):
+  def __init__(self, path: str | os.PathLike, file: BinaryIO):
     self.path = path
     try:
-      self.archive = np.load(path, allow_pickle=False)
-    except OSError as error:
-      reason = error.strerror or "not a NumPy archive"
-      raise UserError(f"--npz={path}: {reason}") from error
+      self.archive = np.load(file, allow_pickle=False)
     except Exception as error:  # Damaged archives raise nearly anything.
       raise UserError(f"--npz={path}: not a NumPy archive") from error
     if not isinstance(self.archive, np.lib.npyio.NpzFile):
@@ -105,10 +98,28 @@ class _Arrays:
     if array.dtype.kind not in kinds or array.ndim not in ranks:
       raise UserError(
         f"{self.path}: {name} is {array.dtype} {list(array.shape)}; allowed:"
-        f" dtype kind {' or '.join(kinds)},"
+        f" {' or '.join(_KINDS[kind] for kind in kinds)},"
         f" {' or '.join(map(str, ranks))} dimensions"
       )
     return array
+
+
+def _read_archive(arrays: _Arrays) -> Source:
+  path = arrays.path
+  read = _encoded_part if "train_bytes" in arrays.archive else _pixel_part
+  train, test = read(arrays, "train"), read(arrays, "test")
+  if "class_names" in arrays.archive:
+    class_names = tuple(map(str, arrays.get("class_names", "U", 1)))
+  else:
+    # More classes than images is a mistake, and could not be counted up to.
+    place = f"{path}: train_labels"
+    pixels.check_labels(train.labels, len(train.labels), place)
+    class_names = tuple(map(str, range(int(train.labels.max()) + 1)))
+  _check_names(class_names, f"{path}: class_names")
+  for split, part in (("train", train), ("test", test)):
+    place = f"{path}: {split}_labels"
+    pixels.check_labels(part.labels, len(class_names), place)
+  return Source(str(path), class_names, train, test)
 
 
 def _pixel_part(arrays: _Arrays, split: str) -> Part:
@@ -245,5 +256,6 @@ def _check_names(names: Sequence[str], place: str) -> None:
         f"{place}: {name!r}: a class name is not empty and has no spaces"
         " around it or line breaks in it"
       )
-    if names.count(name) > 1:
-      raise UserError(f"{place}: {name!r} occurs twice")
+  for name, count in collections.Counter(names).items():
+    if count > 1:
+      raise UserError(f"{place}: {name!r} occurs {count} times")

@@ -1,0 +1,76 @@
+"""Small image data for tests: arrays, archives, folders and data sets."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from nao_jax.data import prepare, sources
+
+TRAIN, TEST, CLASSES, SHAPE = 20, 6, 3, (6, 5, 3)
+
+
+def arrays() -> dict[str, np.ndarray]:
+  """An archive of pixels in which no two images are equal."""
+  noise = np.random.RandomState(1)
+  return {
+    "train_images": noise.randint(0, 256, (TRAIN, *SHAPE), np.uint8),
+    "train_labels": np.arange(TRAIN) % CLASSES,
+    "test_images": noise.randint(0, 256, (TEST, *SHAPE), np.uint8),
+    "test_labels": np.arange(TEST) % CLASSES,
+  }
+
+
+def encode(image: np.ndarray, format_: str = "PNG") -> bytes:
+  """An image as the contents of a file."""
+  buffer = io.BytesIO()
+  Image.fromarray(image).save(buffer, format_)
+  return buffer.getvalue()
+
+
+def encoded_arrays(files: dict[str, list[bytes]], labels) -> dict:
+  """The archive of files instead of pixels."""
+  result = {}
+  for split in ("train", "test"):
+    sizes = [len(file) for file in files[split]]
+    result |= {
+      f"{split}_bytes": np.frombuffer(b"".join(files[split]), np.uint8),
+      f"{split}_offsets": np.cumsum([0, *sizes]),
+      f"{split}_labels": np.asarray(labels[split]),
+    }
+  return result
+
+
+def encoded_as_png() -> dict[str, np.ndarray]:
+  """`arrays` as an archive of PNG files: no pixel changes."""
+  pixels = arrays()
+  files = {
+    split: [encode(image) for image in pixels[f"{split}_images"]]
+    for split in ("train", "test")
+  }
+  labels = {split: pixels[f"{split}_labels"] for split in files}
+  return encoded_arrays(files, labels)
+
+
+def save_npz(path, contents: dict):
+  """Writes an archive; returns its path."""
+  np.savez(path, **contents)
+  return path
+
+
+def save_folder(root, images_per_class: int = 2):
+  """Writes FOLDER/{train,test}/{cat,dog}/*.png; returns FOLDER."""
+  images = iter(arrays()["train_images"])
+  for split in ("train", "test"):
+    for name in ("cat", "dog"):
+      folder = root / split / name
+      folder.mkdir(parents=True)
+      for number in range(images_per_class):
+        (folder / f"{number}.png").write_bytes(encode(next(images)))
+  return root
+
+
+def prepare_tiny(tmp_path, data_dir, name: str = "tiny"):
+  """Makes a data set of `arrays`; returns its directory."""
+  source = sources.from_npz(save_npz(tmp_path / "tiny.npz", arrays()))
+  return prepare.prepare(source, name=name, data_dir=data_dir)
