@@ -84,14 +84,21 @@ def test_a_cutout_is_a_clipped_square_and_nothing_else_changes(
   assert blank.sum((1, 2)).max() == size**2
 
 
-def test_a_cutout_is_centred_on_any_pixel(key):
-  ones = jnp.ones((2000, HEIGHT, WIDTH, 1))
-  blank = np.asarray(augment.cutout(key, ones, 1) == 0)[..., 0]
-  hits = blank.sum(0)
-  expected = 2000 / (HEIGHT * WIDTH)
-  chi_squared = ((hits - expected) ** 2 / expected).sum()
-  assert hits.min() > 0
-  assert chi_squared < 80  # 41 degrees of freedom: p = 0.0003.
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_cutout_is_centred_on_any_pixel_equally_often(key, size):
+  draws = 2000
+  ones = jnp.ones((draws, HEIGHT, WIDTH, 1))
+  blank = np.asarray(augment.cutout(key, ones, size) == 0)[..., 0]
+  rows, columns = np.indices((HEIGHT, WIDTH))
+  expected = np.mean(
+    [
+      (abs(rows - row) <= size // 2) & (abs(columns - column) <= size // 2)
+      for row, column in np.ndindex(HEIGHT, WIDTH)
+    ],
+    axis=0,
+  )
+  deviation = np.sqrt(expected * (1 - expected) / draws)
+  assert (abs(blank.mean(0) - expected) < 4 * deviation).all()
 
 
 def test_images_of_a_batch_differ_in_their_randomness(key):
