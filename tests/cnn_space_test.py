@@ -2,7 +2,7 @@
 
 import json
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,9 @@ import pytest
 
 from nao_jax.errors import UserError
 from nao_jax.spaces import cnn, published
+
+# A busy machine must not fail a test.
+untimed = settings(deadline=None)
 
 SPACES = [
   (nodes, ops)
@@ -95,6 +98,7 @@ def test_samples_are_legal_and_cover_every_legal_token(nodes):
     assert set(tokens[:, position].tolist()) == set(choices)
 
 
+@untimed
 @given(architectures())
 def test_a_swap_exchanges_the_branches_of_one_node(drawn):
   space, tokens = drawn
@@ -110,6 +114,7 @@ def test_a_swap_exchanges_the_branches_of_one_node(drawn):
       assert space.keys(swapped[None]) == space.keys(tokens[None])
 
 
+@untimed
 @given(architectures())
 def test_the_canonical_form_sorts_the_branches_of_each_node(drawn):
   space, tokens = drawn
@@ -122,6 +127,7 @@ def test_the_canonical_form_sorts_the_branches_of_each_node(drawn):
   assert cnn.to_cells(canonical).tolist() == expected
 
 
+@untimed
 @given(architectures())
 def test_cells_count_from_zero_and_turn_back_into_tokens(drawn):
   space, tokens = drawn
@@ -150,6 +156,7 @@ def test_batches_in_numpy_and_jax_agree(nodes):
   np.testing.assert_array_equal(unused, cnn.unused_states(np.asarray(cells)))
 
 
+@untimed
 @given(architectures())
 def test_loose_ends_are_the_states_that_no_branch_names(drawn):
   _, tokens = drawn
@@ -168,6 +175,7 @@ def test_loose_ends_of_the_published_cells_are_the_known_ones(name):
   assert found == list(LOOSE_ENDS[name])
 
 
+@untimed
 @given(architectures())
 def test_text_turns_back_into_the_same_tokens(drawn):
   space, tokens = drawn
@@ -176,6 +184,7 @@ def test_text_turns_back_into_the_same_tokens(drawn):
   np.testing.assert_array_equal(parsed, tokens)
 
 
+@untimed
 @given(architectures(), st.sampled_from([" ", ",", ", "]))
 def test_tokens_on_the_command_line_are_read_as_tokens(drawn, separator):
   space, tokens = drawn
@@ -266,6 +275,7 @@ def test_an_unknown_name_lists_the_names():
   assert all(name in str(caught.value) for name in PUBLISHED)
 
 
+@untimed
 @given(architectures(), st.data())
 def test_a_corrupted_string_names_the_position_and_what_is_allowed(drawn, data):
   space, tokens = drawn

@@ -12,6 +12,9 @@ import pytest
 from nao_jax.errors import UserError
 from nao_jax.spaces.space import SOS, Space
 
+# A busy machine must not fail a test.
+untimed = settings(deadline=None)
+
 # Two cells with one swap each; the groups hold one token and two tokens.
 SMALL = Space(
   name="small",
@@ -96,6 +99,7 @@ def test_the_start_token_is_never_legal():
   assert PLAIN.vocabulary == 6
 
 
+@untimed
 @given(architectures())
 def test_validate_returns_a_legal_sequence_as_it_is(drawn):
   space, tokens = drawn
@@ -104,6 +108,7 @@ def test_validate_returns_a_legal_sequence_as_it_is(drawn):
   assert valid.tolist() == tokens
 
 
+@untimed
 @given(architectures(), st.data())
 def test_validate_names_any_corrupted_position_and_what_is_allowed(drawn, data):
   space, tokens = drawn
@@ -124,6 +129,7 @@ def test_validate_names_any_corrupted_position_and_what_is_allowed(drawn, data):
   assert "\n" not in message
 
 
+@untimed
 @given(architectures(), st.sampled_from(["shorter", "longer"]))
 def test_validate_says_how_long_an_architecture_is(drawn, change):
   space, tokens = drawn
@@ -134,6 +140,7 @@ def test_validate_says_how_long_an_architecture_is(drawn, change):
     space.validate(tokens, "file.json")
 
 
+@untimed
 @given(architectures())
 def test_the_canonical_form_is_idempotent_and_legal(drawn):
   space, tokens = drawn
@@ -142,6 +149,7 @@ def test_the_canonical_form_is_idempotent_and_legal(drawn):
   np.testing.assert_array_equal(space.canonical(once), once)
 
 
+@untimed
 @given(architectures())
 def test_a_swap_leaves_the_canonical_form_unchanged(drawn):
   space, tokens = drawn
@@ -152,7 +160,7 @@ def test_a_swap_leaves_the_canonical_form_unchanged(drawn):
     assert space.keys(swapped[None]) == space.keys(tokens[None])
 
 
-@settings(max_examples=20)
+@settings(untimed, max_examples=20)
 @given(spaces().filter(lambda space: count(space) <= 256))
 def test_canonical_forms_are_equal_exactly_when_swaps_join(space):
   names = [
@@ -183,6 +191,7 @@ def test_keys_do_not_depend_on_the_integer_type():
   assert SMALL.keys(rows) == SMALL.keys(rows.astype(np.int64))
 
 
+@untimed
 @given(spaces())
 def test_swap_permutations_are_involutions_that_exchange_the_groups(space):
   permutations = space.swap_permutations

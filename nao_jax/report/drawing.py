@@ -34,12 +34,13 @@ FAMILIES = {
   "zero": ("#ffffff", "#aaaaaa"),
 }
 INK, WIRE, FRAME, CARD = "#222222", "#555555", "#cccccc", "#f8f8f6"
-FONT, DPI = 8.5, 200
+FONT, LINE_HEIGHT, DPI = 8.5, 10.2, 200
 OP_HEIGHT, NODE_HEIGHT, END_HEIGHT, GAP, MARGIN = 26, 54, 18, 34, 14
 PLUS, HEAD = 6, 4  # The radius of the plus, the length of an arrowhead.
 CONCATENATION = r"concatenation $\rightarrow\ c_k$"
 STYLE = {
-  "font.family": "DejaVu Sans",
+  "font.family": "sans-serif",
+  "font.sans-serif": ["DejaVu Sans"],  # Viewers fall back on their own.
   "mathtext.fontset": "dejavusans",
   "svg.fonttype": "none",
   "svg.hashsalt": "nao_jax",
@@ -104,15 +105,19 @@ def draw_cells(
   """
   if isinstance(paths, str | os.PathLike):
     paths = [paths]
+  drawn = figure(tokens, op_names, title=title)
   with matplotlib.rc_context(STYLE):
-    figure = _figure(np.asarray(tokens), op_names, title)
     for path in map(os.fspath, paths):
       metadata = {"Date": None} if path.endswith(".svg") else None
-      figure.savefig(path, dpi=DPI, metadata=metadata)
+      drawn.savefig(path, dpi=DPI, metadata=metadata)
 
 
-def _figure(tokens, op_names, title) -> Figure:
-  cells = cnn.to_cells(tokens)
+@matplotlib.rc_context(STYLE)
+def figure(
+  tokens: np.ndarray, op_names: Sequence[str], *, title: str = ""
+) -> Figure:
+  """What `draw_cells` writes, for a page that wants the figure itself."""
+  cells = cnn.to_cells(np.asarray(tokens))
   graphs = [edges(cell, op_names) for cell in cells]
   used = {edge.op for graph in graphs for edge in graph if edge.op}
   sizes = layout.Sizes(op=10 + max(_text_width(label(op)) for op in used))
@@ -211,7 +216,10 @@ class _Panel:
     y = self._y(self.plan.row[edge.target]) + self.sizes.pad
     colours = FAMILIES[re.match("|".join(FAMILIES), edge.op)[0]]
     _box(self.axes, x, y, self.sizes.op, OP_HEIGHT, colours, zorder=4)
-    _write(self.axes, x, y + OP_HEIGHT / 2, label(edge.op))
+    lines = label(edge.op).split("\n")
+    first = y + OP_HEIGHT / 2 - LINE_HEIGHT * (len(lines) - 1) / 2
+    for i, line in enumerate(lines):
+      _write(self.axes, x, first + i * LINE_HEIGHT, line)
 
   def _draw_ends(self):
     end, whole = self.sizes.end, self.plan.width
@@ -241,9 +249,10 @@ def _text_width(text: str) -> float:
 
 
 def _write(axes, x, y, text, *, size=FONT, colour=INK, weight="normal"):
+  """One line of text with its middle, by the small letters, at x and y."""
   axes.text(
-    x, y, text, size=size, color=colour, weight=weight,
-    ha="center", va="center_baseline", linespacing=1.1, zorder=6,
+    x, y + 0.36 * size, text, size=size, color=colour, weight=weight,
+    ha="center", va="baseline", zorder=6,
   )  # fmt: skip
 
 
@@ -277,7 +286,7 @@ def _wires(axes, routes: list[list[Point]], *, zorder: float):
   """The edges of one state, on a pale bed that parts them from others."""
   curves = [_curve(corners) for corners in routes]
   for curve in curves:
-    axes.add_patch(PathPatch(curve, **_stroke("white", zorder, 4)))
+    axes.add_patch(PathPatch(curve, **_stroke("white", zorder, 3.6)))
   for curve, corners in zip(curves, routes, strict=True):
     axes.add_patch(PathPatch(curve, **_stroke(WIRE, zorder + 0.001)))
     _arrowhead(axes, *corners[-1], zorder=zorder + 0.001)

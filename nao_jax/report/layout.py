@@ -16,6 +16,7 @@ from scipy import optimize
 
 WIDEST = 2
 STARTS = 12
+LANE_WEIGHT, WIDTH_WEIGHT = 4.0, 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Sizes:
 
   op: float
   pad: float = 5.0
-  gap: float = 8.0
-  lane: float = 2.0
+  gap: float = 7.0
+  lane: float = 8.0
 
   @property
   def node(self) -> float:
@@ -205,7 +206,7 @@ def _place(rows, row, inputs, sizes) -> tuple[float, Layout]:
   ):
     sideways = x[source] - x[target]
     lines += [(sideways - length, offset), (-sideways - length, -offset)]
-  weights = [*np.zeros(len(items)), *(edge[-1] for edge in edges), 0.5]
+  weights = [*np.zeros(len(items)), *(edge[-1] for edge in edges), WIDTH_WEIGHT]
   solved = optimize.linprog(weights, *map(np.array, zip(*lines, strict=True)))
   middles = dict(zip(items, solved.x.tolist(), strict=False))
   return solved.fun, Layout(rows, row, middles, mirrored, float(solved.x[-1]))
@@ -225,7 +226,7 @@ def _edges(rows, row, inputs, sizes):
     rank = {state: i for i, state in enumerate(rows[at - 1])}
     for state in rows[at]:
       if row[state] < at:
-        edges.append(((at - 1, state), (at, state), 0.0, 4.0))
+        edges.append(((at - 1, state), (at, state), 0.0, LANE_WEIGHT))
         continue
       first, second = inputs[state - 2]
       if rank[first] > rank[second]:
