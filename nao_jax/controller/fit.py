@@ -196,11 +196,11 @@ def swap(key: jax.Array, tokens: jax.Array, *, space: Space) -> jax.Array:
   Returns:
     int32 [B, L].
   """
-  for cell, permutations in enumerate(jnp.asarray(space.swap_permutations)):
-    drawn = jax.random.randint(
-      jax.random.fold_in(key, cell), (len(tokens),), 0, len(permutations)
-    )
-    tokens = jnp.take_along_axis(tokens, permutations[drawn], axis=-1)
+  permutations = jnp.asarray(space.swap_permutations)
+  cells, swaps, _ = permutations.shape
+  drawn = jax.random.randint(key, (cells, len(tokens)), 0, max(swaps, 1))
+  for cell in range(cells):
+    tokens = jnp.take_along_axis(tokens, permutations[cell, drawn[cell]], -1)
   return tokens
 
 

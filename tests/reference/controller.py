@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from nao_jax.controller import ascent, fit
 from nao_jax.controller.model import Controller, ControllerConfig, embed
@@ -91,7 +90,9 @@ def _loss(controller, params, tokens, target):
     )[0]
 
   loss, gradients = jax.jit(jax.value_and_grad(total))(params)
-  return {"loss": loss, "grad_global_norm": optax.global_norm(gradients)}
+  squares = jax.tree.map(lambda x: jnp.sum(jnp.square(x)), gradients)
+  norm = jnp.sqrt(sum(jax.tree.leaves(squares)))
+  return {"loss": loss, "grad_global_norm": norm}
 
 
 def _ascent(case, arrays, controller, params, outputs):
