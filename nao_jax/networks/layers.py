@@ -53,7 +53,7 @@ def _depthwise_forward(x, kernel, stride, dilation):
 
 def _depthwise_backward(stride, dilation, residuals, gradient):
   x, kernel = residuals
-  sizes = dict(stride=stride, dilation=dilation)
+  sizes = {"stride": stride, "dilation": dilation}
 
   def shifts(x, kernel, gradient):
     return (

@@ -8,6 +8,7 @@ Maps are [C, H, W, B] inside, images [B, H, W, 3] at the door.
 """
 
 import dataclasses
+import functools
 
 from flax import linen as nn
 import jax
@@ -74,29 +75,74 @@ class NetworkConfig:
 def declare(
   module: nn.Module, name: str, shapes: ops.Shapes, stack: tuple[int, ...] = ()
 ) -> ops.Parameters:
-  """Declares one group of parameters: {leaf: [*stack, *shape]}.
+  """Declares one group of parameters: {leaf: [*stack, *shape]}."""
+
+  def declare_leaf(leaf, shape):
+    def initial(key):
+      unit = jax.random.uniform(key, shape, minval=-1, maxval=1)
+      return _scale_draw(leaf, unit)
+
+    return module.param(f"{name}_{leaf}" if name else leaf, initial)
+
+  return {leaf: declare_leaf(leaf, stack + s) for leaf, s in shapes.items()}
+
+
+def _scale_draw(name: str, unit: jax.Array) -> jax.Array:
+  """The initial value of a parameter, from a uniform draw in [-1, 1).
 
   BatchNorm starts as the identity and biases at 0. Kernels are uniform in
   +-1 / sqrt(fan in), PyTorch's default, which the official code leaves as is.
   """
-
-  def declare_leaf(leaf, shape):
-    def initial(key):
-      if leaf.startswith("scale"):
-        return jnp.ones(stack + shape)
-      if leaf.startswith(("offset", "bias")):
-        return jnp.zeros(stack + shape)
-      bound = 1 / np.sqrt(_fan_in(shape))
-      return jax.random.uniform(key, stack + shape, minval=-bound, maxval=bound)
-
-    return module.param(f"{name}_{leaf}" if name else leaf, initial)
-
-  return {leaf: declare_leaf(leaf, shape) for leaf, shape in shapes.items()}
+  if "scale" in name:
+    return jnp.ones_like(unit)
+  if "offset" in name or "bias" in name:
+    return jnp.zeros_like(unit)
+  return unit / np.sqrt(_fan_in(name, unit.shape))
 
 
-def _fan_in(shape: tuple[int, ...]) -> int:
-  """Of [in, out], a depthwise [C, k, k] and a dense [out, in, k, l] kernel."""
-  return shape[0] if len(shape) == 2 else int(np.prod(shape[1:]))
+def _fan_in(name: str, shape: tuple[int, ...]) -> int:
+  """Leading axes may be stacks of kernels."""
+  if "depthwise" in name:  # [C, k, l]
+    return shape[-2] * shape[-1]
+  if name.endswith("conv"):  # [out, in, k, l]
+    return shape[-3] * shape[-2] * shape[-1]
+  return shape[-2]  # [in, out]
+
+
+def initialise(module: nn.Module, key: jax.Array, *inputs) -> dict:
+  """`module.init` with one random draw for all parameters.
+
+  Same distributions, other numbers: compiling a draw for each of hundreds of
+  parameters takes longer than the first epochs.
+
+  Args:
+    module: a network whose parameters are made by `declare`.
+    key: consumed.
+    *inputs: what the module is called with; only shapes matter.
+  """
+  shapes = jax.eval_shape(module.init, key, *inputs)
+  return _draw(
+    key,
+    tuple(
+      (path[-1].key, leaf.shape)
+      for path, leaf in jax.tree.leaves_with_path(shapes)
+    ),
+    jax.tree.structure(shapes),
+  )
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _draw(key, leaves, structure):
+  sizes = [int(np.prod(shape)) for _, shape in leaves]
+  units = jax.random.uniform(key, (sum(sizes),), minval=-1, maxval=1)
+  parts = jnp.split(units, np.cumsum(sizes)[:-1])
+  return jax.tree.unflatten(
+    structure,
+    [
+      _scale_draw(name, part.reshape(shape))
+      for (name, shape), part in zip(leaves, parts, strict=True)
+    ],
+  )
 
 
 class Stem(nn.Module):
@@ -110,12 +156,12 @@ class Stem(nn.Module):
     """[B, H, W, c] to [width, H, W, B]."""
     x = jnp.transpose(images, (3, 1, 2, 0))
     shapes = {
-      "kernel": (self.width, x.shape[0], 3, 3),
+      "conv": (self.width, x.shape[0], 3, 3),
       "scale": (self.width,),
       "offset": (self.width,),
     }
     w = declare(self, "", shapes)
-    x = layers.conv(x, w["kernel"], padding="SAME")
+    x = layers.conv(x, w["conv"], padding="SAME")
     return layers.batch_norm(x, w["scale"], w["offset"], self.axis_name)
 
 
@@ -135,9 +181,9 @@ class AuxiliaryHead(nn.Module):
 
   def _conv_bn(self, name, x, shape):
     width = shape[:1]
-    shapes = {"kernel": shape, "scale": width, "offset": width}
+    shapes = {"conv": shape, "scale": width, "offset": width}
     w = declare(self, name, shapes)
-    x = layers.conv(x, w["kernel"])
+    x = layers.conv(x, w["conv"])
     return layers.batch_norm(x, w["scale"], w["offset"], self.axis_name)
 
 

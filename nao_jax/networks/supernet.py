@@ -25,7 +25,7 @@ from nao_jax.networks.macro import (
   Stem,
   declare,
 )
-from nao_jax.networks.tape import combine, Plan, run_branches
+from nao_jax.networks.tape import Plan, combine, run_branches
 from nao_jax.spaces import cnn
 
 
@@ -92,7 +92,7 @@ class Cell(nn.Module):
 
   @nn.compact
   def __call__(self, previous, current, rows, masks):
-    """Inputs [C', H', W', B] and rows int32 [N, 4] to the output [C, H, W, B]."""
+    """Inputs [C', H', W', B], rows int32 [N, 4]; returns [C, H, W, B]."""
     inputs = jnp.stack(
       [
         Calibration(

@@ -42,6 +42,7 @@ class Plan(NamedTuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.jit, static_argnums=0)
 def run_branches(
   operations: tuple[Operation, ...], source, states, weights, masks, plan: Plan
 ) -> jax.Array:
@@ -71,11 +72,14 @@ def run_branches(
   return lax.fori_loop(0, plan.count, run, states)
 
 
+# Jitted, so that equal cells of a network share one trace.
+@functools.partial(jax.jit, static_argnums=0)
 def _forward(operations, source, states, weights, masks, plan):
   states = run_branches(operations, source, states, weights, masks, plan)
   return states, (source, states, weights, masks, plan)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _backward(operations, residuals, state_gradients):
   source, states, weights, masks, plan = residuals
   read = states if source is None else source
