@@ -15,10 +15,10 @@ import sys
 
 import numpy as np
 
-from tests.reference import controller
+from tests.reference import controller, networks
 from tests.reference.check import Check
 
-CHECKERS = {"controller": controller.checks}
+CHECKERS = {"controller": controller.checks, "networks": networks.checks}
 
 
 def run(folder: pathlib.Path) -> Iterator[tuple[str, list[Check]]]:

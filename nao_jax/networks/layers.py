@@ -5,7 +5,8 @@ Shapes: maps are [C, H, W, B], the batch minor-most. Cells have few channels
 pointwise convolution is one plain matrix product [D, C] x [C, H W B]; GPU and
 TPU compilers choose their own physical layout. Kernels are `k` wide; `stride`
 and `dilation` apply to both spatial axes; padding is symmetric,
-dilation (k - 1) / 2 on each side, at stride 2 too.
+dilation (k - 1) / 2 on each side, at stride 2 too. A window of even width
+reaches one pixel further down and to the right than up and to the left.
 """
 
 import functools
@@ -75,12 +76,12 @@ depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 def depthwise_conv(x, kernel, *, stride: int, dilation: int) -> jax.Array:
   """`depthwise` as the compiler's grouped convolution."""
-  reach = dilation * (kernel.shape[-1] - 1) // 2
+  padding = _padding(dilation * (kernel.shape[-1] - 1))
   return lax.conv_general_dilated(
     x,
     kernel[:, None],
     (stride, stride),
-    ((reach, reach), (reach, reach)),
+    (padding, padding),
     rhs_dilation=(dilation, dilation),
     dimension_numbers=_MAP,
     feature_group_count=x.shape[0],
@@ -91,7 +92,7 @@ def depthwise_shifts(x, kernel, *, stride: int, dilation: int) -> jax.Array:
   """`depthwise` as shifted multiply-adds."""
   size = kernel.shape[-1]
   windows = shifted_windows(
-    _pad(x, dilation * (size - 1) // 2), size, stride=stride, dilation=dilation
+    _pad(x, dilation * (size - 1)), size, stride=stride, dilation=dilation
   )
   return sum(
     window * kernel[:, i, j, None, None, None]
@@ -116,10 +117,14 @@ def shifted_windows(padded, size: int, *, stride: int, dilation: int = 1):
   }
 
 
+def _padding(reach: int) -> tuple[int, int]:
+  """How far a window of width reach + 1 reaches back and forth."""
+  return reach // 2, reach - reach // 2
+
+
 def _pad(x, reach: int, value=0.0):
-  return jnp.pad(
-    x, ((0, 0), (reach, reach), (reach, reach), (0, 0)), constant_values=value
-  )
+  padding = _padding(reach)
+  return jnp.pad(x, ((0, 0), padding, padding, (0, 0)), constant_values=value)
 
 
 def _spread(gradient, shape, size: int, stride: int, dilation: int, value=0.0):
@@ -128,14 +133,12 @@ def _spread(gradient, shape, size: int, stride: int, dilation: int, value=0.0):
   Output pixels go `stride` apart; the border makes the stride-1 windows of
   width `size` over the result as many as the input `shape` has pixels.
   """
-  reach = dilation * (size - 1) // 2
+  reach = dilation * (size - 1)
+  low = _padding(reach)[1]
   config = [(0, 0, 0)]
   for extent, outputs in zip(shape[1:3], gradient.shape[1:3], strict=True):
     spread = stride * (outputs - 1) + 1
-    low = dilation * (size - 1) - reach
-    config.append(
-      (low, extent + dilation * (size - 1) - spread - low, stride - 1)
-    )
+    config.append((low, extent + reach - spread - low, stride - 1))
   config.append((0, 0, 0))
   return lax.pad(gradient, jnp.asarray(value, gradient.dtype), config)
 
@@ -163,7 +166,7 @@ def _depthwise_kernel_gradient(x, gradient, size, *, stride, dilation):
   times as fast as reductions, which a CPU does not fuse well.
   """
   channels, rows, columns, batch = gradient.shape
-  padded = _pad(x, dilation * (size - 1) // 2)
+  padded = _pad(x, dilation * (size - 1))
   span = stride * (columns - 1) + 1
   shifted = jnp.stack(
     [
@@ -211,7 +214,7 @@ def max_pool(x, size: int, stride: int = 1) -> jax.Array:
 
 
 def _max_windows(x, size, stride):
-  padded = _pad(x, (size - 1) // 2, -jnp.inf)
+  padded = _pad(x, size - 1, -jnp.inf)
   return shifted_windows(padded, size, stride=stride)
 
 
@@ -266,13 +269,23 @@ def _channel(values):
   return values[:, None, None, None]
 
 
-def _batch_norm_forward(x, scale, offset, axis_name):
+def moments(x, axis_name: str | None = None) -> tuple[jax.Array, jax.Array]:
+  """Mean and biased variance of each channel of [C, H, W, B]: [C], [C]."""
   mean = _across(jnp.mean(x, (1, 2, 3)), axis_name)
   variance = _across(jnp.mean((x - _channel(mean)) ** 2, (1, 2, 3)), axis_name)
-  inverse = lax.rsqrt(variance + EPSILON)
-  factor = scale * inverse
-  y = x * _channel(factor) + _channel(offset - mean * factor)
-  return y, (x, mean, inverse, scale)
+  return mean, variance
+
+
+def normalise(x, scale, offset, mean, variance) -> jax.Array:
+  """BatchNorm of [C, H, W, B] with given statistics; all others [C]."""
+  factor = scale * lax.rsqrt(variance + EPSILON)
+  return x * _channel(factor) + _channel(offset - mean * factor)
+
+
+def _batch_norm_forward(x, scale, offset, axis_name):
+  mean, variance = moments(x, axis_name)
+  y = normalise(x, scale, offset, mean, variance)
+  return y, (x, mean, lax.rsqrt(variance + EPSILON), scale)
 
 
 def _batch_norm_backward(axis_name, residuals, gradient):

@@ -3,12 +3,14 @@
 A network is a stem, then three stages of `cells_per_stage` normal cells with a
 reduction cell between stages. Width starts at `channels` and doubles at each
 reduction cell, which works throughout at the doubled width. Each cell sees the
-outputs of the two cells before it; both inputs of the first are the stem's.
+outputs of the two cells before it; the inputs of the first are the stem's.
 Maps are [C, H, W, B] inside, images [B, H, W, 3] at the door.
 """
 
+from collections.abc import Callable
 import dataclasses
 import functools
+from typing import Literal
 
 from flax import linen as nn
 import jax
@@ -18,6 +20,13 @@ import numpy as np
 from nao_jax.errors import UserError
 from nao_jax.networks import layers, ops
 from nao_jax.spaces import cnn
+
+# What BatchNorm normalises by: the batch's statistics; the same, while running
+# ones follow; the running ones.
+Statistics = Literal["batch", "tracked", "running"]
+
+# Share of the running statistics that a training step keeps.
+MOMENTUM = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +39,8 @@ class NetworkConfig:
     cells_per_stage: normal cells in each of the three stages.
     channels: width of the first stage.
     classes: of the classifier.
+    stem: "cifar", for small images, or "imagenet", which makes the maps of
+      the first cell 8 times smaller than the images.
     auxiliary: give the second reduction cell's output a classifier of its own.
     dropout: probability of dropping a feature before the classifier.
   """
@@ -39,6 +50,7 @@ class NetworkConfig:
   cells_per_stage: int = 3
   channels: int = 20
   classes: int = 10
+  stem: str = "cifar"
   auxiliary: bool = False
   dropout: float = 0.0
 
@@ -54,20 +66,23 @@ class NetworkConfig:
 
   def check(self, image_size: int, flags: str = "--channels") -> None:
     """Raises UserError if the network cannot be built for such images."""
+    if self.stem not in ("cifar", "imagenet"):
+      raise UserError(f"--stem={self.stem}: unknown; allowed: cifar, imagenet")
     if self.channels < 2 or self.channels % 2:
       raise UserError(
         f"{flags}={self.channels}: a factorized reduction halves the channels; "
         "give an even number, at least 2"
       )
-    if image_size % 4:
+    divisor, usual = (4, 32) if self.stem == "cifar" else (32, 224)
+    if image_size % divisor:
       raise UserError(
-        f"images are {image_size} pixels wide, which two reductions do not "
-        "divide; give images whose size is a multiple of 4"
+        f"images are {image_size} pixels wide, which the network's reductions "
+        f"do not divide; give images whose size is a multiple of {divisor}"
       )
-    if self.auxiliary and image_size != 32:
+    if self.auxiliary and image_size != usual:
       raise UserError(
-        "--auxiliary: the auxiliary head is made for 32x32 images, these are "
-        f"{image_size}x{image_size}; give --noauxiliary"
+        f"--auxiliary: the auxiliary head is made for {usual}x{usual} images, "
+        f"these are {image_size}x{image_size}; give --noauxiliary"
       )
     cnn.space(self.nodes, self.ops)
 
@@ -82,20 +97,74 @@ def declare(
       unit = jax.random.uniform(key, shape, minval=-1, maxval=1)
       return _scale_draw(leaf, unit)
 
-    return module.param(f"{name}_{leaf}" if name else leaf, initial)
+    return module.param(_join(name, leaf), initial)
 
   return {leaf: declare_leaf(leaf, stack + s) for leaf, s in shapes.items()}
+
+
+def _join(name: str, leaf: str) -> str:
+  return f"{name}_{leaf}" if name else leaf
+
+
+def normaliser(module: nn.Module, name: str = "") -> ops.Norm:
+  """The BatchNorm of one group of parameters of a module.
+
+  Running statistics are variables of the module, collection `batch_stats`,
+  named like the group's parameters, with `mean` and `variance` for `scale`.
+
+  Args:
+    module: its attribute `statistics` says what to normalise by.
+    name: of the group, as given to `declare`.
+  """
+  if module.statistics == "batch":
+    return ops.batch_norm
+  return functools.partial(_running_norm, module, name)
+
+
+def _running_norm(module, name, x, parameters, stage="", axis_name=None):
+  width = (x.shape[0],)
+  mean, variance = (
+    module.variable("batch_stats", _join(name, f"{leaf}{stage}"), initial)
+    for leaf, initial in (
+      ("mean", lambda: jnp.zeros(width)),
+      ("variance", lambda: jnp.ones(width)),
+    )
+  )
+  if module.statistics == "running":
+    scale, offset = parameters[f"scale{stage}"], parameters[f"offset{stage}"]
+    return layers.normalise(x, scale, offset, mean.value, variance.value)
+  if not module.is_initializing():
+    mean.value, variance.value = _follow(
+      (mean.value, variance.value), jax.lax.stop_gradient(x), axis_name
+    )
+  return ops.batch_norm(x, parameters, stage, axis_name)
+
+
+def _follow(running, x, axis_name):
+  """Running statistics after one batch.
+
+  The variance that is kept is the unbiased one, as in PyTorch; a training
+  step normalises by the biased one.
+  """
+  mean, variance = layers.moments(x, axis_name)
+  devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
+  count = devices * x.size // x.shape[0]
+  batch = mean, variance * count / max(count - 1, 1)
+  return jax.tree.map(
+    lambda old, new: MOMENTUM * old + (1 - MOMENTUM) * new, running, batch
+  )
 
 
 def _scale_draw(name: str, unit: jax.Array) -> jax.Array:
   """The initial value of a parameter, from a uniform draw in [-1, 1).
 
-  BatchNorm starts as the identity and biases at 0. Kernels are uniform in
-  +-1 / sqrt(fan in), PyTorch's default, which the official code leaves as is.
+  BatchNorm starts as the identity, with running statistics or without, and
+  biases at 0. Kernels are uniform in +-1 / sqrt(fan in), PyTorch's default,
+  which the official code leaves as is.
   """
-  if "scale" in name:
+  if "scale" in name or "variance" in name:
     return jnp.ones_like(unit)
-  if "offset" in name or "bias" in name:
+  if "offset" in name or "bias" in name or "mean" in name:
     return jnp.zeros_like(unit)
   return unit / np.sqrt(_fan_in(name, unit.shape))
 
@@ -104,7 +173,7 @@ def _fan_in(name: str, shape: tuple[int, ...]) -> int:
   """Leading axes may be stacks of kernels."""
   if "depthwise" in name:  # [C, k, l]
     return shape[-2] * shape[-1]
-  if name.endswith("conv"):  # [out, in, k, l]
+  if name.endswith("conv") or "dense" in name:  # [out, in, k, l]
     return shape[-3] * shape[-2] * shape[-1]
   return shape[-2]  # [in, out]
 
@@ -145,46 +214,116 @@ def _draw(key, leaves, structure):
   )
 
 
-class Stem(nn.Module):
-  """3x3 convolution to `width` channels and BatchNorm, no ReLU."""
+def classify(
+  config: NetworkConfig,
+  cell: Callable,
+  images,
+  masks,
+  deterministic: bool,
+  *,
+  axis_name: str | None,
+  statistics: Statistics = "batch",
+):
+  """A whole network around its cells; called within a compact module.
 
-  width: int
+  Args:
+    config: the sizes.
+    cell: (k, outputs of the two cells before, masks [2 nodes, B] or None) to
+      the output of cell k.
+    images: float32 [B, H, W, c].
+    masks: float32 [cells, 2 nodes, B], or None.
+    deterministic: no dropout; else the rng `dropout` is needed.
+    axis_name: the mapped axis over which BatchNorm takes its statistics.
+    statistics: what BatchNorm normalises by.
+
+  Returns:
+    logits [B, classes], and the auxiliary head's or None.
+  """
+  norm = (axis_name, statistics)
+  previous, current = Stem(config, *norm, name="stem")(images)
+  auxiliary = None
+  for k in range(len(config.cells)):
+    mask = None if masks is None else masks[k]
+    previous, current = current, cell(k, previous, current, mask)
+    if config.auxiliary and k == 2 * config.cells_per_stage + 1:
+      head = AuxiliaryHead(config.classes, *norm, name="auxiliary")
+      auxiliary = head(current)
+  features = jnp.mean(current, (1, 2)).T
+  features = nn.Dropout(config.dropout, deterministic=deterministic)(features)
+  return Classifier(config.classes, name="classifier")(features), auxiliary
+
+
+def conv_norm(
+  module: nn.Module, name: str, x, width: int, size: int, stride: int = 1
+) -> jax.Array:
+  """Dense convolution and BatchNorm of [C, H, W, B], without padding.
+
+  Args:
+    module: owns the parameters; its attributes `axis_name` and `statistics`
+      say how to normalise.
+    name: of the parameters.
+    x: maps.
+    width: channels of the output.
+    size: of the kernel.
+    stride: of the convolution.
+  """
+  shapes = {
+    "conv": (width, x.shape[0], size, size),
+    "scale": (width,),
+    "offset": (width,),
+  }
+  w = declare(module, name, shapes)
+  x = layers.conv(x, w["conv"], strides=(stride, stride))
+  return normaliser(module, name)(x, w, axis_name=module.axis_name)
+
+
+class Stem(nn.Module):
+  """What makes the inputs of the first cell, with 3x3 convolutions.
+
+  For small images, one to three times the first width and BatchNorm, no ReLU;
+  it is both inputs. For ImageNet, three with stride 2, BatchNorm, and ReLU
+  between them; the inputs are the outputs of the last two.
+  """
+
+  config: NetworkConfig
   axis_name: str | None = None
+  statistics: Statistics = "batch"
 
   @nn.compact
   def __call__(self, images):
-    """[B, H, W, c] to [width, H, W, B]."""
+    """[B, H, W, c] to two inputs [C, H', W', B]."""
     x = jnp.transpose(images, (3, 1, 2, 0))
-    shapes = {
-      "conv": (self.width, x.shape[0], 3, 3),
-      "scale": (self.width,),
-      "offset": (self.width,),
-    }
-    w = declare(self, "", shapes)
-    x = layers.conv(x, w["conv"], padding="SAME")
-    return layers.batch_norm(x, w["scale"], w["offset"], self.axis_name)
+    width = self.config.channels
+    if self.config.stem == "cifar":
+      x = self._conv("", x, 3 * width)
+      return x, x
+    x = self._conv("first", x, width // 2, 2)
+    previous = self._conv("second", jax.nn.relu(x), width, 2)
+    return previous, self._conv("third", jax.nn.relu(previous), width, 2)
+
+  def _conv(self, name, x, width, stride=1):
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return conv_norm(self, name, x, width, 3, stride)
 
 
 class AuxiliaryHead(nn.Module):
-  """A second classifier, on the 8x8 output of the second reduction cell."""
+  """A second classifier, on the output of the second reduction cell.
+
+  That is 8x8 for CIFAR and 7x7 for ImageNet.
+  """
 
   classes: int
   axis_name: str | None = None
+  statistics: Statistics = "batch"
 
   @nn.compact
   def __call__(self, x):
-    """[C, 8, 8, B] to logits [B, classes]."""
-    x = layers.valid_avg_pool(jax.nn.relu(x), 5, 3)
-    x = jax.nn.relu(self._conv_bn("narrow", x, (128, x.shape[0], 1, 1)))
-    x = jax.nn.relu(self._conv_bn("wide", x, (768, 128, 2, 2)))
+    """[C, S, S, B] to logits [B, classes]."""
+    # The stride at which two windows of 5 just cover the map: official, too.
+    x = layers.valid_avg_pool(jax.nn.relu(x), 5, x.shape[1] - 5)
+    x = jax.nn.relu(conv_norm(self, "narrow", x, 128, 1))
+    x = jax.nn.relu(conv_norm(self, "wide", x, 768, 2))
     return Classifier(self.classes, name="classifier")(x[:, 0, 0].T)
-
-  def _conv_bn(self, name, x, shape):
-    width = shape[:1]
-    shapes = {"conv": shape, "scale": width, "offset": width}
-    w = declare(self, name, shapes)
-    x = layers.conv(x, w["conv"])
-    return layers.batch_norm(x, w["scale"], w["offset"], self.axis_name)
 
 
 class Classifier(nn.Module):
@@ -213,22 +352,21 @@ class Calibration(nn.Module):
   width: int
   size: int
   axis_name: str | None = None
+  statistics: Statistics = "batch"
 
   @nn.compact
   def __call__(self, x):
     """[C, H, W, B] to [width, size, size, B]."""
-    channels = x.shape[0]
     if x.shape[1] != self.size:
-      shapes = ops.factorized_reduction_shapes(channels, self.width)
-      return ops.factorized_reduction(
-        jax.nn.relu(x), declare(self, "", shapes), self.axis_name
-      )
-    if channels != self.width:
-      shapes = ops.conv_bn_shapes(channels, self.width)
-      return ops.conv_bn(
-        jax.nn.relu(x), declare(self, "", shapes), self.axis_name
-      )
-    return x
+      shapes = ops.factorized_reduction_shapes(x.shape[0], self.width)
+      function = ops.factorized_reduction
+    elif x.shape[0] != self.width:
+      shapes = ops.conv_bn_shapes(x.shape[0], self.width)
+      function = ops.conv_bn
+    else:
+      return x
+    weights = declare(self, "", shapes)
+    return function(jax.nn.relu(x), weights, self.axis_name, normaliser(self))
 
 
 def drop_path_masks(

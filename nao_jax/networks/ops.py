@@ -5,6 +5,7 @@ number of channels; at stride 2 it halves the map. Parameters are a flat dict
 of arrays; `shapes` declares them, `apply` uses them.
 """
 
+from collections.abc import Callable
 import functools
 import re
 
@@ -15,20 +16,46 @@ from nao_jax.networks import layers
 
 Parameters = dict[str, jax.Array]
 Shapes = dict[str, tuple[int, ...]]
+# A BatchNorm: called like `batch_norm`, which is the plain one.
+Norm = Callable[..., jax.Array]
 
 
 def shapes(op: str, channels: int, stride: int) -> Shapes:
   """The parameters of one operation: {name: shape}."""
-  kind, size = _kind(op)
+  kind, windows = _kind(op)
   if kind == "sep_conv":
-    return _stage_shapes("1", channels, size) | _stage_shapes(
-      "2", channels, size
+    return _separable_shapes("1", channels, windows[0]) | _separable_shapes(
+      "2", channels, windows[0]
     )
   if kind == "dil_sep_conv":
-    return _stage_shapes("1", channels, size)
+    return _separable_shapes("1", channels, windows[0])
+  if kind == "conv":
+    stages = (
+      _dense_shapes(f"{stage}", channels, window)
+      for stage, window in enumerate(windows, 1)
+    )
+    return functools.reduce(lambda a, b: a | b, stages)
   if kind == "identity" and stride == 2:
     return factorized_reduction_shapes(channels, channels)
   return {}
+
+
+def batch_norm(
+  x: jax.Array,
+  parameters: Parameters,
+  stage: str = "",
+  axis_name: str | None = None,
+) -> jax.Array:
+  """BatchNorm with the batch's own statistics.
+
+  Args:
+    x: maps [C, H, W, B].
+    parameters: of an operation.
+    stage: what follows `scale` and `offset` in the parameters' names.
+    axis_name: the mapped axis over which the statistics are taken too.
+  """
+  scale, offset = parameters[f"scale{stage}"], parameters[f"offset{stage}"]
+  return layers.batch_norm(x, scale, offset, axis_name)
 
 
 def apply(
@@ -38,6 +65,7 @@ def apply(
   *,
   stride: int,
   axis_name: str | None = None,
+  norm: Norm = batch_norm,
 ) -> jax.Array:
   """One operation on a map [C, H, W, B].
 
@@ -47,50 +75,81 @@ def apply(
     parameters: as declared by `shapes` for this op and stride.
     stride: 1 or 2.
     axis_name: the mapped axis over which BatchNorm takes its statistics.
+    norm: the BatchNorm.
   """
-  kind, size = _kind(op)
-  stage = functools.partial(_stage, parameters=parameters, axis_name=axis_name)
+  kind, windows = _kind(op)
+  norm = functools.partial(norm, axis_name=axis_name)
   if kind == "sep_conv":
-    return stage("2", stage("1", x, stride=stride))
+    x = _separable("1", x, parameters, norm, stride=stride)
+    return _separable("2", x, parameters, norm)
   if kind == "dil_sep_conv":
-    return stage("1", x, stride=stride, dilation=2)
+    return _separable("1", x, parameters, norm, stride=stride, dilation=2)
+  if kind == "conv":
+    for stage, window in enumerate(windows, 1):
+      x = _dense(f"{stage}", x, parameters, norm, window, stride)
+    return x
   if kind == "avg_pool":
-    return layers.avg_pool(x, size, stride)
+    return layers.avg_pool(x, windows[0][0], stride)
   if kind == "max_pool":
-    return layers.max_pool(x, size, stride)
+    return layers.max_pool(x, windows[0][0], stride)
   if kind == "zero":
     return jnp.zeros_like(x[:, ::stride, ::stride])
   if stride == 2:
-    return factorized_reduction(x, parameters, axis_name)
+    return factorized_reduction(x, parameters, norm=norm)
   return x
 
 
-def _kind(op: str) -> tuple[str, int]:
-  """("sep_conv", 3) of "sep_conv_3x3"; the size of "identity" is 0."""
-  match = re.fullmatch(r"(\w+?)_(\d)x\2", op)
-  return (match[1], int(match[2])) if match else (op, 0)
+def _kind(op: str) -> tuple[str, list[tuple[int, int]]]:
+  """("conv", [(1, 3), (3, 1)]) of "conv_1x3_3x1"; "identity" has no windows."""
+  windows = [(int(h), int(w)) for h, w in re.findall(r"_(\d)x(\d)", op)]
+  return re.sub(r"_\dx\d", "", op), windows
 
 
-def _stage_shapes(stage: str, channels: int, size: int) -> Shapes:
+def _separable_shapes(stage: str, channels: int, window) -> Shapes:
   return {
-    f"depthwise_{stage}": (channels, size, size),
+    f"depthwise_{stage}": (channels, *window),
     f"pointwise_{stage}": (channels, channels),
     f"scale_{stage}": (channels,),
     f"offset_{stage}": (channels,),
   }
 
 
-def _stage(
-  stage: str, x, *, parameters, axis_name, stride: int = 1, dilation: int = 1
+def _separable(
+  stage: str, x, parameters, norm, *, stride: int = 1, dilation: int = 1
 ):
   """ReLU, depthwise, pointwise, BatchNorm."""
   x = layers.depthwise(
     jax.nn.relu(x), parameters[f"depthwise_{stage}"], stride, dilation
   )
   x = layers.pointwise(x, parameters[f"pointwise_{stage}"])
-  return layers.batch_norm(
-    x, parameters[f"scale_{stage}"], parameters[f"offset_{stage}"], axis_name
+  return norm(x, parameters, f"_{stage}")
+
+
+def _dense_shapes(stage: str, channels: int, window) -> Shapes:
+  kernel = (
+    {f"pointwise_{stage}": (channels, channels)}
+    if window == (1, 1)
+    else {f"dense_{stage}": (channels, channels, *window)}
   )
+  bn = {f"scale_{stage}": (channels,), f"offset_{stage}": (channels,)}
+  return kernel | bn
+
+
+def _dense(stage: str, x, parameters, norm, window, stride: int):
+  """ReLU, convolution, BatchNorm; 1xk strides along its k pixels alone."""
+  x = jax.nn.relu(x)
+  if window == (1, 1):
+    x = layers.pointwise(
+      x[:, ::stride, ::stride], parameters[f"pointwise_{stage}"]
+    )
+  else:
+    x = layers.conv(
+      x,
+      parameters[f"dense_{stage}"],
+      strides=tuple(stride if size > 1 else 1 for size in window),
+      padding=tuple((size // 2, size // 2) for size in window),
+    )
+  return norm(x, parameters, f"_{stage}")
 
 
 def factorized_reduction_shapes(channels: int, width: int) -> Shapes:
@@ -104,7 +163,10 @@ def factorized_reduction_shapes(channels: int, width: int) -> Shapes:
 
 
 def factorized_reduction(
-  x: jax.Array, parameters: Parameters, axis_name: str | None = None
+  x: jax.Array,
+  parameters: Parameters,
+  axis_name: str | None = None,
+  norm: Norm = batch_norm,
 ) -> jax.Array:
   """Halves the map of [C, H, W, B] without losing pixels to the stride.
 
@@ -116,12 +178,7 @@ def factorized_reduction(
     layers.pointwise(x[:, ::2, ::2], parameters["even"]),
     layers.pointwise(shifted[:, ::2, ::2], parameters["odd"]),
   ]
-  return layers.batch_norm(
-    jnp.concatenate(halves),
-    parameters["scale"],
-    parameters["offset"],
-    axis_name,
-  )
+  return norm(jnp.concatenate(halves), parameters, axis_name=axis_name)
 
 
 def conv_bn_shapes(channels: int, width: int) -> Shapes:
@@ -130,12 +187,11 @@ def conv_bn_shapes(channels: int, width: int) -> Shapes:
 
 
 def conv_bn(
-  x: jax.Array, parameters: Parameters, axis_name: str | None = None
+  x: jax.Array,
+  parameters: Parameters,
+  axis_name: str | None = None,
+  norm: Norm = batch_norm,
 ) -> jax.Array:
   """1x1 convolution and BatchNorm."""
-  return layers.batch_norm(
-    layers.pointwise(x, parameters["kernel"]),
-    parameters["scale"],
-    parameters["offset"],
-    axis_name,
-  )
+  x = layers.pointwise(x, parameters["kernel"])
+  return norm(x, parameters, axis_name=axis_name)

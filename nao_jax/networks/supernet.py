@@ -18,11 +18,9 @@ import numpy as np
 
 from nao_jax.networks import layers, ops
 from nao_jax.networks.macro import (
-  AuxiliaryHead,
   Calibration,
-  Classifier,
   NetworkConfig,
-  Stem,
+  classify,
   declare,
 )
 from nao_jax.networks.tape import Plan, combine, run_branches
@@ -55,24 +53,17 @@ class Supernet(nn.Module):
       logits [B, classes], and the auxiliary head's or None.
     """
     config = self.config
-    auxiliary = None
-    previous = current = Stem(3 * config.channels, self.axis_name, name="stem")(
-      images
-    )
-    reductions = 0
-    for k, (reduction, width) in enumerate(config.cells):
-      cell = Cell(
+
+    def cell(k, previous, current, masks):
+      reduction, width = config.cells[k]
+      module = Cell(
         config.ops, width, reduction, self.axis_name, name=f"cell_{k}"
       )
-      rows, mask = cells[int(reduction)], None if masks is None else masks[k]
-      previous, current = current, cell(previous, current, rows, mask)
-      reductions += reduction
-      if config.auxiliary and reduction and reductions == 2:
-        head = AuxiliaryHead(config.classes, self.axis_name, name="auxiliary")
-        auxiliary = head(current)
-    features = jnp.mean(current, (1, 2)).T
-    features = nn.Dropout(config.dropout, deterministic=deterministic)(features)
-    return Classifier(config.classes, name="classifier")(features), auxiliary
+      return module(previous, current, cells[int(reduction)], masks)
+
+    return classify(
+      config, cell, images, masks, deterministic, axis_name=self.axis_name
+    )
 
 
 class Cell(nn.Module):

@@ -1,0 +1,149 @@
+"""The network of one architecture, specialised to it.
+
+The architecture is part of the program: nothing exists that it does not use,
+and each architecture is compiled anew. That pays for a long training; to score
+many architectures there is the supernet.
+
+Unlike the supernet's, the output of a cell is the plain concatenation of its
+loose ends, so its width is C times their number; strided identities and pools
+act as in the supernet. BatchNorm keeps running statistics for evaluation.
+
+Shapes: B images, N nodes, E = 2 N branches.
+"""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nao_jax.networks import ops
+from nao_jax.networks.macro import (
+  Calibration,
+  NetworkConfig,
+  Statistics,
+  classify,
+  declare,
+  normaliser,
+)
+from nao_jax.spaces import cnn
+
+
+class StandAlone(nn.Module):
+  """A classifier made of one normal and one reduction cell.
+
+  Attributes:
+    config: the sizes.
+    tokens: the architecture, 8 N tokens; hashable, so a tuple of int.
+    axis_name: the mapped axis over which BatchNorm takes its statistics, the
+      running ones included: they come out equal on all devices.
+  """
+
+  config: NetworkConfig
+  tokens: tuple[int, ...]
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, images, masks=None, deterministic: bool = True):
+    """Classifies one batch.
+
+    Args:
+      images: float32 [B, H, W, c].
+      masks: float32 [cells of the network, E, B], drop-path factors, or None.
+      deterministic: evaluation: BatchNorm by the running statistics, no
+        dropout. Else training: BatchNorm by the batch's statistics, collection
+        `batch_stats` must be mutable, and the rng `dropout` is needed if there
+        is dropout.
+
+    Returns:
+      logits [B, classes], and the auxiliary head's or None.
+    """
+    config = self.config
+    statistics = "running" if deterministic else "tracked"
+    cells = cnn.to_cells(np.asarray(self.tokens)).tolist()
+
+    def cell(k, previous, current, masks):
+      reduction, width = config.cells[k]
+      rows = tuple(map(tuple, cells[int(reduction)]))
+      module = Cell(
+        config.ops,
+        rows,
+        width,
+        reduction,
+        self.axis_name,
+        statistics,
+        name=f"cell_{k}",
+      )
+      return module(previous, current, masks)
+
+    return classify(
+      config,
+      cell,
+      images,
+      masks,
+      deterministic,
+      axis_name=self.axis_name,
+      statistics=statistics,
+    )
+
+
+class Cell(nn.Module):
+  """One cell.
+
+  Attributes:
+    ops: name of the op set.
+    rows: the cell's N nodes, each `(input_a, op_a, input_b, op_b)`.
+    width: C, in every state.
+    reduction: branches that read an input have stride 2.
+    axis_name: see StandAlone.
+    statistics: what BatchNorm normalises by.
+  """
+
+  ops: str
+  rows: tuple[tuple[int, int, int, int], ...]
+  width: int
+  reduction: bool
+  axis_name: str | None = None
+  statistics: Statistics = "batch"
+
+  @nn.compact
+  def __call__(self, previous, current, masks):
+    """Inputs [C', H', W', B]; returns [C * loose ends, H, W, B]."""
+    states = [
+      Calibration(
+        self.width,
+        current.shape[1],
+        self.axis_name,
+        self.statistics,
+        name=f"calibration_{i}",
+      )(x)
+      for i, x in enumerate((previous, current))
+    ]
+    for node, (input_a, op_a, input_b, op_b) in enumerate(self.rows):
+      a = self._branch(2 * node, states, input_a, op_a, masks)
+      b = self._branch(2 * node + 1, states, input_b, op_b, masks)
+      states.append(a + b)
+    loose = np.flatnonzero(cnn.unused_states(np.array(self.rows)))
+    return jnp.concatenate([self._loose_end(i, states[i]) for i in loose])
+
+  def _branch(self, branch: int, states, source: int, op: int, masks):
+    name, stride = f"branch_{branch}", 1 + (self.reduction and source < 2)
+    op_name = cnn.OP_SETS[self.ops][op]
+    y = ops.apply(
+      op_name,
+      states[source],
+      declare(self, name, ops.shapes(op_name, self.width, stride)),
+      stride=stride,
+      axis_name=self.axis_name,
+      norm=normaliser(self, name),
+    )
+    return y if masks is None else y * masks[branch]
+
+  def _loose_end(self, state: int, x) -> jax.Array:
+    """A state for the output; an input of a reduction cell must shrink."""
+    if not self.reduction or state >= 2:
+      return x
+    name = f"loose_input_{state}"
+    shapes = ops.factorized_reduction_shapes(self.width, self.width)
+    return ops.factorized_reduction(
+      x, declare(self, name, shapes), self.axis_name, normaliser(self, name)
+    )
