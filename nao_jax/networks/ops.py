@@ -78,15 +78,15 @@ def apply(
     norm: the BatchNorm.
   """
   kind, windows = _kind(op)
-  norm = functools.partial(norm, axis_name=axis_name)
+  bound = functools.partial(norm, axis_name=axis_name)
   if kind == "sep_conv":
-    x = _separable("1", x, parameters, norm, stride=stride)
-    return _separable("2", x, parameters, norm)
+    x = _separable("1", x, parameters, bound, stride=stride)
+    return _separable("2", x, parameters, bound)
   if kind == "dil_sep_conv":
-    return _separable("1", x, parameters, norm, stride=stride, dilation=2)
+    return _separable("1", x, parameters, bound, stride=stride, dilation=2)
   if kind == "conv":
     for stage, window in enumerate(windows, 1):
-      x = _dense(f"{stage}", x, parameters, norm, window, stride)
+      x = _dense(f"{stage}", x, parameters, bound, window, stride)
     return x
   if kind == "avg_pool":
     return layers.avg_pool(x, windows[0][0], stride)
@@ -95,7 +95,7 @@ def apply(
   if kind == "zero":
     return jnp.zeros_like(x[:, ::stride, ::stride])
   if stride == 2:
-    return factorized_reduction(x, parameters, norm=norm)
+    return factorized_reduction(x, parameters, axis_name, norm)
   return x
 
 
