@@ -165,10 +165,11 @@ def eval_batches(n: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
     batch: examples a batch.
 
   Returns:
-    Indices, int32 [steps, batch], padded with 0; and which of them count,
-    bool [steps, batch]: each example does once.
+    Indices, int32 [steps, batch], padded with the first examples again (a
+    batch of one image many times would have odd BatchNorm statistics); and
+    which of them count, bool [steps, batch]: each example does once.
   """
   steps = -(-n // batch)
   indices = np.arange(steps * batch, dtype=np.int32).reshape(steps, batch)
   mask = indices < n
-  return np.where(mask, indices, 0).astype(np.int32), mask
+  return indices % n, mask

@@ -1,0 +1,52 @@
+"""Searches for a convolutional cell.
+
+python -m experiments.search_cnn --preset=digits --workdir=runs/digits
+
+The same command again goes on where a search stopped. --helpfull lists every
+setting.
+"""
+
+from absl import flags
+
+from experiments import driver, settings
+from nao_jax import cnn_search, presets
+
+_PRESET = flags.DEFINE_string(
+  "preset", "cifar10", f"Settings to start from: {', '.join(presets.PRESETS)}."
+)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Directory of this run.", required=True
+)
+_DATA_DIR = flags.DEFINE_string(
+  "data_dir", "~/.cache/nao_jax/data", "Directory of TFDS data sets."
+)
+_ARCH = flags.DEFINE_multi_string(
+  "arch",
+  [],
+  "Architecture that starts in the pool: a name, numbers in the published"
+  " notation, tokens, or a .json file with `tokens`. Repeat for more.",
+)
+_DEVICES = flags.DEFINE_integer(
+  "devices", None, "Local devices to use; all by default.", lower_bound=1
+)
+_PREFIXES = {
+  "controller": "controller_",
+  "fit": "controller_",
+  "final": "final_",
+}
+settings.define(presets.SearchCnnConfig, _PREFIXES)
+
+
+def main(_):
+  """Builds the settings from flags and runs the search."""
+  cnn_search.run(
+    settings.choose(presets.PRESETS, _PRESET.value, _PREFIXES),
+    workdir=_WORKDIR.value,
+    data_dir=_DATA_DIR.value,
+    architectures=_ARCH.value,
+    devices=_DEVICES.value,
+  )
+
+
+if __name__ == "__main__":
+  driver.run(main)

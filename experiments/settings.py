@@ -1,0 +1,79 @@
+"""Flags made from frozen dataclasses, which hold the only defaults.
+
+Every field becomes a flag whose default is "as in the preset", so that a
+preset is a value of the dataclass and a flag overrides one field of it.
+"""
+
+import dataclasses
+import inspect
+import re
+
+from absl import flags
+
+from nao_jax.errors import UserError
+
+_DEFINE = {
+  bool: flags.DEFINE_boolean,
+  int: flags.DEFINE_integer,
+  float: flags.DEFINE_float,
+  str: flags.DEFINE_string,
+}
+
+
+def define(config_class: type, prefixes: dict[str, str]) -> None:
+  """Defines a flag for each field, nested dataclasses included.
+
+  Args:
+    config_class: a frozen dataclass whose docstring describes its attributes.
+    prefixes: what flags of a nested dataclass start with, by the name of its
+      field; without an entry they have no prefix.
+  """
+  for field in dataclasses.fields(config_class):
+    _define_field(config_class, field, "", prefixes)
+
+
+def _define_field(owner, field, prefix, prefixes):
+  if dataclasses.is_dataclass(field.type):
+    for inner in dataclasses.fields(field.type):
+      _define_field(field.type, inner, prefixes.get(field.name, ""), prefixes)
+  else:
+    text = _described(owner)[field.name]
+    _DEFINE[field.type](
+      f"{prefix}{field.name}",
+      None,
+      f"{text} (default: the preset's, else {field.default})",
+    )
+
+
+def _described(owner: type) -> dict[str, str]:
+  """{attribute: description} of a docstring's Attributes section."""
+  section = inspect.getdoc(owner).partition("Attributes:\n")[2]
+  entries = re.findall(
+    r"^  (\w+): (.*(?:\n    .*)*)", section, flags=re.MULTILINE
+  )
+  return {name: " ".join(text.split()) for name, text in entries}
+
+
+def choose(presets: dict, preset: str, prefixes: dict[str, str]):
+  """The preset with the given flags in place of its own values.
+
+  Raises:
+    UserError: there is no such preset.
+  """
+  if preset not in presets:
+    raise UserError(
+      f"--preset={preset}: unknown; allowed: {', '.join(presets)}"
+    )
+  return _override(presets[preset], "", prefixes)
+
+
+def _override(config, prefix, prefixes):
+  changes = {}
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    if dataclasses.is_dataclass(value):
+      inner = prefixes.get(field.name, "")
+      changes[field.name] = _override(value, inner, prefixes)
+    elif flags.FLAGS[f"{prefix}{field.name}"].value is not None:
+      changes[field.name] = flags.FLAGS[f"{prefix}{field.name}"].value
+  return dataclasses.replace(config, **changes)

@@ -1,0 +1,240 @@
+"""A whole search for a convolutional cell, from settings to a winner."""
+
+from collections.abc import Sequence
+import dataclasses
+
+from absl import logging
+import jax
+import numpy as np
+import rich.console
+import rich.table
+
+from nao_jax import parallel, search
+from nao_jax.controller.model import Controller
+from nao_jax.data import images
+from nao_jax.errors import UserError
+from nao_jax.evaluators.shared import SharedWeights
+from nao_jax.pool import Pool
+from nao_jax.presets import SearchCnnConfig
+from nao_jax.report import drawing
+from nao_jax.spaces import cnn
+from nao_jax.spaces.space import Space
+from nao_jax.strategies.nao import Nao
+from nao_jax.strategies.uniform import Uniform, sample_new
+from nao_jax.training.scratch import ScratchTrainer
+from nao_jax.training.supernet import Trainer
+from nao_jax.workdir import Workdir, flatten, origin_text
+
+
+def run(
+  config: SearchCnnConfig,
+  *,
+  workdir: str,
+  data_dir: str,
+  architectures: Sequence[str] = (),
+  devices: int | None = None,
+) -> dict:
+  """Searches, compares the best cells with random ones, writes the winner.
+
+  Args:
+    config: all settings.
+    workdir: of the run; a stopped run goes on, a finished one is reported.
+    data_dir: of TFDS data sets.
+    architectures: what starts in the pool beside random ones; see cnn.parse.
+    devices: local devices to use; all by default.
+
+  Returns:
+    What best.json holds.
+
+  Raises:
+    UserError: a setting, the data or the workdir does not allow the search.
+      Nothing long has run by then.
+  """
+  space = cnn.space(config.network.nodes, config.network.ops)
+  given = _given(space, architectures)
+  _check(config, given, devices)
+  data = images.load(
+    config.dataset,
+    data_dir=data_dir,
+    validation_fraction=config.validation_fraction,
+    seed=config.seed,
+  )
+  config = _fit_to_data(config, data, devices)
+  journal = Workdir(
+    workdir,
+    flatten(config) | {"arch": [row.tolist() for row in given]},
+    config.search.rounds,
+  )
+  if best := journal.finished():
+    logging.info("%s holds this search, finished; nothing to do", workdir)
+    return best
+  search_key, final_key = jax.random.split(jax.random.key(config.seed))
+  pool = search.run(
+    space,
+    _evaluator(config, data, devices),
+    _strategy(config, space),
+    key=search_key,
+    config=config.search,
+    given=given,
+    journal=journal,
+  )
+  comparison = _compare(config, data, space, pool, final_key, journal)
+  best = _best(space, pool, config.search.rounds) | comparison
+  _show(best, config, journal)
+  journal.finish(best)
+  return best
+
+
+def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
+  rows = [cnn.parse(space, text) for text in architectures]
+  given = np.array(rows, np.int32).reshape(-1, space.length)
+  if len(set(space.keys(given))) < len(given):
+    raise UserError("--arch: two of the architectures are the same function")
+  return given
+
+
+def _check(config: SearchCnnConfig, given: np.ndarray, devices) -> None:
+  """What can be wrong before the data are known."""
+  config.search.check()
+  pool_size = config.search.pool_size
+  if config.strategy not in ("nao", "random"):
+    raise UserError(
+      f"--strategy={config.strategy}: unknown; allowed: nao, random"
+    )
+  if not 1 <= config.nao.top_k <= pool_size:
+    raise UserError(
+      f"--top_k={config.nao.top_k}: the seeds are members of the pool; allowed:"
+      f" 1 to {pool_size} (--pool_size)"
+    )
+  if config.nao.max_step_size < 1:
+    raise UserError(
+      f"--max_step_size={config.nao.max_step_size}: allowed: 1 or more"
+    )
+  held_out = round(config.nao.held_out * pool_size)
+  if not 0 <= held_out < pool_size:
+    raise UserError(
+      f"--held_out={config.nao.held_out}: allowed: a share from 0 to below 1"
+    )
+  if len(given) > pool_size:
+    raise UserError(
+      f"--arch: {len(given)} architectures do not fit --pool_size={pool_size}"
+    )
+  scored = config.search.rounds + 1
+  if config.train.epochs < scored:
+    raise UserError(
+      f"--epochs={config.train.epochs}: the pool is scored {scored} times, "
+      f"after an equal number of epochs each; give at least {scored}"
+    )
+  if devices is not None and devices > parallel.count():
+    raise UserError(f"--devices={devices}: there are {parallel.count()}")
+
+
+def _fit_to_data(config, data, devices) -> SearchCnnConfig:
+  """The settings with the data's number of classes, checked."""
+  network = dataclasses.replace(config.network, classes=data.classes)
+  config = dataclasses.replace(config, network=network)
+  height, width = data.train.images.shape[1:3]
+  if height != width:
+    raise UserError(f"--dataset={config.dataset}: images are not square")
+  if not len(data.validation.labels):
+    raise UserError(
+      f"--validation_fraction={config.validation_fraction}: no image is left "
+      "to score with; give more"
+    )
+  network.check(height)
+  _trainer(config, data).check(devices)
+  config.final.check(len(data.train.labels))
+  final = dataclasses.replace(network, channels=config.final.channels)
+  final.check(height, "--final_channels")
+  return config
+
+
+def _trainer(config: SearchCnnConfig, data: images.ImageData) -> Trainer:
+  return Trainer(
+    network=config.network,
+    train=config.train,
+    sgd=config.sgd,
+    augment=config.augment,
+    examples=len(data.train.labels),
+  )
+
+
+def _evaluator(config, data, devices) -> SharedWeights:
+  rounds = config.search.rounds + 1
+  return SharedWeights(_trainer(config, data), data, rounds, devices)
+
+
+def _strategy(config: SearchCnnConfig, space: Space) -> Nao | Uniform:
+  if config.strategy == "random":
+    return Uniform(space)
+  return Nao(Controller(space, config.controller), config.fit, config.nao)
+
+
+def _compare(config, data, space, pool: Pool, key, journal: Workdir) -> dict:
+  """Trains the best cells and as many random ones, same budget and seeds."""
+  count = config.final.cells
+  ranked = pool.ranked(config.search.rounds)[:count]
+  random_key, train_key = jax.random.split(key)
+  known = set(space.keys(pool.tokens))
+  groups = {
+    "searched": pool.tokens[ranked],
+    "random": sample_new(space, random_key, count, known),
+  }
+  trainer = ScratchTrainer(
+    config.network, config.final, config.sgd, config.augment, data
+  )
+  journal.progress.prefix = "from scratch:"
+  accuracies = {}
+  for name, rows in groups.items():
+    accuracies[name] = []
+    for number, tokens in enumerate(rows):
+      title = f"{name} cell {number + 1} of {len(rows)}"
+      accuracy = trainer.test_accuracy(
+        tokens,
+        train_key,
+        lambda done, total, title=title: journal.progress(title, done, total),
+      )
+      logging.info("%s: test accuracy %s", title, np.round(accuracy, 4))
+      accuracies[name].append(accuracy.tolist())
+  return {"test_accuracy": accuracies}
+
+
+def _best(space: Space, pool: Pool, round_: int) -> dict:
+  row = pool.ranked(round_)[0]
+  return {
+    "space": space.name,
+    "tokens": pool.tokens[row].tolist(),
+    "text": cnn.to_text(pool.tokens[row]),
+    "validation_accuracy_with_shared_weights": float(pool.scores[row, round_]),
+    "origin": int(pool.origins[row]),
+    "step_size": float(pool.step_sizes[row]),
+  }
+
+
+def _show(best: dict, config: SearchCnnConfig, journal: Workdir) -> None:
+  """The result as tables and a drawing."""
+  table = rich.table.Table(
+    title="trained from scratch, same budget and seeds", title_justify="left"
+  )
+  for heading in ("cells", "trainings", "test accuracy", "standard deviation"):
+    table.add_column(heading)
+  for name, rows in best["test_accuracy"].items():
+    values = np.array(rows).ravel()
+    if len(values):
+      table.add_row(
+        f"{len(rows)} {name}",
+        str(len(values)),
+        f"{values.mean():.4f}",
+        f"{values.std(ddof=min(1, len(values) - 1)):.4f}",
+      )
+  console = rich.console.Console()
+  if table.rows:
+    console.print(table)
+  names = cnn.OP_SETS[config.network.ops]
+  pictures = [journal.path / f"best.{suffix}" for suffix in ("png", "svg")]
+  drawing.draw_cells(best["tokens"], names, pictures, title="best cells")
+  console.print(f"winner: {best['text']}", highlight=False)
+  console.print(
+    f"it came from {origin_text(best['origin'])}; drawn in {pictures[0]}",
+    highlight=False,
+  )

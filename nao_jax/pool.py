@@ -1,0 +1,95 @@
+"""The pool: every architecture of a search, its scores and its origin.
+
+Shapes: A architectures (all that ever were in the pool), L tokens, R rounds.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from nao_jax.strategies import Proposal
+
+RANDOM, GIVEN = 0, -1
+
+
+class Pool(NamedTuple):
+  """A table of NumPy columns; rows are never removed.
+
+  Attributes:
+    tokens: int32 [A, L].
+    origins: int32 [A], the round that proposed it; 0 random, -1 given.
+    parents: int32 [A], the row it was made from; -1 for none.
+    step_sizes: float32 [A], along the predictor's gradient; 0 for none.
+    alive: bool [A], is it in the pool now?
+    scores: float32 [A, R], NaN where it was not scored in that round.
+  """
+
+  tokens: np.ndarray
+  origins: np.ndarray
+  parents: np.ndarray
+  step_sizes: np.ndarray
+  alive: np.ndarray
+  scores: np.ndarray
+
+  @property
+  def members(self) -> np.ndarray:
+    """Rows that are in the pool now."""
+    return np.flatnonzero(self.alive)
+
+  def ranked(self, round_: int) -> np.ndarray:
+    """The rows scored in that round, best first; ties keep their order."""
+    scores = self.scores[:, round_]
+    order = np.argsort(-scores, kind="stable")  # NaN sorts last.
+    return order[: np.sum(~np.isnan(scores))]
+
+
+def start(given: np.ndarray, random: np.ndarray, rounds: int) -> Pool:
+  """The first pool, not scored yet.
+
+  Args:
+    given: int32 [G, L], architectures that the user put in.
+    random: int32 [N - G, L].
+    rounds: R, how many times the pool will be scored.
+  """
+  tokens = np.concatenate([given, random])
+  count = len(tokens)
+  origins = np.where(np.arange(count) < len(given), GIVEN, RANDOM)
+  return Pool(
+    tokens=tokens,
+    origins=origins.astype(np.int32),
+    parents=np.full(count, -1, np.int32),
+    step_sizes=np.zeros(count, np.float32),
+    alive=np.ones(count, bool),
+    scores=np.full((count, rounds), np.nan, np.float32),
+  )
+
+
+def record(pool: Pool, scores: np.ndarray, round_: int) -> Pool:
+  """Writes the members' scores of a round, [N] in the order of `members`."""
+  table = pool.scores.copy()
+  table[pool.members, round_] = scores
+  return pool._replace(scores=table)
+
+
+def replace_worst(pool: Pool, proposal: Proposal, round_: int) -> Pool:
+  """Puts proposals in the place of the members that scored worst.
+
+  The size of the pool stays. A parent is given as a position among `members`.
+  """
+  count = len(proposal.tokens)
+  ranked = pool.ranked(round_)
+  alive = pool.alive.copy()
+  alive[ranked[len(ranked) - count :]] = False
+  members, rounds = pool.members, pool.scores.shape[1]
+  parents = np.where(proposal.parents < 0, -1, members[proposal.parents])
+  fresh = Pool(
+    tokens=proposal.tokens,
+    origins=np.full(count, round_ + 1, np.int32),
+    parents=parents.astype(np.int32),
+    step_sizes=proposal.step_sizes,
+    alive=np.ones(count, bool),
+    scores=np.full((count, rounds), np.nan, np.float32),
+  )
+  return Pool(
+    *map(np.concatenate, zip(pool._replace(alive=alive), fresh, strict=True))
+  )

@@ -1,0 +1,83 @@
+"""How far long work is: bars on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+
+from absl import logging
+import rich.console
+import rich.progress
+
+# Seconds between two plain lines of one phase.
+INTERVAL = 10.0
+
+
+class Progress:
+  """Call it with a phase, the work done and all the work; close it at the end.
+
+  Attributes:
+    prefix: what precedes the phase, "round 2 of 4" for example; change freely.
+  """
+
+  def __init__(self, stream=None):
+    """Shows on `stream`, stderr by default."""
+    stream = stream or sys.stderr
+    self.prefix = ""
+    self._bars = _Bars(stream) if stream.isatty() else _Lines()
+
+  def __call__(self, phase: str, done: int, total: int) -> None:
+    """Shows that `done` of `total` units of the phase are done."""
+    self._bars.show(f"{self.prefix} {phase}".strip(), done, total)
+
+  def close(self) -> None:
+    """Leaves the terminal as it was."""
+    self._bars.close()
+
+
+class _Bars:
+  def __init__(self, stream):
+    self._bars = rich.progress.Progress(
+      rich.progress.TextColumn("{task.description}"),
+      rich.progress.BarColumn(),
+      rich.progress.MofNCompleteColumn(),
+      rich.progress.TimeRemainingColumn(),
+      console=rich.console.Console(file=stream),
+      transient=True,
+    )
+    self._title, self._task = None, None
+
+  def show(self, title, done, total):
+    if title != self._title:
+      if self._task is not None:
+        self._bars.remove_task(self._task)
+      self._task = self._bars.add_task(title, total=total)
+      self._title = title
+      self._bars.start()
+    self._bars.update(self._task, completed=done)
+    if done >= total:
+      # Between phases tables are printed, which a live bar would garble.
+      self._bars.stop()
+
+  def close(self):
+    self._bars.stop()
+
+
+class _Lines:
+  def __init__(self):
+    self._title, self._start, self._last = None, 0.0, 0.0
+
+  def show(self, title, done, total):
+    now = time.monotonic()
+    if title != self._title:
+      self._title, self._start, self._last = title, now, now
+    elsewhere = now - self._last < INTERVAL
+    if elsewhere and done < total:
+      return
+    self._last = now
+    spent = now - self._start
+    left = spent / max(done, 1) * (total - done)
+    logging.info(
+      "%s: %d of %d, %.0f s, about %.0f s left", title, done, total, spent, left
+    )
+
+  def close(self):
+    pass

@@ -1,0 +1,196 @@
+"""The outer loop: score the pool, propose, replace the worst, again.
+
+One loop serves every variant. An evaluator turns tokens into scores and has a
+state (`init`, `score`, `replicate`); a strategy turns a scored pool into
+proposals and has a state (`init`, `propose`); a journal remembers (`restore`,
+`save`) and shows progress. See evaluators/, strategies/ and workdir.py.
+"""
+
+import dataclasses
+import time
+from typing import Any, NamedTuple
+
+from absl import logging
+import jax
+import numpy as np
+
+from nao_jax import pool as pools
+from nao_jax.errors import UserError
+from nao_jax.pool import Pool
+from nao_jax.spaces.space import Space
+from nao_jax.strategies.uniform import sample_new
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+  """Sizes of the search; the defaults are the official one's.
+
+  Attributes:
+    pool_size: architectures in the pool, constant.
+    rounds: times that proposals enter the pool; it is scored once more.
+    new_per_round: proposals a round, at most.
+  """
+
+  pool_size: int = 600
+  rounds: int = 4
+  new_per_round: int = 300
+
+  def check(self) -> None:
+    """Raises UserError for sizes that cannot work together."""
+    for name, least in (("pool_size", 2), ("rounds", 0), ("new_per_round", 1)):
+      if getattr(self, name) < least:
+        raise UserError(
+          f"--{name}={getattr(self, name)}: allowed: {least} or more"
+        )
+    if self.new_per_round >= self.pool_size:
+      raise UserError(
+        f"--new_per_round={self.new_per_round}: some of the --pool_size="
+        f"{self.pool_size} members must stay; give a smaller number"
+      )
+
+
+class SearchState(NamedTuple):
+  """All that a search is between two rounds.
+
+  Attributes:
+    round: rounds done.
+    pool: the architectures.
+    evaluator: state of the evaluator.
+    strategy: state of the strategy.
+  """
+
+  round: int
+  pool: Pool
+  evaluator: Any
+  strategy: Any
+
+
+class Journal:
+  """Remembers nothing and shows nothing; `workdir.Workdir` does both."""
+
+  def restore(self, template: SearchState) -> SearchState | None:
+    """The last state that was saved, if any."""
+    del template
+
+  def save(self, state: SearchState, report: dict) -> None:
+    """Called after every round, with what happened in it."""
+
+  def progress(self, phase: str, done: int, total: int) -> None:
+    """Called often."""
+
+
+def run(
+  space: Space,
+  evaluator,
+  strategy,
+  *,
+  key: jax.Array,
+  config: SearchConfig,
+  given: np.ndarray | None = None,
+  journal: Journal | None = None,
+) -> Pool:
+  """Searches from the first pool to the last scores.
+
+  Args:
+    space: the architectures.
+    evaluator: where scores come from.
+    strategy: where proposals come from.
+    key: decides everything; each round folds its number in, so a search that
+      goes on from a saved round ends as one that was never interrupted.
+    config: the sizes.
+    given: int32 [G, L], architectures that start in the pool.
+    journal: remembers and shows.
+
+  Returns:
+    The pool; its last column of scores ranks the members.
+  """
+  config.check()
+  journal = journal or Journal()
+  pool_key, evaluator_key, strategy_key, rounds_key = jax.random.split(key, 4)
+  state = SearchState(
+    round=0,
+    pool=_first_pool(space, pool_key, config, given),
+    evaluator=evaluator.init(evaluator_key),
+    strategy=strategy.init(strategy_key),
+  )
+  if saved := journal.restore(state):
+    placed = evaluator.replicate(saved.evaluator)
+    state = saved._replace(evaluator=placed)
+  while state.round <= config.rounds:
+    state, report = _round(
+      state, rounds_key, space, evaluator, strategy, config, journal
+    )
+    journal.save(state, report)
+  return state.pool
+
+
+def _first_pool(space, key, config, given) -> Pool:
+  if given is None:
+    given = np.zeros((0, space.length), np.int32)
+  known = set(space.keys(given))
+  wanted = config.pool_size - len(given)
+  random = sample_new(space, key, wanted, known)
+  if len(random) < wanted:
+    raise UserError(
+      f"--pool_size={config.pool_size}: space {space.name!r} has only about "
+      f"{len(given) + len(random)} different architectures; give fewer"
+    )
+  return pools.start(given, random, config.rounds + 1)
+
+
+def _round(state, key, space, evaluator, strategy, config, journal):
+  """One round; the key is the same in all of them."""
+  round_, pool = state.round, state.pool
+  clock = _Clock()
+  trained, scores = evaluator.score(
+    state.evaluator,
+    jax.random.fold_in(key, 0),
+    pool.tokens[pool.members],
+    round_,
+    journal.progress,
+  )
+  pool = pools.record(pool, scores, round_)
+  report = _summary(pool, round_) | {"score_seconds": clock.lap()}
+  learnt = state.strategy
+  if round_ < config.rounds:
+    learnt, proposal = strategy.propose(
+      learnt,
+      jax.random.fold_in(key, round_ + 1),
+      pool.tokens[pool.members],
+      scores,
+      set(space.keys(pool.tokens)),
+      config.new_per_round,
+      journal.progress,
+    )
+    if not len(proposal.tokens):
+      logging.warning("round %d: every proposal was known", round_)
+    pool = pools.replace_worst(pool, proposal, round_)
+    report |= proposal.report | {"new": len(proposal.tokens)}
+    report["propose_seconds"] = clock.lap()
+  return SearchState(round_ + 1, pool, trained, learnt), report
+
+
+def _summary(pool: Pool, round_: int) -> dict:
+  scores = pool.scores[pool.members, round_]
+  best = pool.ranked(round_)[0]
+  summary = {
+    "round": round_,
+    "best": float(scores.max()),
+    "mean": float(scores.mean()),
+    "best_row": int(best),
+    "best_origin": int(pool.origins[best]),
+  }
+  newest = pool.origins[pool.members] == round_
+  if round_ and newest.any():
+    summary["mean_of_newest"] = float(scores[newest].mean())
+  return summary
+
+
+class _Clock:
+  def __init__(self):
+    self._start = time.monotonic()
+
+  def lap(self) -> float:
+    """Seconds since the last lap."""
+    start, self._start = self._start, time.monotonic()
+    return round(self._start - start, 3)

@@ -1,0 +1,60 @@
+"""Random search: the baseline of everything."""
+
+from collections.abc import Set
+import dataclasses
+
+import jax
+import numpy as np
+
+from nao_jax.spaces.space import Space
+from nao_jax.strategies import Proposal
+
+# In a space that is nearly used up, give up after this many empty draws.
+MAX_DRAWS = 100
+
+
+def sample_new(
+  space: Space, key: jax.Array, count: int, known: Set[bytes]
+) -> np.ndarray:
+  """Draws different architectures that are not known yet.
+
+  Args:
+    space: where to draw.
+    key: consumed.
+    count: how many are wanted.
+    known: `space.keys` of what not to draw.
+
+  Returns:
+    int32 [M, L]; fewer than `count` only if the space is all but used up.
+  """
+  found: dict[bytes, np.ndarray] = {}
+  for draw in range(MAX_DRAWS):
+    if len(found) >= count:
+      break
+    rows = np.asarray(space.sample(jax.random.fold_in(key, draw), count))
+    for name, row in zip(space.keys(rows), rows, strict=True):
+      if name not in known:
+        found.setdefault(name, row)
+  rows = list(found.values())[:count]
+  return np.array(rows, np.int32).reshape(-1, space.length)
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform:
+  """Proposes random architectures, whatever the scores."""
+
+  space: Space
+
+  def init(self, key):
+    """There is no state."""
+    del key
+    return ()
+
+  def propose(self, state, key, tokens, scores, known, limit, progress):
+    """As `Nao.propose`."""
+    del tokens, scores, progress
+    new = sample_new(self.space, key, limit, known)
+    count = len(new)
+    return state, Proposal(
+      new, np.full(count, -1, np.int32), np.zeros(count, np.float32), {}
+    )
