@@ -1,4 +1,3 @@
-import os
 import pathlib
 import subprocess
 import sys
@@ -335,11 +334,8 @@ def _first(archive, split, count):
   }
 
 
-def test_real_photographs_become_a_data_set(tmp_path):
-  root = os.environ.get("NAO_JAX_DATA")
-  if not root:
-    pytest.skip("NAO_JAX_DATA, the folder of cifar10_jpeg.npz, is not set")
-  with np.load(pathlib.Path(root) / "cifar10_jpeg.npz") as archive:
+def test_real_photographs_become_a_data_set(data_folder, tmp_path):
+  with np.load(pathlib.Path(data_folder) / "cifar10_jpeg.npz") as archive:
     contents = {
       "class_names": archive["class_names"],
       **_first(archive, "train", 300),

@@ -1,5 +1,4 @@
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -9,14 +8,9 @@ from tests import reference_cases
 from tests.reference import formula
 from tests.reference.check import compare
 
-VARIABLE = "NAO_JAX_REFERENCE"
 
-
-def test_every_reference_case_is_met(capsys):
-  folder = os.environ.get(VARIABLE)
-  if not folder:
-    pytest.skip(f"{VARIABLE} does not name the folder of reference cases")
-  code = reference_cases.main([folder])
+def test_every_reference_case_is_met(reference_folder, capsys):
+  code = reference_cases.main([reference_folder])
   assert code == 0, capsys.readouterr().out
 
 

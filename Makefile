@@ -1,0 +1,33 @@
+# Everything runs in .venv, which PYTHON makes when it is missing or older than
+# requirements.txt. To change the Python: make clean, then make PYTHON=... test.
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/ready
+
+.PHONY: search test lint clean
+
+search: $(READY)
+	$(VENV)/bin/python -m experiments.search_cnn \
+	  --preset=digits --workdir=runs/digits
+
+test: $(READY)
+	$(VENV)/bin/python -m pytest -rs
+
+lint: $(READY)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+$(READY): requirements.txt
+	@$(PYTHON) -c 'import sys; \
+	  sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  echo "error: PYTHON=$(PYTHON): $$($(PYTHON) --version 2>&1)," \
+	    "nao_jax runs on Python 3.11, 3.12 and 3.13" >&2; exit 1; }
+	@echo "installing requirements.txt into $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/pip install -qq --disable-pip-version-check \
+	  -r requirements.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,41 @@
+"""Sets up jax and hypothesis before any test module is imported."""
+
+import os
+
+from hypothesis import settings
+import pytest
+
+# Four devices on one processor, so that code for many devices can be tested;
+# jax reads these once, when it starts. Subprocesses inherit them.
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = " ".join(
+  [
+    os.environ.get("XLA_FLAGS", ""),
+    "--xla_force_host_platform_device_count=4",
+  ]
+)
+
+# No clocks, as compiling takes its time, and the same examples in every run.
+settings.register_profile(
+  "nao_jax", deadline=None, derandomize=True, max_examples=50
+)
+settings.load_profile("nao_jax")
+
+
+@pytest.fixture
+def reference_folder() -> str:
+  """The folder of reference cases; a test that needs it may be skipped."""
+  return _folder("NAO_JAX_REFERENCE")
+
+
+@pytest.fixture
+def data_folder() -> str:
+  """The folder of cifar10_jpeg.npz; a test that needs it may be skipped."""
+  return _folder("NAO_JAX_DATA")
+
+
+def _folder(variable: str) -> str:
+  folder = os.environ.get(variable)
+  if not folder:
+    pytest.skip(f"{variable} is not set")
+  return folder
