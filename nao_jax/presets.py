@@ -63,10 +63,10 @@ PRESETS = {
     augment=AugmentConfig(padding=1, flip=False),
     search=SearchConfig(pool_size=60, rounds=3, new_per_round=20),
     nao=NaoConfig(top_k=15, max_step_size=30, held_out=0.2),
-    controller=ControllerConfig(embedding=16, hidden=32, mlp_width=32),
-    fit=FitConfig(epochs=200, batch=50),
+    controller=ControllerConfig(embedding=24, hidden=48, mlp_width=64),
+    fit=FitConfig(epochs=600, batch=50),
     final=ScratchConfig(
-      cells=3, repeats=3, epochs=12, channels=8, cells_per_stage=1, batch=64
+      cells=2, repeats=3, epochs=12, channels=8, cells_per_stage=1, batch=64
     ),
   ),
   "cifar10": SearchCnnConfig(),

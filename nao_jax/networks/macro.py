@@ -163,10 +163,10 @@ def _scale_draw(name: str, unit: jax.Array) -> jax.Array:
   which the official code leaves as is.
   """
   if "scale" in name or "variance" in name:
-    return jnp.ones_like(unit)
+    return np.ones(unit.shape, unit.dtype)
   if "offset" in name or "bias" in name or "mean" in name:
-    return jnp.zeros_like(unit)
-  return unit / np.sqrt(_fan_in(name, unit.shape))
+    return np.zeros(unit.shape, unit.dtype)
+  return unit / np.float32(np.sqrt(_fan_in(name, unit.shape)))
 
 
 def _fan_in(name: str, shape: tuple[int, ...]) -> int:
@@ -182,36 +182,27 @@ def initialise(module: nn.Module, key: jax.Array, *inputs) -> dict:
   """`module.init` with one random draw for all parameters.
 
   Same distributions, other numbers: compiling a draw for each of hundreds of
-  parameters takes longer than the first epochs.
+  parameters takes longer than the first epochs. The draw is cut up on the
+  host, so this function itself cannot be transformed; `module.init` can.
 
   Args:
     module: a network whose parameters are made by `declare`.
     key: consumed.
     *inputs: what the module is called with; only shapes matter.
+
+  Returns:
+    The variables, NumPy arrays.
   """
   shapes = jax.eval_shape(module.init, key, *inputs)
-  return _draw(
-    key,
-    tuple(
-      (path[-1].key, leaf.shape)
-      for path, leaf in jax.tree.leaves_with_path(shapes)
-    ),
-    jax.tree.structure(shapes),
-  )
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _draw(key, leaves, structure):
-  sizes = [int(np.prod(shape)) for _, shape in leaves]
+  leaves = jax.tree.leaves_with_path(shapes)
+  sizes = [leaf.size for _, leaf in leaves]
   units = jax.random.uniform(key, (sum(sizes),), minval=-1, maxval=1)
-  parts = jnp.split(units, np.cumsum(sizes)[:-1])
-  return jax.tree.unflatten(
-    structure,
-    [
-      _scale_draw(name, part.reshape(shape))
-      for (name, shape), part in zip(leaves, parts, strict=True)
-    ],
-  )
+  parts = np.split(np.asarray(units), np.cumsum(sizes)[:-1])
+  values = [
+    _scale_draw(path[-1].key, part.reshape(leaf.shape))
+    for (path, leaf), part in zip(leaves, parts, strict=True)
+  ]
+  return jax.tree.unflatten(jax.tree.structure(shapes), values)
 
 
 def classify(

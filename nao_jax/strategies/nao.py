@@ -126,4 +126,7 @@ class Nao:
       "pairwise_accuracy": order.pairwise,
       "kendall_tau": order.kendall,
       "exact_reconstruction": rebuilt.exact,
+      # Swaps in training never show an architecture as it is written, so its
+      # twin is as good an answer.
+      "equivalent_reconstruction": rebuilt.equivalent,
     }

@@ -118,7 +118,10 @@ class ScratchTrainer:
       for part in (self.data.train, self.data.test)
     )
     inputs = jnp.zeros((1, *train.images.shape[1:]))
-    variables = jax.vmap(lambda key: initialise(model, key, inputs))(keys)
+    variables = jax.tree.map(
+      lambda *values: jnp.stack(values),
+      *(initialise(model, key, inputs) for key in keys),
+    )
     state = variables, jax.vmap(optimiser.init)(variables["params"])
     epoch = jax.jit(
       jax.vmap(
