@@ -1,0 +1,1 @@
+"""Speed, measured: ratios and rates, never tests."""
