@@ -15,10 +15,14 @@ import sys
 
 import numpy as np
 
-from tests.reference import controller, networks
+from tests.reference import controller, networks, supernet
 from tests.reference.check import Check
 
-CHECKERS = {"controller": controller.checks, "networks": networks.checks}
+CHECKERS = {
+  "controller": controller.checks,
+  "networks": networks.checks,
+  "supernet": supernet.checks,
+}
 
 
 def run(folder: pathlib.Path) -> Iterator[tuple[str, list[Check]]]:

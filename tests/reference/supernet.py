@@ -1,0 +1,69 @@
+"""The supernet against the reference numbers."""
+
+from collections.abc import Iterator, Mapping
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nao_jax.networks.macro import NetworkConfig
+from nao_jax.networks.supernet import Supernet
+from tests.reference import formula
+from tests.reference.check import Check, compare
+from tests.reference.networks import EXACT
+
+
+def checks(case: dict, arrays: Mapping[str, np.ndarray]) -> Iterator[Check]:
+  """Compares every output of one case.
+
+  Args:
+    case: its entry in the JSON file.
+    arrays: what the case's arrays hold, by names without the case's.
+
+  Yields:
+    A check for each output.
+  """
+  cells = np.array(case["arch"].split(), np.int32).reshape(2, -1, 4)
+  size = case["image_size"]
+  images = jnp.asarray(formula.images((case["batch"], size, size, 3)))
+  sizes = ("cells_per_stage", "channels", "classes")
+  config = NetworkConfig(
+    ops=case["space"],
+    nodes=cells.shape[1],
+    auxiliary=True,
+    **{size: case[size] for size in sizes},
+  )
+  for output, auxiliary in (("without_aux", False), ("with_aux", True)):
+    config = dataclasses.replace(config, auxiliary=auxiliary)
+    network = Supernet(config)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), images, cells)
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+    error = abs(count - case["params"][output])
+    yield Check(f"params_{output}", error, EXACT)
+  params = jax.tree_util.tree_map_with_path(_fill, shapes)
+  ours = jax.jit(network.apply)(params, images, cells)
+  for output, value in zip(("logits", "aux_logits"), ours, strict=True):
+    yield compare(case, output, value, arrays[output])
+
+
+def _fill(path, leaf) -> np.ndarray:
+  """The formula's values; cells stack tensors that it sees one by one."""
+  module, name = path[-2].key, path[-1].key
+  stacked = module.startswith("cell_")
+  value = _value(name, leaf.shape[1:] if stacked else leaf.shape)
+  return np.broadcast_to(value, leaf.shape).astype(np.float32)
+
+
+def _value(name: str, shape: tuple[int, ...]) -> np.ndarray:
+  if "scale" in name:
+    return np.ones(shape)
+  if "offset" in name:
+    return np.zeros(shape)
+  if name == "bias":
+    return formula.bias(shape[0])
+  if "depthwise" in name:  # [C, k, k] for [C, 1, k, k].
+    return formula.weight((shape[0], 1, *shape[1:]))[:, 0]
+  if len(shape) == 4:
+    return formula.weight(shape)
+  return formula.weight(shape[::-1]).T
