@@ -1,0 +1,263 @@
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from nao_jax import search
+from nao_jax.controller.fit import FitConfig
+from nao_jax.controller.model import Controller, ControllerConfig
+from nao_jax.errors import UserError
+from nao_jax.search import Journal, SearchConfig
+from nao_jax.spaces import cnn
+from nao_jax.spaces.space import Space
+from nao_jax.strategies.nao import Nao, NaoConfig
+from nao_jax.strategies.uniform import Uniform
+from nao_jax.workdir import Workdir
+
+SPACE = cnn.space(2)
+CONFIG = SearchConfig(pool_size=24, rounds=2, new_per_round=6)
+
+
+class Shelf(NamedTuple):
+  """What the pool of a fake evaluator has been worth so far."""
+
+  count: np.ndarray
+  total: np.ndarray
+
+
+class Linear:
+  """Scores are a fixed linear function of the tokens, plus the round.
+
+  The state matters to the scores, so that a search that loses it is found out.
+  """
+
+  def __init__(self):
+    self.seen = []
+    self.weights = np.random.default_rng(3).normal(
+      size=(SPACE.length, SPACE.vocabulary)
+    )
+
+  def init(self, key):
+    return Shelf(np.zeros((), np.int32), jax.random.uniform(key))
+
+  def replicate(self, state):
+    return Shelf(*map(np.asarray, state))
+
+  def value(self, tokens):
+    """The mean weight of the tokens, [N, L] to [N]."""
+    return self.weights[np.arange(SPACE.length), tokens].mean(1)
+
+  def score(self, state, key, tokens, round_, progress):
+    progress("score pool", len(tokens), len(tokens))
+    self.seen.append(tokens)
+    noise = jax.random.uniform(jax.random.fold_in(key, round_), ()) * 1e-3
+    scores = self.value(tokens) + noise + 1e-2 * state.total
+    state = Shelf(state.count + 1, state.total + np.float32(scores.mean()))
+    return state, scores.astype(np.float32)
+
+
+def _nao():
+  """One strategy for all tests: its fit compiles once."""
+  return Nao(
+    Controller(
+      SPACE,
+      ControllerConfig(
+        embedding=4, hidden=8, mlp_layers=1, mlp_width=16, mlp_dropout=0.0
+      ),
+    ),
+    FitConfig(epochs=60, batch=8, learning_rate=1e-2),
+    NaoConfig(top_k=6, max_step_size=8, held_out=0.25),
+  )
+
+
+def _search(strategy, *, seed=0, evaluator=None, **arguments):
+  return search.run(
+    SPACE,
+    evaluator or Linear(),
+    strategy,
+    key=jax.random.key(seed),
+    config=CONFIG,
+    **arguments,
+  )
+
+
+@pytest.fixture(scope="module")
+def evaluator():
+  return Linear()
+
+
+@pytest.fixture(scope="module")
+def pool(evaluator):
+  """After a search with NAO."""
+  return _search(_nao(), evaluator=evaluator)
+
+
+@pytest.fixture(scope="module")
+def uniform_pool():
+  return _search(Uniform(SPACE))
+
+
+def _assert_equal(one, other):
+  for name, a, b in zip(one._fields, one, other, strict=True):
+    np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@pytest.fixture(scope="module", params=["pool", "uniform_pool"])
+def any_pool(request):
+  return request.getfixturevalue(request.param)
+
+
+def test_the_pool_keeps_its_size(any_pool):
+  scored = np.sum(~np.isnan(any_pool.scores), axis=0)
+  assert scored.tolist() == [CONFIG.pool_size] * (CONFIG.rounds + 1)
+  assert len(any_pool.members) == CONFIG.pool_size
+
+
+def test_the_evaluator_is_given_the_members_in_order(evaluator, pool):
+  for round_, tokens in enumerate(evaluator.seen):
+    scored = ~np.isnan(pool.scores[:, round_])
+    np.testing.assert_array_equal(tokens, pool.tokens[scored])
+
+
+def test_no_two_architectures_are_one_function(any_pool):
+  assert len(set(SPACE.keys(any_pool.tokens))) == len(any_pool.tokens)
+  assert all(SPACE.accepts(row) for row in any_pool.tokens.tolist())
+
+
+def test_proposals_enter_in_every_round(any_pool):
+  newest = [np.sum(any_pool.origins == r) for r in range(CONFIG.rounds + 1)]
+  assert newest[0] == CONFIG.pool_size
+  assert all(0 < count <= CONFIG.new_per_round for count in newest[1:])
+
+
+def test_the_worst_members_are_replaced(any_pool):
+  scored = ~np.isnan(any_pool.scores)
+  for round_ in range(CONFIG.rounds):
+    before, after = scored[:, round_], scored[:, round_ + 1]
+    gone, stayed = before & ~after, before & after
+    assert np.sum(gone) == np.sum(any_pool.origins == round_ + 1)
+    scores = any_pool.scores[:, round_]
+    assert scores[gone].max() <= scores[stayed].min()
+
+
+def test_who_was_replaced_never_comes_back(any_pool):
+  alive = ~np.isnan(any_pool.scores)
+  for row, origin in zip(alive, any_pool.origins, strict=True):
+    assert not row[:origin].any()
+    assert (np.diff(row[origin:].astype(int)) <= 0).all()
+  np.testing.assert_array_equal(alive[:, -1], any_pool.alive)
+
+
+def test_parents_were_among_the_best_when_their_children_were_made(pool):
+  children = np.flatnonzero(pool.origins > 0)
+  for child in children:
+    best = pool.ranked(pool.origins[child] - 1)[: _nao().config.top_k]
+    assert pool.parents[child] in best
+  assert np.isin(pool.step_sizes[children], np.arange(1, 9)).all()
+
+
+def test_the_random_pool_has_no_parents(pool, uniform_pool):
+  first = pool.origins == 0
+  assert (pool.parents[first] == -1).all()
+  assert not pool.step_sizes[first].any()
+  assert (uniform_pool.parents == -1).all()
+  assert not uniform_pool.step_sizes.any()
+
+
+def test_proposals_of_nao_are_better_than_random_ones(evaluator, pool):
+  # With 100 random architectures the mean is known to a tenth of its spread.
+  random = evaluator.value(np.asarray(SPACE.sample(jax.random.key(9), 100)))
+  proposed = evaluator.value(pool.tokens[pool.origins > 0])
+  assert proposed.mean() > random.mean() + random.std() / 2
+
+
+def test_one_key_gives_one_pool(pool):
+  _assert_equal(pool, _search(_nao()))
+
+
+def test_another_key_gives_another_pool(uniform_pool):
+  other = _search(Uniform(SPACE), seed=1)
+  assert not set(SPACE.keys(other.tokens)) <= set(
+    SPACE.keys(uniform_pool.tokens)
+  )
+
+
+def test_given_architectures_start_in_the_pool(uniform_pool):
+  given = uniform_pool.tokens[:3]
+  pool = _search(Uniform(SPACE), given=given)
+  np.testing.assert_array_equal(pool.tokens[pool.origins == -1], given)
+  assert np.sum(pool.origins == 0) == CONFIG.pool_size - len(given)
+  assert not np.isnan(pool.scores[:3, 0]).any()
+
+
+def test_a_space_that_is_too_small_is_refused():
+  small = Space("small", ((1, 2), (1, 2), (1,)))
+  with pytest.raises(UserError, match=r"--pool_size=24: .* about 4 "):
+    search.run(
+      small, None, Uniform(small), key=jax.random.key(0), config=CONFIG
+    )
+
+
+@pytest.mark.parametrize(
+  ("changes", "named"),
+  [
+    ({"pool_size": 1}, "--pool_size=1:"),
+    ({"rounds": -1}, "--rounds=-1:"),
+    ({"new_per_round": 0}, "--new_per_round=0:"),
+    ({"new_per_round": 600}, "--new_per_round=600:"),
+  ],
+)
+def test_impossible_sizes_are_refused(changes, named):
+  with pytest.raises(UserError, match=named):
+    SearchConfig(**changes).check()
+
+
+class Lost(Exception):
+  """Stands for a lost machine."""
+
+
+class Mortal(Workdir):
+  """A workdir whose machine is lost before or after a round is saved."""
+
+  def __init__(self, *arguments, round_, saved):
+    super().__init__(*arguments)
+    self.end, self.saved = round_, saved
+
+  def save(self, state, report):
+    if report["round"] == self.end and not self.saved:
+      raise Lost
+    super().save(state, report)
+    if report["round"] == self.end:
+      raise Lost
+
+
+@pytest.mark.parametrize(("round_", "saved"), [(0, True), (2, False)])
+def test_a_resumed_search_ends_as_an_uninterrupted_one(
+  pool, tmp_path, round_, saved
+):
+  place = tmp_path / "run", {"seed": 0}, CONFIG.rounds
+  with pytest.raises(Lost):
+    _search(_nao(), journal=Mortal(*place, round_=round_, saved=saved))
+  evaluator, journal = Linear(), Workdir(*place)
+  resumed = _search(_nao(), evaluator=evaluator, journal=journal)
+  _assert_equal(pool, resumed)
+  assert len(evaluator.seen) == CONFIG.rounds + 1 - (round_ + saved)
+  assert [row["round"] for row in journal.history()] == [0, 1, 2]
+
+
+def test_rounds_of_a_journal_that_remembers_nothing_are_reported():
+  class Listener(Journal):
+    def __init__(self):
+      self.rounds, self.phases = [], set()
+
+    def save(self, state, report):
+      self.rounds.append((state.round, report["round"]))
+
+    def progress(self, phase, done, total):
+      self.phases.add((phase, done, total))
+
+  listener = Listener()
+  _search(Uniform(SPACE), journal=listener)
+  assert listener.rounds == [(1, 0), (2, 1), (3, 2)]
+  assert listener.phases == {("score pool", 24, 24)}
