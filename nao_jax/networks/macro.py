@@ -95,7 +95,8 @@ def declare(
   def declare_leaf(leaf, shape):
     def initial(key):
       unit = jax.random.uniform(key, shape, minval=-1, maxval=1)
-      return _scale_draw(leaf, unit)
+      # A NumPy bank could not be indexed by a traced architecture.
+      return jnp.asarray(_scale_draw(leaf, unit))
 
     return module.param(_join(name, leaf), initial)
 
