@@ -1,0 +1,117 @@
+"""The tape: what runs, how often, and what it adds up to."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nao_jax.networks import tape
+
+MAP = (3, 4, 4, 2)
+NODES = 3
+BRANCHES = 2 * NODES
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+  """An operation that reports each time it runs."""
+
+  index: int
+  runs: list = dataclasses.field(compare=False)
+
+  def __call__(self, x, weight):
+    jax.debug.callback(lambda: self.runs.append(self.index))
+    return (self.index + 1) * weight * x
+
+
+@pytest.fixture(scope="module")
+def runs():
+  return []
+
+
+@pytest.fixture(scope="module")
+def value_and_gradient(runs):
+  """(inputs, weights [E], op [E], source [E]) to a number and gradients."""
+  operations = tuple(Scale(index, runs) for index in range(3))
+
+  def total(inputs, weights, op, source):
+    states = jnp.pad(inputs, ((0, NODES), *((0, 0),) * 4))
+    plan = tape.Plan(jnp.arange(BRANCHES), jnp.asarray(BRANCHES), op, source)
+    states = tape.run_branches(operations, None, states, weights, None, plan)
+    return jnp.sum(states)
+
+  return jax.jit(jax.value_and_grad(total, (0, 1)))
+
+
+def _random(seed, *shape):
+  return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def _architecture(seed):
+  rng = np.random.default_rng(seed)
+  op = rng.integers(0, 3, BRANCHES).astype(np.int32)
+  return op, rng.integers(0, 2 + np.arange(BRANCHES) // 2).astype(np.int32)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_only_the_chosen_operation_of_a_branch_runs(
+  seed, runs, value_and_gradient
+):
+  op, source = _architecture(seed)
+  runs.clear()
+  out = value_and_gradient(
+    _random(0, 2, *MAP), _random(1, BRANCHES), op, source
+  )
+  jax.block_until_ready(out)
+  jax.effects_barrier()
+  # Once forwards, and once to be differentiated.
+  assert sorted(runs) == sorted([*op, *op])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_tape_is_the_sum_over_all_paths(seed, value_and_gradient):
+  op, source = _architecture(seed)
+  inputs, weights = _random(0, 2, *MAP), _random(1, BRANCHES)
+  value, gradients = value_and_gradient(inputs, weights, op, source)
+
+  def plain(inputs, weights):
+    states = list(inputs)
+    for node in range(NODES):
+      states.append(
+        sum(
+          (op[branch] + 1) * weights[branch] * states[source[branch]]
+          for branch in (2 * node, 2 * node + 1)
+        )
+      )
+    return sum(map(jnp.sum, states))
+
+  expected = jax.value_and_grad(plain, (0, 1))(inputs, weights)
+  np.testing.assert_allclose(value, expected[0], rtol=1e-4)
+  for ours, theirs in zip(gradients, expected[1], strict=True):
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("loose", [[4], [0, 3, 4], [0, 1, 2, 3, 4]])
+def test_combining_is_concatenation_relu_and_a_1x1_convolution(loose):
+  states, kernels = _random(0, 5, *MAP), _random(1, 5, 3, 2)
+  weights = _random(2, 2, *MAP[1:])
+
+  def plain(states, kernels):
+    x = jax.nn.relu(jnp.concatenate([states[i] for i in loose]))
+    kernel = jnp.concatenate([kernels[i] for i in loose])
+    return jnp.einsum("chwb,cd->dhwb", x, kernel)
+
+  def ours(states, kernels):
+    return tape.combine(states, kernels, np.isin(np.arange(5), loose))
+
+  def both(states, kernels):
+    results = []
+    for function in (ours, plain):
+      value, pull_back = jax.vjp(function, states, kernels)
+      results.append((value, *pull_back(weights)))
+    return results
+
+  for one, other in zip(*jax.jit(both)(states, kernels), strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
