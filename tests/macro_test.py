@@ -1,0 +1,150 @@
+"""What surrounds the cells: initial values, drop-path, refusals."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nao_jax.errors import UserError
+from nao_jax.networks import macro
+from nao_jax.networks.supernet import Supernet
+from tests.tiny_networks import TINY, random_cells
+
+CELLS = len(TINY.cells)
+
+# The fan-in of a kernel whose name ends so, in a cell of width C.
+FAN_IN = {
+  "3x3_depthwise_1": lambda width: 9,
+  "3x3_depthwise_2": lambda width: 9,
+  "5x5_depthwise_1": lambda width: 25,
+  "5x5_depthwise_2": lambda width: 25,
+  "pointwise_1": lambda width: width,
+  "pointwise_2": lambda width: width,
+  "even": lambda width: width,
+  "odd": lambda width: width,
+  "output_kernel": lambda width: width,
+}
+
+
+@pytest.fixture(scope="module")
+def drawn():
+  """Parameters by `init`, shapes alone, and by `initialise`."""
+  network = Supernet(TINY)
+  inputs = jnp.zeros((2, 8, 8, 3)), random_cells(1, 0)[0]
+  key = jax.random.key(0)
+  shapes = jax.eval_shape(network.init, key, *inputs)
+  return shapes, macro.initialise(network, key, *inputs)
+
+
+def _named(params):
+  """(names of the module and of the leaf, leaf) of each parameter."""
+  for path, leaf in jax.tree.leaves_with_path(params):
+    yield path[-2].key, path[-1].key, np.asarray(leaf)
+
+
+def test_initialise_makes_the_parameters_that_init_makes(drawn):
+  shapes, params = drawn
+
+  def sizes(tree):
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+
+  assert sizes(params) == sizes(shapes)
+
+
+def test_batch_norm_starts_as_the_identity_and_biases_at_0(drawn):
+  for _, name, leaf in _named(drawn[1]):
+    if "scale" in name:
+      assert (leaf == 1).all()
+    elif "offset" in name or name == "bias":
+      assert (leaf == 0).all()
+    else:
+      assert np.unique(leaf).size > 0.99 * leaf.size
+
+
+def test_kernels_are_uniform_within_one_over_the_root_of_the_fan_in(drawn):
+  params = drawn[1]
+  checked = 0
+  for module, name, leaf in _named(params):
+    ends = [end for end in FAN_IN if name.endswith(end)]
+    if not module.startswith("cell_") or not ends:
+      continue
+    _, width = TINY.cells[int(module.removeprefix("cell_"))]
+    unit = leaf * np.sqrt(FAN_IN[ends[0]](width))
+    assert np.abs(unit).max() <= 1.000001
+    if leaf.size > 300:
+      assert np.abs(unit).max() > 0.97
+      assert unit.std() == pytest.approx(1 / np.sqrt(3), rel=0.1)
+      checked += 1
+  assert checked > 20
+  stem = params["params"]["stem"]["conv"] * np.sqrt(27)
+  assert 0.95 < np.abs(stem).max() <= 1.000001
+
+
+@pytest.fixture(scope="module")
+def masks():
+  """The network keeps 0.6 in the end; half of the training is done."""
+  return np.asarray(
+    macro.drop_path_masks(jax.random.key(0), TINY, 4000, 0.6, 0.5)
+  )
+
+
+def test_a_kept_branch_is_divided_by_its_scheduled_probability(masks):
+  assert masks.shape == (CELLS, 2 * TINY.nodes, 4000)
+  for k, cell in enumerate(masks):
+    survival = 1 - 0.5 * (k + 1) / CELLS * 0.4
+    values = np.unique(cell)
+    np.testing.assert_allclose(values, [0, 1 / survival], rtol=1e-6)
+
+
+def test_drop_path_keeps_the_mean(masks):
+  np.testing.assert_allclose(masks.mean((1, 2)), 1, atol=0.02)
+
+
+def test_deeper_cells_drop_more(masks):
+  dropped = (masks == 0).mean((1, 2))
+  assert (np.diff(dropped) > 0.02).all()
+
+
+def test_branches_and_images_are_dropped_independently(masks):
+  kept = (masks[-1] > 0).astype(float)
+  correlation = np.corrcoef(kept) - np.eye(len(kept))
+  assert np.abs(correlation).max() < 0.08
+  assert len(np.unique(kept, axis=1).T) > 16
+
+
+def test_nothing_is_dropped_at_the_start():
+  masks = macro.drop_path_masks(jax.random.key(0), TINY, 8, 0.1, 0.0)
+  np.testing.assert_array_equal(masks, np.ones(masks.shape))
+
+
+def test_cells_double_their_width_at_each_reduction():
+  config = dataclasses.replace(TINY, cells_per_stage=2, channels=6)
+  assert config.cells == (
+    (False, 6), (False, 6),
+    (True, 12), (False, 12), (False, 12),
+    (True, 24), (False, 24), (False, 24),
+  )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ("changes", "size", "culprit"),
+  [
+    ({"channels": 7}, 32, "--channels=7.*even"),
+    ({"channels": 0}, 32, "--channels=0"),
+    ({}, 34, "34 pixels.*multiple of 4"),
+    ({"auxiliary": True}, 28, "--auxiliary.*32x32.*28x28"),
+    ({"ops": "tiny"}, 32, "--ops=tiny.*small, middle, large"),
+    ({"nodes": 1}, 32, "--nodes=1.*2 to 7"),
+    ({"nodes": 8}, 32, "--nodes=8.*2 to 7"),
+  ],
+)
+def test_sizes_that_cannot_be_built_are_refused(changes, size, culprit):
+  with pytest.raises(UserError, match=culprit):
+    dataclasses.replace(TINY, **changes).check(size)
+
+
+def test_sizes_that_can_be_built_pass():
+  TINY.check(8)
+  dataclasses.replace(TINY, auxiliary=True).check(32)
