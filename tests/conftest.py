@@ -6,12 +6,14 @@ from hypothesis import settings
 import pytest
 
 # Four devices on one processor, so that code for many devices can be tested;
-# jax reads these once, when it starts. Subprocesses inherit them.
+# and quick compiling, which is what most of the tests' time goes to. jax reads
+# these once, when it starts. Subprocesses inherit them.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = " ".join(
   [
     os.environ.get("XLA_FLAGS", ""),
     "--xla_force_host_platform_device_count=4",
+    "--xla_backend_optimization_level=0",
   ]
 )
 
