@@ -209,15 +209,12 @@ def _claim(path: pathlib.Path, settings: dict) -> None:
     if not file.exists():
       _refuse_foreign(path)
       _write(file, json.dumps(_config(settings), indent=2) + "\n")
-    there = json.loads(file.read_text())["settings"]
+    text = file.read_text()
   except OSError as error:
     raise UserError(
       f"--workdir={path}: cannot be written ({error.strerror}); give another"
     ) from error
-  except (ValueError, KeyError, TypeError) as error:
-    raise UserError(
-      f"{file}: damaged; remove it or give another --workdir"
-    ) from error
+  there = _settings(file, text)
   differences = [
     f"{name} is {there.get(name)!r} there and {settings.get(name)!r} here"
     for name in sorted({*there, *settings})
@@ -228,6 +225,15 @@ def _claim(path: pathlib.Path, settings: dict) -> None:
       f"--workdir={path}: holds another run ({'; '.join(differences[:4])}); "
       "give the same flags to resume it, or another --workdir"
     )
+
+
+def _settings(file: pathlib.Path, text: str) -> dict:
+  try:
+    return dict(json.loads(text)["settings"])
+  except (ValueError, KeyError, TypeError) as error:
+    raise UserError(
+      f"{file}: damaged; remove it or give another --workdir"
+    ) from error
 
 
 def _refuse_foreign(path: pathlib.Path) -> None:
