@@ -1,0 +1,383 @@
+"""The driver as a user starts it, at sizes that nobody would choose."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from nao_jax import cnn_search, presets
+from nao_jax.errors import UserError
+from nao_jax.networks.macro import NetworkConfig
+from nao_jax.search import SearchConfig
+from nao_jax.spaces import cnn
+from nao_jax.strategies.nao import NaoConfig
+from nao_jax.training.supernet import TrainConfig
+from nao_jax.workdir import Workdir
+
+POOL, ROUNDS = 6, 2
+FLAGS = {
+  "preset": "digits",
+  "seed": 3,
+  "nodes": 2,
+  "channels": 2,
+  "epochs": 3,
+  "pool_size": POOL,
+  "rounds": ROUNDS,
+  "new_per_round": 2,
+  "top_k": 3,
+  "max_step_size": 4,
+  "held_out": 0.4,
+  "controller_embedding": 4,
+  "controller_hidden": 8,
+  "controller_mlp_layers": 1,
+  "controller_epochs": 3,
+  "final_cells": 1,
+  "final_epochs": 1,
+  "final_repeats": 1,
+  "final_channels": 2,
+}
+# TensorFlow must not be imported, not even by a library.
+PROGRAM = """
+import runpy, sys
+sys.modules["tensorflow"] = None
+runpy.run_module("experiments.search_cnn", run_name="__main__")
+"""
+
+
+class Driver:
+  """Starts experiments.search_cnn; what it compiles is kept for later runs."""
+
+  def __init__(self, home):
+    self.home = home
+    self._environment = os.environ | {
+      "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+      "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),
+      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+
+  def start(self, workdir, **changes):
+    flags = FLAGS | {"workdir": workdir, "data_dir": self.home / "data"}
+    flags |= changes
+    return subprocess.Popen(
+      [sys.executable, "-c", PROGRAM]
+      + [f"--{name}={value}" for name, value in flags.items()],
+      env=self._environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+
+  def run(self, workdir, **changes):
+    process = self.start(workdir, **changes)
+    process.output, process.errors = process.communicate()
+    return process
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+  return Driver(tmp_path_factory.mktemp("search_cnn"))
+
+
+@pytest.fixture(scope="module")
+def finished(driver):
+  """A search that has run to its end: its process and its workdir."""
+  workdir = driver.home / "run"
+  process = driver.run(workdir)
+  assert process.returncode == 0, process.errors
+  return process, workdir
+
+
+def _query(workdir, text):
+  database = sqlite3.connect(workdir / "pool.sqlite")
+  try:
+    return database.execute(text).fetchall()
+  finally:
+    database.close()
+
+
+def _tables(workdir):
+  return (
+    _query(workdir, "select * from architectures order by id"),
+    _query(workdir, "select * from scores order by architecture, round"),
+  )
+
+
+def _json(file):
+  return json.loads(file.read_text())
+
+
+def test_config_json_holds_what_decided_the_run(finished):
+  config = _json(finished[1] / "config.json")
+  settings = config["settings"]
+  assert settings["seed"] == 3
+  assert settings["search.pool_size"] == POOL
+  assert settings["fit.epochs"] == 3
+  assert settings["controller.hidden"] == 8
+  for name, value in (("dataset", "digits"), ("augment.flip", False)):
+    assert settings[name] == value
+  expected = len(list(_leaves(presets.SearchCnnConfig)))
+  assert len(settings) == expected + 1  # and --arch
+  assert {"jax", "flax", "python"} <= {*config["versions"]}
+  assert "git" in config
+
+
+def _leaves(config_class):
+  for field in dataclasses.fields(config_class):
+    if dataclasses.is_dataclass(field.type):
+      yield from _leaves(field.type)
+    else:
+      yield config_class, field.name
+
+
+def test_every_member_is_scored_in_every_round_that_it_lives(finished):
+  architectures, scores = _tables(finished[1])
+  rounds = {row[0]: [] for row in architectures}
+  for architecture, round_, score in scores:
+    rounds[architecture].append(round_)
+    assert 0 <= score <= 1
+  for row, _, origin, _, _, alive in architectures:
+    last = ROUNDS if alive else rounds[row][-1]
+    assert rounds[row] == list(range(origin, last + 1))
+  for round_ in range(ROUNDS + 1):
+    assert sum(round_ in r for r in rounds.values()) == POOL
+
+
+def test_the_database_refers_to_what_is_in_it(finished):
+  assert _query(finished[1], "pragma foreign_key_check") == []
+  children = _query(
+    finished[1], "select id, origin, parent, step_size from architectures"
+  )
+  for row, origin, parent, step_size in children:
+    if origin == 0:
+      assert (parent, step_size) == (None, None)
+    else:
+      assert parent < row
+      assert step_size in (1, 2, 3, 4)
+
+
+def test_there_is_a_line_of_history_for_each_round(finished):
+  lines = (finished[1] / "history.jsonl").read_text().splitlines()
+  rows = [json.loads(line) for line in lines]
+  assert [row["round"] for row in rows] == list(range(ROUNDS + 1))
+  for row in rows[:-1]:
+    assert {"kendall_tau", "pairwise_accuracy", "exact_reconstruction"} <= {
+      *row
+    }
+    assert len(row["new_by_step_size"]) == FLAGS["max_step_size"]
+  for round_, row in enumerate(rows):
+    (values,) = _query(
+      finished[1],
+      f"select max(score), avg(score) from scores where round = {round_}",
+    )
+    np.testing.assert_allclose((row["best"], row["mean"]), values, rtol=1e-6)
+
+
+def test_the_winner_is_the_best_of_the_last_round(finished):
+  best = _json(finished[1] / "best.json")
+  ((tokens, score, origin),) = _query(
+    finished[1],
+    "select tokens, score, origin from architectures join scores"
+    f" on id = architecture where round = {ROUNDS}"
+    " order by score desc, id limit 1",
+  )
+  assert best["tokens"] == [int(token) for token in tokens.split()]
+  assert best["validation_accuracy_with_shared_weights"] == score
+  assert best["origin"] == origin
+  assert {k: np.shape(v) for k, v in best["test_accuracy"].items()} == {
+    "searched": (1, 1),
+    "random": (1, 1),
+  }
+
+
+def test_the_winner_can_be_given_as_an_architecture(finished):
+  file = finished[1] / "best.json"
+  best = _json(file)
+  space = cnn.space(2)
+  for text in (str(file), best["text"], " ".join(map(str, best["tokens"]))):
+    assert cnn.parse(space, text).tolist() == best["tokens"]
+
+
+def test_the_run_is_drawn_and_logged(finished):
+  process, workdir = finished
+  assert (workdir / "best.png").read_bytes().startswith(b"\x89PNG")
+  assert "<svg" in (workdir / "best.svg").read_text()
+  events = list(workdir.glob("events.out.tfevents.*"))
+  assert any(event.stat().st_size > 100 for event in events)
+  assert "about" in process.errors  # Plain lines, with the time that is left.
+  for word in ("round 0 of 2", "1 searched", "1 random", "winner: "):
+    assert word in process.output
+
+
+def _contents(workdir):
+  return {
+    path: (path.read_bytes(), path.stat().st_mtime_ns)
+    for path in workdir.rglob("*")
+    if path.is_file()
+  }
+
+
+def test_a_finished_run_is_left_as_it_is(driver, finished):
+  before = _contents(finished[1])
+  process = driver.run(finished[1])
+  assert process.returncode == 0
+  assert "finished" in process.errors
+  assert _contents(finished[1]) == before
+
+
+def test_a_killed_run_goes_on_to_the_same_pool_as_one_that_was_not(
+  driver, finished
+):
+  workdir = driver.home / "killed"
+  process = driver.start(workdir)
+  while process.poll() is None:
+    if list(workdir.glob("checkpoints/*/commit_success.txt")):
+      process.send_signal(signal.SIGKILL)
+    time.sleep(0.02)
+  process.communicate()
+  assert process.returncode == -signal.SIGKILL
+  assert not (workdir / "best.json").exists()
+  again = driver.run(workdir)
+  assert again.returncode == 0, again.errors
+  assert "resuming after round" in again.errors
+  assert _tables(workdir) == _tables(finished[1])
+  assert _json(workdir / "best.json") == _json(finished[1] / "best.json")
+
+
+def test_one_seed_gives_one_pool_bit_for_bit(driver, finished):
+  workdir = driver.home / "again"
+  assert driver.run(workdir, final_cells=0).returncode == 0
+  assert _tables(workdir) == _tables(finished[1])
+
+
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    ({"preset": "digit"}, "--preset=digit: unknown; allowed: digits, cifar10"),
+    ({"channels": 3}, "--channels=3: "),
+    ({"seed": 4}, "holds another run (seed is 3 there and 4 here)"),
+  ],
+)
+def test_bad_input_ends_with_2_and_one_line(driver, finished, flags, message):
+  before = _contents(finished[1])
+  process = driver.run(finished[1], **flags)
+  assert process.returncode == 2
+  (line,) = [x for x in process.errors.splitlines() if "error" in x]
+  assert line.startswith("error: ")
+  assert message in line
+  assert "Traceback" not in process.errors
+  assert _contents(finished[1]) == before
+
+
+def test_helpfull_describes_every_setting():
+  process = subprocess.run(
+    [sys.executable, "-m", "experiments.search_cnn", "--helpfull"],
+    check=True,
+    capture_output=True,
+    text=True,
+  )
+  text = " ".join(process.stdout.split())
+  for owner, name in _leaves(presets.SearchCnnConfig):
+    words = " ".join(owner.__doc__.split())
+    description = re.split(r" \w+: ", words.partition(f" {name}: ")[2])[0]
+    assert description
+    assert f"{name}: {description}" in text or (
+      f"no]{name}: {description}" in text
+    ), name
+
+
+TINY = dataclasses.replace(
+  presets.PRESETS["digits"],
+  network=NetworkConfig(nodes=2, cells_per_stage=1, channels=2),
+  train=TrainConfig(epochs=3),
+  search=SearchConfig(pool_size=POOL, rounds=ROUNDS, new_per_round=2),
+  nao=NaoConfig(top_k=3, max_step_size=4),
+)
+
+
+def _with(part, **changes):
+  """TINY with changes in one of its parts."""
+  changed = dataclasses.replace(getattr(TINY, part), **changes)
+  return dataclasses.replace(TINY, **{part: changed})
+
+
+@pytest.mark.parametrize(
+  ("config", "message"),
+  [
+    (dataclasses.replace(TINY, dataset="mnist5"), "digits"),
+    (dataclasses.replace(TINY, strategy="best"), "allowed: nao, random"),
+    (dataclasses.replace(TINY, seed=-1), "--seed=-1"),
+    (
+      dataclasses.replace(TINY, validation_fraction=0.0),
+      "--validation_fraction=0.0: no image",
+    ),
+    (_with("network", ops="tiny"), "allowed: small, middle, large"),
+    (_with("network", nodes=8), "--nodes=8: a cell has 2 to 7 nodes"),
+    (_with("network", channels=3), "--channels=3: .* even number"),
+    (_with("network", stem="mnist"), "allowed: cifar, imagenet"),
+    (_with("network", auxiliary=True), "--auxiliary: .* 32x32"),
+    (_with("final", channels=5), "--final_channels=5: .* even number"),
+    (_with("train", batch=5000), "--batch=5000: there are 1078 training"),
+    (_with("train", epochs=2), "--epochs=2: .* give at least 3"),
+    (_with("nao", top_k=7), r"--top_k=7: .* 1 to 6 \(--pool_size\)"),
+    (_with("nao", max_step_size=0), "--max_step_size=0: allowed: 1"),
+    (_with("nao", held_out=1.0), "--held_out=1.0: allowed: a share"),
+    (_with("search", new_per_round=6), "--new_per_round=6: .*=6 members"),
+  ],
+)
+def test_an_impossible_search_does_not_start(driver, tmp_path, config, message):
+  workdir = tmp_path / "run"
+  with pytest.raises(UserError, match=message) as caught:
+    cnn_search.run(
+      config, workdir=workdir, data_dir=driver.home / "data", devices=1
+    )
+  assert "\n" not in str(caught.value)
+  assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+  ("architectures", "message"),
+  [
+    (["1 3 2 4 1 4 1 4 1 4 1 4 1 4 1 4"], "token 3 at position 1 .*: 4 5 6"),
+    (["1 4 9 4 1 4 1 4 1 4 1 4 1 4 1 4"], "token 9 at position 2 .*: 1 2"),
+    (["1 2 3"], "3 tokens, but an architecture .* has 16"),
+    (["nowhere.json"], "nowhere.json: No such file"),
+    (["0 0 0 0 1 1 0 0 | 0 0 0 0 1 1 0 0"] * 2, "the same function"),
+  ],
+)
+def test_an_illegal_architecture_is_named(tmp_path, architectures, message):
+  with pytest.raises(UserError, match=message):
+    cnn_search.run(
+      TINY,
+      workdir=tmp_path / "run",
+      data_dir=tmp_path,
+      architectures=architectures,
+    )
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path):
+  (tmp_path / "thesis.tex").write_text("precious")
+  with pytest.raises(UserError, match="holds files but no config"):
+    Workdir(tmp_path, {}, 1)
+  assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(UserError, match=r"--workdir=.*cannot be written \(Not a"):
+    Workdir(tmp_path / "file" / "run", {}, 1)
+
+
+def test_a_damaged_config_is_refused(tmp_path):
+  (tmp_path / "config.json").write_text("{")
+  with pytest.raises(UserError, match=r"config.json: damaged"):
+    Workdir(tmp_path, {}, 1)
