@@ -1,0 +1,254 @@
+"""One device and four give the same numbers; conftest.py fakes the four."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+import numpy as np
+import pytest
+
+from nao_jax import parallel
+from nao_jax.data.augment import AugmentConfig
+from nao_jax.data.images import Examples, ImageData
+from nao_jax.errors import UserError
+from nao_jax.evaluators.shared import SharedWeights
+from nao_jax.networks import layers
+from nao_jax.networks.macro import NetworkConfig
+from nao_jax.spaces import cnn
+from nao_jax.training import supernet
+from nao_jax.training.optimisers import SgdConfig
+
+DEVICES, BATCH, EXAMPLES, STEPS = 4, 8, 20, 3
+NETWORK = NetworkConfig(nodes=2, cells_per_stage=1, channels=2, classes=3)
+TRAINER = supernet.Trainer(
+  NETWORK,
+  supernet.TrainConfig(epochs=4, batch=BATCH, drop_path_keep=0.5),
+  SgdConfig(),
+  AugmentConfig(padding=1, flip=True),
+  EXAMPLES,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def four_devices():
+  assert jax.local_device_count() == DEVICES
+  # These programs take far longer to compile than to run.
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def data():
+  rng = np.random.default_rng(0)
+
+  def draw(count):
+    images = rng.integers(0, 256, (count, 8, 8, 1), np.uint8)
+    return Examples(images, rng.integers(0, 3, count).astype(np.int32))
+
+  mean, std = np.float32([0.5]), np.float32([0.3])
+  return ImageData("noise", 3, draw(EXAMPLES), draw(11), draw(1), mean, std)
+
+
+@pytest.fixture(scope="module")
+def images(data):
+  return supernet.Images(*data.train, data.mean, data.std)
+
+
+@pytest.fixture(scope="module")
+def state(images):
+  return TRAINER.init(jax.random.key(0), images)
+
+
+@pytest.fixture(scope="module")
+def pool():
+  """Six architectures, a number that four devices do not divide."""
+  return np.asarray(cnn.space(2).sample(jax.random.key(1), 6))
+
+
+def _assert_close(one, other, rtol):
+  """Each leaf, relative to its largest value."""
+
+  def compare(path, a, b):
+    scale = np.abs(a).max()
+    np.testing.assert_allclose(
+      b, a, rtol=0, atol=rtol * scale, err_msg=jax.tree_util.keystr(path)
+    )
+
+  jax.tree_util.tree_map_with_path(compare, one, other)
+
+
+def _assert_replicas_agree(tree):
+  for leaf in jax.tree.leaves(tree):
+    assert len(leaf.addressable_shards) == DEVICES
+    first, *others = (np.asarray(s.data) for s in leaf.addressable_shards)
+    for other in others:
+      np.testing.assert_array_equal(first, other)
+
+
+@pytest.fixture(scope="module")
+def spread_steps():
+  steps = functools.partial(
+    supernet.train_steps, trainer=TRAINER, axis_name=parallel.AXIS
+  )
+  return parallel.spread(
+    steps, in_axes=(None, None, None, None, 1), out_axes=(None, None)
+  )
+
+
+@pytest.fixture(scope="module")
+def step_inputs(state, images, pool):
+  indices = np.random.default_rng(2).integers(0, EXAMPLES, (STEPS, BATCH))
+  # From the middle of the training, where drop-path drops.
+  state = state._replace(step=jnp.asarray(4, jnp.int32))
+  key = jax.random.key(5)
+  return (state, key, images, cnn.to_cells(pool)), indices.astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def four_results(spread_steps, step_inputs):
+  whole, indices = step_inputs
+  shared = indices.reshape(STEPS, DEVICES, -1)
+  return spread_steps(*parallel.replicate(whole), shared)
+
+
+def test_gradients_of_four_devices_are_those_of_one(state, data, pool):
+  images = jnp.float32(data.train.images[:BATCH]) / 255
+  labels = data.train.labels[:BATCH]
+  function = functools.partial(supernet.gradients, trainer=TRAINER)
+  cells = cnn.to_cells(pool[0])
+  halfway = np.float32(0.5)
+  key = jax.random.key(3)
+  one = jax.jit(function)(state.params, key, images, labels, cells, halfway)
+  four = parallel.spread(
+    functools.partial(function, axis_name=parallel.AXIS),
+    in_axes=(None, None, 0, 0, None, None),
+    out_axes=None,
+  )(
+    *parallel.replicate((state.params, key)),
+    images.reshape(DEVICES, -1, *images.shape[1:]),
+    labels.reshape(DEVICES, -1),
+    *parallel.replicate((cells, halfway)),
+  )
+  largest = [np.abs(leaf).max() for leaf in jax.tree.leaves(one[0])]
+  assert max(largest) > 1e-3
+  # Unoptimised programs round by up to 1.2e-5 differently (measured).
+  _assert_close(one, four, rtol=5e-5)
+  _assert_replicas_agree(four)
+
+
+def test_train_steps_of_four_devices_are_those_of_one(
+  step_inputs, four_results
+):
+  whole, indices = step_inputs
+  steps = functools.partial(supernet.train_steps, trainer=TRAINER)
+  one = jax.jit(steps)(*whole, indices)
+  assert one[0].step == four_results[0].step == 4 + STEPS
+  # Rounding differences grow from step to step.
+  _assert_close(one, four_results, rtol=1e-4)
+
+
+def test_replicas_agree_after_training(four_results):
+  _assert_replicas_agree(four_results)
+
+
+def test_further_calls_do_not_compile_again(
+  spread_steps, step_inputs, four_results, caplog
+):
+  (_, *whole), indices = step_inputs
+  shared = indices.reshape(STEPS, DEVICES, -1)
+  inputs = parallel.replicate(tuple(whole))
+  with jax.log_compiles():
+    spread_steps(four_results[0], *inputs, shared)
+  assert not [r for r in caplog.messages if "train_steps" in r]
+
+
+def test_batch_norm_takes_its_statistics_over_all_devices():
+  rng = np.random.default_rng(0)
+  # Devices whose shares differ in mean and scale would differ alone.
+  shift = np.repeat(np.arange(DEVICES), 2)
+  x = np.float32(rng.normal(size=(3, 4, 4, BATCH)) * (1 + shift) + shift)
+  scale, offset = rng.normal(size=(2, 3)).astype(np.float32)
+  shared = np.stack(np.split(x, DEVICES, -1))
+
+  def normalised(x, scale, offset):
+    moments = layers.moments(x, parallel.AXIS)
+    return layers.batch_norm(x, scale, offset, parallel.AXIS), moments
+
+  y, (mean, variance) = parallel.spread(
+    normalised, in_axes=(0, None, None), out_axes=(0, None)
+  )(shared, scale, offset)
+  axes = (1, 2, 3)
+  np.testing.assert_allclose(mean, x.mean(axes), rtol=1e-5)
+  np.testing.assert_allclose(variance, x.var(axes), rtol=1e-5)
+  expected = layers.batch_norm(x, scale, offset)
+  np.testing.assert_allclose(np.concatenate(list(y), -1), expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def evaluators(data):
+  return {n: SharedWeights(TRAINER, data, 2, devices=n) for n in (1, DEVICES)}
+
+
+def test_pool_scores_of_four_devices_are_those_of_one(
+  evaluators, state, data, pool
+):
+  cells = cnn.to_cells(pool)
+  calls = {n: [] for n in evaluators}
+  scores = {
+    n: evaluator._score(
+      evaluator.replicate(state).params,
+      cells,
+      lambda *call, n=n: calls[n].append(call),
+    )
+    for n, evaluator in evaluators.items()
+  }
+  assert len(set(scores[1])) > 1
+  np.testing.assert_allclose(scores[DEVICES], scores[1], rtol=1e-6)
+  assert calls[1][-1] == calls[DEVICES][-1] == ("score pool", 6, 6)
+  # Every score is a share of the whole validation part.
+  count = len(data.validation.labels)
+  np.testing.assert_allclose(
+    scores[1] * count, np.rint(scores[1] * count), atol=1e-4
+  )
+
+
+def test_every_round_sees_other_batches_of_all_devices(evaluators):
+  key = jax.random.key(0)
+  for devices, evaluator in evaluators.items():
+    first, second = (evaluator._batches(key, r) for r in range(2))
+    assert first.shape[2:] == (devices, BATCH // devices)
+    assert first.size == 2 * (EXAMPLES // BATCH) * BATCH
+    assert not np.array_equal(first, second)
+  one, four = (e._batches(key, 0).reshape(-1) for e in evaluators.values())
+  np.testing.assert_array_equal(one, four)
+
+
+def test_shares_hold_all_rows_and_are_filled_up_with_the_first():
+  rows = np.arange(12).reshape(6, 2)
+  shares = parallel.shares(rows)
+  assert shares.shape == (DEVICES, 2, 2)
+  np.testing.assert_array_equal(shares.reshape(8, 2)[:6], rows)
+  np.testing.assert_array_equal(shares.reshape(8, 2)[6:], rows[[0, 0]])
+
+
+def test_own_part_is_what_the_device_is_given():
+  x = np.arange(2 * BATCH).reshape(2, BATCH)
+  own = parallel.spread(
+    lambda x: parallel.own_part(x, 1, parallel.AXIS), in_axes=None
+  )(parallel.replicate(x))
+  np.testing.assert_array_equal(np.concatenate(list(own), 1), x)
+  assert parallel.own_part(x, 1, None) is x
+
+
+def test_replicate_puts_whole_arrays_on_all_devices():
+  x = parallel.replicate(np.arange(3), devices=2)
+  assert x.sharding.spec == PartitionSpec()
+  assert len(x.devices()) == parallel.count(2) == 2
+
+
+def test_a_batch_that_devices_cannot_share_is_refused():
+  assert TRAINER.check(DEVICES) is None
+  with pytest.raises(UserError, match=r"--batch=8: 3 devices"):
+    TRAINER.check(3)
