@@ -19,7 +19,7 @@ lint: $(READY)
 
 $(READY): requirements.txt
 	@$(PYTHON) -c 'import sys; \
-	  sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
 	  echo "error: PYTHON=$(PYTHON): $$($(PYTHON) --version 2>&1)," \
 	    "nao_jax runs on Python 3.11, 3.12 and 3.13" >&2; exit 1; }
 	@echo "installing requirements.txt into $(VENV)"

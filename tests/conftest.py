@@ -1,6 +1,7 @@
 """Sets up jax and hypothesis before any test module is imported."""
 
 import os
+import pathlib
 
 from hypothesis import settings
 import pytest
@@ -17,11 +18,26 @@ os.environ["XLA_FLAGS"] = " ".join(
   ]
 )
 
+# What one run compiles, the next one reads: most of the tests' time.
+_CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
 # No clocks, as compiling takes its time, and the same examples in every run.
 settings.register_profile(
   "nao_jax", deadline=None, derandomize=True, max_examples=50
 )
 settings.load_profile("nao_jax")
+
+
+def pytest_configure(config):
+  # A run that was killed, or one at the same time, leaves an entry half
+  # written; jax then says so and compiles.
+  config.addinivalue_line(
+    "filterwarnings",
+    "ignore:Error (reading|writing) persistent compilation cache:UserWarning",
+  )
 
 
 @pytest.fixture
