@@ -20,6 +20,10 @@ _DEFINE = {
 }
 
 
+# What the data decide, so that a flag would have no effect.
+_FROM_DATA = ("classes",)
+
+
 def define(config_class: type, prefixes: dict[str, str]) -> None:
   """Defines a flag for each field, nested dataclasses included.
 
@@ -36,7 +40,7 @@ def _define_field(owner, field, prefix, prefixes):
   if dataclasses.is_dataclass(field.type):
     for inner in dataclasses.fields(field.type):
       _define_field(field.type, inner, prefixes.get(field.name, ""), prefixes)
-  else:
+  elif field.name not in _FROM_DATA:
     text = _described(owner)[field.name]
     _DEFINE[field.type](
       f"{prefix}{field.name}",
@@ -74,6 +78,7 @@ def _override(config, prefix, prefixes):
     if dataclasses.is_dataclass(value):
       inner = prefixes.get(field.name, "")
       changes[field.name] = _override(value, inner, prefixes)
-    elif flags.FLAGS[f"{prefix}{field.name}"].value is not None:
-      changes[field.name] = flags.FLAGS[f"{prefix}{field.name}"].value
+    elif field.name not in _FROM_DATA:
+      given = flags.FLAGS[f"{prefix}{field.name}"].value
+      changes[field.name] = value if given is None else given
   return dataclasses.replace(config, **changes)

@@ -110,6 +110,9 @@ def _check(config: SearchCnnConfig, given: np.ndarray, devices) -> None:
     raise UserError(
       f"--max_step_size={config.nao.max_step_size}: allowed: 1 or more"
     )
+  for name, value in _shares_and_rates(config):
+    if not 0 < value <= 1:
+      raise UserError(f"--{name}={value}: allowed: above 0, at most 1")
   held_out = round(config.nao.held_out * pool_size)
   if not 0 <= held_out < pool_size:
     raise UserError(
@@ -127,6 +130,12 @@ def _check(config: SearchCnnConfig, given: np.ndarray, devices) -> None:
     )
   if devices is not None and devices > parallel.count():
     raise UserError(f"--devices={devices}: there are {parallel.count()}")
+
+
+def _shares_and_rates(config: SearchCnnConfig):
+  yield "learning_rate", config.sgd.learning_rate
+  yield "drop_path_keep", config.train.drop_path_keep
+  yield "final_drop_path_keep", config.final.drop_path_keep
 
 
 def _fit_to_data(config, data, devices) -> SearchCnnConfig:

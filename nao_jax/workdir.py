@@ -71,7 +71,10 @@ class Workdir(Journal):
     self.path = pathlib.Path(path)
     self.progress = Progress()
     self._rounds = rounds
-    self._console = rich.console.Console()
+    # Without a terminal rich assumes 80 columns, too few for a round's table.
+    self._console = rich.console.Console(
+      width=None if sys.stdout.isatty() else 140
+    )
     _claim(self.path, settings)
     self._enter(0)
 
@@ -111,7 +114,9 @@ class Workdir(Journal):
     """The reports of all rounds."""
     if not self._history.exists():
       return []
-    return [json.loads(line) for line in self._history.read_text().splitlines()]
+    lines = self._history.read_text().splitlines(keepends=True)
+    # A last line without an end was cut off by a kill; its round runs again.
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
   def print_round(self, report: dict) -> None:
     """One table for one round."""
@@ -237,7 +242,7 @@ def _settings(file: pathlib.Path, text: str) -> dict:
 
 
 def _refuse_foreign(path: pathlib.Path) -> None:
-  if any(path.iterdir()):
+  if any(file.suffix != ".partial" for file in path.iterdir()):
     raise UserError(
       f"--workdir={path}: holds files but no config.json, so it is no run to "
       "resume; give an empty or a new directory"

@@ -68,6 +68,10 @@ class NetworkConfig:
     """Raises UserError if the network cannot be built for such images."""
     if self.stem not in ("cifar", "imagenet"):
       raise UserError(f"--stem={self.stem}: unknown; allowed: cifar, imagenet")
+    if self.cells_per_stage < 1:
+      raise UserError(
+        f"--cells_per_stage={self.cells_per_stage}: allowed: 1 or more"
+      )
     if self.channels < 2 or self.channels % 2:
       raise UserError(
         f"{flags}={self.channels}: a factorized reduction halves the channels; "
