@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from nao_jax.networks import layers
-from tests.tiny_networks import QUICK
 
 # Each example is compiled.
 few = settings(max_examples=2)
@@ -49,16 +48,12 @@ def assert_equal_with_gradients(ours, plain, *arguments):
       results.append((value, pull_back(weights)))
     return results
 
-  found, expected = quick(both)(*arguments)
+  found, expected = jax.jit(both)(*arguments)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10),
     found,
     expected,
   )
-
-
-def quick(function):
-  return jax.jit(function, compiler_options=QUICK)
 
 
 def margins(size, dilation=1):
@@ -139,7 +134,7 @@ def test_an_average_pool_is_a_window_sum_over_a_window_count(size, stride, x):
 
 @pytest.mark.parametrize(("size", "stride"), POOLS)
 def test_an_average_pool_does_not_count_padding(size, stride):
-  pool = quick(lambda x: layers.avg_pool(x, size, stride))
+  pool = jax.jit(lambda x: layers.avg_pool(x, size, stride))
   pooled = pool(np.full((2, 7, 6, 1), 3.0))
   np.testing.assert_allclose(pooled, np.full(pooled.shape, 3.0))
   x = numbers(2, 7, 6, 1)
@@ -196,7 +191,7 @@ def test_of_equal_pixels_the_first_gets_the_gradient(size, stride):
     value, pull_back = jax.vjp(pool, x)
     return value, *pull_back(gradient)
 
-  value, pulled = quick(both)(x)
+  value, pulled = jax.jit(both)(x)
   expected_value, expected = naive_max_pool(x, gradient, size, stride)
   np.testing.assert_array_equal(value, expected_value)
   np.testing.assert_allclose(pulled, expected)
@@ -228,10 +223,10 @@ def test_batch_norm_over_devices_is_that_of_the_whole_batch():
     return jnp.concatenate(list(parts), axis=-1)
 
   parts = jnp.stack(jnp.split(weights, 2, axis=-1))
-  across = quick(jax.vmap(device, axis_name="devices"))
+  across = jax.jit(jax.vmap(device, axis_name="devices"))
   y, dx, *rest = across(x, parts)
   found = whole(y), whole(dx), *(gradient.sum(0) for gradient in rest)
-  plain = quick(functools.partial(pull_back, plain_batch_norm))
+  plain = jax.jit(functools.partial(pull_back, plain_batch_norm))
   expected = plain(whole(x), weights)
   for one, other in zip(found, expected, strict=True):
     np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-10)

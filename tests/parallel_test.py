@@ -145,8 +145,8 @@ def test_train_steps_of_four_devices_are_those_of_one(
   steps = functools.partial(supernet.train_steps, trainer=TRAINER)
   one = jax.jit(steps)(*whole, indices)
   assert one[0].step == four_results[0].step == 4 + STEPS
-  # Rounding differences grow from step to step.
-  _assert_close(one, four_results, rtol=1e-4)
+  # Rounding grows from step to step; a missed average would be off by 100 %.
+  _assert_close(one, four_results, rtol=1e-3)
 
 
 def test_replicas_agree_after_training(four_results):
@@ -236,8 +236,8 @@ def test_shares_hold_all_rows_and_are_filled_up_with_the_first():
 def test_own_part_is_what_the_device_is_given():
   x = np.arange(2 * BATCH).reshape(2, BATCH)
   own = parallel.spread(
-    lambda x: parallel.own_part(x, 1, parallel.AXIS), in_axes=None
-  )(parallel.replicate(x))
+    lambda x, _: parallel.own_part(x, 1, parallel.AXIS), in_axes=(None, 0)
+  )(parallel.replicate(x), np.arange(DEVICES))
   np.testing.assert_array_equal(np.concatenate(list(own), 1), x)
   assert parallel.own_part(x, 1, None) is x
 

@@ -14,7 +14,7 @@ import pytest
 from nao_jax.networks import layers, macro, ops
 from nao_jax.networks.supernet import Cell, Supernet
 from nao_jax.spaces import cnn
-from tests.tiny_networks import QUICK, TINY, random_cells
+from tests.tiny_networks import TINY, random_cells
 
 OPS = cnn.OP_SETS[TINY.ops]
 SEP_3, SEP_5, AVERAGE, MAX, IDENTITY = range(5)
@@ -91,7 +91,7 @@ def gradients(traces):
     logits, _ = NETWORK.apply(params, IMAGES, cells, masks)
     return -jnp.mean(jax.nn.log_softmax(logits)[:, 0])
 
-  return jax.jit(jax.grad(loss), compiler_options=QUICK)
+  return jax.jit(jax.grad(loss))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def scores(traces):
     traces["scores"] += 1
     return NETWORK.apply(params, IMAGES, cells)[0]
 
-  return jax.jit(logits, compiler_options=QUICK)
+  return jax.jit(logits)
 
 
 def test_every_architecture_runs_the_same_program(
@@ -269,7 +269,7 @@ def _pulled(function):
     weights = np.random.default_rng(3).normal(size=value.shape)
     return value, pull_back(jnp.asarray(weights))
 
-  return jax.jit(run, compiler_options=QUICK)
+  return jax.jit(run)
 
 
 def _plain_cell(params, previous, current, rows, masks, *, reduction):
@@ -342,7 +342,7 @@ def test_architectures_can_be_mapped_over(cell):
   with jax.enable_x64(True):
     arguments = (params, *_inputs())
     mapped = jax.vmap(run, (None, None, None, 0, None))
-    found = jax.jit(mapped, compiler_options=QUICK)(*arguments, rows, masks)
+    found = jax.jit(mapped)(*arguments, rows, masks)
     expected = [pulled(*arguments, row, masks)[0] for row in rows]
   np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
 
@@ -397,5 +397,6 @@ def test_the_parameters_can_be_counted_by_hand(nodes):
 def test_a_published_implementation_has_as_many_parameters():
   config = dataclasses.replace(TINY, nodes=5, channels=8, classes=10)
   assert _expected_count(5, 8, 10) == 788_754
+  # The auxiliary head is not in the hand count.
   both = dataclasses.replace(config, auxiliary=True)
   assert _count(both, 32) == 1_195_548

@@ -6,9 +6,6 @@ import numpy as np
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
 
-# Compiler options: less optimisation, in half the time.
-QUICK = {"xla_backend_optimization_level": 0}
-
 TINY = NetworkConfig(nodes=3, cells_per_stage=1, channels=2, classes=3)
 
 
