@@ -11,7 +11,7 @@ search: $(READY)
 	  --preset=digits --workdir=runs/digits
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest -rs
+	$(VENV)/bin/python -m pytest -rs -n 2 --dist loadfile
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
