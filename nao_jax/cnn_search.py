@@ -13,7 +13,7 @@ from nao_jax import parallel, search
 from nao_jax.controller.model import Controller
 from nao_jax.data import images
 from nao_jax.errors import UserError
-from nao_jax.evaluators.shared import SharedWeights
+from nao_jax.evaluators.shared import Alone, SharedWeights
 from nao_jax.pool import Pool
 from nao_jax.presets import SearchCnnConfig
 from nao_jax.report import drawing
@@ -22,7 +22,7 @@ from nao_jax.spaces.space import Space
 from nao_jax.strategies.nao import Nao
 from nao_jax.strategies.uniform import Uniform, sample_new
 from nao_jax.training.scratch import ScratchTrainer
-from nao_jax.training.supernet import Trainer
+from nao_jax.training.supernet import TrainConfig, Trainer
 from nao_jax.workdir import Workdir, flatten, origin_text
 
 
@@ -78,7 +78,10 @@ def run(
     given=given,
     journal=journal,
   )
-  comparison = _compare(config, data, space, pool, final_key, journal)
+  # The search's programs are done with; together with those of the comparison
+  # they would take more than 2 GiB.
+  jax.clear_caches()
+  comparison = _compare(config, data, space, pool, final_key, journal, devices)
   best = _best(space, pool, config.search.rounds) | comparison
   _show(best, config, journal)
   journal.finish(best)
@@ -153,8 +156,7 @@ def _fit_to_data(config, data, devices) -> SearchCnnConfig:
   network.check(height)
   _trainer(config, data).check(devices)
   config.final.check(len(data.train.labels))
-  final = dataclasses.replace(network, channels=config.final.channels)
-  final.check(height, "--final_channels")
+  config.final.network(network).check(height, "--final_channels")
   return config
 
 
@@ -179,7 +181,9 @@ def _strategy(config: SearchCnnConfig, space: Space) -> Nao | Uniform:
   return Nao(Controller(space, config.controller), config.fit, config.nao)
 
 
-def _compare(config, data, space, pool: Pool, key, journal: Workdir) -> dict:
+def _compare(
+  config, data, space, pool: Pool, key, journal: Workdir, devices
+) -> dict:
   """Trains the best cells and as many random ones, same budget and seeds."""
   count = config.final.cells
   ranked = pool.ranked(config.search.rounds)[:count]
@@ -189,9 +193,7 @@ def _compare(config, data, space, pool: Pool, key, journal: Workdir) -> dict:
     "searched": pool.tokens[ranked],
     "random": sample_new(space, random_key, count, known),
   }
-  trainer = ScratchTrainer(
-    config.network, config.final, config.sgd, config.augment, data
-  )
+  trainer = _final_trainer(config, data, devices)
   journal.progress.prefix = "from scratch:"
   accuracies = {}
   for name, rows in groups.items():
@@ -208,6 +210,23 @@ def _compare(config, data, space, pool: Pool, key, journal: Workdir) -> dict:
   return {"test_accuracy": accuracies}
 
 
+def _final_trainer(config, data, devices) -> ScratchTrainer | Alone:
+  final = config.final
+  if final.specialise:
+    return ScratchTrainer(
+      config.network, final, config.sgd, config.augment, data
+    )
+  train = TrainConfig(
+    epochs=final.epochs,
+    batch=final.batch,
+    drop_path_keep=final.drop_path_keep,
+  )
+  trainer = dataclasses.replace(
+    _trainer(config, data), network=final.network(config.network), train=train
+  )
+  return Alone(trainer, data, final.repeats, devices)
+
+
 def _best(space: Space, pool: Pool, round_: int) -> dict:
   row = pool.ranked(round_)[0]
   return {
@@ -220,10 +239,17 @@ def _best(space: Space, pool: Pool, round_: int) -> dict:
   }
 
 
+def _program(config: SearchCnnConfig) -> str:
+  if config.final.specialise:
+    return "stand-alone networks"
+  return "each alone in the search's network"
+
+
 def _show(best: dict, config: SearchCnnConfig, journal: Workdir) -> None:
   """The result as tables and a drawing."""
   table = rich.table.Table(
-    title="trained from scratch, same budget and seeds", title_justify="left"
+    title=f"from scratch, same budget and seeds: {_program(config)}",
+    title_justify="left",
   )
   for heading in ("cells", "trainings", "test accuracy", "standard deviation"):
     table.add_column(heading)

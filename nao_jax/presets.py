@@ -66,7 +66,13 @@ PRESETS = {
     controller=ControllerConfig(embedding=24, hidden=48, mlp_width=64),
     fit=FitConfig(epochs=600, batch=50),
     final=ScratchConfig(
-      cells=2, repeats=3, epochs=12, channels=8, cells_per_stage=1, batch=64
+      cells=3,
+      repeats=3,
+      epochs=12,
+      channels=8,
+      cells_per_stage=1,
+      batch=64,
+      specialise=False,
     ),
   ),
   "cifar10": SearchCnnConfig(),

@@ -189,7 +189,7 @@ def _cells(report: dict):
     exact = report["exact_reconstruction"]
     yield "reconstructed", f"{report['equivalent_reconstruction']:.3f}"
     yield "token by token", f"{exact:.3f}"
-    yield "new by step size", _by_step_size(report["new_by_step_size"])
+    yield "new by step", _by_step_size(report["new_by_step_size"])
   if "new" in report:
     yield "accepted", str(report["new"])
 

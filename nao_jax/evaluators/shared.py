@@ -167,6 +167,53 @@ class SharedWeights:
     return parallel.replicate(batches, devices=self.devices)
 
 
+@dataclasses.dataclass(frozen=True)
+class Alone:
+  """Trains one architecture at a time in the supernet's program.
+
+  No weight is shared, since there is nobody to share it with. The network is
+  the search's: loose ends go through a 1x1 convolution, and BatchNorm uses the
+  statistics of each batch, in the measurement too.
+
+  Attributes:
+    trainer: the settings.
+    data: trains on the train part, is measured on the test part.
+    repeats: trainings of each architecture with other random numbers.
+    devices: how many local devices to use; all by default.
+  """
+
+  trainer: Trainer
+  data: ImageData
+  repeats: int
+  devices: int | None = None
+
+  @functools.cached_property
+  def _evaluator(self) -> SharedWeights:
+    data = dataclasses.replace(self.data, validation=self.data.test)
+    return SharedWeights(self.trainer, data, 1, self.devices)
+
+  def test_accuracy(
+    self,
+    tokens: np.ndarray,
+    key: jax.Array,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+  ) -> np.ndarray:
+    """As `ScratchTrainer.test_accuracy`, but `progress` counts repeats."""
+    accuracies = []
+    for repeat in range(self.repeats):
+      init_key, run_key = jax.random.split(jax.random.fold_in(key, repeat))
+      _, scores = self._evaluator.score(
+        self._evaluator.init(init_key),
+        run_key,
+        tokens[None],
+        0,
+        lambda phase, done, total: None,
+      )
+      accuracies += scores.tolist()
+      progress(repeat + 1, self.repeats)
+    return np.array(accuracies, np.float32)
+
+
 def _largest_divisor(number: int, limit: int) -> int:
   """Calls of one size compile once."""
   return max(d for d in range(1, limit + 1) if number % d == 0)

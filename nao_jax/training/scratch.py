@@ -41,6 +41,9 @@ class ScratchConfig:
     cells_per_stage: normal cells in each of the three stages.
     batch: B.
     drop_path_keep: final probability that the last cell keeps a branch.
+    specialise: build and compile the stand-alone network of each cell. If not,
+      each trains alone in the supernet's program, which is compiled once: for
+      trainings that are shorter than a compile.
   """
 
   cells: int = 3
@@ -50,6 +53,16 @@ class ScratchConfig:
   cells_per_stage: int = 3
   batch: int = 64
   drop_path_keep: float = 1.0
+  specialise: bool = True
+
+  def network(self, network: NetworkConfig) -> NetworkConfig:
+    """The search's network at the sizes of these trainings."""
+    return dataclasses.replace(
+      network,
+      channels=self.channels,
+      cells_per_stage=self.cells_per_stage,
+      auxiliary=False,
+    )
 
   def check(self, examples: int) -> None:
     """Raises UserError for sizes that cannot work."""
@@ -101,13 +114,9 @@ class ScratchTrainer:
       float32 [R], accuracies in [0, 1].
     """
     config = self.config
-    network = dataclasses.replace(
-      self.network,
-      channels=config.channels,
-      cells_per_stage=config.cells_per_stage,
-      auxiliary=False,
+    model = StandAlone(
+      config.network(self.network), tuple(int(token) for token in tokens)
     )
-    model = StandAlone(network, tuple(int(token) for token in tokens))
     count = len(self.data.train.labels)
     optimiser = sgd(
       self.sgd, epochs=config.epochs, steps_per_epoch=count // config.batch
