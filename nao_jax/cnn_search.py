@@ -1,6 +1,7 @@
 """A whole search for a convolutional cell, from settings to a winner."""
 
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 
 from absl import logging
@@ -68,6 +69,16 @@ def run(
   if best := journal.finished():
     logging.info("%s holds this search, finished; nothing to do", workdir)
     return best
+  # Whatever ends the run, a live bar must give the terminal back.
+  with contextlib.closing(journal.progress):
+    best = _search(config, data, space, given, journal, devices)
+  _show(best, config, journal)
+  journal.finish(best)
+  return best
+
+
+def _search(config, data, space, given, journal: Workdir, devices) -> dict:
+  """The search and the comparison: what best.json will hold."""
   search_key, final_key = jax.random.split(jax.random.key(config.seed))
   pool = search.run(
     space,
@@ -82,10 +93,7 @@ def run(
   # they would take more than 2 GiB.
   jax.clear_caches()
   comparison = _compare(config, data, space, pool, final_key, journal, devices)
-  best = _best(space, pool, config.search.rounds) | comparison
-  _show(best, config, journal)
-  journal.finish(best)
-  return best
+  return _best(space, pool, config.search.rounds) | comparison
 
 
 def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
@@ -157,6 +165,8 @@ def _fit_to_data(config, data, devices) -> SearchCnnConfig:
   _trainer(config, data).check(devices)
   config.final.check(len(data.train.labels))
   config.final.network(network).check(height, "--final_channels")
+  if not config.final.specialise:
+    _alone_trainer(config, data).check(devices, "--final_batch")
   return config
 
 
@@ -216,15 +226,19 @@ def _final_trainer(config, data, devices) -> ScratchTrainer | Alone:
     return ScratchTrainer(
       config.network, final, config.sgd, config.augment, data
     )
+  return Alone(_alone_trainer(config, data), data, final.repeats, devices)
+
+
+def _alone_trainer(config: SearchCnnConfig, data: images.ImageData) -> Trainer:
+  final = config.final
   train = TrainConfig(
     epochs=final.epochs,
     batch=final.batch,
     drop_path_keep=final.drop_path_keep,
   )
-  trainer = dataclasses.replace(
+  return dataclasses.replace(
     _trainer(config, data), network=final.network(config.network), train=train
   )
-  return Alone(trainer, data, final.repeats, devices)
 
 
 def _best(space: Space, pool: Pool, round_: int) -> dict:

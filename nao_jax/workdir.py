@@ -108,7 +108,6 @@ class Workdir(Journal):
   def finish(self, best: dict) -> None:
     """Writes the winner; from now on the search counts as finished."""
     _write(self.path / "best.json", json.dumps(best, indent=2) + "\n")
-    self.progress.close()
 
   def history(self) -> list[dict]:
     """The reports of all rounds."""

@@ -111,17 +111,17 @@ class Trainer:
     step = jnp.zeros((), jnp.int32)
     return TrainState(params, self.optimiser.init(params), step)
 
-  def check(self, devices: int | None = None) -> None:
+  def check(self, devices: int | None = None, flag: str = "--batch") -> None:
     """Raises UserError if the batch does not fit the devices or the data."""
     parts = parallel.count(devices)
     if self.train.batch % parts:
       raise UserError(
-        f"--batch={self.train.batch}: {parts} devices share a batch evenly; "
+        f"{flag}={self.train.batch}: {parts} devices share a batch evenly; "
         f"give a multiple of {parts}"
       )
     if not 1 <= self.train.batch <= self.examples:
       raise UserError(
-        f"--batch={self.train.batch}: there are {self.examples} training "
+        f"{flag}={self.train.batch}: there are {self.examples} training "
         "images; give a batch from 1 to that"
       )
 
@@ -184,6 +184,7 @@ def gradients(
 
 
 def _own_key(key, axis_name):
+  """Dropout alone depends on the number of devices: each draws its own."""
   if axis_name is None:
     return key
   return jax.random.fold_in(key, lax.axis_index(axis_name))
