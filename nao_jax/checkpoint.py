@@ -7,11 +7,14 @@ whole or not at all.
 import os
 import pathlib
 
+from absl import logging
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-# How many checkpoints are kept: the newest may turn out to be damaged.
+from nao_jax.errors import UserError
+
+# How many are kept: if the newest is damaged, the one before serves.
 KEEP = 2
 
 
@@ -40,11 +43,30 @@ def restore(directory: str | os.PathLike, template):
   if not pathlib.Path(directory).is_dir():
     return None
   with _manager(directory) as manager:
-    step = manager.latest_step()
-    if step is None:
-      return None
-    leaves = manager.restore(step, args=ocp.args.StandardRestore())
+    steps = sorted(manager.all_steps(), reverse=True)
+    for step in steps:
+      try:
+        leaves = manager.restore(step, args=ocp.args.StandardRestore())
+      except Exception as error:  # Damaged files raise nearly anything.
+        logging.warning("checkpoint %d is damaged: %s", step, error)
+        continue
+      return _unflatten(directory, leaves, template)
+  if steps:
+    raise UserError(
+      f"{directory}: all {len(steps)} checkpoints are damaged; start again in "
+      "another --workdir"
+    )
+  return None
+
+
+def _unflatten(directory, leaves: dict, template):
   ordered = [np.asarray(leaves[name]) for name in sorted(leaves)]
+  expected = jax.tree.leaves(template)
+  if [x.ndim for x in ordered] != [np.ndim(x) for x in expected]:
+    raise UserError(
+      f"{directory}: written by another version of this program, which "
+      "arranged its state differently; go on with that one"
+    )
   return jax.tree.unflatten(jax.tree.structure(template), ordered)
 
 

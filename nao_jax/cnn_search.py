@@ -45,7 +45,8 @@ def run(
     devices: local devices to use; all by default.
 
   Returns:
-    What best.json holds.
+    What best.json holds. The programs of this process that jax has compiled
+    are dropped on the way, to stay within 2 GiB.
 
   Raises:
     UserError: a setting, the data or the workdir does not allow the search.
@@ -72,8 +73,8 @@ def run(
   # Whatever ends the run, a live bar must give the terminal back.
   with contextlib.closing(journal.progress):
     best = _search(config, data, space, given, journal, devices)
-  _show(best, config, journal)
   journal.finish(best)
+  _show(best, config, journal)
   return best
 
 
@@ -107,6 +108,11 @@ def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
 def _check(config: SearchCnnConfig, given: np.ndarray, devices) -> None:
   """What can be wrong before the data are known."""
   config.search.check()
+  for kind, settings in _ranges(config).items():
+    allows, allowed = _KINDS[kind]
+    for name, value in settings.items():
+      if not allows(value):
+        raise UserError(f"--{name}={value}: allowed: {allowed}")
   pool_size = config.search.pool_size
   if config.strategy not in ("nao", "random"):
     raise UserError(
@@ -117,36 +123,83 @@ def _check(config: SearchCnnConfig, given: np.ndarray, devices) -> None:
       f"--top_k={config.nao.top_k}: the seeds are members of the pool; allowed:"
       f" 1 to {pool_size} (--pool_size)"
     )
-  if config.nao.max_step_size < 1:
+  if round(config.nao.held_out * pool_size) == pool_size:
     raise UserError(
-      f"--max_step_size={config.nao.max_step_size}: allowed: 1 or more"
+      f"--held_out={config.nao.held_out}: none of {pool_size} members is left "
+      "to train the controller; give less"
     )
-  for name, value in _shares_and_rates(config):
-    if not 0 < value <= 1:
-      raise UserError(f"--{name}={value}: allowed: above 0, at most 1")
-  held_out = round(config.nao.held_out * pool_size)
-  if not 0 <= held_out < pool_size:
+  if config.final.cells > pool_size:
     raise UserError(
-      f"--held_out={config.nao.held_out}: allowed: a share from 0 to below 1"
+      f"--final_cells={config.final.cells}: there are {pool_size} members "
+      "(--pool_size)"
     )
   if len(given) > pool_size:
     raise UserError(
       f"--arch: {len(given)} architectures do not fit --pool_size={pool_size}"
     )
   scored = config.search.rounds + 1
-  if config.train.epochs < scored:
+  if config.train.epochs < scored or config.train.epochs % scored:
     raise UserError(
-      f"--epochs={config.train.epochs}: the pool is scored {scored} times, "
-      f"after an equal number of epochs each; give at least {scored}"
+      f"--epochs={config.train.epochs}: the pool is scored {scored} times "
+      "(--rounds and once more), after an equal number of epochs each; give a "
+      f"multiple of {scored}"
     )
   if devices is not None and devices > parallel.count():
     raise UserError(f"--devices={devices}: there are {parallel.count()}")
 
 
-def _shares_and_rates(config: SearchCnnConfig):
-  yield "learning_rate", config.sgd.learning_rate
-  yield "drop_path_keep", config.train.drop_path_keep
-  yield "final_drop_path_keep", config.final.drop_path_keep
+_KINDS = {
+  "count": (lambda x: x >= 1, "1 or more"),
+  "count or none": (lambda x: x >= 0, "0 or more"),
+  "weight": (lambda x: 0 <= x < np.inf, "0 or more"),
+  "rate": (lambda x: 0 < x < np.inf, "above 0"),
+  "kept": (lambda x: 0 < x <= 1, "above 0, at most 1"),
+  "dropped": (lambda x: 0 <= x < 1, "from 0 to below 1"),
+  "share": (lambda x: 0 <= x <= 1, "from 0 to 1"),
+}
+
+
+def _ranges(config: SearchCnnConfig) -> dict[str, dict]:
+  """What a number must be, and the numbers by their flags."""
+  controller, fit, sgd = config.controller, config.fit, config.sgd
+  return {
+    "count": {
+      "max_step_size": config.nao.max_step_size,
+      "controller_embedding": controller.embedding,
+      "controller_hidden": controller.hidden,
+      "controller_mlp_width": controller.mlp_width,
+      "controller_epochs": fit.epochs,
+      "controller_batch": fit.batch,
+    },
+    "count or none": {"controller_mlp_layers": controller.mlp_layers},
+    "weight": {
+      "end_learning_rate": sgd.end_learning_rate,
+      "weight_decay": sgd.weight_decay,
+      "auxiliary_weight": config.train.auxiliary_weight,
+      "controller_weight_decay": fit.weight_decay,
+    },
+    "rate": {
+      "learning_rate": sgd.learning_rate,
+      "clip": sgd.clip,
+      "controller_learning_rate": fit.learning_rate,
+      "controller_clip": fit.clip,
+    },
+    "kept": {
+      "drop_path_keep": config.train.drop_path_keep,
+      "final_drop_path_keep": config.final.drop_path_keep,
+    },
+    "dropped": {
+      "momentum": sgd.momentum,
+      "dropout": config.network.dropout,
+      "held_out": config.nao.held_out,
+      "controller_mlp_dropout": controller.mlp_dropout,
+      "controller_embedding_dropout": controller.embedding_dropout,
+    },
+    "share": {
+      "label_smoothing": config.train.label_smoothing,
+      "controller_trade_off": fit.trade_off,
+    },
+  }
 
 
 def _fit_to_data(config, data, devices) -> SearchCnnConfig:
@@ -164,7 +217,7 @@ def _fit_to_data(config, data, devices) -> SearchCnnConfig:
   network.check(height)
   _trainer(config, data).check(devices)
   config.final.check(len(data.train.labels))
-  config.final.network(network).check(height, "--final_channels")
+  config.final.network(network).check(height, "--final_")
   if not config.final.specialise:
     _alone_trainer(config, data).check(devices, "--final_batch")
   return config
@@ -205,19 +258,26 @@ def _compare(
   }
   trainer = _final_trainer(config, data, devices)
   journal.progress.prefix = "from scratch:"
-  accuracies = {}
+  done = journal.final_accuracies()
   for name, rows in groups.items():
-    accuracies[name] = []
     for number, tokens in enumerate(rows):
       title = f"{name} cell {number + 1} of {len(rows)}"
+      if title in done:
+        continue
       accuracy = trainer.test_accuracy(
         tokens,
         train_key,
         lambda done, total, title=title: journal.progress(title, done, total),
       )
       logging.info("%s: test accuracy %s", title, np.round(accuracy, 4))
-      accuracies[name].append(accuracy.tolist())
-  return {"test_accuracy": accuracies}
+      done[title] = accuracy.tolist()
+      journal.save_final(done)
+  return {
+    "test_accuracy": {
+      name: [values for title, values in done.items() if title.startswith(name)]
+      for name in groups
+    }
+  }
 
 
 def _final_trainer(config, data, devices) -> ScratchTrainer | Alone:

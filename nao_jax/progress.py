@@ -63,18 +63,22 @@ class _Bars:
 
 class _Lines:
   def __init__(self):
-    self._title, self._start, self._last = None, 0.0, 0.0
+    self._title, self._first = None, 0
+    self._start = self._last = 0.0
 
   def show(self, title, done, total):
     now = time.monotonic()
     if title != self._title:
-      self._title, self._start, self._last = title, now, now
-    elsewhere = now - self._last < INTERVAL
-    if elsewhere and done < total:
+      self._title, self._first = title, done
+      self._start = self._last = now
+      if done < total:
+        logging.info("%s: %d of %d", title, done, total)
+      return
+    if now - self._last < INTERVAL and done < total:
       return
     self._last = now
     spent = now - self._start
-    left = spent / max(done, 1) * (total - done)
+    left = spent / max(done - self._first, 1) * (total - done)
     logging.info(
       "%s: %d of %d, %.0f s, about %.0f s left", title, done, total, spent, left
     )

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nao_jax import parallel
 from nao_jax.errors import UserError
 from nao_jax.networks import macro
 from nao_jax.networks.supernet import Supernet
@@ -148,3 +149,18 @@ def test_sizes_that_cannot_be_built_are_refused(changes, size, culprit):
 def test_sizes_that_can_be_built_pass():
   TINY.check(8)
   dataclasses.replace(TINY, auxiliary=True).check(32)
+
+
+def test_a_batch_loses_the_same_features_on_one_device_and_on_four():
+  features = np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32)
+  key = {"dropout": jax.random.key(1)}
+  whole = macro.Dropout(0.5).apply({}, features, rngs=key)
+  assert 0.2 < np.mean(np.asarray(whole) == 0) < 0.8
+  kept = np.asarray(whole) != 0
+  np.testing.assert_allclose(whole[kept], 2 * features[kept])
+  across = macro.Dropout(0.5, parallel.AXIS)
+  parts = parallel.spread(
+    lambda part, key: across.apply({}, part, rngs={"dropout": key}),
+    in_axes=(0, None),
+  )(features.reshape(4, 2, 16), key["dropout"])
+  np.testing.assert_array_equal(np.reshape(parts, (8, 16)), whole)

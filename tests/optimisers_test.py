@@ -25,7 +25,7 @@ def _by_hand(config, params, gradients):
 
 
 def _learning_rate(config, epoch):
-  top, bottom = config.learning_rate, config.final_learning_rate
+  top, bottom = config.learning_rate, config.end_learning_rate
   return bottom + (top - bottom) * (1 + np.cos(np.pi * epoch / EPOCHS)) / 2
 
 
@@ -60,7 +60,7 @@ def _drawn(count):
 def test_steps_are_those_of_pytorch(nesterov):
   config = SgdConfig(
     learning_rate=0.3,
-    final_learning_rate=0.02,
+    end_learning_rate=0.02,
     weight_decay=0.05,
     clip=2.0,
     nesterov=nesterov,
@@ -90,9 +90,7 @@ def test_the_cosine_starts_at_the_top_and_changes_once_an_epoch():
 
 
 def test_a_parameter_without_gradient_coasts_on_its_momentum():
-  config = SgdConfig(
-    learning_rate=0.5, final_learning_rate=0.5, weight_decay=0.0
-  )
+  config = SgdConfig(learning_rate=0.5, end_learning_rate=0.5, weight_decay=0.0)
   one, zero = [np.ones(1, np.float32)], [np.zeros(1, np.float32)]
   (path,) = _run(config, [np.zeros(1, np.float32)], [one, zero, zero])
   steps = -np.diff(path[:, 0]) / 0.5
@@ -101,7 +99,7 @@ def test_a_parameter_without_gradient_coasts_on_its_momentum():
 
 def test_a_parameter_without_gradient_decays():
   config = SgdConfig(
-    learning_rate=0.5, final_learning_rate=0.5, weight_decay=0.1, momentum=0.0
+    learning_rate=0.5, end_learning_rate=0.5, weight_decay=0.1, momentum=0.0
   )
   zero = [np.zeros(1, np.float32)]
   (path,) = _run(config, [np.ones(1, np.float32)], [zero] * 3)

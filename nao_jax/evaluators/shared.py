@@ -7,6 +7,7 @@ from collections.abc import Callable
 import dataclasses
 import functools
 
+from absl import logging
 import jax
 import numpy as np
 
@@ -86,10 +87,21 @@ class SharedWeights:
     put = functools.partial(parallel.replicate, devices=self.devices)
     pool, step_key = put((cells, step_key))
     calls = self._batches(order_key, round_)
+    progress("train supernet", 0, len(calls))
+    losses = []
     for call, indices in enumerate(calls):
-      state, _ = self._train_steps(state, step_key, self._train, pool, indices)
-      jax.block_until_ready(state.step)
+      state, loss = self._train_steps(
+        state, step_key, self._train, pool, indices
+      )
+      losses.append(np.asarray(loss))
       progress("train supernet", call + 1, len(calls))
+    loss = float(np.mean(losses))
+    logging.info("round %d: mean training loss %.4f", round_, loss)
+    if not np.isfinite(loss):
+      logging.warning(
+        "round %d: the supernet diverged; a smaller --learning_rate may help",
+        round_,
+      )
     return state
 
   def _batches(self, key, round_) -> np.ndarray:
@@ -116,6 +128,7 @@ class SharedWeights:
     size = min(ARCHITECTURES_A_CALL * parts, len(cells))
     size += -size % parts
     scores = []
+    progress("score pool", 0, len(cells))
     for start in range(0, len(cells), size):
       chunk = cells[start : start + size]
       padded = np.resize(chunk, (size, *chunk.shape[1:]))

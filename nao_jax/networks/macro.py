@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nao_jax import parallel
 from nao_jax.errors import UserError
 from nao_jax.networks import layers, ops
 from nao_jax.spaces import cnn
@@ -64,18 +65,23 @@ class NetworkConfig:
       layout += [(False, width)] * self.cells_per_stage
     return tuple(layout)
 
-  def check(self, image_size: int, flags: str = "--channels") -> None:
-    """Raises UserError if the network cannot be built for such images."""
+  def check(self, image_size: int, prefix: str = "--") -> None:
+    """Raises UserError if the network cannot be built for such images.
+
+    Args:
+      image_size: height and width.
+      prefix: of the flags that the message names.
+    """
     if self.stem not in ("cifar", "imagenet"):
       raise UserError(f"--stem={self.stem}: unknown; allowed: cifar, imagenet")
     if self.cells_per_stage < 1:
       raise UserError(
-        f"--cells_per_stage={self.cells_per_stage}: allowed: 1 or more"
+        f"{prefix}cells_per_stage={self.cells_per_stage}: allowed: 1 or more"
       )
     if self.channels < 2 or self.channels % 2:
       raise UserError(
-        f"{flags}={self.channels}: a factorized reduction halves the channels; "
-        "give an even number, at least 2"
+        f"{prefix}channels={self.channels}: a factorized reduction halves the "
+        "channels; give an even number, at least 2"
       )
     divisor, usual = (4, 32) if self.stem == "cifar" else (32, 224)
     if image_size % divisor:
@@ -245,8 +251,32 @@ def classify(
       head = AuxiliaryHead(config.classes, *norm, name="auxiliary")
       auxiliary = head(current)
   features = jnp.mean(current, (1, 2)).T
-  features = nn.Dropout(config.dropout, deterministic=deterministic)(features)
+  if not deterministic:
+    features = Dropout(config.dropout, axis_name)(features)
   return Classifier(config.classes, name="classifier")(features), auxiliary
+
+
+class Dropout(nn.Module):
+  """Drops features; a batch loses the same ones on any number of devices.
+
+  The rng `dropout` must be the same on all of them.
+  """
+
+  rate: float
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, features):
+    """[B, C], this device's part, to [B, C]."""
+    if not self.rate:
+      return features
+    batch, width = features.shape
+    devices = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
+    kept = jax.random.bernoulli(
+      self.make_rng("dropout"), 1 - self.rate, (devices * batch, width)
+    )
+    kept = parallel.own_part(kept, 0, self.axis_name)
+    return jnp.where(kept, features / (1 - self.rate), 0)
 
 
 def conv_norm(

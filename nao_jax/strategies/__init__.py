@@ -10,7 +10,8 @@ class Proposal(NamedTuple):
 
   Attributes:
     tokens: int32 [M, L].
-    parents: int32 [M], rows of the pool they were made from; -1 for none.
+    parents: int32 [M], which of the given members they were made from; -1
+      for none.
     step_sizes: float32 [M], along the predictor's gradient; 0 for none.
     report: what the strategy decided, for people: {name: value}.
   """

@@ -106,6 +106,7 @@ class Nao:
     calls = FIT_CALLS if self.fit.epochs % FIT_CALLS == 0 else 1
     part = dataclasses.replace(self.fit, epochs=self.fit.epochs // calls)
     state = fit.start(params, part)
+    progress("fit controller", 0, calls)
     for call in range(calls):
       state, _ = fit.fit(
         state, key, tokens, targets, controller=self.controller, config=part
@@ -125,6 +126,7 @@ class Nao:
       "held_out": len(held_out),
       "pairwise_accuracy": order.pairwise,
       "kendall_tau": order.kendall,
+      "spearman": order.spearman,
       "exact_reconstruction": rebuilt.exact,
       # Swaps in training never show an architecture as it is written, so its
       # twin is as good an answer.

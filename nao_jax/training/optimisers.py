@@ -11,7 +11,7 @@ class SgdConfig:
 
   Attributes:
     learning_rate: of the first epoch.
-    final_learning_rate: where the cosine ends.
+    end_learning_rate: where the cosine ends.
     momentum: of the gradient.
     nesterov: look ahead along the momentum.
     weight_decay: times the weights, added to the clipped gradient.
@@ -19,7 +19,7 @@ class SgdConfig:
   """
 
   learning_rate: float = 0.025
-  final_learning_rate: float = 0.001
+  end_learning_rate: float = 0.001
   momentum: float = 0.9
   nesterov: bool = False
   weight_decay: float = 3e-4
@@ -39,7 +39,7 @@ def sgd(
   cosine = optax.cosine_decay_schedule(
     config.learning_rate,
     epochs,
-    alpha=config.final_learning_rate / config.learning_rate,
+    alpha=config.end_learning_rate / config.learning_rate,
   )
   return optax.chain(
     optax.clip_by_global_norm(config.clip),

@@ -169,7 +169,7 @@ def gradients(
       cells,
       masks,
       deterministic=False,
-      rngs={"dropout": _own_key(dropout_key, axis_name)},
+      rngs={"dropout": dropout_key},
     )
     entropy = functools.partial(
       cross_entropy, labels=labels, smoothing=config.label_smoothing
@@ -181,13 +181,6 @@ def gradients(
 
   value, gradient = jax.value_and_grad(loss)(params)
   return parallel.mean((gradient, value), axis_name)
-
-
-def _own_key(key, axis_name):
-  """Dropout alone depends on the number of devices: each draws its own."""
-  if axis_name is None:
-    return key
-  return jax.random.fold_in(key, lax.axis_index(axis_name))
 
 
 def cross_entropy(logits, labels, smoothing: float = 0.0) -> jax.Array:
