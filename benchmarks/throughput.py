@@ -30,13 +30,8 @@ from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
 from nao_jax.training.optimisers import SgdConfig
-from nao_jax.training.supernet import (
-  Images,
-  TrainConfig,
-  Trainer,
-  score,
-  train_steps,
-)
+from nao_jax.training.recipe import Images, TrainConfig
+from nao_jax.training.supernet import Trainer, score, train_steps
 
 _ONLY = flags.DEFINE_list("only", None, "Names to measure; all by default.")
 _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")

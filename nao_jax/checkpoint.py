@@ -30,15 +30,19 @@ def save(directory: str | os.PathLike, step: int, tree) -> None:
     )
 
 
-def restore(directory: str | os.PathLike, template):
-  """The newest checkpoint.
+def restore(directory: str | os.PathLike, template, *, exact: bool = False):
+  """The newest checkpoint that is whole.
 
   Args:
     directory: where `save` wrote.
-    template: a pytree of the same structure; shapes may differ.
+    template: a pytree of the same structure.
+    exact: whether shapes must be the template's, too.
 
   Returns:
     The pytree, of NumPy arrays; None if nothing was saved there.
+
+  Raises:
+    UserError: all checkpoints are damaged, or hold something else.
   """
   if not pathlib.Path(directory).is_dir():
     return None
@@ -50,7 +54,8 @@ def restore(directory: str | os.PathLike, template):
       except Exception as error:  # Damaged files raise nearly anything.
         logging.warning("checkpoint %d is damaged: %s", step, error)
         continue
-      return _unflatten(directory, leaves, template)
+      ordered = [np.asarray(leaves[name]) for name in sorted(leaves)]
+      return _unflatten(directory, ordered, template, exact)
   if steps:
     raise UserError(
       f"{directory}: all {len(steps)} checkpoints are damaged; start again in "
@@ -59,15 +64,21 @@ def restore(directory: str | os.PathLike, template):
   return None
 
 
-def _unflatten(directory, leaves: dict, template):
-  ordered = [np.asarray(leaves[name]) for name in sorted(leaves)]
+def _unflatten(directory, leaves: list, template, exact: bool):
   expected = jax.tree.leaves(template)
-  if [x.ndim for x in ordered] != [np.ndim(x) for x in expected]:
+  if [x.ndim for x in leaves] != [np.ndim(x) for x in expected]:
     raise UserError(
-      f"{directory}: written by another version of this program, which "
-      "arranged its state differently; go on with that one"
+      f"{directory}: holds {len(leaves)} arrays where {len(expected)} of other "
+      "ranks belong; it is of another architecture, or of another version of "
+      "this program"
     )
-  return jax.tree.unflatten(jax.tree.structure(template), ordered)
+  for number, (found, wanted) in enumerate(zip(leaves, expected, strict=True)):
+    if exact and found.shape != np.shape(wanted):
+      raise UserError(
+        f"{directory}: array {number} is {list(found.shape)} where "
+        f"{list(np.shape(wanted))} belongs; it is of another architecture"
+      )
+  return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
 def _manager(directory) -> ocp.CheckpointManager:

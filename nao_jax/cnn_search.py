@@ -10,11 +10,12 @@ import numpy as np
 import rich.console
 import rich.table
 
-from nao_jax import parallel, search
+from nao_jax import parallel, ranges, search
 from nao_jax.controller.model import Controller
 from nao_jax.data import images
 from nao_jax.errors import UserError
 from nao_jax.evaluators.shared import Alone, SharedWeights
+from nao_jax.journal import SearchJournal, origin_text
 from nao_jax.pool import Pool
 from nao_jax.presets import SearchCnnConfig
 from nao_jax.report import drawing
@@ -22,9 +23,10 @@ from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.nao import Nao
 from nao_jax.strategies.uniform import Uniform, sample_new
+from nao_jax.training.recipe import TrainConfig
 from nao_jax.training.scratch import ScratchTrainer
-from nao_jax.training.supernet import TrainConfig, Trainer
-from nao_jax.workdir import Workdir, flatten, origin_text
+from nao_jax.training.supernet import Trainer
+from nao_jax.workdir import flatten
 
 
 def run(
@@ -62,7 +64,7 @@ def run(
     seed=config.seed,
   )
   config = _fit_to_data(config, data, devices)
-  journal = Workdir(
+  journal = SearchJournal(
     workdir,
     flatten(config) | {"arch": [row.tolist() for row in given]},
     config.search.rounds,
@@ -78,7 +80,9 @@ def run(
   return best
 
 
-def _search(config, data, space, given, journal: Workdir, devices) -> dict:
+def _search(
+  config, data, space, given, journal: SearchJournal, devices
+) -> dict:
   """The search and the comparison: what best.json will hold."""
   search_key, final_key = jax.random.split(jax.random.key(config.seed))
   pool = search.run(
@@ -108,11 +112,8 @@ def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
 def _check(config: SearchCnnConfig, given: np.ndarray, devices) -> None:
   """What can be wrong before the data are known."""
   config.search.check()
-  for kind, settings in _ranges(config).items():
-    allows, allowed = _KINDS[kind]
-    for name, value in settings.items():
-      if not allows(value):
-        raise UserError(f"--{name}={value}: allowed: {allowed}")
+  ranges.check_training(config.network, config.train, config.sgd)
+  ranges.check(_ranges(config))
   pool_size = config.search.pool_size
   if config.strategy not in ("nao", "random"):
     raise UserError(
@@ -148,20 +149,9 @@ def _check(config: SearchCnnConfig, given: np.ndarray, devices) -> None:
     raise UserError(f"--devices={devices}: there are {parallel.count()}")
 
 
-_KINDS = {
-  "count": (lambda x: x >= 1, "1 or more"),
-  "count or none": (lambda x: x >= 0, "0 or more"),
-  "weight": (lambda x: 0 <= x < np.inf, "0 or more"),
-  "rate": (lambda x: 0 < x < np.inf, "above 0"),
-  "kept": (lambda x: 0 < x <= 1, "above 0, at most 1"),
-  "dropped": (lambda x: 0 <= x < 1, "from 0 to below 1"),
-  "share": (lambda x: 0 <= x <= 1, "from 0 to 1"),
-}
-
-
 def _ranges(config: SearchCnnConfig) -> dict[str, dict]:
-  """What a number must be, and the numbers by their flags."""
-  controller, fit, sgd = config.controller, config.fit, config.sgd
+  """What the numbers of a search must be; see `ranges.check`."""
+  controller, fit = config.controller, config.fit
   return {
     "count": {
       "max_step_size": config.nao.max_step_size,
@@ -172,33 +162,18 @@ def _ranges(config: SearchCnnConfig) -> dict[str, dict]:
       "controller_batch": fit.batch,
     },
     "count or none": {"controller_mlp_layers": controller.mlp_layers},
-    "weight": {
-      "end_learning_rate": sgd.end_learning_rate,
-      "weight_decay": sgd.weight_decay,
-      "auxiliary_weight": config.train.auxiliary_weight,
-      "controller_weight_decay": fit.weight_decay,
-    },
+    "weight": {"controller_weight_decay": fit.weight_decay},
     "rate": {
-      "learning_rate": sgd.learning_rate,
-      "clip": sgd.clip,
       "controller_learning_rate": fit.learning_rate,
       "controller_clip": fit.clip,
     },
-    "kept": {
-      "drop_path_keep": config.train.drop_path_keep,
-      "final_drop_path_keep": config.final.drop_path_keep,
-    },
+    "kept": {"final_drop_path_keep": config.final.drop_path_keep},
     "dropped": {
-      "momentum": sgd.momentum,
-      "dropout": config.network.dropout,
       "held_out": config.nao.held_out,
       "controller_mlp_dropout": controller.mlp_dropout,
       "controller_embedding_dropout": controller.embedding_dropout,
     },
-    "share": {
-      "label_smoothing": config.train.label_smoothing,
-      "controller_trade_off": fit.trade_off,
-    },
+    "share": {"controller_trade_off": fit.trade_off},
   }
 
 
@@ -245,7 +220,7 @@ def _strategy(config: SearchCnnConfig, space: Space) -> Nao | Uniform:
 
 
 def _compare(
-  config, data, space, pool: Pool, key, journal: Workdir, devices
+  config, data, space, pool: Pool, key, journal: SearchJournal, devices
 ) -> dict:
   """Trains the best cells and as many random ones, same budget and seeds."""
   count = config.final.cells
@@ -319,7 +294,7 @@ def _program(config: SearchCnnConfig) -> str:
   return "each alone in the search's network"
 
 
-def _show(best: dict, config: SearchCnnConfig, journal: Workdir) -> None:
+def _show(best: dict, config: SearchCnnConfig, journal: SearchJournal) -> None:
   """The result as tables and a drawing."""
   table = rich.table.Table(
     title=f"from scratch, same budget and seeds: {_program(config)}",

@@ -9,8 +9,8 @@ from nao_jax.networks.macro import NetworkConfig
 from nao_jax.search import SearchConfig
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.training.optimisers import SgdConfig
+from nao_jax.training.recipe import TrainConfig
 from nao_jax.training.scratch import ScratchConfig
-from nao_jax.training.supernet import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)

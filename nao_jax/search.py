@@ -66,7 +66,7 @@ class SearchState(NamedTuple):
 
 
 class Journal:
-  """Remembers nothing and shows nothing; `workdir.Workdir` does both."""
+  """Remembers nothing and shows nothing; `journal.SearchJournal` does both."""
 
   def restore(self, template: SearchState) -> SearchState | None:
     """The last state that was saved, if any."""

@@ -16,14 +16,14 @@ from nao_jax.evaluators.shared import SharedWeights
 from nao_jax.networks import layers
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
-from nao_jax.training import supernet
+from nao_jax.training import recipe, supernet
 from nao_jax.training.optimisers import SgdConfig
 
 DEVICES, BATCH, EXAMPLES, STEPS = 4, 8, 20, 3
 NETWORK = NetworkConfig(nodes=2, cells_per_stage=1, channels=2, classes=3)
 TRAINER = supernet.Trainer(
   NETWORK,
-  supernet.TrainConfig(epochs=4, batch=BATCH, drop_path_keep=0.5),
+  recipe.TrainConfig(epochs=4, batch=BATCH, drop_path_keep=0.5),
   SgdConfig(),
   AugmentConfig(padding=1, flip=True),
   EXAMPLES,
@@ -53,7 +53,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def images(data):
-  return supernet.Images(*data.train, data.mean, data.std)
+  return recipe.Images(*data.train, data.mean, data.std)
 
 
 @pytest.fixture(scope="module")

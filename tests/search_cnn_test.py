@@ -19,7 +19,7 @@ from nao_jax.networks.macro import NetworkConfig
 from nao_jax.search import SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.strategies.nao import NaoConfig
-from nao_jax.training.supernet import TrainConfig
+from nao_jax.training.recipe import TrainConfig
 from nao_jax.workdir import Workdir
 
 POOL, ROUNDS = 6, 2
@@ -378,17 +378,17 @@ def test_an_illegal_architecture_is_named(tmp_path, architectures, message):
 def test_a_folder_with_other_files_is_refused(tmp_path):
   (tmp_path / "thesis.tex").write_text("precious")
   with pytest.raises(UserError, match="holds files but no config"):
-    Workdir(tmp_path, {}, 1)
+    Workdir(tmp_path, {}, "best.json")
   assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(UserError, match=r"--workdir=.*cannot be written \(Not a"):
-    Workdir(tmp_path / "file" / "run", {}, 1)
+    Workdir(tmp_path / "file" / "run", {}, "best.json")
 
 
 def test_a_damaged_config_is_refused(tmp_path):
   (tmp_path / "config.json").write_text("{")
   with pytest.raises(UserError, match=r"config.json: damaged"):
-    Workdir(tmp_path, {}, 1)
+    Workdir(tmp_path, {}, "best.json")

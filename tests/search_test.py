@@ -8,12 +8,12 @@ from nao_jax import search
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.errors import UserError
+from nao_jax.journal import SearchJournal
 from nao_jax.search import Journal, SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.uniform import Uniform
-from nao_jax.workdir import Workdir
 
 SPACE = cnn.space(2)
 CONFIG = SearchConfig(pool_size=24, rounds=2, new_per_round=6)
@@ -217,7 +217,7 @@ class Lost(Exception):
   """Stands for a lost machine."""
 
 
-class Mortal(Workdir):
+class Mortal(SearchJournal):
   """A workdir whose machine is lost before or after a round is saved."""
 
   def __init__(self, *arguments, round_, saved):
@@ -239,7 +239,7 @@ def test_a_resumed_search_ends_as_an_uninterrupted_one(
   place = tmp_path / "run", {"seed": 0}, CONFIG.rounds
   with pytest.raises(Lost):
     _search(_nao(), journal=Mortal(*place, round_=round_, saved=saved))
-  evaluator, journal = Linear(), Workdir(*place)
+  evaluator, journal = Linear(), SearchJournal(*place)
   resumed = _search(_nao(), evaluator=evaluator, journal=journal)
   _assert_equal(pool, resumed)
   assert len(evaluator.seen) == CONFIG.rounds + 1 - (round_ + saved)

@@ -16,13 +16,8 @@ from nao_jax.data.augment import epoch_indices, eval_batches
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
-from nao_jax.training.supernet import (
-  Images,
-  Trainer,
-  TrainState,
-  score,
-  train_steps,
-)
+from nao_jax.training.recipe import Images, largest_divisor
+from nao_jax.training.supernet import Trainer, TrainState, score, train_steps
 
 # Called with the phase, the work done and all of the phase's work.
 Progress = Callable[[str, int, int], None]
@@ -115,7 +110,7 @@ class SharedWeights:
       for epoch in range(round_ * epochs, (round_ + 1) * epochs)
     ]
     indices = np.concatenate(orders)
-    steps = _largest_divisor(len(indices), STEPS_A_CALL)
+    steps = largest_divisor(len(indices), STEPS_A_CALL)
     return indices.reshape(
       -1,
       steps,
@@ -225,8 +220,3 @@ class Alone:
       accuracies += scores.tolist()
       progress(repeat + 1, self.repeats)
     return np.array(accuracies, np.float32)
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-  """Calls of one size compile once."""
-  return max(d for d in range(1, limit + 1) if number % d == 0)

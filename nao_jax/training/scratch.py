@@ -9,24 +9,16 @@ import dataclasses
 import functools
 
 import jax
-from jax import lax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from nao_jax.data.augment import (
-  AugmentConfig,
-  augment,
-  epoch_indices,
-  eval_batches,
-  normalise,
-)
+from nao_jax.data.augment import AugmentConfig, epoch_indices, eval_batches
 from nao_jax.data.images import ImageData
 from nao_jax.errors import UserError
-from nao_jax.networks.macro import NetworkConfig, drop_path_masks, initialise
-from nao_jax.networks.stand_alone import StandAlone
-from nao_jax.training.optimisers import SgdConfig, sgd
-from nao_jax.training.supernet import Images, cross_entropy
+from nao_jax.networks.macro import NetworkConfig
+from nao_jax.training.optimisers import SgdConfig
+from nao_jax.training.recipe import Images, TrainConfig
+from nao_jax.training.stand_alone import Trainer, measure_batches, train_steps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,102 +105,55 @@ class ScratchTrainer:
     Returns:
       float32 [R], accuracies in [0, 1].
     """
-    config = self.config
-    model = StandAlone(
-      config.network(self.network), tuple(int(token) for token in tokens)
-    )
-    count = len(self.data.train.labels)
-    optimiser = sgd(
-      self.sgd, epochs=config.epochs, steps_per_epoch=count // config.batch
-    )
-    keys = jax.random.split(key, config.repeats)
+    trainer = self._trainer(tokens)
     train, test = (
       Images(*part, self.data.mean, self.data.std)
       for part in (self.data.train, self.data.test)
     )
-    inputs = jnp.zeros((1, *train.images.shape[1:]))
-    variables = jax.tree.map(
+    keys = jax.random.split(key, self.config.repeats)
+    shape = train.images.shape[1:]
+    state = jax.tree.map(
       lambda *values: jnp.stack(values),
-      *(initialise(model, key, inputs) for key in keys),
+      *(trainer.init(key, shape) for key in keys),
     )
-    state = variables, jax.vmap(optimiser.init)(variables["params"])
     epoch = jax.jit(
       jax.vmap(
-        functools.partial(
-          _epoch,
-          model=model,
-          optimiser=optimiser,
-          config=config,
-          augmentation=self.augment,
-        ),
-        in_axes=(0, 0, None, None),
+        functools.partial(_epoch, trainer=trainer), in_axes=(0, 0, None, None)
       )
     )
-    for number in range(config.epochs):
-      state = epoch(state, keys, train, jnp.asarray(number))
+    for number in range(self.config.epochs):
+      state, _ = epoch(state, keys, train, jnp.asarray(number))
       jax.block_until_ready(state)
-      progress(number + 1, config.epochs)
-    hits = jax.jit(
+      progress(number + 1, self.config.epochs)
+    batches = eval_batches(len(test.labels), self.config.batch)
+    measured = jax.jit(
       jax.vmap(
-        functools.partial(_hits, model=model, batch=config.batch),
-        in_axes=(0, None),
+        functools.partial(measure_batches, trainer=trainer),
+        in_axes=(0, None, None, None),
       )
-    )(state[0], test)
-    return np.asarray(hits) / len(test.labels)
+    )(state, test, *batches)
+    return np.float32(measured.right / measured.examples)
+
+  def _trainer(self, tokens) -> Trainer:
+    config = self.config
+    return Trainer(
+      network=config.network(self.network),
+      train=TrainConfig(
+        epochs=config.epochs,
+        batch=config.batch,
+        drop_path_keep=config.drop_path_keep,
+      ),
+      sgd=self.sgd,
+      augment=self.augment,
+      examples=len(self.data.train.labels),
+      tokens=tuple(int(token) for token in tokens),
+    )
 
 
-def _epoch(state, key, data, number, *, model, optimiser, config, augmentation):
+def _epoch(state, key, data, number, *, trainer):
   """One pass over the training images."""
-  order_key, *step_keys = jax.random.split(jax.random.fold_in(key, number), 2)
-  order = epoch_indices(order_key, len(data.labels), config.batch)
-  progress = number / config.epochs
-
-  def step(state, step_input):
-    variables, optimiser_state = state
-    indices, key = step_input
-    augment_key, path_key, dropout_key = jax.random.split(key, 3)
-    images = augment(
-      augment_key,
-      data.images[indices],
-      mean=data.mean,
-      std=data.std,
-      config=augmentation,
-    )
-    masks = None
-    if config.drop_path_keep < 1:
-      masks = drop_path_masks(
-        path_key, model.config, config.batch, config.drop_path_keep, progress
-      )
-
-    def loss(params):
-      (logits, _), updated = model.apply(
-        variables | {"params": params},
-        images,
-        masks,
-        deterministic=False,
-        mutable=["batch_stats"],
-        rngs={"dropout": dropout_key},
-      )
-      return cross_entropy(logits, data.labels[indices]), updated
-
-    gradient, updated = jax.grad(loss, has_aux=True)(variables["params"])
-    updates, optimiser_state = optimiser.update(
-      gradient, optimiser_state, variables["params"]
-    )
-    params = optax.apply_updates(variables["params"], updates)
-    return ({"params": params} | updated, optimiser_state), None
-
-  keys = jax.random.split(step_keys[0], len(order))
-  return lax.scan(step, state, (order, keys))[0]
-
-
-def _hits(variables, data, *, model, batch):
-  """How many examples are classified right; each counts once."""
-
-  def right(batch):
-    indices, counted = batch
-    images = normalise(data.images[indices], data.mean, data.std)
-    logits, _ = model.apply(variables, images)
-    return jnp.sum((jnp.argmax(logits, -1) == data.labels[indices]) & counted)
-
-  return jnp.sum(lax.map(right, eval_batches(len(data.labels), batch)))
+  order_key, step_key = jax.random.split(key)
+  order = epoch_indices(
+    jax.random.fold_in(order_key, number), trainer.examples, trainer.train.batch
+  )
+  return train_steps(state, step_key, data, order, trainer=trainer)

@@ -1,0 +1,152 @@
+"""What a search leaves on disk beside what every run does.
+
+pool.sqlite      architectures and their scores by round
+final.json       test accuracies of the cells trained from scratch so far
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import sqlite3
+import sys
+
+from absl import logging
+import numpy as np
+import rich.console
+import rich.table
+
+from nao_jax import checkpoint
+from nao_jax import pool as pools
+from nao_jax.pool import Pool
+from nao_jax.search import Journal, SearchState
+from nao_jax.workdir import Workdir, write
+
+_TABLES = """
+create table if not exists architectures (
+  id integer primary key, tokens text not null, origin integer not null,
+  parent integer references architectures, step_size real, alive integer);
+create table if not exists scores (
+  architecture integer not null references architectures,
+  round integer not null, score real not null,
+  primary key (architecture, round));
+delete from scores;
+delete from architectures;
+"""
+
+
+class SearchJournal(Workdir, Journal):
+  """The journal of a search that can be lost at any moment."""
+
+  def __init__(self, path: str | os.PathLike, settings: dict, rounds: int):
+    """As `Workdir`; `rounds` are those of the whole search, for display."""
+    super().__init__(path, settings, "best.json")
+    self._rounds = rounds
+    # Without a terminal rich assumes 80 columns, too few for a round's table.
+    self._console = rich.console.Console(
+      width=None if sys.stdout.isatty() else 140
+    )
+    self._enter(0)
+
+  def restore(self, template: SearchState) -> SearchState | None:
+    """The state after the last whole round, if there was one."""
+    state = checkpoint.restore(self.checkpoints, template)
+    done = 0 if state is None else int(state.round)
+    self.rewind("round", done)
+    self._enter(done)
+    if state is None:
+      return None
+    logging.info("resuming after round %d", done - 1)
+    return state._replace(round=done)
+
+  def save(self, state: SearchState, report: dict) -> None:
+    """Writes everything about the round that just ended."""
+    self.report("round", report)
+    write_pool(self.path / "pool.sqlite", state.pool)
+    checkpoint.save(self.checkpoints, state.round, state)
+    self.print_round(report)
+    self._enter(state.round)
+
+  def final_accuracies(self) -> dict:
+    """What `save_final` wrote: {cell: accuracies}."""
+    file = self.path / "final.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+  def save_final(self, accuracies: dict) -> None:
+    """Remembers the trainings from scratch that are done."""
+    write(self.path / "final.json", json.dumps(accuracies, indent=2) + "\n")
+
+  def print_round(self, report: dict) -> None:
+    """One table for one round."""
+    table = rich.table.Table(
+      title=f"round {report['round']} of {self._rounds}", title_justify="left"
+    )
+    cells = list(_cells(report))
+    for name, _ in cells:
+      table.add_column(name, justify="right")
+    table.add_row(*(value for _, value in cells))
+    self._console.print(table)
+
+  def _enter(self, round_: int) -> None:
+    self.progress.prefix = f"round {round_} of {self._rounds}:"
+
+
+def origin_text(origin: int) -> str:
+  """Where an architecture came from, for people."""
+  if origin == pools.GIVEN:
+    return "given by --arch"
+  return "the random pool" if origin == pools.RANDOM else f"round {origin}"
+
+
+def write_pool(file: pathlib.Path, pool: Pool) -> None:
+  """Replaces the contents of the database in one transaction."""
+  rows = [
+    (
+      row,
+      " ".join(map(str, pool.tokens[row])),
+      int(pool.origins[row]),
+      None if pool.parents[row] < 0 else int(pool.parents[row]),
+      float(pool.step_sizes[row]) or None,
+      int(pool.alive[row]),
+    )
+    for row in range(len(pool.tokens))
+  ]
+  scored = np.argwhere(~np.isnan(pool.scores))
+  scores = [(int(a), int(r), float(pool.scores[a, r])) for a, r in scored]
+  with contextlib.closing(sqlite3.connect(file)) as database, database:
+    for statement in filter(str.strip, _TABLES.split(";")):
+      database.execute(statement)
+    database.executemany(
+      "insert into architectures values (?, ?, ?, ?, ?, ?)", rows
+    )
+    database.executemany("insert into scores values (?, ?, ?)", scores)
+
+
+def _cells(report: dict):
+  yield "pool best", f"{report['best']:.4f}"
+  yield "pool mean", f"{report['mean']:.4f}"
+  yield "best is from", origin_text(report["best_origin"])
+  if "kendall_tau" in report:
+    held_out = report["held_out"]
+    yield (
+      f"pairwise ({held_out} held out)",
+      f"{report['pairwise_accuracy']:.3f}",
+    )
+    yield "Kendall tau", f"{report['kendall_tau']:.3f}"
+    exact = report["exact_reconstruction"]
+    yield "exactly rebuilt", f"{exact:.3f}"
+    yield "up to swaps", f"{report['equivalent_reconstruction']:.3f}"
+    yield "new by step", _by_step_size(report["new_by_step_size"])
+  if "new" in report:
+    yield "accepted", str(report["new"])
+
+
+def _by_step_size(counts: list[int]) -> str:
+  """Counts of neighbouring step sizes, summed to at most six groups."""
+  width = -(-len(counts) // 6)
+  groups = range(0, len(counts), width)
+  return "  ".join(
+    f"{start + 1}-{min(start + width, len(counts))}: "
+    f"{sum(counts[start : start + width])}"
+    for start in groups
+  )

@@ -1,0 +1,194 @@
+"""Where a training's examples come from: device memory, or a stream.
+
+Both feeds have the same two methods: `train` goes on from any step to the end,
+and `measure` looks at a part of the data. A training that goes on from step i
+sees the batches that an uninterrupted one sees after step i.
+
+Shapes: B images a step, D devices.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from nao_jax import parallel
+from nao_jax.data.augment import epoch_indices, eval_batches
+from nao_jax.data.images import Examples, ImageData
+from nao_jax.data.stream import ImageStream
+from nao_jax.training.recipe import Images, largest_divisor
+from nao_jax.training.stand_alone import (
+  Measured,
+  Trainer,
+  TrainState,
+  measure,
+  measure_batches,
+  train_batch,
+  train_steps,
+)
+
+# How much work one call to the devices holds at most.
+STEPS_A_CALL = 25
+
+
+@dataclasses.dataclass(frozen=True)
+class InMemory:
+  """Images that live on the devices and are augmented there.
+
+  Attributes:
+    trainer: the settings.
+    data: the images.
+    mean: float32 [C] to normalise by; None standardises each image by itself.
+    std: float32 [C], or None.
+    devices: how many local devices to use; all by default.
+  """
+
+  trainer: Trainer
+  data: ImageData
+  mean: np.ndarray | None
+  std: np.ndarray | None
+  devices: int | None = None
+
+  def train(
+    self, state: TrainState, key: jax.Array, step: int
+  ) -> Iterator[tuple[TrainState, np.ndarray]]:
+    """Trains to the end, some steps at a time.
+
+    Args:
+      state: after `step` steps.
+      key: of the whole run.
+      step: as in the state; after a whole call.
+
+    Yields:
+      The state after a call, and the call's losses.
+    """
+    order_key, step_key = jax.random.split(key)
+    place = functools.partial(parallel.replicate, devices=self.devices)
+    state, step_key, train = place((state, step_key, self._place("train")))
+    per_epoch = self.trainer.steps_per_epoch
+    for epoch in range(step // per_epoch, self.trainer.train.epochs):
+      calls = self._calls(jax.random.fold_in(order_key, epoch))
+      done = max(step - epoch * per_epoch, 0) // calls.shape[1]
+      for indices in calls[done:]:
+        state, losses = self._train_steps(state, step_key, train, indices)
+        yield state, np.asarray(losses)
+
+  def measure(self, state: TrainState, part: str) -> dict:
+    """How good a network is on `validation` or `test`; see `_means`."""
+    images = self._place(part)
+    batch = self.trainer.train.batch
+    batches = eval_batches(len(images.labels), batch)
+    shape = (-1, parallel.count(self.devices), batch // self._parts)
+    indices, counted = (x.reshape(shape) for x in batches)
+    return _means(self._measure_batches(state, images, indices, counted))
+
+  @property
+  def _parts(self) -> int:
+    return parallel.count(self.devices)
+
+  def _calls(self, key) -> np.ndarray:
+    """An epoch's examples: [calls, steps, D, B / D]."""
+    batch = self.trainer.train.batch
+    order = np.asarray(epoch_indices(key, self.trainer.examples, batch))
+    steps = largest_divisor(len(order), STEPS_A_CALL)
+    return order.reshape(-1, steps, self._parts, batch // self._parts)
+
+  def _place(self, part: str) -> Images:
+    images = Images(*getattr(self.data, part), self.mean, self.std)
+    return parallel.replicate(images, devices=self.devices)
+
+  @functools.cached_property
+  def _train_steps(self):
+    return _spread(self, train_steps, (None, None, None, 1), (None, None))
+
+  @functools.cached_property
+  def _measure_batches(self):
+    return _spread(self, measure_batches, (None, None, 1, 1), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Streamed:
+  """Images that arrive augmented, batch by batch.
+
+  Attributes:
+    trainer: the settings.
+    stream: the images.
+    seed: of their order and of their augmentation.
+    mean: as in `InMemory`.
+    std: as in `InMemory`.
+    devices: how many local devices to use; all by default.
+  """
+
+  trainer: Trainer
+  stream: ImageStream
+  seed: int
+  mean: np.ndarray | None
+  std: np.ndarray | None
+  devices: int | None = None
+
+  def train(
+    self, state: TrainState, key: jax.Array, step: int
+  ) -> Iterator[tuple[TrainState, np.ndarray]]:
+    """As `InMemory.train`; a call is one step."""
+    _, step_key = jax.random.split(key)
+    state, step_key = parallel.replicate(
+      (state, step_key), devices=self.devices
+    )
+    batches = self.stream.train_batches(
+      self.trainer.train.batch, seed=self.seed, first_step=step
+    )
+    for _, examples in zip(
+      range(step, self.trainer.steps), batches, strict=False
+    ):
+      state, loss = self._train_batch(state, step_key, self._cut(examples))
+      yield state, np.asarray(loss)[None]
+
+  def measure(self, state: TrainState, part: str) -> dict:
+    """As `InMemory.measure`; there is no validation part."""
+    assert part == "test", part
+    total = None
+    for examples, counted in self.stream.test_batches(self.trainer.train.batch):
+      counted = counted.reshape(parallel.count(self.devices), -1)
+      sums = self._measure(state, self._cut(examples), counted)
+      total = sums if total is None else jax.tree.map(np.add, total, sums)
+    return _means(total)
+
+  def _cut(self, examples: Examples) -> Images:
+    """A batch, the devices' parts along a new first axis."""
+    parts = parallel.count(self.devices)
+    images, labels = (x.reshape(parts, -1, *x.shape[1:]) for x in (examples))
+    return Images(images, labels, self.mean, self.std)
+
+  @functools.cached_property
+  def _train_batch(self):
+    return _spread(self, train_batch, (None, None, _CUT), (None, None))
+
+  @functools.cached_property
+  def _measure(self):
+    return _spread(self, measure, (None, _CUT, 0), None)
+
+
+# Each device gets its own images, and the whole of what normalises them.
+_CUT = Images(0, 0, None, None)
+
+
+def _spread(feed, function, in_axes, out_axes):
+  return parallel.spread(
+    functools.partial(function, trainer=feed.trainer, axis_name=parallel.AXIS),
+    in_axes,
+    out_axes,
+    devices=feed.devices,
+  )
+
+
+def _means(sums: Measured) -> dict:
+  """JSON-like: `examples`, `error`, `top_5_error` in [0, 1], `loss` in nats."""
+  count = int(sums.examples)
+  return {
+    "examples": count,
+    "error": 1 - int(sums.right) / count,
+    "top_5_error": 1 - int(sums.in_top_5) / count,
+    "loss": float(sums.loss) / count,
+  }

@@ -1,0 +1,171 @@
+"""What every training of an image classifier shares.
+
+Shapes: B images a step, D devices.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import optax
+
+from nao_jax import parallel
+from nao_jax.data.augment import AugmentConfig, augment
+from nao_jax.errors import UserError
+from nao_jax.networks.macro import NetworkConfig, drop_path_masks
+from nao_jax.training.optimisers import SgdConfig, sgd
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """How a classifier trains; the defaults are the official search's.
+
+  Attributes:
+    epochs: over the training images; of a search, all rounds together.
+    batch: B, over all devices. A search scores with it too: BatchNorm uses
+      each batch's statistics, so it is part of the score.
+    drop_path_keep: final probability that the last cell keeps a branch.
+    label_smoothing: share of a label's weight that goes to all classes.
+    auxiliary_weight: of the auxiliary head's loss.
+  """
+
+  epochs: int = 150
+  batch: int = 64
+  drop_path_keep: float = 0.9
+  label_smoothing: float = 0.0
+  auxiliary_weight: float = 0.4
+
+
+class Images(NamedTuple):
+  """Examples on the device, and what normalises them.
+
+  Attributes:
+    images: uint8 [n, H, W, C].
+    labels: int32 [n].
+    mean: float32 [C].
+    std: float32 [C].
+  """
+
+  images: jax.Array
+  labels: jax.Array
+  mean: jax.Array
+  std: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """The settings of a training run; hashable.
+
+  Attributes:
+    network: sizes of the network.
+    train: epochs, batch and regularisation.
+    sgd: the optimiser.
+    augment: random changes to the images.
+    examples: number of training images.
+  """
+
+  network: NetworkConfig
+  train: TrainConfig
+  sgd: SgdConfig
+  augment: AugmentConfig
+  examples: int
+
+  @property
+  def steps_per_epoch(self) -> int:
+    """Full batches; the rest of an epoch's random order is left out."""
+    return self.examples // self.train.batch
+
+  @property
+  def steps(self) -> int:
+    """Of the whole training."""
+    return self.train.epochs * self.steps_per_epoch
+
+  def progress(self, step: jax.Array) -> jax.Array:
+    """The share of the training that is done, for drop-path."""
+    return jnp.minimum(step / self.steps, 1)
+
+  @property
+  def optimiser(self) -> optax.GradientTransformation:
+    """The optimiser with its schedule."""
+    return sgd(
+      self.sgd,
+      epochs=self.train.epochs,
+      steps_per_epoch=self.steps_per_epoch,
+    )
+
+  def masks(self, key: jax.Array, progress, axis_name: str | None):
+    """This device's drop-path masks [cells, 2 nodes, B / D]; None for none."""
+    keep = self.train.drop_path_keep
+    if keep == 1:
+      return None
+    masks = drop_path_masks(key, self.network, self.train.batch, keep, progress)
+    return parallel.own_part(masks, 2, axis_name)
+
+  def loss(self, outputs, labels) -> jax.Array:
+    """Cross-entropy, the auxiliary head's included; a mean over the batch.
+
+    Args:
+      outputs: logits [B, classes], and the auxiliary head's or None.
+      labels: int32 [B].
+    """
+    logits, auxiliary = outputs
+    entropy = functools.partial(
+      cross_entropy, labels=labels, smoothing=self.train.label_smoothing
+    )
+    total = entropy(logits)
+    if auxiliary is not None:
+      total += self.train.auxiliary_weight * entropy(auxiliary)
+    return total
+
+  def check(self, devices: int | None = None, flag: str = "--batch") -> None:
+    """Raises UserError if the batch does not fit the devices or the data."""
+    parts = parallel.count(devices)
+    if self.train.batch % parts:
+      raise UserError(
+        f"{flag}={self.train.batch}: {parts} devices share a batch evenly; "
+        f"give a multiple of {parts}"
+      )
+    if not 1 <= self.train.batch <= self.examples:
+      raise UserError(
+        f"{flag}={self.train.batch}: there are {self.examples} training "
+        "images; give a batch from 1 to that"
+      )
+
+
+def cross_entropy(logits, labels, smoothing: float = 0.0) -> jax.Array:
+  """Mean over the batch, in nats.
+
+  Args:
+    logits: [B, classes].
+    labels: int32 [B].
+    smoothing: share of a label's weight that is spread over all classes.
+  """
+  targets = optax.smooth_labels(
+    jax.nn.one_hot(labels, logits.shape[-1]), smoothing
+  )
+  return jnp.mean(optax.softmax_cross_entropy(logits, targets))
+
+
+def augmented(key, data, indices, config, axis_name):
+  """Each example has its own key, by its place in the whole batch."""
+  count = len(indices)
+  first = 0 if axis_name is None else lax.axis_index(axis_name) * count
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
+  change = functools.partial(
+    augment, mean=data.mean, std=data.std, config=config
+  )
+  return jax.vmap(lambda key, image: change(key, image[None])[0])(
+    keys, data.images[indices]
+  )
+
+
+def largest_divisor(number: int, limit: int) -> int:
+  """Steps to put into a call, of which there are `number` in all.
+
+  Calls of one size compile once; a limit lets progress be seen, and an
+  interrupt served, between calls.
+  """
+  return max(d for d in range(1, limit + 1) if number % d == 0)

@@ -1,0 +1,334 @@
+"""Training and measuring the network of one architecture.
+
+Shapes: B images a step, D devices, M micro-batches a step.
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import optax
+
+from nao_jax import parallel
+from nao_jax.data.augment import normalise
+from nao_jax.errors import UserError
+from nao_jax.networks.macro import initialise
+from nao_jax.networks.stand_alone import StandAlone
+from nao_jax.training.recipe import Images, Recipe, augmented
+
+
+class TrainState(NamedTuple):
+  """What a step takes and gives back.
+
+  Attributes:
+    params: of the network.
+    batch_stats: BatchNorm's running statistics.
+    optimiser: its state.
+    step: int32 [], steps done; each has its own randomness.
+  """
+
+  params: dict
+  batch_stats: dict
+  optimiser: optax.OptState
+  step: jax.Array
+
+
+class Measured(NamedTuple):
+  """Sums over examples; divided by `examples` they are means.
+
+  Attributes:
+    examples: int32 [], how many were counted.
+    right: int32 [], whose label has the largest logit.
+    in_top_5: int32 [], whose label is among the five largest.
+    loss: float32 [], cross-entropy in nats.
+  """
+
+  examples: jax.Array
+  right: jax.Array
+  in_top_5: jax.Array
+  loss: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer(Recipe):
+  """The settings of one network's training; its methods are pure.
+
+  Attributes:
+    tokens: the architecture.
+    accumulate: M, parts into which a batch is cut, to need less memory; their
+      gradients are averaged, and each has its own BatchNorm statistics.
+    bfloat16: compute in bfloat16, but for BatchNorm and the classifier; the
+      weights stay in float32.
+  """
+
+  tokens: tuple[int, ...]
+  accumulate: int = 1
+  bfloat16: bool = False
+
+  def model(self, axis_name: str | None = None) -> StandAlone:
+    """The network."""
+    return StandAlone(self.network, self.tokens, axis_name)
+
+  def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
+    """The state before the first step; consumes the key.
+
+    Args:
+      key: a random key.
+      image_shape: (H, W, C).
+    """
+    images = jnp.zeros((1, *image_shape))
+    variables = initialise(self.model(), key, images)
+    params = variables["params"]
+    step = jnp.zeros((), jnp.int32)
+    stats = variables.get("batch_stats", {})
+    return TrainState(params, stats, self.optimiser.init(params), step)
+
+  def check(self, devices: int | None = None, flag: str = "--batch") -> None:
+    """As `Recipe.check`; the micro-batches must be of equal size, too."""
+    super().check(devices, flag)
+    parts = parallel.count(devices) * self.accumulate
+    if self.accumulate < 1 or self.train.batch % parts:
+      raise UserError(
+        f"--accumulate={self.accumulate}: {flag}={self.train.batch} is cut "
+        f"into that many equal parts for each of {parallel.count(devices)} "
+        "devices; give a divisor"
+      )
+
+
+def gradients(
+  state: TrainState,
+  key: jax.Array,
+  images: jax.Array,
+  labels: jax.Array,
+  *,
+  trainer: Trainer,
+  axis_name: str | None = None,
+) -> tuple[dict, dict, jax.Array]:
+  """The gradient of the loss on one batch.
+
+  Args:
+    state: the same on all devices.
+    key: consumed; the same on all devices.
+    images: float32 [B / D, H, W, C], this device's part.
+    labels: int32 [B / D].
+    trainer: the settings.
+    axis_name: the mapped axis over which to average.
+
+  Returns:
+    Gradient, new running statistics, and loss, averaged over the whole batch.
+  """
+  path_key, dropout_key = jax.random.split(key)
+  masks = trainer.masks(path_key, trainer.progress(state.step), axis_name)
+  parts = trainer.accumulate
+
+  def add_part(carry, part):
+    stats, total = carry
+    number, images, labels, masks = part
+    rngs = {"dropout": jax.random.fold_in(dropout_key, number)}
+    (loss, stats), gradient = jax.value_and_grad(_loss, has_aux=True)(
+      state.params, stats, images, labels, masks, rngs, trainer, axis_name
+    )
+    return (stats, jax.tree.map(jnp.add, total, gradient)), loss
+
+  cut = functools.partial(_cut, parts=parts)
+  inputs = (
+    jnp.arange(parts),
+    cut(images),
+    cut(labels),
+    None
+    if masks is None
+    else jnp.moveaxis(cut(jnp.moveaxis(masks, 2, 0)), 1, 3),
+  )
+  zeros = jax.tree.map(jnp.zeros_like, state.params)
+  (stats, total), losses = lax.scan(
+    add_part, (state.batch_stats, zeros), inputs
+  )
+  mean = jax.tree.map(lambda sum_: sum_ / parts, total)
+  gradient, loss = parallel.mean((mean, jnp.mean(losses)), axis_name)
+  return gradient, stats, loss
+
+
+def _cut(x, parts: int):
+  """[B, ...] to [M, B / M, ...]."""
+  return x.reshape(parts, -1, *x.shape[1:])
+
+
+def _loss(params, stats, images, labels, masks, rngs, trainer, axis_name):
+  """Of one micro-batch; and the new running statistics."""
+  if trainer.bfloat16:
+    params, images, masks = _to_bfloat16((params, images, masks))
+  outputs, updated = trainer.model(axis_name).apply(
+    {"params": params, "batch_stats": stats},
+    images,
+    masks,
+    deterministic=False,
+    mutable=["batch_stats"],
+    rngs=rngs,
+  )
+  return trainer.loss(outputs, labels), updated.get("batch_stats", {})
+
+
+def _to_bfloat16(tree):
+  """All but what BatchNorm computes with."""
+
+  def cast(path, leaf):
+    name = str(getattr(path[-1], "key", ""))
+    kept = "scale" in name or "offset" in name
+    return leaf if kept else leaf.astype(jnp.bfloat16)
+
+  return jax.tree.map_with_path(cast, tree)
+
+
+def train_steps(
+  state: TrainState,
+  key: jax.Array,
+  data: Images,
+  indices: jax.Array,
+  *,
+  trainer: Trainer,
+  axis_name: str | None = None,
+) -> tuple[TrainState, jax.Array]:
+  """Some steps in one program, on images that live on the device.
+
+  Args:
+    state: the same on all devices.
+    key: of the whole run; step i uses what is folded in for i.
+    data: the training images, whole on every device.
+    indices: int32 [steps, B / D], this device's examples.
+    trainer: the settings.
+    axis_name: the mapped axis.
+
+  Returns:
+    The new state and the losses [steps].
+  """
+
+  def step(state, indices):
+    augment_key, loss_key = jax.random.split(
+      jax.random.fold_in(key, state.step)
+    )
+    images = augmented(augment_key, data, indices, trainer.augment, axis_name)
+    labels = data.labels[indices]
+    return _update(state, loss_key, images, labels, trainer, axis_name)
+
+  return lax.scan(step, state, indices)
+
+
+def train_batch(
+  state: TrainState,
+  key: jax.Array,
+  data: Images,
+  *,
+  trainer: Trainer,
+  axis_name: str | None = None,
+) -> tuple[TrainState, jax.Array]:
+  """One step on a batch that arrives augmented.
+
+  Args:
+    state: the same on all devices.
+    key: of the whole run, as for `train_steps`.
+    data: this device's B / D images.
+    trainer: the settings.
+    axis_name: the mapped axis.
+
+  Returns:
+    The new state and the loss.
+  """
+  _, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
+  images = normalise(data.images, data.mean, data.std)
+  return _update(state, loss_key, images, data.labels, trainer, axis_name)
+
+
+def _update(state, key, images, labels, trainer, axis_name):
+  gradient, stats, loss = gradients(
+    state, key, images, labels, trainer=trainer, axis_name=axis_name
+  )
+  updates, optimiser = trainer.optimiser.update(
+    gradient, state.optimiser, state.params
+  )
+  params = optax.apply_updates(state.params, updates)
+  return TrainState(params, stats, optimiser, state.step + 1), loss
+
+
+def measure(
+  state: TrainState,
+  data: Images,
+  counted: jax.Array,
+  *,
+  trainer: Trainer,
+  axis_name: str | None = None,
+) -> Measured:
+  """How good the network is on one batch.
+
+  Args:
+    state: its parameters and running statistics are used.
+    data: this device's part of the batch.
+    counted: bool [B / D], which of the images count.
+    trainer: the settings.
+    axis_name: the mapped axis over which to add up.
+  """
+  logits = classify(state, data.images, data.mean, data.std, trainer=trainer)
+  _, best = lax.top_k(logits, min(5, logits.shape[-1]))
+  hits = (best == data.labels[:, None]) & counted[:, None]
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, data.labels)
+  return parallel.total(
+    Measured(
+      examples=jnp.sum(counted),
+      right=jnp.sum(hits[:, 0]),
+      in_top_5=jnp.sum(hits),
+      loss=jnp.sum(jnp.where(counted, losses, 0)),
+    ),
+    axis_name,
+  )
+
+
+def measure_batches(
+  state: TrainState,
+  data: Images,
+  indices: jax.Array,
+  counted: jax.Array,
+  *,
+  trainer: Trainer,
+  axis_name: str | None = None,
+) -> Measured:
+  """As `measure`, on batches of images that live on the device.
+
+  Args:
+    state: see `measure`.
+    data: the images, whole on every device.
+    indices: int32 [batches, B / D], this device's examples.
+    counted: bool [batches, B / D]; every example should count once.
+    trainer: the settings.
+    axis_name: the mapped axis over which to add up.
+  """
+
+  def one(batch):
+    indices, counted = batch
+    part = data._replace(
+      images=data.images[indices], labels=data.labels[indices]
+    )
+    return measure(state, part, counted, trainer=trainer, axis_name=axis_name)
+
+  return jax.tree.map(jnp.sum, lax.map(one, (indices, counted)))
+
+
+def classify(
+  state: TrainState, images: jax.Array, mean, std, *, trainer: Trainer
+) -> jax.Array:
+  """Logits [B, classes] of images uint8 [B, H, W, C], for use.
+
+  Args:
+    state: its parameters and running statistics are used.
+    images: as they are stored, not normalised.
+    mean: float32 [C], or None if each image is standardised by itself.
+    std: float32 [C], or None.
+    trainer: the settings; the auxiliary head is left out.
+  """
+  network = dataclasses.replace(trainer.network, auxiliary=False)
+  variables = {"params": state.params, "batch_stats": state.batch_stats}
+  logits, _ = StandAlone(network, trainer.tokens).apply(
+    variables, normalise(images, mean, std)
+  )
+  return logits
