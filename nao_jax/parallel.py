@@ -58,6 +58,11 @@ def mean(tree, axis_name: str | None):
   return tree if axis_name is None else lax.pmean(tree, axis_name)
 
 
+def total(tree, axis_name: str | None):
+  """The sum over the devices of a mapped axis; without one, the tree."""
+  return tree if axis_name is None else lax.psum(tree, axis_name)
+
+
 def own_part(x: jax.Array, axis: int, axis_name: str | None) -> jax.Array:
   """This device's slice of an array that all devices hold whole.
 

@@ -341,6 +341,69 @@ def test_a_file_that_is_not_there_is_refused_by_name(tmp_path):
     cnn.parse(cnn.space(), str(tmp_path / "folder.json"))
 
 
+@pytest.mark.parametrize("entry", published.CONVOLUTIONAL, ids=lambda e: e.name)
+def test_a_published_name_brings_its_own_space(entry):
+  found = cnn.resolve(entry.name.lower(), ops="middle", nodes=3)
+  assert (found.ops, found.nodes) == (entry.ops, 5)
+  assert found.space == cnn.space(5, entry.ops)
+  assert cnn.to_text(found.tokens) == entry.text
+
+
+@untimed
+@given(architectures())
+def test_numbers_tell_the_number_of_nodes_and_are_of_the_given_op_set(drawn):
+  space, tokens = drawn
+  ops = space.name.split("-")[1]
+  for text in (cnn.to_text(tokens), " ".join(map(str, tokens))):
+    found = cnn.resolve(text, ops=ops, nodes=4)
+    assert found.space == space
+    np.testing.assert_array_equal(found.tokens, tokens)
+
+
+@untimed
+@given(architectures())
+def test_a_file_brings_the_space_that_it_names(tmp_path_factory, drawn):
+  space, tokens = drawn
+  path = tmp_path_factory.mktemp("search") / "best.json"
+  content = {"space": space.name, "tokens": tokens.tolist()}
+  path.write_text(json.dumps(content))
+  found = cnn.resolve(str(path))
+  assert found.space == space
+  np.testing.assert_array_equal(found.tokens, tokens)
+
+
+def test_a_file_without_a_space_is_of_the_given_one(tmp_path):
+  space = cnn.space(2, "middle")
+  tokens = [choices[0] for choices in space.choices]
+  path = tmp_path / "mine.json"
+  path.write_text(json.dumps({"tokens": tokens}))
+  found = cnn.resolve(str(path), ops="middle", nodes=2)
+  assert (found.space, found.tokens.tolist()) == (space, tokens)
+
+
+@pytest.mark.parametrize("name", ["rnn-11", "cnn-huge-5", 5])
+def test_a_file_of_another_space_is_refused_by_name(tmp_path, name):
+  path = tmp_path / "best.json"
+  path.write_text(json.dumps({"space": name, "tokens": [1, 2]}))
+  with pytest.raises(UserError, match=f"--start={path}: space '?{name}"):
+    cnn.resolve(str(path), source="--start")
+
+
+@pytest.mark.parametrize(
+  "text", ["NAONet-Z", "1 7 " * 21, "1 7 " * 32, "x.json"]
+)
+def test_what_is_no_architecture_of_any_space_is_refused(text):
+  with pytest.raises(UserError, match=r"^--arch"):
+    cnn.resolve(text)
+
+
+@pytest.mark.parametrize("name", ["NAO-RNN", "nao-ws-rnn"])
+def test_a_recurrent_cell_is_refused_as_such(name):
+  for read in (cnn.resolve, lambda text: cnn.parse(cnn.space(), text)):
+    with pytest.raises(UserError, match=f"={name}: a recurrent.*NAONet-B"):
+      read(name)
+
+
 @pytest.mark.parametrize("nodes", [-1, 0, 1, 8])
 def test_a_cell_has_two_to_seven_nodes(nodes):
   with pytest.raises(UserError, match=f"--nodes={nodes}: .*2 to 7"):

@@ -42,6 +42,30 @@ def test_normalising_gives_what_numpy_does(images):
   )
 
 
+def test_without_moments_each_image_is_standardised_by_itself(images):
+  # The second image is constant, the third changes less than the least std.
+  images = images.copy()
+  images[1:3] = 7
+  images[2, 0, 0, 0] = 8
+  expected = []
+  for image in np.float64(images):
+    std = max(image.std(), 1 / np.sqrt(image.size))
+    expected.append((image - image.mean()) / std)
+  assert images[2].std() < 1 / np.sqrt(images[2].size)
+  np.testing.assert_allclose(
+    augment.normalise(images, None, None), expected, rtol=1e-4, atol=1e-5
+  )
+
+
+def test_a_cutout_of_a_standardised_image_has_its_mean_colour(images, key):
+  config = augment.AugmentConfig(padding=0, flip=False, cutout=3)
+  out = augment.augment(key, images, mean=None, std=None, config=config)
+  whole = np.asarray(augment.normalise(images, None, None))
+  same = np.isclose(out, whole, rtol=1e-5, atol=1e-6)
+  assert (np.asarray(out)[~same] == 0).all()
+  assert (~same).any((1, 2, 3)).all()
+
+
 def test_a_crop_is_a_window_of_the_padded_image(images, key):
   crops = np.asarray(augment.random_crop(key, images, 2))
   assert crops.dtype == np.uint8

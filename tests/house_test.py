@@ -11,9 +11,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 # for all its modules.
 LAYERS = (
   ("experiments", "benchmarks"),
-  ("nao_jax.cnn_search",),
-  ("nao_jax.presets", "nao_jax.workdir"),
-  ("nao_jax.search", "nao_jax.report", "nao_jax.checkpoint"),
+  ("nao_jax.cnn_use",),
+  ("nao_jax.cnn_search", "nao_jax.cnn_training"),
+  ("nao_jax.presets", "nao_jax.recipes", "nao_jax.ranges", "nao_jax.journal"),
+  ("nao_jax.search", "nao_jax.report"),
+  ("nao_jax.checkpoint", "nao_jax.workdir"),
   ("nao_jax.pool", "nao_jax.strategies"),
   ("nao_jax.controller", "nao_jax.evaluators"),
   ("nao_jax.training", "nao_jax.networks"),

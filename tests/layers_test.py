@@ -119,6 +119,40 @@ def test_both_forms_of_a_depthwise_convolution_agree(stride, dilation):
   )
 
 
+@pytest.mark.parametrize(
+  ("shape", "strides", "padding"),
+  [
+    ((3, 3), (1, 1), ((1, 1), (1, 1))),
+    ((3, 3), (2, 2), ((1, 1), (1, 1))),
+    ((1, 7), (1, 2), ((0, 0), (3, 3))),
+    ((2, 2), (1, 1), ((0, 0), (0, 0))),
+    ((3, 3), (2, 2), ((0, 0), (0, 0))),
+  ],
+)
+def test_a_convolution_is_the_plain_one(shape, strides, padding):
+  def plain(x, kernel):
+    return lax.conv_general_dilated(
+      x, kernel, strides, padding, dimension_numbers=("CHWN", "OIHW", "CHWN")
+    )
+
+  assert_equal_with_gradients(
+    lambda x, kernel: layers.conv(x, kernel, strides, padding),
+    plain,
+    numbers(2, 6, 9, 3),
+    numbers(4, 2, *shape),
+  )
+
+
+def test_batch_norm_of_bfloat16_computes_in_float32():
+  x = (100 + numbers(2, 6, 7, 2)).astype(jnp.bfloat16)
+  scale, offset = jnp.ones(2), jnp.zeros(2)
+  y = layers.batch_norm(x, scale, offset)
+  assert y.dtype == jnp.bfloat16
+  wide = layers.batch_norm(x.astype(jnp.float32), scale, offset)
+  np.testing.assert_array_equal(y, wide.astype(jnp.bfloat16))
+  assert layers.moments(x)[1].dtype == jnp.float32
+
+
 @pytest.mark.parametrize(("size", "stride"), POOLS)
 @few
 @given(x=maps())

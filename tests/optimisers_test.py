@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 
+from nao_jax.errors import UserError
 from nao_jax.training.optimisers import SgdConfig, sgd
 
 EPOCHS, STEPS_PER_EPOCH = 4, 3
@@ -87,6 +88,29 @@ def test_the_cosine_starts_at_the_top_and_changes_once_an_epoch():
   np.testing.assert_allclose(
     rates, np.repeat(expected, STEPS_PER_EPOCH).reshape(rates.shape), rtol=1e-3
   )
+
+
+def test_a_cosine_with_restarts_starts_again_after_10_30_70_150_and_310():
+  """The published schedule: T0 10, Tmul 2, 630 epochs."""
+  config = SgdConfig(
+    schedule="restarts", learning_rate=0.05, end_learning_rate=1e-4
+  )
+  rates = np.array([config.by_epoch(630)(epoch) for epoch in range(630)])
+  (tops,) = np.nonzero(np.isclose(rates, 0.05))
+  assert tops.tolist() == [0, 10, 30, 70, 150, 310]
+  by_hand = 1e-4 + (0.05 - 1e-4) * (1 + np.cos(np.pi * 25 / 40)) / 2
+  np.testing.assert_allclose(rates[55], by_hand, rtol=1e-5)
+
+
+def test_a_step_schedule_decays_once_an_epoch():
+  config = SgdConfig(schedule="step", learning_rate=0.1, decay=0.97)
+  rates = [config.by_epoch(250)(epoch) for epoch in (0, 1, 249)]
+  np.testing.assert_allclose(rates, [0.1, 0.097, 0.1 * 0.97**249], rtol=1e-4)
+
+
+def test_an_unknown_schedule_is_refused():
+  with pytest.raises(UserError, match="--schedule=linear: unknown; allowed"):
+    SgdConfig(schedule="linear").check()
 
 
 def test_a_parameter_without_gradient_coasts_on_its_momentum():

@@ -6,6 +6,7 @@ its own randomness.
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -47,8 +48,7 @@ def augment(key, images, *, mean, std, config: AugmentConfig):
   Args:
     key: a random key; it is consumed.
     images: uint8 [B, H, W, C].
-    mean: float32 [C], full intensity being 1.
-    std: float32 [C].
+    mean, std: as of `normalise`.
     config: which changes to make; static.
 
   Returns:
@@ -71,10 +71,25 @@ def normalise(images, mean, std):
 
   Args:
     images: uint8 [B, H, W, C].
-    mean: float32 [C], full intensity being 1.
-    std: float32 [C].
+    mean: float32 [C], full intensity being 1; None: each image is
+      standardised by itself, all its channels together.
+    std: float32 [C]; None if and only if the mean is.
   """
+  if mean is None and std is None:
+    return _standardise(jnp.float32(images))
   return (jnp.float32(images) / 255 - mean) / std
+
+
+def _standardise(images):
+  """Each image by its own mean and standard deviation.
+
+  As TensorFlow's `per_image_standardization`, which takes intensities of 0 to
+  255: a nearly constant image is divided by 1 / sqrt(H W C), not by less.
+  """
+  axes = (1, 2, 3)
+  floor = math.prod(images.shape[1:]) ** -0.5
+  std = jnp.maximum(images.std(axes, keepdims=True), floor)
+  return (images - images.mean(axes, keepdims=True)) / std
 
 
 @functools.partial(jax.jit, static_argnames="padding")
@@ -150,11 +165,16 @@ def epoch_indices(key, n: int, batch: int):
   Raises:
     UserError: not even one batch can be filled.
   """
-  if not 1 <= batch <= n:
-    raise UserError(f"--batch={batch}: allowed: 1 to {n}, the training images")
+  check_batch(batch, n)
   steps = n // batch
   order = jax.random.permutation(key, jnp.arange(n, dtype=jnp.int32))
   return order[: steps * batch].reshape(steps, batch)
+
+
+def check_batch(batch: int, n: int) -> None:
+  """Raises UserError if not even one batch can be filled by `n` examples."""
+  if not 1 <= batch <= n:
+    raise UserError(f"--batch={batch}: allowed: 1 to {n}, the training images")
 
 
 def eval_batches(n: int, batch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,6 @@
 Shapes: N images, each of H x W pixels and C channels.
 """
 
-from collections.abc import Iterator
 import dataclasses
 import os
 from typing import NamedTuple
@@ -53,6 +52,16 @@ class ImageData:
   mean: np.ndarray
   std: np.ndarray
 
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    """(H, W, C)."""
+    return self.train.images.shape[1:]
+
+  @property
+  def train_examples(self) -> int:
+    """How many images there are to train with."""
+    return len(self.train.labels)
+
 
 def load(
   name: str,
@@ -60,27 +69,28 @@ def load(
   data_dir: str | os.PathLike,
   validation_fraction: float,
   seed: int,
+  test_split: str = "test",
 ) -> ImageData:
   """Reads a data set into memory and splits off the validation part.
 
   Args:
     name: `digits`, which prepares itself on first use, or a TFDS image
       classification data set that is already in `data_dir`, in a file format
-      with random access (array_record), with splits `train` and `test`.
+      with random access (array_record), with a split `train`.
     data_dir: the directory of data sets.
     validation_fraction: share of the training part to hold out, from 0 to
       below 1.
     seed: of the random split; the same seed gives the same split everywhere.
+    test_split: the split that is the test part; ImageNet, say, has labels for
+      its `validation` only.
 
   Raises:
     UserError: the data set is not there, or is not one of equal-sized images
       with one label each; an argument is out of range.
   """
   _check_arguments(validation_fraction, seed)
-  if name == DIGITS:
-    _prepare_digits(data_dir)
-  builder = _open(name, data_dir)
-  everything, test = _read(builder, "train"), _read(builder, "test")
+  builder = open_builder(name, data_dir, test_split)
+  everything, test = _read(builder, "train"), _read(builder, test_split)
   pixels.check_shape(
     test.images[0], everything.images.shape[1:], f"{name}: test image 0"
   )
@@ -91,11 +101,11 @@ def load(
     name,
     *(len(part.labels) for part in (train, validation, test)),
     "x".join(map(str, train.images.shape[1:])),
-    _classes(builder),
+    classes(builder),
   )
   return ImageData(
     name=name,
-    classes=_classes(builder),
+    classes=classes(builder),
     train=train,
     validation=validation,
     test=test,
@@ -109,6 +119,11 @@ def _check_arguments(validation_fraction: float, seed: int) -> None:
     raise UserError(
       f"--validation_fraction={validation_fraction}: allowed: from 0 to below 1"
     )
+  check_seed(seed)
+
+
+def check_seed(seed: int) -> None:
+  """Raises UserError if the seed is out of range."""
   if not 0 <= seed < 2**32:
     raise UserError(f"--seed={seed}: allowed: 0 to {2**32 - 1}")
 
@@ -131,7 +146,21 @@ def _prepare_digits(data_dir: str | os.PathLike) -> None:
       raise UserError(f"--data_dir={data_dir}: {error}") from error
 
 
-def _open(name: str, data_dir: str | os.PathLike) -> tfds.core.DatasetBuilder:
+def open_builder(
+  name: str, data_dir: str | os.PathLike, test_split: str
+) -> tfds.core.DatasetBuilder:
+  """A data set that is on disk; `digits` prepares itself.
+
+  Args:
+    name: of the data set.
+    data_dir: the directory of data sets.
+    test_split: the split that is the test part, besides `train`.
+
+  Raises:
+    UserError: the data set is not there, or not one of images with a label.
+  """
+  if name == DIGITS:
+    _prepare_digits(data_dir)
   directory = catalogue.find(name, data_dir)
   if directory is None:
     there = ", ".join(sorted({DIGITS, *catalogue.names(data_dir)}))
@@ -146,7 +175,7 @@ def _open(name: str, data_dir: str | os.PathLike) -> tfds.core.DatasetBuilder:
     builder = tfds.builder_from_directory(directory)
   except Exception as error:  # Damaged metadata raise nearly anything.
     raise _damaged(directory, error) from error
-  _check_kind(builder, directory)
+  _check_kind(builder, directory, test_split)
   return builder
 
 
@@ -156,7 +185,9 @@ def _damaged(directory, error: Exception) -> UserError:
   )
 
 
-def _check_kind(builder: tfds.core.DatasetBuilder, directory) -> None:
+def _check_kind(
+  builder: tfds.core.DatasetBuilder, directory, test_split: str
+) -> None:
   features = dict(builder.info.features or {})
   if not isinstance(features.get("image"), tfds.features.Image) or not (
     isinstance(features.get("label"), tfds.features.ClassLabel)
@@ -165,7 +196,7 @@ def _check_kind(builder: tfds.core.DatasetBuilder, directory) -> None:
       f"{directory}: features are {', '.join(features)}; an image"
       " classification data set has an `image` and a class `label`"
     )
-  for split in ("train", "test"):
+  for split in ("train", test_split):
     if split not in builder.info.splits:
       raise UserError(
         f"{directory}: has no split `{split}`, only"
@@ -180,38 +211,64 @@ def _check_kind(builder: tfds.core.DatasetBuilder, directory) -> None:
     )
 
 
-def _classes(builder: tfds.core.DatasetBuilder) -> int:
+def classes(builder: tfds.core.DatasetBuilder) -> int:
+  """The number of classes of a data set."""
   return builder.info.features["label"].num_classes
+
+
+class Record(NamedTuple):
+  """An example as it is stored.
+
+  Attributes:
+    encoded: the image file's contents.
+    label: from 0 to the number of classes - 1.
+    place: what messages call the example.
+  """
+
+  encoded: bytes
+  label: int
+  place: str
+
+
+class Records:
+  """The examples of a split by their index; can be pickled."""
+
+  def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
+    # TFDS would decode with OpenCV where there is one, whose JPEGs differ from
+    # Pillow's, and warns where there is none.
+    self._source = builder.as_data_source(
+      split, decoders={"image": tfds.decode.SkipDecoding()}
+    )
+    self._directory, self._split = str(builder.data_dir), split
+    self._classes = classes(builder)
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> Record:
+    """Raises UserError if the file is damaged or the label out of range."""
+    place = f"{self._directory}: {self._split} image {index}"
+    try:
+      example = self._source[index]
+    except RuntimeError as error:
+      raise _damaged(self._directory, error) from error
+    label = int(example["label"])
+    pixels.check_label(label, self._classes, place)
+    return Record(example["image"], label, place)
 
 
 def _read(builder: tfds.core.DatasetBuilder, split: str) -> Examples:
   """All examples of a split, in stored order."""
-  place = f"{builder.data_dir}: {split}"
-  labels = np.empty(builder.info.splits[split].num_examples, np.int32)
-  for index, (encoded, label) in enumerate(_records(builder, split)):
-    image = pixels.decode(encoded, f"{place} image {index}")
+  records = Records(builder, split)
+  labels = np.empty(len(records), np.int32)
+  for index in range(len(records)):
+    encoded, label, place = records[index]
+    image = pixels.decode(encoded, place)
     if index == 0:
       images = np.empty((len(labels), *image.shape), np.uint8)
-    pixels.check_shape(image, images.shape[1:], f"{place} image {index}")
+    pixels.check_shape(image, images.shape[1:], place)
     images[index], labels[index] = image, label
-  pixels.check_labels(labels, _classes(builder), f"{place} labels")
   return Examples(images, labels)
-
-
-def _records(
-  builder: tfds.core.DatasetBuilder, split: str
-) -> Iterator[tuple[bytes, int]]:
-  """The encoded images of a split and their labels."""
-  # TFDS would decode with OpenCV where there is one, whose JPEGs differ from
-  # Pillow's, and warns where there is none.
-  source = builder.as_data_source(
-    split, decoders={"image": tfds.decode.SkipDecoding()}
-  )
-  try:
-    for example in source:
-      yield example["image"], example["label"]
-  except RuntimeError as error:
-    raise _damaged(builder.data_dir, error) from error
 
 
 def _split(

@@ -33,6 +33,18 @@ def decode(
     dropped.
 
   Raises:
+    UserError: as `read`.
+  """
+  image = read(encoded, place)
+  if size is not None:
+    image = image.resize((size, size), Image.Resampling.LANCZOS)
+  return np.atleast_3d(np.asarray(image))
+
+
+def read(encoded: bytes, place: str) -> Image.Image:
+  """An image file's contents as Pillow's image, mode L (grey) or RGB.
+
+  Raises:
     UserError: not an image, a damaged one, or one of more than 8 bits.
   """
   image = _open(encoded, place)
@@ -42,9 +54,7 @@ def decode(
     )
   if image.mode != MODES[image.mode]:
     image = image.convert(MODES[image.mode])
-  if size is not None:
-    image = image.resize((size, size), Image.Resampling.LANCZOS)
-  return np.atleast_3d(np.asarray(image))
+  return image
 
 
 def _open(encoded: bytes, place: str) -> Image.Image:
@@ -85,7 +95,14 @@ def check_labels(labels: np.ndarray, classes: int, place: str) -> None:
   """
   (wrong,) = np.nonzero((labels < 0) | (labels >= classes))
   if wrong.size:
-    raise UserError(
-      f"{place}[{wrong[0]}]: label {labels[wrong[0]]}; allowed: 0 to"
-      f" {classes - 1}"
-    )
+    check_label(labels[wrong[0]], classes, f"{place}[{wrong[0]}]")
+
+
+def check_label(label: int, classes: int, place: str) -> None:
+  """Requires that a label is 0 to `classes` - 1.
+
+  Raises:
+    UserError: it is not.
+  """
+  if not 0 <= label < classes:
+    raise UserError(f"{place}: label {label}; allowed: 0 to {classes - 1}")

@@ -250,7 +250,7 @@ def classify(
     if config.auxiliary and k == 2 * config.cells_per_stage + 1:
       head = AuxiliaryHead(config.classes, *norm, name="auxiliary")
       auxiliary = head(current)
-  features = jnp.mean(current, (1, 2)).T
+  features = jnp.mean(current, (1, 2), dtype=jnp.float32).T
   if not deterministic:
     features = Dropout(config.dropout, axis_name)(features)
   return Classifier(config.classes, name="classifier")(features), auxiliary
@@ -353,7 +353,7 @@ class AuxiliaryHead(nn.Module):
 
 
 class Classifier(nn.Module):
-  """A linear layer."""
+  """A linear layer, in float32 throughout."""
 
   classes: int
 
@@ -365,7 +365,7 @@ class Classifier(nn.Module):
       "bias": (self.classes,),
     }
     w = declare(self, "", shapes)
-    return features @ w["kernel"] + w["bias"]
+    return jnp.float32(features) @ jnp.float32(w["kernel"]) + w["bias"]
 
 
 class Calibration(nn.Module):

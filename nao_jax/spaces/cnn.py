@@ -10,7 +10,9 @@ section 3.1; the official weight-sharing code's coding).
 """
 
 import dataclasses
+import itertools
 import json
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,6 +39,26 @@ OP_SETS = {
 }  # fmt: skip
 
 MIN_NODES, MAX_NODES = 2, 7
+PUBLISHED_NODES = 5
+
+
+class Architecture(NamedTuple):
+  """An architecture and the space that its tokens belong to.
+
+  Attributes:
+    ops: name of the op set.
+    nodes: computed nodes in a cell.
+    tokens: int32 [8 nodes].
+  """
+
+  ops: str
+  nodes: int
+  tokens: np.ndarray
+
+  @property
+  def space(self) -> Space:
+    """The space."""
+    return space(self.nodes, self.ops)
 
 
 def space(nodes: int = 5, ops: str = "small") -> Space:
@@ -102,6 +124,31 @@ def to_text(tokens: np.ndarray) -> str:
   return " | ".join(" ".join(map(str, cell.ravel())) for cell in cells)
 
 
+def resolve(
+  text: str, *, ops: str = "small", nodes: int = 5, source: str = "--arch"
+) -> Architecture:
+  """Reads an architecture of whatever space it belongs to.
+
+  Args:
+    text: as for `parse`. A published name brings its own op set and number of
+      nodes, as does a file that names its `space`; plain numbers, 8 a node,
+      say how many nodes there are by how many they are.
+    ops: the op set where the text does not say it.
+    nodes: the number of nodes where the text does not say it.
+    source: the flag, for messages.
+
+  Raises:
+    UserError: as `space` and `parse`, or the file's space is not one of these.
+  """
+  if text.endswith(".json"):
+    ops, nodes = _space_of_file(text, source) or (ops, nodes)
+  elif (numbers := _numbers(text)) is None:
+    ops, nodes = _find(text, source).ops, PUBLISHED_NODES
+  elif len(numbers) in range(8 * MIN_NODES, 8 * MAX_NODES + 1, 8):
+    nodes = len(numbers) // 8
+  return Architecture(ops, nodes, parse(space(nodes, ops), text, source))
+
+
 def parse(space_: Space, text: str, source: str = "--arch") -> np.ndarray:
   """Reads an architecture from the command line.
 
@@ -123,10 +170,8 @@ def parse(space_: Space, text: str, source: str = "--arch") -> np.ndarray:
   """
   if text.endswith(".json"):
     return space_.validate(_tokens_of_file(text, source), f"{source}={text}")
-  words = text.replace("|", " ").replace(",", " ").split()
-  try:
-    numbers = [int(word) for word in words]
-  except ValueError:
+  numbers = _numbers(text)
+  if numbers is None:
     return _tokens_of_name(space_, text, source)
   zero_based = _zero_based(space_)
   marked = "|" in text or 0 in numbers
@@ -137,12 +182,32 @@ def parse(space_: Space, text: str, source: str = "--arch") -> np.ndarray:
   return space_.validate(numbers, source)
 
 
-def _tokens_of_name(space_: Space, name: str, source: str) -> np.ndarray:
-  found = published.find(name, published.CONVOLUTIONAL, source)
-  if space_ != space(ops=found.ops):
+def _numbers(text: str) -> list[int] | None:
+  """The whole numbers that the text consists of, if it does."""
+  words = text.replace("|", " ").replace(",", " ").split()
+  try:
+    return [int(word) for word in words]
+  except ValueError:
+    return None
+
+
+def _find(name: str, source: str) -> published.Published:
+  recurrent = {entry.name.lower() for entry in published.RECURRENT}
+  if name.strip().lower() in recurrent:
     raise UserError(
-      f"{source}={name}: {found.name} needs --ops={found.ops} --nodes=5, but "
-      f"this is space {space_.name!r}"
+      f"{source}={name}: a recurrent cell, which no network here is made of; "
+      "give a convolutional one: "
+      + ", ".join(entry.name for entry in published.CONVOLUTIONAL)
+    )
+  return published.find(name, published.CONVOLUTIONAL, source)
+
+
+def _tokens_of_name(space_: Space, name: str, source: str) -> np.ndarray:
+  found = _find(name, source)
+  if space_ != space(PUBLISHED_NODES, found.ops):
+    raise UserError(
+      f"{source}={name}: {found.name} needs --ops={found.ops} "
+      f"--nodes={PUBLISHED_NODES}, but this is space {space_.name!r}"
     )
   return parse(space_, found.text, source)
 
@@ -158,15 +223,36 @@ def _zero_based(space_: Space) -> Space:
 
 
 def _tokens_of_file(path: str, source: str) -> list[int]:
+  tokens = _read(path, source)["tokens"]
+  if not isinstance(tokens, list) or not all(type(t) is int for t in tokens):
+    raise UserError(f"{source}={path}: `tokens` is not a list of integers")
+  return tokens
+
+
+def _space_of_file(path: str, source: str) -> tuple[str, int] | None:
+  """(op set, nodes) of the space that the file names, if it names one."""
+  name = _read(path, source).get("space")
+  if name is None:
+    return None
+  for ops, nodes in itertools.product(OP_SETS, range(MIN_NODES, MAX_NODES + 1)):
+    if space(nodes, ops).name == name:
+      return ops, nodes
+  raise UserError(
+    f"{source}={path}: space {name!r} is not one of convolutional cells; those "
+    f"are called like {space().name!r}"
+  )
+
+
+def _read(path: str, source: str) -> dict:
+  """The object in a JSON file; it has `tokens`."""
   try:
     with open(path, encoding="utf-8") as file:
-      tokens = json.load(file)["tokens"]
+      content = json.load(file)
+    content["tokens"]
   except OSError as error:
     raise UserError(f"{source}={path}: {error.strerror}") from error
   except (ValueError, KeyError, TypeError) as error:
     raise UserError(
       f"{source}={path}: not a JSON object with a list `tokens`"
     ) from error
-  if not isinstance(tokens, list) or not all(type(t) is int for t in tokens):
-    raise UserError(f"{source}={path}: `tokens` is not a list of integers")
-  return tokens
+  return content

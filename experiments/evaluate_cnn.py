@@ -1,0 +1,52 @@
+"""Measures a network that experiments.train_cnn trained, or exports it.
+
+python -m experiments.evaluate_cnn --workdir=DIR
+python -m experiments.evaluate_cnn --workdir=DIR --export=network.jax
+"""
+
+import json
+
+from absl import flags
+
+from experiments import driver
+from nao_jax import cnn_use
+
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Directory of the training.", required=True
+)
+_DATA_DIR = flags.DEFINE_string(
+  "data_dir", "~/.cache/nao_jax/data", "Directory of TFDS data sets."
+)
+_DATASET = flags.DEFINE_string(
+  "dataset", None, "Data set to measure on; the training's by default."
+)
+_SPLIT = flags.DEFINE_string(
+  "split", None, "Its split; the training's test split by default."
+)
+_DEVICES = flags.DEFINE_integer(
+  "devices", None, "Local devices to use; all by default.", lower_bound=1
+)
+_EXPORT = flags.DEFINE_string(
+  "export",
+  None,
+  "File to write the network to, for use with jax alone; nothing is measured.",
+)
+
+
+def main(_):
+  """Measures or exports."""
+  if _EXPORT.value is not None:
+    cnn_use.export(_WORKDIR.value, _EXPORT.value)
+    return
+  measured = cnn_use.evaluate(
+    _WORKDIR.value,
+    data_dir=_DATA_DIR.value,
+    dataset=_DATASET.value,
+    split=_SPLIT.value,
+    devices=_DEVICES.value,
+  )
+  print(json.dumps(measured))
+
+
+if __name__ == "__main__":
+  driver.run(main)

@@ -1,0 +1,317 @@
+"""The training of one network, from settings to its test error."""
+
+import contextlib
+import dataclasses
+import os
+import time
+
+from absl import logging
+import jax
+import numpy as np
+import rich.console
+
+from nao_jax import checkpoint, parallel, ranges
+from nao_jax.data import images, stream
+from nao_jax.errors import UserError
+from nao_jax.networks.cost import cost
+from nao_jax.recipes import INPUTS, TrainCnnConfig
+from nao_jax.spaces import cnn
+from nao_jax.training.feeds import InMemory, Streamed
+from nao_jax.training.stand_alone import Trainer, TrainState
+from nao_jax.workdir import Workdir, flatten
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+  """When the state is saved; it is at the end in any case.
+
+  Attributes:
+    minutes: at most this long after the last time.
+    steps: at most this many steps after the last time; 0 for no such limit.
+  """
+
+  minutes: float = 10.0
+  steps: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """A network and its training: what decides the result.
+
+  Attributes:
+    config: the settings; `arch` in the published notation, and the network's
+      op set, nodes and classes as they are.
+    image_shape: (H, W, C).
+    examples: number of training images.
+    mean: of the training images' channels, full intensity being 1.
+    std: the same for the standard deviation.
+  """
+
+  config: TrainCnnConfig
+  image_shape: tuple[int, ...]
+  examples: int
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+  @property
+  def tokens(self) -> tuple[int, ...]:
+    """The architecture."""
+    network = self.config.network
+    found = cnn.resolve(self.config.arch, ops=network.ops, nodes=network.nodes)
+    return tuple(found.tokens.tolist())
+
+  @property
+  def trainer(self) -> Trainer:
+    """The pure functions' settings."""
+    config = self.config
+    return Trainer(
+      network=config.network,
+      train=config.train,
+      sgd=config.sgd,
+      augment=config.augment,
+      examples=self.examples,
+      tokens=self.tokens,
+      accumulate=config.accumulate,
+      bfloat16=config.bfloat16,
+    )
+
+  @property
+  def normaliser(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """What images are normalised by: mean and std, or None and None."""
+    if self.config.standardize:
+      return None, None
+    return np.float32(self.mean), np.float32(self.std)
+
+  def restore(self, directory: str | os.PathLike) -> TrainState | None:
+    """The newest state in a directory of checkpoints, if there is one."""
+    return checkpoint.restore(directory, self.init(), exact=True)
+
+  def init(self) -> TrainState:
+    """The state before the first step."""
+    return self.trainer.init(self.keys()[0], self.image_shape)
+
+  def feed(self, data, devices: int | None = None) -> InMemory | Streamed:
+    """The data, as this training sees them."""
+    if self.config.input == "stream":
+      seed = self.config.seed
+      return Streamed(self.trainer, data, seed, *self.normaliser, devices)
+    return InMemory(self.trainer, data, *self.normaliser, devices)
+
+  def keys(self) -> jax.Array:
+    """Two keys: of the first state, and of the training."""
+    return jax.random.split(jax.random.key(self.config.seed))
+
+
+def run(
+  config: TrainCnnConfig,
+  *,
+  workdir: str | os.PathLike,
+  data_dir: str | os.PathLike,
+  devices: int | None = None,
+  checkpoints: CheckpointConfig = CheckpointConfig(),
+) -> dict:
+  """Trains one network and measures it on the test part, once.
+
+  Args:
+    config: all settings.
+    workdir: of the run; a stopped run goes on, a finished one is reported.
+    data_dir: of TFDS data sets.
+    devices: local devices to use; all by default.
+    checkpoints: when the state is saved.
+
+  Returns:
+    What result.json holds.
+
+  Raises:
+    UserError: a setting, the data or the workdir does not allow the training;
+      nothing long has run by then. Or the training diverged.
+  """
+  _check(config, devices)
+  data = open_data(config, data_dir)
+  training = fit_to_data(config, data)
+  training.trainer.check(devices)
+  journal = Workdir(workdir, flatten(training), "result.json")
+  if result := journal.finished():
+    logging.info("%s holds this training, finished; nothing to do", workdir)
+    return result
+  feed = training.feed(data, devices)
+  # Whatever ends the run, a live bar must give the terminal back.
+  with contextlib.closing(journal.progress):
+    state = _train(training, feed, journal, checkpoints)
+    result = _result(training, feed.measure(state, "test"))
+  journal.finish(result)
+  _show(result, journal)
+  return result
+
+
+def _check(config: TrainCnnConfig, devices: int | None) -> None:
+  """What can be wrong before the data are known."""
+  ranges.check_training(config.network, config.train, config.sgd)
+  ranges.check({"count": {"accumulate": config.accumulate}})
+  if config.input not in INPUTS:
+    raise UserError(
+      f"--input={config.input}: unknown; allowed: {', '.join(INPUTS)}"
+    )
+  if config.input == "stream" and config.validation_fraction:
+    raise UserError(
+      f"--validation_fraction={config.validation_fraction}: with "
+      "--input=stream nothing is held out; give 0"
+    )
+  if devices is not None and devices > parallel.count():
+    raise UserError(f"--devices={devices}: there are {parallel.count()}")
+
+
+def open_data(
+  config: TrainCnnConfig, data_dir: str | os.PathLike
+) -> images.ImageData | stream.ImageStream:
+  """The data set of a training, in memory or streamed."""
+  if config.input == "stream":
+    return stream.open_stream(
+      config.dataset,
+      data_dir=data_dir,
+      config=config.stream,
+      test_split=config.test_split,
+    )
+  return images.load(
+    config.dataset,
+    data_dir=data_dir,
+    validation_fraction=config.validation_fraction,
+    seed=config.seed,
+    test_split=config.test_split,
+  )
+
+
+def fit_to_data(config: TrainCnnConfig, data) -> Training:
+  """The settings with what the architecture and the data say, checked."""
+  found = cnn.resolve(
+    config.arch, ops=config.network.ops, nodes=config.network.nodes
+  )
+  network = dataclasses.replace(
+    config.network, ops=found.ops, nodes=found.nodes, classes=data.classes
+  )
+  height, width, _ = data.image_shape
+  if height != width:
+    raise UserError(f"--dataset={config.dataset}: images are not square")
+  network.check(height)
+  return Training(
+    config=dataclasses.replace(
+      config, arch=cnn.to_text(found.tokens), network=network
+    ),
+    image_shape=tuple(data.image_shape),
+    examples=data.train_examples,
+    mean=tuple(data.mean.tolist()),
+    std=tuple(data.std.tolist()),
+  )
+
+
+def _train(
+  training: Training,
+  feed: InMemory | Streamed,
+  journal: Workdir,
+  checkpoints: CheckpointConfig,
+) -> TrainState:
+  """Goes on from the last checkpoint to the end."""
+  state = training.restore(journal.checkpoints)
+  first = 0 if state is None else int(state.step)
+  if state is None:
+    state = training.init()
+  else:
+    logging.info("resuming after step %d", first)
+  log = _Log(training, feed, journal, first)
+  saved, saved_at = first, time.monotonic()
+  calls = feed.train(state, training.keys()[1], first)
+  for state, losses in calls:
+    log.add(state, losses)
+    due = time.monotonic() - saved_at >= 60 * checkpoints.minutes
+    due |= 0 < checkpoints.steps <= log.step - saved
+    if due or log.step == training.trainer.steps:
+      checkpoint.save(journal.checkpoints, log.step, state)
+      saved, saved_at = log.step, time.monotonic()
+  return state
+
+
+class _Log:
+  """What the user sees of a training; stops one that diverged.
+
+  Attributes:
+    step: done so far.
+  """
+
+  def __init__(self, training, feed, journal: Workdir, step: int):
+    self.step = step
+    self._training, self._feed, self._journal = training, feed, journal
+    per_epoch = training.trainer.steps_per_epoch
+    # The reports are of whole epochs: of one that goes on, the losses before
+    # the checkpoint are not known any more.
+    journal.rewind("epoch", step // per_epoch)
+    self._losses, self._times = [], []
+
+  def add(self, state: TrainState, losses: np.ndarray) -> None:
+    """Counts a call."""
+    trainer = self._training.trainer
+    self.step += len(losses)
+    self._losses += losses.tolist()
+    self._times.append((time.monotonic(), self.step))
+    if not np.isfinite(losses).all():
+      raise UserError(
+        f"the training diverged at step {self.step} (loss {losses[-1]}); "
+        "give a smaller --learning_rate and another --workdir"
+      )
+    epoch, into = divmod(self.step, trainer.steps_per_epoch)
+    self._journal.progress("training steps", self.step, trainer.steps)
+    if into == 0:
+      self._report(state, epoch - 1)
+
+  def _report(self, state, epoch: int) -> None:
+    config = self._training.config
+    report = {
+      "epoch": epoch,
+      "loss": float(np.mean(self._losses)),
+      "learning_rate": float(config.sgd.by_epoch(config.train.epochs)(epoch)),
+    }
+    (start, first), (end, last) = self._times[0], self._times[-1]
+    if last > first:
+      rate = (last - first) * config.train.batch / (end - start)
+      report["images_per_second"] = round(rate, 1)
+    if config.validation_fraction:
+      measured = self._feed.measure(state, "validation")
+      report["validation_error"] = measured["error"]
+    self._journal.report("epoch", report)
+    logging.info(
+      "epoch %d: %s",
+      epoch,
+      ", ".join(f"{k} {v:.4g}" for k, v in report.items() if k != "epoch"),
+    )
+    self._losses, self._times = [], self._times[-1:]
+
+
+def _result(training: Training, test: dict) -> dict:
+  network = training.config.network
+  found = cnn.Architecture(
+    network.ops, network.nodes, np.int32(training.tokens)
+  )
+  return {
+    "space": found.space.name,
+    "tokens": list(training.tokens),
+    "text": training.config.arch,
+    "parameters": cost(
+      network, found.tokens, training.image_shape[0], training.image_shape[2]
+    ).parameters,
+    "steps": training.trainer.steps,
+    "test": test,
+  }
+
+
+def _show(result: dict, journal: Workdir) -> None:
+  test = result["test"]
+  console = rich.console.Console()
+  console.print(
+    f"{result['parameters']:,} parameters, {result['steps']} steps",
+    highlight=False,
+  )
+  console.print(
+    f"test error {100 * test['error']:.2f} %, top 5"
+    f" {100 * test['top_5_error']:.2f} %, loss {test['loss']:.4f}, on"
+    f" {test['examples']} images; in {journal.path / 'result.json'}",
+    highlight=False,
+  )

@@ -1,0 +1,129 @@
+"""Using a network that was trained: its error, and a portable file."""
+
+import dataclasses
+import os
+import pathlib
+
+from absl import logging
+import jax
+
+from nao_jax.cnn_training import Training, open_data
+from nao_jax.errors import UserError
+from nao_jax.training.stand_alone import TrainState, classify
+from nao_jax.workdir import read_settings, unflatten, write_bytes
+
+# What an exported network runs on.
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+def load(workdir: str | os.PathLike) -> tuple[Training, TrainState]:
+  """What a training has come to.
+
+  Args:
+    workdir: of `cnn_training.run`, which may not have finished.
+
+  Raises:
+    UserError: there is no training, or no checkpoint of it yet.
+  """
+  path = pathlib.Path(workdir)
+  try:
+    training = unflatten(Training, read_settings(path))
+  except KeyError as error:
+    raise UserError(
+      f"--workdir={workdir}: its config.json has no {error}; give the workdir "
+      "of a training (experiments.train_cnn), not of a search"
+    ) from error
+  state = training.restore(path / "checkpoints")
+  if state is None:
+    raise UserError(
+      f"--workdir={workdir}: no checkpoint there yet; train first"
+    )
+  logging.info(
+    "%s: step %d of %d", path, int(state.step), training.trainer.steps
+  )
+  return training, state
+
+
+def evaluate(
+  workdir: str | os.PathLike,
+  *,
+  data_dir: str | os.PathLike,
+  dataset: str | None = None,
+  split: str | None = None,
+  devices: int | None = None,
+) -> dict:
+  """The error of a trained network.
+
+  Args:
+    workdir: see `load`.
+    data_dir: of TFDS data sets.
+    dataset: the data set; that of the training by default.
+    split: its split; the training's test split by default.
+    devices: local devices to use; all by default.
+
+  Returns:
+    `examples`, `error`, `top_5_error` in [0, 1], `loss` in nats.
+
+  Raises:
+    UserError: as `load`, or the data do not fit the network.
+  """
+  training, state = load(workdir)
+  config = training.config
+  config = dataclasses.replace(
+    config,
+    dataset=dataset or config.dataset,
+    test_split=split or config.test_split,
+  )
+  data = open_data(config, data_dir)
+  for what, found, wanted in (
+    ("images of", data.image_shape, training.image_shape),
+    ("classes:", data.classes, config.network.classes),
+  ):
+    if found != wanted:
+      raise UserError(
+        f"--dataset={config.dataset}: {what} {found}, but the network in "
+        f"--workdir={workdir} was trained on {wanted}"
+      )
+  return training.feed(data, devices).measure(state, "test")
+
+
+def export(workdir: str | os.PathLike, file: str | os.PathLike) -> None:
+  """Writes a trained network as a file that needs nothing but jax to run.
+
+  It holds a function from images uint8 [B, H, W, C], any B, not normalised,
+  to logits float32 [B, classes], weights included (`jax.export`).
+
+  Args:
+    workdir: see `load`.
+    file: to write; an existing one is not replaced.
+
+  Raises:
+    UserError: as `load`; the file exists or cannot be written.
+  """
+  path = pathlib.Path(file)
+  if path.exists():
+    raise UserError(f"--export={file}: exists; give another name")
+  training, state = load(workdir)
+  try:
+    write_bytes(path, _serialise(training, state))
+  except OSError as error:
+    raise UserError(f"--export={file}: {error.strerror}") from error
+
+
+def _serialise(training: Training, state: TrainState) -> bytes:
+  try:
+    import flatbuffers  # noqa: F401
+  except ImportError as error:
+    raise UserError(
+      "--export: needs the package flatbuffers; pip install nao_jax[export]"
+    ) from error
+  mean, std = training.normaliser
+
+  @jax.jit
+  def logits(images):
+    return classify(state, images, mean, std, trainer=training.trainer)
+
+  (batch,) = jax.export.symbolic_shape("batch")
+  images = jax.ShapeDtypeStruct((batch, *training.image_shape), "uint8")
+  exported = jax.export.export(logits, platforms=PLATFORMS)(images)
+  return bytes(exported.serialize())

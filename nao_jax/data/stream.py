@@ -1,0 +1,306 @@
+"""Image classification data too large for memory: decoded while one trains.
+
+Images are of any size on disk. grain gives their order and each its random
+numbers; worker processes decode and change them with Pillow.
+
+Shapes: B images of S x S pixels.
+"""
+
+import atexit
+from collections.abc import Iterator
+from concurrent import futures
+import contextlib
+import dataclasses
+import functools
+import itertools
+import math
+import multiprocessing
+from multiprocessing import resource_tracker
+import os
+import signal
+import traceback
+
+import numpy as np
+
+from nao_jax.data import images, pixels, transforms
+from nao_jax.data.augment import check_batch, eval_batches
+from nao_jax.data.images import Examples, Record, Records
+from nao_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamConfig:
+  """How images are cut and changed; the defaults are usual for ImageNet.
+
+  A training image is a random part, stretched, mirrored or not, and changed in
+  colour; a test image is the middle. See `transforms`.
+
+  Attributes:
+    size: S, height and width that the network sees, in pixels.
+    brightness: largest relative change; 0 for none.
+    contrast: largest relative change; 0 for none.
+    saturation: largest relative change; 0 for none.
+    hue: largest turn of the colour circle, up to 0.5 turns; 0 for none.
+    workers: processes that decode images; 0 for none but the training's own.
+      No batch depends on it.
+  """
+
+  size: int = 224
+  brightness: float = 0.4
+  contrast: float = 0.4
+  saturation: float = 0.4
+  hue: float = 0.2
+  workers: int = 4
+
+  def __post_init__(self):
+    for name, low, high in (
+      ("size", 1, math.inf),
+      ("brightness", 0, math.inf),
+      ("contrast", 0, math.inf),
+      ("saturation", 0, math.inf),
+      ("hue", 0, 0.5),
+      ("workers", 0, math.inf),
+    ):
+      value = getattr(self, name)
+      if not (low <= value <= high and math.isfinite(value)):
+        allowed = f"{low} or more" if high == math.inf else f"{low} to {high}"
+        raise UserError(f"--stream_{name}={value}: allowed: {allowed}")
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageStream:
+  """An image classification data set on disk.
+
+  Attributes:
+    name: what messages call it.
+    classes: number of classes; labels are 0 to classes - 1.
+    train: the examples to train with.
+    test: the examples to report on.
+    config: how images are cut and changed.
+  """
+
+  name: str
+  classes: int
+  train: Records
+  test: Records
+  config: StreamConfig
+
+  @property
+  def train_examples(self) -> int:
+    """How many images there are to train with."""
+    return len(self.train)
+
+  @property
+  def test_examples(self) -> int:
+    """How many images there are to report on."""
+    return len(self.test)
+
+  @property
+  def image_shape(self) -> tuple[int, int, int]:
+    """(S, S, 3): grey images become RGB."""
+    return self.config.size, self.config.size, 3
+
+  @property
+  def mean(self) -> np.ndarray:
+    """float32 [3], full intensity is 1: ImageNet's, whatever the data set.
+
+    Computing a set's own would take a pass over it; near enough is enough.
+    """
+    return np.float32([0.485, 0.456, 0.406])
+
+  @property
+  def std(self) -> np.ndarray:
+    """float32 [3], the same for the standard deviation."""
+    return np.float32([0.229, 0.224, 0.225])
+
+  def train_batches(
+    self, batch: int, *, seed: int, first_step: int = 0
+  ) -> Iterator[Examples]:
+    """Batches to train with, without end.
+
+    Batch number i is a function of the seed and of i alone, whatever the first
+    step and the number of workers. So the step, which a checkpoint holds, is
+    the position in the data as well: to go on after `step` steps is to start
+    with `first_step=step`, and no image before it is read. Each epoch has its
+    own order, the rest that fills no batch is left out, and each image is
+    changed anew each time.
+
+    Args:
+      batch: B.
+      seed: of order and changes.
+      first_step: the number of the first batch, from 0.
+
+    Yields:
+      Images uint8 [B, S, S, 3] and labels int32 [B].
+
+    Raises:
+      UserError: not even one batch can be filled, or the seed is out of range;
+        on the way, an image is damaged or has a label out of range.
+    """
+    check_batch(batch, self.train_examples)
+    images.check_seed(seed)
+    # Not `seed` itself: grain adds the epoch to that of the order, and seed 1
+    # would begin with the second order of seed 0.
+    seeds = np.random.SeedSequence(seed).generate_state(2)
+    order_seed, change_seed = map(int, seeds)
+    change = functools.partial(_train_example, config=self.config)
+    batches = (
+      _grain()
+      .MapDataset.source(self.train)
+      .shuffle(seed=order_seed)
+      .random_map(change, seed=change_seed)
+      .batch(batch, drop_remainder=True)
+      .repeat()
+    )
+    return _iterate(batches[first_step:], self.config.workers)
+
+  def test_batches(self, batch: int) -> Iterator[tuple[Examples, np.ndarray]]:
+    """The test examples in stored order, the last batch filled up.
+
+    Args:
+      batch: B.
+
+    Yields:
+      Images uint8 [B, S, S, 3] and labels int32 [B]; and which of them count,
+      bool [B]: each example does once. See `augment.eval_batches`.
+
+    Raises:
+      UserError: an image is damaged or has a label out of range.
+    """
+    _, counted = eval_batches(self.test_examples, batch)
+    cut = functools.partial(_test_example, size=self.config.size)
+    examples = _grain().MapDataset.source(self.test).map(cut).repeat()
+    batches = examples[: counted.size].batch(batch)
+    return zip(_iterate(batches, self.config.workers), counted, strict=True)
+
+
+def open_stream(
+  name: str,
+  *,
+  data_dir: str | os.PathLike,
+  config: StreamConfig,
+  test_split: str = "test",
+) -> ImageStream:
+  """Opens a data set to stream.
+
+  Args:
+    name: as in `images.load`, but images may be of any size.
+    data_dir: the directory of data sets.
+    config: how images are cut and changed.
+    test_split: the split that is the test part; ImageNet, say, has labels for
+      its `validation` only.
+
+  Raises:
+    UserError: the data set is not there, or is not one of images with one
+      label each; grain is not installed.
+  """
+  _grain()
+  builder = images.open_builder(name, data_dir, test_split)
+  train, test = (Records(builder, split) for split in ("train", test_split))
+  # A test part without labels is to be found before the training, not after.
+  _ = train[0], test[0]
+  return ImageStream(name, images.classes(builder), train, test, config)
+
+
+def _grain():
+  """The library, which nothing but this module needs."""
+  try:
+    import grain
+  except ImportError as error:
+    raise UserError(
+      "--input=stream: needs the package grain; install it with"
+      " `pip install nao_jax[stream]`"
+    ) from error
+  return grain
+
+
+def _train_example(
+  record: Record, rng: np.random.Generator, config: StreamConfig
+) -> Examples:
+  image = pixels.read(record.encoded, record.place).convert("RGB")
+  image = transforms.random_resized_crop(image, rng, config.size)
+  image = transforms.random_flip(image, rng)
+  image = transforms.colour_jitter(
+    image,
+    rng,
+    brightness=config.brightness,
+    contrast=config.contrast,
+    saturation=config.saturation,
+    hue=config.hue,
+  )
+  return Examples(np.asarray(image), np.int32(record.label))
+
+
+def _test_example(record: Record, size: int) -> Examples:
+  image = pixels.read(record.encoded, record.place).convert("RGB")
+  image = transforms.centre_crop(image, size)
+  return Examples(np.asarray(image), np.int32(record.label))
+
+
+def _iterate(batches, workers: int) -> Iterator[Examples]:
+  """The elements of a grain.MapDataset, the next one always on its way."""
+  if workers:
+    made = _receive(batches, workers)
+  else:
+    made = (batches[index] for index in range(len(batches)))
+  with contextlib.closing(made), futures.ThreadPoolExecutor(1) as thread:
+    coming = thread.submit(next, made, None)
+    while (examples := coming.result()) is not None:
+      coming = thread.submit(next, made, None)
+      yield examples
+
+
+def _receive(batches, workers: int) -> Iterator[Examples]:
+  """The elements of a grain.MapDataset, made by worker processes in turn."""
+  # grain's own mp_prefetch (0.2.18) fails where absl has not parsed flags, and
+  # leaves shared memory behind at the end. A worker with a pipe of its own ends
+  # when nobody reads from it any more, however the training ended.
+  context = multiprocessing.get_context("spawn")
+  # Ctrl-C reaches all processes; the training's own ends the workers, which
+  # inherit this from the thread that starts them. The tracker comes with the
+  # first worker, and would lift the block.
+  resource_tracker.ensure_running()
+  signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  with contextlib.ExitStack() as stack:
+    # At the end of the program a generator is only closed when it is too late.
+    atexit.register(stack.close)
+    stack.callback(atexit.unregister, stack.close)
+    receivers = []
+    for share in (batches[first::workers] for first in range(workers)):
+      receiver, sender = context.Pipe(duplex=False)
+      receivers.append(stack.enter_context(receiver))
+      process = context.Process(target=_send, args=(share, sender), daemon=True)
+      process.start()
+      stack.callback(_end, process)
+      sender.close()
+    for _, receiver in zip(range(len(batches)), itertools.cycle(receivers)):
+      yield _next(receiver, workers)
+
+
+def _end(process) -> None:
+  process.terminate()
+  process.join()
+
+
+def _next(receiver, workers: int) -> Examples:
+  try:
+    received = receiver.recv()
+  except (EOFError, OSError) as error:
+    raise UserError(
+      f"--stream_workers={workers}: a worker process died, for lack of memory"
+      " perhaps; give fewer"
+    ) from error
+  if isinstance(received, Exception):
+    raise received
+  return received
+
+
+def _send(batches, sender) -> None:
+  """Makes and sends batches; what a worker process does."""
+  with contextlib.suppress(BrokenPipeError):
+    try:
+      for index in range(len(batches)):
+        sender.send(batches[index])
+    except Exception as error:
+      error.add_note(traceback.format_exc())
+      sender.send(error)

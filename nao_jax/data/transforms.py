@@ -1,0 +1,104 @@
+"""Random changes to one photograph, and the cut that evaluation makes.
+
+Images are Pillow's, in mode RGB. The semantics, and so the published accuracies
+that hang on them, are those of torchvision's transforms of the same names.
+"""
+
+import math
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+# Of a random crop: its share of the area, its width over its height.
+AREAS = (0.08, 1.0)
+RATIOS = (3 / 4, 4 / 3)
+_CROP_TRIES = 10
+
+# Evaluation's short side over the side of the cut.
+_MARGIN = 256 / 224
+
+
+def random_resized_crop(
+  image: Image.Image, rng: np.random.Generator, size: int
+) -> Image.Image:
+  """A random part of an image, stretched to `size` x `size` pixels."""
+  left, top, width, height = _random_box(*image.size, rng)
+  part = image.crop((left, top, left + width, top + height))
+  return part.resize((size, size), Image.Resampling.BILINEAR)
+
+
+def _random_box(
+  width: int, height: int, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+  """Left, top, width and height of a part of a `width` x `height` image."""
+  for _ in range(_CROP_TRIES):
+    area = width * height * rng.uniform(*AREAS)
+    ratio = math.exp(rng.uniform(*map(math.log, RATIOS)))
+    w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+    if 0 < w <= width and 0 < h <= height:
+      left, top = rng.integers((width - w + 1, height - h + 1)).tolist()
+      return left, top, w, h
+  # Too long an image: the largest part in the middle of an allowed ratio.
+  w = min(width, round(height * RATIOS[1]))
+  h = min(height, round(width / RATIOS[0]))
+  return (width - w) // 2, (height - h) // 2, w, h
+
+
+def random_flip(image: Image.Image, rng: np.random.Generator) -> Image.Image:
+  """Mirrors half of the images left to right."""
+  if rng.random() < 0.5:
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+  return image
+
+
+def colour_jitter(
+  image: Image.Image,
+  rng: np.random.Generator,
+  *,
+  brightness: float,
+  contrast: float,
+  saturation: float,
+  hue: float,
+) -> Image.Image:
+  """Changes the colours of an image, in a random order.
+
+  Args:
+    image: the image.
+    rng: a generator; its state moves on.
+    brightness: intensities are multiplied by 1 - this to 1 + this.
+    contrast: the same for the distance from the mean intensity.
+    saturation: the same for the distance from grey.
+    hue: the largest turn of the colour circle either way, in turns, at most
+      0.5. Where a number is 0, nothing changes.
+  """
+  changes = (
+    (ImageEnhance.Brightness, brightness),
+    (ImageEnhance.Contrast, contrast),
+    (ImageEnhance.Color, saturation),
+    (None, hue),
+  )
+  for enhancer, strength in map(changes.__getitem__, rng.permutation(4)):
+    if not strength:
+      continue
+    if enhancer is None:
+      image = _turn_hue(image, rng.uniform(-strength, strength))
+    else:
+      factor = rng.uniform(max(0, 1 - strength), 1 + strength)
+      image = enhancer(image).enhance(factor)
+  return image
+
+
+def _turn_hue(image: Image.Image, turns: float) -> Image.Image:
+  hue, saturation, value = image.convert("HSV").split()
+  # In a table of all 256 hues; they go round.
+  turned = hue.point([(i + int(turns * 255)) % 256 for i in range(256)])
+  return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
+
+
+def centre_crop(image: Image.Image, size: int) -> Image.Image:
+  """The middle of an image: `size` of its short side's `size` * 256 / 224."""
+  short = round(size * _MARGIN)
+  width, height = (int(short * side / min(image.size)) for side in image.size)
+  image = image.resize((width, height), Image.Resampling.BILINEAR)
+  left, top = round((width - size) / 2), round((height - size) / 2)
+  return image.crop((left, top, left + size, top + size))

@@ -1,0 +1,210 @@
+"""What a stand-alone network costs, from its shapes: nothing is built.
+
+Multiply-adds are those of convolutions and linear layers, for one image, as
+the literature counts them. Pools, BatchNorm, ReLU and sums are not counted. A
+kernel works once at each pixel of its output, so its multiply-adds are its
+size times their number.
+"""
+
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from nao_jax.networks import ops
+from nao_jax.networks.macro import NetworkConfig
+from nao_jax.spaces import cnn
+
+
+class Map(NamedTuple):
+  """The shape of a square map: `width` channels, `size` x `size` pixels."""
+
+  width: int
+  size: int
+
+
+class Part(NamedTuple):
+  """A part of a network.
+
+  Attributes:
+    name: "stem", "normal" or "reduction" (cells), "auxiliary", "classifier".
+    output: the shape of what it gives.
+    parameters: how many it has.
+    multiply_adds: for one image.
+  """
+
+  name: str
+  output: Map
+  parameters: int
+  multiply_adds: int
+
+
+class Cost(NamedTuple):
+  """A network.
+
+  Attributes:
+    parts: all of them but the auxiliary head, in order.
+    auxiliary: the auxiliary head, which only training uses; None without one.
+  """
+
+  parts: tuple[Part, ...]
+  auxiliary: Part | None
+
+  @property
+  def parameters(self) -> int:
+    """How many there are, the auxiliary head's not counted."""
+    return sum(part.parameters for part in self.parts)
+
+  @property
+  def auxiliary_parameters(self) -> int:
+    """How many the auxiliary head has; 0 without one."""
+    return self.auxiliary.parameters if self.auxiliary else 0
+
+  @property
+  def multiply_adds(self) -> int:
+    """For one image, the auxiliary head's not counted."""
+    return sum(part.multiply_adds for part in self.parts)
+
+
+class _Layer(NamedTuple):
+  """One layer or more, all of whose outputs are maps of the same size."""
+
+  shapes: ops.Shapes
+  size: int
+  stride: int = 1
+
+
+def cost(
+  config: NetworkConfig,
+  tokens: np.ndarray,
+  image_size: int,
+  image_channels: int = 3,
+) -> Cost:
+  """What `StandAlone(config, tokens)` costs.
+
+  Args:
+    config: the sizes; they pass `config.check(image_size)`.
+    tokens: the architecture, int [8 nodes].
+    image_size: height and width.
+    image_channels: of the images.
+  """
+  cells = cnn.to_cells(np.asarray(tokens))
+  layers, inputs = _stem(config, Map(image_channels, image_size))
+  parts = [_part("stem", inputs[1], layers)]
+  for reduction, width in config.cells:
+    layers, output = _cell(
+      config.ops, cells[int(reduction)], width, reduction, inputs
+    )
+    parts.append(_part("reduction" if reduction else "normal", output, layers))
+    inputs = inputs[1], output
+  layer = _linear(inputs[1].width, config.classes)
+  parts.append(_part("classifier", Map(config.classes, 1), [layer]))
+  return Cost(tuple(parts), _auxiliary(config, parts))
+
+
+def _part(name: str, output: Map, layers: list[_Layer]) -> Part:
+  return Part(
+    name,
+    output,
+    sum(
+      math.prod(shape) for layer in layers for shape in layer.shapes.values()
+    ),
+    sum(map(_multiply_adds, layers)),
+  )
+
+
+def _multiply_adds(layer: _Layer) -> int:
+  return sum(
+    math.prod(shape) * _pixels(layer, shape)
+    for shape in layer.shapes.values()
+    if len(shape) > 1  # The others are BatchNorm's and biases.
+  )
+
+
+def _pixels(layer: _Layer, kernel: tuple[int, ...]) -> int:
+  """How many the output of one kernel of the layer has.
+
+  A 1xk convolution strides along its k pixels alone; the kx1 one that follows
+  it strides along the other axis.
+  """
+  is_1xk = len(kernel) == 4 and kernel[2] == 1
+  return layer.size**2 * (layer.stride if is_1xk else 1)
+
+
+def _stem(
+  config: NetworkConfig, image: Map
+) -> tuple[list[_Layer], tuple[Map, Map]]:
+  """Its layers and the inputs of the first cell."""
+  width, size = config.channels, image.size
+  if config.stem == "cifar":
+    output = Map(3 * width, size)
+    return [_conv_norm(image.width, output, 3)], (output, output)
+  maps = (
+    image,
+    Map(width // 2, size // 2),
+    Map(width, size // 4),
+    Map(width, size // 8),
+  )
+  layers = [_conv_norm(x.width, y, 3) for x, y in itertools.pairwise(maps)]
+  return layers, maps[-2:]
+
+
+def _cell(
+  op_set: str,
+  rows: np.ndarray,
+  width: int,
+  reduction: bool,
+  inputs: tuple[Map, Map],
+) -> tuple[list[_Layer], Map]:
+  """Its layers and its output; see `stand_alone.Cell`."""
+  calibrated = Map(width, inputs[1].size)
+  size = calibrated.size // (1 + reduction)
+  layers = [_calibration(x, calibrated) for x in inputs]
+  for source, op in rows.reshape(-1, 2).tolist():
+    stride = 1 + (reduction and source < 2)
+    shapes = ops.shapes(cnn.OP_SETS[op_set][op], width, stride)
+    layers.append(_Layer(shapes, size, stride))
+  loose = np.flatnonzero(cnn.unused_states(rows))
+  if reduction:
+    shapes = ops.factorized_reduction_shapes(width, width)
+    layers += [_Layer(shapes, size)] * np.count_nonzero(loose < 2)
+  return layers, Map(len(loose) * width, size)
+
+
+def _calibration(x: Map, to: Map) -> _Layer:
+  """See `macro.Calibration`."""
+  if x.size != to.size:
+    shapes = ops.factorized_reduction_shapes(x.width, to.width)
+  elif x.width != to.width:
+    shapes = ops.conv_bn_shapes(x.width, to.width)
+  else:
+    shapes = {}
+  return _Layer(shapes, to.size)
+
+
+def _auxiliary(config: NetworkConfig, parts: list[Part]) -> Part | None:
+  """The auxiliary head on the last reduction cell; its pool gives 2x2 maps."""
+  if not config.auxiliary:
+    return None
+  width = [p.output.width for p in parts if p.name == "reduction"][-1]
+  layers = [
+    _conv_norm(width, Map(128, 2), 1),
+    _conv_norm(128, Map(768, 1), 2),
+    _linear(768, config.classes),
+  ]
+  return _part("auxiliary", Map(config.classes, 1), layers)
+
+
+def _conv_norm(width: int, output: Map, size: int) -> _Layer:
+  """Dense convolution with a kernel of this size, and BatchNorm."""
+  shapes = {
+    "conv": (output.width, width, size, size),
+    "scale": (output.width,),
+    "offset": (output.width,),
+  }
+  return _Layer(shapes, output.size)
+
+
+def _linear(width: int, classes: int) -> _Layer:
+  return _Layer({"kernel": (width, classes), "bias": (classes,)}, 1)

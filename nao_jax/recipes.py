@@ -1,0 +1,151 @@
+"""The settings of a final training, and the published ones by name."""
+
+import dataclasses
+
+from nao_jax.data.augment import AugmentConfig
+from nao_jax.data.stream import StreamConfig
+from nao_jax.networks.macro import NetworkConfig
+from nao_jax.training.optimisers import SgdConfig
+from nao_jax.training.recipe import TrainConfig
+
+INPUTS = ("memory", "stream")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainCnnConfig:
+  """All settings of the training of one network.
+
+  Attributes:
+    arch: the architecture: a published name, numbers in the published
+      notation, tokens, or a .json file with `tokens`, such as a search's.
+    dataset: `digits`, or a TFDS data set in the data directory.
+    test_split: the split of the data set to report on at the end.
+    validation_fraction: share of the training images to hold out and to
+      measure after each epoch; nothing is chosen by it.
+    input: `memory`, the data set lives on the devices and is augmented there;
+      or `stream`, for one that is too large or has images of many sizes.
+    standardize: normalise each image by itself, not by the data set.
+    seed: decides everything.
+    accumulate: parts into which a batch is cut to need less memory.
+    bfloat16: compute in bfloat16, but for BatchNorm and the classifier.
+    network: the sizes.
+    train: epochs, batch and regularisation.
+    sgd: the optimiser.
+    augment: random changes to images in memory.
+    stream: random changes to streamed images.
+  """
+
+  arch: str = "NAONet-A"
+  dataset: str = "cifar10"
+  test_split: str = "test"
+  validation_fraction: float = 0.0
+  input: str = "memory"
+  standardize: bool = False
+  seed: int = 0
+  accumulate: int = 1
+  bfloat16: bool = False
+  network: NetworkConfig = NetworkConfig()
+  train: TrainConfig = TrainConfig()
+  sgd: SgdConfig = SgdConfig()
+  augment: AugmentConfig = AugmentConfig()
+  stream: StreamConfig = StreamConfig()
+
+
+_CIFAR = TrainCnnConfig(
+  network=NetworkConfig(
+    cells_per_stage=6, channels=36, auxiliary=True, dropout=0.4
+  ),
+  train=TrainConfig(epochs=600, batch=128, drop_path_keep=0.8),
+  sgd=SgdConfig(learning_rate=0.025, end_learning_rate=0.0, weight_decay=3e-4),
+  augment=AugmentConfig(cutout=16),
+)
+
+# The TensorFlow code's, on the macro-structure that is built here, PyTorch's.
+_NAONET = dataclasses.replace(
+  _CIFAR,
+  arch="NAONet",
+  standardize=True,
+  network=dataclasses.replace(_CIFAR.network, channels=128),
+  train=dataclasses.replace(_CIFAR.train, drop_path_keep=0.7),
+  sgd=dataclasses.replace(_CIFAR.sgd, learning_rate=0.024, weight_decay=5e-4),
+)
+
+_IMAGENET = TrainCnnConfig(
+  dataset="imagenet2012",
+  test_split="validation",
+  input="stream",
+  network=NetworkConfig(
+    cells_per_stage=4, channels=42, stem="imagenet", auxiliary=True
+  ),
+  train=TrainConfig(
+    epochs=250, batch=128, drop_path_keep=1.0, label_smoothing=0.1
+  ),
+  sgd=SgdConfig(
+    schedule="step", learning_rate=0.1, decay=0.97, weight_decay=3e-5
+  ),
+)
+
+
+def _changed(config: TrainCnnConfig, **changes) -> TrainCnnConfig:
+  """With other values; a dict changes some values of a nested setting."""
+  return dataclasses.replace(
+    config,
+    **{
+      name: dataclasses.replace(getattr(config, name), **value)
+      if isinstance(value, dict)
+      else value
+      for name, value in changes.items()
+    },
+  )
+
+
+RECIPES = {
+  # Real digits, under a minute on two cores.
+  "digits": TrainCnnConfig(
+    arch="NAONet-B",
+    dataset="digits",
+    network=NetworkConfig(cells_per_stage=1, channels=8),
+    train=TrainConfig(epochs=12, batch=64, drop_path_keep=1.0),
+    sgd=SgdConfig(learning_rate=0.1),
+    augment=AugmentConfig(padding=1, flip=False),
+  ),
+  "naonet_cifar10": _NAONET,
+  "naonet_cifar100": _changed(
+    _NAONET,
+    dataset="cifar100",
+    network={"dropout": 0.2},
+    train={"drop_path_keep": 0.6},
+  ),
+  "nao_ws_cifar10": _changed(
+    _CIFAR,
+    arch="NAO-WS",
+    network={"cells_per_stage": 5, "dropout": 0.2},
+    train={"epochs": 630, "batch": 144, "drop_path_keep": 0.6},
+    sgd={
+      "schedule": "restarts",
+      "learning_rate": 0.05,
+      "end_learning_rate": 1e-4,
+      "nesterov": True,
+      # The code adds 2e-4 |w|^2 to the loss, whose gradient is twice that.
+      "weight_decay": 4e-4,
+    },
+    augment={"cutout": 0},
+  ),
+  "naonet_a_36_cifar10": _CIFAR,
+  "naonet_b_36_cifar10": _changed(_CIFAR, arch="NAONet-B"),
+  "naonet_a_128_cifar10": _changed(
+    _CIFAR,
+    network={"channels": 128},
+    train={"drop_path_keep": 0.7},
+    sgd={"weight_decay": 5e-4},
+  ),
+  "naonet_v2_36_cifar10": _changed(
+    _CIFAR, arch="NAONet-V2", sgd={"weight_decay": 5e-4}
+  ),
+  # No recipe was published for this width on CIFAR-100: CIFAR-10's.
+  "naonet_a_36_cifar100": _changed(_CIFAR, dataset="cifar100"),
+  "naonet_a_imagenet": _IMAGENET,
+  "naonet_v2_imagenet": _changed(
+    _IMAGENET, arch="NAONet-V2", network={"channels": 52}
+  ),
+}

@@ -1,0 +1,319 @@
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from nao_jax import checkpoint, cnn_training, cnn_use, recipes
+from nao_jax.cnn_training import CheckpointConfig
+from nao_jax.data import images
+from nao_jax.data.augment import AugmentConfig
+from nao_jax.errors import UserError
+from nao_jax.networks.macro import NetworkConfig
+from nao_jax.spaces import cnn
+from nao_jax.training.optimisers import SgdConfig
+from nao_jax.training.recipe import TrainConfig
+
+# One small separable convolution, pools and identities.
+ARCH = "0 0 1 4 2 2 0 4 | 0 4 1 2 2 3 1 4"
+EPOCHS, BATCH = 2, 128
+STEPS = EPOCHS * (1437 // BATCH)
+CONFIG = recipes.TrainCnnConfig(
+  arch=ARCH,
+  dataset="digits",
+  seed=5,
+  network=NetworkConfig(cells_per_stage=1, channels=4, dropout=0.1),
+  train=TrainConfig(epochs=EPOCHS, batch=BATCH, drop_path_keep=0.9),
+  sgd=SgdConfig(learning_rate=0.1),
+  augment=AugmentConfig(padding=1, cutout=2),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast_compilation():
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+  return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, data_dir):
+  """A training that has run to its end: its workdir and its result."""
+  workdir = tmp_path_factory.mktemp("finished") / "run"
+  result = cnn_training.run(
+    CONFIG, workdir=workdir, data_dir=data_dir, devices=1
+  )
+  return workdir, result
+
+
+class Killed(Exception):
+  pass
+
+
+def _run_until(step, workdir, data_dir, monkeypatch, **settings):
+  """Runs a training that ends abruptly in the call after `step`."""
+  train = cnn_training.InMemory.train
+
+  def mortal(*arguments):
+    for state, losses in train(*arguments):
+      if int(state.step) > step:
+        raise Killed
+      yield state, losses
+
+  with monkeypatch.context() as patch:
+    patch.setattr(cnn_training.InMemory, "train", mortal)
+    with pytest.raises(Killed):
+      cnn_training.run(
+        CONFIG, workdir=workdir, data_dir=data_dir, devices=1, **settings
+      )
+
+
+def _leaves(workdir):
+  """Everything in the last checkpoint."""
+  template = cnn_use.load(workdir)[1]
+  return jax.tree.leaves(checkpoint.restore(workdir / "checkpoints", template))
+
+
+def _assert_same_bits(workdir, other):
+  for a, b in zip(_leaves(workdir), _leaves(other), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_the_result_says_what_was_trained_and_how_good_it_is(finished):
+  workdir, result = finished
+  assert json.loads((workdir / "result.json").read_text()) == result
+  assert result["text"] == ARCH
+  assert result["steps"] == STEPS
+  assert result["test"]["examples"] == 360
+  assert 0 < result["test"]["top_5_error"] < result["test"]["error"] < 0.9
+  params = cnn_use.load(workdir)[1].params
+  assert result["parameters"] == sum(x.size for x in jax.tree.leaves(params))
+
+
+def test_history_has_a_line_an_epoch(finished):
+  lines = (finished[0] / "history.jsonl").read_text().splitlines()
+  reports = [json.loads(line) for line in lines]
+  assert [report["epoch"] for report in reports] == list(range(EPOCHS))
+  assert reports[0]["learning_rate"] == pytest.approx(0.1)
+  assert reports[1]["loss"] < reports[0]["loss"]
+
+
+@pytest.mark.parametrize("step", [0, 3, STEPS // 2 + 2])
+def test_a_stopped_training_ends_with_the_same_bits(
+  step, finished, data_dir, tmp_path, monkeypatch
+):
+  # One step a call, so that it can stop after any of them.
+  monkeypatch.setattr("nao_jax.training.feeds.STEPS_A_CALL", 1)
+  workdir = tmp_path / "run"
+  every = {"checkpoints": CheckpointConfig(steps=2)}
+  _run_until(step, workdir, data_dir, monkeypatch, **every)
+  result = cnn_training.run(
+    CONFIG, workdir=workdir, data_dir=data_dir, devices=1, **every
+  )
+  assert result == finished[1]
+  _assert_same_bits(workdir, finished[0])
+
+
+def test_a_finished_training_is_left_as_it_is(finished, data_dir):
+  workdir, result = finished
+  before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
+  again = cnn_training.run(
+    CONFIG, workdir=workdir, data_dir=data_dir, devices=1
+  )
+  assert again == result
+  assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*")} == before
+
+
+def test_another_architecture_is_refused_in_the_same_workdir(
+  finished, data_dir
+):
+  other = dataclasses.replace(CONFIG, arch=ARCH.replace("0 0", "1 0", 1))
+  with pytest.raises(UserError, match=r"holds another run \(config.arch is"):
+    cnn_training.run(other, workdir=finished[0], data_dir=data_dir, devices=1)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(
+  finished, data_dir, tmp_path
+):
+  workdir = tmp_path / "mixed"
+  other = dataclasses.replace(
+    CONFIG, network=dataclasses.replace(CONFIG.network, channels=6)
+  )
+  workdir.mkdir()
+  data = cnn_training.open_data(other, data_dir)
+  training = cnn_training.fit_to_data(other, data)
+  checkpoints = workdir / "checkpoints"
+  checkpoint.save(checkpoints, 3, cnn_use.load(finished[0])[1])
+  with pytest.raises(UserError, match=r"array \d+ is \[.*another architecture"):
+    training.restore(checkpoints)
+
+
+def test_evaluation_gives_the_result_again(finished, data_dir):
+  workdir, result = finished
+  measured = cnn_use.evaluate(workdir, data_dir=data_dir, devices=1)
+  assert measured == result["test"]
+  four = cnn_use.evaluate(workdir, data_dir=data_dir)
+  assert four["error"] == measured["error"]
+
+
+def test_an_exported_network_gives_the_same_logits(
+  finished, data_dir, tmp_path
+):
+  file = tmp_path / "network.jax"
+  cnn_use.export(finished[0], file)
+  exported = jax.export.deserialize(bytearray(file.read_bytes()))
+  test = images.load(
+    "digits", data_dir=data_dir, validation_fraction=0.0, seed=0
+  ).test
+  training, state = cnn_use.load(finished[0])
+  expected = cnn_use.classify(
+    state, test.images, *training.normaliser, trainer=training.trainer
+  )
+  for count in (1, 360):  # Any number of images.
+    logits = exported.call(test.images[:count])
+    np.testing.assert_allclose(logits, expected[:count], atol=1e-4)
+  with pytest.raises(UserError, match=r"network.jax: exists"):
+    cnn_use.export(finished[0], file)
+
+
+def test_validation_images_are_measured_after_each_epoch(data_dir, tmp_path):
+  config = dataclasses.replace(CONFIG, validation_fraction=0.2)
+  cnn_training.run(config, workdir=tmp_path / "run", data_dir=data_dir)
+  lines = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
+  errors = [json.loads(line)["validation_error"] for line in lines]
+  assert len(errors) == EPOCHS
+  assert all(0 <= error <= 1 for error in errors)
+
+
+def test_a_training_that_diverges_stops_and_says_so(data_dir, tmp_path):
+  config = dataclasses.replace(
+    CONFIG, sgd=dataclasses.replace(CONFIG.sgd, learning_rate=1e30)
+  )
+  with pytest.raises(UserError, match=r"diverged at step .* --learning_rate"):
+    cnn_training.run(config, workdir=tmp_path / "run", data_dir=data_dir)
+  assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"arch": "NAONet-C"}, "--arch=NAONet-C: "),
+    ({"input": "disk"}, "--input=disk: unknown; allowed: memory, stream"),
+    ({"accumulate": 0}, "--accumulate=0: allowed: 1 or more"),
+    ({"accumulate": 3}, "--accumulate=3: --batch=128 is cut"),
+    ({"dataset": "cifar11"}, "--dataset=cifar11: not in"),
+    ({"train": TrainConfig(epochs=0)}, "--epochs=0: allowed: 1"),
+    ({"sgd": SgdConfig(schedule="flat")}, "--schedule=flat: unknown"),
+    ({"network": NetworkConfig(auxiliary=True)}, "--auxiliary: "),
+    ({"test_split": "dev"}, "no split `dev`"),
+  ],
+)
+def test_what_cannot_work_is_refused_and_leaves_nothing(
+  changes, message, data_dir, tmp_path
+):
+  workdir = tmp_path / "run"
+  config = dataclasses.replace(CONFIG, **changes)
+  with pytest.raises(UserError) as caught:
+    cnn_training.run(config, workdir=workdir, data_dir=data_dir, devices=1)
+  assert message in str(caught.value)
+  assert not workdir.exists()
+
+
+def test_a_search_workdir_is_no_training(tmp_path):
+  settings = {"search.rounds": 3}
+  (tmp_path / "config.json").write_text(json.dumps({"settings": settings}))
+  with pytest.raises(UserError, match="not of a search"):
+    cnn_use.load(tmp_path)
+  with pytest.raises(UserError, match="no run there"):
+    cnn_use.load(tmp_path / "nothing")
+
+
+# Published settings, spec of each recipe: (epochs, batch, final learning rate,
+# weight decay, dropout, drop-path keep, channels, cells per stage).
+PUBLISHED = {
+  "naonet_cifar10": (600, 128, 5e-4, 0.4, 0.7, 128, 6),
+  "naonet_cifar100": (600, 128, 5e-4, 0.2, 0.6, 128, 6),
+  "nao_ws_cifar10": (630, 144, 4e-4, 0.2, 0.6, 36, 5),
+  "naonet_a_36_cifar10": (600, 128, 3e-4, 0.4, 0.8, 36, 6),
+  "naonet_b_36_cifar10": (600, 128, 3e-4, 0.4, 0.8, 36, 6),
+  "naonet_a_128_cifar10": (600, 128, 5e-4, 0.4, 0.7, 128, 6),
+  "naonet_v2_36_cifar10": (600, 128, 5e-4, 0.4, 0.8, 36, 6),
+  "naonet_a_imagenet": (250, 128, 3e-5, 0.0, 1.0, 42, 4),
+  "naonet_v2_imagenet": (250, 128, 3e-5, 0.0, 1.0, 52, 4),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recipes_are_the_published_ones(name):
+  config = recipes.RECIPES[name]
+  assert PUBLISHED[name] == (
+    config.train.epochs,
+    config.train.batch,
+    config.sgd.weight_decay,
+    config.network.dropout,
+    config.train.drop_path_keep,
+    config.network.channels,
+    config.network.cells_per_stage,
+  )
+  assert config.network.auxiliary
+  cnn.resolve(config.arch)
+  size = config.stream.size if config.input == "stream" else 32
+  config.network.check(size)
+
+
+# The driver, killed for good.
+FLAGS = {
+  "preset": "digits",
+  "arch": ARCH,
+  "channels": 4,
+  "epochs": 3,
+  "batch": 128,
+  "checkpoint_steps": 1,
+  "devices": 1,
+}
+
+
+def _start(workdir, data_dir):
+  environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+  flags = FLAGS | {"workdir": workdir, "data_dir": data_dir}
+  return subprocess.Popen(
+    [sys.executable, "-m", "experiments.train_cnn"]
+    + [f"--{name}={value}" for name, value in flags.items()],
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def test_a_killed_driver_goes_on_to_the_same_bits(data_dir, tmp_path):
+  whole, killed = tmp_path / "whole", tmp_path / "killed"
+  process = _start(whole, data_dir)
+  _, errors = process.communicate()
+  assert process.returncode == 0, errors
+  process = _start(killed, data_dir)
+  while process.poll() is None:
+    if list(killed.glob("checkpoints/*/commit_success.txt")):
+      process.send_signal(signal.SIGKILL)
+    time.sleep(0.01)
+  process.communicate()
+  assert process.returncode == -signal.SIGKILL
+  process = _start(killed, data_dir)
+  output, errors = process.communicate()
+  assert process.returncode == 0, errors
+  assert "resuming after step" in errors
+  assert "test error" in output
+  results = [(path / "result.json").read_text() for path in (whole, killed)]
+  assert results[0] == results[1]
+  _assert_same_bits(whole, killed)

@@ -1,0 +1,153 @@
+"""The driver as a user starts it."""
+
+import json
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import pytest
+
+from nao_jax.networks.cost import cost
+from nao_jax.networks.macro import NetworkConfig
+from nao_jax.spaces import cnn, published
+
+TINY = ("--channels=2", "--cells_per_stage=1")
+CELLS = "0 0 1 4 1 3 0 2 | 1 4 1 0 2 2 2 3"
+
+
+def describe(*flags):
+  return subprocess.run(
+    [sys.executable, "-m", "experiments.describe", *flags],
+    check=False,
+    capture_output=True,
+    text=True,
+  )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  return tmp_path_factory.mktemp("drawings")
+
+
+@pytest.fixture(scope="module")
+def naonet_a(folder):
+  """What is printed about NAONet-A at the official size."""
+  result = describe("--arch=naonet-a", f"--output={folder}")
+  assert result.returncode == 0, result.stderr
+  return result.stdout
+
+
+@pytest.fixture(scope="module")
+def plain(folder):
+  """(standard output, the object in it) for plain numbers."""
+  result = describe(
+    f"--arch={CELLS}",
+    *("--json", "--noauxiliary", "--image_size=8", "--image_channels=1"),
+    *("--classes=7", f"--output={folder}/new/mine", *TINY),
+  )
+  assert result.returncode == 0, result.stderr
+  return result.stdout, json.loads(result.stdout)
+
+
+def test_people_read_the_size_with_and_without_the_auxiliary_head(naonet_a):
+  rows = [line.split() for line in naonet_a.splitlines()]
+  assert ["network", "11,470,150", "1,673,814,240"] in rows
+  assert ["with", "auxiliary", "11,946,576", "1,674,510,048"] in rows
+
+
+def test_people_read_a_row_for_each_cell_with_its_loose_ends(naonet_a):
+  rows = [line.split() for line in naonet_a.splitlines() if line.strip()]
+  cells = [row for row in rows if row[0] in ("normal", "reduction")]
+  assert [row[0] for row in cells] == (
+    [*["normal"] * 6, "reduction"] * 2 + ["normal"] * 6
+  )
+  assert cells[0][1:5] == ["3", "5", "6", "32x32x108"]
+  assert cells[6][1:6] == ["3", "4", "5", "6", "16x16x288"]
+
+
+def test_people_read_the_cells_and_where_they_were_published(naonet_a):
+  (entry,) = (e for e in published.CONVOLUTIONAL if e.name == "NAONet-A")
+  assert f"cnn-large-5: {entry.text}\n" in naonet_a
+  assert f"published in {entry.source}\n" in naonet_a
+
+
+def test_a_folder_gets_drawings_of_the_architectures_name(naonet_a, folder):
+  files = [folder / f"NAONet-A.{suffix}" for suffix in ("png", "svg")]
+  assert f"drawn in {files[0]} and {files[1]}\n" in naonet_a
+  assert files[0].read_bytes().startswith(b"\x89PNG")
+  assert "NAONet-A" in ElementTree.parse(files[1]).getroot().itertext()
+
+
+def test_machines_read_one_object_and_nothing_else(plain):
+  text, found = plain
+  assert text.count("\n") == 1
+  config = NetworkConfig(
+    nodes=2, cells_per_stage=1, channels=2, classes=7, auxiliary=False
+  )
+  tokens = cnn.parse(cnn.space(2), CELLS)
+  expected = cost(config, tokens, 8, 1)
+  assert found["parameters"] == expected.parameters
+  assert found["multiply_adds"] == expected.multiply_adds
+  assert found["auxiliary_parameters"] == 0
+  assert found["text"] == CELLS
+  assert found["name"] is None
+  assert NetworkConfig(**found["network"]) == config
+  assert found["image"] == [8, 8, 1]
+  assert found["loose_ends"] == {"normal": [2, 3], "reduction": [0, 3]}
+
+
+def test_the_parts_of_the_object_make_up_the_whole(plain):
+  _, found = plain
+  for key in ("parameters", "multiply_adds"):
+    assert sum(part[key] for part in found["parts"]) == found[key]
+  assert [part["output"] for part in found["parts"]] == [
+    [8, 8, 6], [8, 8, 4], [4, 4, 8], [4, 4, 8], [2, 2, 16], [2, 2, 16],
+    [1, 1, 7],
+  ]  # fmt: skip
+
+
+def test_a_prefix_gets_drawings_in_a_new_folder(plain, folder):
+  _, found = plain
+  expected = [str(folder / "new" / f"mine.{end}") for end in ("png", "svg")]
+  assert found["drawings"] == expected
+  assert {str(file) for file in (folder / "new").iterdir()} == set(expected)
+
+
+def test_the_object_is_a_file_that_arch_takes(plain, folder):
+  text, found = plain
+  file = folder / "mine.json"
+  file.write_text(text)
+  again = json.loads(describe(f"--arch={file}", "--json", *TINY).stdout)
+  assert again["tokens"] == found["tokens"]
+  assert again["space"] == found["space"] == "cnn-small-2"
+  assert again["drawings"] == []
+
+
+def test_imagenet_networks_take_224_pixels_unless_told_otherwise():
+  result = describe(
+    *("--arch=NAONet-V2", "--stem=imagenet", "--classes=1000"),
+    *("--channels=52", "--cells_per_stage=4", "--json"),
+  )
+  found = json.loads(result.stdout)
+  assert found["image"] == [224, 224, 3]
+  assert found["parameters"] == 7_026_850
+  assert found["auxiliary"]["parameters"] == found["auxiliary_parameters"] > 0
+
+
+@pytest.mark.parametrize(
+  ("flags", "says"),
+  [
+    (["--arch=NAONet-Z"], "NAONet, NAONet-A, NAONet-B, NAO-WS, NAONet-V2"),
+    (["--arch=NAO-RNN"], "--arch=NAO-RNN: a recurrent cell"),
+    (["--arch=NAO-WS", "--channels=5"], "--channels=5: "),
+    (["--arch=NAO-WS", "--image_size=64"], "give --noauxiliary"),
+    (["--arch=NAO-WS", "--output=/dev/null/x"], "--output=/dev/null/x: "),
+  ],
+)
+def test_what_cannot_be_described_is_said_in_a_line(flags, says):
+  result = describe(*flags)
+  assert result.returncode == 2
+  assert result.stdout == ""
+  assert result.stderr.startswith("error: ")
+  assert result.stderr.count("\n") == 1
+  assert says in result.stderr
