@@ -13,7 +13,11 @@ from typing import NamedTuple
 import numpy as np
 
 from nao_jax.networks import ops
-from nao_jax.networks.macro import NetworkConfig
+from nao_jax.networks.macro import (
+  NetworkConfig,
+  conv_norm_shapes,
+  linear_shapes,
+)
 from nao_jax.spaces import cnn
 
 
@@ -197,14 +201,8 @@ def _auxiliary(config: NetworkConfig, parts: list[Part]) -> Part | None:
 
 
 def _conv_norm(width: int, output: Map, size: int) -> _Layer:
-  """Dense convolution with a kernel of this size, and BatchNorm."""
-  shapes = {
-    "conv": (output.width, width, size, size),
-    "scale": (output.width,),
-    "offset": (output.width,),
-  }
-  return _Layer(shapes, output.size)
+  return _Layer(conv_norm_shapes(width, output.width, size), output.size)
 
 
 def _linear(width: int, classes: int) -> _Layer:
-  return _Layer({"kernel": (width, classes), "bias": (classes,)}, 1)
+  return _Layer(linear_shapes(width, classes), 1)

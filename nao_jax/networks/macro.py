@@ -279,6 +279,20 @@ class Dropout(nn.Module):
     return jnp.where(kept, features / (1 - self.rate), 0)
 
 
+def conv_norm_shapes(channels: int, width: int, size: int) -> ops.Shapes:
+  """The parameters of a dense convolution and its BatchNorm."""
+  return {
+    "conv": (width, channels, size, size),
+    "scale": (width,),
+    "offset": (width,),
+  }
+
+
+def linear_shapes(features: int, classes: int) -> ops.Shapes:
+  """The parameters of a linear layer."""
+  return {"kernel": (features, classes), "bias": (classes,)}
+
+
 def conv_norm(
   module: nn.Module, name: str, x, width: int, size: int, stride: int = 1
 ) -> jax.Array:
@@ -293,12 +307,7 @@ def conv_norm(
     size: of the kernel.
     stride: of the convolution.
   """
-  shapes = {
-    "conv": (width, x.shape[0], size, size),
-    "scale": (width,),
-    "offset": (width,),
-  }
-  w = declare(module, name, shapes)
+  w = declare(module, name, conv_norm_shapes(x.shape[0], width, size))
   x = layers.conv(x, w["conv"], strides=(stride, stride))
   return normaliser(module, name)(x, w, axis_name=module.axis_name)
 
@@ -360,11 +369,7 @@ class Classifier(nn.Module):
   @nn.compact
   def __call__(self, features):
     """[B, C] to logits [B, classes]."""
-    shapes = {
-      "kernel": (features.shape[1], self.classes),
-      "bias": (self.classes,),
-    }
-    w = declare(self, "", shapes)
+    w = declare(self, "", linear_shapes(features.shape[1], self.classes))
     return jnp.float32(features) @ jnp.float32(w["kernel"]) + w["bias"]
 
 
