@@ -4,7 +4,8 @@ python -m experiments.prepare_images --npz=FILE --name=cifar10 --data_dir=DIR
 
 --npz takes arrays {train,test}_images and {train,test}_labels, or encoded
 images {train,test}_bytes, _offsets and _labels; --folder takes
-FOLDER/{train,test}/CLASS/*.png (or .jpg).
+FOLDER/{train,test}/CLASS/*.png (or .jpg). With --keep_sizes, image files are
+stored as they are, to be streamed: photographs of any size.
 """
 
 from absl import flags, logging
@@ -17,6 +18,9 @@ _NPZ = flags.DEFINE_string("npz", None, "NumPy archive to read.")
 _FOLDER = flags.DEFINE_string("folder", None, "Folder of images to read.")
 _SIZE = flags.DEFINE_integer(
   "size", None, "With --folder: resize images to this height and width."
+)
+_KEEP_SIZES = flags.DEFINE_boolean(
+  "keep_sizes", False, "Store image files as they are, for streaming."
 )
 _NAME = flags.DEFINE_string(
   "name", None, "Name of the new data set.", required=True
@@ -39,7 +43,10 @@ def _source() -> sources.Source:
 def main(_):
   """Reads the source and stores it."""
   directory = prepare.prepare(
-    _source(), name=_NAME.value, data_dir=_DATA_DIR.value
+    _source(),
+    name=_NAME.value,
+    data_dir=_DATA_DIR.value,
+    keep_sizes=_KEEP_SIZES.value,
   )
   logging.info("prepared %s", directory)
 

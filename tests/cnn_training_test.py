@@ -12,13 +12,15 @@ import pytest
 
 from nao_jax import checkpoint, cnn_training, cnn_use, recipes
 from nao_jax.cnn_training import CheckpointConfig
-from nao_jax.data import images
+from nao_jax.data import images, prepare, sources
 from nao_jax.data.augment import AugmentConfig
+from nao_jax.data.stream import StreamConfig
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
+from tests import tiny_images
 
 # One small separable convolution, pools and identities.
 ARCH = "0 0 1 4 2 2 0 4 | 0 4 1 2 2 3 1 4"
@@ -185,6 +187,61 @@ def test_an_exported_network_gives_the_same_logits(
     np.testing.assert_allclose(logits, expected[:count], atol=1e-4)
   with pytest.raises(UserError, match=r"network.jax: exists"):
     cnn_use.export(finished[0], file)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+  """A data set of image files of many sizes, dark ones and bright ones."""
+  root = tmp_path_factory.mktemp("photographs")
+  rng = np.random.default_rng(0)
+  for split, count in (("train", 10), ("test", 3)):
+    for label, low in (("bright", 150), ("dark", 0)):
+      folder = root / split / label
+      folder.mkdir(parents=True)
+      for number in range(count):
+        shape = (*rng.integers(9, 15, 2), 3)
+        pixels = rng.integers(low, low + 100, shape).astype(np.uint8)
+        file = tiny_images.encode(pixels, "JPEG")
+        (folder / f"{number}.jpg").write_bytes(file)
+  prepare.prepare(
+    sources.from_folder(root), name="photos", data_dir=root, keep_sizes=True
+  )
+  return root
+
+
+def test_a_stopped_training_on_a_stream_ends_with_the_same_bits(
+  photographs, tmp_path, monkeypatch
+):
+  config = dataclasses.replace(
+    CONFIG,
+    dataset="photos",
+    input="stream",
+    train=TrainConfig(epochs=3, batch=4, drop_path_keep=0.9),
+    stream=StreamConfig(size=8, workers=2),
+  )
+  every = CheckpointConfig(steps=3)
+  whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+  arguments = {"data_dir": photographs, "devices": 1, "checkpoints": every}
+  result = cnn_training.run(config, workdir=whole, **arguments)
+  assert result["steps"] == 15
+  assert result["test"]["examples"] == 6
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint, "save", _save_until(checkpoint.save, 9))
+    with pytest.raises(Killed):
+      cnn_training.run(config, workdir=stopped, **arguments)
+  assert cnn_training.run(config, workdir=stopped, **arguments) == result
+  _assert_same_bits(whole, stopped)
+  measured = cnn_use.evaluate(whole, data_dir=photographs, devices=1)
+  assert measured == result["test"]
+
+
+def _save_until(save, last):
+  def mortal(directory, step, tree):
+    save(directory, step, tree)
+    if step == last:
+      raise Killed
+
+  return mortal
 
 
 def test_validation_images_are_measured_after_each_epoch(data_dir, tmp_path):

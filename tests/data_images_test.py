@@ -199,9 +199,16 @@ class _Foreign(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       yield index, {"image": image, "label": label}
 
 
-def _load_foreign(tmp_path, splits, label=None):
-  catalogue.write(_Foreign(splits, label, data_dir=tmp_path))
-  return load(tmp_path, name="foreign", validation_fraction=0)
+def write_foreign(data_dir, splits, label=None):
+  """Makes a data set `foreign` of {split: [(encoded image, label)]}."""
+  catalogue.write(_Foreign(splits, label, data_dir=data_dir))
+
+
+def _load_foreign(tmp_path, splits, label=None, **kwargs):
+  write_foreign(tmp_path, splits, label)
+  return images.load(
+    "foreign", data_dir=tmp_path, validation_fraction=0, seed=0, **kwargs
+  )
 
 
 def _png(height=4, width=4):
@@ -216,6 +223,18 @@ def test_a_data_set_prepared_by_others_is_read(tmp_path):
   data = _load_foreign(tmp_path, {"train": GOOD, "test": GOOD})
   assert data.classes == 2
   assert data.train.labels.tolist() == [0, 1]
+
+
+def test_another_split_can_be_the_test_part(tmp_path):
+  splits = {"train": GOOD, "validation": [(_png(), 1)], "test": [(_png(), -1)]}
+  data = _load_foreign(tmp_path, splits, test_split="validation")
+  assert data.test.labels.tolist() == [1]
+
+
+def test_a_test_split_that_is_not_there_is_named(tmp_path):
+  splits = {"train": GOOD, "validation": GOOD}
+  with pytest.raises(UserError, match="no split `other`, only train, valid"):
+    _load_foreign(tmp_path, splits, test_split="other")
 
 
 @pytest.mark.parametrize(

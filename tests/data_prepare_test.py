@@ -96,6 +96,54 @@ def test_mixed_sizes_in_a_folder_name_the_file(tmp_path):
   assert str(caught.value).startswith(f"{odd}: 9x12x3")
 
 
+def _mixed_folder(root):
+  """Photographs of two sizes, one grey; returns {file name: its contents}."""
+  tiny_images.save_folder(root)
+  odd = {
+    "odd.jpg": tiny_images.encode(np.full((9, 12, 3), 7, np.uint8), "JPEG"),
+    "odd.png": tiny_images.encode(np.full((3, 2), 7, np.uint8)),
+  }
+  for name, contents in odd.items():
+    (root / "train" / "cat" / name).write_bytes(contents)
+  return odd
+
+
+def test_files_of_any_size_can_be_kept_as_they_are(tmp_path):
+  odd = _mixed_folder(tmp_path / "f")
+  source = sources.from_folder(tmp_path / "f")
+  prepare.prepare(source, name="p", data_dir=tmp_path, keep_sizes=True)
+  builder = images.open_builder("p", tmp_path, "test")
+  records = images.Records(builder, "train")
+  stored = [records[index].encoded for index in range(len(records))]
+  assert set(odd.values()) < set(stored)
+  files = sorted((tmp_path / "f" / "train").glob("*/*"))
+  assert stored == [file.read_bytes() for file in files]
+
+
+def test_kept_files_of_one_size_load_as_always(tmp_path):
+  source = sources.from_npz(npz(tmp_path, tiny_images.encoded_as_png()))
+  prepare.prepare(source, name="p", data_dir=tmp_path, keep_sizes=True)
+  np.testing.assert_array_equal(
+    load(tmp_path, "p").train.images, tiny_images.arrays()["train_images"]
+  )
+
+
+def test_a_damaged_file_is_not_kept(tmp_path):
+  source = sources.from_npz(npz(tmp_path, _corrupt_file(7)))
+  with pytest.raises(UserError, match="train image 7: not a readable image"):
+    prepare.prepare(source, name="p", data_dir=tmp_path, keep_sizes=True)
+
+
+def test_without_files_there_are_none_to_keep(tmp_path):
+  folder = tiny_images.save_folder(tmp_path / "f")
+  for source in (
+    sources.from_npz(npz(tmp_path, tiny_images.arrays())),
+    sources.from_folder(folder, size=4),
+  ):
+    with pytest.raises(UserError, match="--keep_sizes: allowed only with"):
+      prepare.prepare(source, name="p", data_dir=tmp_path, keep_sizes=True)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA"])
 def test_grey_modes_have_one_channel(mode, tmp_path):
   Image.new(mode, (3, 2)).save(tmp_path / "a.png")
@@ -308,6 +356,17 @@ def test_the_driver_prepares_a_data_set_that_loads(tmp_path):
   assert f"prepared {tmp_path / 'tiny' / '1.0.0'}" in result.stderr
   assert "incomplete" not in result.stderr
   assert len(load(tmp_path).test.labels) == tiny_images.TEST
+
+
+def test_the_driver_keeps_sizes(tmp_path):
+  _mixed_folder(tmp_path / "f")
+  flags = [f"--folder={tmp_path / 'f'}", "--name=p", f"--data_dir={tmp_path}"]
+  result = _run(*flags)
+  assert result.returncode == 2
+  assert "prepare_images --keep_sizes" in result.stderr
+  result = _run(*flags, "--keep_sizes")
+  assert result.returncode == 0, result.stderr
+  assert "train: 6 images" in result.stderr
 
 
 @pytest.mark.parametrize(

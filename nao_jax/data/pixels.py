@@ -83,7 +83,8 @@ def check_shape(image: np.ndarray, shape: tuple[int, ...], place: str) -> None:
     found, wanted = ("x".join(map(str, s)) for s in (image.shape, shape))
     raise UserError(
       f"{place}: {found} (height x width x channels) where the first training"
-      f" image is {wanted}; all images of a data set have one shape"
+      f" image is {wanted}; images have one shape, unless their sizes are kept"
+      " (prepare_images --keep_sizes) and they are streamed (--input=stream)"
     )
 
 

@@ -8,6 +8,7 @@ import sys
 import time
 
 from absl import logging
+from PIL import Image
 import rich.console
 import rich.progress
 import tensorflow_datasets as tfds
@@ -22,7 +23,11 @@ SECONDS_BETWEEN_LINES = 10
 
 
 def prepare(
-  source: Source, *, name: str, data_dir: str | os.PathLike
+  source: Source,
+  *,
+  name: str,
+  data_dir: str | os.PathLike,
+  keep_sizes: bool = False,
 ) -> pathlib.Path:
   """Stores `source` as the data set `name` in `data_dir`.
 
@@ -33,15 +38,21 @@ def prepare(
     source: the images.
     name: of the data set: small letters, digits and `_`.
     data_dir: the directory of data sets; is made if need be.
+    keep_sizes: store image files as they are, of any size and colour mode, for
+      a data set to stream.
 
   Returns:
     The directory of the new data set.
 
   Raises:
     UserError: the data set is there already, the name is not allowed, an image
-      is damaged, or images differ in shape.
+      is damaged, or images differ in shape; or there are no files to keep.
   """
   _check_name(name)
+  if keep_sizes and source.train.encoded is None:
+    raise UserError(
+      "--keep_sizes: allowed only with image files, and without --size"
+    )
   existing = catalogue.find(name, data_dir)
   if existing:
     raise UserError(
@@ -49,7 +60,7 @@ def prepare(
       " another name or remove it"
     )
   try:
-    builder = _ImagesBuilder(source, name, data_dir)
+    builder = _ImagesBuilder(source, name, data_dir, keep_sizes)
     catalogue.write(builder)
   except OSError as error:
     raise UserError(f"--data_dir={data_dir}: {error}") from error
@@ -73,17 +84,23 @@ class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   # 4.9.10 would need importlib_resources, which it does not declare.
   code_path = None
 
-  def __init__(self, source: Source, name: str, data_dir: str | os.PathLike):
+  def __init__(
+    self,
+    source: Source,
+    name: str,
+    data_dir: str | os.PathLike,
+    keep_sizes: bool,
+  ):
     self.name = name
     self._source = source
-    self._shape = source.train.image(0).shape
+    self._shape = None if keep_sizes else source.train.image(0).shape
     super().__init__(
       data_dir=catalogue.root(data_dir), file_format="array_record"
     )
 
   def _info(self) -> tfds.core.DatasetInfo:
     features = {
-      "image": tfds.features.Image(shape=self._shape),
+      "image": tfds.features.Image(shape=self._shape or (None,) * 3),
       "label": tfds.features.ClassLabel(names=self._source.class_names),
     }
     return tfds.core.DatasetInfo(
@@ -104,10 +121,18 @@ class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _generate_examples(self, part: Part, split: str) -> Iterator:
     indices = range(len(part.labels))
     for index in _with_progress(indices, f"{self.name}: {split}"):
-      image = part.image(index)
-      pixels.check_shape(image, self._shape, part.place(index))
-      label = int(part.labels[index])
-      yield index, {"image": pixels.encode(image), "label": label}
+      image, label = self._image(part, index), int(part.labels[index])
+      yield index, {"image": image, "label": label}
+
+  def _image(self, part: Part, index: int) -> Image.Image | bytes:
+    """What TFDS stores: Pillow's images as PNG, bytes as they are."""
+    if self._shape is None:
+      encoded = part.encoded(index)
+      pixels.read(encoded, part.place(index))  # Complains if it is damaged.
+      return encoded
+    image = part.image(index)
+    pixels.check_shape(image, self._shape, part.place(index))
+    return pixels.encode(image)
 
 
 def _with_progress(items: range, title: str) -> Iterable[int]:

@@ -27,11 +27,14 @@ class Part:
     labels: int64 [N].
     place: index to what messages call the image.
     image: index to uint8 [H, W, C]; raises UserError if it is damaged.
+    encoded: index to the contents of the image file; None where there are
+      pixels only.
   """
 
   labels: np.ndarray
   place: Callable[[int], str]
   image: Callable[[int], np.ndarray]
+  encoded: Callable[[int], bytes] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,27 +145,29 @@ def _pixel_part(arrays: _Arrays, split: str) -> Part:
 
 def _encoded_part(arrays: _Arrays, split: str) -> Part:
   name = f"{split}_bytes"
-  encoded = arrays.get(name, "u", 1)
-  if encoded.dtype != np.uint8:
-    raise UserError(f"{arrays.path}: {name} is {encoded.dtype}; allowed: uint8")
+  files = arrays.get(name, "u", 1)
+  if files.dtype != np.uint8:
+    raise UserError(f"{arrays.path}: {name} is {files.dtype}; allowed: uint8")
   offsets = arrays.get(f"{split}_offsets", "ui", 1).astype(np.int64)
-  bounds = np.concatenate([[0], offsets, [len(encoded)]])
+  bounds = np.concatenate([[0], offsets, [len(files)]])
   (wrong,) = np.nonzero(np.diff(bounds) < 0)
   if wrong.size:
     raise UserError(
       f"{arrays.path}: {split}_offsets[{min(wrong[0], len(offsets) - 1)}]:"
-      f" allowed: ascending, from 0 to the {len(encoded)} of {name}"
+      f" allowed: ascending, from 0 to the {len(files)} of {name}"
     )
 
   def place(index: int) -> str:
     return f"{arrays.path}: {split} image {index}"
 
+  def encoded(index: int) -> bytes:
+    return files[offsets[index] : offsets[index + 1]].tobytes()
+
   def image(index: int) -> np.ndarray:
-    data = encoded[offsets[index] : offsets[index + 1]].tobytes()
-    return pixels.decode(data, place(index))
+    return pixels.decode(encoded(index), place(index))
 
   labels = _labels(arrays, split, len(offsets) - 1)
-  return Part(labels, place, image)
+  return Part(labels, place, image, encoded)
 
 
 def _labels(arrays: _Arrays, split: str, images: int) -> np.ndarray:
@@ -223,10 +228,15 @@ def _folder_part(
 ) -> Part:
   files = [_image_files(folder / name) for name in class_names]
   flat = [file for of_class in files for file in of_class]
+
+  def image(index: int) -> np.ndarray:
+    return pixels.decode(_contents(flat[index]), str(flat[index]), size=size)
+
   return Part(
     labels=np.repeat(np.arange(len(files)), [len(f) for f in files]),
     place=lambda index: str(flat[index]),
-    image=lambda index: _read_image(flat[index], size),
+    image=image,
+    encoded=(lambda index: _contents(flat[index])) if size is None else None,
   )
 
 
@@ -240,12 +250,11 @@ def _image_files(folder: pathlib.Path) -> list[pathlib.Path]:
   return sorted(entries)
 
 
-def _read_image(file: pathlib.Path, size: int | None) -> np.ndarray:
+def _contents(file: pathlib.Path) -> bytes:
   try:
-    encoded = file.read_bytes()
+    return file.read_bytes()
   except OSError as error:
     raise UserError(f"{file}: {error.strerror}") from error
-  return pixels.decode(encoded, str(file), size=size)
 
 
 def _check_names(names: Sequence[str], place: str) -> None:

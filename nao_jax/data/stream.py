@@ -19,6 +19,7 @@ from multiprocessing import resource_tracker
 import os
 import signal
 import traceback
+import weakref
 
 import numpy as np
 
@@ -238,11 +239,21 @@ def _test_example(record: Record, size: int) -> Examples:
 
 
 def _iterate(batches, workers: int) -> Iterator[Examples]:
-  """The elements of a grain.MapDataset, the next one always on its way."""
+  """The elements of a grain.MapDataset."""
   if workers:
-    made = _receive(batches, workers)
+    made = _made_by_workers(batches, workers)
   else:
     made = (batches[index] for index in range(len(batches)))
+  iterator = _one_ahead(made)
+  # What is still open at the end of the program would otherwise be closed when
+  # the modules that this needs are gone.
+  reference = weakref.ref(iterator)
+  atexit.register(lambda: reference() and reference().close())
+  return iterator
+
+
+def _one_ahead(made) -> Iterator[Examples]:
+  """The elements of a generator; a thread already waits for the next one."""
   with contextlib.closing(made), futures.ThreadPoolExecutor(1) as thread:
     coming = thread.submit(next, made, None)
     while (examples := coming.result()) is not None:
@@ -250,36 +261,41 @@ def _iterate(batches, workers: int) -> Iterator[Examples]:
       yield examples
 
 
-def _receive(batches, workers: int) -> Iterator[Examples]:
-  """The elements of a grain.MapDataset, made by worker processes in turn."""
-  # grain's own mp_prefetch (0.2.18) fails where absl has not parsed flags, and
-  # leaves shared memory behind at the end. A worker with a pipe of its own ends
-  # when nobody reads from it any more, however the training ended.
-  context = multiprocessing.get_context("spawn")
+def _made_by_workers(batches, workers: int) -> Iterator[Examples]:
+  """The elements of a grain.MapDataset, from each worker in turn."""
   # Ctrl-C reaches all processes; the training's own ends the workers, which
   # inherit this from the thread that starts them. The tracker comes with the
   # first worker, and would lift the block.
   resource_tracker.ensure_running()
   signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
   with contextlib.ExitStack() as stack:
-    # At the end of the program a generator is only closed when it is too late.
-    atexit.register(stack.close)
-    stack.callback(atexit.unregister, stack.close)
-    receivers = []
-    for share in (batches[first::workers] for first in range(workers)):
-      receiver, sender = context.Pipe(duplex=False)
-      receivers.append(stack.enter_context(receiver))
-      process = context.Process(target=_send, args=(share, sender), daemon=True)
-      process.start()
-      stack.callback(_end, process)
-      sender.close()
+    receivers = [
+      stack.enter_context(_worker(batches[first::workers]))
+      for first in range(workers)
+    ]
     for _, receiver in zip(range(len(batches)), itertools.cycle(receivers)):
       yield _next(receiver, workers)
 
 
-def _end(process) -> None:
-  process.terminate()
-  process.join()
+@contextlib.contextmanager
+def _worker(batches):
+  """A process that makes batches; gives the pipe that they come through.
+
+  grain's own mp_prefetch (0.2.18) fails where absl has not parsed flags, and
+  leaves shared memory behind at the end. A worker with a pipe of its own ends
+  when nobody reads from it any more, however the training ended.
+  """
+  context = multiprocessing.get_context("spawn")
+  receiver, sender = context.Pipe(duplex=False)
+  process = context.Process(target=_send, args=(batches, sender), daemon=True)
+  with receiver:
+    process.start()
+    sender.close()
+    try:
+      yield receiver
+    finally:
+      process.terminate()
+      process.join()
 
 
 def _next(receiver, workers: int) -> Examples:

@@ -1,0 +1,116 @@
+"""Trials: what trainings from scratch gave, in a file that searches share.
+
+A trial is known by its architecture (the canonical tokens) and its protocol: a
+hash of everything else that determines the score. The same trial is never run
+twice, by whichever search.
+"""
+
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import sqlite3
+
+import numpy as np
+
+from nao_jax.errors import UserError
+
+# Another process may be writing.
+_SECONDS_TO_WAIT = 60.0
+
+_TABLE = """
+create table if not exists trials (
+  space text not null, architecture text not null, protocol text not null,
+  score real, curve text not null, failed integer not null,
+  primary key (space, architecture, protocol))
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+  """One training from scratch.
+
+  Attributes:
+    score: higher is better; None if the training failed.
+    curve: the validation accuracy after each epoch; it is shorter than the
+      others if the training was stopped early.
+  """
+
+  score: float | None
+  curve: tuple[float, ...]
+
+
+class Trials:
+  """The trials of one space and protocol in a file."""
+
+  def __init__(
+    self, file: str | os.PathLike, space: str, protocol: dict
+  ) -> None:
+    """Opens the file, or makes it.
+
+    Args:
+      file: an SQLite database.
+      space: name of the search space.
+      protocol: JSON-like, all that determines a score but the architecture.
+
+    Raises:
+      UserError: the file cannot be opened, or is something else.
+    """
+    self.path = pathlib.Path(file)
+    self._key = space, digest(protocol)
+    try:
+      self.path.parent.mkdir(parents=True, exist_ok=True)
+      with self._open() as database:
+        database.execute(_TABLE)
+        database.execute("select curve, failed from trials limit 1")
+    except (OSError, sqlite3.Error) as error:
+      raise UserError(
+        f"--trials={file}: not a file of trials that can be read and written"
+        f" ({error}); give another"
+      ) from error
+
+  def get(self, architecture: Sequence[int]) -> Trial | None:
+    """The trial of an architecture (canonical tokens), if it was run."""
+    with self._open() as database:
+      row = database.execute(
+        "select score, curve from trials"
+        " where space = ? and protocol = ? and architecture = ?",
+        (*self._key, _text(architecture)),
+      ).fetchone()
+    return row and Trial(row[0], tuple(json.loads(row[1])))
+
+  def add(self, architecture: Sequence[int], trial: Trial) -> None:
+    """Remembers a trial; if another process did before, its one stays."""
+    space, protocol = self._key
+    with self._open() as database:
+      database.execute(
+        "insert or ignore into trials values (?, ?, ?, ?, ?, ?)",
+        (
+          space,
+          _text(architecture),
+          protocol,
+          trial.score,
+          json.dumps(trial.curve),
+          trial.score is None,
+        ),
+      )
+
+  @contextlib.contextmanager
+  def _open(self):
+    """A connection that commits, or rolls back, and closes."""
+    database = sqlite3.connect(self.path, timeout=_SECONDS_TO_WAIT)
+    with contextlib.closing(database), database:
+      yield database
+
+
+def digest(protocol: dict) -> str:
+  """A short name of a JSON-like value; equal values have equal names."""
+  text = json.dumps(protocol, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _text(architecture: Sequence[int]) -> str:
+  return " ".join(str(int(token)) for token in np.asarray(architecture))
