@@ -111,7 +111,7 @@ def test_history_has_a_line_an_epoch(finished):
   assert reports[1]["loss"] < reports[0]["loss"]
 
 
-@pytest.mark.parametrize("step", [0, 3, STEPS // 2 + 2])
+@pytest.mark.parametrize("step", [3, STEPS // 2 + 2])
 def test_a_stopped_training_ends_with_the_same_bits(
   step, finished, data_dir, tmp_path, monkeypatch
 ):
@@ -167,6 +167,16 @@ def test_evaluation_gives_the_result_again(finished, data_dir):
   assert measured == result["test"]
   four = cnn_use.evaluate(workdir, data_dir=data_dir)
   assert four["error"] == measured["error"]
+
+
+def test_evaluation_on_other_images_than_it_was_trained_on_is_refused(
+  finished, tmp_path
+):
+  tiny_images.prepare_tiny(tmp_path, tmp_path / "data")
+  with pytest.raises(UserError, match=r"--dataset=tiny: images of \(6, 5, 3\)"):
+    cnn_use.evaluate(
+      finished[0], data_dir=tmp_path / "data", dataset="tiny", devices=1
+    )
 
 
 def test_an_exported_network_gives_the_same_logits(
@@ -246,7 +256,9 @@ def _save_until(save, last):
 
 def test_validation_images_are_measured_after_each_epoch(data_dir, tmp_path):
   config = dataclasses.replace(CONFIG, validation_fraction=0.2)
-  cnn_training.run(config, workdir=tmp_path / "run", data_dir=data_dir)
+  cnn_training.run(
+    config, workdir=tmp_path / "run", data_dir=data_dir, devices=1
+  )
   lines = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
   errors = [json.loads(line)["validation_error"] for line in lines]
   assert len(errors) == EPOCHS
@@ -258,7 +270,9 @@ def test_a_training_that_diverges_stops_and_says_so(data_dir, tmp_path):
     CONFIG, sgd=dataclasses.replace(CONFIG.sgd, learning_rate=1e30)
   )
   with pytest.raises(UserError, match=r"diverged at step .* --learning_rate"):
-    cnn_training.run(config, workdir=tmp_path / "run", data_dir=data_dir)
+    cnn_training.run(
+      config, workdir=tmp_path / "run", data_dir=data_dir, devices=1
+    )
   assert not list((tmp_path / "run").glob("checkpoints/*"))
 
 
