@@ -48,9 +48,17 @@ def replicate(tree, *, devices: int | None = None):
 
   A first state that is placed otherwise makes the second call compile again.
   """
+  return jax.device_put(tree, _sharding(devices))
+
+
+def distribute(tree, *, devices: int | None = None):
+  """Puts each slice along the first axis on its device, as `spread` does."""
+  return jax.device_put(tree, _sharding(devices, AXIS))
+
+
+def _sharding(devices, *axes: str) -> jax.sharding.NamedSharding:
   mesh = jax.sharding.Mesh(np.array(_devices(devices)), (AXIS,))
-  whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
-  return jax.device_put(tree, whole)
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
 
 def mean(tree, axis_name: str | None):

@@ -20,7 +20,8 @@ LAYERS = (
   ("nao_jax.controller", "nao_jax.evaluators"),
   ("nao_jax.training", "nao_jax.networks"),
   ("nao_jax.spaces", "nao_jax.data", "nao_jax.parallel"),
-  ("nao_jax.errors", "nao_jax.progress"),
+  ("nao_jax.progress", "nao_jax.trials"),
+  ("nao_jax.errors",),
 )
 
 

@@ -7,7 +7,7 @@ sees the batches that an uninterrupted one sees after step i.
 Shapes: B images a step, D devices.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import dataclasses
 import functools
 
@@ -67,12 +67,14 @@ class InMemory:
     order_key, step_key = jax.random.split(key)
     place = functools.partial(parallel.replicate, devices=self.devices)
     state, step_key, train = place((state, step_key, self._place("train")))
+    in_axes, out_axes = (None, None, None, 1), (None, None)
+    steps = program(train_steps, self.trainer, self.devices, in_axes, out_axes)
     per_epoch = self.trainer.steps_per_epoch
     for epoch in range(step // per_epoch, self.trainer.train.epochs):
       calls = self._calls(jax.random.fold_in(order_key, epoch))
       done = max(step - epoch * per_epoch, 0) // calls.shape[1]
       for indices in calls[done:]:
-        state, losses = self._train_steps(state, step_key, train, indices)
+        state, losses = steps(state, step_key, train, indices)
         yield state, np.asarray(losses)
 
   def measure(self, state: TrainState, part: str) -> dict:
@@ -82,7 +84,10 @@ class InMemory:
     batches = eval_batches(len(images.labels), batch)
     shape = (-1, parallel.count(self.devices), batch // self._parts)
     indices, counted = (x.reshape(shape) for x in batches)
-    return _means(self._measure_batches(state, images, indices, counted))
+    measured = program(
+      measure_batches, self.trainer, self.devices, (None, None, 1, 1)
+    )
+    return _means(measured(state, images, indices, counted))
 
   @property
   def _parts(self) -> int:
@@ -98,14 +103,6 @@ class InMemory:
   def _place(self, part: str) -> Images:
     images = Images(*getattr(self.data, part), self.mean, self.std)
     return parallel.replicate(images, devices=self.devices)
-
-  @functools.cached_property
-  def _train_steps(self):
-    return _spread(self, train_steps, (None, None, None, 1), (None, None))
-
-  @functools.cached_property
-  def _measure_batches(self):
-    return _spread(self, measure_batches, (None, None, 1, 1), None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,47 +136,60 @@ class Streamed:
     batches = self.stream.train_batches(
       self.trainer.train.batch, seed=self.seed, first_step=step
     )
+    in_axes, out_axes = (None, None, _CUT), (None, None)
+    update = program(train_batch, self.trainer, self.devices, in_axes, out_axes)
     for _, examples in zip(
       range(step, self.trainer.steps), batches, strict=False
     ):
-      state, loss = self._train_batch(state, step_key, self._cut(examples))
+      state, loss = update(state, step_key, self._cut(examples))
       yield state, np.asarray(loss)[None]
 
   def measure(self, state: TrainState, part: str) -> dict:
     """As `InMemory.measure`; there is no validation part."""
     assert part == "test", part
+    measured = program(measure, self.trainer, self.devices, (None, _CUT, 0))
     total = None
     for examples, counted in self.stream.test_batches(self.trainer.train.batch):
       counted = counted.reshape(parallel.count(self.devices), -1)
-      sums = self._measure(state, self._cut(examples), counted)
+      sums = measured(state, self._cut(examples), counted)
       total = sums if total is None else jax.tree.map(np.add, total, sums)
     return _means(total)
 
   def _cut(self, examples: Examples) -> Images:
     """A batch, the devices' parts along a new first axis."""
     parts = parallel.count(self.devices)
-    images, labels = (x.reshape(parts, -1, *x.shape[1:]) for x in (examples))
+    images, labels = (x.reshape(parts, -1, *x.shape[1:]) for x in examples)
     return Images(images, labels, self.mean, self.std)
-
-  @functools.cached_property
-  def _train_batch(self):
-    return _spread(self, train_batch, (None, None, _CUT), (None, None))
-
-  @functools.cached_property
-  def _measure(self):
-    return _spread(self, measure, (None, _CUT, 0), None)
 
 
 # Each device gets its own images, and the whole of what normalises them.
 _CUT = Images(0, 0, None, None)
 
 
-def _spread(feed, function, in_axes, out_axes):
+@functools.lru_cache(maxsize=16)
+def program(
+  function: Callable,
+  trainer: Trainer,
+  devices: int | None,
+  in_axes: tuple,
+  out_axes=None,
+) -> Callable:
+  """A function of training/stand_alone.py, compiled for every device.
+
+  Equal trainings in one process, one that goes on say, share their programs.
+
+  Args:
+    function: takes `trainer` and `axis_name`.
+    trainer: the settings.
+    devices: see `parallel.spread`.
+    in_axes: see there.
+    out_axes: see there.
+  """
   return parallel.spread(
-    functools.partial(function, trainer=feed.trainer, axis_name=parallel.AXIS),
+    functools.partial(function, trainer=trainer, axis_name=parallel.AXIS),
     in_axes,
     out_axes,
-    devices=feed.devices,
+    devices=devices,
   )
 
 

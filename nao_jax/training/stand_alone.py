@@ -105,6 +105,7 @@ def gradients(
   labels: jax.Array,
   *,
   trainer: Trainer,
+  architecture: tuple = (),
   axis_name: str | None = None,
 ) -> tuple[dict, dict, jax.Array]:
   """The gradient of the loss on one batch.
@@ -115,6 +116,7 @@ def gradients(
     images: float32 [B / D, H, W, C], this device's part.
     labels: int32 [B / D].
     trainer: the settings.
+    architecture: what the network takes after the images, if anything.
     axis_name: the mapped axis over which to average.
 
   Returns:
@@ -129,7 +131,13 @@ def gradients(
     number, images, labels, masks = part
     rngs = {"dropout": jax.random.fold_in(dropout_key, number)}
     (loss, stats), gradient = jax.value_and_grad(_loss, has_aux=True)(
-      state.params, stats, images, labels, masks, rngs, trainer, axis_name
+      state.params,
+      stats,
+      (images, *architecture, masks),
+      labels,
+      rngs,
+      trainer,
+      axis_name,
     )
     return (stats, jax.tree.map(jnp.add, total, gradient)), loss
 
@@ -156,14 +164,13 @@ def _cut(x, parts: int):
   return x.reshape(parts, -1, *x.shape[1:])
 
 
-def _loss(params, stats, images, labels, masks, rngs, trainer, axis_name):
+def _loss(params, stats, inputs, labels, rngs, trainer, axis_name):
   """Of one micro-batch; and the new running statistics."""
   if trainer.bfloat16:
-    params, images, masks = _to_bfloat16((params, images, masks))
+    params, inputs = _to_bfloat16((params, inputs))
   outputs, updated = trainer.model(axis_name).apply(
     {"params": params, "batch_stats": stats},
-    images,
-    masks,
+    *inputs,
     deterministic=False,
     mutable=["batch_stats"],
     rngs=rngs,
@@ -172,11 +179,11 @@ def _loss(params, stats, images, labels, masks, rngs, trainer, axis_name):
 
 
 def _to_bfloat16(tree):
-  """All but what BatchNorm computes with."""
+  """All real numbers but those that BatchNorm computes with."""
 
   def cast(path, leaf):
     name = str(getattr(path[-1], "key", ""))
-    kept = "scale" in name or "offset" in name
+    kept = "scale" in name or "offset" in name or leaf.dtype != jnp.float32
     return leaf if kept else leaf.astype(jnp.bfloat16)
 
   return jax.tree.map_with_path(cast, tree)
@@ -189,6 +196,7 @@ def train_steps(
   indices: jax.Array,
   *,
   trainer: Trainer,
+  architecture: tuple = (),
   axis_name: str | None = None,
 ) -> tuple[TrainState, jax.Array]:
   """Some steps in one program, on images that live on the device.
@@ -199,6 +207,7 @@ def train_steps(
     data: the training images, whole on every device.
     indices: int32 [steps, B / D], this device's examples.
     trainer: the settings.
+    architecture: what the network takes after the images, if anything.
     axis_name: the mapped axis.
 
   Returns:
@@ -211,7 +220,9 @@ def train_steps(
     )
     images = augmented(augment_key, data, indices, trainer.augment, axis_name)
     labels = data.labels[indices]
-    return _update(state, loss_key, images, labels, trainer, axis_name)
+    return _update(
+      state, loss_key, images, labels, trainer, architecture, axis_name
+    )
 
   return lax.scan(step, state, indices)
 
@@ -222,6 +233,7 @@ def train_batch(
   data: Images,
   *,
   trainer: Trainer,
+  architecture: tuple = (),
   axis_name: str | None = None,
 ) -> tuple[TrainState, jax.Array]:
   """One step on a batch that arrives augmented.
@@ -231,6 +243,7 @@ def train_batch(
     key: of the whole run, as for `train_steps`.
     data: this device's B / D images.
     trainer: the settings.
+    architecture: what the network takes after the images, if anything.
     axis_name: the mapped axis.
 
   Returns:
@@ -238,12 +251,20 @@ def train_batch(
   """
   _, loss_key = jax.random.split(jax.random.fold_in(key, state.step))
   images = normalise(data.images, data.mean, data.std)
-  return _update(state, loss_key, images, data.labels, trainer, axis_name)
+  return _update(
+    state, loss_key, images, data.labels, trainer, architecture, axis_name
+  )
 
 
-def _update(state, key, images, labels, trainer, axis_name):
+def _update(state, key, images, labels, trainer, architecture, axis_name):
   gradient, stats, loss = gradients(
-    state, key, images, labels, trainer=trainer, axis_name=axis_name
+    state,
+    key,
+    images,
+    labels,
+    trainer=trainer,
+    architecture=architecture,
+    axis_name=axis_name,
   )
   updates, optimiser = trainer.optimiser.update(
     gradient, state.optimiser, state.params
@@ -258,6 +279,7 @@ def measure(
   counted: jax.Array,
   *,
   trainer: Trainer,
+  architecture: tuple = (),
   axis_name: str | None = None,
 ) -> Measured:
   """How good the network is on one batch.
@@ -267,9 +289,17 @@ def measure(
     data: this device's part of the batch.
     counted: bool [B / D], which of the images count.
     trainer: the settings.
+    architecture: what the network takes after the images, if anything.
     axis_name: the mapped axis over which to add up.
   """
-  logits = classify(state, data.images, data.mean, data.std, trainer=trainer)
+  logits = classify(
+    state,
+    data.images,
+    data.mean,
+    data.std,
+    trainer=trainer,
+    architecture=architecture,
+  )
   _, best = lax.top_k(logits, min(5, logits.shape[-1]))
   hits = (best == data.labels[:, None]) & counted[:, None]
   losses = optax.softmax_cross_entropy_with_integer_labels(logits, data.labels)
@@ -291,6 +321,7 @@ def measure_batches(
   counted: jax.Array,
   *,
   trainer: Trainer,
+  architecture: tuple = (),
   axis_name: str | None = None,
 ) -> Measured:
   """As `measure`, on batches of images that live on the device.
@@ -301,6 +332,7 @@ def measure_batches(
     indices: int32 [batches, B / D], this device's examples.
     counted: bool [batches, B / D]; every example should count once.
     trainer: the settings.
+    architecture: what the network takes after the images, if anything.
     axis_name: the mapped axis over which to add up.
   """
 
@@ -309,13 +341,26 @@ def measure_batches(
     part = data._replace(
       images=data.images[indices], labels=data.labels[indices]
     )
-    return measure(state, part, counted, trainer=trainer, axis_name=axis_name)
+    return measure(
+      state,
+      part,
+      counted,
+      trainer=trainer,
+      architecture=architecture,
+      axis_name=axis_name,
+    )
 
   return jax.tree.map(jnp.sum, lax.map(one, (indices, counted)))
 
 
 def classify(
-  state: TrainState, images: jax.Array, mean, std, *, trainer: Trainer
+  state: TrainState,
+  images: jax.Array,
+  mean,
+  std,
+  *,
+  trainer: Trainer,
+  architecture: tuple = (),
 ) -> jax.Array:
   """Logits [B, classes] of images uint8 [B, H, W, C], for use.
 
@@ -325,10 +370,10 @@ def classify(
     mean: float32 [C], or None if each image is standardised by itself.
     std: float32 [C], or None.
     trainer: the settings; the auxiliary head is left out.
+    architecture: see `gradients`.
   """
   network = dataclasses.replace(trainer.network, auxiliary=False)
+  model = dataclasses.replace(trainer, network=network).model()
   variables = {"params": state.params, "batch_stats": state.batch_stats}
-  logits, _ = StandAlone(network, trainer.tokens).apply(
-    variables, normalise(images, mean, std)
-  )
-  return logits
+  images = normalise(images, mean, std)
+  return model.apply(variables, images, *architecture)[0]
