@@ -21,6 +21,10 @@ CHAIN = Space(
 )
 
 
+# The paper's coding, where a type says which kernels may come next.
+TRIPLES = cnn.space(2, "large", "triples")
+
+
 def sigmoid(x):
   return 1 / (1 + np.exp(-x))
 
@@ -156,6 +160,46 @@ def test_greedy_decoding_takes_the_most_probable_legal_token(
   np.testing.assert_array_equal(greedy, best)
 
 
+def test_greedy_decoding_asks_what_may_follow_the_decoded_token():
+  controller = Controller(TRIPLES, TINY)
+  params = random_params(controller, scale=2.0)
+  tokens = TRIPLES.sample(jax.random.key(0), 40)
+  encoded = jax.jit(controller.encode)(params, tokens)
+  greedy = jax.jit(controller.greedy_decode)(params, *encoded)
+  log_probs = jax.jit(controller.decode)(params, greedy, *encoded)
+  before = np.pad(greedy[:, :-1], ((0, 0), (1, 0)), constant_values=SOS)
+  unrestricted = np.where(TRIPLES.legal, log_probs, -np.inf)
+  best = np.where(TRIPLES.may_follow[before], unrestricted, -np.inf)
+  np.testing.assert_array_equal(greedy, best.argmax(-1))
+  assert (greedy != unrestricted.argmax(-1)).any()  # The question mattered.
+
+
+def test_no_bias_makes_an_op_that_does_not_exist():
+  # Every type with every kernel, both far more probable than all others.
+  controller = Controller(TRIPLES, TINY)
+  params = random_params(controller)
+  first_type = TRIPLES.choices[1][0]
+  wanted = np.array([*np.ndindex(7, 7)])
+  wanted += np.array([first_type, first_type + 7])
+  biases = np.zeros((49, TRIPLES.vocabulary), np.float32)
+  np.put_along_axis(biases, wanted, 100.0, axis=1)
+
+  def decode(bias):
+    decoder = params["decoder"] | {"output_bias": bias}
+    outputs = normalise(jnp.ones((1, 8, TINY.hidden)))
+    return controller.greedy_decode(
+      params | {"decoder": decoder}, outputs, outputs[:, 0]
+    )[0]
+
+  decoded = np.asarray(jax.jit(jax.vmap(decode))(biases))
+  assert all(map(TRIPLES.accepts, decoded.tolist()))
+  exists = [k in dict(TRIPLES.follows).get(t, ()) for t, k in wanted]
+  assert sum(exists) == 11
+  branches = decoded.reshape(49, 8, 3)[..., 1:]
+  reached = (branches == wanted[:, None]).all(axis=(1, 2))
+  np.testing.assert_array_equal(reached, exists)
+
+
 @pytest.mark.parametrize(
   "space",
   [
@@ -163,6 +207,8 @@ def test_greedy_decoding_takes_the_most_probable_legal_token(
     *(cnn.space(nodes) for nodes in range(2, 8)),
     cnn.space(3, "middle"),
     cnn.space(4, "large"),
+    TRIPLES,
+    cnn.space(5, "large", "triples"),
   ],
   ids=lambda space: space.name,
 )
@@ -174,11 +220,36 @@ def test_every_decoded_sequence_is_legal(space):
   outputs = np.random.default_rng(1).standard_normal(shape)
   outputs = unit(outputs).astype(np.float32)
   # Also with parameters that a fit has ruined.
-  for scale in (1.0, 30.0, np.nan):
+  for scale in (1.0, 30.0, np.inf, -np.inf, np.nan):
     scaled = jax.tree.map(lambda x, scale=scale: scale * x, params)
     decoded = np.asarray(decode(scaled, outputs, unit(outputs.mean(1))))
     assert decoded.dtype == np.int32
-    assert space.legal[np.arange(space.length), decoded].all()
+    assert all(map(space.accepts, decoded.tolist()))
+
+
+def test_logits_that_overflow_do_not_let_illegal_tokens_through():
+  controller = Controller(TRIPLES, TINY)
+  params = random_params(controller)
+  outputs = normalise(jnp.ones((1, 8, TINY.hidden)))
+  decode = jax.jit(controller.greedy_decode)
+  for bias in (-np.inf, np.inf):
+    decoder = params["decoder"] | {
+      "output_bias": jnp.full(TRIPLES.vocabulary, bias)
+    }
+    decoded = decode(params | {"decoder": decoder}, outputs, outputs[:, 0])
+    assert TRIPLES.accepts(decoded[0].tolist())
+
+
+def test_sixty_tokens_fold_into_twenty_steps():
+  space = cnn.space(5, "large", "triples")
+  config = ControllerConfig(embedding=32)
+  controller = Controller(space, config)
+  params = jax.eval_shape(controller.init, jax.random.key(0))
+  kernel = params["encoder"]["Lstm_0"]["input_kernel"]
+  assert kernel.shape == (3 * 32, 4 * 96)
+  tokens = jax.ShapeDtypeStruct((7, 60), jnp.int32)
+  outputs, _ = jax.eval_shape(controller.encode, params, tokens)
+  assert outputs.shape == (7, 20, 96)
 
 
 def test_dropout_needs_a_key(tokens):

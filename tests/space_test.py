@@ -1,11 +1,13 @@
 """The token grammar, on spaces small enough to list every sequence."""
 
+import dataclasses
 import itertools
 import math
 
-from hypothesis import given, settings
+from hypothesis import example, given, reject, settings
 from hypothesis import strategies as st
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -22,10 +24,32 @@ SMALL = Space(
   swaps=((((0,), (1,)),), (((3, 4), (5, 6)),)),
 )
 PLAIN = Space(name="plain", choices=((1,), (2, 5), (1, 2, 3)))
+# Kinds 3 and 4 allow different numbers of 5 to 7; a swap exchanges such pairs.
+TYPED = Space(
+  name="typed",
+  choices=((1, 2), (3, 4), (5, 6, 7), (1, 2), (3, 4), (5, 6, 7)),
+  swaps=((((0, 1, 2), (3, 4, 5)),),),
+  tokens_per_step=3,
+  follows=((3, (5,)), (4, (5, 6, 7))),
+)
+# The same with tokens that count pairs of kind and number.
+UNTYPED = Space("untyped", ((1, 2), (3, 4, 5, 6)) * 2)
+
+
+def is_legal(space, row):
+  """As `accepts`, from the definition."""
+  following = dict(space.follows)
+  return all(
+    token in choices and token in following.get(before, choices)
+    for before, token, choices in zip(
+      [SOS, *row], row, space.choices, strict=False
+    )
+  )
 
 
 def everything(space):
-  return np.array(list(itertools.product(*space.choices)), np.int32)
+  rows = itertools.product(*space.choices)
+  return np.array([row for row in rows if is_legal(space, row)], np.int32)
 
 
 def count(space):
@@ -67,6 +91,20 @@ def spaces(draw):
 
 
 @st.composite
+def restricted_spaces(draw):
+  """Random grammars in which some tokens restrict the next."""
+  tokens = st.lists(st.integers(1, 5), min_size=1, max_size=4, unique=True)
+  choices = draw(st.lists(tokens.map(tuple), min_size=1, max_size=4))
+  vocabulary = 1 + max(map(max, choices))
+  heads = st.integers(0, vocabulary - 1)
+  follows = draw(st.dictionaries(heads, tokens.map(tuple), max_size=3))
+  try:
+    return Space("restricted", tuple(choices), follows=tuple(follows.items()))
+  except ValueError:
+    reject()
+
+
+@st.composite
 def architectures(draw):
   space = draw(spaces())
   return space, [draw(st.sampled_from(tokens)) for tokens in space.choices]
@@ -88,9 +126,72 @@ def test_samples_are_uniform_and_independent():
   np.testing.assert_allclose(counts, 6400 / 64, atol=5 * 10)
 
 
-def test_the_mask_says_what_accepts_says():
-  for row in itertools.product(range(PLAIN.vocabulary), repeat=PLAIN.length):
-    assert PLAIN.accepts(row) == PLAIN.legal[range(PLAIN.length), row].all()
+@pytest.mark.parametrize("space", [SMALL, PLAIN])
+def test_unrestricted_samples_are_those_of_independent_positions(space):
+  key = jax.random.key(3)
+  logits = jnp.where(space.legal, 0.0, -jnp.inf)
+  shape = (100, space.length)
+  expected = jax.random.categorical(key, logits, shape=shape)
+  np.testing.assert_array_equal(space.sample(key, 100), expected)
+
+
+@pytest.mark.parametrize("space", [TYPED, UNTYPED])
+def test_a_kind_is_drawn_as_often_as_it_has_numbers(space):
+  # Not each kind in half of the samples: each of 8 * 8 sequences equally often.
+  tokens = np.asarray(space.sample(jax.random.key(2), 6400))
+  rows, counts = np.unique(tokens, axis=0, return_counts=True)
+  np.testing.assert_array_equal(rows, everything(space))
+  np.testing.assert_allclose(counts, 6400 / 64, atol=5 * 10)
+
+
+def test_weights_count_the_continuations_to_the_end():
+  # Three tokens deep: 1 goes on in one way, 2 in four.
+  follows = ((1, (3,)), (3, (5,)), (2, (3, 4)), (4, (5, 6, 7)))
+  space = Space("deep", ((1, 2), (3, 4), (5, 6, 7)), follows=follows)
+  tokens = np.asarray(space.sample(jax.random.key(0), 5000))
+  rows, counts = np.unique(tokens, axis=0, return_counts=True)
+  assert rows.tolist() == everything(space).tolist()
+  np.testing.assert_allclose(counts, 1000, atol=5 * 32)
+
+
+@settings(untimed, max_examples=15)
+@given(restricted_spaces(), st.integers(0, 9))
+def test_no_illegal_sequence_is_drawn(space, seed):
+  rows = np.asarray(space.sample(jax.random.key(seed), 50)).tolist()
+  assert all(is_legal(space, row) for row in rows)
+
+
+@settings(untimed, max_examples=30)
+@given(restricted_spaces())
+def test_masks_say_what_accepts_says(space):
+  for row in itertools.product(range(space.vocabulary), repeat=space.length):
+    legal = space.legal[range(space.length), row]
+    legal &= space.may_follow[[SOS, *row[:-1]], row]
+    assert space.accepts(row) == is_legal(space, row) == legal.all()
+
+
+def test_without_restrictions_everything_may_follow():
+  assert SMALL.may_follow.all()
+
+
+@pytest.mark.parametrize(
+  "follows", [((1, (2,)), (2, (1,))), ((SOS, (2,)),), ((1, ()),)]
+)
+def test_a_space_with_a_dead_end_is_refused(follows):
+  with pytest.raises(ValueError, match="nothing is legal at position"):
+    Space("dead", ((1,), (2, 3), (2,)), follows=follows)
+
+
+def test_validate_says_what_the_token_before_forbids():
+  TYPED.validate([1, 4, 6, 2, 3, 5])
+  with pytest.raises(UserError) as caught:
+    TYPED.validate([1, 4, 6, 2, 3, 6], "--arch")
+  assert str(caught.value) == (
+    "--arch: token 6 at position 5 (counted from 0) is illegal after token 3 "
+    "in space 'typed'; allowed there: 5"
+  )
+  with pytest.raises(UserError, match=r"is illegal in .*there: 3 4$"):
+    TYPED.validate([1, 5, 5, 2, 3, 5])
 
 
 def test_the_start_token_is_never_legal():
@@ -161,6 +262,7 @@ def test_a_swap_leaves_the_canonical_form_unchanged(drawn):
 
 
 @settings(untimed, max_examples=20)
+@example(TYPED)
 @given(spaces().filter(lambda space: count(space) <= 256))
 def test_canonical_forms_are_equal_exactly_when_swaps_join(space):
   names = [
@@ -175,6 +277,17 @@ def test_the_small_space_has_the_counted_number_of_functions():
   # Pairs without order: 3 of 2 values, 10 of 4.
   assert len(groups(SMALL)) == 3 * 10
   assert len(set(SMALL.keys(everything(SMALL)))) == 3 * 10
+
+
+def test_swaps_and_the_canonical_form_keep_groups_whole_and_legal():
+  rows = everything(TYPED)
+  for changed in (
+    TYPED.canonical(rows),
+    rows[:, TYPED.swap_permutations[0, 0]],
+  ):
+    assert all(map(TYPED.accepts, changed.tolist()))
+  # Pairs without order of 8 groups.
+  assert len(set(TYPED.keys(rows))) == 8 * 9 / 2
 
 
 def test_the_canonical_form_of_a_batch_is_that_of_each_row():
@@ -218,6 +331,7 @@ def test_spaces_are_hashable_and_equal_by_value():
   assert again == SMALL
   assert hash(again) == hash(SMALL)
   assert again != Space(SMALL.name, SMALL.choices)
+  assert dataclasses.replace(TYPED, follows=()) != TYPED
   assert {SMALL: 1}[again] == 1
 
 

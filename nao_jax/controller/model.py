@@ -156,6 +156,7 @@ class Controller:
       outputs,
       embedding,
       jnp.asarray(self.space.legal),
+      jnp.asarray(self.space.may_follow),
       method="greedy",
     )
 
@@ -256,7 +257,11 @@ class Decoder(nn.Module):
     return nn.log_softmax(self._attend(queries, self._memory(outputs)))
 
   def greedy(
-    self, outputs: jax.Array, embedding: jax.Array, legal: jax.Array
+    self,
+    outputs: jax.Array,
+    embedding: jax.Array,
+    legal: jax.Array,
+    may_follow: jax.Array,
   ) -> jax.Array:
     """The legal token with the largest logit, position by position.
 
@@ -264,6 +269,7 @@ class Decoder(nn.Module):
       outputs: the encoder's, [B, T, H].
       embedding: [B, H].
       legal: bool [L, V].
+      may_follow: bool [V, V], a row for the token before.
 
     Returns:
       int32 [B, L].
@@ -275,7 +281,10 @@ class Decoder(nn.Module):
       state, token = carry
       state = _lstm_step(kernel, state, gates[token])
       logits = self._attend(state[0][:, None], memory)[:, 0]
-      token = jnp.argmax(jnp.where(legal, logits, -jnp.inf), axis=-1)
+      # Logits that have overflowed must not tie with the illegal ones.
+      logits = jnp.maximum(logits, jnp.finfo(logits.dtype).min)
+      allowed = legal & may_follow[token]
+      token = jnp.argmax(jnp.where(allowed, logits, -jnp.inf), axis=-1)
       return (state, token), token
 
     start = jnp.full(len(outputs), SOS)

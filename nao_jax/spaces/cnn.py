@@ -5,8 +5,13 @@ cell is `int32 [nodes, 4]`, a row a node: `input_a op_a input_b op_b`; the node
 is the sum of its two branches. Inputs count 0 = output of the cell before the
 previous one, 1 = output of the previous cell, 2.. = the cell's own nodes; ops
 index the op set. Tokens hold the same numbers in the same order, moved up so
-that inputs and ops do not collide: inputs by 1, ops by nodes + 2 (paper
-section 3.1; the official weight-sharing code's coding).
+that inputs and ops do not collide, in one of two codings:
+
+- `pairs`: a branch is its input, moved up by 1, and its op, moved up by
+  nodes + 2 (the official weight-sharing code's coding). Whatever takes tokens
+  and is told no coding takes these.
+- `triples`: a branch is its input, the type of its op and the kernel (paper
+  section 3.1; see `spaces/triples.py`). Only the op set `large` has it.
 """
 
 import dataclasses
@@ -17,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nao_jax.errors import UserError
-from nao_jax.spaces import published
+from nao_jax.spaces import published, triples
 from nao_jax.spaces.space import Space
 
 # Op sets in the order of the official ids. `small` is the weight-sharing set,
@@ -38,6 +43,9 @@ OP_SETS = {
   ),
 }  # fmt: skip
 
+# Tokens of a branch.
+CODINGS = {"pairs": 2, "triples": 3}
+
 MIN_NODES, MAX_NODES = 2, 7
 PUBLISHED_NODES = 5
 
@@ -48,7 +56,7 @@ class Architecture(NamedTuple):
   Attributes:
     ops: name of the op set.
     nodes: computed nodes in a cell.
-    tokens: int32 [8 nodes].
+    tokens: int32 [8 nodes], pairs.
   """
 
   ops: str
@@ -61,12 +69,14 @@ class Architecture(NamedTuple):
     return space(self.nodes, self.ops)
 
 
-def space(nodes: int = 5, ops: str = "small") -> Space:
+def space(nodes: int = 5, ops: str = "small", coding: str = "pairs") -> Space:
   """The space of cell pairs with `nodes` nodes over the op set `ops`.
 
+  Its length is 8 nodes in the coding `pairs`, 12 nodes in `triples`.
+
   Raises:
-    UserError: an op set that does not exist, or a number of nodes outside
-      2 to 7.
+    UserError: an op set or a coding that does not exist, or that do not go
+      together, or a number of nodes outside 2 to 7.
   """
   if ops not in OP_SETS:
     raise UserError(f"--ops={ops}: unknown; allowed: {', '.join(OP_SETS)}")
@@ -74,38 +84,73 @@ def space(nodes: int = 5, ops: str = "small") -> Space:
     raise UserError(
       f"--nodes={nodes}: a cell has {MIN_NODES} to {MAX_NODES} nodes"
     )
-  first_op = nodes + 2
-  op_tokens = tuple(range(first_op, first_op + len(OP_SETS[ops])))
+  _check_coding(coding, ops)
+  op_choices, follows = _grammar(nodes, ops, coding)
   choices, swaps = [], []
-  for cell in range(2):
+  for _ in "normal", "reduction":
     swaps.append([])
     for node in range(nodes):
-      at = 4 * (cell * nodes + node)
-      input_tokens = tuple(range(1, node + 3))
-      choices += [input_tokens, op_tokens] * 2
-      swaps[cell].append(((at, at + 1), (at + 2, at + 3)))
+      branch = (tuple(range(1, node + 3)), *op_choices)
+      first = range(len(choices), len(choices) + len(branch))
+      second = range(first.stop, first.stop + len(branch))
+      swaps[-1].append((tuple(first), tuple(second)))
+      choices += branch * 2
   return Space(
-    name=f"cnn-{ops}-{nodes}",
+    name=f"cnn-{ops}-{nodes}" + ("-triples" if coding == "triples" else ""),
     choices=tuple(choices),
     swaps=tuple(map(tuple, swaps)),
-    tokens_per_step=2,
+    tokens_per_step=CODINGS[coding],
+    follows=follows,
   )
+
+
+def coding_of(space_: Space) -> str:
+  """The coding of a convolutional space; its encoder folds branches."""
+  return next(
+    name for name, width in CODINGS.items() if width == space_.tokens_per_step
+  )
+
+
+def _check_coding(coding: str, ops: str) -> None:
+  if coding not in CODINGS:
+    raise UserError(
+      f"--coding={coding}: unknown; allowed: {', '.join(CODINGS)}"
+    )
+  if coding == "triples" and ops != "large":
+    raise UserError(
+      f"--coding={coding}: for --ops=large alone, not for --ops={ops}; change "
+      "one of the two"
+    )
+
+
+def _grammar(nodes: int, ops: str, coding: str):
+  """What a branch may say after its input: `choices` and `follows`."""
+  names = OP_SETS[ops]
+  if coding == "triples":
+    return triples.grammar(names, nodes)
+  first_op = nodes + 2
+  return (tuple(range(first_op, first_op + len(names))),), ()
 
 
 def _offsets(nodes: int) -> np.ndarray:
   return np.array([1, nodes + 2, 1, nodes + 2], np.int32)
 
 
-def to_cells(tokens):
-  """Tokens [..., 8 nodes] (NumPy or JAX) to cells [..., 2, nodes, 4]."""
+def to_cells(tokens, coding: str = "pairs"):
+  """Legal tokens [..., L] (NumPy or JAX) to cells [..., 2, nodes, 4]."""
+  if coding == "triples":
+    tokens = triples.to_pairs(tokens, OP_SETS["large"])
   nodes = tokens.shape[-1] // 8
   return tokens.reshape(*tokens.shape[:-1], 2, nodes, 4) - _offsets(nodes)
 
 
-def to_tokens(cells):
-  """Cells [..., 2, nodes, 4] (NumPy or JAX) to tokens [..., 8 nodes]."""
+def to_tokens(cells, coding: str = "pairs"):
+  """Cells [..., 2, nodes, 4] (NumPy or JAX) to tokens [..., L]."""
   nodes = cells.shape[-2]
-  return (cells + _offsets(nodes)).reshape(*cells.shape[:-3], 8 * nodes)
+  tokens = (cells + _offsets(nodes)).reshape(*cells.shape[:-3], 8 * nodes)
+  if coding == "triples":
+    tokens = triples.from_pairs(tokens, OP_SETS["large"])
+  return tokens
 
 
 def unused_states(cell):
@@ -118,9 +163,9 @@ def unused_states(cell):
   return ~used.any(axis=(-3, -2))
 
 
-def to_text(tokens: np.ndarray) -> str:
+def to_text(tokens: np.ndarray, coding: str = "pairs") -> str:
   """Tokens [L] as the published notation: normal cell | reduction cell."""
-  cells = to_cells(np.asarray(tokens))
+  cells = to_cells(np.asarray(tokens), coding)
   return " | ".join(" ".join(map(str, cell.ravel())) for cell in cells)
 
 
@@ -132,10 +177,14 @@ def resolve(
   Args:
     text: as for `parse`. A published name brings its own op set and number of
       nodes, as does a file that names its `space`; plain numbers, 8 a node,
-      say how many nodes there are by how many they are.
+      say how many nodes there are by how many they are, or, 12 a node, that
+      they are triples, and the op set `large`.
     ops: the op set where the text does not say it.
     nodes: the number of nodes where the text does not say it.
     source: the flag, for messages.
+
+  Returns:
+    The architecture in pairs, whatever coding the text is in.
 
   Raises:
     UserError: as `space` and `parse`, or the file's space is not one of these.
@@ -144,8 +193,8 @@ def resolve(
     ops, nodes = _space_of_file(text, source) or (ops, nodes)
   elif (numbers := _numbers(text)) is None:
     ops, nodes = _find(text, source).ops, PUBLISHED_NODES
-  elif len(numbers) in range(8 * MIN_NODES, 8 * MAX_NODES + 1, 8):
-    nodes = len(numbers) // 8
+  else:
+    ops, nodes = _space_of_numbers(numbers, ops) or (ops, nodes)
   return Architecture(ops, nodes, parse(space(nodes, ops), text, source))
 
 
@@ -158,28 +207,68 @@ def parse(space_: Space, text: str, source: str = "--arch") -> np.ndarray:
       with `tokens` (what a search writes), or numbers in the published
       notation (0-based, what `to_text` writes), or tokens. A `|` between the
       cells, or a 0 (no token is 0), says that numbers are in the published
-      notation; the others are tokens if they are legal ones.
+      notation; the others are tokens if they are legal ones. Tokens may be in
+      another coding than the space's: their number says in which.
     source: the flag, for messages.
 
   Returns:
-    Tokens, int32 [L].
+    Tokens in the space's coding, int32 [L].
 
   Raises:
     UserError: the text is none of these, or of another space; the message
       names the position, or the names.
   """
   if text.endswith(".json"):
-    return space_.validate(_tokens_of_file(text, source), f"{source}={text}")
+    tokens = _tokens_of_file(text, source)
+    return _from_tokens(space_, tokens, f"{source}={text}")
   numbers = _numbers(text)
   if numbers is None:
     return _tokens_of_name(space_, text, source)
-  zero_based = _zero_based(space_)
-  marked = "|" in text or 0 in numbers
-  if marked or (zero_based.accepts(numbers) and not space_.accepts(numbers)):
-    zero_based.validate(numbers, source)
-    cells = np.reshape(np.array(numbers, np.int32), (2, -1, 4))
-    return to_tokens(cells)
-  return space_.validate(numbers, source)
+  written = _written_in(space_, numbers)
+  if coding_of(written) == "pairs":
+    zero_based = _zero_based(written)
+    marked = "|" in text or 0 in numbers
+    if marked or (zero_based.accepts(numbers) and not written.accepts(numbers)):
+      cells = zero_based.validate(numbers, source).reshape(2, -1, 4)
+      return to_tokens(cells, coding_of(space_))
+  return _from_tokens(space_, numbers, source)
+
+
+def _from_tokens(space_: Space, tokens: list[int], source: str) -> np.ndarray:
+  """Tokens of any coding, checked, in the space's."""
+  written = _written_in(space_, tokens)
+  cells = to_cells(written.validate(tokens, source), coding_of(written))
+  return to_tokens(cells, coding_of(space_))
+
+
+def _written_in(space_: Space, numbers: list[int]) -> Space:
+  """The space of the same architectures, in the coding of these numbers.
+
+  It is the given one if there are not as many of them as in any coding.
+  """
+  fitting = (s for s in _codings(space_) if s.length == len(numbers))
+  return next(fitting, space_)
+
+
+def _codings(space_: Space) -> list[Space]:
+  """The spaces of the same architectures, one for each coding."""
+  nodes = space_.length // (4 * space_.tokens_per_step)
+  large = [space(nodes, "large", coding) for coding in CODINGS]
+  return large if space_ in large else [space_]
+
+
+def _space_of_numbers(numbers: list[int], ops: str) -> tuple[str, int] | None:
+  """(op set, nodes) that so many numbers can be of.
+
+  Pairs and triples have some lengths in common; then the third number tells
+  them apart, an input of the first node in pairs, a kernel in triples.
+  """
+  kernel_third = len(numbers) > 2 and numbers[2] > MAX_NODES + 1
+  for coding in reversed(CODINGS) if kernel_third else CODINGS:
+    nodes, rest = divmod(len(numbers), 4 * CODINGS[coding])
+    if not rest and MIN_NODES <= nodes <= MAX_NODES:
+      return ("large" if coding == "triples" else ops), nodes
+  return None
 
 
 def _numbers(text: str) -> list[int] | None:
@@ -204,7 +293,7 @@ def _find(name: str, source: str) -> published.Published:
 
 def _tokens_of_name(space_: Space, name: str, source: str) -> np.ndarray:
   found = _find(name, source)
-  if space_ != space(PUBLISHED_NODES, found.ops):
+  if space(PUBLISHED_NODES, found.ops) not in _codings(space_):
     raise UserError(
       f"{source}={name}: {found.name} needs --ops={found.ops} "
       f"--nodes={PUBLISHED_NODES}, but this is space {space_.name!r}"
@@ -213,7 +302,7 @@ def _tokens_of_name(space_: Space, name: str, source: str) -> np.ndarray:
 
 
 def _zero_based(space_: Space) -> Space:
-  """The same space with every choice counted from 0."""
+  """The same space of pairs with every choice counted from 0."""
   offsets = _offsets(space_.length // 8)
   choices = (
     tuple(int(token - offsets[position % 4]) for token in tokens)
@@ -235,7 +324,7 @@ def _space_of_file(path: str, source: str) -> tuple[str, int] | None:
   if name is None:
     return None
   for ops, nodes in itertools.product(OP_SETS, range(MIN_NODES, MAX_NODES + 1)):
-    if space(nodes, ops).name == name:
+    if any(coded.name == name for coded in _codings(space(nodes, ops))):
       return ops, nodes
   raise UserError(
     f"{source}={path}: space {name!r} is not one of convolutional cells; those "

@@ -32,12 +32,30 @@ class Space:
       a tuple no position occurs twice.
     tokens_per_step: tokens that the encoder folds into one LSTM step; divides
       L.
+    follows: pairs of a token and the tokens that may come right after it; a
+      token without a pair leaves the next position all its choices. Groups
+      that may be exchanged must not differ in what may stand next to them.
+
+  Raises:
+    ValueError: after some legal token nothing is legal.
   """
 
   name: str
   choices: tuple[tuple[int, ...], ...]
   swaps: tuple[tuple[Swap, ...], ...] = ()
   tokens_per_step: int = 1
+  follows: tuple[tuple[int, tuple[int, ...]], ...] = ()
+
+  def __post_init__(self):
+    # Without dead ends, whoever takes a legal token after a legal token ends
+    # with an architecture.
+    for position, befores in enumerate([(SOS,), *self.choices[:-1]]):
+      for before in befores:
+        if not self._allowed(position, before):
+          raise ValueError(
+            f"space {self.name!r}: nothing is legal at position {position} "
+            f"after token {before}"
+          )
 
   @property
   def length(self) -> int:
@@ -51,11 +69,32 @@ class Space:
 
   @functools.cached_property
   def legal(self) -> np.ndarray:
-    """bool [L, V]: is this token legal at this position?"""
+    """bool [L, V]: is this token legal at this position, after some token?"""
     legal = np.zeros((self.length, self.vocabulary), bool)
     for position, tokens in enumerate(self.choices):
       legal[position, list(tokens)] = True
     return legal
+
+  @functools.cached_property
+  def may_follow(self) -> np.ndarray:
+    """bool [V, V]: may the second token come right after the first?
+
+    After `token`, legal[position] & may_follow[token] are legal.
+    """
+    may_follow = np.ones((self.vocabulary, self.vocabulary), bool)
+    for token, following in self.follows:
+      may_follow[token] = np.isin(np.arange(self.vocabulary), following)
+    return may_follow
+
+  @functools.cached_property
+  def _following(self) -> dict[int, tuple[int, ...]]:
+    return dict(self.follows)
+
+  def _allowed(self, position: int, before: int) -> tuple[int, ...]:
+    """The tokens that are legal at a position, after the token before it."""
+    choices = self.choices[position]
+    following = self._following.get(before, choices)
+    return tuple(token for token in choices if token in following)
 
   @functools.cached_property
   def swap_permutations(self) -> np.ndarray:
@@ -71,21 +110,42 @@ class Space:
     return permutation
 
   def sample(self, key: jax.Array, count: int) -> jax.Array:
-    """Draws each token uniformly and independently; consumes the key.
+    """Draws architectures, each with the same probability; consumes the key.
+
+    Where no token restricts the next, each is drawn uniformly and
+    independently (spec of the official code). Where one does, it weighs as
+    much as it has continuations: an op that is written as type and kernel is
+    as probable as in a coding that writes it as one token.
 
     Returns:
-      int32 [count, L]; duplicates are possible (spec of the official code).
+      int32 [count, L]; duplicates are possible.
     """
-    logits = jnp.where(self.legal, 0.0, -jnp.inf)
-    shape = (count, self.length)
-    return jax.random.categorical(key, logits, shape=shape).astype(jnp.int32)
+    noise = jax.random.gumbel(key, (count, *self.legal.shape))
+    return _best_walk(noise + jnp.log(self._continuations), self.may_follow)
+
+  @functools.cached_property
+  def _continuations(self) -> np.ndarray:
+    """[L, V]: in how many ways a sequence goes on, but for a factor [L, 1].
+
+    0 for an illegal token.
+    """
+    ways, rows = np.ones(self.vocabulary), []
+    for legal in reversed(self.legal):
+      rows.append(legal * ways)
+      ways = self.may_follow @ rows[-1]
+      ways /= ways.max()
+    return np.array(rows[::-1], np.float32)
 
   def accepts(self, tokens: Sequence[int]) -> bool:
     """Is this sequence an architecture?"""
-    return len(tokens) == self.length and all(
-      token in choices
-      for token, choices in zip(tokens, self.choices, strict=True)
-    )
+    return len(tokens) == self.length and self._first_illegal(tokens) is None
+
+  def _first_illegal(self, tokens: Sequence[int]) -> int | None:
+    """The first position with a token that is illegal after the one before."""
+    for position, token in enumerate(tokens):
+      if token not in self._allowed(position, _before(tokens, position)):
+        return position
+    return None
 
   def validate(self, tokens: Sequence[int], source: str = "tokens"):
     """Checks one sequence.
@@ -98,20 +158,24 @@ class Space:
       int32 [L].
 
     Raises:
-      UserError: it names the first illegal position and what is allowed.
+      UserError: it names the first illegal position, the token before it if
+        that is what forbids, and what is allowed.
     """
     if len(tokens) != self.length:
       raise UserError(
         f"{source}: {len(tokens)} tokens, but an architecture of space "
         f"{self.name!r} has {self.length}"
       )
-    for position, token in enumerate(tokens):
-      if token not in self.choices[position]:
-        allowed = " ".join(map(str, self.choices[position]))
-        raise UserError(
-          f"{source}: token {token} at position {position} (counted from 0) "
-          f"is illegal in space {self.name!r}; allowed there: {allowed}"
-        )
+    position = self._first_illegal(tokens)
+    if position is not None:
+      before = _before(tokens, position)
+      after = f" after token {before}" if before in self._following else ""
+      allowed = " ".join(map(str, self._allowed(position, before)))
+      raise UserError(
+        f"{source}: token {tokens[position]} at position {position} (counted "
+        f"from 0) is illegal{after} in space {self.name!r}; allowed there: "
+        f"{allowed}"
+      )
     return np.asarray(tokens, np.int32)
 
   def canonical(self, tokens: np.ndarray) -> np.ndarray:
@@ -131,6 +195,24 @@ class Space:
   def keys(self, tokens: np.ndarray) -> list[bytes]:
     """A hashable name of the function of each sequence of [B, L]."""
     return [row.tobytes() for row in self.canonical(tokens).astype(np.int32)]
+
+
+@jax.jit
+def _best_walk(scores: jax.Array, may_follow: jax.Array) -> jax.Array:
+  """The best token of scores [B, L, V] after token; int32 [B, L]."""
+
+  def step(before, scores):
+    scores = jnp.where(may_follow[before], scores, -jnp.inf)
+    token = jnp.argmax(scores, axis=-1)
+    return token, token
+
+  start = jnp.full(len(scores), SOS)
+  _, tokens = jax.lax.scan(step, start, scores.swapaxes(0, 1))
+  return tokens.T.astype(jnp.int32)
+
+
+def _before(tokens: Sequence[int], position: int) -> int:
+  return int(tokens[position - 1]) if position else SOS
 
 
 def _lexicographically_greater(a: np.ndarray, b: np.ndarray) -> np.ndarray:
