@@ -29,7 +29,8 @@ _DEVICES = flags.DEFINE_integer(
 _EXPORT = flags.DEFINE_string(
   "export",
   None,
-  "File to write the network to, for use with jax alone; nothing is measured.",
+  "File to write the network to, for use with jax and flatbuffers; nothing is"
+  " measured.",
 )
 
 

@@ -30,13 +30,13 @@ _DEVICES = flags.DEFINE_integer(
 _MINUTES = flags.DEFINE_float(
   "checkpoint_minutes",
   cnn_training.CheckpointConfig.minutes,
-  "The state is saved at most this long after the last time.",
+  "The state is saved when this long has passed since the last time.",
   lower_bound=0.0,
 )
 _STEPS = flags.DEFINE_integer(
   "checkpoint_steps",
   cnn_training.CheckpointConfig.steps,
-  "And at most this many steps after the last time; 0 for no such limit.",
+  "Or this many steps, looked at every 25 steps at least; 0 for no such limit.",
   lower_bound=0,
 )
 _PREFIXES = {"stream": "stream_"}

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import time
 
@@ -25,9 +26,11 @@ from nao_jax.workdir import Workdir, flatten
 class CheckpointConfig:
   """When the state is saved; it is at the end in any case.
 
+  Looked at between calls to the devices, of 25 steps at most.
+
   Attributes:
-    minutes: at most this long after the last time.
-    steps: at most this many steps after the last time; 0 for no such limit.
+    minutes: when this long has passed since the last time.
+    steps: or this many steps; 0 for no such limit.
   """
 
   minutes: float = 10.0
@@ -53,14 +56,14 @@ class Training:
   mean: tuple[float, ...]
   std: tuple[float, ...]
 
-  @property
+  @functools.cached_property
   def tokens(self) -> tuple[int, ...]:
     """The architecture."""
     network = self.config.network
     found = cnn.resolve(self.config.arch, ops=network.ops, nodes=network.nodes)
     return tuple(found.tokens.tolist())
 
-  @property
+  @functools.cached_property
   def trainer(self) -> Trainer:
     """The pure functions' settings."""
     config = self.config
@@ -82,9 +85,28 @@ class Training:
       return None, None
     return np.float32(self.mean), np.float32(self.std)
 
+  def save(self, directory: str | os.PathLike, state: TrainState) -> None:
+    """Adds a state to a directory of checkpoints."""
+    tree = state, np.int32(self.tokens)
+    checkpoint.save(directory, int(state.step), tree)
+
   def restore(self, directory: str | os.PathLike) -> TrainState | None:
-    """The newest state in a directory of checkpoints, if there is one."""
-    return checkpoint.restore(directory, self.init(), exact=True)
+    """The newest state in a directory of checkpoints, if there is one.
+
+    Raises:
+      UserError: it is of another architecture.
+    """
+    template = self.init(), np.int32(self.tokens)
+    found = checkpoint.restore(directory, template, exact=True)
+    if found is None:
+      return None
+    state, tokens = found
+    if tuple(tokens.tolist()) != self.tokens:
+      raise UserError(
+        f"{directory}: holds another architecture, "
+        f"{' '.join(map(str, tokens))}; this is {self.config.arch}"
+      )
+    return state
 
   def init(self) -> TrainState:
     """The state before the first step."""
@@ -133,6 +155,7 @@ def run(
   journal = Workdir(workdir, flatten(training), "result.json")
   if result := journal.finished():
     logging.info("%s holds this training, finished; nothing to do", workdir)
+    _show(result, journal)
     return result
   feed = training.feed(data, devices)
   # Whatever ends the run, a live bar must give the terminal back.
@@ -157,8 +180,8 @@ def _check(config: TrainCnnConfig, devices: int | None) -> None:
       f"--validation_fraction={config.validation_fraction}: with "
       "--input=stream nothing is held out; give 0"
     )
-  if devices is not None and devices > parallel.count():
-    raise UserError(f"--devices={devices}: there are {parallel.count()}")
+  images.check_seed(config.seed)
+  parallel.check(devices)
 
 
 def open_data(
@@ -189,10 +212,7 @@ def fit_to_data(config: TrainCnnConfig, data) -> Training:
   network = dataclasses.replace(
     config.network, ops=found.ops, nodes=found.nodes, classes=data.classes
   )
-  height, width, _ = data.image_shape
-  if height != width:
-    raise UserError(f"--dataset={config.dataset}: images are not square")
-  network.check(height)
+  _check_size(config, network, data.image_shape)
   return Training(
     config=dataclasses.replace(
       config, arch=cnn.to_text(found.tokens), network=network
@@ -202,6 +222,22 @@ def fit_to_data(config: TrainCnnConfig, data) -> Training:
     mean=tuple(data.mean.tolist()),
     std=tuple(data.std.tolist()),
   )
+
+
+def _check_size(config: TrainCnnConfig, network, shape) -> None:
+  height, width, _ = shape
+  source = f"--dataset={config.dataset} ({'x'.join(map(str, shape))})"
+  if config.input == "stream":
+    source = f"--stream_size={height}"
+  if height != width:
+    raise UserError(
+      f"{source}: allowed: square images; prepare them from a folder with "
+      "prepare_images --size=N, or give --input=stream"
+    )
+  try:
+    network.check(height)
+  except UserError as error:
+    raise UserError(f"{source}, --stem={network.stem}: {error}") from error
 
 
 def _train(
@@ -217,6 +253,7 @@ def _train(
     state = training.init()
   else:
     logging.info("resuming after step %d", first)
+  journal.rewind("epoch", first // training.trainer.steps_per_epoch)
   log = _Log(training, feed, journal, first)
   saved, saved_at = first, time.monotonic()
   calls = feed.train(state, training.keys()[1], first)
@@ -225,7 +262,7 @@ def _train(
     due = time.monotonic() - saved_at >= 60 * checkpoints.minutes
     due |= 0 < checkpoints.steps <= log.step - saved
     if due or log.step == training.trainer.steps:
-      checkpoint.save(journal.checkpoints, log.step, state)
+      training.save(journal.checkpoints, state)
       saved, saved_at = log.step, time.monotonic()
   return state
 
@@ -240,10 +277,6 @@ class _Log:
   def __init__(self, training, feed, journal: Workdir, step: int):
     self.step = step
     self._training, self._feed, self._journal = training, feed, journal
-    per_epoch = training.trainer.steps_per_epoch
-    # The reports are of whole epochs: of one that goes on, the losses before
-    # the checkpoint are not known any more.
-    journal.rewind("epoch", step // per_epoch)
     self._losses, self._times = [], []
 
   def add(self, state: TrainState, losses: np.ndarray) -> None:
@@ -266,6 +299,8 @@ class _Log:
     config = self._training.config
     report = {
       "epoch": epoch,
+      # Of an epoch that goes on after a stop, those since then.
+      "steps": len(self._losses),
       "loss": float(np.mean(self._losses)),
       "learning_rate": float(config.sgd.by_epoch(config.train.epochs)(epoch)),
     }
@@ -314,4 +349,6 @@ def _show(result: dict, journal: Workdir) -> None:
     f" {100 * test['top_5_error']:.2f} %, loss {test['loss']:.4f}, on"
     f" {test['examples']} images; in {journal.path / 'result.json'}",
     highlight=False,
+    markup=False,
+    soft_wrap=True,
   )

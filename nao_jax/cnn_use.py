@@ -7,6 +7,7 @@ import pathlib
 from absl import logging
 import jax
 
+from nao_jax import parallel
 from nao_jax.cnn_training import Training, open_data
 from nao_jax.errors import UserError
 from nao_jax.training.stand_alone import TrainState, classify
@@ -67,6 +68,7 @@ def evaluate(
   Raises:
     UserError: as `load`, or the data do not fit the network.
   """
+  parallel.check(devices)
   training, state = load(workdir)
   config = training.config
   config = dataclasses.replace(
@@ -88,7 +90,7 @@ def evaluate(
 
 
 def export(workdir: str | os.PathLike, file: str | os.PathLike) -> None:
-  """Writes a trained network as a file that needs nothing but jax to run.
+  """Writes a trained network as a file that jax and flatbuffers can run.
 
   It holds a function from images uint8 [B, H, W, C], any B, not normalised,
   to logits float32 [B, classes], weights included (`jax.export`).
@@ -105,7 +107,9 @@ def export(workdir: str | os.PathLike, file: str | os.PathLike) -> None:
     raise UserError(f"--export={file}: exists; give another name")
   training, state = load(workdir)
   try:
-    write_bytes(path, _serialise(training, state))
+    content = _serialise(training, state)
+    write_bytes(path, content)
+    logging.info("wrote %s, %d bytes", path, len(content))
   except OSError as error:
     raise UserError(f"--export={file}: {error.strerror}") from error
 
@@ -115,7 +119,7 @@ def _serialise(training: Training, state: TrainState) -> bytes:
     import flatbuffers  # noqa: F401
   except ImportError as error:
     raise UserError(
-      "--export: needs the package flatbuffers; pip install nao_jax[export]"
+      "--export: needs the package flatbuffers; pip install flatbuffers"
     ) from error
   mean, std = training.normaliser
 

@@ -11,6 +11,8 @@ import jax
 from jax import lax
 import numpy as np
 
+from nao_jax.errors import UserError
+
 AXIS = "devices"
 
 
@@ -36,6 +38,12 @@ def spread(
     out_axes=out_axes,
     devices=_devices(devices),
   )
+
+
+def check(devices: int | None, flag: str = "--devices") -> None:
+  """Raises UserError if there are fewer local devices than that."""
+  if devices is not None and not 1 <= devices <= count():
+    raise UserError(f"{flag}={devices}: allowed: 1 to {count()}")
 
 
 def count(devices: int | None = None) -> int:

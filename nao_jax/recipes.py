@@ -22,11 +22,13 @@ class TrainCnnConfig:
     test_split: the split of the data set to report on at the end.
     validation_fraction: share of the training images to hold out and to
       measure after each epoch; nothing is chosen by it.
-    input: `memory`, the data set lives on the devices and is augmented there;
-      or `stream`, for one that is too large or has images of many sizes.
+    input: `memory`, the data set lives on the devices and is augmented there
+      (--padding, --flip, --cutout); or `stream`, for one that is too large or
+      has images of many sizes, which become --stream_size pixels wide.
     standardize: normalise each image by itself, not by the data set.
     seed: decides everything.
-    accumulate: parts into which a batch is cut to need less memory.
+    accumulate: parts into which a batch is cut to need less memory. Each has
+      its own BatchNorm statistics, and each device cuts its own part.
     bfloat16: compute in bfloat16, but for BatchNorm and the classifier.
     network: the sizes.
     train: epochs, batch and regularisation.

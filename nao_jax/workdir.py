@@ -115,7 +115,7 @@ def read_settings(path: str | os.PathLike) -> dict:
   """
   file = pathlib.Path(path) / "config.json"
   try:
-    return _settings(file, file.read_text())
+    return _settings(file)
   except OSError as error:
     raise UserError(
       f"--workdir={path}: no run there ({file}: {error.strerror})"
@@ -131,12 +131,11 @@ def _claim(path: pathlib.Path, settings: dict) -> None:
     if not file.exists():
       _refuse_foreign(path)
       write(file, json.dumps(_config(settings), indent=2) + "\n")
-    text = file.read_text()
+    there = _settings(file)
   except OSError as error:
     raise UserError(
       f"--workdir={path}: cannot be written ({error.strerror}); give another"
     ) from error
-  there = _settings(file, text)
   differences = [
     f"{name} is {there.get(name)!r} there and {settings.get(name)!r} here"
     for name in sorted({*there, *settings})
@@ -149,13 +148,11 @@ def _claim(path: pathlib.Path, settings: dict) -> None:
     )
 
 
-def _settings(file: pathlib.Path, text: str) -> dict:
+def _settings(file: pathlib.Path) -> dict:
   try:
-    return dict(json.loads(text)["settings"])
+    return dict(json.loads(file.read_text())["settings"])
   except (ValueError, KeyError, TypeError) as error:
-    raise UserError(
-      f"{file}: damaged; remove it or give another --workdir"
-    ) from error
+    raise UserError(f"{file}: damaged; give another --workdir") from error
 
 
 def _refuse_foreign(path: pathlib.Path) -> None:
@@ -205,7 +202,7 @@ def write(file: pathlib.Path, text: str) -> None:
 
 def write_bytes(file: pathlib.Path, content: bytes) -> None:
   """Replaces the content of a file: all of it or nothing."""
-  temporary = file.with_suffix(".partial")
+  temporary = file.with_name(f".{file.name}.partial")
   temporary.write_bytes(content)
   os.replace(temporary, file)
 

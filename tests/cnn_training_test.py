@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -83,8 +84,7 @@ def _run_until(step, workdir, data_dir, monkeypatch, **settings):
 
 def _leaves(workdir):
   """Everything in the last checkpoint."""
-  template = cnn_use.load(workdir)[1]
-  return jax.tree.leaves(checkpoint.restore(workdir / "checkpoints", template))
+  return jax.tree.leaves(cnn_use.load(workdir)[1])
 
 
 def _assert_same_bits(workdir, other):
@@ -145,28 +145,34 @@ def test_another_architecture_is_refused_in_the_same_workdir(
     cnn_training.run(other, workdir=finished[0], data_dir=data_dir, devices=1)
 
 
-def test_a_checkpoint_of_another_architecture_is_refused(
-  finished, data_dir, tmp_path
-):
-  workdir = tmp_path / "mixed"
+def test_a_checkpoint_of_another_architecture_is_refused(finished, data_dir):
   other = dataclasses.replace(
     CONFIG, network=dataclasses.replace(CONFIG.network, channels=6)
   )
-  workdir.mkdir()
   data = cnn_training.open_data(other, data_dir)
   training = cnn_training.fit_to_data(other, data)
-  checkpoints = workdir / "checkpoints"
-  checkpoint.save(checkpoints, 3, cnn_use.load(finished[0])[1])
   with pytest.raises(UserError, match=r"array \d+ is \[.*another architecture"):
-    training.restore(checkpoints)
+    training.restore(finished[0] / "checkpoints")
+
+
+def test_a_checkpoint_of_a_rewired_cell_is_refused(finished, tmp_path):
+  """Its arrays have the same shapes."""
+  shutil.copytree(finished[0], tmp_path / "copy")
+  file = tmp_path / "copy" / "config.json"
+  file.write_text(file.read_text().replace("0 4 1 2 2 3", "1 4 0 2 2 3"))
+  with pytest.raises(UserError, match="holds another architecture"):
+    cnn_use.load(tmp_path / "copy")
 
 
 def test_evaluation_gives_the_result_again(finished, data_dir):
   workdir, result = finished
   measured = cnn_use.evaluate(workdir, data_dir=data_dir, devices=1)
   assert measured == result["test"]
-  four = cnn_use.evaluate(workdir, data_dir=data_dir)
-  assert four["error"] == measured["error"]
+  # Three do not share a batch of 128 evenly.
+  three = cnn_use.evaluate(workdir, data_dir=data_dir, devices=3)
+  assert three["error"] == measured["error"]
+  with pytest.raises(UserError, match="--devices=5: allowed: 1 to 4"):
+    cnn_use.evaluate(workdir, data_dir=data_dir, devices=5)
 
 
 def test_evaluation_on_other_images_than_it_was_trained_on_is_refused(
@@ -192,6 +198,10 @@ def test_an_exported_network_gives_the_same_logits(
   expected = cnn_use.classify(
     state, test.images, *training.normaliser, trainer=training.trainer
   )
+  neighbour = file.with_suffix(".partial")
+  neighbour.write_text("precious")
+  cnn_use.export(finished[0], file.with_name("network.bin"))
+  assert neighbour.read_text() == "precious"
   for count in (1, 360):  # Any number of images.
     logits = exported.call(test.images[:count])
     np.testing.assert_allclose(logits, expected[:count], atol=1e-4)
@@ -288,6 +298,12 @@ def test_a_training_that_diverges_stops_and_says_so(data_dir, tmp_path):
     ({"sgd": SgdConfig(schedule="flat")}, "--schedule=flat: unknown"),
     ({"network": NetworkConfig(auxiliary=True)}, "--auxiliary: "),
     ({"test_split": "dev"}, "no split `dev`"),
+    ({"input": "stream", "seed": -1}, "--seed=-1: allowed: 0"),
+    ({"validation_fraction": 1e-4}, "holds out none of 1437 images"),
+    (
+      {"input": "stream", "stream": StreamConfig(size=10)},
+      "--stream_size=10, --stem=cifar: images are 10 pixels wide",
+    ),
   ],
 )
 def test_what_cannot_work_is_refused_and_leaves_nothing(
@@ -310,8 +326,8 @@ def test_a_search_workdir_is_no_training(tmp_path):
     cnn_use.load(tmp_path / "nothing")
 
 
-# Published settings, spec of each recipe: (epochs, batch, final learning rate,
-# weight decay, dropout, drop-path keep, channels, cells per stage).
+# (epochs, batch, weight decay, dropout, drop-path keep, channels, cells per
+# stage).
 PUBLISHED = {
   "naonet_cifar10": (600, 128, 5e-4, 0.4, 0.7, 128, 6),
   "naonet_cifar100": (600, 128, 5e-4, 0.2, 0.6, 128, 6),
@@ -341,6 +357,79 @@ def test_recipes_are_the_published_ones(name):
   cnn.resolve(config.arch)
   size = config.stream.size if config.input == "stream" else 32
   config.network.check(size)
+
+
+# (arch, schedule, first and last learning rate, Nesterov, cutout, label
+# smoothing, standardize).
+OPTIMISERS = {
+  "naonet_cifar10": ("NAONet", "cosine", 0.024, 0.0, False, 16, 0.0, True),
+  "naonet_cifar100": ("NAONet", "cosine", 0.024, 0.0, False, 16, 0.0, True),
+  "nao_ws_cifar10": ("NAO-WS", "restarts", 0.05, 1e-4, True, 0, 0.0, False),
+  "naonet_a_36_cifar10": (
+    *("NAONet-A", "cosine", 0.025, 0.0, False, 16, 0.0, False),
+  ),
+  "naonet_b_36_cifar10": (
+    *("NAONet-B", "cosine", 0.025, 0.0, False, 16, 0.0, False),
+  ),
+  "naonet_a_128_cifar10": (
+    *("NAONet-A", "cosine", 0.025, 0.0, False, 16, 0.0, False),
+  ),
+  "naonet_v2_36_cifar10": (
+    *("NAONet-V2", "cosine", 0.025, 0.0, False, 16, 0.0, False),
+  ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_optimisers_of_recipes_are_the_published_ones(name):
+  config = recipes.RECIPES[name]
+  assert OPTIMISERS[name] == (
+    config.arch,
+    config.sgd.schedule,
+    config.sgd.learning_rate,
+    config.sgd.end_learning_rate,
+    config.sgd.nesterov,
+    config.augment.cutout,
+    config.train.label_smoothing,
+    config.standardize,
+  )
+  assert (config.sgd.momentum, config.sgd.clip) == (0.9, 5.0)
+  assert config.train.auxiliary_weight == 0.4
+
+
+def test_imagenet_recipes_decay_by_3_percent_an_epoch():
+  for name in ("naonet_a_imagenet", "naonet_v2_imagenet"):
+    config = recipes.RECIPES[name]
+    rates = [float(config.sgd.by_epoch(250)(epoch)) for epoch in (0, 1)]
+    assert rates == pytest.approx([0.1, 0.097])
+    assert config.train.label_smoothing == 0.1
+    assert config.network.stem == "imagenet"
+    assert config.test_split == "validation"
+
+
+def _losses(workdir):
+  lines = (workdir / "history.jsonl").read_text().splitlines()
+  return [json.loads(line)["loss"] for line in lines]
+
+
+def test_four_devices_train_like_one(data_dir, photographs, tmp_path):
+  memory = dataclasses.replace(
+    CONFIG, train=dataclasses.replace(CONFIG.train, epochs=1)
+  )
+  stream = dataclasses.replace(
+    memory,
+    dataset="photos",
+    input="stream",
+    train=dataclasses.replace(memory.train, batch=8),
+    stream=StreamConfig(size=8, workers=0),
+  )
+  for config, home in ((memory, data_dir), (stream, photographs)):
+    results = []
+    for devices in (1, 4):
+      workdir = tmp_path / f"{config.input}_{devices}"
+      cnn_training.run(config, workdir=workdir, data_dir=home, devices=devices)
+      results.append(_losses(workdir))
+    np.testing.assert_allclose(*results, rtol=2e-2)
 
 
 # The driver, killed for good.

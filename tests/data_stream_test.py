@@ -259,7 +259,7 @@ def test_a_data_set_that_is_not_there_is_named(tmp_path):
 
 def test_without_grain_the_user_learns_how_to_get_it(plain_dir, monkeypatch):
   monkeypatch.setitem(sys.modules, "grain", None)
-  with pytest.raises(UserError, match=r"pip install nao_jax\[stream\]"):
+  with pytest.raises(UserError, match="pip install grain"):
     open_stream(plain_dir, PLAIN)
 
 

@@ -108,6 +108,20 @@ def test_bfloat16_changes_gradients_little_and_weights_stay_float32(
   _assert_close(exact[1], rough[1], 0.05)
 
 
+def test_bfloat16_leaves_classifiers_and_batch_norm_alone(state):
+  kept = {
+    jax.tree_util.keystr(path)
+    for path, leaf in jax.tree.leaves_with_path(
+      stand_alone._to_bfloat16(state.params)
+    )
+    if leaf.dtype == jnp.float32
+  }
+  assert kept
+  for name in kept:
+    assert "scale" in name or "offset" in name or "classifier" in name
+  assert "['classifier']['kernel']" in kept
+
+
 def test_four_devices_give_the_gradients_of_one(state, batch):
   images, labels = batch
   one = _gradients(TRAINER)(state, jax.random.key(2), images, labels)

@@ -276,6 +276,11 @@ def _split(
 ) -> tuple[Examples, Examples]:
   """Training and validation part, each in stored order."""
   held_out = round(fraction * len(examples.labels))
+  if fraction and not held_out:
+    raise UserError(
+      f"--validation_fraction={fraction}: holds out none of"
+      f" {len(examples.labels)} images; give more, or 0"
+    )
   if held_out == len(examples.labels):
     raise UserError(
       f"--validation_fraction={fraction}: leaves none of"

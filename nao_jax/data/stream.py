@@ -209,8 +209,7 @@ def _grain():
     import grain
   except ImportError as error:
     raise UserError(
-      "--input=stream: needs the package grain; install it with"
-      " `pip install nao_jax[stream]`"
+      "--input=stream: needs the package grain; pip install grain"
     ) from error
   return grain
 

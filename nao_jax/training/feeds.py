@@ -10,6 +10,7 @@ Shapes: B images a step, D devices.
 from collections.abc import Callable, Iterator
 import dataclasses
 import functools
+import itertools
 
 import jax
 import numpy as np
@@ -59,7 +60,7 @@ class InMemory:
     Args:
       state: after `step` steps.
       key: of the whole run.
-      step: as in the state; after a whole call.
+      step: as in the state.
 
     Yields:
       The state after a call, and the call's losses.
@@ -71,34 +72,37 @@ class InMemory:
     steps = program(train_steps, self.trainer, self.devices, in_axes, out_axes)
     per_epoch = self.trainer.steps_per_epoch
     for epoch in range(step // per_epoch, self.trainer.train.epochs):
-      calls = self._calls(jax.random.fold_in(order_key, epoch))
-      done = max(step - epoch * per_epoch, 0) // calls.shape[1]
-      for indices in calls[done:]:
-        state, losses = steps(state, step_key, train, indices)
+      order = self._order(jax.random.fold_in(order_key, epoch))
+      for start, end in _calls(max(step - epoch * per_epoch, 0), per_epoch):
+        state, losses = steps(state, step_key, train, order[start:end])
         yield state, np.asarray(losses)
 
   def measure(self, state: TrainState, part: str) -> dict:
-    """How good a network is on `validation` or `test`; see `_means`."""
-    images = self._place(part)
-    batch = self.trainer.train.batch
-    batches = eval_batches(len(images.labels), batch)
-    shape = (-1, parallel.count(self.devices), batch // self._parts)
-    indices, counted = (x.reshape(shape) for x in batches)
+    """How good a network is.
+
+    Args:
+      state: of its training.
+      part: `validation` or `test`.
+
+    Returns:
+      JSON-like: `examples`, `error`, `top_5_error` in [0, 1], `loss` in nats.
+    """
+    state, images = _without_optimiser(state, self.devices), self._place(part)
+    parts, batch = _evaluation_batch(self.trainer, self.devices)
+    indices, counted = (
+      x.reshape(-1, parts, batch // parts)
+      for x in eval_batches(len(images.labels), batch)
+    )
     measured = program(
       measure_batches, self.trainer, self.devices, (None, None, 1, 1)
     )
     return _means(measured(state, images, indices, counted))
 
-  @property
-  def _parts(self) -> int:
-    return parallel.count(self.devices)
-
-  def _calls(self, key) -> np.ndarray:
-    """An epoch's examples: [calls, steps, D, B / D]."""
+  def _order(self, key) -> np.ndarray:
+    """An epoch's examples: [steps, D, B / D]."""
     batch = self.trainer.train.batch
     order = np.asarray(epoch_indices(key, self.trainer.examples, batch))
-    steps = largest_divisor(len(order), STEPS_A_CALL)
-    return order.reshape(-1, steps, self._parts, batch // self._parts)
+    return order.reshape(len(order), parallel.count(self.devices), -1)
 
   def _place(self, part: str) -> Images:
     images = Images(*getattr(self.data, part), self.mean, self.std)
@@ -147,9 +151,11 @@ class Streamed:
   def measure(self, state: TrainState, part: str) -> dict:
     """As `InMemory.measure`; there is no validation part."""
     assert part == "test", part
+    state = _without_optimiser(state, self.devices)
+    _, batch = _evaluation_batch(self.trainer, self.devices)
     measured = program(measure, self.trainer, self.devices, (None, _CUT, 0))
     total = None
-    for examples, counted in self.stream.test_batches(self.trainer.train.batch):
+    for examples, counted in self.stream.test_batches(batch):
       counted = counted.reshape(parallel.count(self.devices), -1)
       sums = measured(state, self._cut(examples), counted)
       total = sums if total is None else jax.tree.map(np.add, total, sums)
@@ -193,8 +199,25 @@ def program(
   )
 
 
+def _calls(first: int, steps: int) -> Iterator[tuple[int, int]]:
+  """The steps of an epoch from `first` on, by calls: (start, end)."""
+  size = largest_divisor(steps, STEPS_A_CALL)
+  edges = [e for e in range(0, steps + 1, size) if e > first]
+  return itertools.pairwise([first, *edges])
+
+
+def _without_optimiser(state: TrainState, devices: int | None) -> TrainState:
+  """What a measurement needs of a state, on the devices."""
+  return parallel.replicate(state._replace(optimiser=()), devices=devices)
+
+
+def _evaluation_batch(trainer: Trainer, devices: int | None) -> tuple[int, int]:
+  """The number of devices, and a batch that they share evenly."""
+  parts = parallel.count(devices)
+  return parts, parts * -(-trainer.train.batch // parts)
+
+
 def _means(sums: Measured) -> dict:
-  """JSON-like: `examples`, `error`, `top_5_error` in [0, 1], `loss` in nats."""
   count = int(sums.examples)
   return {
     "examples": count,

@@ -110,11 +110,11 @@ class ScratchTrainer:
       Images(*part, self.data.mean, self.data.std)
       for part in (self.data.train, self.data.test)
     )
-    keys = jax.random.split(key, self.config.repeats)
+    keys, first_keys = jax.random.split(key, (2, self.config.repeats))
     shape = train.images.shape[1:]
     state = jax.tree.map(
       lambda *values: jnp.stack(values),
-      *(trainer.init(key, shape) for key in keys),
+      *(trainer.init(key, shape) for key in first_keys),
     )
     epoch = jax.jit(
       jax.vmap(

@@ -59,7 +59,8 @@ class Trainer(Recipe):
   Attributes:
     tokens: the architecture.
     accumulate: M, parts into which a batch is cut, to need less memory; their
-      gradients are averaged, and each has its own BatchNorm statistics.
+      gradients are averaged, and each has its own BatchNorm statistics. Each
+      device cuts its own part, so results depend on how many there are.
     bfloat16: compute in bfloat16, but for BatchNorm and the classifier; the
       weights stay in float32.
   """
@@ -179,11 +180,12 @@ def _loss(params, stats, inputs, labels, rngs, trainer, axis_name):
 
 
 def _to_bfloat16(tree):
-  """All real numbers but those that BatchNorm computes with."""
+  """All real numbers but BatchNorm's and the classifiers'."""
 
   def cast(path, leaf):
-    name = str(getattr(path[-1], "key", ""))
-    kept = "scale" in name or "offset" in name or leaf.dtype != jnp.float32
+    name = jax.tree_util.keystr(path)
+    exact = ("scale", "offset", "classifier")
+    kept = leaf.dtype != jnp.float32 or any(part in name for part in exact)
     return leaf if kept else leaf.astype(jnp.bfloat16)
 
   return jax.tree.map_with_path(cast, tree)
