@@ -312,7 +312,7 @@ def test_workers_end_with_their_stream(noise_dir):
 
 
 PROGRAM = """
-import multiprocessing, os, signal, sys
+import multiprocessing, os, signal, sys, time
 from nao_jax.data import stream
 config = stream.StreamConfig(size=6, workers=2)
 data = stream.open_stream("foreign", data_dir=sys.argv[1], config=config)
@@ -325,6 +325,7 @@ assert "tensorflow" not in sys.modules
 if sys.argv[2] == "Ctrl-C":
   for pid in (*workers, os.getpid()):
     os.kill(pid, signal.SIGINT)
+  time.sleep(60)  # A thread may take the signal; until it is passed on.
 if sys.argv[2] == "kill":
   os.kill(os.getpid(), signal.SIGKILL)
 """
