@@ -26,6 +26,12 @@ _ARCH = flags.DEFINE_multi_string(
   "Architecture that starts in the pool: a name, numbers in the published"
   " notation, tokens, or a .json file with `tokens`. Repeat for more.",
 )
+_TRIALS = flags.DEFINE_string(
+  "trials",
+  None,
+  "With --evaluator=scratch: file of trials to share with other searches; one"
+  " in the workdir by default.",
+)
 _DEVICES = flags.DEFINE_integer(
   "devices", None, "Local devices to use; all by default.", lower_bound=1
 )
@@ -44,6 +50,7 @@ def main(_):
     workdir=_WORKDIR.value,
     data_dir=_DATA_DIR.value,
     architectures=_ARCH.value,
+    trials=_TRIALS.value,
     devices=_DEVICES.value,
   )
 

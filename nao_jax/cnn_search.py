@@ -14,6 +14,7 @@ from nao_jax import parallel, ranges, search
 from nao_jax.controller.model import Controller
 from nao_jax.data import images
 from nao_jax.errors import UserError
+from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import Alone, SharedWeights
 from nao_jax.journal import SearchJournal, origin_text
 from nao_jax.pool import Pool
@@ -23,9 +24,11 @@ from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.nao import Nao
 from nao_jax.strategies.uniform import Uniform, sample_new
+from nao_jax.training.candidate import Trainer as CandidateTrainer
 from nao_jax.training.recipe import TrainConfig
 from nao_jax.training.scratch import ScratchTrainer
 from nao_jax.training.supernet import Trainer
+from nao_jax.trials import Trials
 from nao_jax.workdir import flatten
 
 
@@ -35,6 +38,7 @@ def run(
   workdir: str,
   data_dir: str,
   architectures: Sequence[str] = (),
+  trials: str | None = None,
   devices: int | None = None,
 ) -> dict:
   """Searches, compares the best cells with random ones, writes the winner.
@@ -44,6 +48,8 @@ def run(
     workdir: of the run; a stopped run goes on, a finished one is reported.
     data_dir: of TFDS data sets.
     architectures: what starts in the pool beside random ones; see cnn.parse.
+    trials: with the evaluator `scratch`, the file of trials to share with
+      other searches; one in the workdir by default.
     devices: local devices to use; all by default.
 
   Returns:
@@ -54,7 +60,7 @@ def run(
     UserError: a setting, the data or the workdir does not allow the search.
       Nothing long has run by then.
   """
-  space = cnn.space(config.network.nodes, config.network.ops)
+  space = cnn.space(config.network.nodes, config.network.ops, config.coding)
   given = _given(space, architectures)
   _check(config, given, devices)
   data = images.load(
@@ -72,22 +78,24 @@ def run(
   if best := journal.finished():
     logging.info("%s holds this search, finished; nothing to do", workdir)
     return best
+  evaluator = _evaluator(config, data, journal, trials, devices)
   # Whatever ends the run, a live bar must give the terminal back.
   with contextlib.closing(journal.progress):
-    best = _search(config, data, space, given, journal, devices)
+    best = _search(config, data, space, given, evaluator, journal, devices)
   journal.finish(best)
   _show(best, config, journal)
   return best
 
 
 def _search(
-  config, data, space, given, journal: SearchJournal, devices
+  config, data, space, given, evaluator, journal: SearchJournal, devices
 ) -> dict:
   """The search and the comparison: what best.json will hold."""
   search_key, final_key = jax.random.split(jax.random.key(config.seed))
+  pairs = cnn.space(config.network.nodes, config.network.ops)
   pool = search.run(
     space,
-    _evaluator(config, data, devices),
+    _Recoding(evaluator, config.coding),
     _strategy(config, space),
     key=search_key,
     config=config.search,
@@ -97,8 +105,32 @@ def _search(
   # The search's programs are done with; together with those of the comparison
   # they would take more than 2 GiB.
   jax.clear_caches()
-  comparison = _compare(config, data, space, pool, final_key, journal, devices)
-  return _best(space, pool, config.search.rounds) | comparison
+  pool = pool._replace(tokens=_in_pairs(pool.tokens, config.coding))
+  comparison = _compare(config, data, pairs, pool, final_key, journal, devices)
+  return _best(config, pairs, pool) | comparison
+
+
+def _in_pairs(tokens: np.ndarray, coding: str) -> np.ndarray:
+  """Tokens of any coding in the one that everything but a search reads."""
+  return cnn.to_tokens(cnn.to_cells(tokens, coding))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Recoding:
+  """An evaluator for a pool in another coding."""
+
+  evaluator: SharedWeights | FromScratch
+  coding: str
+
+  def init(self, key):
+    return self.evaluator.init(key)
+
+  def replicate(self, state):
+    return self.evaluator.replicate(state)
+
+  def score(self, state, key, tokens, round_, progress):
+    tokens = _in_pairs(tokens, self.coding)
+    return self.evaluator.score(state, key, tokens, round_, progress)
 
 
 def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
@@ -118,6 +150,20 @@ def _check(config: SearchCnnConfig, given: np.ndarray, devices) -> None:
   if config.strategy not in ("nao", "random"):
     raise UserError(
       f"--strategy={config.strategy}: unknown; allowed: nao, random"
+    )
+  if config.evaluator not in ("shared", "scratch"):
+    raise UserError(
+      f"--evaluator={config.evaluator}: unknown; allowed: shared, scratch"
+    )
+  if config.prune and config.evaluator == "shared":
+    raise UserError(
+      "--prune: allowed only with --evaluator=scratch, where candidates train "
+      "alone"
+    )
+  if config.nao.step_size > config.nao.max_step_size:
+    raise UserError(
+      f"--step_size={config.nao.step_size}: allowed: 1 to "
+      f"{config.nao.max_step_size} (--max_step_size)"
     )
   if not 1 <= config.nao.top_k <= pool_size:
     raise UserError(
@@ -139,7 +185,8 @@ def _check(config: SearchCnnConfig, given: np.ndarray, devices) -> None:
       f"--arch: {len(given)} architectures do not fit --pool_size={pool_size}"
     )
   scored = config.search.rounds + 1
-  if config.train.epochs < scored or config.train.epochs % scored:
+  shared = config.evaluator == "shared"
+  if shared and (config.train.epochs < scored or config.train.epochs % scored):
     raise UserError(
       f"--epochs={config.train.epochs}: the pool is scored {scored} times "
       "(--rounds and once more), after an equal number of epochs each; give a "
@@ -154,6 +201,7 @@ def _ranges(config: SearchCnnConfig) -> dict[str, dict]:
   controller, fit = config.controller, config.fit
   return {
     "count": {
+      "step_size": config.nao.step_size,
       "max_step_size": config.nao.max_step_size,
       "controller_embedding": controller.embedding,
       "controller_hidden": controller.hidden,
@@ -190,7 +238,9 @@ def _fit_to_data(config, data, devices) -> SearchCnnConfig:
       "to score with; give more"
     )
   network.check(height)
-  _trainer(config, data).check(devices)
+  # A candidate trains on one device, the supernet on all of them.
+  on = 1 if config.evaluator == "scratch" else devices
+  _trainer(config, data).check(on)
   config.final.check(len(data.train.labels))
   config.final.network(network).check(height, "--final_")
   if not config.final.specialise:
@@ -208,9 +258,39 @@ def _trainer(config: SearchCnnConfig, data: images.ImageData) -> Trainer:
   )
 
 
-def _evaluator(config, data, devices) -> SharedWeights:
-  rounds = config.search.rounds + 1
-  return SharedWeights(_trainer(config, data), data, rounds, devices)
+def _evaluator(
+  config, data, journal: SearchJournal, trials: str | None, devices
+) -> SharedWeights | FromScratch:
+  if config.evaluator == "shared":
+    rounds = config.search.rounds + 1
+    return SharedWeights(_trainer(config, data), data, rounds, devices)
+  file = trials or journal.path / "trials.sqlite"
+  recipe = _trainer(config, data)
+  space = cnn.space(config.network.nodes, config.network.ops)
+  return FromScratch(
+    space=space,
+    trainer=CandidateTrainer(**vars(recipe)),
+    data=data,
+    trials=Trials(file, space.name, _protocol(config, data)),
+    seed=config.seed,
+    prune=config.prune,
+    devices=devices,
+  )
+
+
+def _protocol(config: SearchCnnConfig, data: images.ImageData) -> dict:
+  """What determines the score of a candidate, but the candidate."""
+  names = ("dataset", "validation_fraction", "seed", "prune")
+  parts = ("network", "train", "sgd", "augment")
+  return (
+    {name: getattr(config, name) for name in names}
+    | {name: flatten(getattr(config, name)) for name in parts}
+    | {
+      "images": [data.train_examples, *data.image_shape],
+      "mean": data.mean.tolist(),
+      "std": data.std.tolist(),
+    }
+  )
 
 
 def _strategy(config: SearchCnnConfig, space: Space) -> Nao | Uniform:
@@ -276,13 +356,17 @@ def _alone_trainer(config: SearchCnnConfig, data: images.ImageData) -> Trainer:
   )
 
 
-def _best(space: Space, pool: Pool, round_: int) -> dict:
+def _best(config: SearchCnnConfig, space: Space, pool: Pool) -> dict:
+  round_ = config.search.rounds
   row = pool.ranked(round_)[0]
+  how = {"shared": "with_shared_weights", "scratch": "from_scratch"}
   return {
     "space": space.name,
     "tokens": pool.tokens[row].tolist(),
     "text": cnn.to_text(pool.tokens[row]),
-    "validation_accuracy_with_shared_weights": float(pool.scores[row, round_]),
+    f"validation_accuracy_{how[config.evaluator]}": float(
+      pool.scores[row, round_]
+    ),
     "origin": int(pool.origins[row]),
     "step_size": float(pool.step_sizes[row]),
   }

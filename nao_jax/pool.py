@@ -74,12 +74,19 @@ def record(pool: Pool, scores: np.ndarray, round_: int) -> Pool:
 def replace_worst(pool: Pool, proposal: Proposal, round_: int) -> Pool:
   """Puts proposals in the place of the members that scored worst.
 
-  The size of the pool stays. A parent is given as a position among `members`.
+  The size of the pool stays; see `extend`.
   """
-  count = len(proposal.tokens)
+  extended = extend(pool, proposal, round_)
   ranked = pool.ranked(round_)
-  alive = pool.alive.copy()
-  alive[ranked[len(ranked) - count :]] = False
+  worst = ranked[len(ranked) - len(proposal.tokens) :]
+  alive = extended.alive.copy()
+  alive[worst] = False
+  return extended._replace(alive=alive)
+
+
+def extend(pool: Pool, proposal: Proposal, round_: int) -> Pool:
+  """Adds proposals; a parent is given as a position among `members`."""
+  count = len(proposal.tokens)
   members, rounds = pool.members, pool.scores.shape[1]
   parents = np.where(proposal.parents < 0, -1, members[proposal.parents])
   fresh = Pool(
@@ -90,6 +97,4 @@ def replace_worst(pool: Pool, proposal: Proposal, round_: int) -> Pool:
     alive=np.ones(count, bool),
     scores=np.full((count, rounds), np.nan, np.float32),
   )
-  return Pool(
-    *map(np.concatenate, zip(pool._replace(alive=alive), fresh, strict=True))
-  )
+  return Pool(*map(np.concatenate, zip(pool, fresh, strict=True)))

@@ -26,7 +26,13 @@ class SearchCnnConfig:
     validation_fraction: share of the training images to score with.
     seed: decides everything.
     strategy: `nao`, or `random` for the baseline.
-    network: the supernet.
+    evaluator: `shared`, a supernet whose weights all share; or `scratch`, a
+      training of each candidate alone.
+    coding: tokens of a branch: `pairs` (input, op), or `triples` (input, type,
+      kernel), the paper's, of the large op set.
+    prune: with `scratch`, stop a candidate that after an epoch is worse than
+      half of the pool of the round before was.
+    network: the supernet, or that of a candidate.
     train: its training.
     sgd: its optimiser.
     augment: its images.
@@ -41,6 +47,9 @@ class SearchCnnConfig:
   validation_fraction: float = 0.1
   seed: int = 0
   strategy: str = "nao"
+  evaluator: str = "shared"
+  coding: str = "pairs"
+  prune: bool = False
   network: NetworkConfig = NetworkConfig()
   train: TrainConfig = TrainConfig()
   sgd: SgdConfig = SgdConfig()
@@ -76,4 +85,40 @@ PRESETS = {
     ),
   ),
   "cifar10": SearchCnnConfig(),
+  # The search of the paper; a thousand trainings of 25 epochs.
+  "cifar10_scratch": SearchCnnConfig(
+    evaluator="scratch",
+    coding="triples",
+    network=NetworkConfig(ops="large", channels=32, auxiliary=True),
+    train=TrainConfig(epochs=25, batch=128, drop_path_keep=0.7),
+    sgd=SgdConfig(
+      # The official schedule is made for 100 epochs, of which 25 are run.
+      schedule="restarts",
+      period=100,
+      learning_rate=0.024,
+      end_learning_rate=0.0,
+      weight_decay=5e-4,
+    ),
+    search=SearchConfig(pool_size=600, rounds=3, extend=True),
+    nao=NaoConfig(step_size=10, max_step_size=30),
+    controller=ControllerConfig(embedding=32, mlp_layers=0),
+    fit=FitConfig(batch=50),
+  ),
+  # Real digits, a minute a candidate or less.
+  "digits_scratch": SearchCnnConfig(
+    dataset="digits",
+    validation_fraction=0.25,
+    evaluator="scratch",
+    network=NetworkConfig(cells_per_stage=1, channels=8),
+    train=TrainConfig(epochs=6, batch=64, drop_path_keep=1.0),
+    sgd=SgdConfig(learning_rate=0.1),
+    augment=AugmentConfig(padding=1, flip=False),
+    search=SearchConfig(pool_size=40, rounds=2, new_per_round=15, extend=True),
+    nao=NaoConfig(top_k=15, max_step_size=30, held_out=0.2),
+    controller=ControllerConfig(embedding=24, hidden=48, mlp_width=64),
+    fit=FitConfig(epochs=600, batch=50),
+    final=ScratchConfig(
+      cells=2, repeats=3, epochs=12, channels=8, cells_per_stage=1, batch=64
+    ),
+  ),
 }

@@ -26,14 +26,16 @@ class SearchConfig:
   """Sizes of the search; the defaults are the official one's.
 
   Attributes:
-    pool_size: architectures in the pool, constant.
+    pool_size: architectures in the first pool.
     rounds: times that proposals enter the pool; it is scored once more.
     new_per_round: proposals a round, at most.
+    extend: add proposals to the pool; else they replace its worst members.
   """
 
   pool_size: int = 600
   rounds: int = 4
   new_per_round: int = 300
+  extend: bool = False
 
   def check(self) -> None:
     """Raises UserError for sizes that cannot work together."""
@@ -42,10 +44,10 @@ class SearchConfig:
         raise UserError(
           f"--{name}={getattr(self, name)}: allowed: {least} or more"
         )
-    if self.new_per_round >= self.pool_size:
+    if not self.extend and self.new_per_round >= self.pool_size:
       raise UserError(
         f"--new_per_round={self.new_per_round}: some of the --pool_size="
-        f"{self.pool_size} members must stay; give a smaller number"
+        f"{self.pool_size} members must stay; give a smaller number or --extend"
       )
 
 
@@ -164,7 +166,8 @@ def _round(state, key, space, evaluator, strategy, config, journal):
     )
     if not len(proposal.tokens):
       logging.warning("round %d: every proposal was known", round_)
-    pool = pools.replace_worst(pool, proposal, round_)
+    admit = pools.extend if config.extend else pools.replace_worst
+    pool = admit(pool, proposal, round_)
     report |= proposal.report | {"new": len(proposal.tokens)}
     report["propose_seconds"] = clock.lap()
   return SearchState(round_ + 1, pool, trained, learnt), report

@@ -1,4 +1,4 @@
-"""The tape: what runs, how often, and what it adds up to."""
+"""The tape: what runs, how often, what it adds up to, what it remembers."""
 
 import dataclasses
 
@@ -10,20 +10,20 @@ import pytest
 from nao_jax.networks import tape
 
 MAP = (3, 4, 4, 2)
-NODES = 3
+NODES, OPS = 3, 3
 BRANCHES = 2 * NODES
 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-  """An operation that reports each time it runs."""
+  """An operation that reports each time it runs, and remembers its input."""
 
   index: int
   runs: list = dataclasses.field(compare=False)
 
-  def __call__(self, x, weight):
+  def __call__(self, x, weight, memory):
     jax.debug.callback(lambda: self.runs.append(self.index))
-    return (self.index + 1) * weight * x
+    return (self.index + 1) * weight * x, memory + jnp.mean(x)
 
 
 @pytest.fixture(scope="module")
@@ -33,16 +33,21 @@ def runs():
 
 @pytest.fixture(scope="module")
 def value_and_gradient(runs):
-  """(inputs, weights [E], op [E], source [E]) to a number and gradients."""
-  operations = tuple(Scale(index, runs) for index in range(3))
+  """(inputs, weights [op, E], op [E], source [E], count []) to results.
 
-  def total(inputs, weights, op, source):
+  They are (the sum of the states, (the states, the memory)) and gradients.
+  """
+  operations = tuple(Scale(index, runs) for index in range(OPS))
+
+  def total(inputs, weights, op, source, count):
     states = jnp.pad(inputs, ((0, NODES), *((0, 0),) * 4))
-    plan = tape.Plan(jnp.arange(BRANCHES), jnp.asarray(BRANCHES), op, source)
-    states = tape.run_branches(operations, None, states, weights, None, plan)
-    return jnp.sum(states)
+    plan = tape.Plan(jnp.arange(BRANCHES), count, op, source)
+    states, memory = tape.run_branches(
+      operations, None, states, tuple(weights), jnp.zeros(BRANCHES), None, plan
+    )
+    return jnp.sum(states), (states, memory)
 
-  return jax.jit(jax.value_and_grad(total, (0, 1)))
+  return jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))
 
 
 def _random(seed, *shape):
@@ -51,7 +56,7 @@ def _random(seed, *shape):
 
 def _architecture(seed):
   rng = np.random.default_rng(seed)
-  op = rng.integers(0, 3, BRANCHES).astype(np.int32)
+  op = rng.integers(0, OPS, BRANCHES).astype(np.int32)
   return op, rng.integers(0, 2 + np.arange(BRANCHES) // 2).astype(np.int32)
 
 
@@ -62,7 +67,7 @@ def test_only_the_chosen_operation_of_a_branch_runs(
   op, source = _architecture(seed)
   runs.clear()
   out = value_and_gradient(
-    _random(0, 2, *MAP), _random(1, BRANCHES), op, source
+    _random(0, 2, *MAP), _random(1, OPS, BRANCHES), op, source, BRANCHES
   )
   jax.block_until_ready(out)
   jax.effects_barrier()
@@ -73,15 +78,19 @@ def test_only_the_chosen_operation_of_a_branch_runs(
 @pytest.mark.parametrize("seed", range(4))
 def test_a_tape_is_the_sum_over_all_paths(seed, value_and_gradient):
   op, source = _architecture(seed)
-  inputs, weights = _random(0, 2, *MAP), _random(1, BRANCHES)
-  value, gradients = value_and_gradient(inputs, weights, op, source)
+  inputs, weights = _random(0, 2, *MAP), _random(1, OPS, BRANCHES)
+  (value, _), gradients = value_and_gradient(
+    inputs, weights, op, source, BRANCHES
+  )
 
   def plain(inputs, weights):
     states = list(inputs)
     for node in range(NODES):
       states.append(
         sum(
-          (op[branch] + 1) * weights[branch] * states[source[branch]]
+          (op[branch] + 1)
+          * weights[op[branch]][branch]
+          * states[source[branch]]
           for branch in (2 * node, 2 * node + 1)
         )
       )
@@ -91,6 +100,18 @@ def test_a_tape_is_the_sum_over_all_paths(seed, value_and_gradient):
   np.testing.assert_allclose(value, expected[0], rtol=1e-4)
   for ours, theirs in zip(gradients, expected[1], strict=True):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [0, 3, BRANCHES])
+def test_a_branch_that_runs_changes_its_own_memory(count, value_and_gradient):
+  op, source = _architecture(0)
+  inputs, weights = _random(0, 2, *MAP), _random(1, OPS, BRANCHES)
+  (_, (states, memory)), _ = value_and_gradient(
+    inputs, weights, op, source, count
+  )
+  read = np.mean(states, (1, 2, 3, 4))[source]
+  np.testing.assert_allclose(memory[:count], read[:count], rtol=1e-4, atol=1e-6)
+  np.testing.assert_array_equal(memory[count:], 0)
 
 
 @pytest.mark.parametrize("loose", [[4], [0, 3, 4], [0, 1, 2, 3, 4]])

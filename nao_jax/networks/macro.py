@@ -117,7 +117,7 @@ def _join(name: str, leaf: str) -> str:
   return f"{name}_{leaf}" if name else leaf
 
 
-def normaliser(module: nn.Module, name: str = "") -> ops.Norm:
+def normaliser(module: nn.Module, name: str = "", used=True) -> ops.Norm:
   """The BatchNorm of one group of parameters of a module.
 
   Running statistics are variables of the module, collection `batch_stats`,
@@ -126,29 +126,79 @@ def normaliser(module: nn.Module, name: str = "") -> ops.Norm:
   Args:
     module: its attribute `statistics` says what to normalise by.
     name: of the group, as given to `declare`.
+    used: bool [], may be traced; if not, running statistics stay as they are.
   """
   if module.statistics == "batch":
     return ops.batch_norm
-  return functools.partial(_running_norm, module, name)
+
+  def norm(x, parameters, stage="", axis_name=None):
+    def step(old):
+      y, new = running_norm(
+        x, parameters, stage, old, module.statistics, axis_name
+      )
+      return y, jax.tree.map(functools.partial(jnp.where, used), new, old)
+
+    return track(module, name, (x.shape[0],), step, stage)
+
+  return norm
 
 
-def _running_norm(module, name, x, parameters, stage="", axis_name=None):
-  width = (x.shape[0],)
-  mean, variance = (
-    module.variable("batch_stats", _join(name, f"{leaf}{stage}"), initial)
-    for leaf, initial in (
-      ("mean", lambda: jnp.zeros(width)),
-      ("variance", lambda: jnp.ones(width)),
-    )
+def track(
+  module: nn.Module,
+  name: str,
+  shape: tuple[int, ...],
+  step: Callable,
+  stage: str = "",
+):
+  """Takes one step with running statistics that a module keeps.
+
+  Args:
+    module: statistics are kept if its attribute `statistics` is "tracked".
+    name: of the group of parameters that they belong to.
+    shape: of the mean and of the variance.
+    step: (mean, variance) to a result and the two after the step.
+    stage: what follows `mean` and `variance` in the variables' names.
+
+  Returns:
+    The result.
+  """
+  variables = tuple(
+    module.variable("batch_stats", _join(name, f"{leaf}{stage}"), fill, shape)
+    for leaf, fill in (("mean", jnp.zeros), ("variance", jnp.ones))
   )
-  if module.statistics == "running":
+  result, new = step(tuple(variable.value for variable in variables))
+  if module.statistics == "tracked" and not module.is_initializing():
+    for variable, value in zip(variables, new, strict=True):
+      variable.value = value
+  return result
+
+
+def running_norm(
+  x: jax.Array,
+  parameters: ops.Parameters,
+  stage: str,
+  running: tuple[jax.Array, jax.Array],
+  statistics: Statistics,
+  axis_name: str | None,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  """BatchNorm with running statistics, as a pure function.
+
+  Args:
+    x: maps [C, H, W, B].
+    parameters: of an operation.
+    stage: what follows `scale` and `offset` in the parameters' names.
+    running: mean and variance, [C] each.
+    statistics: "tracked" or "running".
+    axis_name: the mapped axis over which the batch's statistics are taken too.
+
+  Returns:
+    The maps and the running statistics after them.
+  """
+  if statistics == "running":
     scale, offset = parameters[f"scale{stage}"], parameters[f"offset{stage}"]
-    return layers.normalise(x, scale, offset, mean.value, variance.value)
-  if not module.is_initializing():
-    mean.value, variance.value = _follow(
-      (mean.value, variance.value), jax.lax.stop_gradient(x), axis_name
-    )
-  return ops.batch_norm(x, parameters, stage, axis_name)
+    return layers.normalise(x, scale, offset, *running), running
+  y = ops.batch_norm(x, parameters, stage, axis_name)
+  return y, _follow(running, jax.lax.stop_gradient(x), axis_name)
 
 
 def _follow(running, x, axis_name):
@@ -204,7 +254,7 @@ def initialise(module: nn.Module, key: jax.Array, *inputs) -> dict:
   Returns:
     The variables, NumPy arrays.
   """
-  shapes = jax.eval_shape(module.init, key, *inputs)
+  shapes = _shapes(module, *map(jax.typeof, inputs))
   leaves = jax.tree.leaves_with_path(shapes)
   sizes = [leaf.size for _, leaf in leaves]
   units = jax.random.uniform(key, (sum(sizes),), minval=-1, maxval=1)
@@ -216,6 +266,14 @@ def initialise(module: nn.Module, key: jax.Array, *inputs) -> dict:
   return jax.tree.unflatten(jax.tree.structure(shapes), values)
 
 
+# Kept, as thousands of candidates have the same.
+@functools.cache
+def _shapes(module: nn.Module, *inputs):
+  """The shapes of a network's variables, from those of its inputs."""
+  inputs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
+  return jax.eval_shape(module.init, jax.random.key(0), *inputs)
+
+
 def classify(
   config: NetworkConfig,
   cell: Callable,
@@ -225,6 +283,7 @@ def classify(
   *,
   axis_name: str | None,
   statistics: Statistics = "batch",
+  maps: Callable = lambda output: output,
 ):
   """A whole network around its cells; called within a compact module.
 
@@ -237,6 +296,7 @@ def classify(
     deterministic: no dropout; else the rng `dropout` is needed.
     axis_name: the mapped axis over which BatchNorm takes its statistics.
     statistics: what BatchNorm normalises by.
+    maps: the output of a cell to [C, H, W, B], which the heads read.
 
   Returns:
     logits [B, classes], and the auxiliary head's or None.
@@ -249,8 +309,8 @@ def classify(
     previous, current = current, cell(k, previous, current, mask)
     if config.auxiliary and k == 2 * config.cells_per_stage + 1:
       head = AuxiliaryHead(config.classes, *norm, name="auxiliary")
-      auxiliary = head(current)
-  features = jnp.mean(current, (1, 2), dtype=jnp.float32).T
+      auxiliary = head(maps(current))
+  features = jnp.mean(maps(current), (1, 2), dtype=jnp.float32).T
   if not deterministic:
     features = Dropout(config.dropout, axis_name)(features)
   return Classifier(config.classes, name="classifier")(features), auxiliary
@@ -398,6 +458,29 @@ class Calibration(nn.Module):
       return x
     weights = declare(self, "", shapes)
     return function(jax.nn.relu(x), weights, self.axis_name, normaliser(self))
+
+
+def shrink_input(module: nn.Module, i: int, x, used=True) -> jax.Array:
+  """What stands for input i of a reduction cell where it is a loose end.
+
+  Args:
+    module: owns the parameters `loose_input_i`; its attributes `width`,
+      `axis_name` and `statistics` say how to make and normalise it.
+    i: 0 or 1.
+    x: [C, H, W, B].
+    used: see `normaliser`.
+
+  Returns:
+    [C, H / 2, W / 2, B].
+  """
+  name = f"loose_input_{i}"
+  shapes = ops.factorized_reduction_shapes(module.width, module.width)
+  return ops.factorized_reduction(
+    x,
+    declare(module, name, shapes),
+    module.axis_name,
+    normaliser(module, name, used),
+  )
 
 
 def drop_path_masks(

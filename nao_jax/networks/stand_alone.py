@@ -24,6 +24,7 @@ from nao_jax.networks.macro import (
   classify,
   declare,
   normaliser,
+  shrink_input,
 )
 from nao_jax.spaces import cnn
 
@@ -142,8 +143,4 @@ class Cell(nn.Module):
     """A state for the output; an input of a reduction cell must shrink."""
     if not self.reduction or state >= 2:
       return x
-    name = f"loose_input_{state}"
-    shapes = ops.factorized_reduction_shapes(self.width, self.width)
-    return ops.factorized_reduction(
-      x, declare(self, name, shapes), self.axis_name, normaliser(self, name)
-    )
+    return shrink_input(self, state, x)

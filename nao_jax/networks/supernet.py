@@ -9,7 +9,6 @@ Shapes: B images, N nodes, E = 2 N branches, S = N + 2 states.
 """
 
 import dataclasses
-import functools
 
 from flax import linen as nn
 import jax
@@ -23,7 +22,7 @@ from nao_jax.networks.macro import (
   classify,
   declare,
 )
-from nao_jax.networks.tape import Plan, combine, run_branches
+from nao_jax.networks.tape import combine, run_cell
 from nao_jax.spaces import cnn
 
 
@@ -92,23 +91,22 @@ class Cell(nn.Module):
         for i, x in enumerate((previous, current))
       ]
     )
-    plan = _plan(rows)
-    run = functools.partial(self._run, weights=self._weights(plan), masks=masks)
-    if self.reduction:
-      # Strided branches depend on nothing but the inputs, so they come first.
-      strided, plan = _split(plan)
-      states = _append_nodes(self._reduce(inputs), len(rows))
-      states = run(inputs, states, plan=strided, stride=2)
-    else:
-      states = _append_nodes(inputs, len(rows))
-    states = run(None, states, plan=plan, stride=1)
+    states, _ = run_cell(
+      self._operations,
+      inputs,
+      self._reduce(inputs) if self.reduction else None,
+      self._weights(rows[:, ::2].reshape(-1)),
+      (),
+      masks,
+      rows,
+    )
     return self._combine(states, cnn.unused_states(rows))
 
-  def _weights(self, plan: Plan):
-    """{op: {leaf: [E, ...]}}, gathered from the banks of all edges."""
-    branches = plan.source.shape[0]
+  def _weights(self, source):
+    """{leaf: [E, ...]} of each op, gathered from the banks of all edges."""
+    branches = len(source)
     sources = _sources(branches)
-    edges = (jnp.cumsum(sources) - sources) + plan.source
+    edges = (jnp.cumsum(sources) - sources) + source
     banks = {
       op: declare(self, op, ops.shapes(op, self.width, 1), (sum(sources),))
       for op in cnn.OP_SETS[self.ops]
@@ -118,15 +116,14 @@ class Cell(nn.Module):
       # A strided identity has weights; only the two inputs are read strided.
       shapes = ops.shapes("identity", self.width, 2)
       bank = declare(self, "identity", shapes, (2 * branches,))
-      edges = 2 * np.arange(branches) + jnp.minimum(plan.source, 1)
+      edges = 2 * np.arange(branches) + jnp.minimum(source, 1)
       weights["identity"] = jax.tree.map(lambda bank: bank[edges], bank)
-    return weights
+    return tuple(weights[op] for op in cnn.OP_SETS[self.ops])
 
-  def _run(self, source, states, *, weights, masks, plan, stride: int):
-    operations = tuple(
+  def _operations(self, stride: int):
+    return tuple(
       _Operation(op, stride, self.axis_name) for op in cnn.OP_SETS[self.ops]
     )
-    return run_branches(operations, source, states, weights, masks, plan)
 
   def _reduce(self, inputs):
     """What stands for the inputs where they are loose ends of a reduction."""
@@ -152,43 +149,23 @@ class Cell(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class _Operation:
-  """`ops.apply` on its own part of a branch's weights; equal by value."""
+  """`ops.apply` as the tape wants it; equal by value."""
 
   op: str
   stride: int
   axis_name: str | None
 
-  def __call__(self, x, weights):
-    return ops.apply(
+  def __call__(self, x, weights, memory):
+    y = ops.apply(
       self.op,
       x,
-      weights[self.op],
+      weights,
       stride=self.stride,
       axis_name=self.axis_name,
     )
+    return y, memory
 
 
 def _sources(branches: int) -> np.ndarray:
   """How many states each branch can read: 2, 2, 3, 3, 4, 4, .."""
   return 2 + np.arange(branches) // 2
-
-
-def _plan(rows) -> Plan:
-  branches = 2 * len(rows)
-  source, op = rows.reshape(branches, 2).T
-  return Plan(jnp.arange(branches), jnp.asarray(branches), op, source)
-
-
-def _split(plan: Plan) -> tuple[Plan, Plan]:
-  """The branches that read an input, and the others."""
-  order = jnp.argsort(plan.source >= 2, stable=True)
-  count = jnp.sum(plan.source < 2)
-  return (
-    plan._replace(order=order, count=count),
-    plan._replace(order=jnp.roll(order, -count), count=plan.count - count),
-  )
-
-
-def _append_nodes(inputs, nodes: int):
-  """[2, C, H, W, B] to [2 + nodes, C, H, W, B], the nodes still 0."""
-  return jnp.pad(inputs, ((0, nodes), *((0, 0),) * 4))

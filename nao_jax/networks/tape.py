@@ -7,8 +7,11 @@ of every branch, and it is all that the backward pass needs: the same loop
 reversed, which recomputes each operation from its stored input. Automatic
 differentiation of the loop would save the whole buffer at every branch.
 
-Shapes: S states (two inputs, then the nodes), E branches (two a node), maps
-[C, H, W, B].
+A branch may remember something from step to step (BatchNorm's running
+statistics): its memory goes into the loop and comes out of it changed.
+
+Shapes: N nodes, S = N + 2 states (two inputs, then the nodes), E = 2 N
+branches (two a node), maps [C, H, W, B].
 """
 
 from collections.abc import Callable
@@ -21,8 +24,9 @@ import jax.numpy as jnp
 
 from nao_jax.networks import layers
 
-# (map [C, H, W, B], this branch's parameters) to a map.
-Operation = Callable[[jax.Array, Any], jax.Array]
+# (map [C, H, W, B], this branch's parameters and memory) to a map and the new
+# memory. No gradient reaches a memory.
+Operation = Callable[[jax.Array, Any, Any], tuple[jax.Array, Any]]
 
 
 class Plan(NamedTuple):
@@ -41,11 +45,76 @@ class Plan(NamedTuple):
   source: jax.Array
 
 
+def run_cell(
+  operations: Callable[[int], tuple[Operation, ...]],
+  inputs,
+  shrunk,
+  weights,
+  memory,
+  masks,
+  rows,
+):
+  """Runs all branches of a cell.
+
+  Args:
+    operations: stride to the operations, in the order of the op set.
+    inputs: [2, C, H, W, B].
+    shrunk: [2, C, H / 2, W / 2, B], what stands for the inputs among the states
+      of a reduction cell; its branches that read an input have stride 2. None
+      for a normal cell.
+    weights: see `run_branches`.
+    memory: see `run_branches`.
+    masks: see `run_branches`.
+    rows: int32 [N, 4], the cell.
+
+  Returns:
+    The states [S, C, H', W', B], and the memory after it.
+  """
+  plan = _plan(rows)
+  if shrunk is None:
+    states = _append_nodes(inputs, len(rows))
+  else:
+    # Strided branches depend on nothing but the inputs, so they come first.
+    strided, plan = _split(plan)
+    states = _append_nodes(shrunk, len(rows))
+    states, memory = run_branches(
+      operations(2), inputs, states, weights, memory, masks, strided
+    )
+  return run_branches(operations(1), None, states, weights, memory, masks, plan)
+
+
+def _plan(rows) -> Plan:
+  branches = 2 * len(rows)
+  source, op = rows.reshape(branches, 2).T
+  return Plan(jnp.arange(branches), jnp.asarray(branches), op, source)
+
+
+def _split(plan: Plan) -> tuple[Plan, Plan]:
+  """The branches that read an input, and the others."""
+  order = jnp.argsort(plan.source >= 2, stable=True)
+  count = jnp.sum(plan.source < 2)
+  return (
+    plan._replace(order=order, count=count),
+    plan._replace(order=jnp.roll(order, -count), count=plan.count - count),
+  )
+
+
+def _append_nodes(inputs, nodes: int):
+  """[2, C, H, W, B] to [2 + nodes, C, H, W, B], the nodes still 0."""
+  return jnp.pad(inputs, ((0, nodes), *((0, 0),) * 4))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 @functools.partial(jax.jit, static_argnums=0)
 def run_branches(
-  operations: tuple[Operation, ...], source, states, weights, masks, plan: Plan
-) -> jax.Array:
+  operations: tuple[Operation, ...],
+  source,
+  states,
+  weights,
+  memory,
+  masks,
+  plan: Plan,
+):
   """Adds the output of each branch to the state of its node.
 
   Args:
@@ -54,41 +123,59 @@ def run_branches(
     source: [2, C, 2H, 2W, B], what the branches read; None if they read
       `states` (whose nodes must then come before their readers).
     states: [S, C, H, W, B].
-    weights: pytree with leading axis E, what operations take as parameters.
+    weights: for each operation, a pytree with leading axis E: its parameters.
+    memory: pytree with leading axis E, the memory of each branch; () for none.
     masks: [E, B], factors on the output of each branch (drop-path), or None.
     plan: the architecture.
 
   Returns:
-    [S, C, H, W, B]; branch e went to state 2 + e // 2.
+    [S, C, H, W, B], where branch e went to state 2 + e // 2, and the memory,
+    changed where a branch has run.
   """
 
-  def run(i, states):
+  def run(i, carry):
+    states, memory = carry
     branch = plan.order[i]
     x = (states if source is None else source)[plan.source[branch]]
-    choices = [lambda x, f=f: f(x, _take(weights, branch)) for f in operations]
-    y = lax.switch(plan.op[branch], choices, x)
-    return states.at[_node(branch)].add(_masked(y, masks, branch))
+    choices = [
+      lambda x, own, f=f, bank=bank: f(x, take(bank, branch), own)
+      for f, bank in zip(operations, weights, strict=True)
+    ]
+    y, own = lax.switch(plan.op[branch], choices, x, take(memory, branch))
+    states = states.at[_node(branch)].add(_masked(y, masks, branch))
+    return states, put(memory, branch, own)
 
-  return lax.fori_loop(0, plan.count, run, states)
+  return lax.fori_loop(0, plan.count, run, (states, memory))
 
 
 # Jitted, so that equal cells of a network share one trace.
 @functools.partial(jax.jit, static_argnums=0)
-def _forward(operations, source, states, weights, masks, plan):
-  states = run_branches(operations, source, states, weights, masks, plan)
-  return states, (source, states, weights, masks, plan)
+def _forward(operations, source, states, weights, memory, masks, plan):
+  states, after = run_branches(
+    operations, source, states, weights, memory, masks, plan
+  )
+  return (states, after), (source, states, weights, memory, masks, plan)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _backward(operations, residuals, state_gradients):
-  source, states, weights, masks, plan = residuals
+def _backward(operations, residuals, gradients):
+  source, states, weights, memory, masks, plan = residuals
+  state_gradients, _ = gradients
   read = states if source is None else source
 
-  def pull_back(operation, x, branch, gradient):
-    _, pullback = jax.vjp(operation, x, _take(weights, branch))
-    return pullback(gradient)
+  def pull_back(op, x, branch, gradient):
+    def output(x, own):
+      return operations[op](x, own, take(memory, branch))
 
-  choices = [functools.partial(pull_back, f) for f in operations]
+    own = take(weights[op], branch)
+    _, pullback, _ = jax.vjp(output, x, own, has_aux=True)
+    x_gradient, own_gradient = pullback(gradient)
+    others = jax.tree.map(
+      lambda w: jnp.zeros_like(w, shape=w.shape[1:]), weights
+    )
+    return x_gradient, (*others[:op], own_gradient, *others[op + 1 :])
+
+  choices = [functools.partial(pull_back, op) for op in range(len(operations))]
 
   def run(i, carry):
     states, sources, weights = carry
@@ -102,23 +189,26 @@ def _backward(operations, residuals, state_gradients):
       states = states.at[at].add(x_gradient)
     else:
       sources = sources.at[at].add(x_gradient)
-    weights = jax.tree.map(
-      lambda all_, one: all_.at[branch].set(one), weights, weight_gradient
-    )
-    return states, sources, weights
+    return states, sources, put(weights, branch, weight_gradient)
 
   zeros = jax.tree.map(jnp.zeros_like, (source, weights))
   states, sources, weights = lax.fori_loop(
     0, plan.count, run, (state_gradients, *zeros)
   )
-  return sources, states, weights, None, None
+  return sources, states, weights, None, None, None
 
 
 run_branches.defvjp(_forward, _backward)
 
 
-def _take(weights, branch):
-  return jax.tree.map(lambda w: w[branch], weights)
+def take(tree, at):
+  """One slice of every leaf."""
+  return jax.tree.map(lambda leaf: leaf[at], tree)
+
+
+def put(tree, at, one):
+  """The tree with one slice of every leaf replaced."""
+  return jax.tree.map(lambda leaf, new: leaf.at[at].set(new), tree, one)
 
 
 def _node(branch):
@@ -144,7 +234,7 @@ def combine(states, kernels, loose) -> jax.Array:
   Returns:
     [D, H, W, B].
   """
-  order, count = _loose_ends(loose)
+  order, count = loose_ends(loose)
 
   def run(i, total):
     at = order[i]
@@ -154,7 +244,8 @@ def combine(states, kernels, loose) -> jax.Array:
   return lax.fori_loop(0, count, run, zero)
 
 
-def _loose_ends(loose):
+def loose_ends(loose):
+  """Indices of the loose ends, then of the other states; and their number."""
   return jnp.argsort(~loose, stable=True), jnp.sum(loose)
 
 
@@ -164,7 +255,7 @@ def _combine_forward(states, kernels, loose):
 
 def _combine_backward(residuals, gradient):
   states, kernels, loose = residuals
-  order, count = _loose_ends(loose)
+  order, count = loose_ends(loose)
 
   def one(state, kernel):
     return layers.pointwise(jax.nn.relu(state), kernel)
@@ -172,9 +263,7 @@ def _combine_backward(residuals, gradient):
   def run(i, carry):
     at = order[i]
     _, pullback = jax.vjp(one, states[at], kernels[at])
-    return jax.tree.map(
-      lambda all_, one: all_.at[at].set(one), carry, pullback(gradient)
-    )
+    return put(carry, at, pullback(gradient))
 
   zeros = jnp.zeros_like(states), jnp.zeros_like(kernels)
   return *lax.fori_loop(0, count, run, zeros), None

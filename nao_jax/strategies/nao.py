@@ -24,14 +24,22 @@ class NaoConfig:
 
   Attributes:
     top_k: K, best members of the pool whose embeddings are moved.
-    max_step_size: step sizes are 1, 2, .. up to this.
+    step_size: the smallest step; the others are its multiples.
+    max_step_size: the largest step.
     held_out: share of the pool that the controller does not see, to measure
       how well it predicts.
   """
 
   top_k: int = 100
+  step_size: int = 1
   max_step_size: int = 50
   held_out: float = 0.1
+
+  @property
+  def step_sizes(self) -> jax.Array:
+    """float32 [S], ascending."""
+    step = self.step_size
+    return jnp.arange(step, self.max_step_size + 1, step, dtype=jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +91,7 @@ class Nao:
     )
     params = self._fit(state, fit_key, tokens[train], scores[train], progress)
     best = np.argsort(-scores, kind="stable")[: self.config.top_k]
-    step_sizes = jnp.arange(1, self.config.max_step_size + 1, dtype=jnp.float32)
+    step_sizes = self.config.step_sizes
     moved = ascent.propose(
       params, tokens[best], step_sizes, controller=self.controller
     )

@@ -1,0 +1,42 @@
+"""Training candidates, whose architecture is data: one program for all."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from nao_jax.networks.candidate import Candidate, initialise_candidate
+from nao_jax.training import stand_alone
+from nao_jax.training.stand_alone import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer(stand_alone.Trainer):
+  """The settings of every candidate's training; its methods are pure.
+
+  The functions of `training.stand_alone` take it with `architecture=(cells,)`,
+  int32 [2, nodes, 4].
+  """
+
+  tokens: tuple[int, ...] = ()
+
+  def model(self, axis_name: str | None = None) -> Candidate:
+    """The network."""
+    return Candidate(self.network, axis_name)
+
+  def init(
+    self, key: jax.Array, image_shape: tuple[int, ...], cells: jax.Array
+  ) -> TrainState:
+    """The state before the first step; consumes the key.
+
+    Args:
+      key: a random key.
+      image_shape: (H, W, C).
+      cells: int32 [2, nodes, 4], the candidate.
+    """
+    images = jnp.zeros((1, *image_shape))
+    variables = initialise_candidate(self.model(), key, images, cells)
+    params = variables["params"]
+    step = jnp.zeros((), jnp.int32)
+    stats = variables.get("batch_stats", {})
+    return TrainState(params, stats, self.optimiser.init(params), step)

@@ -1,0 +1,256 @@
+"""Searches without weight sharing."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from nao_jax import cnn_search
+from nao_jax.controller.fit import FitConfig
+from nao_jax.controller.model import ControllerConfig
+from nao_jax.data.augment import AugmentConfig
+from nao_jax.data.images import Examples, ImageData
+from nao_jax.errors import UserError
+from nao_jax.evaluators.scratch import FromScratch
+from nao_jax.networks.macro import NetworkConfig
+from nao_jax.presets import PRESETS, SearchCnnConfig
+from nao_jax.search import SearchConfig
+from nao_jax.spaces import cnn
+from nao_jax.strategies.nao import NaoConfig
+from nao_jax.training.candidate import Trainer
+from nao_jax.training.optimisers import SgdConfig
+from nao_jax.training.recipe import TrainConfig
+from nao_jax.training.scratch import ScratchConfig
+from nao_jax.trials import Trials
+
+NETWORK = NetworkConfig(nodes=2, cells_per_stage=1, channels=4)
+TRAIN = TrainConfig(epochs=3, batch=16, drop_path_keep=0.9)
+SGD = SgdConfig(learning_rate=0.1)
+AUGMENT = AugmentConfig(padding=1, flip=False)
+SPACE = cnn.space(nodes=2)
+# Pools and identities; the last is the first with two branches exchanged.
+ROWS = np.stack(
+  [
+    cnn.parse(SPACE, text)
+    for text in (
+      "0 2 1 4 2 4 0 3 | 0 4 1 2 2 3 1 4",
+      "1 4 1 2 0 4 0 3 | 0 2 0 2 2 4 1 3",
+      "0 3 0 3 1 4 2 4 | 1 3 1 3 0 4 2 4",
+      "1 4 0 2 0 3 2 4 | 0 4 1 2 2 3 1 4",
+    )
+  ]
+)
+
+
+def _nothing(*_):
+  pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast_compilation():
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def data():
+  def part(count, seed):
+    """A bright quarter on noise; which one is the class."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 4, count).astype(np.int32)
+    images = rng.integers(0, 100, (count, 8, 8, 1), np.uint8)
+    for image, label in zip(images, labels, strict=True):
+      row, column = 4 * (label // 2), 4 * (label % 2)
+      image[row : row + 4, column : column + 4] += 100
+    return Examples(images, labels)
+
+  mean, std = np.float32([0.3]), np.float32([0.2])
+  return ImageData(
+    "quarters", 4, part(48, 0), part(20, 1), part(8, 2), mean, std
+  )
+
+
+def _evaluator(data, file, *, devices=1, sgd=SGD, **changes):
+  trainer = Trainer(
+    network=dataclasses.replace(NETWORK, classes=4),
+    train=TRAIN,
+    sgd=sgd,
+    augment=AUGMENT,
+    examples=len(data.train.labels),
+  )
+  trials = Trials(file, SPACE.name, {"rate": sgd.learning_rate})
+  return FromScratch(
+    SPACE, trainer, data, trials, seed=3, devices=devices, **changes
+  )
+
+
+def _scores(evaluator, rows=ROWS):
+  state = evaluator.init(jax.random.key(0))
+  return evaluator.score(state, jax.random.key(0), rows, 0, _nothing)[1]
+
+
+@pytest.fixture(scope="module")
+def scored(data, tmp_path_factory):
+  """An evaluator that has scored the rows, and the scores."""
+  file = tmp_path_factory.mktemp("scored") / "trials.sqlite"
+  evaluator = _evaluator(data, file)
+  return evaluator, _scores(evaluator)
+
+
+def test_scores_are_the_best_accuracies_of_the_curves(scored):
+  evaluator, scores = scored
+  for row, score in zip(SPACE.canonical(ROWS), scores, strict=True):
+    trial = evaluator.trials.get(row)
+    assert len(trial.curve) == TRAIN.epochs
+    assert trial.score == max(trial.curve) == pytest.approx(score)
+  assert scores.max() > 0.5  # Chance is a quarter.
+
+
+def test_further_candidates_do_not_compile_again(scored, data, caplog):
+  evaluator, _ = scored
+  fresh = dataclasses.replace(
+    evaluator,
+    trials=Trials(evaluator.trials.path, SPACE.name, {"another": "protocol"}),
+  )
+  _scores(fresh, ROWS[:1])
+  with jax.log_compiles():
+    _scores(fresh)
+  assert not [r for r in caplog.records if "steps" in r.getMessage()]
+  assert not [r for r in caplog.records if "measure" in r.getMessage()]
+
+
+def test_swap_equal_candidates_are_one_trial(scored):
+  scores = scored[1]
+  assert scores[0] == scores[3]
+  assert len(set(SPACE.keys(ROWS))) == 3
+
+
+def test_a_known_trial_is_not_run_again(scored, data, monkeypatch):
+  evaluator, scores = scored
+  monkeypatch.setattr(FromScratch, "_epoch", None)
+  again = _evaluator(data, evaluator.trials.path)
+  np.testing.assert_array_equal(_scores(again), scores)
+
+
+def test_scores_do_not_depend_on_the_number_of_devices(scored, data, tmp_path):
+  four = _evaluator(data, tmp_path / "trials.sqlite", devices=4)
+  np.testing.assert_array_equal(_scores(four), scored[1])
+
+
+def test_a_diverged_candidate_scores_worst_and_is_marked(
+  data, tmp_path, monkeypatch
+):
+  evaluator = _evaluator(data, tmp_path / "trials.sqlite")
+  epoch = FromScratch._epoch
+  broken = SPACE.canonical(ROWS[1])
+
+  def breaks(self, places):
+    return [
+      (state, np.nan if (place.tokens == broken).all() else loss, accuracy)
+      for place, (state, loss, accuracy) in zip(
+        places, epoch(self, places), strict=True
+      )
+    ]
+
+  monkeypatch.setattr(FromScratch, "_epoch", breaks)
+  scores = _scores(evaluator)
+  assert evaluator.trials.get(broken).score is None
+  assert scores[1] == scores.min() == min(scores[0], scores[2])
+
+
+def test_pruning_stops_what_is_worse_than_half_of_the_pool_before(
+  data, tmp_path
+):
+  evaluator = _evaluator(data, tmp_path / "trials.sqlite", prune=True)
+  state = evaluator.init(jax.random.key(0))
+  state, _ = evaluator.score(state, None, ROWS[:1], 0, _nothing)
+  curve = evaluator.trials.get(SPACE.canonical(ROWS[0])).curve
+  np.testing.assert_allclose(state, curve)
+  limits = np.float32([1.1, 1.1, 1.1])
+  evaluator.score(limits, None, ROWS[1:2], 1, _nothing)
+  pruned = evaluator.trials.get(SPACE.canonical(ROWS[1]))
+  assert len(pruned.curve) == 1
+  assert pruned.score == pruned.curve[0]
+
+
+# Whole searches.
+
+CONFIG = SearchCnnConfig(
+  dataset="digits",
+  validation_fraction=0.5,
+  seed=1,
+  evaluator="scratch",
+  network=NETWORK,
+  train=dataclasses.replace(TRAIN, epochs=1, batch=64),
+  sgd=SGD,
+  augment=AUGMENT,
+  search=SearchConfig(pool_size=6, rounds=2, new_per_round=3, extend=True),
+  nao=NaoConfig(top_k=3, max_step_size=4, held_out=0.0),
+  controller=ControllerConfig(embedding=4, hidden=8, mlp_layers=0),
+  fit=FitConfig(epochs=3, batch=4),
+  final=ScratchConfig(cells=0),
+)
+
+
+class Killed(Exception):
+  pass
+
+
+def test_a_stopped_search_ends_as_one_that_was_not(tmp_path, monkeypatch):
+  # A search drops its programs at the end; here the next one needs them.
+  monkeypatch.setattr(jax, "clear_caches", lambda: None)
+  arguments = {"data_dir": tmp_path / "data", "devices": 1}
+  best = cnn_search.run(CONFIG, workdir=tmp_path / "whole", **arguments)
+  assert "validation_accuracy_from_scratch" in best
+  ran = []
+  epoch = FromScratch._epoch
+
+  def counts(self, places):
+    if len(ran) == 5:
+      raise Killed
+    ran.extend(place.tokens.tobytes() for place in places)
+    return epoch(self, places)
+
+  stopped = tmp_path / "stopped"
+  with monkeypatch.context() as patch:
+    patch.setattr(FromScratch, "_epoch", counts)
+    with pytest.raises(Killed):
+      cnn_search.run(CONFIG, workdir=stopped, **arguments)
+    assert len(set(ran)) == len(ran) == 5
+    ran.clear()
+    assert cnn_search.run(CONFIG, workdir=stopped, **arguments) == best
+  # Another search finds every trial in the first one's file.
+  monkeypatch.setattr(FromScratch, "_epoch", None)
+  shared = cnn_search.run(
+    CONFIG,
+    workdir=tmp_path / "shared",
+    trials=str(tmp_path / "whole" / "trials.sqlite"),
+    **arguments,
+  )
+  assert shared == best
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"evaluator": "table"}, "--evaluator=table: unknown; allowed: shared"),
+    (
+      {"evaluator": "shared", "prune": True},
+      "--prune: allowed only with --evaluator=scratch",
+    ),
+    ({"nao": NaoConfig(step_size=60)}, "--step_size=60: allowed: 1 to 50"),
+  ],
+)
+def test_what_cannot_work_is_refused(changes, message, tmp_path):
+  config = dataclasses.replace(CONFIG, **changes)
+  with pytest.raises(UserError, match=message):
+    cnn_search.run(config, workdir=tmp_path / "run", data_dir=tmp_path)
+
+
+def test_the_papers_preset_has_the_papers_settings():
+  config = PRESETS["cifar10_scratch"]
+  assert config.nao.step_sizes.tolist() == [10, 20, 30]
+  rates = config.sgd.by_epoch(config.train.epochs)
+  assert float(rates(24)) == pytest.approx(0.0208, abs=1e-4)
