@@ -136,17 +136,17 @@ def _cells(report: dict):
     exact = report["exact_reconstruction"]
     yield "exactly rebuilt", f"{exact:.3f}"
     yield "up to swaps", f"{report['equivalent_reconstruction']:.3f}"
-    yield "new by step", _by_step_size(report["new_by_step_size"])
+    yield "new by step", _by_step_size(report)
   if "new" in report:
     yield "accepted", str(report["new"])
 
 
-def _by_step_size(counts: list[int]) -> str:
+def _by_step_size(report: dict) -> str:
   """Counts of neighbouring step sizes, summed to at most six groups."""
+  sizes, counts = report["step_sizes"], report["new_by_step_size"]
   width = -(-len(counts) // 6)
-  groups = range(0, len(counts), width)
+  groups = [slice(at, at + width) for at in range(0, len(counts), width)]
   return "  ".join(
-    f"{start + 1}-{min(start + width, len(counts))}: "
-    f"{sum(counts[start : start + width])}"
-    for start in groups
+    f"{sizes[group][0]:g}-{sizes[group][-1]:g}: {sum(counts[group])}"
+    for group in groups
   )

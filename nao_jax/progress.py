@@ -24,9 +24,9 @@ class Progress:
     self.prefix = ""
     self._bars = _Bars(stream) if stream.isatty() else _Lines()
 
-  def __call__(self, phase: str, done: int, total: int) -> None:
-    """Shows that `done` of `total` units of the phase are done."""
-    self._bars.show(f"{self.prefix} {phase}".strip(), done, total)
+  def __call__(self, phase: str, done: int, total: int, note: str = "") -> None:
+    """Shows that `done` of `total` units of the phase are done, and a note."""
+    self._bars.show(f"{self.prefix} {phase}".strip(), done, total, note)
 
   def close(self) -> None:
     """Leaves the terminal as it was."""
@@ -40,19 +40,20 @@ class _Bars:
       rich.progress.BarColumn(),
       rich.progress.MofNCompleteColumn(),
       rich.progress.TimeRemainingColumn(),
+      rich.progress.TextColumn("{task.fields[note]}"),
       console=rich.console.Console(file=stream),
       transient=True,
     )
     self._title, self._task = None, None
 
-  def show(self, title, done, total):
+  def show(self, title, done, total, note):
     if title != self._title:
       if self._task is not None:
         self._bars.remove_task(self._task)
-      self._task = self._bars.add_task(title, total=total)
+      self._task = self._bars.add_task(title, total=total, note="")
       self._title = title
       self._bars.start()
-    self._bars.update(self._task, completed=done)
+    self._bars.update(self._task, completed=done, note=note)
     if done >= total:
       # Between phases tables are printed, which a live bar would garble.
       self._bars.stop()
@@ -66,7 +67,7 @@ class _Lines:
     self._title, self._first = None, 0
     self._start = self._last = 0.0
 
-  def show(self, title, done, total):
+  def show(self, title, done, total, note):
     now = time.monotonic()
     if title != self._title:
       self._title, self._first = title, done
@@ -80,7 +81,13 @@ class _Lines:
     spent = now - self._start
     left = spent / max(done - self._first, 1) * (total - done)
     logging.info(
-      "%s: %d of %d, %.0f s, about %.0f s left", title, done, total, spent, left
+      "%s: %d of %d, %.0f s, about %.0f s left%s",
+      title,
+      done,
+      total,
+      spent,
+      left,
+      note and f"; {note}",
     )
 
   def close(self):

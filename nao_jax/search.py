@@ -77,7 +77,7 @@ class Journal:
   def save(self, state: SearchState, report: dict) -> None:
     """Called after every round, with what happened in it."""
 
-  def progress(self, phase: str, done: int, total: int) -> None:
+  def progress(self, phase: str, done: int, total: int, note: str = "") -> None:
     """Called often."""
 
 

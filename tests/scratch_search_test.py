@@ -86,21 +86,26 @@ def _evaluator(data, file, *, devices=1, sgd=SGD, **changes):
   )
 
 
-def _scores(evaluator, rows=ROWS):
+def _scores(evaluator, rows=ROWS, progress=_nothing):
   state = evaluator.init(jax.random.key(0))
-  return evaluator.score(state, jax.random.key(0), rows, 0, _nothing)[1]
+  return evaluator.score(state, jax.random.key(0), rows, 0, progress)[1]
 
 
 @pytest.fixture(scope="module")
 def scored(data, tmp_path_factory):
-  """An evaluator that has scored the rows, and the scores."""
+  """An evaluator that has scored the rows, the scores, and its progress."""
   file = tmp_path_factory.mktemp("scored") / "trials.sqlite"
   evaluator = _evaluator(data, file)
-  return evaluator, _scores(evaluator)
+  seen = []
+  return (
+    evaluator,
+    _scores(evaluator, progress=lambda *told: seen.append(told)),
+    seen,
+  )
 
 
 def test_scores_are_the_best_accuracies_of_the_curves(scored):
-  evaluator, scores = scored
+  evaluator, scores, _ = scored
   for row, score in zip(SPACE.canonical(ROWS), scores, strict=True):
     trial = evaluator.trials.get(row)
     assert len(trial.curve) == TRAIN.epochs
@@ -109,7 +114,7 @@ def test_scores_are_the_best_accuracies_of_the_curves(scored):
 
 
 def test_further_candidates_do_not_compile_again(scored, data, caplog):
-  evaluator, _ = scored
+  evaluator = scored[0]
   fresh = dataclasses.replace(
     evaluator,
     trials=Trials(evaluator.trials.path, SPACE.name, {"another": "protocol"}),
@@ -122,13 +127,31 @@ def test_further_candidates_do_not_compile_again(scored, data, caplog):
 
 
 def test_swap_equal_candidates_are_one_trial(scored):
-  scores = scored[1]
+  _, scores, seen = scored
   assert scores[0] == scores[3]
-  assert len(set(SPACE.keys(ROWS))) == 3
+  assert {total for _, _, total, *_ in seen} == {3}
+
+
+def test_progress_counts_candidates_done_running_and_waiting(scored):
+  phases, done, _, *notes = zip(*scored[2][1:], strict=True)
+  assert set(phases) == {"train candidates"}
+  assert done == (0, 0, 1, 1, 1, 2, 2, 2, 3)
+  assert [note.rpartition(",")[0] for note in notes[0]] == [
+    "1 running, 2 waiting",
+    "1 running, 2 waiting",
+    "0 running, 2 waiting",
+    "1 running, 1 waiting",
+    "1 running, 1 waiting",
+    "0 running, 1 waiting",
+    "1 running, 0 waiting",
+    "1 running, 0 waiting",
+    "0 running, 0 waiting",
+  ]
+  assert notes[0][-1].endswith(f"best {scored[1].max():.4f}")
 
 
 def test_a_known_trial_is_not_run_again(scored, data, monkeypatch):
-  evaluator, scores = scored
+  evaluator, scores, _ = scored
   monkeypatch.setattr(FromScratch, "_epoch", None)
   again = _evaluator(data, evaluator.trials.path)
   np.testing.assert_array_equal(_scores(again), scores)

@@ -254,7 +254,7 @@ def test_rounds_of_a_journal_that_remembers_nothing_are_reported():
     def save(self, state, report):
       self.rounds.append((state.round, report["round"]))
 
-    def progress(self, phase, done, total):
+    def progress(self, phase, done, total, note=""):
       self.phases.add((phase, done, total))
 
   listener = Listener()

@@ -26,6 +26,4 @@ def random_params(controller: Controller, seed: int = 0, scale: float = 0.5):
 
 def random_tokens(space: Space, count: int, seed: int = 0) -> np.ndarray:
   """Architectures, int32 [count, L]."""
-  rng = np.random.default_rng(seed)
-  columns = [rng.choice(tokens, count) for tokens in space.choices]
-  return np.stack(columns, axis=-1).astype(np.int32)
+  return np.asarray(space.sample(jax.random.key(seed), count))

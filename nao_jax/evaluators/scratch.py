@@ -107,8 +107,13 @@ class FromScratch:
     return state, np.where(np.isnan(scores), np.float32(worst), scores)
 
   def _train_missing(self, rows, limits, round_, progress) -> None:
-    missing = [row for row in rows if self.trials.get(row) is None]
-    done, failed, saved, best = len(rows) - len(missing), 0, 0, 0.0
+    rows = list({row.tobytes(): row for row in rows}.values())
+    known = [self.trials.get(row) for row in rows]
+    missing = [
+      row for row, trial in zip(rows, known, strict=True) if trial is None
+    ]
+    done, failed, saved = len(rows) - len(missing), 0, 0
+    best = max((trial.score or 0.0 for trial in known if trial), default=0.0)
     if done:
       logging.info(
         "round %d: %d of %d candidates were trained before",
@@ -117,28 +122,38 @@ class FromScratch:
         len(rows),
       )
     progress("train candidates", done, len(rows))
-    for row, trial in self._run(missing, limits):
-      self.trials.add(row, trial)
-      done += 1
-      failed += trial.score is None
-      saved += len(limits) - len(trial.curve) if trial.score is not None else 0
-      best = max(best, trial.score or 0.0)
-      logging.info(
-        "candidate %d of %d: %s, best of this round %.4f",
-        done,
-        len(rows),
-        "diverged" if trial.score is None else f"accuracy {trial.score:.4f}",
-        best,
-      )
-      progress("train candidates", done, len(rows))
+    for finished, running in self._run(missing, limits):
+      for row, trial in finished:
+        self.trials.add(row, trial)
+        done += 1
+        failed += trial.score is None
+        best = max(best, trial.score or 0.0)
+        if trial.score is not None:
+          saved += len(limits) - len(trial.curve)
+        logging.info(
+          "candidate %d of %d: %s",
+          done,
+          len(rows),
+          "diverged" if trial.score is None else f"accuracy {trial.score:.4f}",
+        )
+      waiting = len(rows) - done - running
+      note = f"{running} running, {waiting} waiting, best {best:.4f}"
+      progress("train candidates", done, len(rows), note)
     if failed:
       logging.warning("round %d: %d candidates diverged", round_, failed)
     if self.prune:
       logging.info("round %d: pruning saved %d epochs", round_, saved)
 
-  def _run(self, rows, limits) -> Iterator[tuple[np.ndarray, Trial]]:
-    """Trains candidates, D at a time; a free place goes to the next one."""
-    waiting = [np.asarray(row) for row in rows]
+  def _run(
+    self, rows, limits
+  ) -> Iterator[tuple[list[tuple[np.ndarray, Trial]], int]]:
+    """Trains candidates, D at a time; a free place goes to the next one.
+
+    Yields:
+      After each epoch, the candidates that finished with it, and how many are
+      in the middle of their training.
+    """
+    waiting = list(rows)
     places = [None] * parallel.count(self.devices)
     while waiting or any(places):
       for at, place in enumerate(places):
@@ -147,13 +162,15 @@ class FromScratch:
       # A place without a candidate repeats another's work.
       busy = next(place for place in places if place)
       trained = self._epoch([place or busy for place in places])
+      finished = []
       for at, (place, result) in enumerate(zip(places, trained, strict=True)):
         if place is None:
           continue
         places[at] = place.after_epoch(*result)
         if trial := places[at].trial(limits):
+          finished.append((place.tokens, trial))
           places[at] = None
-          yield place.tokens, trial
+      yield finished, sum(place is not None for place in places)
 
   def _start(self, tokens: np.ndarray) -> "_Place":
     cells = np.asarray(cnn.to_cells(tokens))

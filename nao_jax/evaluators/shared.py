@@ -19,8 +19,9 @@ from nao_jax.spaces import cnn
 from nao_jax.training.recipe import Images, largest_divisor
 from nao_jax.training.supernet import Trainer, TrainState, score, train_steps
 
-# Called with the phase, the work done and all of the phase's work.
-Progress = Callable[[str, int, int], None]
+# Called with the phase, the work done, all of the phase's work and, if there is
+# more to say, a note.
+Progress = Callable[..., None]
 
 # How much work one call to the devices holds at most; progress is seen, and
 # an interrupt served, between calls.

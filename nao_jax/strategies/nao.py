@@ -99,6 +99,7 @@ class Nao:
     chosen = ascent.select(space, np.asarray(moved.tokens), known, limit)
     step, seed = chosen.origins.T
     report = self._inspect(params, tokens, scores, held_out) | {
+      "step_sizes": np.asarray(step_sizes).tolist(),
       "new_by_step_size": chosen.new.tolist(),
       "predicted_gain": float(jnp.mean(moved.after - moved.before)),
     }
