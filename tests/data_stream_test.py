@@ -314,6 +314,8 @@ def test_workers_end_with_their_stream(noise_dir):
 PROGRAM = """
 import multiprocessing, os, signal, sys, time
 from nao_jax.data import stream
+# A shell that starts tests in the background lets them ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 config = stream.StreamConfig(size=6, workers=2)
 data = stream.open_stream("foreign", data_dir=sys.argv[1], config=config)
 batches = data.train_batches(4, seed=0)

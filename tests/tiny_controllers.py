@@ -26,4 +26,4 @@ def random_params(controller: Controller, seed: int = 0, scale: float = 0.5):
 
 def random_tokens(space: Space, count: int, seed: int = 0) -> np.ndarray:
   """Architectures, int32 [count, L]."""
-  return np.asarray(space.sample(jax.random.key(seed), count))
+  return np.array(space.sample(jax.random.key(seed), count))

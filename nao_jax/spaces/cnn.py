@@ -16,13 +16,12 @@ that inputs and ops do not collide, in one of two codings:
 
 import dataclasses
 import itertools
-import json
 from typing import NamedTuple
 
 import numpy as np
 
 from nao_jax.errors import UserError
-from nao_jax.spaces import published, triples
+from nao_jax.spaces import notation, published, triples
 from nao_jax.spaces.space import Space
 
 # Op sets in the order of the official ids. `small` is the weight-sharing set,
@@ -191,7 +190,7 @@ def resolve(
   """
   if text.endswith(".json"):
     ops, nodes = _space_of_file(text, source) or (ops, nodes)
-  elif (numbers := _numbers(text)) is None:
+  elif (numbers := notation.numbers(text)) is None:
     ops, nodes = _find(text, source).ops, PUBLISHED_NODES
   else:
     ops, nodes = _space_of_numbers(numbers, ops) or (ops, nodes)
@@ -219,9 +218,9 @@ def parse(space_: Space, text: str, source: str = "--arch") -> np.ndarray:
       names the position, or the names.
   """
   if text.endswith(".json"):
-    tokens = _tokens_of_file(text, source)
+    tokens = notation.tokens_of_file(text, source)
     return _from_tokens(space_, tokens, f"{source}={text}")
-  numbers = _numbers(text)
+  numbers = notation.numbers(text)
   if numbers is None:
     return _tokens_of_name(space_, text, source)
   written = _written_in(space_, numbers)
@@ -271,15 +270,6 @@ def _space_of_numbers(numbers: list[int], ops: str) -> tuple[str, int] | None:
   return None
 
 
-def _numbers(text: str) -> list[int] | None:
-  """The whole numbers that the text consists of, if it does."""
-  words = text.replace("|", " ").replace(",", " ").split()
-  try:
-    return [int(word) for word in words]
-  except ValueError:
-    return None
-
-
 def _find(name: str, source: str) -> published.Published:
   recurrent = {entry.name.lower() for entry in published.RECURRENT}
   if name.strip().lower() in recurrent:
@@ -311,16 +301,9 @@ def _zero_based(space_: Space) -> Space:
   return dataclasses.replace(space_, choices=tuple(choices))
 
 
-def _tokens_of_file(path: str, source: str) -> list[int]:
-  tokens = _read(path, source)["tokens"]
-  if not isinstance(tokens, list) or not all(type(t) is int for t in tokens):
-    raise UserError(f"{source}={path}: `tokens` is not a list of integers")
-  return tokens
-
-
 def _space_of_file(path: str, source: str) -> tuple[str, int] | None:
   """(op set, nodes) of the space that the file names, if it names one."""
-  name = _read(path, source).get("space")
+  name = notation.read(path, source).get("space")
   if name is None:
     return None
   for ops, nodes in itertools.product(OP_SETS, range(MIN_NODES, MAX_NODES + 1)):
@@ -330,18 +313,3 @@ def _space_of_file(path: str, source: str) -> tuple[str, int] | None:
     f"{source}={path}: space {name!r} is not one of convolutional cells; those "
     f"are called like {space().name!r}"
   )
-
-
-def _read(path: str, source: str) -> dict:
-  """The object in a JSON file; it has `tokens`."""
-  try:
-    with open(path, encoding="utf-8") as file:
-      content = json.load(file)
-    content["tokens"]
-  except OSError as error:
-    raise UserError(f"{source}={path}: {error.strerror}") from error
-  except (ValueError, KeyError, TypeError) as error:
-    raise UserError(
-      f"{source}={path}: not a JSON object with a list `tokens`"
-    ) from error
-  return content

