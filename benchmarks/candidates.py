@@ -24,6 +24,7 @@ import rich.table
 from experiments import driver, settings
 from nao_jax import presets
 from nao_jax.data import images
+from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.spaces import cnn
 from nao_jax.strategies.uniform import sample_new
@@ -66,11 +67,8 @@ def main(_):
   with tempfile.TemporaryDirectory() as folder:
     evaluator = FromScratch(
       space,
-      candidate.Trainer(**recipe),
-      data,
+      ImageCandidates(candidate.Trainer(**recipe), data, config.seed, 1),
       Trials(pathlib.Path(folder) / "trials.sqlite", space.name, {}),
-      config.seed,
-      devices=1,
     )
     compiling = _seconds(_score, evaluator, first)
     seconds = [
@@ -88,9 +86,9 @@ def _score(evaluator: FromScratch, row: np.ndarray) -> None:
 def _alone(recipe: dict, data: images.ImageData, row: np.ndarray) -> None:
   trainer = stand_alone.Trainer(**recipe, tokens=tuple(row.tolist()))
   feed = InMemory(trainer, data, data.mean, data.std, 1)
-  state = trainer.init(jax.random.key(0), data.image_shape)
+  first = trainer.init(jax.random.key(0), data.image_shape)
   done = 0
-  for state, losses in feed.train(state, jax.random.key(1), 0):
+  for state, losses in feed.train(first, jax.random.key(1), 0):
     done += len(losses)
     if done % trainer.steps_per_epoch == 0:
       feed.measure(state, "validation")

@@ -14,6 +14,7 @@ from nao_jax import parallel, ranges, search
 from nao_jax.controller.model import Controller
 from nao_jax.data import images
 from nao_jax.errors import UserError
+from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import Alone, SharedWeights
 from nao_jax.journal import SearchJournal, origin_text
@@ -265,16 +266,17 @@ def _evaluator(
     rounds = config.search.rounds + 1
     return SharedWeights(_trainer(config, data), data, rounds, devices)
   file = trials or journal.path / "trials.sqlite"
-  recipe = _trainer(config, data)
   space = cnn.space(config.network.nodes, config.network.ops)
   return FromScratch(
     space=space,
-    trainer=CandidateTrainer(**vars(recipe)),
-    data=data,
+    candidates=ImageCandidates(
+      CandidateTrainer(**vars(_trainer(config, data))),
+      data,
+      config.seed,
+      devices,
+    ),
     trials=Trials(file, space.name, _protocol(config, data)),
-    seed=config.seed,
     prune=config.prune,
-    devices=devices,
   )
 
 

@@ -12,6 +12,7 @@ from nao_jax.controller.model import ControllerConfig
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
+from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.presets import PRESETS, SearchCnnConfig
@@ -80,9 +81,11 @@ def _evaluator(data, file, *, devices=1, sgd=SGD, **changes):
     augment=AUGMENT,
     examples=len(data.train.labels),
   )
-  trials = Trials(file, SPACE.name, {"rate": sgd.learning_rate})
   return FromScratch(
-    SPACE, trainer, data, trials, seed=3, devices=devices, **changes
+    SPACE,
+    ImageCandidates(trainer, data, seed=3, devices=devices),
+    Trials(file, SPACE.name, {"rate": sgd.learning_rate}),
+    **changes,
   )
 
 
@@ -152,7 +155,7 @@ def test_progress_counts_candidates_done_running_and_waiting(scored):
 
 def test_a_known_trial_is_not_run_again(scored, data, monkeypatch):
   evaluator, scores, _ = scored
-  monkeypatch.setattr(FromScratch, "_epoch", None)
+  monkeypatch.setattr(ImageCandidates, "epoch", None)
   again = _evaluator(data, evaluator.trials.path)
   np.testing.assert_array_equal(_scores(again), scores)
 
@@ -166,18 +169,18 @@ def test_a_diverged_candidate_scores_worst_and_is_marked(
   data, tmp_path, monkeypatch
 ):
   evaluator = _evaluator(data, tmp_path / "trials.sqlite")
-  epoch = FromScratch._epoch
+  epoch = ImageCandidates.epoch
   broken = SPACE.canonical(ROWS[1])
 
-  def breaks(self, places):
+  def breaks(self, tokens, *arguments):
     return [
-      (state, np.nan if (place.tokens == broken).all() else loss, accuracy)
-      for place, (state, loss, accuracy) in zip(
-        places, epoch(self, places), strict=True
+      (state, np.nan if (row == broken).all() else loss, score)
+      for row, (state, loss, score) in zip(
+        tokens, epoch(self, tokens, *arguments), strict=True
       )
     ]
 
-  monkeypatch.setattr(FromScratch, "_epoch", breaks)
+  monkeypatch.setattr(ImageCandidates, "epoch", breaks)
   scores = _scores(evaluator)
   assert evaluator.trials.get(broken).score is None
   assert scores[1] == scores.min() == min(scores[0], scores[2])
@@ -226,29 +229,29 @@ def test_a_stopped_search_ends_as_one_that_was_not(data, tmp_path, monkeypatch):
   arguments = {"data_dir": tmp_path / "data", "devices": 1}
   best = cnn_search.run(CONFIG, workdir=tmp_path / "whole", **arguments)
   assert "validation_accuracy_from_scratch" in best
-  epoch = FromScratch._epoch
+  epoch = ImageCandidates.epoch
   started = []
 
-  def counted(self, places):
-    started.extend(p.tokens.tobytes() for p in places if not p.curve)
-    return epoch(self, places)
+  def counted(self, tokens, states, epochs):
+    started.extend(row.tobytes() for row in tokens if epochs[0] == 0)
+    return epoch(self, tokens, states, epochs)
 
-  def killed(self, places):
+  def killed(self, *arguments):
     if len(started) == 4:
       raise Killed
-    return counted(self, places)
+    return counted(self, *arguments)
 
   stopped = tmp_path / "stopped"
   with monkeypatch.context() as patch:
-    patch.setattr(FromScratch, "_epoch", killed)
+    patch.setattr(ImageCandidates, "epoch", killed)
     with pytest.raises(Killed):
       cnn_search.run(CONFIG, workdir=stopped, **arguments)
-    patch.setattr(FromScratch, "_epoch", counted)
+    patch.setattr(ImageCandidates, "epoch", counted)
     assert cnn_search.run(CONFIG, workdir=stopped, **arguments) == best
   # Only the one that was in training was begun twice.
   assert len(started) == len(set(started)) + 1
   # Another search finds every trial in the first one's file.
-  monkeypatch.setattr(FromScratch, "_epoch", None)
+  monkeypatch.setattr(ImageCandidates, "epoch", None)
   shared = cnn_search.run(
     CONFIG,
     workdir=tmp_path / "shared",

@@ -1,0 +1,147 @@
+"""Candidates that classify images, in training.
+
+Shapes: D candidates, one on each device, B images a batch.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from nao_jax import parallel
+from nao_jax.data.augment import epoch_indices, eval_batches
+from nao_jax.data.images import ImageData
+from nao_jax.spaces import cnn
+from nao_jax.training.candidate import Trainer
+from nao_jax.training.feeds import program
+from nao_jax.training.recipe import Images, largest_divisor
+from nao_jax.training.stand_alone import (
+  TrainState,
+  measure_batches,
+  train_steps,
+)
+
+# How much work one call to the devices holds at most.
+STEPS_A_CALL = 25
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageCandidates:
+  """Networks of networks/candidate.py; a score is validation accuracy.
+
+  See `scratch.Candidates`.
+
+  Attributes:
+    trainer: the settings of each training.
+    data: train and validation part are used, the test part never.
+    seed: of weights, order and augmentation, the same for all candidates.
+    devices: how many local devices to use; all by default.
+  """
+
+  trainer: Trainer
+  data: ImageData
+  seed: int
+  devices: int | None = None
+
+  @property
+  def epochs(self) -> int:
+    """Of each training."""
+    return self.trainer.train.epochs
+
+  @property
+  def places(self) -> int:
+    """D."""
+    return parallel.count(self.devices)
+
+  def start(self, tokens: np.ndarray) -> TrainState:
+    """See `scratch.Candidates`."""
+    cells = np.asarray(cnn.to_cells(tokens))
+    state = self.trainer.init(self._keys[0], self.data.image_shape, cells)
+    return jax.device_get(state)
+
+  def epoch(self, tokens, states, epochs) -> list[tuple]:
+    """See `scratch.Candidates`."""
+    cells = [(np.asarray(cnn.to_cells(row)),) for row in tokens]
+    states, architecture = parallel.distribute(
+      jax.tree.map(lambda *x: np.stack(x), *zip(states, cells, strict=True)),
+      devices=self.devices,
+    )
+    states, losses = self._train_epoch(states, architecture, epochs)
+    accuracies = self._measure(states, architecture)
+    states = jax.device_get(states)
+    return [
+      (jax.tree.map(lambda x, at=at: x[at], states), loss, accuracy)
+      for at, (loss, accuracy) in enumerate(
+        zip(losses.mean(1), accuracies, strict=True)
+      )
+    ]
+
+  def _train_epoch(self, states, architecture, epochs):
+    """The new states and the losses, [D, steps]."""
+    axes = (0, None, None, 0, 0)
+    steps = program(_steps, self.trainer, self.devices, axes, 0)
+    losses = []
+    for indices in np.stack([self._calls(epoch) for epoch in epochs], 1):
+      states, loss = steps(
+        states, self._step_key, self._train, indices, architecture
+      )
+      losses.append(np.asarray(loss))
+    return states, np.concatenate(losses, 1)
+
+  def _measure(self, states, architecture) -> np.ndarray:
+    """Validation accuracies, [D]."""
+    axes = (0, None, None, None, 0)
+    measure = program(_measure, self.trainer, self.devices, axes, 0)
+    measured = measure(states, self._valid, *self._valid_batches, architecture)
+    return np.asarray(measured.right) / len(self.data.validation.labels)
+
+  def _calls(self, epoch: int) -> np.ndarray:
+    """An epoch's examples: [calls, steps, B]."""
+    batch = self.trainer.train.batch
+    key = jax.random.fold_in(self._keys[1], epoch)
+    order = np.asarray(epoch_indices(key, self.trainer.examples, batch))
+    return order.reshape(-1, largest_divisor(len(order), STEPS_A_CALL), batch)
+
+  @functools.cached_property
+  def _keys(self) -> jax.Array:
+    """Of the first weights, of the order, and of the steps."""
+    return jax.random.split(jax.random.key(self.seed), 3)
+
+  @functools.cached_property
+  def _step_key(self) -> jax.Array:
+    return parallel.replicate(self._keys[2], devices=self.devices)
+
+  @functools.cached_property
+  def _train(self) -> Images:
+    return self._place_images("train")
+
+  @functools.cached_property
+  def _valid(self) -> Images:
+    return self._place_images("validation")
+
+  def _place_images(self, part: str) -> Images:
+    images = Images(*getattr(self.data, part), self.data.mean, self.data.std)
+    return parallel.replicate(images, devices=self.devices)
+
+  @functools.cached_property
+  def _valid_batches(self):
+    count = len(self.data.validation.labels)
+    batches = eval_batches(count, self.trainer.train.batch)
+    return parallel.replicate(batches, devices=self.devices)
+
+
+def _steps(state, key, data, indices, architecture, *, trainer, axis_name):
+  del axis_name  # Each device has a candidate of its own.
+  return train_steps(
+    state, key, data, indices, trainer=trainer, architecture=architecture
+  )
+
+
+def _measure(
+  state, data, indices, counted, architecture, *, trainer, axis_name
+):
+  del axis_name
+  return measure_batches(
+    state, data, indices, counted, trainer=trainer, architecture=architecture
+  )
