@@ -21,7 +21,7 @@ _DEFINE = {
 
 
 # What the data decide, so that a flag would have no effect.
-_FROM_DATA = ("classes",)
+_FROM_DATA = ("classes", "vocabulary")
 
 
 def define(config_class: type, prefixes: dict[str, str]) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 import rich.console
 import rich.table
 
-from nao_jax import parallel, ranges, search
-from nao_jax.controller.model import Controller
+from nao_jax import ranges, search, search_checks
 from nao_jax.data import images
 from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
@@ -23,10 +22,9 @@ from nao_jax.presets import SearchCnnConfig
 from nao_jax.report import drawing
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
-from nao_jax.strategies.nao import Nao
-from nao_jax.strategies.uniform import Uniform, sample_new
+from nao_jax.strategies.uniform import sample_new
 from nao_jax.training.candidate import Trainer as CandidateTrainer
-from nao_jax.training.recipe import TrainConfig
+from nao_jax.training.recipe import TrainConfig, check_training
 from nao_jax.training.scratch import ScratchTrainer
 from nao_jax.training.supernet import Trainer
 from nao_jax.trials import Trials
@@ -97,7 +95,7 @@ def _search(
   pool = search.run(
     space,
     _Recoding(evaluator, config.coding),
-    _strategy(config, space),
+    search_checks.strategy(config, space),
     key=search_key,
     config=config.search,
     given=given,
@@ -144,86 +142,9 @@ def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
 
 def _check(config: SearchCnnConfig, given: np.ndarray, devices) -> None:
   """What can be wrong before the data are known."""
-  config.search.check()
-  ranges.check_training(config.network, config.train, config.sgd)
-  ranges.check(_ranges(config))
-  pool_size = config.search.pool_size
-  if config.strategy not in ("nao", "random"):
-    raise UserError(
-      f"--strategy={config.strategy}: unknown; allowed: nao, random"
-    )
-  if config.evaluator not in ("shared", "scratch"):
-    raise UserError(
-      f"--evaluator={config.evaluator}: unknown; allowed: shared, scratch"
-    )
-  if config.prune and config.evaluator == "shared":
-    raise UserError(
-      "--prune: allowed only with --evaluator=scratch, where candidates train "
-      "alone"
-    )
-  if config.nao.step_size > config.nao.max_step_size:
-    raise UserError(
-      f"--step_size={config.nao.step_size}: allowed: 1 to "
-      f"{config.nao.max_step_size} (--max_step_size)"
-    )
-  if not 1 <= config.nao.top_k <= pool_size:
-    raise UserError(
-      f"--top_k={config.nao.top_k}: the seeds are members of the pool; allowed:"
-      f" 1 to {pool_size} (--pool_size)"
-    )
-  if round(config.nao.held_out * pool_size) == pool_size:
-    raise UserError(
-      f"--held_out={config.nao.held_out}: none of {pool_size} members is left "
-      "to train the controller; give less"
-    )
-  if config.final.cells > pool_size:
-    raise UserError(
-      f"--final_cells={config.final.cells}: there are {pool_size} members "
-      "(--pool_size)"
-    )
-  if len(given) > pool_size:
-    raise UserError(
-      f"--arch: {len(given)} architectures do not fit --pool_size={pool_size}"
-    )
-  scored = config.search.rounds + 1
-  shared = config.evaluator == "shared"
-  if shared and (config.train.epochs < scored or config.train.epochs % scored):
-    raise UserError(
-      f"--epochs={config.train.epochs}: the pool is scored {scored} times "
-      "(--rounds and once more), after an equal number of epochs each; give a "
-      f"multiple of {scored}"
-    )
-  if devices is not None and devices > parallel.count():
-    raise UserError(f"--devices={devices}: there are {parallel.count()}")
-
-
-def _ranges(config: SearchCnnConfig) -> dict[str, dict]:
-  """What the numbers of a search must be; see `ranges.check`."""
-  controller, fit = config.controller, config.fit
-  return {
-    "count": {
-      "step_size": config.nao.step_size,
-      "max_step_size": config.nao.max_step_size,
-      "controller_embedding": controller.embedding,
-      "controller_hidden": controller.hidden,
-      "controller_mlp_width": controller.mlp_width,
-      "controller_epochs": fit.epochs,
-      "controller_batch": fit.batch,
-    },
-    "count or none": {"controller_mlp_layers": controller.mlp_layers},
-    "weight": {"controller_weight_decay": fit.weight_decay},
-    "rate": {
-      "controller_learning_rate": fit.learning_rate,
-      "controller_clip": fit.clip,
-    },
-    "kept": {"final_drop_path_keep": config.final.drop_path_keep},
-    "dropped": {
-      "held_out": config.nao.held_out,
-      "controller_mlp_dropout": controller.mlp_dropout,
-      "controller_embedding_dropout": controller.embedding_dropout,
-    },
-    "share": {"controller_trade_off": fit.trade_off},
-  }
+  check_training(config.network, config.train, config.sgd)
+  ranges.check({"kept": {"final_drop_path_keep": config.final.drop_path_keep}})
+  search_checks.check(config, given, devices)
 
 
 def _fit_to_data(config, data, devices) -> SearchCnnConfig:
@@ -293,12 +214,6 @@ def _protocol(config: SearchCnnConfig, data: images.ImageData) -> dict:
       "std": data.std.tolist(),
     }
   )
-
-
-def _strategy(config: SearchCnnConfig, space: Space) -> Nao | Uniform:
-  if config.strategy == "random":
-    return Uniform(space)
-  return Nao(Controller(space, config.controller), config.fit, config.nao)
 
 
 def _compare(

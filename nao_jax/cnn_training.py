@@ -18,6 +18,7 @@ from nao_jax.networks.cost import cost
 from nao_jax.recipes import INPUTS, TrainCnnConfig
 from nao_jax.spaces import cnn
 from nao_jax.training.feeds import InMemory, Streamed
+from nao_jax.training.recipe import check_training
 from nao_jax.training.stand_alone import Trainer, TrainState
 from nao_jax.workdir import Workdir, flatten
 
@@ -169,7 +170,7 @@ def run(
 
 def _check(config: TrainCnnConfig, devices: int | None) -> None:
   """What can be wrong before the data are known."""
-  ranges.check_training(config.network, config.train, config.sgd)
+  check_training(config.network, config.train, config.sgd)
   ranges.check({"count": {"accumulate": config.accumulate}})
   if config.input not in INPUTS:
     raise UserError(

@@ -17,7 +17,12 @@ AXIS = "devices"
 
 
 def spread(
-  function: Callable, in_axes, out_axes=0, *, devices: int | None = None
+  function: Callable,
+  in_axes,
+  out_axes=0,
+  *,
+  devices: int | None = None,
+  donate: tuple[int, ...] = (),
 ) -> Callable:
   """Compiles a function for every local device.
 
@@ -30,6 +35,7 @@ def spread(
       stacked, or None for a result that is equal on all (the caller's promise:
       average it first).
     devices: how many to use; all local ones by default.
+    donate: numbers of the arguments whose memory the results may take.
   """
   return jax.pmap(
     function,
@@ -37,6 +43,7 @@ def spread(
     in_axes=in_axes,
     out_axes=out_axes,
     devices=_devices(devices),
+    donate_argnums=donate,
   )
 
 

@@ -3,9 +3,6 @@
 import numpy as np
 
 from nao_jax.errors import UserError
-from nao_jax.networks.macro import NetworkConfig
-from nao_jax.training.optimisers import SgdConfig
-from nao_jax.training.recipe import TrainConfig
 
 _KINDS = {
   "count": (lambda x: x >= 1, "1 or more"),
@@ -32,28 +29,3 @@ def check(ranges: dict[str, dict]) -> None:
     for name, value in settings.items():
       if not allows(value):
         raise UserError(f"--{name}={value}: allowed: {allowed}")
-
-
-def check_training(
-  network: NetworkConfig, train: TrainConfig, sgd: SgdConfig
-) -> None:
-  """Checks the numbers that every training of a network has."""
-  sgd.check()
-  check(
-    {
-      "count": {
-        "epochs": train.epochs,
-        "period": sgd.period,
-        "period_factor": sgd.period_factor,
-      },
-      "weight": {
-        "end_learning_rate": sgd.end_learning_rate,
-        "weight_decay": sgd.weight_decay,
-        "auxiliary_weight": train.auxiliary_weight,
-      },
-      "rate": {"learning_rate": sgd.learning_rate, "clip": sgd.clip},
-      "kept": {"drop_path_keep": train.drop_path_keep, "decay": sgd.decay},
-      "dropped": {"momentum": sgd.momentum, "dropout": network.dropout},
-      "share": {"label_smoothing": train.label_smoothing},
-    }
-  )

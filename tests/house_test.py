@@ -12,15 +12,26 @@ ROOT = pathlib.Path(__file__).parents[1]
 LAYERS = (
   ("experiments", "benchmarks"),
   ("nao_jax.cnn_use",),
-  ("nao_jax.cnn_search", "nao_jax.cnn_training"),
-  ("nao_jax.presets", "nao_jax.recipes", "nao_jax.ranges", "nao_jax.journal"),
+  (
+    "nao_jax.cnn_search",
+    "nao_jax.cnn_training",
+    "nao_jax.rnn_search",
+    "nao_jax.rnn_training",
+  ),
+  ("nao_jax.search_checks",),
+  (
+    "nao_jax.presets",
+    "nao_jax.rnn_presets",
+    "nao_jax.recipes",
+    "nao_jax.journal",
+  ),
   ("nao_jax.search", "nao_jax.report"),
   ("nao_jax.checkpoint", "nao_jax.workdir"),
   ("nao_jax.pool", "nao_jax.strategies"),
   ("nao_jax.controller", "nao_jax.evaluators"),
   ("nao_jax.training", "nao_jax.networks"),
   ("nao_jax.spaces", "nao_jax.data", "nao_jax.parallel"),
-  ("nao_jax.progress", "nao_jax.trials"),
+  ("nao_jax.progress", "nao_jax.ranges", "nao_jax.trials"),
   ("nao_jax.errors",),
 )
 

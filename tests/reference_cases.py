@@ -15,12 +15,13 @@ import sys
 
 import numpy as np
 
-from tests.reference import controller, networks, supernet
+from tests.reference import controller, networks, rnn, supernet
 from tests.reference.check import Check
 
 CHECKERS = {
   "controller": controller.checks,
   "networks": networks.checks,
+  "rnn": rnn.checks,
   "supernet": supernet.checks,
 }
 

@@ -76,14 +76,16 @@ def resolve(text: str, source: str = "--arch") -> np.ndarray:
       the names.
   """
   if text.endswith(".json"):
-    numbers = notation.tokens_of_file(text, source)
+    numbers = _numbers_of_file(text, source)
   elif (numbers := notation.numbers(text)) is None:
     found = published.find(text, published.RECURRENT, source)
     numbers = notation.numbers(found.text)
-  if not numbers or len(numbers) % 2:
+  nodes, odd = divmod(len(numbers), 2)
+  if odd or not MIN_NODES <= nodes <= MAX_NODES:
     raise UserError(
       f"{source}={text}: {len(numbers)} numbers; a recurrent cell has two for "
-      "each node, predecessor and activation"
+      "each node, predecessor and activation, and "
+      f"{MIN_NODES} to {MAX_NODES} nodes"
     )
   return parse(space(len(numbers) // 2), numbers, f"{source}={text}")
 
@@ -98,6 +100,16 @@ def parse(space_: Space, numbers: list[int], source: str) -> np.ndarray:
     return space_.validate(numbers, source)
   zero_based = _zero_based(space_)
   return to_tokens(zero_based.validate(numbers, source).reshape(-1, 2))
+
+
+def _numbers_of_file(path: str, source: str) -> list[int]:
+  numbers = notation.tokens_of_file(path, source)
+  named = notation.read(path, source).get("space")
+  if named not in (None, f"rnn-{len(numbers) // 2}"):
+    raise UserError(
+      f"{source}={path}: space {named!r} is not one of recurrent cells"
+    )
+  return numbers
 
 
 def _offsets(nodes: int) -> np.ndarray:

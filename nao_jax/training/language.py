@@ -199,7 +199,7 @@ def _mean(values, length):
 
 def clipped(gradients: Weights, largest: float) -> Weights:
   """The gradients, scaled down to a global norm of at most `largest`."""
-  norm = optax.global_norm(gradients)
+  norm = optax.tree.norm(gradients)
   factor = jnp.minimum(1, largest / jnp.maximum(norm, 1e-12))
   return jax.tree.map(lambda x: x * factor, gradients)
 

@@ -12,7 +12,7 @@ from jax import lax
 import jax.numpy as jnp
 import optax
 
-from nao_jax import parallel
+from nao_jax import parallel, ranges
 from nao_jax.data.augment import AugmentConfig, augment
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig, drop_path_masks
@@ -37,6 +37,31 @@ class TrainConfig:
   drop_path_keep: float = 0.9
   label_smoothing: float = 0.0
   auxiliary_weight: float = 0.4
+
+
+def check_training(
+  network: NetworkConfig, train: TrainConfig, sgd: SgdConfig
+) -> None:
+  """Checks the numbers that every training of a network has."""
+  sgd.check()
+  ranges.check(
+    {
+      "count": {
+        "epochs": train.epochs,
+        "period": sgd.period,
+        "period_factor": sgd.period_factor,
+      },
+      "weight": {
+        "end_learning_rate": sgd.end_learning_rate,
+        "weight_decay": sgd.weight_decay,
+        "auxiliary_weight": train.auxiliary_weight,
+      },
+      "rate": {"learning_rate": sgd.learning_rate, "clip": sgd.clip},
+      "kept": {"drop_path_keep": train.drop_path_keep, "decay": sgd.decay},
+      "dropped": {"momentum": sgd.momentum, "dropout": network.dropout},
+      "share": {"label_smoothing": train.label_smoothing},
+    }
+  )
 
 
 class Images(NamedTuple):

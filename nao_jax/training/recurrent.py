@@ -1,0 +1,158 @@
+"""Steps of a search's language models: weights of one cell, or of all.
+
+Of shared weights each stretch of text trains one architecture, drawn from the
+pool; its matrices are chosen from the bank once, and only they are
+differentiated. The rest of the bank decays, as dense stochastic gradient
+descent would have it.
+
+There the state goes on from stretch to stretch although the architecture
+changes, as in the official code: to a cell, the state of another is a start
+like any other, nearer to what it will meet than zeros, and the weights that
+made it are partly its own. A score begins at zeros.
+
+Shapes: B streams, D devices, N nodes, A architectures.
+"""
+
+import dataclasses
+import functools
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+from nao_jax import parallel
+from nao_jax.networks import recurrent
+from nao_jax.networks.recurrent import LanguageModelConfig, Weights
+from nao_jax.training import language
+from nao_jax.training.language import TextTrainConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+  """The settings; hashable.
+
+  Attributes:
+    model: the sizes.
+    train: the training.
+    shared: whether the weights are the bank of all cells.
+  """
+
+  model: LanguageModelConfig
+  train: TextTrainConfig
+  shared: bool = False
+
+  def init(self, key: jax.Array) -> Weights:
+    """Untrained weights; consumes the key."""
+    return recurrent.init(key, self.model, shared=self.shared)
+
+  def of_cell(self, weights: Weights, cell: jax.Array) -> Weights:
+    """Those that a cell computes with."""
+    return recurrent.choose(weights, cell) if self.shared else weights
+
+
+def update(
+  weights: Weights,
+  hidden: jax.Array,
+  key: jax.Array,
+  number: jax.Array,
+  cell: jax.Array,
+  tokens: jax.Array,
+  length: jax.Array,
+  *,
+  trainer: Trainer,
+  axis_name: str | None = None,
+) -> tuple[Weights, jax.Array, jax.Array]:
+  """One step: clip, decay, descend.
+
+  Args:
+    weights: of the cell, or of all.
+    hidden: [B / D, H], the state before, of this device's streams.
+    key: of the whole run.
+    number: of this step; the key folds it in.
+    cell: int32 [N, 2].
+    tokens: int32 [T + 1, B / D].
+    length: steps that count; the learning rate is in proportion.
+    trainer: the settings.
+    axis_name: the mapped axis over which to average.
+
+  Returns:
+    The new weights, the new state, and the loss.
+  """
+  train = trainer.train
+  streams = tokens.shape[1]
+  step = language.gradients(
+    trainer.of_cell(weights, cell),
+    cell,
+    tokens,
+    length,
+    hidden,
+    language.masks(
+      jax.random.fold_in(key, number), trainer.model, streams, axis_name
+    ),
+    slowness=train.slowness,
+    axis_name=axis_name,
+  )
+  rate = train.learning_rate * length / train.bptt
+  # What is not chosen has gradient 0, and so no part in the norm.
+  change = jax.tree.map(
+    lambda x: -rate * x, language.clipped(step.gradients, train.clip)
+  )
+  kept = jax.tree.map(lambda x: x * (1 - rate * train.weight_decay), weights)
+  if not trainer.shared:
+    return jax.tree.map(jnp.add, kept, change), step.hidden, step.loss
+  rows = recurrent.bank_rows(cell)
+  weights = Weights(
+    *jax.tree.map(jnp.add, kept[:3], change[:3]),
+    kept.nodes.at[rows].add(change.nodes, unique_indices=True),
+  )
+  return weights, step.hidden, step.loss
+
+
+def score(
+  weights: Weights, cells: jax.Array, text: jax.Array, *, trainer: Trainer
+) -> jax.Array:
+  """Minus the mean nats a word of architectures, float32 [A].
+
+  Args:
+    weights: of the cell, or of all.
+    cells: int32 [A, N, 2].
+    text: what `language.windows` gives.
+    trainer: the settings.
+  """
+
+  def one(cell):
+    return -language.measure(trainer.of_cell(weights, cell), cell, text)
+
+  return lax.map(one, cells)
+
+
+@functools.lru_cache(maxsize=4)
+def programs(trainer: Trainer, devices: int | None):
+  """`update` and `score`, compiled for every device.
+
+  Shared weights are whole on every device, and states and tokens come by
+  device, [D, ...]. The weights of one cell come by device, and so does their
+  cell; then the tokens are the same for all.
+  """
+  step = functools.partial(
+    update,
+    trainer=trainer,
+    axis_name=parallel.AXIS if trainer.shared else None,
+  )
+  if trainer.shared:
+    update_axes, score_axes = (
+      (None, 0, None, None, None, 0, None),
+      (None, 0, None),
+    )
+    out_axes = (None, 0, None)
+  else:
+    update_axes, score_axes = (0, 0, None, 0, 0, None, None), (0, 0, None)
+    out_axes = 0
+  return (
+    parallel.spread(
+      step, update_axes, out_axes, devices=devices, donate=(0, 1)
+    ),
+    parallel.spread(
+      functools.partial(score, trainer=trainer), score_axes, devices=devices
+    ),
+  )

@@ -1,0 +1,358 @@
+"""What trainings of language models share: stretches, losses, gradients.
+
+Shapes: T steps of a stretch, B streams, H width, N nodes, V words.
+"""
+
+import dataclasses
+import functools
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nao_jax import parallel
+from nao_jax.errors import UserError
+from nao_jax.networks import recurrent
+from nao_jax.networks.recurrent import LanguageModelConfig, Masks, Weights
+from nao_jax.training import language
+from nao_jax.training.language import Step, Stretch, TextTrainConfig
+
+DEVICES = 2
+B, H, N, V = 4, 3, 3, 7
+ROWS = 24
+SLOWNESS = 0.5
+MODEL = LanguageModelConfig(
+  nodes=N,
+  width=H,
+  vocabulary=V,
+  output_dropout=0.4,
+  hidden_dropout=0.25,
+  input_dropout=0.3,
+  word_dropout=0.2,
+)
+CELL = np.array([[0, 1], [1, 0], [1, 2]], np.int32)
+CLIPPED = jax.jit(language.clipped)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def double_precision():
+  """Sums over devices and windows are taken in other orders."""
+  with jax.enable_x64(True):
+    yield
+
+
+@pytest.fixture(scope="module")
+def weights():
+  rng = np.random.default_rng(0)
+  shapes = Weights((V, H), (V,), (2 * H, 2 * H), (N, H, 2 * H))
+  return Weights(*(jnp.asarray(rng.normal(size=shape)) for shape in shapes))
+
+
+@pytest.fixture(scope="module")
+def streams():
+  """Text, int32 [ROWS, B]."""
+  return np.random.default_rng(1).integers(0, V, (ROWS, B)).astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def hidden():
+  return jnp.asarray(np.random.default_rng(2).normal(size=(B, H)))
+
+
+@pytest.fixture(scope="module")
+def masks():
+  return recurrent.draw_masks(jax.random.key(0), MODEL, B)
+
+
+@pytest.fixture(scope="module")
+def gradients():
+  return jax.jit(functools.partial(language.gradients, slowness=SLOWNESS))
+
+
+def _assert_close(found, expected):
+  def compare(path, a, b):
+    message = jax.tree_util.keystr(path)
+    np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12, err_msg=message)
+
+  jax.tree.map_with_path(compare, found, expected)
+
+
+seeds = st.integers(0, 2**31 - 1)
+
+
+@given(seeds, st.integers(0, 2000), st.integers(2, 3000), st.integers(5, 80))
+def test_stretches_are_the_whole_text_once(seed, epoch, rows, bptt):
+  pieces = list(language.stretches(seed, epoch, rows, bptt))
+  assert pieces[0].start == 0
+  ends = [piece.start + piece.length for piece in pieces]
+  assert [piece.start for piece in pieces[1:]] == ends[:-1]
+  # The last row is predicted, and nothing is after it.
+  assert ends[-1] == rows - 1
+  assert all(1 <= piece.length <= bptt + 20 for piece in pieces)
+  assert all(piece.length >= 5 for piece in pieces[:-1])
+
+
+@given(seeds, st.integers(0, 2000))
+def test_stretches_depend_on_seed_and_epoch_alone(seed, epoch):
+  def draw(*key):
+    return list(language.stretches(*key, 5000, 35))
+
+  assert draw(seed, epoch) == draw(seed, epoch)
+  assert draw(seed, epoch) != draw(seed, epoch + 1)
+  assert draw(seed, epoch) != draw(seed + 1, epoch)
+
+
+def test_one_stretch_in_twenty_is_around_half_as_long():
+  pieces = list(language.stretches(0, 0, 100_000, 100))
+  lengths = np.array([piece.length for piece in pieces[:-1]])
+  halved = lengths < 75
+  assert halved.mean() == pytest.approx(0.05, abs=0.03)
+  # Rounded down, so half a step shorter than what was drawn.
+  assert lengths[~halved].mean() == pytest.approx(99.5, abs=1)
+  assert lengths[~halved].std() == pytest.approx(5, abs=0.5)
+  assert lengths[halved].mean() == pytest.approx(49.5, abs=3)
+
+
+def test_a_length_that_is_drawn_too_long_is_cut_short():
+  # This epoch draws a 26.
+  pieces = language.stretches(seed=0, epoch=11, rows=60_000, bptt=5)
+  assert max(piece.length for piece in pieces) == 25
+
+
+def test_a_text_without_a_word_to_predict_has_no_stretch():
+  assert list(language.stretches(0, 0, 1, 35)) == []
+
+
+@given(st.integers(1, 200))
+def test_a_length_is_padded_to_the_next_multiple(length):
+  padded = Stretch(0, length).padded
+  assert padded % language.PADDED_TO == 0
+  assert 0 <= padded - length < language.PADDED_TO
+
+
+@given(st.integers(0, ROWS - 2), st.data())
+def test_cut_begins_with_the_stretch_and_the_row_after_it(start, data):
+  text = np.arange(ROWS * B, dtype=np.int32).reshape(ROWS, B)
+  length = data.draw(st.integers(1, ROWS - 1 - start))
+  stretch = Stretch(start, length)
+  rows = language.cut(text, stretch)
+  assert rows.shape == (stretch.padded + 1, B)
+  assert rows.dtype == np.int32
+  expected = text[start : start + length + 1]
+  np.testing.assert_array_equal(rows[: length + 1], expected)
+  assert np.isin(rows, text).all()
+
+
+@pytest.fixture(scope="module")
+def plain_loss(weights):
+  """Streams to the mean loss, read word by word."""
+  step = jax.jit(recurrent.apply)
+
+  def read(streams):
+    losses, state = [], jnp.zeros((streams.shape[1], H))
+    for row, targets in itertools.pairwise(streams):
+      outputs = step(weights, CELL, row[None], state)
+      state = outputs.hidden
+      scores = np.exp(np.asarray(recurrent.logits(weights, outputs.raw))[0])
+      shares = scores / scores.sum(1, keepdims=True)
+      losses += [
+        -np.log(share[target])
+        for share, target in zip(shares, targets, strict=True)
+      ]
+    return np.mean(losses)
+
+  return read
+
+
+@pytest.fixture(scope="module")
+def measure(weights):
+  return jax.jit(functools.partial(language.measure, weights, CELL))
+
+
+# Windows that divide the 23 or 21 words to predict, and windows that do not;
+# the last one takes the whole text.
+@pytest.mark.parametrize("steps", [3, 7, ROWS + 5])
+@pytest.mark.parametrize("rows", [ROWS, ROWS - 2])
+def test_measure_is_the_plain_loss_whatever_the_windows(
+  steps, rows, measure, plain_loss, streams
+):
+  expected = plain_loss(streams[:rows])
+  found = measure(language.windows(streams[:rows], steps))
+  assert found == pytest.approx(expected, rel=1e-12)
+
+
+@given(st.integers(2, 40), st.integers(1, 12))
+def test_windows_predict_every_word_but_the_first_once(rows, steps):
+  text = np.arange(rows * B, dtype=np.int32).reshape(rows, B)
+  windows = language.windows(text, steps)
+  assert windows.shape[1:] == (steps + 1, B)
+  np.testing.assert_array_equal(windows[:-1, -1], windows[1:, 0])
+  predicted = windows[:, 1:].reshape(-1, B)
+  np.testing.assert_array_equal(predicted[: rows - 1], text[1:])
+  assert np.all(predicted[rows - 1 :] == -1)
+  assert len(predicted) - (rows - 1) < steps
+
+
+@pytest.fixture(scope="module")
+def whole(gradients, weights, streams, hidden, masks):
+  """A stretch of 7 steps without padding."""
+  return gradients(weights, CELL, streams[:8], 7, hidden, masks)
+
+
+def test_gradients_are_those_of_mean_loss_and_slowness(
+  whole, weights, streams, hidden, masks
+):
+  def objective(weights):
+    outputs = recurrent.apply(weights, CELL, streams[:7], hidden, masks)
+    log_probs = jax.nn.log_softmax(recurrent.logits(weights, outputs.dropped))
+    chosen = jnp.take_along_axis(log_probs, streams[1:8, :, None], 2)
+    slowness = jnp.mean(jnp.diff(outputs.raw, axis=0) ** 2)
+    return SLOWNESS * slowness - chosen.mean(), -chosen.mean()
+
+  expected, loss = jax.jit(jax.grad(objective, has_aux=True))(weights)
+  _assert_close((whole.gradients, whole.loss), (expected, loss))
+
+
+def test_without_slowness_the_gradients_are_others_and_the_loss_is_not(
+  whole, weights, streams, hidden, masks
+):
+  plain = jax.jit(functools.partial(language.gradients, slowness=0.0))(
+    weights, CELL, streams[:8], 7, hidden, masks
+  )
+  assert plain.loss == pytest.approx(float(whole.loss), rel=1e-12)
+  difference = plain.gradients.nodes - whole.gradients.nodes
+  assert np.abs(difference).max() > 1e-3
+
+
+def test_padding_changes_neither_loss_nor_gradients_nor_state(
+  whole, gradients, weights, streams, hidden, masks
+):
+  for seed in range(2):
+    padded = language.cut(streams, Stretch(0, 7))
+    padded[8:] = np.random.default_rng(seed).integers(0, V, (3, B))
+    found = gradients(weights, CELL, padded, 7, hidden, masks)
+    _assert_close(found, whole)
+
+
+def test_a_stretch_of_one_step_has_finite_gradients(
+  gradients, weights, streams, hidden, masks
+):
+  rows = language.cut(streams, Stretch(ROWS - 2, 1))
+  found = gradients(weights, CELL, rows, 1, hidden, masks)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
+
+
+def test_the_state_is_handed_on_to_the_next_stretch(
+  whole, gradients, weights, streams, hidden, masks
+):
+  state, total = hidden, 0
+  for stretch in (Stretch(0, 4), Stretch(4, 3)):
+    rows = language.cut(streams, stretch)
+    found = gradients(weights, CELL, rows, stretch.length, state, masks)
+    state, total = found.hidden, total + stretch.length * found.loss
+  _assert_close(state, whole.hidden)
+  assert total / 7 == pytest.approx(float(whole.loss), rel=1e-9)
+
+
+def _step(weights, tokens, hidden, key, axis_name=None):
+  """A step that draws its own dropout, as trainings do."""
+  masks = language.masks(key, MODEL, len(hidden), axis_name)
+  return language.gradients(
+    weights,
+    CELL,
+    tokens,
+    7,
+    hidden,
+    masks,
+    slowness=SLOWNESS,
+    axis_name=axis_name,
+  ), masks
+
+
+@pytest.fixture(scope="module")
+def one_and_two_devices(weights, streams, hidden):
+  key, tokens = jax.random.key(0), language.cut(streams, Stretch(0, 7))
+  one = jax.jit(_step)(weights, tokens, hidden, key)
+  two = parallel.spread(
+    functools.partial(_step, axis_name=parallel.AXIS),
+    in_axes=(None, 1, 0, None),
+    out_axes=(Step(None, None, 0), Masks(None, 0, 0, 0, 0)),
+    devices=DEVICES,
+  )(
+    weights,
+    tokens.reshape(-1, DEVICES, B // DEVICES),
+    hidden.reshape(DEVICES, B // DEVICES, H),
+    key,
+  )
+  return one, jax.tree.map(lambda x, y: np.reshape(y, x.shape), one, two)
+
+
+def test_two_devices_drop_what_one_drops(one_and_two_devices):
+  (_, one), (_, two) = one_and_two_devices
+  jax.tree.map(np.testing.assert_array_equal, one, two)
+  assert all(0 < np.mean(mask == 0) < 1 for mask in one)
+
+
+def test_gradients_loss_and_state_of_two_devices_are_those_of_one(
+  one_and_two_devices, whole
+):
+  (one, _), (two, _) = one_and_two_devices
+  _assert_close(two, one)
+  # The same key as the masks': the same dropout.
+  _assert_close(one, whole)
+
+
+@given(
+  st.lists(st.floats(-1e6, 1e6, width=32), min_size=4, max_size=4),
+  st.floats(1e-3, 1e3),
+)
+def test_clipped_gradients_are_never_longer_and_point_the_same_way(
+  numbers, largest
+):
+  before = np.array(numbers)
+  after = np.concatenate(CLIPPED(Weights(*before.reshape(4, 1)), largest))
+  norm = np.linalg.norm(before)
+  assert np.linalg.norm(after) <= largest * (1 + 1e-9)
+  scale = min(1, largest / norm) if norm else 1
+  np.testing.assert_allclose(after, before * scale, rtol=1e-9)
+
+
+def test_the_defaults_are_allowed():
+  assert language.check(LanguageModelConfig(), TextTrainConfig()) is None
+  language.check(MODEL, TextTrainConfig(weight_decay=0, slowness=0, bptt=5))
+
+
+@pytest.mark.parametrize(
+  ("flag", "value", "allowed"),
+  [
+    ("width", 0, "1 or more"),
+    ("epochs", 0, "1 or more"),
+    ("batch", -1, "1 or more"),
+    ("bptt", 4, "5 or more"),
+    ("learning_rate", 0.0, "above 0"),
+    ("learning_rate", float("nan"), "above 0"),
+    ("clip", 0.0, "above 0"),
+    ("weight_decay", -1e-7, "0 or more"),
+    ("slowness", -1.0, "0 or more"),
+    ("output_dropout", 1.0, "from 0 to below 1"),
+    ("hidden_dropout", -0.1, "from 0 to below 1"),
+    ("input_dropout", 1.5, "from 0 to below 1"),
+    ("embedding_dropout", 1.0, "from 0 to below 1"),
+    ("word_dropout", 1.0, "from 0 to below 1"),
+  ],
+)
+def test_a_number_outside_its_range_is_refused_by_flag(flag, value, allowed):
+  configs = [LanguageModelConfig(), TextTrainConfig()]
+  changed = [
+    dataclasses.replace(config, **{flag: value})
+    if hasattr(config, flag)
+    else config
+    for config in configs
+  ]
+  assert changed != configs
+  with pytest.raises(UserError, match=f"^--{flag}={value}: allowed: {allowed}"):
+    language.check(*changed)

@@ -1,0 +1,303 @@
+"""Searches for recurrent cells, with and without weight sharing."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from nao_jax import rnn_search
+from nao_jax.controller.fit import FitConfig
+from nao_jax.controller.model import ControllerConfig
+from nao_jax.errors import UserError
+from nao_jax.evaluators.shared_language import SharedLanguage
+from nao_jax.evaluators.text_candidates import TextCandidates
+from nao_jax.networks import recurrent
+from nao_jax.networks.recurrent import LanguageModelConfig
+from nao_jax.rnn_presets import PRESETS, FinalRnnConfig, SearchRnnConfig
+from nao_jax.search import SearchConfig
+from nao_jax.spaces import rnn
+from nao_jax.strategies.nao import NaoConfig
+from nao_jax.training import language
+from nao_jax.training.language import TextTrainConfig
+from nao_jax.training.recurrent import Trainer, update
+
+WORDS = 12
+MODEL = LanguageModelConfig(
+  nodes=3,
+  width=6,
+  vocabulary=WORDS + 1,
+  output_dropout=0.2,
+  hidden_dropout=0.2,
+  input_dropout=0.2,
+  embedding_dropout=0.2,
+)
+TRAIN = TextTrainConfig(
+  epochs=2, batch=4, bptt=6, learning_rate=2.0, clip=1.0, weight_decay=1e-3
+)
+SPACE = rnn.space(MODEL.nodes)
+ROWS = np.asarray(SPACE.sample(jax.random.key(3), 5))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast_compilation():
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """Texts in which a word nearly decides the next one."""
+  path = tmp_path_factory.mktemp("texts")
+  for seed, (part, count) in enumerate(
+    {"train": 400, "valid": 120, "test": 100}.items()
+  ):
+    rng = np.random.default_rng(seed)
+    steps = rng.choice([1, 1, 1, 5], count)
+    words = np.cumsum(steps) % WORDS
+    lines = [
+      " ".join(f"w{word}" for word in words[i : i + 9])
+      for i in range(0, count, 9)
+    ]
+    (path / f"tiny.{part}.txt").write_text("\n".join(lines) + "\n")
+  return path
+
+
+@pytest.fixture(scope="module")
+def config(folder):
+  return SearchRnnConfig(
+    text=str(folder),
+    seed=1,
+    network=MODEL,
+    train=dataclasses.replace(TRAIN, learning_rate=10.0, clip=0.5),
+    search=SearchConfig(pool_size=6, rounds=1, new_per_round=2),
+    nao=NaoConfig(top_k=3, max_step_size=4, held_out=0.0),
+    controller=ControllerConfig(embedding=4, hidden=8, mlp_layers=0),
+    fit=FitConfig(epochs=3, batch=4),
+    final=FinalRnnConfig(cells=1, repeats=1, epochs=1),
+  )
+
+
+@pytest.fixture(scope="module")
+def corpus(folder):
+  return rnn_search.text.load(str(folder))
+
+
+def _nothing(*_):
+  pass
+
+
+def test_a_shared_step_is_dense_gradient_descent_on_the_bank():
+  trainer = Trainer(MODEL, TRAIN, shared=True)
+  weights = jax.tree.map(lambda x: 10 * x, trainer.init(jax.random.key(0)))
+  cell = jnp.asarray(rnn.to_cells(ROWS[0]))
+  tokens = jax.random.randint(jax.random.key(1), (11, 4), 0, WORDS)
+  hidden = jnp.full((4, MODEL.width), 0.1)
+  key = jax.random.key(2)
+  new, _, loss = update(
+    weights, hidden, key, 7, cell, tokens, 8, trainer=trainer
+  )
+
+  def objective(weights):
+    masks = recurrent.draw_masks(jax.random.fold_in(key, 7), MODEL, 4)
+    chosen = recurrent.choose(weights, cell)
+    outputs = recurrent.apply(chosen, cell, tokens[:8], hidden, masks)
+    losses = optax.softmax_cross_entropy_with_integer_labels(
+      recurrent.logits(chosen, outputs.dropped), tokens[1:9]
+    )
+    changes = jnp.square(jnp.diff(outputs.raw, axis=0)).mean()
+    return losses.mean() + TRAIN.slowness * changes
+
+  optimiser = optax.chain(
+    optax.clip_by_global_norm(TRAIN.clip),
+    optax.add_decayed_weights(TRAIN.weight_decay),
+    optax.sgd(TRAIN.learning_rate * 8 / TRAIN.bptt),
+  )
+  changes, _ = optimiser.update(
+    jax.grad(objective)(weights), optimiser.init(weights), weights
+  )
+  expected = optax.apply_updates(weights, changes)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), new, expected
+  )
+  assert loss == pytest.approx(float(objective(weights)), abs=1e-3)
+
+
+def _shared(corpus, devices):
+  return SharedLanguage(
+    Trainer(MODEL, TRAIN, shared=True), corpus, 1, 2, 60, devices
+  )
+
+
+def test_shared_scores_of_four_devices_are_those_of_one(corpus):
+  results = []
+  for devices in (1, 4):
+    evaluator = _shared(corpus, devices)
+    # Far from zero, where the architecture makes a difference.
+    state = evaluator.replicate(
+      jax.tree.map(lambda x: 20 * x, evaluator.init(jax.random.key(0)))
+    )
+    for round_ in range(2):
+      state, scores = evaluator.score(
+        state, jax.random.key(1), ROWS, round_, _nothing
+      )
+    results.append((jax.device_get(state), scores))
+  (one, scores), (four, scores_of_four) = results
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), one, four
+  )
+  np.testing.assert_allclose(scores, scores_of_four, atol=1e-5)
+  assert len(set(scores.tolist())) == len(ROWS)
+
+
+def test_all_architectures_are_scored_with_the_first_words(corpus):
+  evaluator = _shared(corpus, 1)
+  state = evaluator.init(jax.random.key(0))
+  state = evaluator.replicate(jax.tree.map(lambda x: 20 * x, state))
+  weights = jax.tree.map(jnp.asarray, jax.device_get(state))
+  scores = evaluator._score(state, rnn.to_cells(ROWS), _nothing)
+  streams = corpus.validation[:60].reshape(4, 15).T
+  for row, score in zip(ROWS, scores, strict=True):
+    cell = rnn.to_cells(row)
+    loss = language.measure(recurrent.choose(weights, cell), cell, streams[None])
+    assert score == pytest.approx(-float(loss), abs=1e-5)
+
+
+def test_a_candidate_learns_what_follows_what(corpus):
+  train = dataclasses.replace(TRAIN, learning_rate=5.0, weight_decay=0.0)
+  candidates = TextCandidates(
+    Trainer(dataclasses.replace(MODEL, width=12), train),
+    corpus.train,
+    corpus.validation,
+    1,
+    1,
+  )
+  state = candidates.start(ROWS[0])
+  for epoch in range(40):
+    ((state, _, score),) = candidates.epoch([ROWS[0]], [state], [epoch])
+  assert np.exp(-score) < 8  # Of 13 words.
+
+
+def test_a_candidate_does_not_depend_on_those_beside_it(corpus):
+  candidates = TextCandidates(
+    Trainer(MODEL, TRAIN), corpus.train, corpus.validation, 1, 4
+  )
+  rows = list(ROWS[:4])
+  start = [candidates.start(row) for row in rows]
+  four = candidates.epoch(rows, start, [0, 0, 1, 0])
+  alone = dataclasses.replace(candidates, devices=1)
+  for at, epoch in enumerate([0, 0, 1, 0]):
+    ((state, loss, score),) = alone.epoch([rows[at]], [start[at]], [epoch])
+    assert score == pytest.approx(four[at][2], abs=1e-5)
+    assert loss == pytest.approx(four[at][1], abs=1e-5)
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+      state,
+      four[at][0],
+    )
+
+
+class Killed(Exception):
+  pass
+
+
+@pytest.mark.parametrize("evaluator", ["shared", "scratch"])
+def test_a_stopped_search_ends_as_one_that_was_not(
+  evaluator, config, tmp_path, monkeypatch
+):
+  config = dataclasses.replace(config, evaluator=evaluator)
+  best = rnn_search.run(config, workdir=tmp_path / "whole", devices=1)
+  assert rnn.space(3).accepts(best["tokens"])
+  name = {"shared": "with_shared_weights", "scratch": "from_scratch"}
+  assert 1 < best[f"validation_perplexity_{name[evaluator]}"] < 16  # Of 13 words.
+  assert np.shape(best["test_perplexity"]["random"]) == (1, 1)
+  propose = rnn_search.search_checks.Nao.propose
+
+  def killed(*_):
+    raise Killed
+
+  with monkeypatch.context() as patch:
+    # The second round never begins: nothing of the first was saved.
+    patch.setattr(rnn_search.search_checks.Nao, "propose", killed)
+    with pytest.raises(Killed):
+      rnn_search.run(config, workdir=tmp_path / "stopped", devices=1)
+  assert rnn_search.search_checks.Nao.propose is propose
+  with monkeypatch.context() as patch:
+    patch.setattr(rnn_search, "_compare", killed)
+    with pytest.raises(Killed):
+      rnn_search.run(config, workdir=tmp_path / "stopped", devices=1)
+  assert rnn_search.run(config, workdir=tmp_path / "stopped", devices=1) == best
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"train": dataclasses.replace(TRAIN, batch=6)}, "--batch=6: 4 devices"),
+    ({"train": dataclasses.replace(TRAIN, epochs=3)}, "--epochs=3: the pool"),
+    ({"train": dataclasses.replace(TRAIN, batch=400)}, "--batch=400"),
+    ({"score_tokens": 4}, "--score_tokens=4: each of 4 streams"),
+    ({"text": "/nowhere"}, "--text=/nowhere"),
+    ({"seed": -1}, "--seed=-1"),
+    ({"network": dataclasses.replace(MODEL, nodes=21)}, "--nodes=21"),
+    (
+      {"network": dataclasses.replace(MODEL, output_dropout=1.0)},
+      "--output_dropout=1.0",
+    ),
+  ],
+)
+def test_what_cannot_work_is_refused(changes, message, config, tmp_path):
+  with pytest.raises(UserError, match=message):
+    rnn_search.run(
+      dataclasses.replace(config, **changes), workdir=tmp_path / "run"
+    )
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+  ("arch", "message"),
+  [
+    ("0 1 2 1 0 1", "token 2 at position 2"),
+    ("NAO-RNN", "--arch=NAO-RNN: 11 nodes; the search has 3"),
+    ("NAONet", "those are NAO-RNN, NAO-WS-RNN"),
+  ],
+)
+def test_an_architecture_that_does_not_fit_is_refused(
+  arch, message, config, tmp_path
+):
+  with pytest.raises(UserError, match=message):
+    rnn_search.run(config, workdir=tmp_path / "run", architectures=[arch])
+
+
+def test_the_driver_searches_and_says_what_is_wrong(folder, tmp_path):
+  command = [
+    sys.executable, "-m", "experiments.search_rnn", "--preset=demo",
+    f"--text={folder}", f"--workdir={tmp_path / 'run'}", "--nodes=2",
+    "--width=4", "--batch=4", "--pool_size=4", "--top_k=2", "--rounds=0",
+    "--new_per_round=1", "--epochs=1", "--controller_epochs=1",
+    "--final_cells=0", "--score_tokens=40", "--arch=0 1 1 2",
+  ]  # fmt: skip
+  ran = subprocess.run(command, capture_output=True, text=True, check=True)
+  best = json.loads((tmp_path / "run" / "best.json").read_text())
+  assert best["text"] in ran.stdout
+  ran = subprocess.run(
+    [*command, "--bptt=1"], capture_output=True, text=True, check=False
+  )
+  assert ran.returncode == 2
+  assert "--bptt=1: allowed: 5 or more" in ran.stderr
+
+
+def test_the_official_preset_has_the_official_sizes():
+  config = PRESETS["ptb"]
+  shapes = jax.eval_shape(
+    lambda key: recurrent.init(key, config.network, shared=True),
+    jax.random.key(0),
+  )
+  # 50.9 million weights, most of them in the bank.
+  count = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+  assert count == 10_000 * 301 + 600 * 600 + 264 * 300 * 600
