@@ -4,11 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
 
-.PHONY: search test lint clean
+.PHONY: search search-text test lint clean
 
 search: $(READY)
 	$(VENV)/bin/python -m experiments.search_cnn \
 	  --preset=digits --workdir=runs/digits
+
+search-text: $(READY)
+	$(VENV)/bin/python -m experiments.search_rnn \
+	  --preset=demo --workdir=runs/text
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest -rs -n 2 --dist loadfile
