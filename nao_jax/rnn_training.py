@@ -70,11 +70,11 @@ class TrainRnnConfig:
 _PTB = TrainRnnConfig(text="ptb.zip")
 
 RECIPES = {
-  # A real English text, some minutes on two cores.
+  # A real English text, three minutes on two cores.
   "demo": TrainRnnConfig(
     vocab_size=5000,
     network=LanguageModelConfig(
-      width=100,
+      width=64,
       output_dropout=0.2,
       hidden_dropout=0.1,
       input_dropout=0.2,
@@ -374,7 +374,7 @@ class _Log:
     logging.info(
       "epoch %d: %s",
       state.epoch,
-      ", ".join(f"{k} {v:.4g}" for k, v in report.items() if k != "epoch"),
+      ", ".join(f"{k} {v:.6g}" for k, v in report.items() if k != "epoch"),
     )
     self._start_epoch()
 
