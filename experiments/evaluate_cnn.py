@@ -8,24 +8,20 @@ import json
 
 from absl import flags
 
-from experiments import driver
+from experiments import driver, run_flags
 from nao_jax import cnn_use
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Directory of the training.", required=True
 )
-_DATA_DIR = flags.DEFINE_string(
-  "data_dir", "~/.cache/nao_jax/data", "Directory of TFDS data sets."
-)
+_DATA_DIR = run_flags.data_dir()
 _DATASET = flags.DEFINE_string(
   "dataset", None, "Data set to measure on; the training's by default."
 )
 _SPLIT = flags.DEFINE_string(
   "split", None, "Its split; the training's test split by default."
 )
-_DEVICES = flags.DEFINE_integer(
-  "devices", None, "Local devices to use; all by default.", lower_bound=1
-)
+_DEVICES = run_flags.devices()
 _EXPORT = flags.DEFINE_string(
   "export",
   None,

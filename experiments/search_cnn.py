@@ -8,33 +8,17 @@ setting.
 
 from absl import flags
 
-from experiments import driver, settings
+from experiments import driver, run_flags, settings
 from nao_jax import cnn_search, presets
 
 _PRESET = flags.DEFINE_string(
   "preset", "cifar10", f"Settings to start from: {', '.join(presets.PRESETS)}."
 )
-_WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Directory of this run.", required=True
-)
-_DATA_DIR = flags.DEFINE_string(
-  "data_dir", "~/.cache/nao_jax/data", "Directory of TFDS data sets."
-)
-_ARCH = flags.DEFINE_multi_string(
-  "arch",
-  [],
-  "Architecture that starts in the pool: a name, numbers in the published"
-  " notation, tokens, or a .json file with `tokens`. Repeat for more.",
-)
-_TRIALS = flags.DEFINE_string(
-  "trials",
-  None,
-  "With --evaluator=scratch: file of trials to share with other searches; one"
-  " in the workdir by default.",
-)
-_DEVICES = flags.DEFINE_integer(
-  "devices", None, "Local devices to use; all by default.", lower_bound=1
-)
+_WORKDIR = run_flags.workdir()
+_DATA_DIR = run_flags.data_dir()
+_ARCHITECTURES = run_flags.architectures()
+_TRIALS = run_flags.trials()
+_DEVICES = run_flags.devices()
 _PREFIXES = {
   "controller": "controller_",
   "fit": "controller_",
@@ -49,7 +33,7 @@ def main(_):
     settings.choose(presets.PRESETS, _PRESET.value, _PREFIXES),
     workdir=_WORKDIR.value,
     data_dir=_DATA_DIR.value,
-    architectures=_ARCH.value,
+    architectures=_ARCHITECTURES.value,
     trials=_TRIALS.value,
     devices=_DEVICES.value,
   )

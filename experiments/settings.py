@@ -24,23 +24,27 @@ _DEFINE = {
 _FROM_DATA = ("classes", "vocabulary")
 
 
-def define(config_class: type, prefixes: dict[str, str]) -> None:
+def define(
+  config_class: type, prefixes: dict[str, str], fixed: tuple[str, ...] = ()
+) -> None:
   """Defines a flag for each field, nested dataclasses included.
 
   Args:
     config_class: a frozen dataclass whose docstring describes its attributes.
     prefixes: what flags of a nested dataclass start with, by the name of its
       field; without an entry they have no prefix.
+    fixed: fields that get no flag, as something else decides them.
   """
   for field in dataclasses.fields(config_class):
-    _define_field(config_class, field, "", prefixes)
+    _define_field(config_class, field, "", prefixes, (*_FROM_DATA, *fixed))
 
 
-def _define_field(owner, field, prefix, prefixes):
+def _define_field(owner, field, prefix, prefixes, fixed):
   if dataclasses.is_dataclass(field.type):
+    inner_prefix = prefixes.get(field.name, "")
     for inner in dataclasses.fields(field.type):
-      _define_field(field.type, inner, prefixes.get(field.name, ""), prefixes)
-  elif field.name not in _FROM_DATA:
+      _define_field(field.type, inner, inner_prefix, prefixes, fixed)
+  elif field.name not in fixed:
     text = _described(owner)[field.name]
     _DEFINE[field.type](
       f"{prefix}{field.name}",
@@ -78,7 +82,7 @@ def _override(config, prefix, prefixes):
     if dataclasses.is_dataclass(value):
       inner = prefixes.get(field.name, "")
       changes[field.name] = _override(value, inner, prefixes)
-    elif field.name not in _FROM_DATA:
+    elif f"{prefix}{field.name}" in flags.FLAGS:
       given = flags.FLAGS[f"{prefix}{field.name}"].value
       changes[field.name] = value if given is None else given
   return dataclasses.replace(config, **changes)

@@ -10,7 +10,7 @@ setting.
 
 from absl import flags
 
-from experiments import driver, settings
+from experiments import driver, run_flags, settings
 from nao_jax import cnn_training, recipes
 
 _PRESET = flags.DEFINE_string(
@@ -18,27 +18,10 @@ _PRESET = flags.DEFINE_string(
   "naonet_a_36_cifar10",
   f"Settings to start from: {', '.join(recipes.RECIPES)}.",
 )
-_WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Directory of this run.", required=True
-)
-_DATA_DIR = flags.DEFINE_string(
-  "data_dir", "~/.cache/nao_jax/data", "Directory of TFDS data sets."
-)
-_DEVICES = flags.DEFINE_integer(
-  "devices", None, "Local devices to use; all by default.", lower_bound=1
-)
-_MINUTES = flags.DEFINE_float(
-  "checkpoint_minutes",
-  cnn_training.CheckpointConfig.minutes,
-  "The state is saved when this long has passed since the last time.",
-  lower_bound=0.0,
-)
-_STEPS = flags.DEFINE_integer(
-  "checkpoint_steps",
-  cnn_training.CheckpointConfig.steps,
-  "Or this many steps, looked at every 25 steps at least; 0 for no such limit.",
-  lower_bound=0,
-)
+_WORKDIR = run_flags.workdir()
+_DATA_DIR = run_flags.data_dir()
+_DEVICES = run_flags.devices()
+_CHECKPOINTS = run_flags.checkpoints()
 _PREFIXES = {"stream": "stream_"}
 settings.define(recipes.TrainCnnConfig, _PREFIXES)
 
@@ -50,7 +33,7 @@ def main(_):
     workdir=_WORKDIR.value,
     data_dir=_DATA_DIR.value,
     devices=_DEVICES.value,
-    checkpoints=cnn_training.CheckpointConfig(_MINUTES.value, _STEPS.value),
+    checkpoints=_CHECKPOINTS(),
   )
 
 

@@ -10,35 +10,20 @@ setting.
 
 from absl import flags
 
-from experiments import driver, settings
+from experiments import driver, run_flags, settings
 from nao_jax import rnn_training
-from nao_jax.cnn_training import CheckpointConfig
 
 _PRESET = flags.DEFINE_string(
   "preset",
   "ptb",
   f"Settings to start from: {', '.join(rnn_training.RECIPES)}.",
 )
-_WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Directory of this run.", required=True
-)
-_DEVICES = flags.DEFINE_integer(
-  "devices", None, "Local devices to use; all by default.", lower_bound=1
-)
-_MINUTES = flags.DEFINE_float(
-  "checkpoint_minutes",
-  rnn_training.CHECKPOINTS.minutes,
-  "The state is saved when this long has passed since the last time.",
-  lower_bound=0.0,
-)
-_STEPS = flags.DEFINE_integer(
-  "checkpoint_steps",
-  rnn_training.CHECKPOINTS.steps,
-  "Or this many steps, looked at every 25 steps at least; 0 for no such limit.",
-  lower_bound=0,
-)
+_WORKDIR = run_flags.workdir()
+_DEVICES = run_flags.devices()
+_CHECKPOINTS = run_flags.checkpoints()
 _PREFIXES = {}
-settings.define(rnn_training.TrainRnnConfig, _PREFIXES)
+# The architecture says how many nodes there are.
+settings.define(rnn_training.TrainRnnConfig, _PREFIXES, fixed=("nodes",))
 
 
 def main(_):
@@ -47,7 +32,7 @@ def main(_):
     settings.choose(rnn_training.RECIPES, _PRESET.value, _PREFIXES),
     workdir=_WORKDIR.value,
     devices=_DEVICES.value,
-    checkpoints=CheckpointConfig(_MINUTES.value, _STEPS.value),
+    checkpoints=_CHECKPOINTS(),
   )
 
 

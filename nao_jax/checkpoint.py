@@ -4,6 +4,7 @@ orbax writes to a temporary folder and renames it, so a checkpoint is there
 whole or not at all.
 """
 
+import dataclasses
 import os
 import pathlib
 
@@ -16,6 +17,24 @@ from nao_jax.errors import UserError
 
 # How many are kept: if the newest is damaged, the one before serves.
 KEEP = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+  """When the state is saved; it is at the end in any case.
+
+  Looked at between calls to the devices, of 25 steps at most.
+
+  Attributes:
+    minutes: when this long has passed since the last time.
+    steps: or this many steps; 0 for no such limit.
+  """
+
+  minutes: float = 10.0
+  steps: int = 0
+
+
+DEFAULT = CheckpointConfig()
 
 
 def save(directory: str | os.PathLike, step: int, tree) -> None:

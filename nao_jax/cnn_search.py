@@ -8,21 +8,18 @@ from absl import logging
 import jax
 import numpy as np
 import rich.console
-import rich.table
 
-from nao_jax import ranges, search, search_checks
+from nao_jax import outcome, ranges, search, search_checks
 from nao_jax.data import images
 from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import Alone, SharedWeights
-from nao_jax.journal import SearchJournal, origin_text
-from nao_jax.pool import Pool
+from nao_jax.journal import SearchJournal
 from nao_jax.presets import SearchCnnConfig
 from nao_jax.report import drawing
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
-from nao_jax.strategies.uniform import sample_new
 from nao_jax.training.candidate import Trainer as CandidateTrainer
 from nao_jax.training.recipe import TrainConfig, check_training
 from nao_jax.training.scratch import ScratchTrainer
@@ -105,8 +102,21 @@ def _search(
   # they would take more than 2 GiB.
   jax.clear_caches()
   pool = pool._replace(tokens=_in_pairs(pool.tokens, config.coding))
-  comparison = _compare(config, data, pairs, pool, final_key, journal, devices)
-  return _best(config, pairs, pool) | comparison
+  best, score = outcome.winner(pairs, pool, cnn.to_text)
+  random_key, train_key = jax.random.split(final_key)
+  trainer = _final_trainer(config, data, devices)
+  return best | {
+    f"validation_accuracy_{outcome.HOW[config.evaluator]}": score,
+    "test_accuracy": outcome.compare(
+      pairs,
+      pool,
+      config.final.cells,
+      random_key,
+      lambda tokens, shown: trainer.test_accuracy(tokens, train_key, shown),
+      journal,
+      "test accuracy",
+    ),
+  }
 
 
 def _in_pairs(tokens: np.ndarray, coding: str) -> np.ndarray:
@@ -216,42 +226,6 @@ def _protocol(config: SearchCnnConfig, data: images.ImageData) -> dict:
   )
 
 
-def _compare(
-  config, data, space, pool: Pool, key, journal: SearchJournal, devices
-) -> dict:
-  """Trains the best cells and as many random ones, same budget and seeds."""
-  count = config.final.cells
-  ranked = pool.ranked(config.search.rounds)[:count]
-  random_key, train_key = jax.random.split(key)
-  known = set(space.keys(pool.tokens))
-  groups = {
-    "searched": pool.tokens[ranked],
-    "random": sample_new(space, random_key, count, known),
-  }
-  trainer = _final_trainer(config, data, devices)
-  journal.progress.prefix = "from scratch:"
-  done = journal.final_accuracies()
-  for name, rows in groups.items():
-    for number, tokens in enumerate(rows):
-      title = f"{name} cell {number + 1} of {len(rows)}"
-      if title in done:
-        continue
-      accuracy = trainer.test_accuracy(
-        tokens,
-        train_key,
-        lambda done, total, title=title: journal.progress(title, done, total),
-      )
-      logging.info("%s: test accuracy %s", title, np.round(accuracy, 4))
-      done[title] = accuracy.tolist()
-      journal.save_final(done)
-  return {
-    "test_accuracy": {
-      name: [values for title, values in done.items() if title.startswith(name)]
-      for name in groups
-    }
-  }
-
-
 def _final_trainer(config, data, devices) -> ScratchTrainer | Alone:
   final = config.final
   if final.specialise:
@@ -273,22 +247,6 @@ def _alone_trainer(config: SearchCnnConfig, data: images.ImageData) -> Trainer:
   )
 
 
-def _best(config: SearchCnnConfig, space: Space, pool: Pool) -> dict:
-  round_ = config.search.rounds
-  row = pool.ranked(round_)[0]
-  how = {"shared": "with_shared_weights", "scratch": "from_scratch"}
-  return {
-    "space": space.name,
-    "tokens": pool.tokens[row].tolist(),
-    "text": cnn.to_text(pool.tokens[row]),
-    f"validation_accuracy_{how[config.evaluator]}": float(
-      pool.scores[row, round_]
-    ),
-    "origin": int(pool.origins[row]),
-    "step_size": float(pool.step_sizes[row]),
-  }
-
-
 def _program(config: SearchCnnConfig) -> str:
   if config.final.specialise:
     return "stand-alone networks"
@@ -296,30 +254,15 @@ def _program(config: SearchCnnConfig) -> str:
 
 
 def _show(best: dict, config: SearchCnnConfig, journal: SearchJournal) -> None:
-  """The result as tables and a drawing."""
-  table = rich.table.Table(
-    title=f"from scratch, same budget and seeds: {_program(config)}",
-    title_justify="left",
+  """The result as a table and a drawing."""
+  outcome.show(
+    best,
+    best["test_accuracy"],
+    measure="test accuracy",
+    digits=4,
+    title=f": {_program(config)}",
   )
-  for heading in ("cells", "trainings", "test accuracy", "standard deviation"):
-    table.add_column(heading)
-  for name, rows in best["test_accuracy"].items():
-    values = np.array(rows).ravel()
-    if len(values):
-      table.add_row(
-        f"{len(rows)} {name}",
-        str(len(values)),
-        f"{values.mean():.4f}",
-        f"{values.std(ddof=min(1, len(values) - 1)):.4f}",
-      )
-  console = rich.console.Console()
-  if table.rows:
-    console.print(table)
   names = cnn.OP_SETS[config.network.ops]
   pictures = [journal.path / f"best.{suffix}" for suffix in ("png", "svg")]
   drawing.draw_cells(best["tokens"], names, pictures, title="best cells")
-  console.print(f"winner: {best['text']}", highlight=False)
-  console.print(
-    f"it came from {origin_text(best['origin'])}; drawn in {pictures[0]}",
-    highlight=False,
-  )
+  rich.console.Console().print(f"drawn in {pictures[0]}", highlight=False)

@@ -12,6 +12,7 @@ import numpy as np
 import rich.console
 
 from nao_jax import checkpoint, parallel, ranges
+from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.data import images, stream
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
@@ -21,21 +22,6 @@ from nao_jax.training.feeds import InMemory, Streamed
 from nao_jax.training.recipe import check_training
 from nao_jax.training.stand_alone import Trainer, TrainState
 from nao_jax.workdir import Workdir, flatten
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckpointConfig:
-  """When the state is saved; it is at the end in any case.
-
-  Looked at between calls to the devices, of 25 steps at most.
-
-  Attributes:
-    minutes: when this long has passed since the last time.
-    steps: or this many steps; 0 for no such limit.
-  """
-
-  minutes: float = 10.0
-  steps: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +117,7 @@ def run(
   workdir: str | os.PathLike,
   data_dir: str | os.PathLike,
   devices: int | None = None,
-  checkpoints: CheckpointConfig = CheckpointConfig(),
+  checkpoints: CheckpointConfig = DEFAULT,
 ) -> dict:
   """Trains one network and measures it on the test part, once.
 

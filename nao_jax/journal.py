@@ -1,7 +1,7 @@
 """What a search leaves on disk beside what every run does.
 
 pool.sqlite      architectures and their scores by round
-final.json       test accuracies of the cells trained from scratch so far
+final.json       what the cells trained from scratch so far measured
 """
 
 import contextlib
@@ -67,14 +67,14 @@ class SearchJournal(Workdir, Journal):
     self.print_round(report)
     self._enter(state.round)
 
-  def final_accuracies(self) -> dict:
-    """What `save_final` wrote: {cell: accuracies}."""
+  def final_results(self) -> dict:
+    """What `save_final` wrote: {cell: [R]}."""
     file = self.path / "final.json"
     return json.loads(file.read_text()) if file.exists() else {}
 
-  def save_final(self, accuracies: dict) -> None:
+  def save_final(self, results: dict) -> None:
     """Remembers the trainings from scratch that are done."""
-    write(self.path / "final.json", json.dumps(accuracies, indent=2) + "\n")
+    write(self.path / "final.json", json.dumps(results, indent=2) + "\n")
 
   def print_round(self, report: dict) -> None:
     """One table for one round."""

@@ -6,30 +6,30 @@ Shapes: A architectures, L tokens.
 from collections.abc import Sequence
 import contextlib
 import dataclasses
+import functools
 import os
 
 from absl import logging
 import jax
 import numpy as np
-import rich.console
-import rich.table
 
-from nao_jax import parallel, ranges, search, search_checks
+from nao_jax import outcome, parallel, ranges, search, search_checks
 from nao_jax.data import text
 from nao_jax.errors import UserError
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared_language import SharedLanguage
 from nao_jax.evaluators.text_candidates import TextCandidates
-from nao_jax.journal import SearchJournal, origin_text
-from nao_jax.pool import Pool
+from nao_jax.journal import SearchJournal
 from nao_jax.rnn_presets import SearchRnnConfig
 from nao_jax.spaces import rnn
 from nao_jax.spaces.space import Space
-from nao_jax.strategies.uniform import sample_new
 from nao_jax.training import language
 from nao_jax.training.recurrent import Trainer
 from nao_jax.trials import Trials
 from nao_jax.workdir import flatten
+
+# Seeds of the final trainings are so much larger than the search's.
+_OTHER_SEEDS = 1000
 
 
 def run(
@@ -65,8 +65,7 @@ def run(
   journal = SearchJournal(
     workdir,
     flatten(config)
-    | _facts(corpus)
-    | {"arch": [row.tolist() for row in given]},
+    | {"corpus": corpus.digest, "arch": [row.tolist() for row in given]},
     config.search.rounds,
   )
   if best := journal.finished():
@@ -86,11 +85,28 @@ def run(
       given=given,
       journal=journal,
     )
-    best = _best(config, space, pool) | _compare(
-      config, space, corpus, pool, final_key, journal, devices
-    )
+    best, score = outcome.winner(space, pool, rnn.to_text)
+    how = outcome.HOW[config.evaluator]
+    best |= {
+      f"validation_perplexity_{how}": float(np.exp(-score)),
+      "test_perplexity": outcome.compare(
+        space,
+        pool,
+        config.final.cells,
+        final_key,
+        functools.partial(_test_perplexities, config, corpus),
+        journal,
+        "test perplexity",
+      ),
+    }
   journal.finish(best)
-  _show(best, journal)
+  outcome.show(
+    best,
+    best["test_perplexity"],
+    measure="test perplexity",
+    digits=2,
+    title="",
+  )
   return best
 
 
@@ -149,12 +165,6 @@ def _fit_to_text(config: SearchRnnConfig, corpus) -> SearchRnnConfig:
   return dataclasses.replace(config, network=network)
 
 
-def _facts(corpus: text.Corpus) -> dict:
-  """What says that a text is the same one."""
-  names = ("train", "validation", "test")
-  return {f"{name}_words": len(getattr(corpus, name)) for name in names}
-
-
 def _evaluator(
   config: SearchRnnConfig, space: Space, corpus, trials, devices
 ) -> SharedLanguage | FromScratch:
@@ -183,110 +193,32 @@ def _evaluator(
 
 def _protocol(config: SearchRnnConfig, corpus) -> dict:
   """What determines the score of a candidate, but the candidate."""
-  names = ("text", "vocab_size", "seed", "prune", "score_tokens")
+  names = ("seed", "prune", "score_tokens")
   parts = ("network", "train")
   return (
     {name: getattr(config, name) for name in names}
     | {name: flatten(getattr(config, name)) for name in parts}
-    | _facts(corpus)
+    | {"corpus": corpus.digest}
   )
 
 
-def _best(config: SearchRnnConfig, space: Space, pool: Pool) -> dict:
-  round_ = config.search.rounds
-  row = pool.ranked(round_)[0]
-  how = {"shared": "with_shared_weights", "scratch": "from_scratch"}
-  loss = -float(pool.scores[row, round_])
-  return {
-    "space": space.name,
-    "tokens": pool.tokens[row].tolist(),
-    "text": rnn.to_text(pool.tokens[row]),
-    f"validation_perplexity_{how[config.evaluator]}": float(np.exp(loss)),
-    "origin": int(pool.origins[row]),
-    "step_size": float(pool.step_sizes[row]),
-  }
-
-
-def _compare(
-  config, space, corpus, pool: Pool, key, journal: SearchJournal, devices
-) -> dict:
-  """Trains the best cells and as many random ones, same budget and seeds."""
-  count = config.final.cells
-  ranked = pool.ranked(config.search.rounds)[:count]
-  known = set(space.keys(pool.tokens))
-  groups = {
-    "searched": pool.tokens[ranked],
-    "random": sample_new(space, key, count, known),
-  }
-  journal.progress.prefix = "from scratch:"
-  done = journal.final_accuracies()
-  for name, rows in groups.items():
-    for number, tokens in enumerate(rows):
-      title = f"{name} cell {number + 1} of {len(rows)}"
-      if title in done:
-        continue
-      done[title] = _train_alone(
-        config, corpus, tokens, title, journal.progress, devices
-      )
-      logging.info("%s: test perplexity %s", title, np.round(done[title], 2))
-      journal.save_final(done)
-  return {
-    "test_perplexity": {
-      name: [values for title, values in done.items() if title.startswith(name)]
-      for name in groups
-    }
-  }
-
-
-def _train_alone(
-  config, corpus, tokens, title, progress, devices
+def _test_perplexities(
+  config: SearchRnnConfig, corpus, tokens: np.ndarray, shown
 ) -> list[float]:
-  """Test perplexities of one cell, a training each; D of them at a time."""
+  """What trainings of one cell from scratch come to, [R]; one at a time."""
   final = config.final
   train = dataclasses.replace(config.train, epochs=final.epochs)
-  perplexities = []
+  total, perplexities = final.repeats * final.epochs, []
+  shown(0, total)
   for repeat in range(final.repeats):
+    # Not the numbers that the search trained with.
+    seed = config.seed + _OTHER_SEEDS + repeat
     candidates = TextCandidates(
-      Trainer(config.network, train),
-      corpus.train,
-      corpus.test,
-      # Not the numbers that the search trained with.
-      config.seed + 1000 + repeat,
-      1,
+      Trainer(config.network, train), corpus.train, corpus.test, seed, 1
     )
     state = candidates.start(tokens)
     for epoch in range(final.epochs):
-      done = repeat * final.epochs + epoch
-      progress(title, done, final.repeats * final.epochs)
       ((state, _, score),) = candidates.epoch([tokens], [state], [epoch])
+      shown(repeat * final.epochs + epoch + 1, total)
     perplexities.append(float(np.exp(-score)))
-  progress(title, final.repeats * final.epochs, final.repeats * final.epochs)
   return perplexities
-
-
-def _show(best: dict, journal: SearchJournal) -> None:
-  """The result as a table and lines."""
-  table = rich.table.Table(
-    title="from scratch, same budget and seeds", title_justify="left"
-  )
-  for heading in ("cells", "trainings", "test perplexity", "deviation"):
-    table.add_column(heading)
-  for name, rows in best["test_perplexity"].items():
-    values = np.array(rows).ravel()
-    if len(values):
-      table.add_row(
-        f"{len(rows)} {name}",
-        str(len(values)),
-        f"{values.mean():.2f}",
-        f"{values.std(ddof=min(1, len(values) - 1)):.2f}",
-      )
-  console = rich.console.Console()
-  if table.rows:
-    console.print(table)
-  console.print(f"winner: {best['text']}", highlight=False)
-  console.print(
-    f"it came from {origin_text(best['origin'])}; in"
-    f" {journal.path / 'best.json'}",
-    highlight=False,
-    soft_wrap=True,
-  )

@@ -12,7 +12,7 @@ import numpy as np
 import rich.console
 
 from nao_jax import checkpoint, parallel, ranges
-from nao_jax.cnn_training import CheckpointConfig
+from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.data import text
 from nao_jax.data.text import Corpus
 from nao_jax.errors import UserError
@@ -29,8 +29,6 @@ from nao_jax.training.stand_alone_language import (
   roll_back,
 )
 from nao_jax.workdir import Workdir, flatten
-
-CHECKPOINTS = CheckpointConfig()
 
 # A training that diverges so often would do it again.
 MOST_ROLL_BACKS = 5
@@ -100,14 +98,12 @@ class Training:
     config: the settings; `arch` in the published notation, and the network's
       nodes and vocabulary as they are.
     train_words: length of the training text.
-    validation_words: of the text to choose by.
-    test_words: of the text to report on.
+    corpus: the digest of the whole text.
   """
 
   config: TrainRnnConfig
   train_words: int
-  validation_words: int
-  test_words: int
+  corpus: str
 
   @functools.cached_property
   def tokens(self) -> tuple[int, ...]:
@@ -163,7 +159,7 @@ def run(
   *,
   workdir: str | os.PathLike,
   devices: int | None = None,
-  checkpoints: CheckpointConfig = CHECKPOINTS,
+  checkpoints: CheckpointConfig = DEFAULT,
 ) -> dict:
   """Trains one cell and measures it on the test part, once.
 
@@ -225,8 +221,7 @@ def fit_to_text(config: TrainRnnConfig, corpus: Corpus) -> Training:
       config, arch=rnn.to_text(tokens), network=network
     ),
     train_words=len(corpus.train),
-    validation_words=len(corpus.validation),
-    test_words=len(corpus.test),
+    corpus=corpus.digest,
   )
 
 

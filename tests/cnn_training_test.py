@@ -1,18 +1,13 @@
 import dataclasses
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import jax
 import numpy as np
 import pytest
 
 from nao_jax import checkpoint, cnn_training, cnn_use, recipes
-from nao_jax.cnn_training import CheckpointConfig
+from nao_jax.checkpoint import CheckpointConfig
 from nao_jax.data import images, prepare, sources
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.stream import StreamConfig
@@ -21,7 +16,7 @@ from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
-from tests import tiny_images
+from tests import drivers, tiny_images
 
 # One small separable convolution, pools and identities.
 ARCH = "0 0 1 4 2 2 0 4 | 0 4 1 2 2 3 1 4"
@@ -444,36 +439,10 @@ FLAGS = {
 }
 
 
-def _start(workdir, data_dir):
-  environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-  flags = FLAGS | {"workdir": workdir, "data_dir": data_dir}
-  return subprocess.Popen(
-    [sys.executable, "-m", "experiments.train_cnn"]
-    + [f"--{name}={value}" for name, value in flags.items()],
-    env=environment,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-
-
 def test_a_killed_driver_goes_on_to_the_same_bits(data_dir, tmp_path):
-  whole, killed = tmp_path / "whole", tmp_path / "killed"
-  process = _start(whole, data_dir)
-  _, errors = process.communicate()
-  assert process.returncode == 0, errors
-  process = _start(killed, data_dir)
-  while process.poll() is None:
-    if list(killed.glob("checkpoints/*/commit_success.txt")):
-      process.send_signal(signal.SIGKILL)
-    time.sleep(0.01)
-  process.communicate()
-  assert process.returncode == -signal.SIGKILL
-  process = _start(killed, data_dir)
-  output, errors = process.communicate()
-  assert process.returncode == 0, errors
+  whole, killed, output, errors = drivers.whole_and_killed(
+    "train_cnn", tmp_path, FLAGS | {"data_dir": data_dir}
+  )
   assert "resuming after step" in errors
   assert "test error" in output
-  results = [(path / "result.json").read_text() for path in (whole, killed)]
-  assert results[0] == results[1]
   _assert_same_bits(whole, killed)

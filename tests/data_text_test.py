@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
-from nao_jax.data import text
+from nao_jax.data import kjv, text
 from nao_jax.errors import UserError
 
 PARTS = ("train", "valid", "test")
@@ -400,7 +400,7 @@ def test_the_three_parts_are_disjoint_blocks(tmp_path, monkeypatch):
   verses = [f"v{n}\n" for n in range(2000)]
   _fake_bible(tmp_path, monkeypatch, _module(verses))
   train, validation, test = (
-    [int(line[1:]) for line in lines] for lines in text._read_kjv()
+    [int(line[1:]) for line in lines] for lines in kjv.read()
   )
   assert sorted(train + validation + test) == [*range(2000)]
   assert validation == [*range(450, 500), *range(1450, 1500)]

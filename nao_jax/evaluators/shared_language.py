@@ -12,7 +12,7 @@ import numpy as np
 
 from nao_jax import parallel
 from nao_jax.data import text
-from nao_jax.evaluators.shared import Progress
+from nao_jax.evaluators.shared import Progress, score_pool
 from nao_jax.networks.recurrent import Weights
 from nao_jax.spaces import rnn
 from nao_jax.training import language
@@ -81,9 +81,8 @@ class SharedLanguage:
     epochs = self.trainer.train.epochs // self.rounds
     losses = []
     for epoch in range(round_ * epochs, (round_ + 1) * epochs):
-      title = f"train epoch {epoch + 1} of {self.trainer.train.epochs}"
-      key_ = jax.random.fold_in(key, epoch)
-      state, loss = self._epoch(state, key_, cells, epoch, title, progress)
+      epoch_key = jax.random.fold_in(key, epoch)
+      state, loss = self._epoch(state, epoch_key, cells, epoch, progress)
       losses.append(loss)
     loss = float(np.mean(losses))
     logging.info(
@@ -99,16 +98,18 @@ class SharedLanguage:
       )
     return state, self._score(state, cells, progress)
 
-  def _epoch(self, state, key, cells, epoch, title, progress):
+  def _epoch(self, state, key, cells, epoch, progress):
     """The state after an epoch, and the mean loss of its steps."""
     update, _ = programs(self.trainer, self.devices)
     train = self.trainer.train
+    title = f"train epoch {epoch + 1} of {train.epochs}"
     stretches = list(
       language.stretches(self.seed, epoch, len(self._train), train.bptt)
     )
     draw_key, step_key = jax.random.split(key)
-    drawn = jax.random.randint(draw_key, (len(stretches),), 0, len(cells))
-    drawn = np.asarray(drawn)
+    drawn = np.asarray(
+      jax.random.randint(draw_key, (len(stretches),), 0, len(cells))
+    )
     hidden = self._zeros()
     losses = []
     progress(title, 0, len(stretches))
@@ -130,19 +131,13 @@ class SharedLanguage:
 
   def _score(self, state, cells, progress) -> np.ndarray:
     _, score = programs(self.trainer, self.devices)
-    parts = parallel.count(self.devices)
-    size = min(ARCHITECTURES_A_CALL * parts, len(cells))
-    size += -size % parts
-    scores = []
-    progress("score pool", 0, len(cells))
-    for start in range(0, len(cells), size):
-      chunk = cells[start : start + size]
-      padded = np.resize(chunk, (size, *chunk.shape[1:]))
-      shared = padded.reshape(parts, -1, *chunk.shape[1:])
-      found = np.asarray(score(state, shared, self._valid)).reshape(-1)
-      scores.append(found[: len(chunk)])
-      progress("score pool", start + len(chunk), len(cells))
-    return np.concatenate(scores)
+    return score_pool(
+      lambda shares: score(state, shares, self._valid),
+      cells,
+      progress,
+      a_call=ARCHITECTURES_A_CALL,
+      devices=self.devices,
+    )
 
   def _zeros(self) -> jax.Array:
     """The state before a text, [D, B / D, H]."""

@@ -25,10 +25,10 @@ import dataclasses
 from typing import NamedTuple
 
 import jax
-from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
+from nao_jax.networks.unroll import unroll
 from nao_jax.spaces.rnn import ACTIVATIONS
 
 # Weights begin uniform within this (official).
@@ -210,7 +210,7 @@ def apply(
     steps, streams, 2 * width
   )
   kept = jnp.ones_like(hidden) if masks.hidden is None else masks.hidden
-  raw, hidden = _unroll(
+  raw, hidden = unroll(
     inputs, hidden, weights.first[width:], weights.nodes, kept, cell, length
   )
   return Outputs(raw, _times(raw, masks.output), hidden)
@@ -223,151 +223,3 @@ def _times(x, mask):
 def logits(weights: Weights, outputs: jax.Array) -> jax.Array:
   """[..., V] from outputs [..., H]; the softmax is tied to the embedding."""
   return outputs @ weights.embedding.T + weights.bias
-
-
-# The unrolled cell is its own tape: automatic differentiation would add up the
-# gradient of every matrix at every step, where one product over all steps does.
-
-
-class _Tape(NamedTuple):
-  """Of each step what the way back needs; [T, ...].
-
-  Attributes:
-    hidden: [B, H], the state before.
-    states: [N + 1, B, H], s_0 .. s_N.
-    gates: [N + 1, B, H], the sigmoid.
-    activated: [N + 1, B, H], what stands after the activation.
-  """
-
-  hidden: jax.Array
-  states: jax.Array
-  gates: jax.Array
-  activated: jax.Array
-
-
-@jax.custom_vjp
-def _unroll(inputs, hidden, first, nodes, kept, cell, length):
-  """Outputs [T, B, H] and the last state [B, H].
-
-  Args:
-    inputs: [T, B, 2 H], the input's part of [c; u] of s_0.
-    hidden: [B, H].
-    first: [H, 2 H], the state's part of W_0.
-    nodes: [N, H, 2 H].
-    kept: [B, H], m_h; it has no gradient.
-    cell: int32 [N, 2].
-    length: steps that count.
-  """
-  return _forward(inputs, hidden, first, nodes, kept, cell, length)[0]
-
-
-def _forward(inputs, hidden, first, nodes, kept, cell, length):
-  def step(hidden, at):
-    x, counts = at
-    states, gates, activated = _step(x, hidden, first, nodes, kept, cell)
-    output = states[1:].mean(0)
-    tape = _Tape(hidden, states, gates, activated)
-    return jnp.where(counts, output, hidden), (output, tape)
-
-  counts = jnp.arange(len(inputs)) < length
-  hidden, (outputs, tape) = lax.scan(step, hidden, (inputs, counts))
-  return (outputs, hidden), (tape, first, nodes, kept, cell, counts)
-
-
-def _step(x, hidden, first, nodes, kept, cell):
-  """One step of text: states, gates and activated, each [N + 1, B, H]."""
-  gate, candidate = jnp.split(x + (hidden * kept) @ first, 2, axis=-1)
-  gates, activated = [jax.nn.sigmoid(gate)], [jnp.tanh(candidate)]
-  states = jnp.zeros((len(nodes) + 1, *hidden.shape), hidden.dtype)
-  states = states.at[0].set(hidden + gates[0] * (activated[0] - hidden))
-  for node in range(len(nodes)):
-    state = states[cell[node, 0]]
-    gate, candidate = jnp.split((state * kept) @ nodes[node], 2, axis=-1)
-    gates.append(jax.nn.sigmoid(gate))
-    activated.append(lax.switch(cell[node, 1], _ACTIVATE, candidate))
-    new = state + gates[-1] * (activated[-1] - state)
-    states = states.at[node + 1].set(new)
-  return states, jnp.stack(gates), jnp.stack(activated)
-
-
-def _backward(saved, cotangents):
-  tape, first, nodes, kept, cell, counts = saved
-  outputs, hidden = cotangents
-
-  def step(hidden, at):
-    output, counts, tape = at
-    output = output + jnp.where(counts, hidden, 0)
-    before, errors = _step_back(output, tape, first, nodes, kept, cell)
-    return jnp.where(counts, before, hidden), errors
-
-  hidden, errors = lax.scan(step, hidden, (outputs, counts, tape), reverse=True)
-  read = [tape.hidden] + [
-    tape.states[:, cell[node, 0]] for node in range(len(nodes))
-  ]
-  gradients = [
-    jnp.einsum("tbh,tbk->hk", x * kept, errors[:, row])
-    for row, x in enumerate(read)
-  ]
-  return (
-    errors[:, 0],
-    hidden,
-    gradients[0],
-    jnp.stack(gradients[1:]),
-    None,
-    None,
-    None,
-  )
-
-
-def _step_back(output, tape, first, nodes, kept, cell):
-  """Of one step: gradients of the state before, and of all [c; u].
-
-  Args:
-    output: [B, H], the gradient of the step's output.
-    tape: of this step.
-    first, nodes, kept, cell: as of `_unroll`.
-
-  Returns:
-    [B, H] and [N + 1, B, 2 H].
-  """
-  count = len(nodes)
-  states = jnp.concatenate(
-    [jnp.zeros_like(output)[None], jnp.repeat(output[None] / count, count, 0)]
-  )
-  errors = [None] * (count + 1)
-  for node in reversed(range(count)):
-    source, activation = cell[node]
-    through, errors[node + 1] = _highway_back(
-      states[node + 1],
-      tape.states[source],
-      tape.gates[node + 1],
-      tape.activated[node + 1],
-      lax.switch(activation, _SLOPE, tape.activated[node + 1]),
-    )
-    back = through + (errors[node + 1] @ nodes[node].T) * kept
-    states = states.at[source].add(back)
-  gate, activated = tape.gates[0], tape.activated[0]
-  through, errors[0] = _highway_back(
-    states[0], tape.hidden, gate, activated, 1 - activated**2
-  )
-  return through + (errors[0] @ first.T) * kept, jnp.stack(errors)
-
-
-def _highway_back(gradient, state, gate, activated, slope):
-  """Of state + gate (activated - state): gradients of the state and [c; u]."""
-  of_gate = gradient * (activated - state) * gate * (1 - gate)
-  of_candidate = gradient * gate * slope
-  errors = jnp.concatenate([of_gate, of_candidate], axis=-1)
-  return gradient * (1 - gate), errors
-
-
-_unroll.defvjp(_forward, _backward)
-
-# In the order of ACTIVATIONS; and their slopes, in terms of their values.
-_ACTIVATE = (jnp.tanh, jax.nn.relu, jax.nn.sigmoid, lambda u: u)
-_SLOPE = (
-  lambda a: 1 - a**2,
-  lambda a: jnp.float32(a > 0).astype(a.dtype),
-  lambda a: a * (1 - a),
-  jnp.ones_like,
-)
