@@ -1,11 +1,15 @@
-"""Says what a convolutional architecture is and what its network costs.
+"""Says what an architecture is and what its network costs, and draws it.
 
 python -m experiments.describe --arch=NAONet-A --output=drawings/
+python -m experiments.describe --arch=NAO-RNN --vocabulary=33278
 
-The network is the stand-alone one; it is not built.
+The network is the stand-alone one, or the language model of a recurrent cell;
+it is not built.
 """
 
+from collections.abc import Callable
 import dataclasses
+import functools
 import json
 import pathlib
 
@@ -15,12 +19,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from experiments import driver
+from experiments import driver, recurrent_description
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import Cost, Part, cost
 from nao_jax.networks.macro import NetworkConfig
-from nao_jax.report import drawing
-from nao_jax.spaces import cnn, published
+from nao_jax.networks.recurrent import LanguageModelConfig
+from nao_jax.report import drawing, recurrent_drawing
+from nao_jax.spaces import cnn, published, rnn
 from nao_jax.spaces.cnn import Architecture
 
 # Height and width of the images that each stem is made for.
@@ -66,10 +71,27 @@ _IMAGE_SIZE = flags.DEFINE_integer(
 _IMAGE_CHANNELS = flags.DEFINE_integer(
   "image_channels", 3, "Of the images.", lower_bound=1
 )
+_RECURRENT = flags.DEFINE_boolean(
+  "recurrent",
+  False,
+  "The numbers in --arch are a recurrent cell (names and files say so).",
+)
+_WIDTH = flags.DEFINE_integer(
+  "width",
+  LanguageModelConfig.width,
+  "Of a recurrent cell's embeddings and states.",
+  lower_bound=1,
+)
+_VOCABULARY = flags.DEFINE_integer(
+  "vocabulary",
+  LanguageModelConfig.vocabulary,
+  "Words that the language model of a recurrent cell knows.",
+  lower_bound=1,
+)
 _OUTPUT = flags.DEFINE_string(
   "output",
   None,
-  "Draw the cells: a folder, or PREFIX of PREFIX.png and PREFIX.svg.",
+  "Draw the cells: a folder, or PREFIX of PREFIX.png, .svg and .pdf.",
 )
 _JSON = flags.DEFINE_boolean(
   "json", False, "Print one JSON object; as a file it is what --arch takes."
@@ -78,20 +100,41 @@ _JSON = flags.DEFINE_boolean(
 
 def main(_):
   """Describes the architecture that the flags name."""
+  recurrent = _RECURRENT.value or recurrent_description.is_recurrent(
+    _ARCH.value
+  )
+  description = _describe_recurrent() if recurrent else _describe()
+  if _JSON.value:
+    print(json.dumps(description))
+  elif recurrent:
+    recurrent_description.show(description)
+  else:
+    _show(description)
+
+
+def _describe_recurrent() -> dict:
+  tokens = rnn.resolve(_ARCH.value)
+  description = recurrent_description.describe(
+    tokens, _WIDTH.value, _VOCABULARY.value
+  )
+  draw = functools.partial(recurrent_drawing.draw_cell, tokens)
+  return description | {"drawings": _draw(draw, description["name"])}
+
+
+def _describe() -> dict:
   architecture = cnn.resolve(_ARCH.value, ops=_OPS.value, nodes=_NODES.value)
   config, image_size = _sizes(architecture)
   found = cost(config, architecture.tokens, image_size, _IMAGE_CHANNELS.value)
   description = _identity(architecture)
-  description |= {
+  draw = functools.partial(
+    drawing.draw_cells, architecture.tokens, cnn.OP_SETS[architecture.ops]
+  )
+  return description | {
     "network": dataclasses.asdict(config),
     "image": [image_size, image_size, _IMAGE_CHANNELS.value],
     **_as_json(found),
-    "drawings": _draw(architecture, description["name"]),
+    "drawings": _draw(draw, description["name"]),
   }
-  if _JSON.value:
-    print(json.dumps(description))
-  else:
-    _show(description)
 
 
 def _sizes(architecture: Architecture) -> tuple[NetworkConfig, int]:
@@ -142,18 +185,17 @@ def _part_as_json(part: Part) -> dict:
   return part._asdict() | {"output": [size, size, width]}
 
 
-def _draw(architecture: Architecture, name: str | None) -> list[str]:
-  """The files that --output asks for."""
+def _draw(draw: Callable[..., None], name: str | None) -> list[str]:
+  """The files that --output asks for; `draw` takes them and a title."""
   if _OUTPUT.value is None:
     return []
   prefix = pathlib.Path(_OUTPUT.value)
   if _OUTPUT.value.endswith("/") or prefix.is_dir():
     prefix /= name or "cells"
-  files = [f"{prefix}.{suffix}" for suffix in ("png", "svg")]
-  names = cnn.OP_SETS[architecture.ops]
+  files = [f"{prefix}.{suffix}" for suffix in ("png", "svg", "pdf")]
   try:
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    drawing.draw_cells(architecture.tokens, names, files, title=name or "")
+    draw(files, title=name or "")
   except OSError as error:
     raise UserError(
       f"--output={_OUTPUT.value}: cannot be written ({error.strerror}); give "
@@ -166,7 +208,7 @@ def _show(description: dict) -> None:
   """A table of the costs, and the rest in lines that are not broken."""
   console = Console()
   console.print(_table(description))
-  pictures = " and ".join(description["drawings"])
+  pictures = ", ".join(description["drawings"])
   lines = [
     "multiply-adds are those of convolutions and linear layers, for one image",
     f"cells in space {description['space']}: {description['text']}",

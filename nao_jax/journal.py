@@ -18,6 +18,7 @@ import rich.table
 
 from nao_jax import checkpoint
 from nao_jax import pool as pools
+from nao_jax.measures import ACCURACY, Measure
 from nao_jax.pool import Pool
 from nao_jax.search import Journal, SearchState
 from nao_jax.workdir import Workdir, write
@@ -38,13 +39,26 @@ delete from architectures;
 class SearchJournal(Workdir, Journal):
   """The journal of a search that can be lost at any moment."""
 
-  def __init__(self, path: str | os.PathLike, settings: dict, rounds: int):
-    """As `Workdir`; `rounds` are those of the whole search, for display."""
+  def __init__(
+    self,
+    path: str | os.PathLike,
+    settings: dict,
+    rounds: int,
+    measure: Measure = ACCURACY,
+  ):
+    """As `Workdir`; the last two only decide what is shown.
+
+    Args:
+      path: see `Workdir`.
+      settings: see `Workdir`.
+      rounds: of the whole search.
+      measure: what scores are for people.
+    """
     super().__init__(path, settings, "best.json")
-    self._rounds = rounds
+    self._rounds, self._measure = rounds, measure
     # Without a terminal rich assumes 80 columns, too few for a round's table.
     self._console = rich.console.Console(
-      width=None if sys.stdout.isatty() else 140
+      width=None if sys.stdout.isatty() else 165
     )
     self._enter(0)
 
@@ -81,7 +95,7 @@ class SearchJournal(Workdir, Journal):
     table = rich.table.Table(
       title=f"round {report['round']} of {self._rounds}", title_justify="left"
     )
-    cells = list(_cells(report))
+    cells = list(_cells(report, self._measure))
     for name, _ in cells:
       table.add_column(name, justify="right")
     table.add_row(*(value for _, value in cells))
@@ -122,20 +136,20 @@ def write_pool(file: pathlib.Path, pool: Pool) -> None:
     database.executemany("insert into scores values (?, ?, ?)", scores)
 
 
-def _cells(report: dict):
-  yield "pool best", f"{report['best']:.4f}"
-  yield "pool mean", f"{report['mean']:.4f}"
+def _cells(report: dict, measure: Measure):
+  for which in ("best", "mean"):
+    yield f"{which}\n{measure.name}", measure.show(report[which])
   yield "best is from", origin_text(report["best_origin"])
   if "kendall_tau" in report:
     held_out = report["held_out"]
     yield (
-      f"pairwise ({held_out} held out)",
+      f"pairwise\n({held_out} held out)",
       f"{report['pairwise_accuracy']:.3f}",
     )
-    yield "Kendall tau", f"{report['kendall_tau']:.3f}"
+    yield "Kendall\ntau", f"{report['kendall_tau']:.3f}"
     exact = report["exact_reconstruction"]
-    yield "exactly rebuilt", f"{exact:.3f}"
-    yield "up to swaps", f"{report['equivalent_reconstruction']:.3f}"
+    yield "exactly\nrebuilt", f"{exact:.3f}"
+    yield "up to\nswaps", f"{report['equivalent_reconstruction']:.3f}"
     yield "new by step", _by_step_size(report)
   if "new" in report:
     yield "accepted", str(report["new"])

@@ -12,6 +12,7 @@ import os
 from absl import logging
 import jax
 import numpy as np
+import rich.console
 
 from nao_jax import outcome, parallel, ranges, search, search_checks
 from nao_jax.data import text
@@ -20,6 +21,8 @@ from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared_language import SharedLanguage
 from nao_jax.evaluators.text_candidates import TextCandidates
 from nao_jax.journal import SearchJournal
+from nao_jax.measures import PERPLEXITY
+from nao_jax.report import recurrent_drawing
 from nao_jax.rnn_presets import SearchRnnConfig
 from nao_jax.spaces import rnn
 from nao_jax.spaces.space import Space
@@ -67,6 +70,7 @@ def run(
     flatten(config)
     | {"corpus": corpus.digest, "arch": [row.tolist() for row in given]},
     config.search.rounds,
+    PERPLEXITY,
   )
   if best := journal.finished():
     logging.info("%s holds this search, finished; nothing to do", workdir)
@@ -100,6 +104,12 @@ def run(
       ),
     }
   journal.finish(best)
+  _show(best, journal)
+  return best
+
+
+def _show(best: dict, journal: SearchJournal) -> None:
+  """The result as a table and a drawing."""
   outcome.show(
     best,
     best["test_perplexity"],
@@ -107,7 +117,9 @@ def run(
     digits=2,
     title="",
   )
-  return best
+  pictures = [journal.path / f"best.{suffix}" for suffix in ("png", "svg")]
+  recurrent_drawing.draw_cell(best["tokens"], pictures, title="best cell")
+  rich.console.Console().print(f"drawn in {pictures[0]}", highlight=False)
 
 
 def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
@@ -188,6 +200,7 @@ def _evaluator(
     ),
     Trials(trials, space.name, _protocol(config, corpus)),
     config.prune,
+    PERPLEXITY,
   )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.spaces import cnn, published
 
 TINY = ("--channels=2", "--cells_per_stage=1")
@@ -72,9 +73,10 @@ def test_people_read_the_cells_and_where_they_were_published(naonet_a):
 
 
 def test_a_folder_gets_drawings_of_the_architectures_name(naonet_a, folder):
-  files = [folder / f"NAONet-A.{suffix}" for suffix in ("png", "svg")]
-  assert f"drawn in {files[0]} and {files[1]}\n" in naonet_a
+  files = [folder / f"NAONet-A.{suffix}" for suffix in ("png", "svg", "pdf")]
+  assert f"drawn in {', '.join(map(str, files))}\n" in naonet_a
   assert files[0].read_bytes().startswith(b"\x89PNG")
+  assert files[2].read_bytes().startswith(b"%PDF")
   assert "NAONet-A" in ElementTree.parse(files[1]).getroot().itertext()
 
 
@@ -108,7 +110,8 @@ def test_the_parts_of_the_object_make_up_the_whole(plain):
 
 def test_a_prefix_gets_drawings_in_a_new_folder(plain, folder):
   _, found = plain
-  expected = [str(folder / "new" / f"mine.{end}") for end in ("png", "svg")]
+  ends = ("png", "svg", "pdf")
+  expected = [str(folder / "new" / f"mine.{end}") for end in ends]
   assert found["drawings"] == expected
   assert {str(file) for file in (folder / "new").iterdir()} == set(expected)
 
@@ -134,11 +137,38 @@ def test_imagenet_networks_take_224_pixels_unless_told_otherwise():
   assert found["auxiliary"]["parameters"] == found["auxiliary_parameters"] > 0
 
 
+def test_people_read_about_a_recurrent_cell(folder):
+  result = describe("--arch=nao-rnn", f"--output={folder}/")
+  assert result.returncode == 0, result.stderr
+  rows = [line.split() for line in result.stdout.splitlines()]
+  assert ["0", "input,", "state", "tanh", "0", "2,890,000"] in rows
+  assert ["9", "7", "relu", "6", "1,445,000"] in rows
+  assert ["language", "model", "27,295,000"] in rows
+  (entry,) = (e for e in published.RECURRENT if e.name == "NAO-RNN")
+  assert f"rnn-11: {entry.text}\n" in result.stdout
+  picture = (folder / "NAO-RNN.svg").read_text()
+  assert "identity" in picture
+
+
+def test_numbers_are_a_recurrent_cell_if_a_flag_says_so_and_files_know(folder):
+  sizes = ("--json", "--width=3", "--vocabulary=5")
+  text = describe("--recurrent", "--arch=0 1 1 2", *sizes).stdout
+  found = json.loads(text)
+  config = LanguageModelConfig(nodes=2, width=3, vocabulary=5)
+  assert found["parameters"] == config.parameters
+  steps = [(p["predecessor"], p["activation"]) for p in found["parts"]]
+  assert steps == [(None, "tanh"), (0, "relu"), (1, "sigmoid")]
+  assert found["depth"] == 2
+  file = folder / "recurrent.json"
+  file.write_text(text)
+  assert describe(f"--arch={file}", *sizes).stdout == text
+
+
 @pytest.mark.parametrize(
   ("flags", "says"),
   [
     (["--arch=NAONet-Z"], "NAONet, NAONet-A, NAONet-B, NAO-WS, NAONet-V2"),
-    (["--arch=NAO-RNN"], "--arch=NAO-RNN: a recurrent cell"),
+    (["--arch=NAO-WS", "--recurrent"], "those are NAO-RNN, NAO-WS-RNN"),
     (["--arch=NAO-WS", "--channels=5"], "--channels=5: "),
     (["--arch=NAO-WS", "--image_size=64"], "give --noauxiliary"),
     (["--arch=NAO-WS", "--output=/dev/null/x"], "--output=/dev/null/x: "),

@@ -15,6 +15,7 @@ LAYERS = (
   (
     "nao_jax.cnn_search",
     "nao_jax.cnn_training",
+    "nao_jax.comparison",
     "nao_jax.rnn_search",
     "nao_jax.rnn_training",
   ),
@@ -31,7 +32,12 @@ LAYERS = (
   ("nao_jax.controller", "nao_jax.evaluators"),
   ("nao_jax.training", "nao_jax.networks"),
   ("nao_jax.spaces", "nao_jax.data", "nao_jax.parallel"),
-  ("nao_jax.progress", "nao_jax.ranges", "nao_jax.trials"),
+  (
+    "nao_jax.measures",
+    "nao_jax.progress",
+    "nao_jax.ranges",
+    "nao_jax.trials",
+  ),
   ("nao_jax.errors",),
 )
 

@@ -139,7 +139,7 @@ def test_progress_counts_candidates_done_running_and_waiting(scored):
   phases, done, _, *notes = zip(*scored[2][1:], strict=True)
   assert set(phases) == {"train candidates"}
   assert done == (0, 0, 1, 1, 1, 2, 2, 2, 3)
-  assert [note.rpartition(",")[0] for note in notes[0]] == [
+  assert [note.partition(", best")[0] for note in notes[0]] == [
     "1 running, 2 waiting",
     "1 running, 2 waiting",
     "0 running, 2 waiting",
@@ -150,7 +150,8 @@ def test_progress_counts_candidates_done_running_and_waiting(scored):
     "1 running, 0 waiting",
     "0 running, 0 waiting",
   ]
-  assert notes[0][-1].endswith(f"best {scored[1].max():.4f}")
+  assert notes[0][-1].endswith(f"best accuracy {scored[1].max():.4f}")
+  assert "best" not in notes[0][0]
 
 
 def test_a_known_trial_is_not_run_again(scored, data, monkeypatch):

@@ -210,26 +210,33 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("evaluator", ["shared", "scratch"])
 def test_a_stopped_search_ends_as_one_that_was_not(
-  evaluator, config, tmp_path, monkeypatch
+  evaluator, config, tmp_path, monkeypatch, caplog, capsys
 ):
+  caplog.set_level("INFO", logger="absl")
   config = dataclasses.replace(config, evaluator=evaluator)
   best = rnn_search.run(config, workdir=tmp_path / "whole", devices=1)
   assert rnn.space(3).accepts(best["tokens"])
   name = {"shared": "with_shared_weights", "scratch": "from_scratch"}
   # Near that of 13 equally likely words.
-  assert 1 < best[f"validation_perplexity_{name[evaluator]}"] < 16
+  perplexity = best[f"validation_perplexity_{name[evaluator]}"]
+  assert 1 < perplexity < 16
+  rounds = capsys.readouterr().out
+  assert "perplexity" in rounds
+  assert f" {perplexity:.2f} " in rounds
+  if evaluator == "scratch":
+    assert f"0 waiting, best perplexity {perplexity:.2f}" in caplog.text
   assert np.shape(best["test_perplexity"]["random"]) == (1, 1)
-  propose = rnn_search.search_checks.Nao.propose
+  tell = rnn_search.search_checks.Nao.tell
 
   def killed(*_):
     raise Killed
 
   with monkeypatch.context() as patch:
     # The second round never begins: nothing of the first was saved.
-    patch.setattr(rnn_search.search_checks.Nao, "propose", killed)
+    patch.setattr(rnn_search.search_checks.Nao, "tell", killed)
     with pytest.raises(Killed):
       rnn_search.run(config, workdir=tmp_path / "stopped", devices=1)
-  assert rnn_search.search_checks.Nao.propose is propose
+  assert rnn_search.search_checks.Nao.tell is tell
   with monkeypatch.context() as patch:
     patch.setattr(rnn_search.outcome, "compare", killed)
     with pytest.raises(Killed):
@@ -287,6 +294,12 @@ def test_the_driver_searches_and_says_what_is_wrong(folder, tmp_path):
   ran = subprocess.run(command, capture_output=True, text=True, check=True)
   best = json.loads((tmp_path / "run" / "best.json").read_text())
   assert best["text"] in ran.stdout
+  perplexity = best["validation_perplexity_with_shared_weights"]
+  assert f" {perplexity:.2f} " in ran.stdout
+  picture = tmp_path / "run" / "best.png"
+  assert f"drawn in {picture}" in ran.stdout.replace("\n", "")
+  assert picture.read_bytes().startswith(b"\x89PNG")
+  assert "<svg" in picture.with_suffix(".svg").read_text()
   ran = subprocess.run(
     [*command, "--bptt=1"], capture_output=True, text=True, check=False
   )

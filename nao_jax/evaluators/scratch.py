@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from nao_jax.evaluators.shared import Progress
+from nao_jax.measures import ACCURACY, Measure
 from nao_jax.spaces.space import Space
 from nao_jax.trials import Trial, Trials
 
@@ -64,12 +65,14 @@ class FromScratch:
     trials: what is known already, and where results go.
     prune: stop a candidate when it is worse after an epoch than half of the
       pool of the round before was; the first pool is never pruned.
+    measure: what scores are for people.
   """
 
   space: Space
   candidates: Candidates
   trials: Trials
   prune: bool = False
+  measure: Measure = ACCURACY
 
   def init(self, key: jax.Array) -> np.ndarray:
     """What `prune` asks for after each epoch, [epochs]: nothing yet."""
@@ -144,15 +147,22 @@ class FromScratch:
           "candidate %d of %d: %s",
           done,
           len(rows),
-          "diverged" if trial.score is None else f"score {trial.score:.4f}",
+          self._shown(trial),
         )
       waiting = len(rows) - done - running
-      note = f"{running} running, {waiting} waiting, best {best:.4f}"
+      note = f"{running} running, {waiting} waiting"
+      if best > -np.inf:
+        note += f", best {self.measure.name} {self.measure.show(best)}"
       progress("train candidates", done, len(rows), note)
     if failed:
       logging.warning("round %d: %d candidates diverged", round_, failed)
     if self.prune:
       logging.info("round %d: pruning saved %d epochs", round_, saved)
+
+  def _shown(self, trial: Trial) -> str:
+    if trial.score is None:
+      return "diverged"
+    return f"{self.measure.name} {self.measure.show(trial.score)}"
 
   def _run(
     self, rows, limits

@@ -1,52 +1,36 @@
-"""Drawings of cells, for pages and papers.
-
-Lengths are points (1/72 inch) and y counts from the top. The figure is a
-`matplotlib.figure.Figure` of its own: pyplot and its global state stay out.
-"""
+"""Drawings of convolutional cells, for pages and papers; lengths as in ink."""
 
 from collections.abc import Sequence
 import dataclasses
-import os
 import re
 from typing import NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.patches import Circle, FancyBboxPatch, PathPatch
+from matplotlib.patches import Circle, PathPatch
 from matplotlib.path import Path
-from matplotlib.textpath import TextPath
 import numpy as np
 
-from nao_jax.report import layout
+from nao_jax.report import ink, layout
+from nao_jax.report.ink import FONT, HEAD, INK, WIRE, Point
 from nao_jax.spaces import cnn
 
-# Fill and outline by the start of an op's name. The hues are Okabe and Ito's,
-# which readers with any colour vision tell apart.
+# Fill and outline by the start of an op's name.
 FAMILIES = {
-  "sep_conv": ("#d3e6f5", "#0072b2"),
-  "dil_sep_conv": ("#d3e6f5", "#0072b2"),
-  "conv": ("#fbdfcd", "#d55e00"),
-  "max_pool": ("#cdebe0", "#009e73"),
-  "avg_pool": ("#cdebe0", "#009e73"),
-  "identity": ("#e8e8e8", "#777777"),
+  "sep_conv": ink.BLUE,
+  "dil_sep_conv": ink.BLUE,
+  "conv": ink.VERMILION,
+  "max_pool": ink.GREEN,
+  "avg_pool": ink.GREEN,
+  "identity": ink.GREY,
   "zero": ("#ffffff", "#aaaaaa"),
 }
-INK, WIRE, FRAME, CARD = "#222222", "#555555", "#cccccc", "#f8f8f6"
-FONT, LINE_HEIGHT, DPI = 8.5, 10.2, 200
+FRAME, CARD = "#cccccc", "#f8f8f6"
+LINE_HEIGHT = 10.2
 OP_HEIGHT, NODE_HEIGHT, END_HEIGHT, GAP, MARGIN = 26, 54, 18, 34, 14
-PLUS, HEAD = 6, 4  # The radius of the plus, the length of an arrowhead.
+PLUS = 6  # The radius of the plus.
 CONCATENATION = r"concatenation $\rightarrow\ c_k$"
-STYLE = {
-  "font.family": "sans-serif",
-  "font.sans-serif": ["DejaVu Sans"],  # Viewers fall back on their own.
-  "mathtext.fontset": "dejavusans",
-  "svg.fonttype": "none",
-  "svg.hashsalt": "nao_jax",
-}
-
-Point = tuple[float, float]
 
 
 class Edge(NamedTuple):
@@ -89,7 +73,7 @@ def label(op: str) -> str:
 def draw_cells(
   tokens: np.ndarray,
   op_names: Sequence[str],
-  paths: str | os.PathLike | Sequence[str | os.PathLike],
+  paths: ink.Paths,
   *,
   title: str = "",
 ) -> None:
@@ -100,19 +84,13 @@ def draw_cells(
   Args:
     tokens: int [L], of a convolutional space.
     op_names: the op set, one of `cnn.OP_SETS`.
-    paths: the file or files to write, .png or .svg.
+    paths: the file or files to write, .png, .svg or .pdf.
     title: printed above both cells.
   """
-  if isinstance(paths, str | os.PathLike):
-    paths = [paths]
-  drawn = figure(tokens, op_names, title=title)
-  with matplotlib.rc_context(STYLE):
-    for path in map(os.fspath, paths):
-      metadata = {"Date": None} if path.endswith(".svg") else None
-      drawn.savefig(path, dpi=DPI, metadata=metadata)
+  ink.save(figure(tokens, op_names, title=title), paths)
 
 
-@matplotlib.rc_context(STYLE)
+@matplotlib.rc_context(ink.STYLE)
 def figure(
   tokens: np.ndarray, op_names: Sequence[str], *, title: str = ""
 ) -> Figure:
@@ -120,17 +98,17 @@ def figure(
   cells = cnn.to_cells(np.asarray(tokens))
   graphs = [edges(cell, op_names) for cell in cells]
   used = {edge.op for graph in graphs for edge in graph if edge.op}
-  sizes = layout.Sizes(op=10 + max(_text_width(label(op)) for op in used))
+  sizes = layout.Sizes(op=10 + max(ink.text_width(label(op)) for op in used))
   plans = [layout.arrange(cell[:, ::2], sizes) for cell in cells]
   width = sum(plan.width for plan in plans) + 5 * MARGIN
   top = MARGIN + 22 + (24 if title else 0)
   bottom = top + max(map(_height, plans))
-  axes = _canvas(width, bottom + MARGIN)
-  _write(axes, width / 2, MARGIN + 6, title, size=12, weight="bold")
+  axes = ink.canvas(width, bottom + MARGIN)
+  ink.write(axes, width / 2, MARGIN + 6, title, size=12, weight="bold")
   left = MARGIN
   names = ("Normal", "Reduction")
   for name, graph, plan in zip(names, graphs, plans, strict=True):
-    _write(axes, left + plan.width / 2, top - 16, f"{name} cell", size=9.5)
+    ink.write(axes, left + plan.width / 2, top - 16, f"{name} cell", size=9.5)
     _Panel(axes, plan, sizes, left, top, bottom).draw(graph)
     left += plan.width + 3 * MARGIN
   return axes.figure
@@ -160,7 +138,8 @@ class _Panel:
         self._draw_op(edge)
     for state in range(len(self.plan.row)):
       routes = [self.route(edge) for edge in graph if edge.source == state]
-      _wires(self.axes, routes, zorder=3 + state / 100)
+      ink.bed(self.axes, routes, zorder=3 + state / 100)
+      ink.wires(self.axes, routes, zorder=3.001 + state / 100)
     self._draw_ends()
 
   def route(self, edge: Edge) -> list[Point]:
@@ -201,25 +180,25 @@ class _Panel:
   def _draw_node(self, node: int):
     (x, bottom), width = self._exit(node), self.sizes.node
     y = bottom - NODE_HEIGHT
-    _box(self.axes, x, y, width, NODE_HEIGHT, (CARD, FRAME), zorder=1)
+    ink.box(self.axes, x, y, width, NODE_HEIGHT, (CARD, FRAME), zorder=1)
     corner = x - width / 2 + 9
-    _write(self.axes, corner, bottom - 9, str(node), size=7, colour=WIRE)
+    ink.write(self.axes, corner, bottom - 9, str(node), size=7, colour=WIRE)
     plus = bottom - PLUS - 2
     for branch in (0, 1):
       port = self._port(node, branch)
       bend = [(port, y + OP_HEIGHT), (port, plus), (x, plus)]
-      self.axes.add_patch(PathPatch(Path(bend), **_stroke(WIRE, 2)))
+      self.axes.add_patch(PathPatch(Path(bend), **ink.stroke(WIRE, 2)))
     _plus(self.axes, x, plus)
 
   def _draw_op(self, edge: Edge):
     x = self._port(edge.target, edge.branch)
     y = self._y(self.plan.row[edge.target]) + self.sizes.pad
     colours = FAMILIES[re.match("|".join(FAMILIES), edge.op)[0]]
-    _box(self.axes, x, y, self.sizes.op, OP_HEIGHT, colours, zorder=4)
+    ink.box(self.axes, x, y, self.sizes.op, OP_HEIGHT, colours, zorder=4)
     lines = label(edge.op).split("\n")
     first = y + OP_HEIGHT / 2 - LINE_HEIGHT * (len(lines) - 1) / 2
     for i, line in enumerate(lines):
-      _write(self.axes, x, first + i * LINE_HEIGHT, line)
+      ink.write(self.axes, x, first + i * LINE_HEIGHT, line)
 
   def _draw_ends(self):
     end, whole = self.sizes.end, self.plan.width
@@ -229,49 +208,8 @@ class _Panel:
       (self._x(0, 1), self.top, end, "$c_{k-1}$"),
       (self.left + whole / 2, output, whole, CONCATENATION),
     ):
-      _box(self.axes, x, y, width, END_HEIGHT, ("white", INK), zorder=4)
-      _write(self.axes, x, y + END_HEIGHT / 2, text, size=FONT + 1)
-
-
-def _canvas(width: float, height: float) -> Axes:
-  figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
-  axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
-  axes.set_axis_off()
-  return axes
-
-
-def _text_width(text: str) -> float:
-  font = FontProperties(family="DejaVu Sans", size=FONT)
-  return max(
-    TextPath((0, 0), line, prop=font).get_extents().width
-    for line in text.split("\n")
-  )
-
-
-def _write(axes, x, y, text, *, size=FONT, colour=INK, weight="normal"):
-  """One line of text with its middle, by the small letters, at x and y."""
-  axes.text(
-    x, y + 0.36 * size, text, size=size, color=colour, weight=weight,
-    ha="center", va="baseline", zorder=6,
-  )  # fmt: skip
-
-
-def _stroke(colour: str, zorder: float, width: float = 1.0) -> dict:
-  return {
-    "fill": False, "edgecolor": colour, "lw": width, "zorder": zorder,
-    "capstyle": "butt", "joinstyle": "round",
-  }  # fmt: skip
-
-
-def _box(axes, x, y, width, height, colours, *, zorder):
-  """A box with round corners; x is its middle, y its upper edge."""
-  fill, outline = colours
-  axes.add_patch(
-    FancyBboxPatch(
-      (x - width / 2, y), width, height, boxstyle="round,pad=0,rounding_size=4",
-      facecolor=fill, edgecolor=outline, lw=0.9, zorder=zorder,
-    )
-  )  # fmt: skip
+      ink.box(self.axes, x, y, width, END_HEIGHT, ("white", INK), zorder=4)
+      ink.write(self.axes, x, y + END_HEIGHT / 2, text, size=FONT + 1)
 
 
 def _plus(axes, x, y):
@@ -279,35 +217,4 @@ def _plus(axes, x, y):
   axes.add_patch(Circle((x, y), PLUS, **style))
   for dx, dy in ((3, 0), (0, 3)):
     line = Path([(x - dx, y - dy), (x + dx, y + dy)])
-    axes.add_patch(PathPatch(line, **_stroke(INK, 5)))
-
-
-def _wires(axes, routes: list[list[Point]], *, zorder: float):
-  """The edges of one state, on a pale bed that parts them from others."""
-  curves = [_curve(corners) for corners in routes]
-  for curve in curves:
-    axes.add_patch(PathPatch(curve, **_stroke("white", zorder, 3.6)))
-  for curve, corners in zip(curves, routes, strict=True):
-    axes.add_patch(PathPatch(curve, **_stroke(WIRE, zorder + 0.001)))
-    _arrowhead(axes, *corners[-1], zorder=zorder + 0.001)
-
-
-def _curve(corners: list[Point]) -> Path:
-  """Corners in pairs: a bend from the first to the second, then straight."""
-  points, codes = [corners[0]], [Path.MOVETO]
-  for i, (x, y) in enumerate(corners[1:]):
-    x0, y0 = points[-1]
-    if i % 2:
-      points.append((x, y))
-      codes.append(Path.LINETO)
-    else:
-      middle = (y0 + y) / 2
-      points += [(x0, middle), (x, middle), (x, y)]
-      codes += 3 * [Path.CURVE4]
-  return Path(points, codes)
-
-
-def _arrowhead(axes, x, y, *, zorder):
-  tip = Path([(x - 2.2, y - HEAD), (x, y), (x + 2.2, y - HEAD)], closed=False)
-  style = {"facecolor": WIRE, "edgecolor": "none", "zorder": zorder}
-  axes.add_patch(PathPatch(tip, **style))
+    axes.add_patch(PathPatch(line, **ink.stroke(INK, 5)))

@@ -1,0 +1,127 @@
+"""What drawings are made of: a canvas, text, boxes and wires.
+
+Lengths are points (1/72 inch) and y counts from the top. The figure is a
+`matplotlib.figure.Figure` of its own: pyplot and its global state stay out.
+"""
+
+from collections.abc import Sequence
+import os
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import FancyBboxPatch, PathPatch
+from matplotlib.path import Path
+from matplotlib.textpath import TextPath
+
+# Fill and outline. The hues are Okabe and Ito's, which readers with any colour
+# vision tell apart.
+BLUE = ("#d3e6f5", "#0072b2")
+VERMILION = ("#fbdfcd", "#d55e00")
+GREEN = ("#cdebe0", "#009e73")
+GREY = ("#e8e8e8", "#777777")
+INK, WIRE = "#222222", "#555555"
+FONT, DPI = 8.5, 200
+HEAD = 4  # The length of an arrowhead.
+STYLE = {
+  "font.family": "sans-serif",
+  "font.sans-serif": ["DejaVu Sans"],  # Viewers fall back on their own.
+  "mathtext.fontset": "dejavusans",
+  "pdf.fonttype": 42,  # Publishers refuse the default.
+  "svg.fonttype": "none",
+  "svg.hashsalt": "nao_jax",
+}
+# No file says when it was written: the same figure gives the same bytes.
+_DATES = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+
+Point = tuple[float, float]
+Paths = str | os.PathLike | Sequence[str | os.PathLike]
+
+
+def canvas(width: float, height: float) -> Axes:
+  """An empty white page."""
+  figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
+  axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+  axes.set_axis_off()
+  return axes
+
+
+@matplotlib.rc_context(STYLE)
+def save(figure: Figure, paths: Paths) -> None:
+  """Writes a figure to a file or files, .png, .svg or .pdf."""
+  if isinstance(paths, str | os.PathLike):
+    paths = [paths]
+  for path in map(os.fspath, paths):
+    metadata = _DATES.get(os.path.splitext(path)[1])
+    figure.savefig(path, dpi=DPI, metadata=metadata)
+
+
+def text_width(text: str, size: float = FONT, weight: str = "normal") -> float:
+  """The width of the longest line."""
+  font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
+  return max(
+    TextPath((0, 0), line, prop=font).get_extents().width
+    for line in text.split("\n")
+  )
+
+
+def write(axes, x, y, text, *, size=FONT, colour=INK, weight="normal"):
+  """One line of text with its middle, by the small letters, at x and y."""
+  axes.text(
+    x, y + 0.36 * size, text, size=size, color=colour, weight=weight,
+    ha="center", va="baseline", zorder=6,
+  )  # fmt: skip
+
+
+def stroke(colour: str, zorder: float, width: float = 1.0) -> dict:
+  """The style of a line."""
+  return {
+    "fill": False, "edgecolor": colour, "lw": width, "zorder": zorder,
+    "capstyle": "butt", "joinstyle": "round",
+  }  # fmt: skip
+
+
+def box(axes, x, y, width, height, colours, *, zorder):
+  """A box with round corners; x is its middle, y its upper edge."""
+  fill, outline = colours
+  axes.add_patch(
+    FancyBboxPatch(
+      (x - width / 2, y), width, height, boxstyle="round,pad=0,rounding_size=4",
+      facecolor=fill, edgecolor=outline, lw=0.9, zorder=zorder,
+    )
+  )  # fmt: skip
+
+
+def bed(axes, routes: list[list[Point]], *, zorder: float):
+  """What parts wires from those that they cross."""
+  for corners in routes:
+    axes.add_patch(PathPatch(_curve(corners), **stroke("white", zorder, 3.6)))
+
+
+def wires(axes, routes: list[list[Point]], *, zorder: float, colour=WIRE):
+  """Arrows; a route's corners: see `_curve`."""
+  for corners in routes:
+    axes.add_patch(PathPatch(_curve(corners), **stroke(colour, zorder)))
+    _arrowhead(axes, *corners[-1], colour, zorder=zorder)
+
+
+def _curve(corners: list[Point]) -> Path:
+  """Corners in pairs: a bend from the first to the second, then straight."""
+  points, codes = [corners[0]], [Path.MOVETO]
+  for i, (x, y) in enumerate(corners[1:]):
+    x0, y0 = points[-1]
+    if i % 2:
+      points.append((x, y))
+      codes.append(Path.LINETO)
+    else:
+      middle = (y0 + y) / 2
+      points += [(x0, middle), (x, middle), (x, y)]
+      codes += 3 * [Path.CURVE4]
+  return Path(points, codes)
+
+
+def _arrowhead(axes, x, y, colour, *, zorder):
+  tip = Path([(x - 2.2, y - HEAD), (x, y), (x + 2.2, y - HEAD)], closed=False)
+  style = {"facecolor": colour, "edgecolor": "none", "zorder": zorder}
+  axes.add_patch(PathPatch(tip, **style))
