@@ -2,8 +2,9 @@
 
 One loop serves every variant. An evaluator turns tokens into scores and has a
 state (`init`, `score`, `replicate`); a strategy turns a scored pool into
-proposals and has a state (`init`, `propose`); a journal remembers (`restore`,
-`save`) and shows progress. See evaluators/, strategies/ and workdir.py.
+proposals and has a state (`init`, `tell`, `ask`); a journal remembers
+(`restore`, `save`) and shows progress. See evaluators/, strategies/ and
+journal.py.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from nao_jax import pool as pools
 from nao_jax.errors import UserError
 from nao_jax.pool import Pool
 from nao_jax.spaces.space import Space
+from nao_jax.strategies import Seen, Strategy
 from nao_jax.strategies.uniform import sample_new
 
 
@@ -84,12 +86,13 @@ class Journal:
 def run(
   space: Space,
   evaluator,
-  strategy,
+  strategy: Strategy,
   *,
   key: jax.Array,
   config: SearchConfig,
   given: np.ndarray | None = None,
   journal: Journal | None = None,
+  enough: float = np.inf,
 ) -> Pool:
   """Searches from the first pool to the last scores.
 
@@ -102,9 +105,11 @@ def run(
     config: the sizes.
     given: int32 [G, L], architectures that start in the pool.
     journal: remembers and shows.
+    enough: a score that ends the search, such as the best one of a table.
 
   Returns:
-    The pool; its last column of scores ranks the members.
+    The pool; its last column of scores ranks the members. Columns of rounds
+    that `enough` cut off are NaN.
   """
   config.check()
   journal = journal or Journal()
@@ -118,11 +123,14 @@ def run(
   if saved := journal.restore(state):
     placed = evaluator.replicate(saved.evaluator)
     state = saved._replace(evaluator=placed)
+  known = set(space.keys(state.pool.tokens))
   while state.round <= config.rounds:
     state, report = _round(
-      state, rounds_key, space, evaluator, strategy, config, journal
+      state, rounds_key, space, evaluator, strategy, config, journal, known
     )
     journal.save(state, report)
+    if report["best"] >= enough:
+      break
   return state.pool
 
 
@@ -140,8 +148,8 @@ def _first_pool(space, key, config, given) -> Pool:
   return pools.start(given, random, config.rounds + 1)
 
 
-def _round(state, key, space, evaluator, strategy, config, journal):
-  """One round; the key is the same in all of them."""
+def _round(state, key, space, evaluator, strategy, config, journal, known):
+  """One round; the key is the same in all of them. Proposals become known."""
   round_, pool = state.round, state.pool
   clock = _Clock()
   trained, scores = evaluator.score(
@@ -155,20 +163,16 @@ def _round(state, key, space, evaluator, strategy, config, journal):
   report = _summary(pool, round_) | {"score_seconds": clock.lap()}
   learnt = state.strategy
   if round_ < config.rounds:
-    learnt, proposal = strategy.propose(
-      learnt,
-      jax.random.fold_in(key, round_ + 1),
-      pool.tokens[pool.members],
-      scores,
-      set(space.keys(pool.tokens)),
-      config.new_per_round,
-      journal.progress,
-    )
+    seen = Seen(pool.tokens[pool.members], scores, known)
+    tell_key, ask_key = jax.random.split(jax.random.fold_in(key, round_ + 1))
+    learnt, lessons = strategy.tell(learnt, tell_key, seen, journal.progress)
+    learnt, proposal = strategy.ask(learnt, ask_key, seen, config.new_per_round)
     if not len(proposal.tokens):
       logging.warning("round %d: every proposal was known", round_)
+    known.update(space.keys(proposal.tokens))
     admit = pools.extend if config.extend else pools.replace_worst
     pool = admit(pool, proposal, round_)
-    report |= proposal.report | {"new": len(proposal.tokens)}
+    report |= lessons | proposal.report | {"new": len(proposal.tokens)}
     report["propose_seconds"] = clock.lap()
   return SearchState(round_ + 1, pool, trained, learnt), report
 

@@ -125,6 +125,7 @@ def loss(
   controller: Controller,
   trade_off: float,
   key: jax.Array | None = None,
+  scored: jax.Array | None = None,
 ) -> tuple[jax.Array, Losses]:
   """The joint loss (paper equation 1).
 
@@ -136,6 +137,7 @@ def loss(
     controller: the model.
     trade_off: the weight of the squared error.
     key: for dropout; None for none. The key is consumed.
+    scored: [B], other weights for the squared error; 0 for what has no score.
 
   Returns:
     The total, [], to differentiate, and its parts.
@@ -145,8 +147,9 @@ def loss(
   predictions = controller.predict(params, embedding, keys[1])
   log_probs = controller.decode(params, tokens, outputs, embedding)
   chosen = jnp.take_along_axis(log_probs, tokens[..., None], axis=-1)[..., 0]
-  weights = weights / jnp.sum(weights)
-  mse = jnp.sum(weights * jnp.square(predictions - targets))
+  scored = weights if scored is None else scored
+  weights, scored = weights / jnp.sum(weights), scored / jnp.sum(scored)
+  mse = jnp.sum(scored * jnp.square(predictions - targets))
   cross_entropy = -jnp.sum(weights * jnp.mean(chosen, axis=-1))
   total = trade_off * mse + (1 - trade_off) * cross_entropy
   return total, Losses(total, mse, cross_entropy)
@@ -186,7 +189,7 @@ def swap(key: jax.Array, tokens: jax.Array, *, space: Space) -> jax.Array:
 
   Each architecture draws one of the space's swaps for each cell, never none
   (official code's symmetric augmentation). A space without swaps leaves the
-  tokens as they are.
+  tokens as they are; one that lists its functions draws from the list.
 
   Args:
     key: consumed.
@@ -196,6 +199,8 @@ def swap(key: jax.Array, tokens: jax.Array, *, space: Space) -> jax.Array:
   Returns:
     int32 [B, L].
   """
+  if space.functions:
+    return space.functions.disguise(key, tokens)
   permutations = jnp.asarray(space.swap_permutations)
   cells, swaps, _ = permutations.shape
   drawn = jax.random.randint(key, (cells, len(tokens)), 0, max(swaps, 1))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nao_jax.errors import UserError
+from nao_jax.spaces.listed import Functions
 
 # Token 0 starts every sequence (SOS) and is never part of one.
 SOS = 0
@@ -35,6 +36,8 @@ class Space:
     follows: pairs of a token and the tokens that may come right after it; a
       token without a pair leaves the next position all its choices. Groups
       that may be exchanged must not differ in what may stand next to them.
+    functions: in the place of swaps, a list of which sequences are the same
+      function.
 
   Raises:
     ValueError: after some legal token nothing is legal.
@@ -45,6 +48,7 @@ class Space:
   swaps: tuple[tuple[Swap, ...], ...] = ()
   tokens_per_step: int = 1
   follows: tuple[tuple[int, tuple[int, ...]], ...] = ()
+  functions: Functions | None = None
 
   def __post_init__(self):
     # Without dead ends, whoever takes a legal token after a legal token ends
@@ -179,10 +183,18 @@ class Space:
     return np.asarray(tokens, np.int32)
 
   def canonical(self, tokens: np.ndarray) -> np.ndarray:
-    """The one representative of all swap-equal sequences; [..., L] to same.
+    """The one representative of all that are the same function.
 
     The two groups of a swap are put in ascending order.
+
+    Args:
+      tokens: int32 [..., L].
+
+    Returns:
+      int32 [..., L].
     """
+    if self.functions:
+      return self.functions.canonical(tokens)
     tokens = np.array(tokens)
     for first, second in (swap for cell in self.swaps for swap in cell):
       first, second = list(first), list(second)
@@ -191,6 +203,23 @@ class Space:
       tokens[..., first] = np.where(out_of_order, b, a)
       tokens[..., second] = np.where(out_of_order, a, b)
     return tokens
+
+  def neighbours(self, tokens: np.ndarray) -> np.ndarray:
+    """All architectures that differ from one in a single token.
+
+    Args:
+      tokens: int32 [L].
+
+    Returns:
+      int32 [M, L].
+    """
+    position, token = np.nonzero(self.legal)
+    changed = token != np.asarray(tokens)[position]
+    position, token = position[changed], token[changed]
+    rows = np.repeat(np.int32(tokens)[None], len(position), 0)
+    rows[np.arange(len(rows)), position] = token
+    before = np.pad(rows[:, :-1], ((0, 0), (1, 0)), constant_values=SOS)
+    return rows[self.may_follow[before, rows].all(-1)]
 
   def keys(self, tokens: np.ndarray) -> list[bytes]:
     """A hashable name of the function of each sequence of [B, L]."""

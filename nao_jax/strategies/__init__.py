@@ -1,8 +1,27 @@
-"""Strategies: a scored pool in, proposals out."""
+"""Strategies: they are told what was scored, and asked for what to score next.
 
-from typing import NamedTuple
+Shapes: N architectures in the pool, L tokens, M proposals.
+"""
 
+from collections.abc import Callable, Set
+from typing import Any, NamedTuple, Protocol
+
+import jax
 import numpy as np
+
+
+class Seen(NamedTuple):
+  """What a search knows.
+
+  Attributes:
+    tokens: int32 [N, L], the pool, oldest first.
+    scores: float [N], finite, higher is better.
+    known: `space.keys` of all that ever was in the pool: not worth proposing.
+  """
+
+  tokens: np.ndarray
+  scores: np.ndarray
+  known: Set[bytes]
 
 
 class Proposal(NamedTuple):
@@ -10,8 +29,7 @@ class Proposal(NamedTuple):
 
   Attributes:
     tokens: int32 [M, L].
-    parents: int32 [M], which of the given members they were made from; -1
-      for none.
+    parents: int32 [M], which of the pool they were made from; -1 for none.
     step_sizes: float32 [M], along the predictor's gradient; 0 for none.
     report: what the strategy decided, for people: {name: value}.
   """
@@ -20,3 +38,58 @@ class Proposal(NamedTuple):
   parents: np.ndarray
   step_sizes: np.ndarray
   report: dict
+
+
+def proposal(tokens: np.ndarray, parents: np.ndarray | None = None) -> Proposal:
+  """Proposals that no gradient led to, without a report."""
+  count = len(tokens)
+  none = np.full(count, -1) if parents is None else np.asarray(parents)
+  return Proposal(
+    tokens, none.astype(np.int32), np.zeros(count, np.float32), {}
+  )
+
+
+def generator(key: jax.Array) -> np.random.Generator:
+  """Random numbers on the host; consumes the key."""
+  return np.random.default_rng(np.asarray(jax.random.key_data(key)))
+
+
+class Strategy(Protocol):
+  """What `search.run` works with; the state is a tree of arrays."""
+
+  def init(self, key: jax.Array) -> Any:
+    """The state before the first round; consumes the key."""
+
+  def tell(
+    self,
+    state: Any,
+    key: jax.Array,
+    seen: Seen,
+    progress: Callable[[str, int, int], None],
+  ) -> tuple[Any, dict]:
+    """Learns from what was scored.
+
+    Args:
+      state: from `init`, or from the round before.
+      key: consumed.
+      seen: what the search knows.
+      progress: told how far it is.
+
+    Returns:
+      The new state, and what was learnt, for people: {name: value}.
+    """
+
+  def ask(
+    self, state: Any, key: jax.Array, seen: Seen, limit: int
+  ) -> tuple[Any, Proposal]:
+    """Proposes at most `limit` architectures, none known and no two alike.
+
+    Args:
+      state: from `tell`.
+      key: consumed.
+      seen: what `tell` was told.
+      limit: how many are wanted.
+
+    Returns:
+      The new state and the proposals.
+    """

@@ -3,7 +3,7 @@
 Shapes: N architectures in the pool, L tokens, K seeds, S step sizes.
 """
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
 import dataclasses
 
 import jax
@@ -12,7 +12,7 @@ import numpy as np
 
 from nao_jax.controller import ascent, fit, metrics
 from nao_jax.controller.model import Controller, Params
-from nao_jax.strategies import Proposal
+from nao_jax.strategies import Proposal, Seen
 
 # Parts that a fit is cut into, to show how far it is.
 FIT_CALLS = 10
@@ -60,50 +60,46 @@ class Nao:
     """A fresh controller; consumes the key."""
     return self.controller.init(key)
 
-  def propose(
+  def tell(
     self,
     state: Params,
     key: jax.Array,
-    tokens: np.ndarray,
-    scores: np.ndarray,
-    known: Set[bytes],
-    limit: int,
+    seen: Seen,
     progress: Callable[[str, int, int], None],
-  ) -> tuple[Params, Proposal]:
-    """Fits the controller on the pool and moves its best members uphill.
-
-    Args:
-      state: the controller so far.
-      key: consumed.
-      tokens: int32 [N, L].
-      scores: [N], higher is better.
-      known: `space.keys` of all that is not worth proposing.
-      limit: how many proposals are wanted at most.
-      progress: told how far the fit is.
-
-    Returns:
-      The fitted controller and the proposals, in the official order: small
-      steps first, then good seeds first.
-    """
+  ) -> tuple[Params, dict]:
+    """Fits the controller on the pool, but for the members held out."""
     split_key, fit_key = jax.random.split(key)
     train, held_out = map(
-      np.asarray, fit.split(split_key, len(tokens), self.config.held_out)
+      np.asarray,
+      fit.split(split_key, len(seen.tokens), self.config.held_out),
     )
-    params = self._fit(state, fit_key, tokens[train], scores[train], progress)
-    best = np.argsort(-scores, kind="stable")[: self.config.top_k]
+    params = self._fit(
+      state, fit_key, seen.tokens[train], seen.scores[train], progress
+    )
+    return params, self._inspect(params, seen.tokens, seen.scores, held_out)
+
+  def ask(
+    self, state: Params, key: jax.Array, seen: Seen, limit: int
+  ) -> tuple[Params, Proposal]:
+    """Moves the best members uphill and decodes them.
+
+    They come in the official order: small steps first, then good seeds first.
+    """
+    del key  # Nothing is left to chance.
+    best = np.argsort(-seen.scores, kind="stable")[: self.config.top_k]
     step_sizes = self.config.step_sizes
     moved = ascent.propose(
-      params, tokens[best], step_sizes, controller=self.controller
+      state, seen.tokens[best], step_sizes, controller=self.controller
     )
     space = self.controller.space
-    chosen = ascent.select(space, np.asarray(moved.tokens), known, limit)
+    chosen = ascent.select(space, np.asarray(moved.tokens), seen.known, limit)
     step, seed = chosen.origins.T
-    report = self._inspect(params, tokens, scores, held_out) | {
+    report = {
       "step_sizes": np.asarray(step_sizes).tolist(),
       "new_by_step_size": chosen.new.tolist(),
       "predicted_gain": float(jnp.mean(moved.after - moved.before)),
     }
-    return params, Proposal(
+    return state, Proposal(
       chosen.tokens,
       best[seed].astype(np.int32),
       np.asarray(step_sizes)[step],

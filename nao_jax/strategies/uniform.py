@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Proposal
+from nao_jax.strategies import proposal
 
 # In a space that is nearly used up, give up after this many empty draws.
 MAX_DRAWS = 100
@@ -50,11 +50,11 @@ class Uniform:
     del key
     return ()
 
-  def propose(self, state, key, tokens, scores, known, limit, progress):
-    """As `Nao.propose`."""
-    del tokens, scores, progress
-    new = sample_new(self.space, key, limit, known)
-    count = len(new)
-    return state, Proposal(
-      new, np.full(count, -1, np.int32), np.zeros(count, np.float32), {}
-    )
+  def tell(self, state, key, seen, progress):
+    """See `Strategy`."""
+    del key, seen, progress
+    return state, {}
+
+  def ask(self, state, key, seen, limit):
+    """See `Strategy`."""
+    return state, proposal(sample_new(self.space, key, limit, seen.known))

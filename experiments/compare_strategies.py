@@ -1,0 +1,45 @@
+"""Compares search strategies on a benchmark table.
+
+python -m experiments.compare_strategies --json=runs/cora.json
+
+The same command again runs only what the file does not hold yet.
+--helpfull lists every setting.
+"""
+
+from absl import flags
+
+from experiments import driver, settings
+from nao_jax import comparison
+from nao_jax.report.curves import draw, show
+
+_STRATEGIES = flags.DEFINE_list(
+  "strategies", list(comparison.SETUPS), "What to compare, separated by commas."
+)
+_JSON = flags.DEFINE_string(
+  "json",
+  None,
+  "File for all curves and figures; a plot goes beside it, as .png and .svg.",
+)
+_THREADS = flags.DEFINE_integer(
+  "threads",
+  None,
+  "Trials at a time; by default as many as processors or devices.",
+  lower_bound=1,
+)
+settings.define(comparison.CompareConfig, {})
+
+
+def main(_):
+  """Runs the trials, prints the figures and draws the curves."""
+  config = settings.choose({"": comparison.CompareConfig()}, "", {})
+  curves = comparison.run(
+    config, _STRATEGIES.value, file=_JSON.value, threads=_THREADS.value
+  )
+  names = [f"{config.dataset} {x}" for x in (config.signal, config.report)]
+  show(curves, *names)
+  if _JSON.value:
+    draw(curves, _JSON.value, *names)
+
+
+if __name__ == "__main__":
+  driver.run(main)

@@ -1,0 +1,282 @@
+"""Strategies against each other on a benchmark table, trial by trial.
+
+A trial is one search with its own random numbers, the first pool included; the
+trials of one seed share that pool where it has the same size. An evaluation is
+one function looked up.
+
+Shapes: R trials, B evaluations (the budget).
+"""
+
+from collections.abc import Callable, Sequence
+import concurrent.futures
+import dataclasses
+import json
+import os
+import pathlib
+import time
+
+from absl import logging
+import jax
+import numpy as np
+
+from nao_jax import ranges, search
+from nao_jax.controller.fit import FitConfig
+from nao_jax.controller.model import Controller, ControllerConfig
+from nao_jax.data import tables
+from nao_jax.errors import UserError
+from nao_jax.evaluators.table import Table
+from nao_jax.report.curves import Curves, summary
+from nao_jax.search import SearchConfig
+from nao_jax.spaces.space import Space
+from nao_jax.strategies import Strategy
+from nao_jax.strategies.evolution import Evolution
+from nao_jax.strategies.local import Local
+from nao_jax.strategies.nao import Nao, NaoConfig
+from nao_jax.strategies.nao_plus import NaoPlus
+from nao_jax.strategies.uniform import Uniform
+from nao_jax.workdir import flatten, write
+
+# Evaluations before the first proposal, where a strategy does not say more.
+FIRST = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareConfig:
+  """What is compared, and on what.
+
+  Attributes:
+    table: `nas-bench-graph`, or a .npz file in the form of NAS-Bench-201.
+    dataset: which data the architectures were trained on.
+    signal: the measurement that the search sees.
+    report: the measurement of what it found.
+    budget: B, evaluations of a trial.
+    trials: R.
+    seed: of the first trial; the others count on from it.
+  """
+
+  table: str = tables.GRAPH
+  dataset: str = "cora"
+  signal: str = "valid"
+  report: str = "test"
+  budget: int = 200
+  trials: int = 100
+  seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """A strategy, and the search around it.
+
+  Attributes:
+    strategy: what proposes.
+    pool: random architectures that it starts with.
+    batch: proposals in a round.
+  """
+
+  strategy: Strategy
+  pool: int = FIRST
+  batch: int = 1
+
+  def search(self, budget: int) -> SearchConfig:
+    """The sizes of a search with so many evaluations."""
+    pool = min(self.pool, budget)
+    return SearchConfig(
+      pool_size=pool,
+      rounds=-(-(budget - pool) // self.batch),
+      new_per_round=self.batch,
+      extend=True,
+    )
+
+
+def _nao(space: Space) -> Setup:
+  """As published, but for sizes that a hundred trials allow."""
+  controller = Controller(space, ControllerConfig(mlp_dropout=0.0))
+  strategy = Nao(
+    controller,
+    FitConfig(epochs=200, batch=100),
+    NaoConfig(top_k=50, max_step_size=50, held_out=0.1),
+  )
+  return Setup(strategy, pool=50, batch=50)
+
+
+def _nao_plus(space: Space) -> Setup:
+  sizes = ControllerConfig(
+    embedding=32, hidden=32, mlp_layers=2, mlp_width=64, mlp_dropout=0.0
+  )
+  return Setup(NaoPlus(Controller(space, sizes)), batch=5)
+
+
+SETUPS: dict[str, Callable[[Space], Setup]] = {
+  "nao": _nao,
+  "nao_plus": _nao_plus,
+  "random": lambda space: Setup(Uniform(space)),
+  "evolution": lambda space: Setup(Evolution(space), pool=20),
+  "local": lambda space: Setup(Local(space)),
+}
+
+
+def run(
+  config: CompareConfig,
+  strategies: Sequence[str],
+  *,
+  file: str | os.PathLike | None = None,
+  threads: int | None = None,
+) -> dict[str, Curves]:
+  """Runs all trials of all strategies.
+
+  Args:
+    config: the settings.
+    strategies: names among `SETUPS`.
+    file: JSON with the curves; what it holds of these settings is not run
+      again, and every strategy that is done is written at once.
+    threads: trials at a time; as many as processors or devices by default.
+
+  Returns:
+    {strategy: curves}.
+
+  Raises:
+    UserError: a setting or the table does not allow it.
+  """
+  signal, report = check(config, strategies)
+  done = _read(file, config)
+  curves = {}
+  for name in strategies:
+    if name not in done:
+      done[name] = _trials(config, name, signal, report, threads)
+      _write(file, config, done)
+    curves[name] = done[name]
+  return curves
+
+
+def check(
+  config: CompareConfig, strategies: Sequence[str]
+) -> tuple[Table, Table]:
+  """The two columns of the table, and whether the settings fit them.
+
+  Raises:
+    UserError: the message names the flag.
+  """
+  ranges.check({"count": {"trials": config.trials}})
+  if config.seed < 0:
+    raise UserError(f"--seed={config.seed}: allowed: 0 or more")
+  unknown = [name for name in strategies if name not in SETUPS]
+  if unknown or not strategies:
+    raise UserError(
+      f"--strategies={','.join(strategies)}: allowed: {', '.join(SETUPS)}"
+    )
+  if len(set(strategies)) < len(strategies):
+    raise UserError(f"--strategies={','.join(strategies)}: one occurs twice")
+  columns = [
+    tables.load(config.table, config.dataset, name, flag)
+    for name, flag in ((config.signal, "--signal"), (config.report, "--report"))
+  ]
+  signal, report = (Table(column.space, column.scores) for column in columns)
+  most = np.sum(~np.isnan(signal.scores))
+  if not FIRST <= config.budget <= most:
+    raise UserError(
+      f"--budget={config.budget}: allowed: {FIRST} to {most}, the functions of "
+      "the table"
+    )
+  return signal, report
+
+
+def _trials(config, name, signal, report, threads) -> Curves:
+  start = time.monotonic()
+  setup = SETUPS[name](signal.space)
+  devices = jax.local_devices()
+  threads = threads or max(len(devices), os.cpu_count() or 1)
+
+  def trial(number: int) -> np.ndarray:
+    with jax.default_device(devices[number % len(devices)]):
+      return _trial(setup, config, signal, number)
+
+  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    # The first one compiles what the others share.
+    tokens = [trial(0)]
+    logging.info("%s: trial 1 of %d done", name, config.trials)
+    for rows in pool.map(trial, range(1, config.trials)):
+      tokens.append(rows)
+      if len(tokens) % max(config.trials // 10, 1) == 0:
+        logging.info("%s: %d of %d trials", name, len(tokens), config.trials)
+  return _curves(tokens, config.budget, signal, report, start)
+
+
+def _trial(setup, config, signal, number) -> np.ndarray:
+  """What one search evaluated, in order: int32 [at most B, L]."""
+  pool = search.run(
+    signal.space,
+    signal,
+    setup.strategy,
+    key=jax.random.key(config.seed + number),
+    config=setup.search(config.budget),
+    enough=np.float32(signal.best),
+  )
+  return pool.tokens[: config.budget]
+
+
+def _curves(tokens, budget, signal, report, start) -> Curves:
+  rows = []
+  for evaluated in tokens:
+    scores = signal.lookup(evaluated)
+    order = np.arange(len(scores))
+    # Of two equal scores the first one is kept.
+    best = np.maximum.accumulate(scores)
+    at = np.maximum.accumulate(
+      np.where(np.r_[True, scores[1:] > best[:-1]], order, 0)
+    )
+    at = np.pad(at, (0, budget - len(at)), mode="edge")
+    hit = np.flatnonzero(scores >= signal.best)
+    rows.append(
+      (
+        scores[at],
+        report.lookup(evaluated)[at],
+        len(scores),
+        hit[0] + 1 if len(hit) else 0,
+      )
+    )
+  return Curves(
+    *map(np.array, zip(*rows, strict=True)),
+    seconds=round(time.monotonic() - start, 1),
+  )
+
+
+def _read(file, config: CompareConfig) -> dict[str, Curves]:
+  """What the file holds of these settings."""
+  if file is None or not pathlib.Path(file).exists():
+    return {}
+  try:
+    held = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
+    if held["settings"] != flatten(config):
+      raise UserError(
+        f"--json={file}: holds another comparison, {held['settings']}; give "
+        "another file"
+      )
+    return {
+      name: Curves(
+        *(np.array(rows[field]) for field in _ARRAYS), seconds=rows["seconds"]
+      )
+      for name, rows in held["trials"].items()
+    }
+  except (KeyError, TypeError, ValueError) as error:
+    raise UserError(
+      f"--json={file}: not a comparison ({error!r}); give another file"
+    ) from error
+
+
+_ARRAYS = ("signal", "report", "evaluations", "found")
+
+
+def _write(file, config: CompareConfig, done: dict[str, Curves]) -> None:
+  if file is None:
+    return
+  rows = {
+    name: {field: getattr(curves, field).tolist() for field in _ARRAYS}
+    | {"seconds": curves.seconds}
+    for name, curves in done.items()
+  }
+  held = {
+    "settings": flatten(config),
+    "summary": summary(done),
+    "trials": rows,
+  }
+  write(pathlib.Path(file), json.dumps(held) + "\n")

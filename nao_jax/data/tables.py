@@ -1,0 +1,242 @@
+"""Benchmark tables: what every architecture of a space was measured to score.
+
+Two formats are read, neither by executing anything: NumPy archives in the form
+of NAS-Bench-201 (`ops` and columns named `<dataset>_<signal>`), and the files
+that the package nas-bench-graph brings, which are pickles of numbers.
+
+Shapes: F functions of a space.
+"""
+
+from collections.abc import Callable
+import functools
+import importlib.util
+import os
+import pathlib
+import pickle
+from typing import NamedTuple
+import zipfile
+
+import numpy as np
+
+from nao_jax.errors import UserError
+from nao_jax.spaces import nasbench201, nasbench_graph
+from nao_jax.spaces.space import Space
+
+# What --table says for the benchmark that a package brings.
+GRAPH = "nas-bench-graph"
+_GRAPH_SIGNALS = {"valid": "valid_perf", "test": "perf"}
+_GRAPH_BASE = 10  # Digits of a key: the links, then the operations.
+
+
+class Column(NamedTuple):
+  """One measurement of all architectures.
+
+  Attributes:
+    space: the architectures.
+    scores: float32 [F], in per cent; NaN where nothing was measured.
+  """
+
+  space: Space
+  scores: np.ndarray
+
+
+def load(
+  table: str, dataset: str, signal: str, flag: str = "--signal"
+) -> Column:
+  """One column of a table.
+
+  Args:
+    table: `nas-bench-graph`, or a .npz file.
+    dataset: which data the architectures were trained on.
+    signal: which measurement, in per cent.
+    flag: which flag named the signal, for messages.
+
+  Raises:
+    UserError: there is no such table, data set or signal, or the file is not
+      a table of a space that is known.
+  """
+  if table == GRAPH:
+    return _load_graph(dataset, signal, flag)
+  return _load_archive(table, dataset, signal, flag)
+
+
+def _load_archive(path, dataset, signal, flag) -> Column:
+  columns = _read_archive(os.fspath(path))
+  name = f"{dataset}_{signal}"
+  if name not in columns:
+    known = ", ".join(sorted(columns))
+    raise UserError(
+      f"{flag}={signal}: {path} has no column {name!r} "
+      f"(--dataset={dataset}); its columns are {known}"
+    )
+  return Column(nasbench201.space(), columns[name])
+
+
+@functools.lru_cache(maxsize=2)
+def _read_archive(path: str) -> dict[str, np.ndarray]:
+  """Columns by function, float32 [F]."""
+  try:
+    # Opened here, as NumPy does not close what turns out to be no archive.
+    with open(path, "rb") as file:
+      arrays = dict(np.load(file, allow_pickle=False))
+  except FileNotFoundError as error:
+    raise UserError(
+      f"--table={path}: no such file; give {GRAPH}, or a .npz file in the form "
+      "of NAS-Bench-201"
+    ) from error
+  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    raise UserError(
+      f"--table={path}: not a NumPy archive of numbers ({error})"
+    ) from error
+  ops = arrays.pop("ops", None)
+  names = [str(name) for name in arrays.pop("op_names", nasbench201.OPS)]
+  rows = _rows(path, nasbench201.space(), ops, names)
+  columns = {}
+  for name, column in arrays.items():
+    if column.shape == (len(ops),) and column.dtype.kind == "f":
+      columns[name] = _finite(path, name, column)[rows].astype(np.float32)
+  return columns
+
+
+def _rows(path, space: Space, ops, names) -> np.ndarray:
+  """Where each function's first sequence stands, [F]."""
+  edges, known = len(nasbench201.EDGES), nasbench201.OPS
+  if ops is None or ops.ndim != 2 or ops.shape[1] != edges:
+    found = "none" if ops is None else ops.shape
+    raise UserError(
+      f"--table={path}: 'ops' must be [architectures, {edges}]; found: {found}"
+    )
+  inside = ops.dtype.kind in "iu" and len(ops) and (ops >= 0).all()
+  if sorted(names) != sorted(known) or not inside or (ops >= len(known)).any():
+    raise UserError(
+      f"--table={path}: 'ops' must index 'op_names', which are "
+      f"{', '.join(known)}; found: {', '.join(names)}"
+    )
+  order = np.array([known.index(name) for name in names])
+  tokens = nasbench201.to_tokens(order[ops])
+  where = np.full(len(space.functions.of_sequence), -1)
+  where[space.functions.index(tokens)] = np.arange(len(ops))
+  missing = np.flatnonzero(where < 0)
+  if len(missing):
+    example = nasbench201.to_text(space.functions.tokens(missing[0]))
+    raise UserError(
+      f"--table={path}: {len(missing)} of {len(where)} architectures are "
+      f"missing, such as {example}"
+    )
+  return where[space.functions.representative]
+
+
+def _finite(path, name, column) -> np.ndarray:
+  bad = np.flatnonzero(~np.isfinite(column))
+  if len(bad):
+    raise UserError(
+      f"--table={path}: column {name!r}, row {bad[0]}: {column[bad[0]]} is not "
+      "a score"
+    )
+  return column
+
+
+def _load_graph(dataset, signal, flag) -> Column:
+  if signal not in _GRAPH_SIGNALS:
+    raise UserError(
+      f"{flag}={signal}: {GRAPH} has {' and '.join(_GRAPH_SIGNALS)}"
+    )
+  path = _graph_file(dataset)
+  space = nasbench_graph.space()
+  scores = np.full(len(space.functions.representative), np.nan, np.float32)
+  for key, row in read_graph(path).items():
+    number = space.functions.number(_graph_tokens(path, key))
+    scores[number] = 100 * row[_GRAPH_SIGNALS[signal]]
+  # There is one function that cannot be trained.
+  if np.isnan(scores).sum() > 1:
+    raise UserError(
+      f"{path}: {np.isnan(scores).sum()} of {len(scores)} architectures are "
+      f"missing; --dataset={dataset} has another space, or the file is damaged"
+    )
+  return Column(space, scores)
+
+
+def _graph_file(dataset: str) -> pathlib.Path:
+  # The package itself is not imported: its files are all that is needed.
+  found = importlib.util.find_spec("nas_bench_graph")
+  if found is None:
+    raise UserError(
+      f"--table={GRAPH}: needs the package nas-bench-graph; pip install "
+      "'nao_jax[tables]'"
+    )
+  folder = pathlib.Path(found.origin).parent / "light"
+  # The data set proteins has fewer operations.
+  names = sorted(f.stem for f in folder.glob("*.bench") if f.stem != "proteins")
+  if dataset not in names:
+    raise UserError(f"--dataset={dataset}: {GRAPH} has {', '.join(names)}")
+  return folder / f"{dataset}.bench"
+
+
+def _graph_tokens(path, key: int) -> np.ndarray:
+  digits = [int(digit) for digit in f"{key:05}"]
+  link, *ops = digits
+  if key < 0 or len(digits) != 5 or max(ops) >= len(nasbench_graph.OPS):
+    raise UserError(f"{path}: {key!r} is not an architecture's number")
+  names = [nasbench_graph.OPS[op] for op in ops]
+  return np.array(nasbench_graph.to_tokens(_GRAPH_LINKS[link], names))
+
+
+# The first digit of an architecture's number.
+_GRAPH_LINKS = (
+  (0, 0, 0, 0),
+  (0, 0, 0, 1),
+  (0, 0, 1, 1),
+  (0, 0, 1, 2),
+  (0, 0, 1, 3),
+  (0, 1, 1, 1),
+  (0, 1, 1, 2),
+  (0, 1, 2, 2),
+  (0, 1, 2, 3),
+  (0, 0, 0, 0),
+)
+
+
+class _Numbers(pickle.Unpickler):
+  """Reads numbers and dictionaries; anything else in a pickle is refused."""
+
+  def find_class(self, module: str, name: str) -> Callable:
+    """What may be built: the scalars of NumPy, from their bytes."""
+    if module.startswith("numpy") and (name == "scalar" or name == "dtype"):
+      return _scalar if name == "scalar" else _Dtype
+    raise pickle.UnpicklingError(f"it would call {module}.{name}")
+
+
+class _Dtype:
+  """Stands for a NumPy type, of which only the name is looked at."""
+
+  def __init__(self, name: str, *_):
+    self.name = name
+
+  def __setstate__(self, state):
+    """The byte order and more; all files are little-endian."""
+
+
+def _scalar(dtype: _Dtype, data: bytes) -> float:
+  if dtype.name != "f8" or len(data) != 8:
+    raise pickle.UnpicklingError(f"it has a number of type {dtype.name!r}")
+  return float(np.frombuffer(data, "<f8")[0])
+
+
+def read_graph(path: pathlib.Path) -> dict[int, dict[str, float]]:
+  """Reads a file of NAS-Bench-Graph: measurements by architecture's number.
+
+  Raises:
+    UserError: it holds anything but numbers, or is damaged.
+  """
+  try:
+    with path.open("rb") as file:
+      found = _Numbers(file).load()
+  except (pickle.UnpicklingError, EOFError, ValueError, TypeError) as error:
+    raise UserError(f"{path}: not a table of numbers: {error}") from error
+  wanted = set(_GRAPH_SIGNALS.values())
+  if not isinstance(found, dict) or not all(
+    isinstance(key, int) and isinstance(row, dict) and wanted <= set(row)
+    for key, row in found.items()
+  ):
+    raise UserError(f"{path}: not a table of architectures and their scores")
+  return found

@@ -1,0 +1,230 @@
+"""What the trials of strategies found: figures, tables and a plot.
+
+Shapes: R trials, B evaluations (the budget).
+"""
+
+import dataclasses
+import os
+import pathlib
+
+from matplotlib.figure import Figure
+import numpy as np
+import rich.console
+import rich.table
+from scipy import stats
+
+# How far apart the rows of a curve's table are.
+EVERY = 10
+# Okabe and Ito's hues, which readers with any colour vision tell apart.
+_COLOURS = ("#777777", "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7")
+# Within so many standard errors two strategies are not told apart.
+_ERRORS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+  """What the trials of one strategy found, after each evaluation.
+
+  After the last evaluation of a trial its curves stay as they are: no trial
+  goes on after the best score of the table.
+
+  Attributes:
+    signal: float [R, B], the best score so far.
+    report: float [R, B], the reported measurement of that architecture.
+    evaluations: int [R], how many a trial made.
+    found: int [R], the evaluation that had the table's best score; 0 for none.
+    seconds: of all trials together, by the clock.
+  """
+
+  signal: np.ndarray
+  report: np.ndarray
+  evaluations: np.ndarray
+  found: np.ndarray
+  seconds: float
+
+  def to_optimum(self) -> np.ndarray:
+    """Evaluations to the best score; the budget where it was not found."""
+    budget = self.signal.shape[1]
+    return np.where(self.found > 0, self.found, budget)
+
+
+def show(curves: dict[str, Curves], signal: str, report: str) -> None:
+  """Prints what was found, and which differences are more than chance.
+
+  Args:
+    curves: of each strategy.
+    signal: what the search saw, in words.
+    report: what of it is reported, in words.
+  """
+  console, found = rich.console.Console(), summary(curves)
+  console.print(_figures(found, signal, report))
+  console.print(_differences(found))
+
+
+def _figures(found, signal, report) -> rich.table.Table:
+  table = rich.table.Table(
+    title="means over trials (standard error)", title_justify="left"
+  )
+  at = [row["evaluations"] for row in next(iter(found.values()))["curve"]]
+  shown = sorted({at[len(at) // 2 - 1], at[-1]})
+  headings = [f"{name} @{n}" for name in (signal, report) for n in shown]
+  for heading in (
+    "strategy",
+    *headings,
+    "evaluations to the optimum",
+    "median",
+    "found",
+    "seconds",
+  ):
+    table.add_column(heading)
+  for name, own in found.items():
+    rows = {row["evaluations"]: row for row in own["curve"]}
+    optimum = own["to_optimum"]
+    table.add_row(
+      name,
+      *(_pair(rows[n][c], 2) for c in ("signal", "report") for n in shown),
+      _pair(optimum, 1),
+      f"{optimum['median']:.0f}",
+      f"{optimum['found']:.0%}",
+      f"{own['seconds']:.0f}",
+    )
+  return table
+
+
+def _differences(found) -> rich.table.Table:
+  table = rich.table.Table(
+    title="evaluations to the optimum, paired difference (standard error)",
+    title_justify="left",
+  )
+  for heading in ("strategy", "against", "difference", "p", ""):
+    table.add_column(heading)
+  for name, own in found.items():
+    for other, parts in own["against"].items():
+      difference = parts["to_optimum"]
+      error = difference["standard_error"]
+      within = abs(difference["difference"]) <= _ERRORS * error
+      table.add_row(
+        name,
+        other,
+        f"{difference['difference']:+.1f} ({error:.1f})",
+        f"{difference['p']:.2g}",
+        f"within {_ERRORS} standard errors" if within else "",
+      )
+  return table
+
+
+def _pair(spread: dict, digits: int) -> str:
+  return f"{spread['mean']:.{digits}f} ({spread['standard_error']:.{digits}f})"
+
+
+def draw(
+  curves: dict[str, Curves], file: str | os.PathLike, signal: str, report: str
+) -> None:
+  """Plots the means with bands of one standard error on both sides.
+
+  Args:
+    curves: of each strategy.
+    file: the plot has its name, but for the end: .png and .svg.
+    signal: as of `show`.
+    report: as of `show`.
+  """
+  figure = Figure(figsize=(9, 3.6), layout="constrained")
+  panels = figure.subplots(1, 2)
+  for panel, column, label in zip(
+    panels, ("signal", "report"), (signal, report), strict=True
+  ):
+    for number, (name, own) in enumerate(curves.items()):
+      colour = _COLOURS[number % len(_COLOURS)]
+      _band(panel, getattr(own, column), name, colour)
+    _scale(panel, [getattr(own, column) for own in curves.values()])
+    panel.set_xlabel("evaluations")
+    panel.set_ylabel(label)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(alpha=0.25)
+  panels[0].set_title("the best so far", fontsize=10)
+  panels[1].set_title("the same architecture, reported", fontsize=10)
+  panels[0].legend(frameon=False, fontsize=8, loc="lower right")
+  for end in (".png", ".svg"):
+    figure.savefig(pathlib.Path(file).with_suffix(end), dpi=160)
+
+
+def _band(panel, values: np.ndarray, name: str, colour: str) -> None:
+  mean = values.mean(0)
+  error = values.std(0, ddof=min(1, len(values) - 1)) / np.sqrt(len(values))
+  at = np.arange(1, len(mean) + 1)
+  panel.plot(at, mean, color=colour, label=name, linewidth=1.4)
+  panel.fill_between(
+    at, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0
+  )
+
+
+def _scale(panel, columns: list[np.ndarray]) -> None:
+  """Leaves out the first evaluations, which would take all of the height."""
+  means = np.array([column.mean(0) for column in columns])
+  shown = means[:, means.shape[1] // 20 :]
+  margin = 0.05 * np.ptp(shown) or 1.0
+  panel.set_ylim(shown.min() - margin, shown.max() + margin)
+
+
+def summary(curves: dict[str, Curves]) -> dict:
+  """The figures of a comparison, JSON-like.
+
+  Returns:
+    {strategy: figures}: at each tenth evaluation the mean, the standard
+    deviation and the standard error of signal and report; the evaluations to
+    the optimum; and, against each other strategy, the paired difference of the
+    evaluations to the optimum, of the signal and of the report at the end, with
+    its standard error and the p-value of a paired t-test. A trial that never
+    found the optimum counts with the budget.
+  """
+  return {
+    name: {
+      "evaluations": float(own.evaluations.mean()),
+      "seconds": own.seconds,
+      "to_optimum": _spread(own.to_optimum())
+      | {
+        "median": float(np.median(own.to_optimum())),
+        "found": float((own.found > 0).mean()),
+      },
+      "curve": [
+        {
+          "evaluations": n,
+          "signal": _spread(own.signal[:, n - 1]),
+          "report": _spread(own.report[:, n - 1]),
+        }
+        for n in range(EVERY, own.signal.shape[1] + 1, EVERY)
+      ],
+      "against": {
+        other: {
+          "to_optimum": _paired(own.to_optimum(), curves[other].to_optimum()),
+          "signal": _paired(own.signal[:, -1], curves[other].signal[:, -1]),
+          "report": _paired(own.report[:, -1], curves[other].report[:, -1]),
+        }
+        for other in curves
+        if other != name
+      },
+    }
+    for name, own in curves.items()
+  }
+
+
+def _spread(values: np.ndarray) -> dict:
+  several = len(values) > 1
+  deviation = float(np.std(values, ddof=1)) if several else 0.0
+  return {
+    "mean": float(np.mean(values)),
+    "standard_deviation": deviation,
+    "standard_error": deviation / np.sqrt(len(values)),
+  }
+
+
+def _paired(own: np.ndarray, other: np.ndarray) -> dict:
+  difference = np.subtract(own, other, dtype=np.float64)
+  same = len(difference) < 2 or np.ptp(difference) == 0
+  p = 1.0 if same else float(stats.ttest_1samp(difference, 0).pvalue)
+  found = _spread(difference)
+  return {
+    "difference": found["mean"],
+    "standard_error": found["standard_error"],
+    "p": p,
+  }

@@ -1,0 +1,91 @@
+"""Which sequences of a small space compute the same function: a list of all.
+
+Swaps say it for cells whose branches only add up. Where more is known, such as
+that an operation outputs zeros, it takes the list of all sequences, and that
+must be short: here at most some hundred thousand.
+
+Shapes: L tokens, S sequences, F functions.
+"""
+
+from collections.abc import Callable, Hashable
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Functions:
+  """The functions of a space, by number.
+
+  Attributes:
+    first: int32 [L], the smallest token of each position.
+    sizes: int32 [L], how many tokens in a row are legal there.
+    of_sequence: int32 [S], the function of each sequence, see `index`.
+    representative: int32 [F], the first sequence of each function.
+  """
+
+  first: np.ndarray
+  sizes: np.ndarray
+  of_sequence: np.ndarray
+  representative: np.ndarray
+
+  def index(self, tokens):
+    """Numbers of sequences [..., L] (NumPy or JAX); the last token is least."""
+    strides = np.cumprod([1, *self.sizes[:0:-1]])[::-1].astype(np.int32)
+    return ((tokens - self.first) * strides).sum(-1)
+
+  def tokens(self, index):
+    """The sequence of each number; [...] to [..., L]."""
+    digits = []
+    for size in self.sizes[::-1]:
+      index, digit = index // size, index % size
+      digits.append(digit)
+    stack = jnp.stack if isinstance(index, jax.Array) else np.stack
+    return stack(digits[::-1], -1) + self.first
+
+  def number(self, tokens: np.ndarray) -> np.ndarray:
+    """The function of each sequence; [..., L] to [...]."""
+    return self.of_sequence[self.index(np.asarray(tokens))]
+
+  def canonical(self, tokens: np.ndarray) -> np.ndarray:
+    """The first sequence of the same function; [..., L] to same."""
+    return self.tokens(self.representative[self.number(tokens)])
+
+  def disguise(self, key: jax.Array, tokens: jax.Array) -> jax.Array:
+    """Draws a sequence of the same function for each of [B, L].
+
+    The key is consumed.
+    """
+    order = np.argsort(self.of_sequence, kind="stable").astype(np.int32)
+    count = np.bincount(self.of_sequence).astype(np.int32)
+    start = (np.cumsum(count) - count).astype(np.int32)
+    number = jnp.asarray(self.of_sequence)[self.index(tokens)]
+    uniform = jax.random.uniform(key, number.shape)
+    drawn = jnp.floor(uniform * jnp.asarray(count)[number]).astype(jnp.int32)
+    # Rounding may lift what is drawn to the number of them.
+    drawn = jnp.minimum(drawn, jnp.asarray(count)[number] - 1)
+    return self.tokens(jnp.asarray(order)[jnp.asarray(start)[number] + drawn])
+
+
+def functions(
+  choices: tuple[tuple[int, ...], ...],
+  form: Callable[[list[int]], Hashable],
+) -> Functions:
+  """Lists all sequences and compares their forms.
+
+  Args:
+    choices: the legal tokens of each position, consecutive numbers.
+    form: takes which of its choices each position has, [L], and gives what is
+      equal for two sequences exactly if they are the same function.
+  """
+  sizes = np.array([len(tokens) for tokens in choices], np.int32)
+  first = np.array([tokens[0] for tokens in choices], np.int32)
+  numbers, of_sequence, representative = {}, [], []
+  for index, row in enumerate(np.ndindex(*sizes)):
+    number = numbers.setdefault(form(list(row)), len(numbers))
+    if number == len(representative):
+      representative.append(index)
+    of_sequence.append(number)
+  return Functions(first, sizes, *map(np.int32, (of_sequence, representative)))

@@ -1,0 +1,107 @@
+"""The cells of NAS-Bench-201 (Dong and Yang 2020).
+
+A cell has four nodes; each of the six edges between them carries one of five
+operations, and a node adds up what its edges bring. Tokens are one for each
+edge, in the order of `EDGES`, with numbers of their own for each edge.
+"""
+
+import functools
+
+import numpy as np
+
+from nao_jax.errors import UserError
+from nao_jax.spaces import listed
+from nao_jax.spaces.space import Space
+
+OPS = (
+  "none",
+  "skip_connect",
+  "nor_conv_1x1",
+  "nor_conv_3x3",
+  "avg_pool_3x3",
+)
+EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
+_NOTHING = "#"
+
+
+@functools.cache
+def space() -> Space:
+  """The space; 15,625 sequences, 6,466 functions."""
+  choices = tuple(
+    tuple(range(1 + at * len(OPS), 1 + (at + 1) * len(OPS)))
+    for at in range(len(EDGES))
+  )
+  return Space(
+    name="nasbench201",
+    choices=choices,
+    functions=listed.functions(choices, _form),
+  )
+
+
+def to_tokens(ops: np.ndarray) -> np.ndarray:
+  """Indices into `OPS`, [..., 6] in the order of `EDGES`, to tokens."""
+  return np.asarray(ops, np.int32) + 1 + len(OPS) * np.arange(len(EDGES))
+
+
+def to_text(tokens: np.ndarray) -> str:
+  """Tokens [6] in the benchmark's notation: `|op~0|+|op~0|op~1|+ ..`."""
+  ops = np.asarray(tokens) - to_tokens(np.zeros(len(EDGES)))
+  nodes = [
+    "|"
+    + "|".join(
+      f"{OPS[op]}~{source}"
+      for op, (source, target) in zip(ops, EDGES, strict=True)
+      if target == node
+    )
+    + "|"
+    for node in (1, 2, 3)
+  ]
+  return "+".join(nodes)
+
+
+def parse(text: str, source: str = "--arch") -> np.ndarray:
+  """Reads the benchmark's notation; the reverse of `to_text`.
+
+  Raises:
+    UserError: it is not of that form; the message names the edge.
+  """
+  parts = [part for part in text.replace("+", "").split("|") if part]
+  if len(parts) != len(EDGES):
+    raise UserError(
+      f"{source}={text}: {len(parts)} operations; a cell of NAS-Bench-201 has "
+      f"{len(EDGES)}, as in {to_text(to_tokens(np.ones(len(EDGES))))}"
+    )
+  ops = []
+  for part, (begin, end) in zip(parts, EDGES, strict=True):
+    op, _, number = part.partition("~")
+    if op not in OPS or number != str(begin):
+      raise UserError(
+        f"{source}={text}: {part!r} stands for the edge {begin} to {end}; "
+        f"allowed there: one of {', '.join(OPS)}, then ~{begin}"
+      )
+    ops.append(OPS.index(op))
+  return to_tokens(np.array(ops))
+
+
+def _form(ops: list[int]) -> str:
+  """What the last node adds up, as the benchmark writes it to compare cells.
+
+  An operation on nothing is nothing, and `skip_connect` hands on what it reads.
+  Sums are sorted as they are written, so some cells that are the same function
+  count as two: those with an addend of nothing, or with sums in sums.
+  """
+  nodes = ["input"]
+  for node in (1, 2, 3):
+    addends = [
+      _addend(OPS[op], nodes[source])
+      for op, (source, target) in zip(ops, EDGES, strict=True)
+      if target == node
+    ]
+    nodes.append("+".join(sorted(addends)))
+  return nodes[-1]
+
+
+def _addend(op: str, state: str) -> str:
+  if op == "none" or state == _NOTHING:
+    return _NOTHING
+  return state if op == "skip_connect" else f"({state})@{op}"

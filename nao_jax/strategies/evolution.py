@@ -1,0 +1,76 @@
+"""Regularized evolution (Real et al. 2019): the oldest dies, not the worst."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from nao_jax.spaces.space import Space
+from nao_jax.strategies import generator, proposal
+from nao_jax.strategies.uniform import sample_new
+
+# A parent whose children are all known is left for another after so many.
+_TRIES = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Evolution:
+  """Proposes children of the best of a few, drawn from the newest.
+
+  Attributes:
+    space: the architectures.
+    population: how many of the pool may be parents, the newest ones.
+    tournament: how many of them are drawn, of which the best is the parent.
+  """
+
+  space: Space
+  population: int = 20
+  tournament: int = 5
+
+  def init(self, key):
+    """There is no state: the pool knows the order of birth."""
+    del key
+    return ()
+
+  def tell(self, state, key, seen, progress):
+    """See `Strategy`."""
+    del key, seen, progress
+    return state, {}
+
+  def ask(self, state, key, seen, limit):
+    """See `Strategy`."""
+    rng = generator(key)
+    known, rows, parents = set(seen.known), [], []
+    for number in range(limit):
+      own = jax.random.fold_in(key, number)
+      parent, child = self._birth(rng, own, seen, known)
+      if child is None:  # The space is used up.
+        break
+      known.update(self.space.keys(child[None]))
+      rows.append(child)
+      parents.append(parent)
+    tokens = np.array(rows, np.int32).reshape(-1, self.space.length)
+    return state, proposal(tokens, np.array(parents, np.int32))
+
+  def _birth(self, rng, key, seen, known) -> tuple[int, np.ndarray | None]:
+    """A new child and its parent; or a stranger, if all children are known."""
+    for _ in range(_TRIES):
+      parent = self._parent(rng, seen.scores)
+      child = _mutate(rng, self.space, seen.tokens[parent])
+      if known.isdisjoint(self.space.keys(child[None])):
+        return parent, child
+    strangers = sample_new(self.space, key, 1, known)
+    return -1, strangers[0] if len(strangers) else None
+
+  def _parent(self, rng, scores) -> int:
+    oldest = max(len(scores) - self.population, 0)
+    drawn = rng.integers(oldest, len(scores), self.tournament)
+    return int(drawn[np.argmax(scores[drawn])])
+
+
+def _mutate(rng, space: Space, tokens: np.ndarray) -> np.ndarray:
+  """Changes one token: each position is as likely, then each other token."""
+  rows = space.neighbours(tokens)
+  position = np.argmax(rows != tokens, axis=-1)
+  chosen = rng.choice(np.unique(position))
+  return rows[rng.choice(np.flatnonzero(position == chosen))]

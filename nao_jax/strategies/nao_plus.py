@@ -1,0 +1,373 @@
+"""NAO with few evaluations: an ensemble, proposals encoded again, many passes.
+
+As `nao`, it moves embeddings of the best architectures up the predictor's
+gradient and decodes them. What is new: an ensemble of controllers; training
+also on architectures without a score, of which only the reconstruction counts,
+and on ranks in the place of scores; candidates are encoded again and ranked by
+what the ensemble predicts for them; the best are seeds of the next pass.
+
+Shapes: E controllers, N architectures in the pool, C of them padded, L tokens,
+K seeds, S step sizes, M candidates of a pass (E S K).
+"""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from scipy import stats
+
+from nao_jax.controller import ascent
+from nao_jax.controller.fit import loss, swap
+from nao_jax.controller.model import Controller, Params, embed, normalise
+from nao_jax.strategies import Proposal, Seen, generator, proposal
+from nao_jax.strategies.uniform import sample_new
+
+# So many steps are one program, whatever a round's number of them.
+STEPS_A_CALL = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class NaoPlusConfig:
+  """How controllers are fitted and proposals made.
+
+  Attributes:
+    members: E.
+    pretraining: steps before the first scores, on reconstruction alone.
+    first_steps: in the first round.
+    steps: in each later round.
+    labelled: scored architectures in a step.
+    unlabelled: random ones beside them, without a score.
+    learning_rate: Adam's; it falls to 0 in the second half of a round.
+    weight_decay: decoupled.
+    clip: the largest global norm of the gradients.
+    trade_off: the weight of the squared error; the cross-entropy has the rest.
+    seeds: K.
+    step_sizes: along the gradient, whose length is made that of the outputs.
+    passes: times that the best candidates become seeds again, and once more.
+    noise: standard deviation of what is added to the seeds' outputs, relative
+      to their length.
+    greedy: share of the proposals that the whole ensemble ranks; the others
+      are ranked by one member each.
+  """
+
+  members: int = 3
+  pretraining: int = 300
+  first_steps: int = 150
+  steps: int = 30
+  labelled: int = 16
+  unlabelled: int = 16
+  learning_rate: float = 3e-3
+  weight_decay: float = 1e-4
+  clip: float = 2.0
+  trade_off: float = 0.8
+  seeds: int = 16
+  step_sizes: tuple[float, ...] = (0.3, 0.6, 1, 1.5, 2, 3, 5, 10)
+  passes: int = 3
+  noise: float = 0.0
+  greedy: float = 1.0
+
+
+class Ensemble(NamedTuple):
+  """The state; every leaf has a leading axis E but the last.
+
+  Attributes:
+    params: the controllers'.
+    optimiser: Adam's moments; they stay from round to round.
+    steps: int32 [], so far.
+  """
+
+  params: Params
+  optimiser: optax.OptState
+  steps: jax.Array
+
+
+class Lessons(NamedTuple):
+  """What some steps learn from; T of them, B scored architectures in each.
+
+  Attributes:
+    tokens: int32 [T, E, B, L].
+    targets: float32 [T, E, B], ranks between 0 and 1.
+    rates: float32 [T], learning rates.
+    trade_off: float32 [T], the weight of the squared error.
+  """
+
+  tokens: np.ndarray
+  targets: np.ndarray
+  rates: np.ndarray
+  trade_off: np.ndarray
+
+
+class Candidates(NamedTuple):
+  """What one pass came to.
+
+  Attributes:
+    tokens: int32 [M, L].
+    predicted: [M, E], the members' scores of them, encoded again.
+    parents: int32 [M], the row of the pool that the first pass began with.
+    step_sizes: float32 [M], of the last pass.
+  """
+
+  tokens: np.ndarray
+  predicted: np.ndarray
+  parents: np.ndarray
+  step_sizes: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class NaoPlus:
+  """The strategy.
+
+  Attributes:
+    controller: space and sizes of each member.
+    config: how to fit and to propose.
+  """
+
+  controller: Controller
+  config: NaoPlusConfig = NaoPlusConfig()
+
+  def init(self, key: jax.Array) -> Ensemble:
+    """Fresh controllers; consumes the key."""
+    keys = jax.random.split(key, self.config.members)
+    params = jax.vmap(self.controller.init)(keys)
+    optimiser = jax.vmap(_adam().init)(params)
+    return Ensemble(params, optimiser, np.int32(0))
+
+  def tell(
+    self,
+    state: Ensemble,
+    key: jax.Array,
+    seen: Seen,
+    progress: Callable[[str, int, int], None],
+  ) -> tuple[Ensemble, dict]:
+    """Fits all members; before the first round they learn to reconstruct."""
+    config, parts = self.config, [(self.config.steps, self.config.trade_off)]
+    if not state.steps:
+      parts = [
+        (config.pretraining, 0.0),
+        (config.first_steps, config.trade_off),
+      ]
+    calls = sum(-(-steps // STEPS_A_CALL) for steps, _ in parts)
+    rng, done = generator(key), 0
+    for steps, trade_off in parts:
+      for lessons in _lessons(rng, seen, steps, trade_off, self):
+        state = _train(state, key, lessons, strategy=self)
+        done += 1
+        progress("fit controllers", done, calls)
+    return state, {}
+
+  def ask(
+    self, state: Ensemble, key: jax.Array, seen: Seen, limit: int
+  ) -> tuple[Ensemble, Proposal]:
+    """Moves, decodes and ranks, pass after pass; see `Strategy`."""
+    space, known, found = self.controller.space, set(seen.known), []
+    best = np.argsort(-seen.scores, kind="stable")[: self.config.seeds]
+    seeds = seen.tokens[best], best
+    for number in range(self.config.passes):
+      moved = self._move(state.params, jax.random.fold_in(key, number), *seeds)
+      new = _select(moved, _first_new(space, moved.tokens, known))
+      found.append(new)
+      order = np.argsort(-new.predicted.mean(1), kind="stable")
+      if not len(order):
+        break
+      ranked = _select(new, order[: self.config.seeds])
+      seeds = ranked.tokens, ranked.parents
+    candidates = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+    chosen = choose(candidates.predicted, limit, self.config.greedy)
+    chosen = _select(candidates, chosen)
+    # What is missing is drawn, so that a search never stands still.
+    drawn = proposal(sample_new(space, key, limit - len(chosen.tokens), known))
+    return state, Proposal(
+      np.concatenate([chosen.tokens, drawn.tokens]),
+      np.concatenate([chosen.parents, drawn.parents]),
+      np.concatenate([chosen.step_sizes, drawn.step_sizes]),
+      {"candidates": len(candidates.tokens), "drawn": len(drawn.tokens)},
+    )
+
+  def _move(self, params, key, seeds, parents) -> Candidates:
+    """All that one pass comes to, on the host."""
+    # Few seeds are repeated: one shape, one program.
+    rows = np.resize(np.arange(len(seeds)), self.config.seeds)
+    tokens, predicted = map(
+      np.asarray, _climb(params, key, seeds[rows], strategy=self)
+    )
+    _, step, seed = np.unravel_index(
+      np.arange(len(tokens)),
+      (self.config.members, len(self.config.step_sizes), len(rows)),
+    )
+    return Candidates(
+      tokens,
+      predicted.T,
+      parents[rows][seed].astype(np.int32),
+      np.float32(self.config.step_sizes)[step],
+    )
+
+
+def _select(candidates: Candidates, rows) -> Candidates:
+  rows = np.asarray(rows, np.int64)
+  return jax.tree.map(lambda column: column[rows], candidates)
+
+
+def _first_new(space, tokens, known: set[bytes]) -> list[int]:
+  """Rows that are not known; they are from now on."""
+  rows = []
+  for row, name in enumerate(space.keys(tokens)):
+    if name not in known:
+      known.add(name)
+      rows.append(row)
+  return rows
+
+
+def choose(predicted: np.ndarray, limit: int, greedy: float) -> list[int]:
+  """Which candidates to evaluate.
+
+  Args:
+    predicted: [M, E].
+    limit: how many.
+    greedy: share that the mean ranks.
+  """
+  count = min(limit, len(predicted))
+  ranked = np.argsort(-predicted.mean(1), kind="stable").tolist()
+  chosen = ranked[: int(np.ceil(greedy * count))]
+  for number in range(count - len(chosen)):
+    own = predicted[:, number % predicted.shape[1]]
+    order = np.argsort(-own, kind="stable").tolist()
+    chosen.append(next(row for row in order if row not in chosen))
+  return chosen
+
+
+def _lessons(rng, seen: Seen, steps: int, trade_off: float, strategy: NaoPlus):
+  """What some steps learn from, `STEPS_A_CALL` of them at a time."""
+  config, count = strategy.config, len(seen.tokens)
+  targets = (stats.rankdata(seen.scores) - 1) / max(count - 1, 1)
+  for start in range(0, steps, STEPS_A_CALL):
+    number = np.arange(start, start + STEPS_A_CALL)
+    shape = (len(number), config.members, config.labelled)
+    rows = rng.integers(0, count, shape)
+    # Falls to 0 in the second half; 0 beyond the last step.
+    rates = np.clip(2 * (1 - number / steps), 0, 1) * config.learning_rate
+    yield Lessons(
+      seen.tokens[rows],
+      targets[rows].astype(np.float32),
+      rates.astype(np.float32),
+      np.full(len(number), trade_off, np.float32),
+    )
+
+
+def _adam():
+  return optax.scale_by_adam()
+
+
+@functools.partial(jax.jit, static_argnames="strategy")
+def _train(
+  state: Ensemble, key: jax.Array, lessons: Lessons, *, strategy: NaoPlus
+) -> Ensemble:
+  """Takes some steps with all members.
+
+  Args:
+    state: before them.
+    key: of the round; each step folds in its number.
+    lessons: what to learn from.
+    strategy: the settings.
+  """
+
+  def step(state, lesson):
+    keys = jax.random.split(
+      jax.random.fold_in(key, state.steps), strategy.config.members
+    )
+    one = functools.partial(
+      _step, rate=lesson.rates, trade_off=lesson.trade_off, strategy=strategy
+    )
+    params, optimiser = jax.vmap(one)(
+      state.params, state.optimiser, keys, lesson.tokens, lesson.targets
+    )
+    counts = (lesson.rates > 0).astype(jnp.int32)
+    return Ensemble(params, optimiser, state.steps + counts), None
+
+  return jax.lax.scan(step, state, lessons)[0]
+
+
+def _step(
+  params, optimiser, key, tokens, targets, *, rate, trade_off, strategy
+):
+  """One step of one member; with rate 0 nothing but Adam's moments changes."""
+  config, space = strategy.config, strategy.controller.space
+  swap_key, random_key = jax.random.split(key)
+  tokens = jnp.concatenate(
+    [
+      swap(swap_key, tokens, space=space),
+      space.sample(random_key, config.unlabelled),
+    ]
+  )
+  has_score = (jnp.arange(len(tokens)) < config.labelled).astype(jnp.float32)
+
+  def objective(params):
+    total, _ = loss(
+      params,
+      tokens,
+      jnp.pad(targets, (0, config.unlabelled)),
+      jnp.ones(len(tokens)),
+      controller=strategy.controller,
+      trade_off=trade_off,
+      scored=has_score,
+    )
+    return total
+
+  gradients = jax.grad(objective)(params)
+  clip = jnp.minimum(1, config.clip / (optax.tree.norm(gradients) + 1e-12))
+  gradients = jax.tree.map(lambda g: g * clip, gradients)
+  updates, optimiser = _adam().update(gradients, optimiser)
+  params = jax.tree.map(
+    lambda p, u: p - rate * (u + config.weight_decay * p), params, updates
+  )
+  return params, optimiser
+
+
+@functools.partial(jax.jit, static_argnames="strategy")
+def _climb(
+  params: Params, key: jax.Array, seeds: jax.Array, *, strategy: NaoPlus
+) -> tuple[jax.Array, jax.Array]:
+  """One pass: every member moves every seed by every step, and all judge.
+
+  Args:
+    params: [E, ...].
+    key: of the noise.
+    seeds: int32 [K, L].
+    strategy: the settings.
+
+  Returns:
+    Tokens, int32 [M, L], and what each member predicts of them, [E, M].
+  """
+  controller, config = strategy.controller, strategy.config
+  sizes = jnp.array(config.step_sizes)
+
+  def move(params, key):
+    outputs, _ = controller.encode(params, seeds)
+    if config.noise:
+      outputs = normalise(
+        outputs
+        + config.noise
+        * outputs.shape[-1] ** -0.5
+        * jax.random.normal(key, outputs.shape)
+      )
+    uphill = ascent.gradient(params, outputs, controller=controller)
+    length = [
+      jnp.sqrt(jnp.sum(jnp.square(x), (-2, -1), keepdims=True))
+      for x in (outputs, uphill)
+    ]
+    uphill = uphill * length[0] / jnp.maximum(length[1], 1e-12)
+    moved = normalise(outputs + sizes[:, None, None, None] * uphill)
+    moved = moved.reshape(-1, *outputs.shape[1:])
+    return controller.greedy_decode(params, moved, embed(moved))
+
+  def judge(params):
+    return controller.predict(params, controller.encode(params, tokens)[1])
+
+  keys = jax.random.split(key, config.members)
+  tokens = jax.vmap(move)(params, keys)
+  tokens = tokens.reshape(-1, tokens.shape[-1])
+  return tokens, jax.vmap(judge)(params)

@@ -1,0 +1,263 @@
+"""Every strategy: what it is told, and what it answers."""
+
+import types
+
+import jax
+import numpy as np
+import pytest
+
+from nao_jax.controller.fit import FitConfig
+from nao_jax.controller.model import Controller, ControllerConfig
+from nao_jax.spaces import cnn, nasbench201, rnn
+from nao_jax.spaces.space import Space
+from nao_jax.strategies import Seen, nao_plus
+from nao_jax.strategies.evolution import Evolution
+from nao_jax.strategies.local import Local
+from nao_jax.strategies.nao import Nao, NaoConfig
+from nao_jax.strategies.nao_plus import NaoPlus, NaoPlusConfig
+from nao_jax.strategies.uniform import Uniform, sample_new
+
+SIZES = ControllerConfig(
+  embedding=8, hidden=16, mlp_layers=1, mlp_width=8, mlp_dropout=0.0
+)
+PLUS = NaoPlusConfig(
+  members=2,
+  pretraining=30,
+  first_steps=900,
+  steps=30,
+  labelled=8,
+  unlabelled=2,
+  learning_rate=1e-2,
+  seeds=3,
+  step_sizes=(0.5, 2.0),
+  passes=2,
+)
+SPACES = {
+  "table": nasbench201.space(),
+  "cells": cnn.space(2),
+  "recurrent": rnn.space(3),
+}
+STRATEGIES = {
+  "nao": lambda space: Nao(
+    Controller(space, SIZES), FitConfig(epochs=20, batch=8), NaoConfig(top_k=4)
+  ),
+  "nao_plus": lambda space: NaoPlus(Controller(space, SIZES), PLUS),
+  "random": Uniform,
+  "evolution": lambda space: Evolution(space, population=6, tournament=2),
+  "local": Local,
+}
+# Controllers compile; one space is enough for each of them.
+CASES = (
+  ("nao", "recurrent"),
+  ("nao_plus", "table"),
+  *(
+    (name, space)
+    for name in ("random", "evolution", "local")
+    for space in ("table", "cells")
+  ),
+)
+LIMIT = 4
+
+
+def _seen(space: Space, count=12, seed=0):
+  tokens = sample_new(space, jax.random.key(seed), count, set())
+  scores = np.random.default_rng(seed).normal(size=count)
+  return Seen(tokens, scores, set(space.keys(tokens)))
+
+
+def _quiet(*_):
+  pass
+
+
+def _propose(strategy, seen, seed=0, limit=LIMIT):
+  init, tell, ask = jax.random.split(jax.random.key(seed), 3)
+  state, _ = strategy.tell(strategy.init(init), tell, seen, _quiet)
+  return strategy.ask(state, ask, seen, limit)[1]
+
+
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
+def proposed(request):
+  """A strategy, what it saw, and what it proposed."""
+  name, space = request.param[0], SPACES[request.param[1]]
+  seen, strategy = _seen(space), STRATEGIES[name](space)
+  return types.SimpleNamespace(
+    name=name,
+    space=space,
+    strategy=strategy,
+    seen=seen,
+    proposal=_propose(strategy, seen),
+  )
+
+
+@pytest.fixture(params=SPACES)
+def space(request):
+  return SPACES[request.param]
+
+
+def test_proposals_are_new_architectures_no_two_alike(proposed):
+  tokens, space = proposed.proposal.tokens, proposed.space
+  names = space.keys(tokens)
+  assert all(space.accepts(row) for row in tokens)
+  assert proposed.seen.known.isdisjoint(names)
+  assert len(set(names)) == len(names) <= LIMIT
+  if proposed.name != "nao":  # It takes what it finds.
+    assert len(names) == LIMIT
+  assert len(proposed.proposal.parents) == len(names)
+  assert len(proposed.proposal.step_sizes) == len(names)
+
+
+def test_one_key_gives_one_answer(proposed):
+  again = _propose(proposed.strategy, proposed.seen)
+  np.testing.assert_array_equal(again.tokens, proposed.proposal.tokens)
+
+
+def test_parents_are_members_of_the_pool(proposed):
+  parents = proposed.proposal.parents
+  assert (parents >= -1).all()
+  assert (parents < len(proposed.seen.tokens)).all()
+
+
+def test_children_of_evolution_differ_in_one_token_from_the_newest(space):
+  seen = _seen(space, 30)
+  evolution = Evolution(space, population=5, tournament=2)
+  proposal = _propose(evolution, seen, limit=10)
+  parents = seen.tokens[proposal.parents]
+  assert ((parents != proposal.tokens).sum(-1) == 1).all()
+  assert (proposal.parents >= 25).all()
+
+
+def test_a_tournament_of_all_takes_the_best():
+  space = SPACES["table"]
+  seen = _seen(space, 8)
+  evolution = Evolution(space, population=8, tournament=200)
+  proposal = _propose(evolution, seen)
+  assert set(proposal.parents) == {np.argmax(seen.scores)}
+
+
+def _climb(space, value, budget, seed=0):
+  """What local search evaluates, one by one."""
+  local = Local(space)
+  tokens = sample_new(space, jax.random.key(seed), 1, set())
+  state = local.init(jax.random.key(0))
+  while len(tokens) < budget:
+    seen = Seen(tokens, value(tokens), set(space.keys(tokens)))
+    key = jax.random.key(len(tokens))
+    state, _ = local.tell(state, key, seen, _quiet)
+    state, proposal = local.ask(state, key, seen, 1)
+    tokens = np.concatenate([tokens, proposal.tokens])
+  return tokens
+
+
+def test_local_search_moves_to_the_first_better_neighbour():
+  space = cnn.space(2)
+  weights = np.random.default_rng(0).normal(size=space.legal.shape)
+
+  def value(tokens):
+    return weights[np.arange(space.length), tokens].sum(-1)
+
+  tokens = _climb(space, value, 40)
+  best = tokens[0]
+  for row in tokens[1:]:
+    # Neighbours of the best one so far, until there is a better one.
+    assert (row != best).sum() == 1
+    if value(row[None]) > value(best[None]):
+      best = row
+
+
+def test_local_search_starts_anew_on_a_peak():
+  space = rnn.space(2)
+  tokens = _climb(space, lambda tokens: -np.arange(len(tokens)), 30)
+  around = set(space.keys(space.neighbours(tokens[0])))
+  names = space.keys(tokens)
+  assert around < set(names)  # All of them, and others.
+  assert len(set(names)) == len(names)
+
+
+def test_neighbours_are_all_that_differ_in_one_token(space):
+  for row in _seen(space, 3).tokens:
+    found = {tuple(other) for other in space.neighbours(row).tolist()}
+    expected = set()
+    for position in range(space.length):
+      for token in range(space.vocabulary):
+        other = [*row[:position], token, *row[position + 1 :]]
+        if token != row[position] and space.accepts(other):
+          expected.add(tuple(map(int, other)))
+    assert found == expected
+
+
+def test_neighbours_obey_what_may_follow():
+  space = Space(
+    name="pairs",
+    choices=((1, 2), (3, 4, 5)),
+    follows=((1, (3, 4)), (2, (5,))),
+  )
+  found = space.neighbours(np.array([1, 3])).tolist()
+  assert found == [[1, 4]]
+
+
+@pytest.fixture(scope="module")
+def fitted():
+  """An ensemble after many steps on few architectures."""
+  space = SPACES["table"]
+  strategy = STRATEGIES["nao_plus"](space)
+  seen = _seen(space)
+  state = strategy.init(jax.random.key(0))
+  fresh = state.params
+  state, _ = strategy.tell(state, jax.random.key(1), seen, _quiet)
+  return types.SimpleNamespace(
+    strategy=strategy, seen=seen, state=state, fresh=fresh
+  )
+
+
+def _predicted(fitted, params):
+  controller = fitted.strategy.controller
+
+  def one(params):
+    _, embedding = controller.encode(params, fitted.seen.tokens)
+    return controller.predict(params, embedding)
+
+  return np.asarray(jax.vmap(one)(params))
+
+
+def test_every_member_learns_the_ranks(fitted):
+  ranks = np.argsort(np.argsort(fitted.seen.scores)) / 11
+  before = np.square(_predicted(fitted, fitted.fresh) - ranks).mean(1)
+  after = np.square(_predicted(fitted, fitted.state.params) - ranks).mean(1)
+  assert (after < before / 5).all()
+
+
+def test_members_differ(fitted):
+  one, other = _predicted(fitted, fitted.state.params)
+  assert np.abs(one - other).max() > 1e-3
+
+
+def test_steps_are_counted_as_they_were_asked_for(fitted):
+  assert fitted.state.steps == PLUS.pretraining + 900
+
+
+def test_the_progress_of_a_fit_ends_at_its_total(fitted):
+  calls = []
+  fitted.strategy.tell(
+    fitted.state,
+    jax.random.key(2),
+    fitted.seen,
+    lambda phase, done, total: calls.append((done, total)),
+  )
+  assert calls == [(1, 1)]
+
+
+def test_the_mean_ranks_and_each_member_gets_its_share():
+  predicted = np.array([[9, 0], [6, 5], [0, 9], [1, 1], [2, 2]])
+  assert nao_plus.choose(predicted, 3, 1.0) == [1, 0, 2]
+  assert nao_plus.choose(predicted, 3, 0.2) == [1, 0, 2]
+  assert nao_plus.choose(predicted, 9, 0.5) == [1, 0, 2, 4, 3]
+
+
+@pytest.mark.parametrize("name", ["nao_plus", "random", "evolution", "local"])
+def test_a_space_that_is_used_up_ends_the_proposals(name):
+  space = SPACES["table"]
+  functions = space.functions
+  every = functions.tokens(functions.representative)
+  seen = _seen(space)._replace(known=set(space.keys(every)))
+  proposal = _propose(STRATEGIES[name](space), seen)
+  assert not len(proposal.tokens)
