@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
 
-.PHONY: search search-text test lint clean
+.PHONY: search search-text benchmark test lint clean
 
 search: $(READY)
 	$(VENV)/bin/python -m experiments.search_cnn \
@@ -13,6 +13,10 @@ search: $(READY)
 search-text: $(READY)
 	$(VENV)/bin/python -m experiments.search_rnn \
 	  --preset=demo --workdir=runs/text
+
+benchmark: $(READY)
+	$(VENV)/bin/python -m experiments.compare_strategies \
+	  --trials=20 --budget=150 --json=runs/strategies.json
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest -rs -n 2 --dist loadfile

@@ -23,8 +23,9 @@ _PREFIXES = {
   "controller": "controller_",
   "fit": "controller_",
   "final": "final_",
+  "plus": "plus_",
 }
-settings.define(presets.SearchCnnConfig, _PREFIXES)
+settings.define(presets.SearchCnnConfig, _PREFIXES, fixed=("step_sizes",))
 
 
 def main(_):

@@ -22,8 +22,9 @@ _PREFIXES = {
   "controller": "controller_",
   "fit": "controller_",
   "final": "final_",
+  "plus": "plus_",
 }
-settings.define(rnn_presets.SearchRnnConfig, _PREFIXES)
+settings.define(rnn_presets.SearchRnnConfig, _PREFIXES, fixed=("step_sizes",))
 
 
 def main(_):

@@ -139,6 +139,8 @@ def run(
   """
   signal, report = check(config, strategies)
   done = _read(file, config)
+  if file is not None:
+    pathlib.Path(file).parent.mkdir(parents=True, exist_ok=True)
   curves = {}
   for name in strategies:
     if name not in done:

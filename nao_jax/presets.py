@@ -8,6 +8,7 @@ from nao_jax.data.augment import AugmentConfig
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.search import SearchConfig
 from nao_jax.strategies.nao import NaoConfig
+from nao_jax.strategies.nao_plus import NaoPlusConfig
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
 from nao_jax.training.scratch import ScratchConfig
@@ -25,7 +26,8 @@ class SearchCnnConfig:
     dataset: `digits`, or a TFDS data set in the data directory.
     validation_fraction: share of the training images to score with.
     seed: decides everything.
-    strategy: `nao`, or `random` for the baseline.
+    strategy: `nao`, as published; `nao_plus`, with an ensemble of controllers;
+      or the baselines `random`, `evolution` and `local`.
     evaluator: `shared`, a supernet whose weights all share; or `scratch`, a
       training of each candidate alone.
     coding: tokens of a branch: `pairs` (input, op), or `triples` (input, type,
@@ -37,9 +39,10 @@ class SearchCnnConfig:
     sgd: its optimiser.
     augment: its images.
     search: pool and rounds.
-    nao: how proposals are made.
+    nao: how `nao` proposes.
+    plus: how `nao_plus` fits its controllers and proposes.
     controller: sizes of the controller.
-    fit: how it is fitted.
+    fit: how that of `nao` is fitted.
     final: the training from scratch of the best cells and of random ones.
   """
 
@@ -55,6 +58,7 @@ class SearchCnnConfig:
   sgd: SgdConfig = SgdConfig()
   augment: AugmentConfig = AugmentConfig()
   search: SearchConfig = SearchConfig()
+  plus: NaoPlusConfig = NaoPlusConfig()
   nao: NaoConfig = NaoConfig()
   controller: ControllerConfig = ControllerConfig()
   fit: FitConfig = FitConfig()

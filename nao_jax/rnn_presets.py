@@ -7,6 +7,7 @@ from nao_jax.controller.model import ControllerConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.search import SearchConfig
 from nao_jax.strategies.nao import NaoConfig
+from nao_jax.strategies.nao_plus import NaoPlusConfig
 from nao_jax.training.language import TextTrainConfig
 
 
@@ -41,7 +42,8 @@ class SearchRnnConfig:
     vocab_size: words to know, the most frequent ones; 0 for all of the
       training text.
     seed: decides everything.
-    strategy: `nao`, or `random` for the baseline.
+    strategy: `nao`, as published; `nao_plus`, with an ensemble of controllers;
+      or the baselines `random`, `evolution` and `local`.
     evaluator: `shared`, a model whose weights all share; or `scratch`, a
       training of each candidate alone.
     prune: with `scratch`, stop a candidate that after an epoch is worse than
@@ -51,9 +53,10 @@ class SearchRnnConfig:
     network: the language model.
     train: its training.
     search: pool and rounds.
-    nao: how proposals are made.
+    nao: how `nao` proposes.
+    plus: how `nao_plus` fits its controllers and proposes.
     controller: sizes of the controller.
-    fit: how it is fitted.
+    fit: how that of `nao` is fitted.
     final: the comparison of the best cells with random ones.
   """
 
@@ -67,6 +70,7 @@ class SearchRnnConfig:
   network: LanguageModelConfig = LanguageModelConfig(width=300)
   train: TextTrainConfig = TextTrainConfig()
   search: SearchConfig = SearchConfig(pool_size=1000)
+  plus: NaoPlusConfig = NaoPlusConfig()
   nao: NaoConfig = NaoConfig(max_step_size=30)
   controller: ControllerConfig = ControllerConfig(
     mlp_layers=4, mlp_dropout=0.0, embedding_dropout=0.1

@@ -6,20 +6,32 @@ from nao_jax import parallel, ranges
 from nao_jax.controller.model import Controller
 from nao_jax.errors import UserError
 from nao_jax.spaces.space import Space
+from nao_jax.strategies import Strategy
+from nao_jax.strategies.evolution import Evolution
+from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao
+from nao_jax.strategies.nao_plus import NaoPlus
 from nao_jax.strategies.uniform import Uniform
 
+STRATEGIES = ("nao", "nao_plus", "random", "evolution", "local")
 
-def strategy(config, space: Space) -> Nao | Uniform:
+
+def strategy(config, space: Space) -> Strategy:
   """Where proposals come from.
 
   Args:
-    config: has `strategy`, `controller`, `fit` and `nao`.
+    config: has `strategy`, `controller`, `fit`, `nao` and `plus`.
     space: the architectures.
   """
-  if config.strategy == "random":
-    return Uniform(space)
-  return Nao(Controller(space, config.controller), config.fit, config.nao)
+  controller = Controller(space, config.controller)
+  strategies = {
+    "nao": Nao(controller, config.fit, config.nao),
+    "nao_plus": NaoPlus(controller, config.plus),
+    "random": Uniform(space),
+    "evolution": Evolution(space),
+    "local": Local(space),
+  }
+  return strategies[config.strategy]
 
 
 def check(config, given: np.ndarray, devices: int | None) -> None:
@@ -43,9 +55,15 @@ def check(config, given: np.ndarray, devices: int | None) -> None:
 
 def _ranges(config) -> dict[str, dict]:
   """What the numbers of a search must be; see `ranges.check`."""
-  controller, fit = config.controller, config.fit
+  controller, fit, plus = config.controller, config.fit, config.plus
   return {
     "count": {
+      "plus_members": plus.members,
+      "plus_first_steps": plus.first_steps,
+      "plus_steps": plus.steps,
+      "plus_labelled": plus.labelled,
+      "plus_seeds": plus.seeds,
+      "plus_passes": plus.passes,
       "step_size": config.nao.step_size,
       "max_step_size": config.nao.max_step_size,
       "controller_embedding": controller.embedding,
@@ -54,25 +72,39 @@ def _ranges(config) -> dict[str, dict]:
       "controller_epochs": fit.epochs,
       "controller_batch": fit.batch,
     },
-    "count or none": {"controller_mlp_layers": controller.mlp_layers},
-    "weight": {"controller_weight_decay": fit.weight_decay},
+    "count or none": {
+      "controller_mlp_layers": controller.mlp_layers,
+      "plus_pretraining": plus.pretraining,
+      "plus_unlabelled": plus.unlabelled,
+    },
+    "weight": {
+      "controller_weight_decay": fit.weight_decay,
+      "plus_weight_decay": plus.weight_decay,
+      "plus_noise": plus.noise,
+    },
     "rate": {
       "controller_learning_rate": fit.learning_rate,
       "controller_clip": fit.clip,
+      "plus_learning_rate": plus.learning_rate,
+      "plus_clip": plus.clip,
     },
     "dropped": {
       "held_out": config.nao.held_out,
       "controller_mlp_dropout": controller.mlp_dropout,
       "controller_embedding_dropout": controller.embedding_dropout,
     },
-    "share": {"controller_trade_off": fit.trade_off},
+    "share": {
+      "controller_trade_off": fit.trade_off,
+      "plus_trade_off": plus.trade_off,
+      "plus_greedy": plus.greedy,
+    },
   }
 
 
 def _check_choices(config) -> None:
-  if config.strategy not in ("nao", "random"):
+  if config.strategy not in STRATEGIES:
     raise UserError(
-      f"--strategy={config.strategy}: unknown; allowed: nao, random"
+      f"--strategy={config.strategy}: unknown; allowed: {', '.join(STRATEGIES)}"
     )
   if config.evaluator not in ("shared", "scratch"):
     raise UserError(

@@ -12,6 +12,8 @@ from nao_jax.journal import SearchJournal
 from nao_jax.search import Journal, SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
+from nao_jax.strategies.evolution import Evolution
+from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.uniform import Uniform
 
@@ -264,3 +266,19 @@ def test_rounds_of_a_journal_that_remembers_nothing_are_reported():
   _search(Uniform(SPACE), journal=listener)
   assert listener.rounds == [(1, 0), (2, 1), (3, 2)]
   assert listener.phases == {("score pool", 24, 24)}
+
+
+@pytest.mark.parametrize("strategy", [Evolution(SPACE), Local(SPACE)])
+def test_the_state_of_every_strategy_is_remembered(strategy, tmp_path):
+  whole = _search(strategy)
+  place = tmp_path / "run", {"seed": 0}, CONFIG.rounds
+  with pytest.raises(Lost):
+    _search(strategy, journal=Mortal(*place, round_=1, saved=True))
+  _assert_equal(whole, _search(strategy, journal=SearchJournal(*place)))
+
+
+def test_a_search_ends_when_a_score_is_enough():
+  evaluator = Linear()
+  pool = _search(Uniform(SPACE), evaluator=evaluator, enough=-np.inf)
+  assert len(evaluator.seen) == 1
+  assert np.isnan(pool.scores[:, 1:]).all()

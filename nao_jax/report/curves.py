@@ -6,6 +6,7 @@ Shapes: R trials, B evaluations (the budget).
 import dataclasses
 import os
 import pathlib
+import sys
 
 from matplotlib.figure import Figure
 import numpy as np
@@ -56,7 +57,9 @@ def show(curves: dict[str, Curves], signal: str, report: str) -> None:
     signal: what the search saw, in words.
     report: what of it is reported, in words.
   """
-  console, found = rich.console.Console(), summary(curves)
+  # Without a terminal rich assumes 80 columns, too few for the table.
+  console = rich.console.Console(width=None if sys.stdout.isatty() else 150)
+  found = summary(curves)
   console.print(_figures(found, signal, report))
   console.print(_differences(found))
 
@@ -93,24 +96,25 @@ def _figures(found, signal, report) -> rich.table.Table:
 
 def _differences(found) -> rich.table.Table:
   table = rich.table.Table(
-    title="evaluations to the optimum, paired difference (standard error)",
+    title="paired differences at the end (standard error); * is more than "
+    f"{_ERRORS} of them",
     title_justify="left",
   )
-  for heading in ("strategy", "against", "difference", "p", ""):
+  measures = ("to_optimum", "signal", "report")
+  for heading in ("", "against", "evaluations to the optimum", *measures[1:]):
     table.add_column(heading)
-  for name, own in found.items():
-    for other, parts in own["against"].items():
-      difference = parts["to_optimum"]
-      error = difference["standard_error"]
-      within = abs(difference["difference"]) <= _ERRORS * error
-      table.add_row(
-        name,
-        other,
-        f"{difference['difference']:+.1f} ({error:.1f})",
-        f"{difference['p']:.2g}",
-        f"within {_ERRORS} standard errors" if within else "",
-      )
+  names = list(found)
+  for at, name in enumerate(names):
+    for other in names[at + 1 :]:
+      parts = found[name]["against"][other]
+      table.add_row(name, other, *(_difference(parts[m]) for m in measures))
   return table
+
+
+def _difference(part: dict) -> str:
+  error, found = part["standard_error"], part["difference"]
+  mark = "*" if abs(found) > _ERRORS * error else ""
+  return f"{found:+.2f} ({error:.2f}){mark}"
 
 
 def _pair(spread: dict, digits: int) -> str:
