@@ -16,6 +16,7 @@ LAYERS = (
     "nao_jax.cnn_search",
     "nao_jax.cnn_training",
     "nao_jax.comparison",
+    "nao_jax.controller_study",
     "nao_jax.rnn_search",
     "nao_jax.rnn_training",
   ),

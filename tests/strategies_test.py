@@ -243,7 +243,7 @@ def test_the_progress_of_a_fit_ends_at_its_total(fitted):
     fitted.seen,
     lambda phase, done, total: calls.append((done, total)),
   )
-  assert calls == [(1, 1)]
+  assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_the_mean_ranks_and_each_member_gets_its_share():

@@ -3,6 +3,7 @@
 Shapes: N architectures, L tokens each.
 """
 
+from collections.abc import Callable
 import functools
 from typing import NamedTuple
 
@@ -127,3 +128,38 @@ def reconstruction(
     equivalent=float(equivalent.all(axis=-1).mean()),
     tokens=float(same.mean()),
   )
+
+
+def precision_at(k: int, predictions: np.ndarray, scores: np.ndarray) -> float:
+  """The share of the k best by prediction that are among the k best.
+
+  Args:
+    k: at least 1; all of them if there are not so many.
+    predictions: [N].
+    scores: [N]; what ties with the k-th best is among the best, too.
+  """
+  k = min(k, len(scores))
+  chosen = np.argsort(-predictions, kind="stable")[:k]
+  return float(np.mean(scores[chosen] >= np.sort(scores)[-k]))
+
+
+def interval(
+  measure: Callable[[np.ndarray, np.ndarray], float],
+  predictions: np.ndarray,
+  scores: np.ndarray,
+  rng: np.random.Generator,
+  draws: int = 500,
+) -> tuple[float, float]:
+  """A 95 % confidence interval by bootstrap over architectures.
+
+  Args:
+    measure: of predictions and scores, [N] each.
+    predictions: [N].
+    scores: [N].
+    rng: draws them with replacement.
+    draws: how often.
+  """
+  rows = rng.integers(0, len(scores), (draws, len(scores)))
+  values = [measure(predictions[row], scores[row]) for row in rows]
+  low, high = np.quantile(values, [0.025, 0.975])
+  return float(low), float(high)

@@ -28,7 +28,9 @@ from nao_jax.strategies import Proposal, Seen, generator, proposal
 from nao_jax.strategies.uniform import sample_new
 
 # So many steps are one program, whatever a round's number of them.
-STEPS_A_CALL = 30
+STEPS_A_CALL = 10
+# So many candidates are judged at least, of which some do not count.
+_LEAST_JUDGED = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +57,12 @@ class NaoPlusConfig:
       are ranked by one member each.
   """
 
-  members: int = 3
+  members: int = 8
   pretraining: int = 300
   first_steps: int = 150
   steps: int = 30
   labelled: int = 16
-  unlabelled: int = 16
+  unlabelled: int = 8
   learning_rate: float = 3e-3
   weight_decay: float = 1e-4
   clip: float = 2.0
@@ -164,17 +166,25 @@ class NaoPlus:
     self, state: Ensemble, key: jax.Array, seen: Seen, limit: int
   ) -> tuple[Ensemble, Proposal]:
     """Moves, decodes and ranks, pass after pass; see `Strategy`."""
-    space, known, found = self.controller.space, set(seen.known), []
+    space, known, found = self.controller.space, set(seen.known), [self._none]
     best = np.argsort(-seen.scores, kind="stable")[: self.config.seeds]
     seeds = seen.tokens[best], best
     for number in range(self.config.passes):
-      moved = self._move(state.params, jax.random.fold_in(key, number), *seeds)
-      new = _select(moved, _first_new(space, moved.tokens, known))
-      found.append(new)
-      order = np.argsort(-new.predicted.mean(1), kind="stable")
-      if not len(order):
+      tokens, origin = self._move(
+        state.params, jax.random.fold_in(key, number), *seeds
+      )
+      new = _first_new(space, tokens, known)
+      if not new:
         break
-      ranked = _select(new, order[: self.config.seeds])
+      found.append(
+        Candidates(
+          tokens[new],
+          self._judged(state.params, tokens[new]),
+          *(column[new] for column in origin),
+        )
+      )
+      order = np.argsort(-found[-1].predicted.mean(1), kind="stable")
+      ranked = _select(found[-1], order[: self.config.seeds])
       seeds = ranked.tokens, ranked.parents
     candidates = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
     chosen = choose(candidates.predicted, limit, self.config.greedy)
@@ -188,22 +198,36 @@ class NaoPlus:
       {"candidates": len(candidates.tokens), "drawn": len(drawn.tokens)},
     )
 
-  def _move(self, params, key, seeds, parents) -> Candidates:
-    """All that one pass comes to, on the host."""
+  def _move(self, params, key, seeds, parents):
+    """Where one pass leads, int32 [M, L], from which parent, by which step."""
     # Few seeds are repeated: one shape, one program.
     rows = np.resize(np.arange(len(seeds)), self.config.seeds)
-    tokens, predicted = map(
-      np.asarray, _climb(params, key, seeds[rows], strategy=self)
-    )
+    tokens = np.asarray(_move(params, key, seeds[rows], strategy=self))
     _, step, seed = np.unravel_index(
       np.arange(len(tokens)),
       (self.config.members, len(self.config.step_sizes), len(rows)),
     )
-    return Candidates(
-      tokens,
-      predicted.T,
+    origin = (
       parents[rows][seed].astype(np.int32),
       np.float32(self.config.step_sizes)[step],
+    )
+    return tokens, origin
+
+  def _judged(self, params, tokens) -> np.ndarray:
+    """What each member predicts of architectures: [M, E]."""
+    # In powers of 2, so that there are few programs.
+    size = max(_LEAST_JUDGED, 1 << (len(tokens) - 1).bit_length())
+    rows = np.pad(tokens, ((0, size - len(tokens)), (0, 0)), mode="wrap")
+    return np.asarray(_judge(params, rows, strategy=self)).T[: len(tokens)]
+
+  @property
+  def _none(self) -> Candidates:
+    """No candidates."""
+    return Candidates(
+      np.zeros((0, self.controller.space.length), np.int32),
+      np.zeros((0, self.config.members), np.float32),
+      np.zeros(0, np.int32),
+      np.zeros(0, np.float32),
     )
 
 
@@ -328,10 +352,10 @@ def _step(
 
 
 @functools.partial(jax.jit, static_argnames="strategy")
-def _climb(
+def _move(
   params: Params, key: jax.Array, seeds: jax.Array, *, strategy: NaoPlus
-) -> tuple[jax.Array, jax.Array]:
-  """One pass: every member moves every seed by every step, and all judge.
+) -> jax.Array:
+  """Every member moves every seed by every step, and decodes.
 
   Args:
     params: [E, ...].
@@ -340,7 +364,7 @@ def _climb(
     strategy: the settings.
 
   Returns:
-    Tokens, int32 [M, L], and what each member predicts of them, [E, M].
+    int32 [M, L]; the last of E, S and K runs fastest.
   """
   controller, config = strategy.controller, strategy.config
   sizes = jnp.array(config.step_sizes)
@@ -364,10 +388,18 @@ def _climb(
     moved = moved.reshape(-1, *outputs.shape[1:])
     return controller.greedy_decode(params, moved, embed(moved))
 
-  def judge(params):
+  tokens = jax.vmap(move)(params, jax.random.split(key, config.members))
+  return tokens.reshape(-1, tokens.shape[-1])
+
+
+@functools.partial(jax.jit, static_argnames="strategy")
+def _judge(
+  params: Params, tokens: jax.Array, *, strategy: NaoPlus
+) -> jax.Array:
+  """What each member predicts of tokens [M, L], encoded again: [E, M]."""
+  controller = strategy.controller
+
+  def one(params):
     return controller.predict(params, controller.encode(params, tokens)[1])
 
-  keys = jax.random.split(key, config.members)
-  tokens = jax.vmap(move)(params, keys)
-  tokens = tokens.reshape(-1, tokens.shape[-1])
-  return tokens, jax.vmap(judge)(params)
+  return jax.vmap(one)(params)

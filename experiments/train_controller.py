@@ -1,0 +1,65 @@
+"""Fits a controller on a benchmark table and says how good it is.
+
+python -m experiments.train_controller --dataset=arxiv --members=600
+
+--helpfull lists every setting.
+"""
+
+import json
+import pathlib
+
+from absl import flags
+import rich.console
+import rich.table
+
+from experiments import driver, settings
+from nao_jax import controller_study
+from nao_jax.controller_study import StudyConfig
+
+_JSON = flags.DEFINE_string("json", None, "File for the figures.")
+_PREFIXES = {"controller": "controller_", "fit": "controller_"}
+# The architectures to measure on take the place of the share held out.
+settings.define(StudyConfig, _PREFIXES, fixed=("held_out",))
+
+
+def main(_):
+  """Fits, measures and prints."""
+  config = settings.choose({"": StudyConfig()}, "", _PREFIXES)
+  found = controller_study.run(config)
+  if _JSON.value:
+    path = pathlib.Path(_JSON.value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+  _show(found)
+
+
+def _show(found: dict) -> None:
+  console = rich.console.Console()
+  table = rich.table.Table("held out", "value", "95 % interval")
+  for name, part in found["ranking"].items():
+    low, high = part["interval"]
+    table.add_row(
+      name.replace("_", " "), f"{part['value']:.3f}", f"{low:.3f} to {high:.3f}"
+    )
+  console.print(table)
+  table = rich.table.Table("rebuilt", "exactly", "same function", "tokens")
+  for name, part in found["reconstruction"].items():
+    shares = (f"{part[x]:.3f}" for x in ("exact", "equivalent", "tokens"))
+    table.add_row(name.replace("_", " "), *shares)
+  console.print(table)
+  table = rich.table.Table(
+    "step size", "predicted gain", "true gain", "changed", "new"
+  )
+  for row in found["steps"]:
+    table.add_row(
+      f"{row['step_size']:g}",
+      f"{row['predicted_gain']:+.4f}",
+      f"{row['true_gain']:+.3f}",
+      f"{row['changed']:.0%}",
+      f"{row['new']:.0%}",
+    )
+  console.print(table)
+
+
+if __name__ == "__main__":
+  driver.run(main)

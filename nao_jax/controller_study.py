@@ -1,0 +1,200 @@
+"""A controller alone: how well it predicts, rebuilds and moves uphill.
+
+It is fitted on some architectures of a benchmark table and measured on others,
+so nothing is trained but the controller.
+
+Shapes: N architectures, K seeds, S step sizes.
+"""
+
+import dataclasses
+
+from absl import logging
+import jax
+import numpy as np
+
+from nao_jax import ranges
+from nao_jax.controller import ascent, fit, metrics
+from nao_jax.controller.fit import FitConfig
+from nao_jax.controller.model import Controller, ControllerConfig, Params
+from nao_jax.data import tables
+from nao_jax.errors import UserError
+from nao_jax.evaluators.table import Table
+from nao_jax.strategies.nao import NaoConfig
+from nao_jax.strategies.uniform import sample_new
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyConfig:
+  """What is fitted, and what it is measured on.
+
+  Attributes:
+    table: `nas-bench-graph`, or a .npz file in the form of NAS-Bench-201.
+    dataset: which data the architectures were trained on.
+    signal: the measurement to predict.
+    members: architectures to fit on, drawn at random.
+    measured: others to measure on, which the controller never saw.
+    best: k of the precision at k.
+    seed: decides everything.
+    controller: its sizes.
+    fit: how it is fitted.
+    nao: which architectures move how far.
+  """
+
+  table: str = tables.GRAPH
+  dataset: str = "cora"
+  signal: str = "valid"
+  members: int = 600
+  measured: int = 600
+  best: int = 50
+  seed: int = 0
+  controller: ControllerConfig = ControllerConfig()
+  fit: FitConfig = FitConfig()
+  nao: NaoConfig = NaoConfig()
+
+
+def run(config: StudyConfig) -> dict:
+  """Fits a controller and measures it.
+
+  Returns:
+    JSON-like: `ranking` of the held-out architectures, each measure with its
+    95 % interval; `reconstruction` of both groups; `steps`, for each step size
+    the mean gain that was predicted, the mean gain by the table, and the shares
+    of decoded architectures that differ from their seed and that are new.
+
+  Raises:
+    UserError: a setting or the table does not allow it.
+  """
+  table = check(config)
+  draw_key, init_key, fit_key, rest = jax.random.split(
+    jax.random.key(config.seed), 4
+  )
+  space = table.space
+  total = config.members + config.measured
+  tokens = sample_new(space, draw_key, total, set())
+  scores = table.lookup(tokens)
+  train, held_out = np.split(np.arange(total), [config.members])
+  controller = Controller(space, config.controller)
+  params = _fit(config, controller, init_key, fit_key, tokens, scores, train)
+  rng = np.random.default_rng(np.asarray(jax.random.key_data(rest)))
+  return {
+    "ranking": _ranking(
+      config,
+      _predict(controller, params, tokens[held_out]),
+      scores[held_out],
+      rng,
+    ),
+    "reconstruction": {
+      name: _rebuilt(controller, params, tokens[rows])
+      for name, rows in (("members", train), ("held_out", held_out))
+    },
+    "steps": _steps(config, controller, params, table, tokens[train]),
+  }
+
+
+def check(config: StudyConfig) -> Table:
+  """The table, and whether the settings fit it.
+
+  Raises:
+    UserError: the message names the flag.
+  """
+  nao = config.nao
+  ranges.check(
+    {
+      "count": {
+        "members": config.members,
+        "best": config.best,
+        "top_k": nao.top_k,
+        "step_size": nao.step_size,
+        "max_step_size": nao.max_step_size,
+        "controller_epochs": config.fit.epochs,
+        "controller_batch": config.fit.batch,
+      },
+      "rate": {"controller_learning_rate": config.fit.learning_rate},
+      "share": {"controller_trade_off": config.fit.trade_off},
+      "count or none": {"seed": config.seed},
+    }
+  )
+  if config.measured < 2:
+    raise UserError(f"--measured={config.measured}: allowed: 2 or more")
+  column = tables.load(config.table, config.dataset, config.signal)
+  table = Table(column.space, column.scores)
+  most = len(column.space.functions.representative)
+  if config.members + config.measured > most:
+    raise UserError(
+      f"--members={config.members} --measured={config.measured}: the table has "
+      f"{most} functions"
+    )
+  return table
+
+
+def _fit(config, controller, init_key, fit_key, tokens, scores, rows) -> Params:
+  state = fit.start(controller.init(init_key), config.fit)
+  state, losses = fit.fit(
+    state,
+    fit_key,
+    tokens[rows],
+    fit.normalise_targets(scores[rows].astype(np.float32)),
+    controller=controller,
+    config=config.fit,
+  )
+  logging.info(
+    "fitted on %d architectures: squared error %.5f, cross-entropy %.5f",
+    len(rows),
+    losses.mse[-1],
+    losses.cross_entropy[-1],
+  )
+  return state.params
+
+
+def _predict(controller, params, tokens) -> np.ndarray:
+  _, embedding = controller.encode(params, tokens)
+  return np.asarray(controller.predict(params, embedding))
+
+
+def _ranking(config, predictions, scores, rng) -> dict:
+  measures = {
+    "pairwise_accuracy": metrics.pairwise_accuracy,
+    "kendall_tau": metrics.kendall_tau,
+    "spearman": metrics.spearman_rho,
+    f"precision_at_{config.best}": lambda *x: metrics.precision_at(
+      config.best, *x
+    ),
+  }
+  return {
+    name: {
+      "value": measure(predictions, scores),
+      "interval": metrics.interval(measure, predictions, scores, rng),
+    }
+    for name, measure in measures.items()
+  }
+
+
+def _rebuilt(controller, params, tokens) -> dict:
+  """Free-running, without the help of the true tokens."""
+  decoded = metrics.reconstruct(params, tokens, controller=controller)
+  return metrics.reconstruction(controller.space, tokens, decoded)._asdict()
+
+
+def _steps(config, controller, params, table, tokens) -> list[dict]:
+  """What the gradient step did to the best members, by step size."""
+  scores = table.lookup(tokens)
+  best = np.argsort(-scores, kind="stable")[: config.nao.top_k]
+  sizes = config.nao.step_sizes
+  moved = ascent.propose(params, tokens[best], sizes, controller=controller)
+  known = set(controller.space.keys(tokens))
+  seeds = np.array(controller.space.keys(tokens[best]), object)
+  rows = []
+  for size, decoded, after in zip(
+    np.asarray(sizes), np.asarray(moved.tokens), moved.after, strict=True
+  ):
+    names = controller.space.keys(decoded)
+    rows.append(
+      {
+        "step_size": float(size),
+        "predicted_gain": float(np.mean(after - moved.before)),
+        "true_gain": float(np.mean(table.lookup(decoded) - scores[best])),
+        "changed": float(np.mean(np.array(names, object) != seeds)),
+        "new": len(set(names) - known) / len(names),
+      }
+    )
+  return rows
