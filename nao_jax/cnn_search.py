@@ -58,7 +58,7 @@ def run(
   """
   space = cnn.space(config.network.nodes, config.network.ops, config.coding)
   given = _given(space, architectures)
-  _check(config, given, devices)
+  _check(config, given, devices, trials)
   data = images.load(
     config.dataset,
     data_dir=data_dir,
@@ -150,11 +150,11 @@ def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
   return given
 
 
-def _check(config: SearchCnnConfig, given: np.ndarray, devices) -> None:
+def _check(config: SearchCnnConfig, given: np.ndarray, devices, trials) -> None:
   """What can be wrong before the data are known."""
   check_training(config.network, config.train, config.sgd)
   ranges.check({"kept": {"final_drop_path_keep": config.final.drop_path_keep}})
-  search_checks.check(config, given, devices)
+  search_checks.check(config, given, devices, trials)
 
 
 def _fit_to_data(config, data, devices) -> SearchCnnConfig:

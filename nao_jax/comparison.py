@@ -138,14 +138,14 @@ def run(
     UserError: a setting or the table does not allow it.
   """
   signal, report = check(config, strategies)
-  done = _read(file, config)
+  done = _read(file, config, signal.space)
   if file is not None:
     pathlib.Path(file).parent.mkdir(parents=True, exist_ok=True)
   curves = {}
   for name in strategies:
     if name not in done:
       done[name] = _trials(config, name, signal, report, threads)
-      _write(file, config, done)
+      _write(file, config, signal.space, done)
     curves[name] = done[name]
   return curves
 
@@ -242,38 +242,56 @@ def _curves(tokens, budget, signal, report, start) -> Curves:
   )
 
 
-def _read(file, config: CompareConfig) -> dict[str, Curves]:
-  """What the file holds of these settings."""
+def _read(file, config: CompareConfig, space: Space) -> dict[str, Curves]:
+  """What the file holds of these settings, whose strategies are as today."""
   if file is None or not pathlib.Path(file).exists():
     return {}
   try:
     held = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
-    if held["settings"] != flatten(config):
-      raise UserError(
-        f"--json={file}: holds another comparison, {held['settings']}; give "
-        "another file"
-      )
-    return {
+    settings, trials = held["settings"], held["trials"]
+    done = {
       name: Curves(
         *(np.array(rows[field]) for field in _ARRAYS), seconds=rows["seconds"]
       )
-      for name, rows in held["trials"].items()
+      for name, rows in trials.items()
+      if rows["setup"] == _described(SETUPS[name](space))
     }
   except (KeyError, TypeError, ValueError) as error:
     raise UserError(
       f"--json={file}: not a comparison ({error!r}); give another file"
     ) from error
+  if settings != flatten(config):
+    raise UserError(
+      f"--json={file}: holds another comparison, {settings}; give another file"
+    )
+  for name in sorted(set(trials) - set(done)):
+    logging.info("%s is no longer what %s holds of it", name, file)
+  return done
+
+
+def _described(setup: Setup) -> dict:
+  """What decides the trials of a strategy, JSON-like."""
+  described = {"pool": setup.pool, "batch": setup.batch}
+  for field in dataclasses.fields(setup.strategy):
+    value = getattr(setup.strategy, field.name)
+    if isinstance(value, Controller):
+      described["controller"] = flatten(value.config)
+    elif not isinstance(value, Space):
+      described[field.name] = (
+        flatten(value) if dataclasses.is_dataclass(value) else value
+      )
+  return described
 
 
 _ARRAYS = ("signal", "report", "evaluations", "found")
 
 
-def _write(file, config: CompareConfig, done: dict[str, Curves]) -> None:
+def _write(file, config: CompareConfig, space: Space, done) -> None:
   if file is None:
     return
   rows = {
     name: {field: getattr(curves, field).tolist() for field in _ARRAYS}
-    | {"seconds": curves.seconds}
+    | {"seconds": curves.seconds, "setup": _described(SETUPS[name](space))}
     for name, curves in done.items()
   }
   held = {

@@ -11,7 +11,6 @@ import numpy as np
 import rich.console
 import rich.table
 
-from nao_jax.evaluators.shared import Progress
 from nao_jax.journal import SearchJournal, origin_text
 from nao_jax.pool import Pool
 from nao_jax.spaces.space import Space
@@ -42,7 +41,7 @@ def compare(
   pool: Pool,
   count: int,
   key: jax.Array,
-  train: Callable[[np.ndarray, Progress], np.ndarray],
+  train: Callable[[np.ndarray, Callable[[int, int], None]], np.ndarray],
   journal: SearchJournal,
   measure: str,
 ) -> dict[str, list[list[float]]]:
@@ -55,13 +54,13 @@ def compare(
     pool: of the search, scored for the last time.
     count: how many of each.
     key: consumed.
-    train: takes tokens int32 [L] and where to show progress; gives what R
-      trainings measured, [R].
+    train: takes tokens int32 [L] and what to tell how much of how much is
+      done; gives what R trainings measured, [R].
     journal: remembers and shows.
     measure: name of what is measured, for the log.
 
   Returns:
-    {"searched" or "random": [count, R]}.
+    {"searched" or "random": [count, R]}; None for a training that diverged.
   """
   last = pool.scores.shape[1] - 1
   known = set(space.keys(pool.tokens))
@@ -78,10 +77,10 @@ def compare(
         continue
       values = train(
         tokens,
-        lambda done, total, title=title: journal.progress(title, done, total),
+        lambda *at, title=title: journal.progress(title, *at),
       )
       logging.info("%s: %s %s", title, measure, np.round(values, 4))
-      done[title] = np.asarray(values).tolist()
+      done[title] = [v if np.isfinite(v) else None for v in map(float, values)]
       journal.save_final(done)
   return {
     name: [values for title, values in done.items() if title.startswith(name)]
@@ -107,7 +106,10 @@ def show(
   for heading in ("cells", "trainings", measure, "standard deviation"):
     table.add_column(heading)
   for name, rows in compared.items():
-    values = np.array(rows).ravel()
+    values = np.array(rows, np.float64).ravel()
+    diverged, values = np.isnan(values).sum(), values[~np.isnan(values)]
+    if diverged:
+      logging.warning("%s cells: %d trainings diverged", name, diverged)
     if len(values):
       table.add_row(
         f"{len(rows)} {name}",

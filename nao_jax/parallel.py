@@ -99,15 +99,5 @@ def own_part(x: jax.Array, axis: int, axis_name: str | None) -> jax.Array:
   return lax.dynamic_slice_in_dim(x, start, size, axis)
 
 
-def shares(rows: np.ndarray, devices: int | None = None) -> np.ndarray:
-  """Rows [N, ...] to [devices, ceil(N / devices), ...], padded with row 0."""
-  parts = count(devices)
-  each = -(-len(rows) // parts)
-  padded = np.concatenate(
-    [rows, np.repeat(rows[:1], each * parts - len(rows), 0)]
-  )
-  return padded.reshape(parts, each, *rows.shape[1:])
-
-
 def _devices(number: int | None) -> list[jax.Device]:
   return jax.local_devices()[:number]

@@ -62,7 +62,7 @@ def run(
   """
   space = rnn.space(config.network.nodes)
   given = _given(space, architectures)
-  _check(config, given, devices)
+  _check(config, given, devices, trials)
   corpus = text.load(config.text, vocab_size=config.vocab_size)
   config = _fit_to_text(config, corpus)
   journal = SearchJournal(
@@ -137,10 +137,10 @@ def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
   return given
 
 
-def _check(config: SearchRnnConfig, given: np.ndarray, devices) -> None:
+def _check(config: SearchRnnConfig, given: np.ndarray, devices, trials) -> None:
   """What can be wrong before the text is read."""
   language.check(config.network, config.train)
-  search_checks.check(config, given, devices)
+  search_checks.check(config, given, devices, trials)
   ranges.check(
     {
       "count": {

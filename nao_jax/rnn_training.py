@@ -279,10 +279,12 @@ def _roll_back(training: Training, state: TrainState) -> TrainState:
       "smaller --learning_rate or --clip, and another --workdir"
     )
   logging.warning(
-    "the training diverged %s; it goes back to after epoch %d, the best one, "
-    "and on with other random numbers",
+    "the training diverged %s; it goes back to %s, and on with other random "
+    "numbers",
     where,
-    state.best_epoch - 1,
+    f"the end of epoch {state.epochs_of_best - 1}, the best one"
+    if state.epochs_of_best
+    else "the beginning",
   )
   return roll_back(state, trainer=training.trainer)
 
@@ -382,7 +384,7 @@ def _result(training: Training, reader: Reader, state: TrainState) -> dict:
     "text": config.arch,
     "parameters": config.network.parameters,
     "epochs": config.train.epochs,
-    "best_epoch": state.best_epoch - 1,
+    "best_epoch": state.epochs_of_best - 1,
     "averaged": bool(state.best.averaging),
     "roll_backs": int(state.roll_backs),
     "validation": reader.measure(state.best, "validation"),
@@ -395,7 +397,7 @@ def _show(result: dict, journal: Workdir) -> None:
   console = rich.console.Console()
   console.print(
     f"{result['parameters']:,} parameters; the best of {result['epochs']} "
-    f"epochs is number {result['best_epoch']}, with validation perplexity "
+    f"epochs is number {result['best_epoch'] + 1}, with validation perplexity "
     f"{result['validation']['perplexity']:.2f}",
     highlight=False,
     soft_wrap=True,

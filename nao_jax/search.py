@@ -126,7 +126,15 @@ def run(
   known = set(space.keys(state.pool.tokens))
   while state.round <= config.rounds:
     state, report = _round(
-      state, rounds_key, space, evaluator, strategy, config, journal, known
+      state,
+      rounds_key,
+      space,
+      evaluator,
+      strategy,
+      config,
+      journal,
+      known,
+      enough,
     )
     journal.save(state, report)
     if report["best"] >= enough:
@@ -148,7 +156,9 @@ def _first_pool(space, key, config, given) -> Pool:
   return pools.start(given, random, config.rounds + 1)
 
 
-def _round(state, key, space, evaluator, strategy, config, journal, known):
+def _round(
+  state, key, space, evaluator, strategy, config, journal, known, enough
+):
   """One round; the key is the same in all of them. Proposals become known."""
   round_, pool = state.round, state.pool
   clock = _Clock()
@@ -159,10 +169,11 @@ def _round(state, key, space, evaluator, strategy, config, journal, known):
     round_,
     journal.progress,
   )
+  scores = _finite(scores, round_)
   pool = pools.record(pool, scores, round_)
   report = _summary(pool, round_) | {"score_seconds": clock.lap()}
   learnt = state.strategy
-  if round_ < config.rounds:
+  if round_ < config.rounds and report["best"] < enough:
     seen = Seen(pool.tokens[pool.members], scores, known)
     tell_key, ask_key = jax.random.split(jax.random.fold_in(key, round_ + 1))
     learnt, lessons = strategy.tell(learnt, tell_key, seen, journal.progress)
@@ -175,6 +186,25 @@ def _round(state, key, space, evaluator, strategy, config, journal, known):
     report |= lessons | proposal.report | {"new": len(proposal.tokens)}
     report["propose_seconds"] = clock.lap()
   return SearchState(round_ + 1, pool, trained, learnt), report
+
+
+def _finite(scores: np.ndarray, round_: int) -> np.ndarray:
+  """The scores, the worst one in the place of what is none."""
+  finite = np.isfinite(scores)
+  if finite.all():
+    return scores
+  if not finite.any():
+    raise UserError(
+      f"round {round_}: no architecture has a score that is a number: the "
+      "training diverged; give a smaller --learning_rate, and another --workdir"
+    )
+  logging.warning(
+    "round %d: %d of %d scores are not numbers and count as the worst",
+    round_,
+    np.sum(~finite),
+    len(scores),
+  )
+  return np.where(finite, scores, scores[finite].min())
 
 
 def _summary(pool: Pool, round_: int) -> dict:

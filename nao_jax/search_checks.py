@@ -9,11 +9,12 @@ from nao_jax.spaces.space import Space
 from nao_jax.strategies import Strategy
 from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
-from nao_jax.strategies.nao import Nao
+from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlus
 from nao_jax.strategies.uniform import Uniform
 
 STRATEGIES = ("nao", "nao_plus", "random", "evolution", "local")
+_NEED_ALL = ("evolution", "local")
 
 
 def strategy(config, space: Space) -> Strategy:
@@ -34,18 +35,26 @@ def strategy(config, space: Space) -> Strategy:
   return strategies[config.strategy]
 
 
-def check(config, given: np.ndarray, devices: int | None) -> None:
+def check(
+  config, given: np.ndarray, devices: int | None, trials: str | None
+) -> None:
   """What can be wrong before the data are known, whatever is searched.
 
   Args:
     config: the settings of a search, `presets.SearchCnnConfig` for example.
     given: [G, L], architectures that start in the pool.
     devices: how many local devices to use; all by default.
+    trials: the file of trials, if one was named.
 
   Raises:
     UserError: the message names the flag.
   """
   config.search.check()
+  if config.prune and trials:
+    raise UserError(
+      f"--prune --trials={trials}: what is pruned depends on the pool of this "
+      "search, so its trials are of no use to others; give only one of them"
+    )
   ranges.check(_ranges(config))
   _check_choices(config)
   _check_pool(config, len(given))
@@ -115,6 +124,11 @@ def _check_choices(config) -> None:
       "--prune: allowed only with --evaluator=scratch, where candidates train "
       "alone"
     )
+  if config.strategy in _NEED_ALL and not config.search.extend:
+    raise UserError(
+      f"--strategy={config.strategy}: goes by the age of architectures, or by "
+      "where it stands among all; add --extend, so that none leaves the pool"
+    )
   if config.nao.step_size > config.nao.max_step_size:
     raise UserError(
       f"--step_size={config.nao.step_size}: allowed: 1 to "
@@ -124,16 +138,8 @@ def _check_choices(config) -> None:
 
 def _check_pool(config, given: int) -> None:
   size = config.search.pool_size
-  if not 1 <= config.nao.top_k <= size:
-    raise UserError(
-      f"--top_k={config.nao.top_k}: the seeds are members of the pool; allowed:"
-      f" 1 to {size} (--pool_size)"
-    )
-  if round(config.nao.held_out * size) == size:
-    raise UserError(
-      f"--held_out={config.nao.held_out}: none of {size} members is left "
-      "to train the controller; give less"
-    )
+  if config.strategy == "nao":
+    _check_nao(config.nao, size)
   if config.final.cells > size:
     raise UserError(
       f"--final_cells={config.final.cells}: there are {size} members "
@@ -142,6 +148,19 @@ def _check_pool(config, given: int) -> None:
   if given > size:
     raise UserError(
       f"--arch: {given} architectures do not fit --pool_size={size}"
+    )
+
+
+def _check_nao(nao: NaoConfig, size: int) -> None:
+  if not 1 <= nao.top_k <= size:
+    raise UserError(
+      f"--top_k={nao.top_k}: the seeds are members of the pool; allowed: 1 to "
+      f"{size} (--pool_size)"
+    )
+  if round(nao.held_out * size) == size:
+    raise UserError(
+      f"--held_out={nao.held_out}: none of {size} members is left to train the "
+      "controller; give less"
     )
 
 

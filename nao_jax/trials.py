@@ -35,8 +35,8 @@ class Trial:
 
   Attributes:
     score: higher is better; None if the training failed.
-    curve: the validation accuracy after each epoch; it is shorter than the
-      others if the training was stopped early.
+    curve: the score after each epoch; it is shorter than the others if the
+      training was stopped early.
   """
 
   score: float | None
@@ -65,6 +65,8 @@ class Trials:
       self.path.parent.mkdir(parents=True, exist_ok=True)
       with self._open() as database:
         database.execute(_TABLE)
+        # Asks for the right to write, now and not after the first training.
+        database.execute("begin immediate")
         database.execute("select curve, failed from trials limit 1")
     except (OSError, sqlite3.Error) as error:
       raise UserError(

@@ -225,14 +225,6 @@ def test_every_round_sees_other_batches_of_all_devices(evaluators):
   np.testing.assert_array_equal(one, four)
 
 
-def test_shares_hold_all_rows_and_are_filled_up_with_the_first():
-  rows = np.arange(12).reshape(6, 2)
-  shares = parallel.shares(rows)
-  assert shares.shape == (DEVICES, 2, 2)
-  np.testing.assert_array_equal(shares.reshape(8, 2)[:6], rows)
-  np.testing.assert_array_equal(shares.reshape(8, 2)[6:], rows[[0, 0]])
-
-
 def test_own_part_is_what_the_device_is_given():
   x = np.arange(2 * BATCH).reshape(2, BATCH)
   own = parallel.spread(

@@ -6,12 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from nao_jax import cnn_search
+from nao_jax import cnn_search, search_checks
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
+from nao_jax.evaluators import scratch
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.networks.macro import NetworkConfig
@@ -23,7 +24,7 @@ from nao_jax.training.candidate import Trainer
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
 from nao_jax.training.scratch import ScratchConfig
-from nao_jax.trials import Trials
+from nao_jax.trials import Trial, Trials
 
 NETWORK = NetworkConfig(nodes=2, cells_per_stage=1, channels=4)
 TRAIN = TrainConfig(epochs=3, batch=16, drop_path_keep=0.9)
@@ -200,6 +201,50 @@ def test_pruning_stops_what_is_worse_than_half_of_the_pool_before(
   pruned = evaluator.trials.get(SPACE.canonical(ROWS[1]))
   assert len(pruned.curve) == 1
   assert pruned.score == pruned.curve[0]
+
+
+def test_who_ended_early_is_in_the_worse_half():
+  found = scratch.middle([(1, 2, 3), (2, 3, 4), (9,), (3, np.nan)], 3)
+  assert found.tolist() == [2.5, -np.inf, -np.inf]
+  assert scratch.middle([(1, 2), (3, 4), (5, 6)], 2).tolist() == [3, 4]
+
+
+def test_what_was_trained_meanwhile_is_not_trained_again(
+  data, tmp_path, monkeypatch
+):
+  evaluator = _evaluator(data, tmp_path / "trials.sqlite")
+  other = Trial(0.25, (0.25, 0.25, 0.25))
+  epoch = ImageCandidates.epoch
+
+  def train(self, *arguments):
+    # Another search finishes the last candidate while the first one trains.
+    evaluator.trials.add(SPACE.canonical(ROWS[2]), other)
+    return epoch(self, *arguments)
+
+  monkeypatch.setattr(ImageCandidates, "epoch", train)
+  assert _scores(evaluator)[2] == 0.25
+  assert evaluator.trials.get(SPACE.canonical(ROWS[2])) == other
+
+
+@pytest.mark.parametrize(
+  ("changes", "trials", "message"),
+  [
+    ({"prune": True}, "t.sqlite", "--prune --trials=t.sqlite"),
+    ({"strategy": "best"}, None, "--strategy=best: unknown; allowed: nao, nao"),
+    (
+      {
+        "strategy": "local",
+        "search": SearchConfig(pool_size=6, rounds=1, new_per_round=2),
+      },
+      None,
+      "--strategy=local: .* add --extend",
+    ),
+  ],
+)
+def test_what_does_not_go_together_is_refused(changes, trials, message):
+  config = dataclasses.replace(CONFIG, **changes)
+  with pytest.raises(UserError, match=message):
+    search_checks.check(config, np.zeros((0, 1)), 1, trials)
 
 
 # Whole searches.

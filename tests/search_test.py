@@ -282,3 +282,28 @@ def test_a_search_ends_when_a_score_is_enough():
   pool = _search(Uniform(SPACE), evaluator=evaluator, enough=-np.inf)
   assert len(evaluator.seen) == 1
   assert np.isnan(pool.scores[:, 1:]).all()
+  assert len(pool.tokens) == CONFIG.pool_size  # Nothing was proposed for it.
+
+
+class Diverging(Linear):
+  """Some scores, or all of them, are not numbers."""
+
+  def __init__(self, bad):
+    super().__init__()
+    self.bad = bad
+
+  def score(self, *arguments):
+    state, scores = super().score(*arguments)
+    return state, np.where(np.arange(len(scores)) % self.bad, scores, np.nan)
+
+
+def test_what_diverged_counts_as_the_worst():
+  pool = _search(Uniform(SPACE), evaluator=Diverging(3))
+  assert len(pool.members) == CONFIG.pool_size
+  first = pool.scores[: CONFIG.pool_size, 0]
+  assert (first[::3] == first.min()).all()
+
+
+def test_a_search_of_nothing_but_failures_says_so():
+  with pytest.raises(UserError, match=r"round 0: .* smaller --learning_rate"):
+    _search(Uniform(SPACE), evaluator=Diverging(1))

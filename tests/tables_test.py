@@ -83,11 +83,14 @@ def test_columns_of_one_table_belong_to_one_row(data_folder):
   [
     ({"ops": None}, "'ops' must be .* found: none"),
     ({"ops": np.zeros((4, 5), np.int8)}, r"found: \(4, 5\)"),
-    ({"ops": np.zeros((4, 6))}, "must index"),
-    ({"ops": np.full((4, 6), 5)}, "must index"),
+    ({"ops": np.zeros((4, 6))}, "found: float64 from 0 to 0"),
+    ({"ops": np.full((4, 6), 5)}, "found: int64 from 5 to 5"),
     ({"ops": np.zeros((1, 6), int), "shapes_valid": None}, "are missing"),
     ({"op_names": np.array(["a", "b"])}, "found: a, b"),
-    ({"shapes_valid": np.full(15625, np.nan, np.float32)}, "row 0: nan"),
+    (
+      {"shapes_valid": np.full(15625, np.nan, np.float32)},
+      "6466 of 6466 functions have no score",
+    ),
     ({"shapes_valid": None}, "no column 'shapes_valid'"),
     ({"op_names": np.array(["a", {}], object)}, "not a NumPy archive"),
   ],
@@ -102,12 +105,18 @@ def test_an_archive_of_another_form_is_refused(archive, changes, message):
 def test_a_file_that_is_no_archive_is_refused(content, tmp_path):
   path = tmp_path / "broken.npz"
   path.write_bytes(content)
-  with pytest.raises(UserError, match="broken.npz"):
+  with pytest.raises(UserError, match=r"broken\.npz"):
     tables.load(str(path), "shapes", "valid")
 
 
+def test_a_single_array_is_refused(tmp_path):
+  np.save(tmp_path / "scores.npy", np.zeros(3))
+  with pytest.raises(UserError, match="it holds a single array"):
+    tables.load(str(tmp_path / "scores.npy"), "shapes", "valid")
+
+
 def test_a_missing_file_is_named():
-  with pytest.raises(UserError, match="--table=/nowhere.npz: no such file"):
+  with pytest.raises(UserError, match=r"--table=/nowhere\.npz: no such file"):
     tables.load("/nowhere.npz", "shapes", "valid")
 
 

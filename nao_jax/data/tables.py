@@ -69,6 +69,7 @@ def _load_archive(path, dataset, signal, flag) -> Column:
       f"{flag}={signal}: {path} has no column {name!r} "
       f"(--dataset={dataset}); its columns are {known}"
     )
+  _check_finite(path, name, columns[name])
   return Column(nasbench201.space(), columns[name])
 
 
@@ -78,7 +79,10 @@ def _read_archive(path: str) -> dict[str, np.ndarray]:
   try:
     # Opened here, as NumPy does not close what turns out to be no archive.
     with open(path, "rb") as file:
-      arrays = dict(np.load(file, allow_pickle=False))
+      loaded = np.load(file, allow_pickle=False)
+      if not isinstance(loaded, np.lib.npyio.NpzFile):
+        raise ValueError("it holds a single array")
+      arrays = dict(loaded)
   except FileNotFoundError as error:
     raise UserError(
       f"--table={path}: no such file; give {GRAPH}, or a .npz file in the form "
@@ -94,7 +98,7 @@ def _read_archive(path: str) -> dict[str, np.ndarray]:
   columns = {}
   for name, column in arrays.items():
     if column.shape == (len(ops),) and column.dtype.kind == "f":
-      columns[name] = _finite(path, name, column)[rows].astype(np.float32)
+      columns[name] = column[rows].astype(np.float32)
   return columns
 
 
@@ -106,11 +110,17 @@ def _rows(path, space: Space, ops, names) -> np.ndarray:
     raise UserError(
       f"--table={path}: 'ops' must be [architectures, {edges}]; found: {found}"
     )
-  inside = ops.dtype.kind in "iu" and len(ops) and (ops >= 0).all()
-  if sorted(names) != sorted(known) or not inside or (ops >= len(known)).any():
+  if sorted(names) != sorted(known):
     raise UserError(
-      f"--table={path}: 'ops' must index 'op_names', which are "
-      f"{', '.join(known)}; found: {', '.join(names)}"
+      f"--table={path}: 'op_names' must be {', '.join(known)}; found: "
+      f"{', '.join(names)}"
+    )
+  if (
+    ops.dtype.kind not in "iu" or not np.isin(ops, np.arange(len(known))).all()
+  ):
+    raise UserError(
+      f"--table={path}: 'ops' must be integers from 0 to {len(known) - 1}; "
+      f"found: {ops.dtype} from {ops.min():g} to {ops.max():g}"
     )
   order = np.array([known.index(name) for name in names])
   tokens = nasbench201.to_tokens(order[ops])
@@ -126,14 +136,13 @@ def _rows(path, space: Space, ops, names) -> np.ndarray:
   return where[space.functions.representative]
 
 
-def _finite(path, name, column) -> np.ndarray:
+def _check_finite(path, name, column) -> None:
   bad = np.flatnonzero(~np.isfinite(column))
   if len(bad):
     raise UserError(
-      f"--table={path}: column {name!r}, row {bad[0]}: {column[bad[0]]} is not "
-      "a score"
+      f"--table={path}: column {name!r}: {len(bad)} of {len(column)} functions "
+      f"have no score; one of them has {column[bad[0]]}"
     )
-  return column
 
 
 def _load_graph(dataset, signal, flag) -> Column:

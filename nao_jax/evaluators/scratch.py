@@ -109,9 +109,7 @@ class FromScratch:
     limits = state if self.prune else np.full_like(state, -np.inf)
     self._train_missing(canonical, limits, round_, progress)
     trials = [self.trials.get(row) for row in canonical]
-    curves = [t.curve for t in trials if len(t.curve) == len(state)]
-    if curves:
-      state = np.median(np.float32(curves), axis=0)
+    state = middle([trial.curve for trial in trials], len(state))
     scores = np.float32(
       [np.nan if t.score is None else t.score for t in trials]
     )
@@ -164,6 +162,16 @@ class FromScratch:
       return "diverged"
     return f"{self.measure.name} {self.measure.show(trial.score)}"
 
+  def _next(self, waiting, finished) -> "_Place | None":
+    """The next candidate to train; what was trained meanwhile is finished."""
+    while waiting:
+      tokens = waiting.pop(0)
+      trial = self.trials.get(tokens)
+      if trial is None:
+        return _Place(tokens, self.candidates.start(tokens))
+      finished.append((tokens, trial))
+    return None
+
   def _run(
     self, rows, limits
   ) -> Iterator[tuple[list[tuple[np.ndarray, Trial]], int]]:
@@ -176,10 +184,13 @@ class FromScratch:
     waiting = list(rows)
     places = [None] * self.candidates.places
     while waiting or any(places):
+      finished = []
       for at, place in enumerate(places):
-        if place is None and waiting:
-          tokens = waiting.pop(0)
-          places[at] = _Place(tokens, self.candidates.start(tokens))
+        if place is None:
+          places[at] = self._next(waiting, finished)
+      if not any(places):
+        yield finished, 0
+        continue
       # A place without a candidate repeats another's work.
       busy = next(place for place in places if place)
       running = [place or busy for place in places]
@@ -188,7 +199,6 @@ class FromScratch:
         [place.state for place in running],
         [len(place.curve) for place in running],
       )
-      finished = []
       for at, (place, result) in enumerate(zip(places, trained, strict=True)):
         if place is None:
           continue
@@ -197,6 +207,17 @@ class FromScratch:
           finished.append((place.tokens, trial))
           places[at] = None
       yield finished, sum(place is not None for place in places)
+
+
+def middle(curves: list[tuple[float, ...]], epochs: int) -> np.ndarray:
+  """What half of the candidates reached after each epoch, [epochs].
+
+  One that ended early counts as worse than all others from then on.
+  """
+  rows = np.full((len(curves), epochs), -np.inf, np.float32)
+  for row, curve in zip(rows, curves, strict=True):
+    row[: len(curve)] = curve
+  return np.median(np.where(np.isnan(rows), -np.inf, rows), axis=0)
 
 
 def _best(trials) -> float:

@@ -113,7 +113,7 @@ def _differences(found) -> rich.table.Table:
 
 def _difference(part: dict) -> str:
   error, found = part["standard_error"], part["difference"]
-  mark = "*" if abs(found) > _ERRORS * error else ""
+  mark = "*" if 0 < _ERRORS * error < abs(found) else ""
   return f"{found:+.2f} ({error:.2f}){mark}"
 
 

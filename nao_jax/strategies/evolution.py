@@ -1,4 +1,7 @@
-"""Regularized evolution (Real et al. 2019): the oldest dies, not the worst."""
+"""Regularized evolution (Real et al. 2019): the oldest dies, not the worst.
+
+It goes by the order of the pool, which none may leave.
+"""
 
 import dataclasses
 
@@ -39,10 +42,11 @@ class Evolution:
 
   def ask(self, state, key, seen, limit):
     """See `Strategy`."""
-    rng = generator(key)
+    birth_key, stranger_key = jax.random.split(key)
+    rng = generator(birth_key)
     known, rows, parents = set(seen.known), [], []
     for number in range(limit):
-      own = jax.random.fold_in(key, number)
+      own = jax.random.fold_in(stranger_key, number)
       parent, child = self._birth(rng, own, seen, known)
       if child is None:  # The space is used up.
         break

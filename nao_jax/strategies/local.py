@@ -8,6 +8,7 @@ Shapes: N architectures in the pool, L tokens.
 import dataclasses
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from nao_jax.spaces.space import Space
@@ -32,7 +33,8 @@ class Local:
   """Proposes neighbours that were not seen, in random order.
 
   It starts from the best of the first pool. Asked for several at a time it
-  moves to the best of them, not to the first.
+  moves to the best of them, not to the first. At a peak it moves to a random
+  architecture and proposes nothing else. It needs a pool that none leaves.
 
   Attributes:
     space: the architectures.
@@ -46,7 +48,7 @@ class Local:
     return Climb(np.zeros(self.space.length, np.int32), np.bool_(False))
 
   def tell(self, state, key, seen, progress):
-    """Moves, if a neighbour or a new start is better; see `Strategy`."""
+    """Moves to better neighbours, if there are any; see `Strategy`."""
     del key, progress
     if not state.climbing:
       return Climb(seen.tokens[np.argmax(seen.scores)], np.bool_(True)), {}
@@ -65,7 +67,8 @@ class Local:
 
   def ask(self, state, key, seen, limit):
     """See `Strategy`."""
-    rows = generator(key).permutation(self.space.neighbours(state.tokens))
+    order_key, start_key = jax.random.split(key)
+    rows = generator(order_key).permutation(self.space.neighbours(state.tokens))
     new, known = [], set(seen.known)
     for row, name in zip(rows, self.space.keys(rows), strict=True):
       if name not in known and len(new) < limit:
@@ -74,7 +77,7 @@ class Local:
     if new:
       return state, proposal(np.array(new, np.int32))
     # A peak: nothing around it is new.
-    start = sample_new(self.space, key, 1, known)
+    start = sample_new(self.space, start_key, 1, known)
     if len(start):
       state = Climb(start[0], np.bool_(True))
     return state, proposal(start)

@@ -154,10 +154,11 @@ class NaoPlus:
         (config.first_steps, config.trade_off),
       ]
     calls = sum(-(-steps // STEPS_A_CALL) for steps, _ in parts)
-    rng, done = generator(key), 0
+    rows_key, steps_key = jax.random.split(key)
+    rng, done = generator(rows_key), 0
     for steps, trade_off in parts:
       for lessons in _lessons(rng, seen, steps, trade_off, self):
-        state = _train(state, key, lessons, strategy=self)
+        state = _train(state, steps_key, lessons, strategy=self)
         done += 1
         progress("fit controllers", done, calls)
     return state, {}
@@ -167,11 +168,12 @@ class NaoPlus:
   ) -> tuple[Ensemble, Proposal]:
     """Moves, decodes and ranks, pass after pass; see `Strategy`."""
     space, known, found = self.controller.space, set(seen.known), [self._none]
+    noise_key, draw_key = jax.random.split(key)
     best = np.argsort(-seen.scores, kind="stable")[: self.config.seeds]
     seeds = seen.tokens[best], best
     for number in range(self.config.passes):
       tokens, origin = self._move(
-        state.params, jax.random.fold_in(key, number), *seeds
+        state.params, jax.random.fold_in(noise_key, number), *seeds
       )
       new = _first_new(space, tokens, known)
       if not new:
@@ -190,7 +192,9 @@ class NaoPlus:
     chosen = choose(candidates.predicted, limit, self.config.greedy)
     chosen = _select(candidates, chosen)
     # What is missing is drawn, so that a search never stands still.
-    drawn = proposal(sample_new(space, key, limit - len(chosen.tokens), known))
+    drawn = proposal(
+      sample_new(space, draw_key, limit - len(chosen.tokens), known)
+    )
     return state, Proposal(
       np.concatenate([chosen.tokens, drawn.tokens]),
       np.concatenate([chosen.parents, drawn.parents]),

@@ -76,7 +76,7 @@ class TrainState(NamedTuple):
     return self.validation[: int(self.epoch)].tolist()
 
   @property
-  def best_epoch(self) -> int:
+  def epochs_of_best(self) -> int:
     """How many epochs `best` has seen."""
     return int(np.argmin(self.losses)) + 1 if self.losses else 0
 
@@ -246,7 +246,7 @@ def roll_back(state: TrainState, *, trainer: Trainer) -> TrainState:
     state: of a training that diverged.
     trainer: the settings.
   """
-  epoch = state.best_epoch
+  epoch = state.epochs_of_best
   validation = np.array(state.validation)
   validation[epoch:] = np.inf
   return TrainState(
