@@ -8,7 +8,7 @@ the state on to the next stretch. Stretches differ in length (Merity et al.
 Shapes: T steps of a stretch, B streams, H width, D devices.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -22,7 +22,12 @@ import optax
 from nao_jax import parallel, ranges
 from nao_jax.errors import UserError
 from nao_jax.networks import recurrent
-from nao_jax.networks.recurrent import LanguageModelConfig, Masks, Weights
+from nao_jax.networks.recurrent import (
+  LanguageModelConfig,
+  Masks,
+  Outputs,
+  Weights,
+)
 
 PADDED_TO = 10
 
@@ -157,6 +162,7 @@ def gradients(
   *,
   slowness: float,
   axis_name: str | None = None,
+  apply: Callable[..., Outputs] = recurrent.apply,
 ) -> Step:
   """The gradients of the mean loss of one stretch.
 
@@ -169,10 +175,12 @@ def gradients(
     masks: dropout.
     slowness: weight of the penalty.
     axis_name: the mapped axis over which to average.
+    apply: reads the text. Another model than the cell's takes and gives the
+      same; its softmax is tied, too.
   """
 
   def objective(weights):
-    outputs = recurrent.apply(weights, cell, tokens[:-1], hidden, masks, length)
+    outputs = apply(weights, cell, tokens[:-1], hidden, masks, length)
     loss = _mean(_losses(weights, outputs.dropped, tokens[1:]), length)
     changes = jnp.square(outputs.raw[1:] - outputs.raw[:-1])
     penalty = _mean(changes.mean(-1), length - 1)
@@ -217,20 +225,29 @@ def windows(streams: np.ndarray, steps: int) -> np.ndarray:
   return padded[starts + np.arange(steps + 1)]
 
 
-def measure(weights: Weights, cell: jax.Array, text: jax.Array) -> jax.Array:
+def measure(
+  weights: Weights,
+  cell: jax.Array,
+  text: jax.Array,
+  *,
+  apply: Callable[..., Outputs] = recurrent.apply,
+  states: int = 1,
+) -> jax.Array:
   """Mean nats a word of a text, read from a zero state; no dropout.
 
   Args:
     weights: of the cell.
     cell: int32 [N, 2].
     text: what `windows` gives.
+    apply: reads the text, see `gradients`.
+    states: how many times H numbers its state has.
   """
-  width = weights.embedding.shape[1]
+  width = states * weights.embedding.shape[1]
 
   def step(hidden, rows):
     counts = rows[1:] >= 0
     tokens = jnp.maximum(rows, 0)
-    outputs = recurrent.apply(weights, cell, tokens[:-1], hidden)
+    outputs = apply(weights, cell, tokens[:-1], hidden)
     losses = _losses(weights, outputs.raw, tokens[1:])
     total = jnp.sum(jnp.where(counts, losses, 0))
     return outputs.hidden, (total, jnp.sum(counts))

@@ -1,0 +1,527 @@
+"""How good a search for recurrent cells was, measured on its own text.
+
+python -m benchmarks.recurrent_cells --workdir=DIR
+
+DIR holds a finished search whose weights all cells share (`experiments.
+search_rnn --evaluator=shared --workdir=DIR`). What is asked of it:
+
+1. The pool: the validation perplexity of each round. The shared weights train
+   on from round to round, so that rounds are not equals; members and proposals
+   of one round are.
+2. Ranks: do shared weights order architectures as trainings from scratch do?
+3. Final models: the found cell, the published one, random ones, and an LSTM of
+   as many parameters, each trained alone with the same budget and seeds.
+
+Everything is as in the search but for the flags below. Results go to a JSON
+file after every training; the same command again trains what is missing.
+
+Shapes: A architectures, L tokens, R rounds, K candidates, B streams.
+"""
+
+from collections.abc import Callable
+import contextlib
+import dataclasses
+import functools
+import json
+import pathlib
+import sqlite3
+import sys
+import time
+from typing import NamedTuple
+
+from absl import flags, logging
+import jax
+import numpy as np
+import rich.console
+import rich.table
+
+from benchmarks import lstm
+from experiments import driver, run_flags
+from nao_jax.controller import metrics
+from nao_jax.data import text
+from nao_jax.data.text import Corpus
+from nao_jax.errors import UserError
+from nao_jax.evaluators.scratch import FromScratch
+from nao_jax.evaluators.text_candidates import TextCandidates
+from nao_jax.measures import PERPLEXITY
+from nao_jax.progress import Progress
+from nao_jax.rnn_presets import SearchRnnConfig
+from nao_jax.spaces import rnn
+from nao_jax.strategies.uniform import sample_new
+from nao_jax.training import language, recurrent
+from nao_jax.training.language import TextTrainConfig
+from nao_jax.training.recurrent import Trainer
+from nao_jax.trials import Trials
+from nao_jax.workdir import flatten, read_settings, unflatten, write
+
+_WORKDIR = run_flags.workdir()
+_TEXT = flags.DEFINE_string(
+  "text", None, "Where the text is; by default, where the search found it."
+)
+_JSON = flags.DEFINE_string(
+  "json", None, "File of the results; recurrent_cells.json in the workdir."
+)
+_CANDIDATES = flags.DEFINE_integer(
+  "candidates",
+  20,
+  "K, architectures of the last pool to train from scratch, evenly spread over"
+  " its ranking.",
+  lower_bound=3,
+)
+_CANDIDATE_EPOCHS = flags.DEFINE_integer(
+  "candidate_epochs", 3, "Of the training of each.", lower_bound=1
+)
+_RANDOM_CELLS = flags.DEFINE_integer(
+  "random_cells", 3, "Random cells among the final models.", lower_bound=0
+)
+_SEEDS = flags.DEFINE_integer(
+  "seeds", 3, "Trainings of each final model.", lower_bound=1
+)
+_EPOCHS = flags.DEFINE_integer("epochs", 4, "Of each of them.", lower_bound=1)
+_WIDTH = flags.DEFINE_integer(
+  "width", None, "H of all but the LSTM; the search's by default."
+)
+_LEARNING_RATE = flags.DEFINE_float(
+  "learning_rate", None, "Of all trainings; the search's by default."
+)
+
+# Seeds of the final trainings, and of the random cells, are not the search's.
+_OTHER_SEEDS = 1000
+
+
+def main(_):
+  """Answers the three questions, and prints the answers."""
+  folder = pathlib.Path(_WORKDIR.value)
+  config, corpus = _search(folder)
+  pool = Pool.read(folder)
+  results = Results(
+    pathlib.Path(_JSON.value or folder / "recurrent_cells.json"),
+    flatten(config.network)
+    | flatten(config.train)
+    | {"seed": config.seed, "corpus": corpus.digest},
+  )
+  with contextlib.closing(Progress()) as progress:
+    results.put("pool", pool.rounds())
+    _show("the pool by round, with shared weights", results.get("pool"))
+    results.put("ranks", _ranks(folder, config, corpus, pool, progress))
+    _show_ranks(results.get("ranks"))
+    _finals(folder, config, corpus, pool, results, progress)
+  _show(
+    f"final models, {config.train.epochs} epochs, {_SEEDS.value} seeds",
+    [{"model": name} | of for name, of in results.get("finals").items()],
+  )
+
+
+def _search(folder: pathlib.Path) -> tuple[SearchRnnConfig, Corpus]:
+  """The settings of the search with the flags in their place, and its text."""
+  found = read_settings(folder)
+  try:
+    config = unflatten(SearchRnnConfig, found)
+  except KeyError as error:
+    raise UserError(f"--workdir={folder}: not a search for cells") from error
+  if config.evaluator != "shared" or not (folder / "best.json").exists():
+    raise UserError(
+      f"--workdir={folder}: needs a finished search with --evaluator=shared"
+    )
+  source = _TEXT.value or config.text
+  corpus = text.load(source, vocab_size=config.vocab_size)
+  if corpus.digest != found["corpus"]:
+    raise UserError(f"--text={source}: not the text of the search")
+  return _with_flags(config), corpus
+
+
+def _with_flags(config: SearchRnnConfig) -> SearchRnnConfig:
+  network, train = config.network, config.train
+  network = dataclasses.replace(network, width=_WIDTH.value or network.width)
+  rate = _LEARNING_RATE.value or train.learning_rate
+  train = dataclasses.replace(train, epochs=_EPOCHS.value, learning_rate=rate)
+  language.check(network, train)
+  return dataclasses.replace(config, network=network, train=train)
+
+
+class Results:
+  """What is known so far, in a JSON file."""
+
+  def __init__(self, file: pathlib.Path, settings: dict):
+    """Begins a file, or goes on with one.
+
+    Args:
+      file: where it is, or will be.
+      settings: JSON-like; what decides all results.
+
+    Raises:
+      UserError: the file holds results of other settings.
+    """
+    self._file = file
+    self._all = {"settings": settings}
+    if not file.exists():
+      return
+    try:
+      self._all = json.loads(file.read_text())
+      same = self._all["settings"] == settings
+    except (OSError, ValueError, KeyError, TypeError) as error:
+      raise UserError(
+        f"--json={file}: not a file of results; give another"
+      ) from error
+    if not same:
+      raise UserError(
+        f"--json={file}: holds results of other settings; give the same flags"
+        " to go on, or another file"
+      )
+
+  def get(self, question: str):
+    """The answer so far; an empty one if there is none."""
+    return self._all.get(question, {})
+
+  def put(self, question: str, answer) -> None:
+    """Remembers an answer."""
+    self._all[question] = answer
+    write(self._file, json.dumps(self._all, indent=2) + "\n")
+
+
+class Pool(NamedTuple):
+  """What a search leaves in pool.sqlite.
+
+  Attributes:
+    tokens: int32 [A, L].
+    origins: int32 [A], the round that proposed it; 0 random, -1 given.
+    scores: float64 [A, R], minus nats a word; NaN where it was not scored.
+  """
+
+  tokens: np.ndarray
+  origins: np.ndarray
+  scores: np.ndarray
+
+  @classmethod
+  def read(cls, folder: pathlib.Path) -> "Pool":
+    """Reads the pool in a workdir."""
+    with contextlib.closing(sqlite3.connect(folder / "pool.sqlite")) as file:
+      members = file.execute(
+        "select tokens, origin from architectures order by id"
+      ).fetchall()
+      scored = file.execute(
+        "select architecture, round, score from scores"
+      ).fetchall()
+    rows, rounds, values = zip(*scored, strict=True)
+    scores = np.full((len(members), max(rounds) + 1), np.nan)
+    scores[rows, rounds] = values
+    tokens = [[int(x) for x in written.split()] for written, _ in members]
+    origins = np.int32([origin for _, origin in members])
+    return cls(np.int32(tokens), origins, scores)
+
+  def rounds(self) -> list[dict]:
+    """Perplexities by round; a mean is that of the nats."""
+    return [
+      self._round(number, scores) for number, scores in enumerate(self.scores.T)
+    ]
+
+  def _round(self, number: int, scores: np.ndarray) -> dict:
+    scored = ~np.isnan(scores)
+    proposed = scored & (self.origins == number) & (number > 0)
+    return {
+      "round": number,
+      "architectures": int(scored.sum()),
+      "best": float(np.exp(-scores[scored].max())),
+      "mean": _perplexity(scores[scored]),
+      "proposals": int(proposed.sum()),
+      "mean of proposals": _perplexity(scores[proposed]),
+      "mean of the others": _perplexity(scores[scored & ~proposed]),
+    }
+
+  def spread(self, count: int) -> np.ndarray:
+    """Rows of the last round, evenly spread over its ranking, best first."""
+    last = self.scores[:, -1]
+    ranked = np.argsort(-last, kind="stable")[: np.sum(~np.isnan(last))]
+    places = np.linspace(0, len(ranked) - 1, count).round().astype(int)
+    return ranked[np.unique(places)]
+
+
+def _perplexity(scores: np.ndarray) -> float | None:
+  return float(np.exp(-scores.mean())) if len(scores) else None
+
+
+def _ranks(folder, config, corpus, pool, progress) -> dict:
+  """Trains candidates from scratch and compares their order."""
+  train = dataclasses.replace(config.train, epochs=_CANDIDATE_EPOCHS.value)
+  space = rnn.space(config.network.nodes)
+  measured = corpus.validation[: config.score_tokens or None]
+  settings = flatten(config.network) | flatten(train)
+  settings |= {"seed": config.seed, "corpus": corpus.digest}
+  evaluator = FromScratch(
+    space,
+    TextCandidates(
+      Trainer(config.network, train), corpus.train, measured, config.seed, 1
+    ),
+    Trials(
+      folder / "recurrent_cells.sqlite",
+      space.name,
+      settings | {"score_tokens": config.score_tokens},
+    ),
+    measure=PERPLEXITY,
+  )
+  rows = pool.spread(_CANDIDATES.value)
+  start, key = evaluator.init(jax.random.key(0)), jax.random.key(0)
+  _, scores = evaluator.score(start, key, pool.tokens[rows], 0, progress)
+  shared = pool.scores[rows, -1]
+  return agreement(shared, scores) | {
+    "epochs": train.epochs,
+    "shared": np.exp(-shared).tolist(),
+    "from scratch": np.exp(-np.float64(scores)).tolist(),
+    "architectures": [rnn.to_text(row) for row in pool.tokens[rows]],
+  }
+
+
+def agreement(
+  shared: np.ndarray, alone: np.ndarray, resamples: int = 1000
+) -> dict:
+  """Rank correlations of two scores.
+
+  Args:
+    shared: [K].
+    alone: [K].
+    resamples: of the bootstrap.
+
+  Returns:
+    {name: [value, low, high]}; low and high are the ends of the bootstrap's 95
+    % interval (the percentiles, over architectures).
+  """
+  draws = np.random.default_rng(0).integers(
+    0, len(shared), (resamples, len(shared))
+  )
+  found = {}
+  for name, correlation in (
+    ("spearman", metrics.spearman_rho),
+    ("kendall", metrics.kendall_tau),
+  ):
+    drawn = [correlation(shared[rows], alone[rows]) for rows in draws]
+    interval = np.percentile(drawn, [2.5, 97.5])
+    found[name] = [correlation(shared, alone), *interval.tolist()]
+  return found
+
+
+class Model(NamedTuple):
+  """A language model that can be trained; see lstm.py for the functions.
+
+  Attributes:
+    parameters: how many.
+    columns: of its state, [B, columns].
+    init: key -> weights.
+    update: weights, hidden, key, number, tokens, length -> the next weights,
+      the next hidden, loss.
+    measure: weights, windows -> nats a word.
+  """
+
+  parameters: int
+  columns: int
+  init: Callable
+  update: Callable
+  measure: Callable
+
+
+# One program for all cells, and one for the LSTM.
+_OPTIONS = {"static_argnames": "trainer", "donate_argnums": (0, 1)}
+_UPDATE_CELL = jax.jit(recurrent.update, **_OPTIONS)
+_MEASURE_CELL = jax.jit(language.measure)
+_UPDATE_LSTM = jax.jit(lstm.update, **_OPTIONS)
+_MEASURE_LSTM = jax.jit(lstm.measure)
+
+
+def of_cell(tokens: np.ndarray, trainer: Trainer) -> Model:
+  """The model of a cell, int32 [2 N]; N may be other than the trainer's."""
+  network = dataclasses.replace(trainer.model, nodes=len(tokens) // 2)
+  trainer = dataclasses.replace(trainer, model=network)
+  cell = np.asarray(rnn.to_cells(tokens))
+
+  def update(weights, hidden, key, number, rows, length):
+    return _UPDATE_CELL(
+      weights, hidden, key, number, cell, rows, length, trainer=trainer
+    )
+
+  return Model(
+    network.parameters,
+    network.width,
+    trainer.init,
+    update,
+    lambda weights, windows: _MEASURE_CELL(weights, cell, windows),
+  )
+
+
+def of_lstm(parameters: int, trainer: Trainer) -> Model:
+  """The LSTM of as nearly as possible so many parameters."""
+  vocabulary = trainer.model.vocabulary
+  width = lstm.width_for(parameters, vocabulary)
+  network = dataclasses.replace(trainer.model, width=width)
+  trainer = dataclasses.replace(trainer, model=network)
+  return Model(
+    lstm.parameters(width, vocabulary),
+    lstm.STATES * width,
+    functools.partial(lstm.init, config=network),
+    functools.partial(_UPDATE_LSTM, trainer=trainer),
+    _MEASURE_LSTM,
+  )
+
+
+def _finals(folder, config, corpus, pool, results, progress) -> None:
+  """Trains what `results` does not hold yet, seed by seed."""
+  models = _models(folder, config, pool)
+  # Of models that are not asked for now, too.
+  finals = results.get("finals") | {
+    name: {"parameters": model.parameters} | results.get("finals").get(name, {})
+    for name, model in models.items()
+  }
+  # All models once, then all again: a measurement that is stopped half-way
+  # has compared them.
+  for seed in range(_OTHER_SEEDS, _OTHER_SEEDS + _SEEDS.value):
+    for name, model in models.items():
+      trainings = finals[name].setdefault("trainings", {})
+      if str(seed) not in trainings:
+        show = functools.partial(progress, f"{name}, seed {seed}")
+        trainings[str(seed)] = train(model, corpus, config.train, seed, show)
+        logging.info("%s: %s", name, trainings[str(seed)])
+      finals[name] |= _summary(trainings)
+      results.put("finals", finals)
+
+
+def _models(folder, config, pool) -> dict[str, Model]:
+  """The models to compare, by what they are called."""
+  trainer = Trainer(config.network, config.train)
+  cells = {
+    "found": rnn.resolve(str(folder / "best.json"), "--workdir"),
+    "NAO-RNN": rnn.resolve("NAO-RNN"),
+  }
+  for number, row in enumerate(_random_cells(config, pool)):
+    cells[f"random {number + 1}"] = row
+  models = {name: of_cell(row, trainer) for name, row in cells.items()}
+  return models | {"LSTM": of_lstm(models["found"].parameters, trainer)}
+
+
+def _random_cells(config, pool) -> list[np.ndarray]:
+  """Cells that were never in the pool; more of them begin with the same."""
+  space = rnn.space(config.network.nodes)
+  key = jax.random.key(config.seed + _OTHER_SEEDS)
+  known, cells = set(space.keys(pool.tokens)), []
+  for number in range(_RANDOM_CELLS.value):
+    new = sample_new(space, jax.random.fold_in(key, number), 1, known)
+    known |= set(space.keys(new))
+    cells += list(new)
+  return cells
+
+
+def train(
+  model: Model,
+  corpus: Corpus,
+  config: TextTrainConfig,
+  seed: int,
+  progress: Callable[[int, int], None],
+) -> dict:
+  """Trains a model, and looks at the test text once.
+
+  Args:
+    model: what to train.
+    corpus: its training and test text are used.
+    config: the training; the test text, too, is read in `batch` streams.
+    seed: of weights, lengths and dropout.
+    progress: told the epochs done and all of them.
+
+  Returns:
+    The test perplexity, and the words a second of the fastest epoch: of the
+    clock, and of the processor time of all threads. What else runs on a
+    machine slows the first down, and the second less.
+  """
+  streams = text.streams(corpus.train, config.batch)
+  test = text.streams(corpus.test, config.batch)
+  first_key, step_key = jax.random.split(jax.random.key(seed))
+  weights, number, seconds = model.init(first_key), 0, []
+  progress(0, config.epochs)
+  for epoch in range(config.epochs):
+    stretches = language.stretches(seed, epoch, len(streams), config.bptt)
+    start = time.monotonic(), time.process_time()
+    weights, number = _epoch(
+      model, weights, step_key, number, streams, stretches
+    )
+    end = time.monotonic(), time.process_time()
+    seconds.append(np.subtract(end, start))
+    progress(epoch + 1, config.epochs)
+  loss = model.measure(weights, language.windows(test, config.bptt))
+  words = (len(streams) - 1) * config.batch
+  by_clock, by_processor = words / np.min(seconds, axis=0)
+  return {
+    "test perplexity": float(np.exp(loss)),
+    "words a second": float(by_clock),
+    "words a processor second": float(by_processor),
+  }
+
+
+def _epoch(model: Model, weights, key, number, streams, stretches):
+  """The weights after an epoch, and the number of the next step."""
+  hidden = np.zeros((streams.shape[1], model.columns), np.float32)
+  for stretch in stretches:
+    weights, hidden, _ = model.update(
+      weights,
+      hidden,
+      key,
+      np.int32(number),
+      language.cut(streams, stretch),
+      np.int32(stretch.length),
+    )
+    number += 1
+  return jax.block_until_ready(weights), number
+
+
+def _summary(trainings: dict[str, dict]) -> dict:
+  """Mean and deviation over seeds; the speed is that of the fastest."""
+
+  def values(name):
+    return np.array([training[name] for training in trainings.values()])
+
+  perplexities = values("test perplexity")
+  return {
+    "test perplexity": float(perplexities.mean()),
+    "standard deviation": (
+      float(perplexities.std(ddof=1)) if len(perplexities) > 1 else None
+    ),
+  } | {
+    name: float(values(name).max())
+    for name in ("words a second", "words a processor second")
+  }
+
+
+def _show_ranks(ranks: dict) -> None:
+  title = (
+    f"shared weights against {ranks['epochs']} epochs from scratch,"
+    f" {len(ranks['shared'])} architectures"
+  )
+  rows = []
+  for name in ("spearman", "kendall"):
+    value, low, high = ranks[name]
+    rows.append(
+      {"correlation": name, "value": value, "from": low, "to (95 %)": high}
+    )
+  _show(title, rows)
+
+
+def _show(title: str, rows: list[dict]) -> None:
+  """Prints a table; what is no number or text is left out."""
+  rows = [
+    {name: value for name, value in row.items() if not isinstance(value, dict)}
+    for row in rows
+  ]
+  table = rich.table.Table(title=title, title_justify="left")
+  for name in rows[0]:
+    table.add_column(name, justify="right")
+  for row in rows:
+    table.add_row(*map(_written, row.values()))
+  # Without a terminal rich assumes 80 columns.
+  rich.console.Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def _written(value) -> str:
+  if value is None:
+    return ""
+  if isinstance(value, float):
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
+  return f"{value:,}" if isinstance(value, int) else value
+
+
+if __name__ == "__main__":
+  driver.run(main)
