@@ -29,7 +29,7 @@ import sys
 import time
 from typing import NamedTuple
 
-from absl import flags, logging
+from absl import flags
 import jax
 import numpy as np
 import rich.console
@@ -376,8 +376,9 @@ def _finals(folder, config, corpus, pool, results, progress) -> None:
       trainings = finals[name].setdefault("trainings", {})
       if str(seed) not in trainings:
         show = functools.partial(progress, f"{name}, seed {seed}")
-        trainings[str(seed)] = train(model, corpus, config.train, seed, show)
-        logging.info("%s: %s", name, trainings[str(seed)])
+        found = train(model, corpus, config.train, seed, show)
+        trainings[str(seed)] = found
+        print(f"{name}, seed {seed}: {found['test perplexity']:.2f}")
       finals[name] |= _summary(trainings)
       results.put("finals", finals)
 
