@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 import os
+import signal
 import sys
 from typing import NoReturn
 
 from absl import app, flags, logging
 
 import nao_jax
-from nao_jax.errors import UserError
+from nao_jax.errors import Stopped, UserError
 
 # Where the log lines of this project come from; libraries log at the same
 # level, and what they say there is of no use to the user.
@@ -18,16 +19,19 @@ _OURS = tuple(
 )
 
 BAD_USAGE = 2
-INTERRUPTED = 130
+# As a shell has it: 128 and the number of the signal.
+_SIGNALLED = 128
+INTERRUPTED = _SIGNALLED + signal.SIGINT
 
 
 def run(main: Callable[[Sequence[str]], None]) -> None:
   """Runs `main` as absl's `app.run` does, and says what went wrong in a line.
 
   A UserError, an unknown flag, an illegal value and a stray argument end as
-  `error: ...` on stderr and exit code 2; Ctrl-C as exit code 130; `--help` as
-  0. Every other exception is a bug and keeps its traceback. Progress is logged
-  unless `--verbosity` says otherwise.
+  `error: ...` on stderr and exit code 2; Ctrl-C and SIGTERM as exit code 130
+  and 143, with a word on how to go on where there is work to go on with;
+  `--help` as 0. Every other exception is a bug and keeps its traceback.
+  Progress is logged unless `--verbosity` says otherwise.
 
   Args:
     main: takes what absl hands it: the program's name, in a list.
@@ -39,6 +43,8 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
       return main(argv)
     except UserError as error:
       _exit(f"error: {error}", BAD_USAGE)
+    except Stopped as stopped:
+      _exit(str(stopped), _SIGNALLED + stopped.signal)
     except KeyboardInterrupt:
       _exit("interrupted", INTERRUPTED)
 

@@ -19,6 +19,7 @@ _DATA_DIR = run_flags.data_dir()
 _ARCHITECTURES = run_flags.architectures()
 _TRIALS = run_flags.trials()
 _DEVICES = run_flags.devices()
+_CHECKPOINTS = run_flags.checkpoints()
 _PREFIXES = {
   "controller": "controller_",
   "fit": "controller_",
@@ -37,6 +38,7 @@ def main(_):
     architectures=_ARCHITECTURES.value,
     trials=_TRIALS.value,
     devices=_DEVICES.value,
+    checkpoints=_CHECKPOINTS(),
   )
 
 

@@ -18,6 +18,7 @@ _WORKDIR = run_flags.workdir()
 _ARCHITECTURES = run_flags.architectures()
 _TRIALS = run_flags.trials()
 _DEVICES = run_flags.devices()
+_CHECKPOINTS = run_flags.checkpoints()
 _PREFIXES = {
   "controller": "controller_",
   "fit": "controller_",
@@ -35,6 +36,7 @@ def main(_):
     architectures=_ARCHITECTURES.value,
     trials=_TRIALS.value,
     devices=_DEVICES.value,
+    checkpoints=_CHECKPOINTS(),
   )
 
 

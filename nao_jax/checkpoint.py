@@ -1,10 +1,12 @@
 """Saving and resuming pytrees of arrays, on orbax.
 
 orbax writes to a temporary folder and renames it, so a checkpoint is there
-whole or not at all.
+whole or not at all. A digest of the arrays tells when the disk gives back
+something else.
 """
 
 import dataclasses
+import hashlib
 import os
 import pathlib
 
@@ -37,16 +39,24 @@ class CheckpointConfig:
 DEFAULT = CheckpointConfig()
 
 
-def save(directory: str | os.PathLike, step: int, tree) -> None:
-  """Writes a pytree of arrays and numbers; waits until it is on disk."""
-  leaves = jax.device_get(jax.tree.leaves(tree))
+_DIGEST, _EMPTY = "digest", " is empty"
+
+
+def save(directory: str | os.PathLike, tree) -> None:
+  """Adds a pytree of arrays and numbers; waits until it is on disk."""
+  leaves = map(np.asarray, jax.device_get(jax.tree.leaves(tree)))
+  arrays = dict(_named(number, leaf) for number, leaf in enumerate(leaves))
   with _manager(directory) as manager:
-    manager.save(
-      step,
-      args=ocp.args.StandardSave(
-        {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
-      ),
-    )
+    number = max(manager.all_steps(), default=0) + 1
+    arrays[_DIGEST] = _digest(arrays)
+    manager.save(number, args=ocp.args.StandardSave(arrays))
+
+
+def bytes_on_disk(tree) -> int:
+  """What all the checkpoints take that are kept, before compression."""
+  # Another one is written before the oldest goes.
+  leaves = jax.tree.leaves(tree)
+  return (KEEP + 1) * sum(getattr(leaf, "nbytes", 8) for leaf in leaves)
 
 
 def restore(directory: str | os.PathLike, template, *, exact: bool = False):
@@ -68,19 +78,46 @@ def restore(directory: str | os.PathLike, template, *, exact: bool = False):
   with _manager(directory) as manager:
     steps = sorted(manager.all_steps(), reverse=True)
     for step in steps:
-      try:
-        leaves = manager.restore(step, args=ocp.args.StandardRestore())
-      except Exception as error:  # Damaged files raise nearly anything.
-        logging.warning("checkpoint %d is damaged: %s", step, error)
-        continue
-      ordered = [np.asarray(leaves[name]) for name in sorted(leaves)]
-      return _unflatten(directory, ordered, template, exact)
+      if (leaves := _read(manager, step)) is not None:
+        return _unflatten(directory, leaves, template, exact)
   if steps:
     raise UserError(
       f"{directory}: all {len(steps)} checkpoints are damaged; start again in "
       "another --workdir"
     )
   return None
+
+
+def _named(number: int, leaf: np.ndarray) -> tuple[str, np.ndarray]:
+  """What stands for a leaf; orbax takes no arrays without elements."""
+  if leaf.size:
+    return f"{number:05d}", leaf
+  return f"{number:05d}{_EMPTY}", np.int32(leaf.shape)
+
+
+def _read(manager, step: int) -> list[np.ndarray] | None:
+  """The arrays of a checkpoint; None if it is damaged."""
+  try:
+    arrays = manager.restore(step, args=ocp.args.StandardRestore())
+    arrays = {name: np.asarray(arrays[name]) for name in sorted(arrays)}
+    if (arrays.pop(_DIGEST) != _digest(arrays)).any():
+      raise ValueError("the arrays are not those that were saved")
+  except Exception as error:  # Damaged files raise nearly anything.
+    logging.warning("checkpoint %d is damaged: %s", step, error)
+    return None
+  return [
+    np.zeros(array, np.float32) if name.endswith(_EMPTY) else array
+    for name, array in arrays.items()
+  ]
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> np.ndarray:
+  """uint8 [32]."""
+  total = hashlib.sha256()
+  for name, array in arrays.items():
+    total.update(f"{name} {array.dtype} {array.shape}".encode())
+    total.update(np.ascontiguousarray(array))
+  return np.frombuffer(total.digest(), np.uint8)
 
 
 def _unflatten(directory, leaves: list, template, exact: bool):

@@ -1,7 +1,6 @@
 """A whole search for a convolutional cell, from settings to a winner."""
 
 from collections.abc import Sequence
-import contextlib
 import dataclasses
 
 from absl import logging
@@ -10,6 +9,7 @@ import numpy as np
 import rich.console
 
 from nao_jax import outcome, ranges, search, search_checks
+from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.data import images
 from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
@@ -36,6 +36,7 @@ def run(
   architectures: Sequence[str] = (),
   trials: str | None = None,
   devices: int | None = None,
+  checkpoints: CheckpointConfig = DEFAULT,
 ) -> dict:
   """Searches, compares the best cells with random ones, writes the winner.
 
@@ -47,6 +48,7 @@ def run(
     trials: with the evaluator `scratch`, the file of trials to share with
       other searches; one in the workdir by default.
     devices: local devices to use; all by default.
+    checkpoints: when the state within a round is saved.
 
   Returns:
     What best.json holds. The programs of this process that jax has compiled
@@ -55,6 +57,7 @@ def run(
   Raises:
     UserError: a setting, the data or the workdir does not allow the search.
       Nothing long has run by then.
+    Stopped: by a signal; the same call goes on.
   """
   space = cnn.space(config.network.nodes, config.network.ops, config.coding)
   given = _given(space, architectures)
@@ -66,20 +69,19 @@ def run(
     seed=config.seed,
   )
   config = _fit_to_data(config, data, devices)
-  journal = SearchJournal(
+  with SearchJournal(
     workdir,
     flatten(config) | {"arch": [row.tolist() for row in given]},
     config.search.rounds,
-  )
-  if best := journal.finished():
-    logging.info("%s holds this search, finished; nothing to do", workdir)
-    return best
-  evaluator = _evaluator(config, data, journal, trials, devices)
-  # Whatever ends the run, a live bar must give the terminal back.
-  with contextlib.closing(journal.progress):
+    checkpoints=checkpoints,
+  ) as journal:
+    if best := journal.finished():
+      logging.info("%s holds this search, finished; nothing to do", workdir)
+      return best
+    evaluator = _evaluator(config, data, journal, trials, devices)
     best = _search(config, data, space, given, evaluator, journal, devices)
-  journal.finish(best)
-  _show(best, config, journal)
+    journal.finish(best)
+    _show(best, config, journal)
   return best
 
 
@@ -137,9 +139,9 @@ class _Recoding:
   def replicate(self, state):
     return self.evaluator.replicate(state)
 
-  def score(self, state, key, tokens, round_, progress):
+  def score(self, state, key, tokens, round_, progress, keep):
     tokens = _in_pairs(tokens, self.coding)
-    return self.evaluator.score(state, key, tokens, round_, progress)
+    return self.evaluator.score(state, key, tokens, round_, progress, keep)
 
 
 def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:

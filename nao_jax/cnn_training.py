@@ -1,6 +1,5 @@
 """The training of one network, from settings to its test error."""
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -72,10 +71,9 @@ class Training:
       return None, None
     return np.float32(self.mean), np.float32(self.std)
 
-  def save(self, directory: str | os.PathLike, state: TrainState) -> None:
-    """Adds a state to a directory of checkpoints."""
-    tree = state, np.int32(self.tokens)
-    checkpoint.save(directory, int(state.step), tree)
+  def pack(self, state: TrainState) -> tuple[TrainState, np.ndarray]:
+    """What a checkpoint holds: the state and the architecture it is of."""
+    return state, np.int32(self.tokens)
 
   def restore(self, directory: str | os.PathLike) -> TrainState | None:
     """The newest state in a directory of checkpoints, if there is one.
@@ -83,7 +81,7 @@ class Training:
     Raises:
       UserError: it is of another architecture.
     """
-    template = self.init(), np.int32(self.tokens)
+    template = self.pack(self.init())
     found = checkpoint.restore(directory, template, exact=True)
     if found is None:
       return None
@@ -134,23 +132,23 @@ def run(
   Raises:
     UserError: a setting, the data or the workdir does not allow the training;
       nothing long has run by then. Or the training diverged.
+    Stopped: by a signal; the same call goes on.
   """
   _check(config, devices)
   data = open_data(config, data_dir)
   training = fit_to_data(config, data)
   training.trainer.check(devices)
-  journal = Workdir(workdir, flatten(training), "result.json")
-  if result := journal.finished():
-    logging.info("%s holds this training, finished; nothing to do", workdir)
+  with Workdir(
+    workdir, flatten(training), "result.json", checkpoints
+  ) as journal:
+    if result := journal.finished():
+      logging.info("%s holds this training, finished; nothing to do", workdir)
+    else:
+      feed = training.feed(data, devices)
+      state = _train(training, feed, journal)
+      result = _result(training, feed.measure(state, "test"))
+      journal.finish(result)
     _show(result, journal)
-    return result
-  feed = training.feed(data, devices)
-  # Whatever ends the run, a live bar must give the terminal back.
-  with contextlib.closing(journal.progress):
-    state = _train(training, feed, journal, checkpoints)
-    result = _result(training, feed.measure(state, "test"))
-  journal.finish(result)
-  _show(result, journal)
   return result
 
 
@@ -228,12 +226,10 @@ def _check_size(config: TrainCnnConfig, network, shape) -> None:
 
 
 def _train(
-  training: Training,
-  feed: InMemory | Streamed,
-  journal: Workdir,
-  checkpoints: CheckpointConfig,
+  training: Training, feed: InMemory | Streamed, journal: Workdir
 ) -> TrainState:
   """Goes on from the last checkpoint to the end."""
+  journal.check_space(training.pack(training.init()))
   state = training.restore(journal.checkpoints)
   first = 0 if state is None else int(state.step)
   if state is None:
@@ -242,15 +238,12 @@ def _train(
     logging.info("resuming after step %d", first)
   journal.rewind("epoch", first // training.trainer.steps_per_epoch)
   log = _Log(training, feed, journal, first)
-  saved, saved_at = first, time.monotonic()
   calls = feed.train(state, training.keys()[1], first)
   for state, losses in calls:
     log.add(state, losses)
-    due = time.monotonic() - saved_at >= 60 * checkpoints.minutes
-    due |= 0 < checkpoints.steps <= log.step - saved
-    if due or log.step == training.trainer.steps:
-      training.save(journal.checkpoints, state)
-      saved, saved_at = log.step, time.monotonic()
+    last = log.step == training.trainer.steps
+    journal.keep(training.pack(state), len(losses), last=last)
+    log.show()
   return state
 
 
@@ -278,9 +271,13 @@ class _Log:
         "give a smaller --learning_rate and another --workdir"
       )
     epoch, into = divmod(self.step, trainer.steps_per_epoch)
-    self._journal.progress("training steps", self.step, trainer.steps)
     if into == 0:
       self._report(state, epoch - 1)
+
+  def show(self) -> None:
+    """Shows how far it is."""
+    steps = self._training.trainer.steps
+    self._journal.progress("training steps", self.step, steps)
 
   def _report(self, state, epoch: int) -> None:
     config = self._training.config

@@ -18,6 +18,8 @@ import rich.table
 
 from nao_jax import checkpoint
 from nao_jax import pool as pools
+from nao_jax.checkpoint import DEFAULT, CheckpointConfig
+from nao_jax.errors import UserError
 from nao_jax.measures import ACCURACY, Measure
 from nao_jax.pool import Pool
 from nao_jax.search import Journal, SearchState
@@ -45,16 +47,18 @@ class SearchJournal(Workdir, Journal):
     settings: dict,
     rounds: int,
     measure: Measure = ACCURACY,
+    checkpoints: CheckpointConfig = DEFAULT,
   ):
-    """As `Workdir`; the last two only decide what is shown.
+    """As `Workdir`.
 
     Args:
       path: see `Workdir`.
       settings: see `Workdir`.
-      rounds: of the whole search.
+      rounds: of the whole search, to be shown.
       measure: what scores are for people.
+      checkpoints: when states within a round are saved.
     """
-    super().__init__(path, settings, "best.json")
+    super().__init__(path, settings, "best.json", checkpoints)
     self._rounds, self._measure = rounds, measure
     # Without a terminal rich assumes 80 columns, too few for a round's table.
     self._console = rich.console.Console(
@@ -63,23 +67,27 @@ class SearchJournal(Workdir, Journal):
     self._enter(0)
 
   def restore(self, template: SearchState) -> SearchState | None:
-    """The state after the last whole round, if there was one."""
+    """The state that was saved last, if there is one."""
+    _check_pool(self.path / "pool.sqlite")
+    self.check_space(template)
     state = checkpoint.restore(self.checkpoints, template)
     done = 0 if state is None else int(state.round)
     self.rewind("round", done)
     self._enter(done)
     if state is None:
       return None
-    logging.info("resuming after round %d", done - 1)
+    write_pool(self.path / "pool.sqlite", state.pool)
+    if done <= self._rounds:
+      logging.info("resuming in round %d", done)
     return state._replace(round=done)
 
-  def save(self, state: SearchState, report: dict) -> None:
+  def end_round(self, state: SearchState, report: dict) -> None:
     """Writes everything about the round that just ended."""
     self.report("round", report)
     write_pool(self.path / "pool.sqlite", state.pool)
-    checkpoint.save(self.checkpoints, state.round, state)
     self.print_round(report)
     self._enter(state.round)
+    self.keep(state, 0, last=True)
 
   def final_results(self) -> dict:
     """What `save_final` wrote: {cell: [R]}."""
@@ -110,6 +118,22 @@ def origin_text(origin: int) -> str:
   if origin == pools.GIVEN:
     return "given by --arch"
   return "the random pool" if origin == pools.RANDOM else f"round {origin}"
+
+
+def _check_pool(file: pathlib.Path) -> None:
+  """Raises UserError for a database that is damaged, before it is written."""
+  if not file.exists():
+    return
+  try:
+    with contextlib.closing(sqlite3.connect(file)) as database:
+      found = database.execute("pragma quick_check(1)").fetchone()[0]
+  except sqlite3.DatabaseError as error:
+    found = error
+  if found != "ok":
+    raise UserError(
+      f"{file}: damaged ({found}); it is made anew from the checkpoints when "
+      "you move it away"
+    )
 
 
 def write_pool(file: pathlib.Path, pool: Pool) -> None:

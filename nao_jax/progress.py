@@ -1,5 +1,6 @@
 """How far long work is: bars on a terminal, plain lines elsewhere."""
 
+from collections.abc import Callable
 import sys
 import time
 
@@ -18,14 +19,21 @@ class Progress:
     prefix: what precedes the phase, "round 2 of 4" for example; change freely.
   """
 
-  def __init__(self, stream=None):
-    """Shows on `stream`, stderr by default."""
+  def __init__(self, stream=None, before: Callable[[], None] = lambda: None):
+    """Shows on `stream`, stderr by default.
+
+    Args:
+      stream: where to.
+      before: called first, to stop a run for example.
+    """
     stream = stream or sys.stderr
     self.prefix = ""
+    self._before = before
     self._bars = _Bars(stream) if stream.isatty() else _Lines()
 
   def __call__(self, phase: str, done: int, total: int, note: str = "") -> None:
     """Shows that `done` of `total` units of the phase are done, and a note."""
+    self._before()
     self._bars.show(f"{self.prefix} {phase}".strip(), done, total, note)
 
   def close(self) -> None:

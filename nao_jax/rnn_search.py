@@ -4,7 +4,6 @@ Shapes: A architectures, L tokens.
 """
 
 from collections.abc import Sequence
-import contextlib
 import dataclasses
 import functools
 import os
@@ -15,6 +14,7 @@ import numpy as np
 import rich.console
 
 from nao_jax import outcome, parallel, ranges, search, search_checks
+from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.data import text
 from nao_jax.errors import UserError
 from nao_jax.evaluators.scratch import FromScratch
@@ -42,6 +42,7 @@ def run(
   architectures: Sequence[str] = (),
   trials: str | None = None,
   devices: int | None = None,
+  checkpoints: CheckpointConfig = DEFAULT,
 ) -> dict:
   """Searches, compares the best cells with random ones, writes the winner.
 
@@ -52,6 +53,7 @@ def run(
     trials: with the evaluator `scratch`, the file of trials to share with
       other searches; one in the workdir by default.
     devices: local devices to use; all by default.
+    checkpoints: when the state within a round is saved.
 
   Returns:
     What best.json holds.
@@ -59,53 +61,60 @@ def run(
   Raises:
     UserError: a setting, the text or the workdir does not allow the search.
       Nothing long has run by then.
+    Stopped: by a signal; the same call goes on.
   """
   space = rnn.space(config.network.nodes)
   given = _given(space, architectures)
   _check(config, given, devices, trials)
   corpus = text.load(config.text, vocab_size=config.vocab_size)
   config = _fit_to_text(config, corpus)
-  journal = SearchJournal(
+  with SearchJournal(
     workdir,
     flatten(config)
     | {"corpus": corpus.digest, "arch": [row.tolist() for row in given]},
     config.search.rounds,
     PERPLEXITY,
-  )
-  if best := journal.finished():
-    logging.info("%s holds this search, finished; nothing to do", workdir)
-    return best
-  file = trials or journal.path / "trials.sqlite"
-  evaluator = _evaluator(config, space, corpus, file, devices)
-  # Whatever ends the run, a live bar must give the terminal back.
-  with contextlib.closing(journal.progress):
-    search_key, final_key = jax.random.split(jax.random.key(config.seed))
-    pool = search.run(
-      space,
-      evaluator,
-      search_checks.strategy(config, space),
-      key=search_key,
-      config=config.search,
-      given=given,
-      journal=journal,
-    )
-    best, score = outcome.winner(space, pool, rnn.to_text)
-    how = outcome.HOW[config.evaluator]
-    best |= {
-      f"validation_perplexity_{how}": float(np.exp(-score)),
-      "test_perplexity": outcome.compare(
-        space,
-        pool,
-        config.final.cells,
-        final_key,
-        functools.partial(_test_perplexities, config, corpus),
-        journal,
-        "test perplexity",
-      ),
-    }
-  journal.finish(best)
-  _show(best, journal)
+    checkpoints,
+  ) as journal:
+    if best := journal.finished():
+      logging.info("%s holds this search, finished; nothing to do", workdir)
+      return best
+    file = trials or journal.path / "trials.sqlite"
+    evaluator = _evaluator(config, space, corpus, file, devices)
+    best = _search(config, corpus, space, given, evaluator, journal)
+    journal.finish(best)
+    _show(best, journal)
   return best
+
+
+def _search(
+  config, corpus, space, given, evaluator, journal: SearchJournal
+) -> dict:
+  """The search and the comparison: what best.json will hold."""
+  search_key, final_key = jax.random.split(jax.random.key(config.seed))
+  pool = search.run(
+    space,
+    evaluator,
+    search_checks.strategy(config, space),
+    key=search_key,
+    config=config.search,
+    given=given,
+    journal=journal,
+  )
+  best, score = outcome.winner(space, pool, rnn.to_text)
+  how = outcome.HOW[config.evaluator]
+  return best | {
+    f"validation_perplexity_{how}": float(np.exp(-score)),
+    "test_perplexity": outcome.compare(
+      space,
+      pool,
+      config.final.cells,
+      final_key,
+      functools.partial(_test_perplexities, config, corpus),
+      journal,
+      "test perplexity",
+    ),
+  }
 
 
 def _show(best: dict, journal: SearchJournal) -> None:

@@ -1,6 +1,5 @@
 """The training of one recurrent cell, from settings to its test perplexity."""
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -120,12 +119,9 @@ class Training:
     config = self.config
     return Reader(self.trainer, corpus, config.seed, config.eval_batch, devices)
 
-  def save(self, directory: str | os.PathLike, state: TrainState) -> None:
-    """Adds a state to a directory of checkpoints."""
-    # Numbers must grow, and no epoch has as many stretches as words.
-    number = int(state.roll_backs) * self.config.train.epochs + int(state.epoch)
-    number = number * self.train_words + int(state.step)
-    checkpoint.save(directory, number, (state, np.int32(self.tokens)))
+  def pack(self, state: TrainState) -> tuple[TrainState, np.ndarray]:
+    """What a checkpoint holds: the state and the architecture it is of."""
+    return state, np.int32(self.tokens)
 
   def restore(self, directory: str | os.PathLike) -> TrainState | None:
     """The newest state in a directory of checkpoints, if there is one.
@@ -133,7 +129,7 @@ class Training:
     Raises:
       UserError: it is of another architecture.
     """
-    template = self.init(), np.int32(self.tokens)
+    template = self.pack(self.init())
     found = checkpoint.restore(directory, template, exact=True)
     if found is None:
       return None
@@ -175,23 +171,23 @@ def run(
   Raises:
     UserError: a setting, the text or the workdir does not allow the training;
       nothing long has run by then. Or the training diverged too often.
+    Stopped: by a signal; the same call goes on.
   """
   _check(config, devices)
   corpus = text.load(config.text, vocab_size=config.vocab_size)
   training = fit_to_text(config, corpus)
   training.trainer.check(devices)
   reader = training.reader(corpus, devices)
-  journal = Workdir(workdir, flatten(training), "result.json")
-  if result := journal.finished():
-    logging.info("%s holds this training, finished; nothing to do", workdir)
+  with Workdir(
+    workdir, flatten(training), "result.json", checkpoints
+  ) as journal:
+    if result := journal.finished():
+      logging.info("%s holds this training, finished; nothing to do", workdir)
+    else:
+      state = _train(training, reader, journal)
+      result = _result(training, reader, state)
+      journal.finish(result)
     _show(result, journal)
-    return result
-  # Whatever ends the run, a live bar must give the terminal back.
-  with contextlib.closing(journal.progress):
-    state = _train(training, reader, journal, checkpoints)
-    result = _result(training, reader, state)
-  journal.finish(result)
-  _show(result, journal)
   return result
 
 
@@ -225,22 +221,17 @@ def fit_to_text(config: TrainRnnConfig, corpus: Corpus) -> Training:
   )
 
 
-def _train(
-  training: Training,
-  reader: Reader,
-  journal: Workdir,
-  checkpoints: CheckpointConfig,
-) -> TrainState:
+def _train(training: Training, reader: Reader, journal: Workdir) -> TrainState:
   """Goes on from the last checkpoint to the end."""
+  journal.check_space(training.pack(training.init()))
   state = training.restore(journal.checkpoints)
   if state is None:
     state = training.init()
   else:
     logging.info("resuming after epoch %d, step %d", state.epoch, state.step)
   log = _Log(training, reader, journal, state)
-  saver = _Saver(training, journal, checkpoints)
   while state.epoch < training.config.train.epochs:
-    state, measured = _finish_epoch(training, reader, state, log, saver)
+    state, measured = _finish_epoch(training, reader, state, log, journal)
     if measured is None:
       state = _roll_back(training, state)
       log.rewind(state)
@@ -252,12 +243,13 @@ def _train(
       trainer=training.trainer,
       patience=training.config.patience,
     )
-    saver.save_if_due(state, last=state.epoch == training.config.train.epochs)
+    last = state.epoch == training.config.train.epochs
+    journal.keep(training.pack(state), 0, last=last)
   return state
 
 
 def _finish_epoch(
-  training: Training, reader: Reader, state: TrainState, log, saver
+  training: Training, reader: Reader, state: TrainState, log, journal: Workdir
 ) -> tuple[TrainState, dict | None]:
   """The state at its end, and the validation; None if the training diverged."""
   for call in reader.train(state, training.keys()[1]):
@@ -265,8 +257,8 @@ def _finish_epoch(
     if not np.isfinite(call.losses).all():
       return state, None
     log.add(call)
-    saver.count(len(call.losses))
-    saver.save_if_due(state)
+    journal.keep(training.pack(state), len(call.losses))
+    log.show()
   measured = reader.measure(state.model, "validation")
   return state, measured if np.isfinite(measured["loss"]) else None
 
@@ -287,33 +279,6 @@ def _roll_back(training: Training, state: TrainState) -> TrainState:
     else "the beginning",
   )
   return roll_back(state, trainer=training.trainer)
-
-
-class _Saver:
-  """Saves states when it is time to."""
-
-  def __init__(
-    self, training: Training, journal: Workdir, checkpoints: CheckpointConfig
-  ):
-    self._training, self._directory = training, journal.checkpoints
-    self._config = checkpoints
-    self._steps, self._saved_at = 0, time.monotonic()
-
-  def count(self, steps: int) -> None:
-    """That so many were done."""
-    self._steps += steps
-
-  def save_if_due(self, state: TrainState, last: bool = False) -> None:
-    """Saves it if it is the last one, or enough was done since the one before.
-
-    The losses of all steps before it were looked at.
-    """
-    minutes = (time.monotonic() - self._saved_at) / 60
-    due = minutes >= self._config.minutes
-    due |= 0 < self._config.steps <= self._steps
-    if due or last:
-      self._training.save(self._directory, state)
-      self._steps, self._saved_at = 0, time.monotonic()
 
 
 class _Log:
@@ -345,6 +310,9 @@ class _Log:
     self._words += call.words
     self._done += call.words
     self._seconds = time.monotonic() - self._start
+
+  def show(self) -> None:
+    """Shows how far it is."""
     self._journal.progress("training words", self._done, self._all)
 
   def report(self, state: TrainState, measured: dict) -> None:

@@ -3,8 +3,8 @@
 One loop serves every variant. An evaluator turns tokens into scores and has a
 state (`init`, `score`, `replicate`); a strategy turns a scored pool into
 proposals and has a state (`init`, `tell`, `ask`); a journal remembers
-(`restore`, `save`) and shows progress. See evaluators/, strategies/ and
-journal.py.
+(`restore`, `keep`, `end_round`) and shows progress. See evaluators/,
+strategies/ and journal.py.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ import numpy as np
 
 from nao_jax import pool as pools
 from nao_jax.errors import UserError
+from nao_jax.evaluators import Evaluator
 from nao_jax.pool import Pool
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Seen, Strategy
@@ -54,11 +55,12 @@ class SearchConfig:
 
 
 class SearchState(NamedTuple):
-  """All that a search is between two rounds.
+  """All that a search is, between two rounds or within one.
 
   Attributes:
     round: rounds done.
-    pool: the architectures.
+    pool: the architectures; when the members have scores of the next round,
+      that one has come as far as the proposals.
     evaluator: state of the evaluator.
     strategy: state of the strategy.
   """
@@ -76,7 +78,10 @@ class Journal:
     """The last state that was saved, if any."""
     del template
 
-  def save(self, state: SearchState, report: dict) -> None:
+  def keep(self, state: SearchState, steps: int) -> None:
+    """Called within a round with a state to go on from, and the steps to it."""
+
+  def end_round(self, state: SearchState, report: dict) -> None:
     """Called after every round, with what happened in it."""
 
   def progress(self, phase: str, done: int, total: int, note: str = "") -> None:
@@ -85,7 +90,7 @@ class Journal:
 
 def run(
   space: Space,
-  evaluator,
+  evaluator: Evaluator,
   strategy: Strategy,
   *,
   key: jax.Array,
@@ -101,7 +106,7 @@ def run(
     evaluator: where scores come from.
     strategy: where proposals come from.
     key: decides everything; each round folds its number in, so a search that
-      goes on from a saved round ends as one that was never interrupted.
+      goes on from a saved state ends as one that was never interrupted.
     config: the sizes.
     given: int32 [G, L], architectures that start in the pool.
     journal: remembers and shows.
@@ -136,7 +141,7 @@ def run(
       known,
       enough,
     )
-    journal.save(state, report)
+    journal.end_round(state, report)
     if report["best"] >= enough:
       break
   return state.pool
@@ -160,32 +165,54 @@ def _round(
   state, key, space, evaluator, strategy, config, journal, known, enough
 ):
   """One round; the key is the same in all of them. Proposals become known."""
-  round_, pool = state.round, state.pool
+  round_ = state.round
   clock = _Clock()
-  trained, scores = evaluator.score(
-    state.evaluator,
-    jax.random.fold_in(key, 0),
-    pool.tokens[pool.members],
-    round_,
-    journal.progress,
-  )
-  scores = _finite(scores, round_)
-  pool = pools.record(pool, scores, round_)
+  state = _scored(state, jax.random.fold_in(key, 0), evaluator, journal)
+  pool = state.pool
   report = _summary(pool, round_) | {"score_seconds": clock.lap()}
-  learnt = state.strategy
   if round_ < config.rounds and report["best"] < enough:
+    scores = pool.scores[pool.members, round_]
     seen = Seen(pool.tokens[pool.members], scores, known)
     tell_key, ask_key = jax.random.split(jax.random.fold_in(key, round_ + 1))
-    learnt, lessons = strategy.tell(learnt, tell_key, seen, journal.progress)
+    learnt, lessons = strategy.tell(
+      state.strategy,
+      tell_key,
+      seen,
+      journal.progress,
+      lambda learnt, steps: journal.keep(
+        state._replace(strategy=learnt), steps
+      ),
+    )
     learnt, proposal = strategy.ask(learnt, ask_key, seen, config.new_per_round)
     if not len(proposal.tokens):
       logging.warning("round %d: every proposal was known", round_)
     known.update(space.keys(proposal.tokens))
     admit = pools.extend if config.extend else pools.replace_worst
-    pool = admit(pool, proposal, round_)
+    state = state._replace(pool=admit(pool, proposal, round_), strategy=learnt)
     report |= lessons | proposal.report | {"new": len(proposal.tokens)}
     report["propose_seconds"] = clock.lap()
-  return SearchState(round_ + 1, pool, trained, learnt), report
+  return state._replace(round=round_ + 1), report
+
+
+def _scored(state: SearchState, key, evaluator, journal) -> SearchState:
+  """The state with the scores of this round, which it may have already."""
+  round_, pool = state.round, state.pool
+  if not np.isnan(pool.scores[pool.members, round_]).any():
+    return state
+  trained, scores = evaluator.score(
+    state.evaluator,
+    key,
+    pool.tokens[pool.members],
+    round_,
+    journal.progress,
+    lambda trained, steps: journal.keep(
+      state._replace(evaluator=trained), steps
+    ),
+  )
+  pool = pools.record(pool, _finite(scores, round_), round_)
+  state = state._replace(pool=pool, evaluator=trained)
+  journal.keep(state, 0)
+  return state
 
 
 def _finite(scores: np.ndarray, round_: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a run leaves on disk, and how it goes on from there.
+"""What a run leaves on disk, and how it stops and goes on from there.
 
 config.json      every setting, seed, versions, git revision, command
 history.jsonl    one line a round or an epoch
@@ -15,14 +15,18 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 import sys
-import tempfile
+import time
 
 import jax
 import tensorboardX
 
-from nao_jax.errors import UserError
+from nao_jax import checkpoint, lock
+from nao_jax.checkpoint import DEFAULT, CheckpointConfig
+from nao_jax.errors import Stopped, UserError, storage_fault
+from nao_jax.interruption import Interruption
 from nao_jax.progress import Progress
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "nao_jax")
@@ -31,26 +35,102 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "nao_jax")
 class Workdir:
   """A directory that holds one run, which can be lost at any moment.
 
+  Use it as a context manager: no other process gets in, Ctrl-C and SIGTERM wait
+  until the state is saved, a progress bar gives the terminal back, and a full
+  disk is a UserError.
+
   Attributes:
     path: the directory.
-    progress: how the user sees how far it is.
+    progress: how the user sees how far it is; raises Stopped, as `keep`.
   """
 
-  def __init__(self, path: str | os.PathLike, settings: dict, outcome: str):
+  def __init__(
+    self,
+    path: str | os.PathLike,
+    settings: dict,
+    outcome: str,
+    checkpoints: CheckpointConfig = DEFAULT,
+  ):
     """Takes the directory, or goes on in it.
 
     Args:
       path: created if it is not there.
       settings: JSON-like; what decides the result.
       outcome: name of the file that is written last.
+      checkpoints: when `keep` saves.
 
     Raises:
-      UserError: the directory cannot be written, or holds something else.
+      UserError: the directory cannot be written, holds something else, or
+        another process works there.
     """
     self.path = pathlib.Path(path)
-    self.progress = Progress()
     self._outcome = self.path / outcome
-    _claim(self.path, settings)
+    self._config = checkpoints
+    self._kept, self._steps, self._saved_at = None, 0, time.monotonic()
+    self._interruption = Interruption()
+    self.progress = Progress(before=self._stop_if_asked)
+    with contextlib.ExitStack() as stack:
+      stack.enter_context(_claim(self.path))
+      _write_or_compare(self.path, settings)
+      self._held = stack.pop_all()
+
+  def __enter__(self) -> "Workdir":
+    self._held.enter_context(self._interruption)
+    self._held.callback(self.progress.close)
+    return self
+
+  def __exit__(self, kind, error, trace) -> None:
+    self._held.close()
+    if fault := storage_fault(error):
+      raise UserError(
+        f"--workdir={self.path}: {fault}; what was saved before is safe: when "
+        "that is mended, the same command goes on"
+      ) from error
+
+  def check_space(self, state) -> None:
+    """Raises UserError if there is no room for checkpoints of such a state."""
+    needed = checkpoint.bytes_on_disk(state)
+    free = shutil.disk_usage(self.path).free
+    if free < needed:
+      raise UserError(
+        f"--workdir={self.path}: checkpoints need {needed / 1e6:.0f} MB, and "
+        f"{free / 1e6:.0f} MB are free; make room or give another directory"
+      )
+
+  def keep(self, state, steps: int, *, last: bool = False) -> None:
+    """Saves a state if it is time to.
+
+    Args:
+      state: a pytree of arrays, from which the run can go on; until the next
+        call of `keep` or `progress` its arrays stay as they are.
+      steps: how many were done since the last call.
+      last: save it in any case.
+
+    Raises:
+      Stopped: somebody asked to stop; the state is saved.
+    """
+    self._kept = state
+    self._steps += steps
+    minutes = (time.monotonic() - self._saved_at) / 60
+    due = minutes >= self._config.minutes
+    due |= 0 < self._config.steps <= self._steps
+    if due or last:
+      self._save()
+    self._stop_if_asked()
+
+  def _save(self) -> None:
+    checkpoint.save(self.checkpoints, self._kept)
+    self._kept, self._steps, self._saved_at = None, 0, time.monotonic()
+
+  def _stop_if_asked(self) -> None:
+    if self._interruption.signal is None:
+      return
+    if self._kept is not None:
+      self._save()
+    raise Stopped(
+      f"stopped; all is saved in {self.path}, and the same command goes on",
+      self._interruption.signal,
+    )
 
   @property
   def checkpoints(self) -> pathlib.Path:
@@ -122,20 +202,24 @@ def read_settings(path: str | os.PathLike) -> dict:
     ) from error
 
 
-def _claim(path: pathlib.Path, settings: dict) -> None:
-  """Makes sure that the directory is ours: new, or of the same settings."""
-  file = path / "config.json"
+def _claim(path: pathlib.Path) -> lock.Lock:
+  """Takes the directory, which is made if it is not there."""
   try:
     path.mkdir(parents=True, exist_ok=True)
-    tempfile.TemporaryFile(dir=path).close()
-    if not file.exists():
-      _refuse_foreign(path)
-      write(file, json.dumps(_config(settings), indent=2) + "\n")
-    there = _settings(file)
+    _refuse_foreign(path)
+    return lock.Lock(path, f"--workdir={path}")
   except OSError as error:
     raise UserError(
       f"--workdir={path}: cannot be written ({error.strerror}); give another"
     ) from error
+
+
+def _write_or_compare(path: pathlib.Path, settings: dict) -> None:
+  """Makes sure that the directory is new, or of the same settings."""
+  file = path / "config.json"
+  if not file.exists():
+    write(file, json.dumps(_config(settings), indent=2) + "\n")
+  there = _settings(file)
   differences = [
     f"{name} is {there.get(name)!r} there and {settings.get(name)!r} here"
     for name in sorted({*there, *settings})
@@ -156,7 +240,8 @@ def _settings(file: pathlib.Path) -> dict:
 
 
 def _refuse_foreign(path: pathlib.Path) -> None:
-  if any(file.suffix != ".partial" for file in path.iterdir()):
+  names = {file.name for file in path.iterdir() if file.suffix != ".partial"}
+  if "config.json" not in names and names - {lock.NAME}:
     raise UserError(
       f"--workdir={path}: holds files but no config.json, so it is no run to "
       "resume; give an empty or a new directory"

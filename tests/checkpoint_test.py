@@ -32,13 +32,13 @@ def _assert_equal(tree, expected):
 def test_what_was_saved_last_is_restored(tmp_path):
   assert checkpoint.restore(tmp_path / "none", TREE) is None
   for step in (1, 2, 3):
-    checkpoint.save(tmp_path, step, _filled(step))
+    checkpoint.save(tmp_path, _filled(step))
   _assert_equal(checkpoint.restore(tmp_path, TREE), _filled(3))
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
   for step in (1, 2, 3):
-    checkpoint.save(tmp_path, step, _filled(step))
+    checkpoint.save(tmp_path, _filled(step))
   _damage(tmp_path, 3)
   _assert_equal(checkpoint.restore(tmp_path, TREE), _filled(2))
   _damage(tmp_path, 2)
@@ -47,6 +47,6 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
 
 
 def test_a_state_of_another_shape_is_not_mixed_up(tmp_path):
-  checkpoint.save(tmp_path, 1, _filled(1))
+  checkpoint.save(tmp_path, _filled(1))
   with pytest.raises(UserError, match="another version"):
     checkpoint.restore(tmp_path, TREE | {"a": np.zeros(3)})

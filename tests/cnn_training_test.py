@@ -124,12 +124,12 @@ def test_a_stopped_training_ends_with_the_same_bits(
 
 def test_a_finished_training_is_left_as_it_is(finished, data_dir):
   workdir, result = finished
-  before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
+  before = {p: p.stat().st_mtime_ns for p in workdir.rglob("[!.]*")}
   again = cnn_training.run(
     CONFIG, workdir=workdir, data_dir=data_dir, devices=1
   )
   assert again == result
-  assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*")} == before
+  assert {p: p.stat().st_mtime_ns for p in workdir.rglob("[!.]*")} == before
 
 
 def test_another_architecture_is_refused_in_the_same_workdir(
@@ -251,9 +251,9 @@ def test_a_stopped_training_on_a_stream_ends_with_the_same_bits(
 
 
 def _save_until(save, last):
-  def mortal(directory, step, tree):
-    save(directory, step, tree)
-    if step == last:
+  def mortal(directory, tree):
+    save(directory, tree)
+    if tree[0].step == last:
       raise Killed
 
   return mortal

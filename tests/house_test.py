@@ -34,6 +34,8 @@ LAYERS = (
   ("nao_jax.training", "nao_jax.networks"),
   ("nao_jax.spaces", "nao_jax.data", "nao_jax.parallel"),
   (
+    "nao_jax.interruption",
+    "nao_jax.lock",
     "nao_jax.measures",
     "nao_jax.progress",
     "nao_jax.ranges",

@@ -320,9 +320,9 @@ def test_a_training_that_keeps_diverging_stops_and_says_so(config, tmp_path):
 
 def test_a_finished_training_is_left_as_it_is(finished, config):
   workdir, result = finished
-  before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
+  before = {p: p.stat().st_mtime_ns for p in workdir.rglob("[!.]*")}
   assert rnn_training.run(config, workdir=workdir, devices=1) == result
-  assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*")} == before
+  assert {p: p.stat().st_mtime_ns for p in workdir.rglob("[!.]*")} == before
 
 
 def test_another_architecture_is_refused_in_the_same_workdir(finished, config):

@@ -195,9 +195,9 @@ def test_pruning_stops_what_is_worse_than_half_of_the_pool_before(
   state = evaluator.init(jax.random.key(0))
   state, _ = evaluator.score(state, None, ROWS[:1], 0, _nothing)
   curve = evaluator.trials.get(SPACE.canonical(ROWS[0])).curve
-  np.testing.assert_allclose(state, curve)
-  limits = np.float32([1.1, 1.1, 1.1])
-  evaluator.score(limits, None, ROWS[1:2], 1, _nothing)
+  np.testing.assert_allclose(state.limits, curve)
+  state = state._replace(limits=np.float32([1.1, 1.1, 1.1]))
+  evaluator.score(state, None, ROWS[1:2], 1, _nothing)
   pruned = evaluator.trials.get(SPACE.canonical(ROWS[1]))
   assert len(pruned.curve) == 1
   assert pruned.score == pruned.curve[0]

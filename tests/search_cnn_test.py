@@ -222,7 +222,7 @@ def test_the_run_is_drawn_and_logged(finished):
 def _contents(workdir):
   return {
     path: (path.read_bytes(), path.stat().st_mtime_ns)
-    for path in workdir.rglob("*")
+    for path in workdir.rglob("[!.]*")
     if path.is_file()
   }
 
@@ -240,7 +240,7 @@ def test_a_killed_run_goes_on_to_the_same_pool_as_one_that_was_not(
 ):
   """Bit for bit; so two runs with one seed give one pool, too."""
   workdir = driver.home / "killed"
-  process = driver.start(workdir)
+  process = driver.start(workdir, checkpoint_steps=1)
   while process.poll() is None:
     if list(workdir.glob("checkpoints/*/commit_success.txt")):
       process.send_signal(signal.SIGKILL)
@@ -250,7 +250,7 @@ def test_a_killed_run_goes_on_to_the_same_pool_as_one_that_was_not(
   assert not (workdir / "best.json").exists()
   again = driver.run(workdir)
   assert again.returncode == 0, again.errors
-  assert "resuming after round" in again.errors
+  assert "resuming in round 0" in again.errors
   assert _tables(workdir) == _tables(finished[1])
   assert _json(workdir / "best.json") == _json(finished[1] / "best.json")
 

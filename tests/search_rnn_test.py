@@ -147,6 +147,8 @@ def test_shared_scores_of_four_devices_are_those_of_one(corpus):
       state, scores = evaluator.score(
         state, jax.random.key(1), ROWS, round_, _nothing
       )
+    # Each device has the hidden states of its own streams.
+    state = state._replace(hidden=np.concatenate(state.hidden))
     results.append((jax.device_get(state), scores))
   (one, scores), (four, scores_of_four) = results
   jax.tree.map(
@@ -160,8 +162,10 @@ def test_all_architectures_are_scored_with_the_first_words(corpus):
   evaluator = _shared(corpus, 1)
   state = evaluator.init(jax.random.key(0))
   state = evaluator.replicate(jax.tree.map(lambda x: 20 * x, state))
-  weights = jax.tree.map(jnp.asarray, jax.device_get(state))
-  scores = evaluator._score(state, rnn.to_cells(ROWS), _nothing)
+  weights = jax.tree.map(jnp.asarray, jax.device_get(state.weights))
+  # Trained to the end, so that it only scores.
+  state = state._replace(epoch=np.int32(evaluator.trainer.train.epochs))
+  _, scores = evaluator.score(state, jax.random.key(1), ROWS, 0, _nothing)
   streams = corpus.validation[:60].reshape(4, 15).T
   for row, score in zip(ROWS, scores, strict=True):
     cell = rnn.to_cells(row)

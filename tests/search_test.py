@@ -50,7 +50,7 @@ class Linear:
     """The mean weight of the tokens, [N, L] to [N]."""
     return self.weights[np.arange(SPACE.length), tokens].mean(1)
 
-  def score(self, state, key, tokens, round_, progress):
+  def score(self, state, key, tokens, round_, progress, keep):
     progress("score pool", len(tokens), len(tokens))
     self.seen.append(tokens)
     noise = jax.random.uniform(jax.random.fold_in(key, round_), ()) * 1e-3
@@ -229,10 +229,10 @@ class Mortal(SearchJournal):
     super().__init__(*arguments)
     self.end, self.saved = round_, saved
 
-  def save(self, state, report):
+  def end_round(self, state, report):
     if report["round"] == self.end and not self.saved:
       raise Lost
-    super().save(state, report)
+    super().end_round(state, report)
     if report["round"] == self.end:
       raise Lost
 
@@ -242,10 +242,14 @@ def test_a_resumed_search_ends_as_an_uninterrupted_one(
   pool, tmp_path, round_, saved
 ):
   place = tmp_path / "run", {"seed": 0}, CONFIG.rounds
-  with pytest.raises(Lost):
-    _search(_nao(), journal=Mortal(*place, round_=round_, saved=saved))
-  evaluator, journal = Linear(), SearchJournal(*place)
-  resumed = _search(_nao(), evaluator=evaluator, journal=journal)
+  with (
+    Mortal(*place, round_=round_, saved=saved) as journal,
+    pytest.raises(Lost),
+  ):
+    _search(_nao(), journal=journal)
+  evaluator = Linear()
+  with SearchJournal(*place) as journal:
+    resumed = _search(_nao(), evaluator=evaluator, journal=journal)
   _assert_equal(pool, resumed)
   assert len(evaluator.seen) == CONFIG.rounds + 1 - (round_ + saved)
   assert [row["round"] for row in journal.history()] == [0, 1, 2]
@@ -256,7 +260,7 @@ def test_rounds_of_a_journal_that_remembers_nothing_are_reported():
     def __init__(self):
       self.rounds, self.phases = [], set()
 
-    def save(self, state, report):
+    def end_round(self, state, report):
       self.rounds.append((state.round, report["round"]))
 
     def progress(self, phase, done, total, note=""):
@@ -272,9 +276,10 @@ def test_rounds_of_a_journal_that_remembers_nothing_are_reported():
 def test_the_state_of_every_strategy_is_remembered(strategy, tmp_path):
   whole = _search(strategy)
   place = tmp_path / "run", {"seed": 0}, CONFIG.rounds
-  with pytest.raises(Lost):
-    _search(strategy, journal=Mortal(*place, round_=1, saved=True))
-  _assert_equal(whole, _search(strategy, journal=SearchJournal(*place)))
+  with Mortal(*place, round_=1, saved=True) as journal, pytest.raises(Lost):
+    _search(strategy, journal=journal)
+  with SearchJournal(*place) as journal:
+    _assert_equal(whole, _search(strategy, journal=journal))
 
 
 def test_a_search_ends_when_a_score_is_enough():

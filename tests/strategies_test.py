@@ -71,7 +71,7 @@ def _quiet(*_):
 
 def _propose(strategy, seen, seed=0, limit=LIMIT):
   init, tell, ask = jax.random.split(jax.random.key(seed), 3)
-  state, _ = strategy.tell(strategy.init(init), tell, seen, _quiet)
+  state, _ = strategy.tell(strategy.init(init), tell, seen, _quiet, _quiet)
   return strategy.ask(state, ask, seen, limit)[1]
 
 
@@ -142,7 +142,7 @@ def _climb(space, value, budget, seed=0):
   while len(tokens) < budget:
     seen = Seen(tokens, value(tokens), set(space.keys(tokens)))
     key = jax.random.key(len(tokens))
-    state, _ = local.tell(state, key, seen, _quiet)
+    state, _ = local.tell(state, key, seen, _quiet, _quiet)
     state, proposal = local.ask(state, key, seen, 1)
     tokens = np.concatenate([tokens, proposal.tokens])
   return tokens
@@ -206,7 +206,7 @@ def fitted():
   seen = _seen(space)
   state = strategy.init(jax.random.key(0))
   fresh = state.params
-  state, _ = strategy.tell(state, jax.random.key(1), seen, _quiet)
+  state, _ = strategy.tell(state, jax.random.key(1), seen, _quiet, _quiet)
   return types.SimpleNamespace(
     strategy=strategy, seen=seen, state=state, fresh=fresh
   )
@@ -245,6 +245,7 @@ def test_the_progress_of_a_fit_ends_at_its_total(fitted):
     jax.random.key(2),
     fitted.seen,
     lambda phase, done, total: calls.append((done, total)),
+    _quiet,
   )
   assert calls == [(1, 3), (2, 3), (3, 3)]
 

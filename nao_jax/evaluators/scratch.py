@@ -9,13 +9,14 @@ Shapes: N architectures, L tokens, D devices.
 
 from collections.abc import Iterator
 import dataclasses
-from typing import Any, Protocol
+import functools
+from typing import Any, NamedTuple, Protocol
 
 from absl import logging
 import jax
 import numpy as np
 
-from nao_jax.evaluators.shared import Progress
+from nao_jax.evaluators import Keep, Progress, forget
 from nao_jax.measures import ACCURACY, Measure
 from nao_jax.spaces.space import Space
 from nao_jax.trials import Trial, Trials
@@ -53,9 +54,27 @@ class Candidates(Protocol):
     """
 
 
+class ScratchState(NamedTuple):
+  """What the evaluator is, between two rounds or within one.
+
+  Attributes:
+    limits: float32 [epochs], what `prune` asks for after each epoch.
+    busy: bool [D], the places where a candidate trains; none between rounds.
+    tokens: int32 [D, L], of the candidates in training.
+    curves: float32 [D, epochs], their scores so far; NaN for those to come.
+    training: a tree of arrays [D, ...], the states of their training.
+  """
+
+  limits: np.ndarray
+  busy: np.ndarray
+  tokens: np.ndarray
+  curves: np.ndarray
+  training: Any
+
+
 @dataclasses.dataclass(frozen=True)
 class FromScratch:
-  """An evaluator whose state is what `prune` compares with.
+  """An evaluator whose state is a ScratchState.
 
   A score is the best one after any epoch, as in the official search.
 
@@ -74,42 +93,37 @@ class FromScratch:
   prune: bool = False
   measure: Measure = ACCURACY
 
-  def init(self, key: jax.Array) -> np.ndarray:
-    """What `prune` asks for after each epoch, [epochs]: nothing yet."""
+  def init(self, key: jax.Array) -> ScratchState:
+    """Nobody trains, and nothing is asked for yet."""
     del key
-    return np.full(self.candidates.epochs, -np.inf, np.float32)
+    limits = np.full(self.candidates.epochs, -np.inf, np.float32)
+    return self._pack(limits, [None] * self.candidates.places)
 
-  def replicate(self, state: np.ndarray) -> np.ndarray:
+  def replicate(self, state: ScratchState) -> ScratchState:
     """The state is the host's."""
     return state
 
   def score(
     self,
-    state: np.ndarray,
+    state: ScratchState,
     key: jax.Array,
     tokens: np.ndarray,
     round_: int,
     progress: Progress,
-  ) -> tuple[np.ndarray, np.ndarray]:
+    keep: Keep = forget,
+  ) -> tuple[ScratchState, np.ndarray]:
     """Trains what was never trained, and looks up the others.
 
-    Args:
-      state: from `init` or from the round before.
-      key: not used: what a trial gives does not depend on the search.
-      tokens: int32 [N, L], the pool.
-      round_: number of this round, for messages.
-      progress: told how many candidates are trained.
-
-    Returns:
-      The new state and the scores, float32 [N]. A candidate whose training
-      diverged has the worst score of the others.
+    See `Evaluator`. The key is not used: what a trial gives does not depend on
+    the search. A candidate whose training diverged has the worst score of the
+    others.
     """
     del key
     canonical = self.space.canonical(tokens)
-    limits = state if self.prune else np.full_like(state, -np.inf)
-    self._train_missing(canonical, limits, round_, progress)
+    self._train_missing(canonical, state, round_, progress, keep)
     trials = [self.trials.get(row) for row in canonical]
-    state = middle([trial.curve for trial in trials], len(state))
+    limits = middle([trial.curve for trial in trials], len(state.limits))
+    state = self._pack(limits, [None] * self.candidates.places)
     scores = np.float32(
       [np.nan if t.score is None else t.score for t in trials]
     )
@@ -117,7 +131,30 @@ class FromScratch:
     worst = 0.0 if np.isnan(scores).all() else np.nanmin(scores)
     return state, np.where(np.isnan(scores), np.float32(worst), scores)
 
-  def _train_missing(self, rows, limits, round_, progress) -> None:
+  def _pack(self, limits, places: list["_Place | None"]) -> ScratchState:
+    """The state with these candidates in training."""
+    filled = [place or self._nobody for place in places]
+    curves = np.full((len(places), len(limits)), np.nan, np.float32)
+    for curve, place in zip(curves, filled, strict=True):
+      curve[: len(place.curve)] = place.curve
+    return ScratchState(
+      limits,
+      np.array([place is not None for place in places]),
+      np.array([place.tokens for place in filled]),
+      curves,
+      jax.tree.map(lambda *x: np.stack(x), *(place.state for place in filled)),
+    )
+
+  @functools.cached_property
+  def _nobody(self) -> "_Place":
+    """What stands in a place where no candidate trains."""
+    anybody = np.int32([legal[0] for legal in self.space.choices])
+    return _Place(anybody, self.candidates.start(anybody))
+
+  def _train_missing(self, rows, state, round_, progress, keep) -> None:
+    limits = state.limits
+    if not self.prune:
+      limits = np.full_like(limits, -np.inf)
     rows = list({row.tobytes(): row for row in rows}.values())
     known = [self.trials.get(row) for row in rows]
     missing = [
@@ -133,7 +170,7 @@ class FromScratch:
         len(rows),
       )
     progress("train candidates", done, len(rows))
-    for finished, running in self._run(missing, limits):
+    for finished, places in self._run(missing, limits, _unpack(state)):
       for row, trial in finished:
         self.trials.add(row, trial)
         done += 1
@@ -147,6 +184,8 @@ class FromScratch:
           len(rows),
           self._shown(trial),
         )
+      keep(self._pack(state.limits, places), 1)
+      running = sum(place is not None for place in places)
       waiting = len(rows) - done - running
       note = f"{running} running, {waiting} waiting"
       if best > -np.inf:
@@ -162,34 +201,39 @@ class FromScratch:
       return "diverged"
     return f"{self.measure.name} {self.measure.show(trial.score)}"
 
-  def _next(self, waiting, finished) -> "_Place | None":
+  def _next(self, waiting, begun, finished) -> "_Place | None":
     """The next candidate to train; what was trained meanwhile is finished."""
     while waiting:
       tokens = waiting.pop(0)
       trial = self.trials.get(tokens)
       if trial is None:
-        return _Place(tokens, self.candidates.start(tokens))
+        fresh = _Place(tokens, self.candidates.start(tokens))
+        return begun.get(tokens.tobytes(), fresh)
       finished.append((tokens, trial))
     return None
 
   def _run(
-    self, rows, limits
-  ) -> Iterator[tuple[list[tuple[np.ndarray, Trial]], int]]:
+    self, rows, limits, resumed: list["_Place"]
+  ) -> Iterator[tuple[list[tuple[np.ndarray, Trial]], list["_Place | None"]]]:
     """Trains candidates, D at a time; a free place goes to the next one.
 
     Yields:
-      After each epoch, the candidates that finished with it, and how many are
-      in the middle of their training.
+      After each epoch, the candidates that finished with it, and the places of
+      those that are in the middle of their training.
     """
-    waiting = list(rows)
+    wanted = {row.tobytes() for row in rows}
+    resumed = [place for place in resumed if place.tokens.tobytes() in wanted]
+    begun = {place.tokens.tobytes(): place for place in resumed}
+    waiting = [place.tokens for place in resumed]
+    waiting += [row for row in rows if row.tobytes() not in begun]
     places = [None] * self.candidates.places
     while waiting or any(places):
       finished = []
       for at, place in enumerate(places):
         if place is None:
-          places[at] = self._next(waiting, finished)
+          places[at] = self._next(waiting, begun, finished)
       if not any(places):
-        yield finished, 0
+        yield finished, places
         continue
       # A place without a candidate repeats another's work.
       busy = next(place for place in places if place)
@@ -206,7 +250,19 @@ class FromScratch:
         if trial := places[at].trial(limits):
           finished.append((place.tokens, trial))
           places[at] = None
-      yield finished, sum(place is not None for place in places)
+      yield finished, list(places)
+
+
+def _unpack(state: ScratchState) -> list["_Place"]:
+  """The candidates in training."""
+  return [
+    _Place(
+      state.tokens[at],
+      jax.tree.map(lambda x, at=at: x[at], state.training),
+      tuple(map(float, state.curves[at][~np.isnan(state.curves[at])])),
+    )
+    for at in np.flatnonzero(state.busy)
+  ]
 
 
 def middle(curves: list[tuple[float, ...]], epochs: int) -> np.ndarray:

@@ -6,6 +6,7 @@ Shapes: N architectures, L tokens, D devices, B images a batch.
 from collections.abc import Callable
 import dataclasses
 import functools
+from typing import NamedTuple
 
 from absl import logging
 import jax
@@ -14,14 +15,12 @@ import numpy as np
 from nao_jax import parallel
 from nao_jax.data.augment import epoch_indices, eval_batches
 from nao_jax.data.images import Examples, ImageData
+from nao_jax.errors import UserError
+from nao_jax.evaluators import Keep, Progress, forget
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
 from nao_jax.training.recipe import Images, largest_divisor
 from nao_jax.training.supernet import Trainer, TrainState, score, train_steps
-
-# Called with the phase, the work done, all of the phase's work and, if there is
-# more to say, a note.
-Progress = Callable[..., None]
 
 # How much work one call to the devices holds at most; progress is seen, and
 # an interrupt served, between calls.
@@ -29,10 +28,15 @@ STEPS_A_CALL = 25
 ARCHITECTURES_A_CALL = 10
 
 
+NO_SCORES = np.zeros(0, np.float32)
+
+
 def score_pool(
   score: Callable[[np.ndarray], jax.Array],
   cells: np.ndarray,
+  scores: np.ndarray,
   progress: Progress,
+  keep: Keep,
   *,
   a_call: int,
   devices: int | None,
@@ -42,7 +46,9 @@ def score_pool(
   Args:
     score: takes cells [D, n, ...] and gives their scores [D, n].
     cells: [N, ...].
+    scores: of the first ones, which were scored before.
     progress: told how many are scored.
+    keep: given the scores so far.
     a_call: n, how many a device scores in one call at most.
     devices: how many local devices there are; all by default.
 
@@ -52,20 +58,34 @@ def score_pool(
   parts = parallel.count(devices)
   size = min(a_call * parts, len(cells))
   size += -size % parts
-  scores = []
-  progress("score pool", 0, len(cells))
-  for start in range(0, len(cells), size):
+  progress("score pool", len(scores), len(cells))
+  for start in range(len(scores), len(cells), size):
     chunk = cells[start : start + size]
     padded = np.resize(chunk, (size, *chunk.shape[1:]))
     found = score(padded.reshape(parts, -1, *chunk.shape[1:]))
-    scores.append(np.asarray(found).reshape(-1)[: len(chunk)])
-    progress("score pool", start + len(chunk), len(cells))
-  return np.concatenate(scores)
+    found = np.asarray(found).reshape(-1)[: len(chunk)]
+    scores = np.concatenate([scores, found])
+    keep(scores, len(chunk))
+    progress("score pool", len(scores), len(cells))
+  return scores
+
+
+class SharedState(NamedTuple):
+  """What the evaluator is, between two rounds or within one.
+
+  Attributes:
+    supernet: its training.
+    scores: float32 [n], of the first members of the pool; none until all the
+      steps of a round are done, and none between rounds.
+  """
+
+  supernet: TrainState
+  scores: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class SharedWeights:
-  """An evaluator whose state is the supernet's.
+  """An evaluator whose state is a SharedState.
 
   Attributes:
     trainer: the settings of the training.
@@ -80,58 +100,66 @@ class SharedWeights:
   rounds: int
   devices: int | None = None
 
-  def init(self, key: jax.Array) -> TrainState:
+  def init(self, key: jax.Array) -> SharedState:
     """An untrained supernet; consumes the key."""
-    return self.replicate(self.trainer.init(key, self._train))
+    supernet = self.trainer.init(key, self._train)
+    return self.replicate(SharedState(supernet, NO_SCORES))
 
-  def replicate(self, state: TrainState) -> TrainState:
-    """Places a state (a restored one, say) where `score` wants it."""
-    return parallel.replicate(state, devices=self.devices)
+  def replicate(self, state: SharedState) -> SharedState:
+    """See `Evaluator`."""
+    supernet = parallel.replicate(state.supernet, devices=self.devices)
+    return state._replace(supernet=supernet)
 
   def score(
     self,
-    state: TrainState,
+    state: SharedState,
     key: jax.Array,
     tokens: np.ndarray,
     round_: int,
     progress: Progress,
-  ) -> tuple[TrainState, np.ndarray]:
+    keep: Keep = forget,
+  ) -> tuple[SharedState, np.ndarray]:
     """Trains on the pool for a round, then scores all of it.
 
-    Args:
-      state: from `init` or from the round before.
-      key: of the whole run: steps and epochs fold their number in.
-      tokens: int32 [N, L], the pool.
-      round_: number of this round, from 0.
-      progress: told how far it is.
-
-    Returns:
-      The new state and the validation accuracies, float32 [N].
+    Scores are validation accuracies; see `Evaluator`.
     """
     cells = np.asarray(cnn.to_cells(tokens))
-    state = self._train_round(state, key, cells, round_, progress)
-    return state, self._score(state.params, cells, progress)
+    state = self._train_round(state, key, cells, round_, progress, keep)
+    scores = score_pool(
+      lambda shares: self._score_chunk(
+        state.supernet.params, shares, self._valid, *self._valid_batches
+      ),
+      cells,
+      state.scores,
+      progress,
+      lambda scores, steps: keep(state._replace(scores=scores), steps),
+      a_call=ARCHITECTURES_A_CALL,
+      devices=self.devices,
+    )
+    return state._replace(scores=NO_SCORES), scores
 
-  def _train_round(self, state, key, cells, round_, progress):
+  def _train_round(self, state, key, cells, round_, progress, keep):
+    """The state after all steps of the round; some may be done already."""
     order_key, step_key = jax.random.split(key)
     put = functools.partial(parallel.replicate, devices=self.devices)
     pool, step_key = put((cells, step_key))
     calls = self._batches(order_key, round_)
-    progress("train supernet", 0, len(calls))
+    steps = len(calls) * calls.shape[1]
+    first = int(state.supernet.step) - round_ * steps
+    progress("train supernet", first, steps)
     losses = []
-    for call, indices in enumerate(calls):
-      state, loss = self._train_steps(
-        state, step_key, self._train, pool, indices
+    for indices in calls[first // calls.shape[1] :]:
+      supernet, loss = self._train_steps(
+        state.supernet, step_key, self._train, pool, indices
       )
-      losses.append(np.asarray(loss))
-      progress("train supernet", call + 1, len(calls))
-    loss = float(np.mean(losses))
-    logging.info("round %d: mean training loss %.4f", round_, loss)
-    if not np.isfinite(loss):
-      logging.warning(
-        "round %d: the supernet diverged; a smaller --learning_rate may help",
-        round_,
-      )
+      losses += np.asarray(loss).tolist()
+      check_losses(losses[-len(indices) :], int(supernet.step))
+      state = state._replace(supernet=supernet)
+      keep(state, len(indices))
+      progress("train supernet", first + len(losses), steps)
+    if losses:
+      loss = np.mean(losses, where=np.isfinite(losses))
+      logging.info("round %d: mean training loss %.4f", round_, loss)
     return state
 
   def _batches(self, key, round_) -> np.ndarray:
@@ -151,17 +179,6 @@ class SharedWeights:
       steps,
       parallel.count(self.devices),
       batch // parallel.count(self.devices),
-    )
-
-  def _score(self, params, cells, progress) -> np.ndarray:
-    return score_pool(
-      lambda shares: self._score_chunk(
-        params, shares, self._valid, *self._valid_batches
-      ),
-      cells,
-      progress,
-      a_call=ARCHITECTURES_A_CALL,
-      devices=self.devices,
     )
 
   @functools.cached_property
@@ -202,6 +219,32 @@ class SharedWeights:
       len(self.data.validation.labels), self.trainer.train.batch
     )
     return parallel.replicate(batches, devices=self.devices)
+
+
+def check_losses(losses: list[float], step: int, when: str = "") -> None:
+  """Reports steps without a finite loss, which left the weights as they were.
+
+  Args:
+    losses: of some steps in succession.
+    step: done after them.
+    when: more about where they are, if there is more to say.
+
+  Raises:
+    UserError: none of them was finite.
+  """
+  bad = np.flatnonzero(~np.isfinite(losses)) + step - len(losses) + 1
+  if len(bad) == len(losses):
+    raise UserError(
+      f"the shared weights diverged at step {bad[0]}{when}: none of the losses "
+      f"of {len(bad)} steps is finite; give a smaller --learning_rate, and "
+      "another --workdir"
+    )
+  if len(bad):
+    logging.warning(
+      "steps without a finite loss, which changed nothing%s: %s",
+      when,
+      ", ".join(map(str, bad)),
+    )
 
 
 @dataclasses.dataclass(frozen=True)

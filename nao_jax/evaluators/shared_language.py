@@ -5,14 +5,17 @@ Shapes: A architectures, L tokens, D devices, B streams.
 
 import dataclasses
 import functools
+from typing import NamedTuple
 
 from absl import logging
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nao_jax import parallel
 from nao_jax.data import text
-from nao_jax.evaluators.shared import Progress, score_pool
+from nao_jax.evaluators import Keep, Progress, forget
+from nao_jax.evaluators.shared import NO_SCORES, check_losses, score_pool
 from nao_jax.networks.recurrent import Weights
 from nao_jax.spaces import rnn
 from nao_jax.training import language
@@ -24,9 +27,29 @@ ARCHITECTURES_A_CALL = 4
 STEPS_A_LOOK = 10
 
 
+class SharedLanguageState(NamedTuple):
+  """What the evaluator is, between two rounds or within one.
+
+  Attributes:
+    weights: the shared ones.
+    hidden: [D, B / D, H], the state of the recurrent network, where the text
+      was left.
+    epoch: int32 [], done so far.
+    stretch: int32 [], stretches of the text that are done in this epoch.
+    scores: float32 [n], of the first members of the pool; none until all the
+      epochs of a round are done, and none between rounds.
+  """
+
+  weights: Weights
+  hidden: jax.Array
+  epoch: np.ndarray
+  stretch: np.ndarray
+  scores: np.ndarray
+
+
 @dataclasses.dataclass(frozen=True)
 class SharedLanguage:
-  """An evaluator whose state is the shared weights.
+  """An evaluator whose state is a SharedLanguageState.
 
   A score is minus the mean nats a word of the validation text, the same text
   for all, read from a zero state that is carried to the end.
@@ -49,59 +72,61 @@ class SharedLanguage:
   score_tokens: int = 0
   devices: int | None = None
 
-  def init(self, key: jax.Array) -> Weights:
+  def init(self, key: jax.Array) -> SharedLanguageState:
     """Untrained weights; consumes the key."""
-    return self.replicate(self.trainer.init(key))
+    train, width = self.trainer.train, self.trainer.model.width
+    zeros = np.zeros((train.batch, width), np.float32)
+    start = np.int32(0)
+    return self.replicate(
+      SharedLanguageState(
+        self.trainer.init(key), zeros, start, start, NO_SCORES
+      )
+    )
 
-  def replicate(self, state: Weights) -> Weights:
-    """Places a state (a restored one, say) where `score` wants it."""
-    return parallel.replicate(state, devices=self.devices)
+  def replicate(self, state: SharedLanguageState) -> SharedLanguageState:
+    """See `Evaluator`; there may have been other devices before."""
+    parts, width = parallel.count(self.devices), self.trainer.model.width
+    hidden = np.asarray(state.hidden).reshape(parts, -1, width)
+    return state._replace(
+      weights=parallel.replicate(state.weights, devices=self.devices),
+      hidden=parallel.distribute(hidden, devices=self.devices),
+    )
 
   def score(
     self,
-    state: Weights,
+    state: SharedLanguageState,
     key: jax.Array,
     tokens: np.ndarray,
     round_: int,
     progress: Progress,
-  ) -> tuple[Weights, np.ndarray]:
-    """Trains on the pool for a round, then scores all of it.
+    keep: Keep = forget,
+  ) -> tuple[SharedLanguageState, np.ndarray]:
+    """Trains on the pool for a round, then scores all of it; see `Evaluator`.
 
-    Args:
-      state: from `init` or from the round before.
-      key: of the whole run: epochs and steps fold their number in.
-      tokens: int32 [A, L], the pool.
-      round_: number of this round, from 0.
-      progress: told how far it is.
-
-    Returns:
-      The new state and the scores, float32 [A].
+    Raises:
+      UserError: the training diverged.
     """
     cells = np.asarray(rnn.to_cells(tokens))
     epochs = self.trainer.train.epochs // self.rounds
-    losses = []
-    for epoch in range(round_ * epochs, (round_ + 1) * epochs):
-      epoch_key = jax.random.fold_in(key, epoch)
-      state, loss = self._epoch(state, epoch_key, cells, epoch, progress)
-      losses.append(loss)
-    loss = float(np.mean(losses))
-    logging.info(
-      "round %d: mean training loss %.4f, perplexity %.1f",
-      round_,
-      loss,
-      np.exp(loss),
+    while state.epoch < (round_ + 1) * epochs:
+      epoch_key = jax.random.fold_in(key, int(state.epoch))
+      state = self._epoch(state, epoch_key, cells, progress, keep)
+    _, score = programs(self.trainer, self.devices)
+    scores = score_pool(
+      lambda shares: score(state.weights, shares, self._valid),
+      cells,
+      state.scores,
+      progress,
+      lambda scores, steps: keep(state._replace(scores=scores), steps),
+      a_call=ARCHITECTURES_A_CALL,
+      devices=self.devices,
     )
-    if not np.isfinite(loss):
-      logging.warning(
-        "round %d: the model diverged; a smaller --learning_rate may help",
-        round_,
-      )
-    return state, self._score(state, cells, progress)
+    return state._replace(scores=NO_SCORES), scores
 
-  def _epoch(self, state, key, cells, epoch, progress):
-    """The state after an epoch, and the mean loss of its steps."""
+  def _epoch(self, state, key, cells, progress, keep) -> SharedLanguageState:
+    """The state at the end of an epoch, of which a part may be done."""
     update, _ = programs(self.trainer, self.devices)
-    train = self.trainer.train
+    train, epoch, first = self.trainer.train, int(state.epoch), state.stretch
     title = f"train epoch {epoch + 1} of {train.epochs}"
     stretches = list(
       language.stretches(self.seed, epoch, len(self._train), train.bptt)
@@ -110,41 +135,42 @@ class SharedLanguage:
     drawn = np.asarray(
       jax.random.randint(draw_key, (len(stretches),), 0, len(cells))
     )
-    hidden = self._zeros()
-    losses = []
-    progress(title, 0, len(stretches))
-    for number, stretch in enumerate(stretches):
-      state, hidden, loss = update(
-        state,
+    weights, hidden = state.weights, state.hidden
+    if not first:
+      hidden = jax.tree.map(jnp.zeros_like, hidden)
+    losses, looked = [], 0
+    progress(title, int(first), len(stretches))
+    for number in range(first, len(stretches)):
+      weights, hidden, loss = update(
+        weights,
         hidden,
         step_key,
         np.int32(number),
         cells[drawn[number]],
-        self._by_device(language.cut(self._train, stretch)),
-        np.int32(stretch.length),
+        self._by_device(language.cut(self._train, stretches[number])),
+        np.int32(stretches[number].length),
       )
       losses.append(loss)
-      if number % STEPS_A_LOOK == 0 or number + 1 == len(stretches):
-        loss.block_until_ready()
-        progress(title, number + 1, len(stretches))
-    return state, np.mean(jax.device_get(losses))
-
-  def _score(self, state, cells, progress) -> np.ndarray:
-    _, score = programs(self.trainer, self.devices)
-    return score_pool(
-      lambda shares: score(state, shares, self._valid),
-      cells,
-      progress,
-      a_call=ARCHITECTURES_A_CALL,
-      devices=self.devices,
-    )
-
-  def _zeros(self) -> jax.Array:
-    """The state before a text, [D, B / D, H]."""
-    parts = parallel.count(self.devices)
-    train, width = self.trainer.train, self.trainer.model.width
-    zeros = np.zeros((parts, train.batch // parts, width), np.float32)
-    return parallel.distribute(zeros, devices=self.devices)
+      done = number + 1
+      if done % STEPS_A_LOOK == 0 or done == len(stretches):
+        check_losses(
+          jax.device_get(losses[looked:]), done, f" of epoch {epoch + 1}"
+        )
+        state = state._replace(
+          weights=weights, hidden=hidden, stretch=np.int32(done)
+        )
+        keep(state, len(losses) - looked)
+        progress(title, done, len(stretches))
+        looked = len(losses)
+    if losses:
+      loss = np.mean(losses, where=np.isfinite(losses))
+      logging.info(
+        "epoch %d: mean training loss %.4f, perplexity %.1f",
+        epoch + 1,
+        loss,
+        np.exp(loss),
+      )
+    return state._replace(epoch=np.int32(epoch + 1), stretch=np.int32(0))
 
   def _by_device(self, rows: np.ndarray) -> np.ndarray:
     """Rows [T, B] to [D, T, B / D]."""

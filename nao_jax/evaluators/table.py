@@ -11,7 +11,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from nao_jax.evaluators.shared import Progress
+from nao_jax.evaluators import Keep, Progress, forget
 from nao_jax.spaces.space import Space
 
 
@@ -53,7 +53,8 @@ class Table:
     tokens: np.ndarray,
     round_: int,
     progress: Progress,
+    keep: Keep = forget,
   ) -> tuple[tuple, np.ndarray]:
     """The scores of the pool, int32 [N, L]: float32 [N]."""
-    del key, round_, progress
+    del key, round_, progress, keep
     return state, self.lookup(tokens).astype(np.float32)

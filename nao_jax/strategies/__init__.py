@@ -66,14 +66,17 @@ class Strategy(Protocol):
     key: jax.Array,
     seen: Seen,
     progress: Callable[[str, int, int], None],
+    keep: Callable[[Any, int], None],
   ) -> tuple[Any, dict]:
     """Learns from what was scored.
 
     Args:
-      state: from `init`, or from the round before.
+      state: from `init`, from the round before, or one that this round kept;
+        from that it goes on.
       key: consumed.
       seen: what the search knows.
       progress: told how far it is.
+      keep: given a state to go on from, and the steps to it.
 
     Returns:
       The new state, and what was learnt, for people: {name: value}.

@@ -35,9 +35,9 @@ class Evolution:
     del key
     return ()
 
-  def tell(self, state, key, seen, progress):
+  def tell(self, state, key, seen, progress, keep):
     """See `Strategy`."""
-    del key, seen, progress
+    del key, seen, progress, keep
     return state, {}
 
   def ask(self, state, key, seen, limit):

@@ -47,9 +47,9 @@ class Local:
     del key
     return Climb(np.zeros(self.space.length, np.int32), np.bool_(False))
 
-  def tell(self, state, key, seen, progress):
+  def tell(self, state, key, seen, progress, keep):
     """Moves to better neighbours, if there are any; see `Strategy`."""
-    del key, progress
+    del key, progress, keep
     if not state.climbing:
       return Climb(seen.tokens[np.argmax(seen.scores)], np.bool_(True)), {}
     scores = dict(zip(self.space.keys(seen.tokens), seen.scores, strict=True))

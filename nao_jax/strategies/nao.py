@@ -6,12 +6,14 @@ Shapes: N architectures in the pool, L tokens, K seeds, S step sizes.
 from collections.abc import Callable
 import dataclasses
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nao_jax.controller import ascent, fit, metrics
-from nao_jax.controller.model import Controller, Params
+from nao_jax.controller.fit import FitState
+from nao_jax.controller.model import Controller
 from nao_jax.strategies import Proposal, Seen
 
 # Parts that a fit is cut into, to show how far it is.
@@ -44,7 +46,7 @@ class NaoConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Nao:
-  """The strategy; its state is the controller's parameters.
+  """The strategy; its state is that of the controller's fit.
 
   Attributes:
     controller: space and sizes.
@@ -56,31 +58,37 @@ class Nao:
   fit: fit.FitConfig
   config: NaoConfig
 
-  def init(self, key: jax.Array) -> Params:
+  def init(self, key: jax.Array) -> FitState:
     """A fresh controller; consumes the key."""
-    return self.controller.init(key)
+    return fit.start(self.controller.init(key), self.fit)
 
   def tell(
     self,
-    state: Params,
+    state: FitState,
     key: jax.Array,
     seen: Seen,
     progress: Callable[[str, int, int], None],
-  ) -> tuple[Params, dict]:
-    """Fits the controller on the pool, but for the members held out."""
+    keep: Callable[[FitState, int], None],
+  ) -> tuple[FitState, dict]:
+    """Fits the controller on the pool, but for the members held out.
+
+    See `Strategy`. A fit that diverges gives way to a fresh controller.
+    """
     split_key, fit_key = jax.random.split(key)
     train, held_out = map(
       np.asarray,
       fit.split(split_key, len(seen.tokens), self.config.held_out),
     )
-    params = self._fit(
-      state, fit_key, seen.tokens[train], seen.scores[train], progress
+    state = self._fit(
+      state, fit_key, seen.tokens[train], seen.scores[train], progress, keep
     )
-    return params, self._inspect(params, seen.tokens, seen.scores, held_out)
+    return state, self._inspect(
+      state.params, seen.tokens, seen.scores, held_out
+    )
 
   def ask(
-    self, state: Params, key: jax.Array, seen: Seen, limit: int
-  ) -> tuple[Params, Proposal]:
+    self, state: FitState, key: jax.Array, seen: Seen, limit: int
+  ) -> tuple[FitState, Proposal]:
     """Moves the best members uphill and decodes them.
 
     They come in the official order: small steps first, then good seeds first.
@@ -89,7 +97,7 @@ class Nao:
     best = np.argsort(-seen.scores, kind="stable")[: self.config.top_k]
     step_sizes = self.config.step_sizes
     moved = ascent.propose(
-      state, seen.tokens[best], step_sizes, controller=self.controller
+      state.params, seen.tokens[best], step_sizes, controller=self.controller
     )
     space = self.controller.space
     chosen = ascent.select(space, np.asarray(moved.tokens), seen.known, limit)
@@ -106,19 +114,29 @@ class Nao:
       report,
     )
 
-  def _fit(self, params, key, tokens, scores, progress) -> Params:
+  def _fit(self, state, key, tokens, scores, progress, keep) -> FitState:
     targets = fit.normalise_targets(scores.astype(np.float32))
-    calls = FIT_CALLS if self.fit.epochs % FIT_CALLS == 0 else 1
-    part = dataclasses.replace(self.fit, epochs=self.fit.epochs // calls)
-    state = fit.start(params, part)
-    progress("fit controller", 0, calls)
-    for call in range(calls):
-      state, _ = fit.fit(
+    epochs = self.fit.epochs
+    calls = FIT_CALLS if epochs % FIT_CALLS == 0 else 1
+    part = dataclasses.replace(self.fit, epochs=epochs // calls)
+    if state.epoch % epochs == 0:  # Else the round goes on that kept it.
+      state = fit.start(state.params, part)
+    progress("fit controller", int(state.epoch), epochs)
+    while state.epoch < epochs:
+      state, losses = fit.fit(
         state, key, tokens, targets, controller=self.controller, config=part
       )
-      jax.block_until_ready(state.epoch)
-      progress("fit controller", call + 1, calls)
-    return state.params
+      if not np.isfinite(losses.total).all():
+        logging.warning(
+          "the controller diverged in epoch %d; a fresh one proposes in this "
+          "round; a smaller --controller_learning_rate may help",
+          np.argmin(np.isfinite(losses.total)) + state.epoch - part.epochs,
+        )
+        state = fit.start(self.controller.init(key), part)
+        return state._replace(epoch=np.int32(epochs))
+      keep(state, part.epochs)
+      progress("fit controller", int(state.epoch), epochs)
+    return state
 
   def _inspect(self, params, tokens, scores, held_out) -> dict:
     """The controller's quality: ranking where it was not fitted."""

@@ -145,8 +145,10 @@ class NaoPlus:
     key: jax.Array,
     seen: Seen,
     progress: Callable[[str, int, int], None],
+    keep: Callable[[Ensemble, int], None],
   ) -> tuple[Ensemble, dict]:
     """Fits all members; before the first round they learn to reconstruct."""
+    del keep  # A round's steps are few.
     config, parts = self.config, [(self.config.steps, self.config.trade_off)]
     if not state.steps:
       parts = [

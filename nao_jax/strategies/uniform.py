@@ -50,9 +50,9 @@ class Uniform:
     del key
     return ()
 
-  def tell(self, state, key, seen, progress):
+  def tell(self, state, key, seen, progress, keep):
     """See `Strategy`."""
-    del key, seen, progress
+    del key, seen, progress, keep
     return state, {}
 
   def ask(self, state, key, seen, limit):

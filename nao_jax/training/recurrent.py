@@ -19,6 +19,7 @@ import functools
 import jax
 from jax import lax
 import jax.numpy as jnp
+import optax
 
 from nao_jax import parallel
 from nao_jax.networks import recurrent
@@ -64,6 +65,9 @@ def update(
 ) -> tuple[Weights, jax.Array, jax.Array]:
   """One step: clip, decay, descend.
 
+  Where the loss or its gradient is not finite, the weights stay as they are,
+  and the text goes on from a zero state.
+
   Args:
     weights: of the cell, or of all.
     hidden: [B / D, H], the state before, of this device's streams.
@@ -92,20 +96,23 @@ def update(
     slowness=train.slowness,
     axis_name=axis_name,
   )
-  rate = train.learning_rate * length / train.bptt
+  sound = jnp.isfinite(step.loss + optax.tree.norm(step.gradients))
+  rate = jnp.where(sound, train.learning_rate * length / train.bptt, 0)
   # What is not chosen has gradient 0, and so no part in the norm.
   change = jax.tree.map(
-    lambda x: -rate * x, language.clipped(step.gradients, train.clip)
+    lambda x: jnp.where(sound, -rate * x, 0),
+    language.clipped(step.gradients, train.clip),
   )
+  hidden = jnp.where(sound, step.hidden, 0)
   kept = jax.tree.map(lambda x: x * (1 - rate * train.weight_decay), weights)
   if not trainer.shared:
-    return jax.tree.map(jnp.add, kept, change), step.hidden, step.loss
+    return jax.tree.map(jnp.add, kept, change), hidden, step.loss
   rows = recurrent.bank_rows(cell)
   weights = Weights(
     *jax.tree.map(jnp.add, kept[:3], change[:3]),
     kept.nodes.at[rows].add(change.nodes, unique_indices=True),
   )
-  return weights, step.hidden, step.loss
+  return weights, hidden, step.loss
 
 
 def score(

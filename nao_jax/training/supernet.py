@@ -18,6 +18,9 @@ from nao_jax.networks.macro import NetworkConfig, initialise
 from nao_jax.networks.supernet import Supernet
 from nao_jax.training.recipe import Images, Recipe, augmented
 
+# After so many steps in succession optax would apply what is not finite.
+_NEVER = 2**31 - 1
+
 
 class TrainState(NamedTuple):
   """What a step takes and gives back.
@@ -36,6 +39,14 @@ class TrainState(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Trainer(Recipe):
   """The settings of a supernet's training; its methods are pure."""
+
+  @property
+  def optimiser(self) -> optax.GradientTransformation:
+    """The recipe's, that leaves everything alone where no gradient is finite.
+
+    One architecture of thousands is no reason to lose what all share.
+    """
+    return optax.apply_if_finite(super().optimiser, _NEVER)
 
   def init(self, key: jax.Array, data: Images) -> TrainState:
     """The state before the first step; consumes the key."""

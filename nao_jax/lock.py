@@ -1,0 +1,64 @@
+"""One process a directory."""
+
+import fcntl
+import json
+import os
+import pathlib
+import socket
+
+from absl import logging
+
+from nao_jax.errors import UserError
+
+NAME = ".lock"
+
+
+class Lock:
+  """Held from creation to the end of a `with`, or of the process.
+
+  The system lets go of it when the process ends, however it does: the lock of
+  a dead process is no lock.
+  """
+
+  def __init__(self, directory: pathlib.Path, flag: str):
+    """Takes the lock.
+
+    Args:
+      directory: exists and can be written.
+      flag: how the user named it, for messages.
+
+    Raises:
+      UserError: another process holds it.
+    """
+    self._file = (directory / NAME).open("a+")
+    try:
+      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      with self._file as file:
+        raise UserError(
+          f"{flag}: {_holder(file)} is at work there; wait for it or give "
+          "another directory"
+        ) from error
+    except OSError as error:  # A file system without locks.
+      logging.warning("%s: cannot be locked (%s)", directory, error.strerror)
+    self._file.seek(0)
+    self._file.truncate()
+    json.dump(
+      {"process": os.getpid(), "host": socket.gethostname()}, self._file
+    )
+    self._file.flush()
+
+  def __enter__(self) -> "Lock":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._file.close()
+
+
+def _holder(file) -> str:
+  file.seek(0)
+  try:
+    held = json.loads(file.read())
+    return f"process {held['process']} on {held['host']}"
+  except (ValueError, KeyError, TypeError):  # It is just being written.
+    return "another process"
