@@ -20,7 +20,7 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators import Evaluator
 from nao_jax.pool import Pool
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Seen, Strategy
+from nao_jax.strategies import Proposal, Seen, Strategy, proposal
 from nao_jax.strategies.uniform import sample_new
 
 
@@ -173,7 +173,8 @@ def _round(
   if round_ < config.rounds and report["best"] < enough:
     scores = pool.scores[pool.members, round_]
     seen = Seen(pool.tokens[pool.members], scores, known)
-    tell_key, ask_key = jax.random.split(jax.random.fold_in(key, round_ + 1))
+    round_key = jax.random.fold_in(key, round_ + 1)
+    tell_key, ask_key = jax.random.split(round_key)
     learnt, lessons = strategy.tell(
       state.strategy,
       tell_key,
@@ -183,13 +184,15 @@ def _round(
         state._replace(strategy=learnt), steps
       ),
     )
-    learnt, proposal = strategy.ask(learnt, ask_key, seen, config.new_per_round)
-    if not len(proposal.tokens):
-      logging.warning("round %d: every proposal was known", round_)
-    known.update(space.keys(proposal.tokens))
+    learnt, asked = strategy.ask(learnt, ask_key, seen, config.new_per_round)
+    if not len(asked.tokens):
+      draw_key = jax.random.fold_in(round_key, 2)  # Beside the two above.
+      drawn = _draw(space, draw_key, config.new_per_round, known, round_)
+      asked = drawn._replace(report=asked.report)
+    known.update(space.keys(asked.tokens))
     admit = pools.extend if config.extend else pools.replace_worst
-    state = state._replace(pool=admit(pool, proposal, round_), strategy=learnt)
-    report |= lessons | proposal.report | {"new": len(proposal.tokens)}
+    state = state._replace(pool=admit(pool, asked, round_), strategy=learnt)
+    report |= lessons | asked.report | {"new": len(asked.tokens)}
     report["propose_seconds"] = clock.lap()
   return state._replace(round=round_ + 1), report
 
@@ -211,8 +214,20 @@ def _scored(state: SearchState, key, evaluator, journal) -> SearchState:
   )
   pool = pools.record(pool, _finite(scores, round_), round_)
   state = state._replace(pool=pool, evaluator=trained)
-  journal.keep(state, 0)
+  journal.keep(state, 1)
   return state
+
+
+def _draw(space, key, count, known, round_) -> Proposal:
+  """Random proposals, where a strategy has none."""
+  drawn = sample_new(space, key, count, known)
+  logging.warning(
+    "round %d: every proposal was known; %d random ones take their place%s",
+    round_,
+    len(drawn),
+    "" if len(drawn) else ", as the space is used up",
+  )
+  return proposal(drawn)
 
 
 def _finite(scores: np.ndarray, round_: int) -> np.ndarray:

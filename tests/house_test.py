@@ -37,6 +37,7 @@ LAYERS = (
     "nao_jax.interruption",
     "nao_jax.lock",
     "nao_jax.measures",
+    "nao_jax.pace",
     "nao_jax.progress",
     "nao_jax.ranges",
     "nao_jax.trials",

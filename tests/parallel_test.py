@@ -12,7 +12,7 @@ from nao_jax import parallel
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
-from nao_jax.evaluators.shared import SharedWeights
+from nao_jax.evaluators.shared import NO_SCORES, SharedState, SharedWeights
 from nao_jax.networks import layers
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
@@ -194,14 +194,18 @@ def evaluators(data):
 def test_pool_scores_of_four_devices_are_those_of_one(
   evaluators, state, data, pool
 ):
-  cells = cnn.to_cells(pool)
   calls = {n: [] for n in evaluators}
+  # All steps of the first round are done.
+  done = TRAINER.steps // 2
+  trained = SharedState(state._replace(step=np.int32(done)), NO_SCORES)
   scores = {
-    n: evaluator._score(
-      evaluator.replicate(state).params,
-      cells,
+    n: evaluator.score(
+      evaluator.replicate(trained),
+      jax.random.key(0),
+      pool,
+      0,
       lambda *call, n=n: calls[n].append(call),
-    )
+    )[1]
     for n, evaluator in evaluators.items()
   }
   assert len(set(scores[1])) > 1
@@ -218,7 +222,7 @@ def test_every_round_sees_other_batches_of_all_devices(evaluators):
   key = jax.random.key(0)
   for devices, evaluator in evaluators.items():
     first, second = (evaluator._batches(key, r) for r in range(2))
-    assert first.shape[2:] == (devices, BATCH // devices)
+    assert first.shape[1:] == (devices, BATCH // devices)
     assert first.size == 2 * (EXAMPLES // BATCH) * BATCH
     assert not np.array_equal(first, second)
   one, four = (e._batches(key, 0).reshape(-1) for e in evaluators.values())

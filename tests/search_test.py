@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from nao_jax import search
+from nao_jax.checkpoint import CheckpointConfig
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.errors import UserError
@@ -12,6 +13,7 @@ from nao_jax.journal import SearchJournal
 from nao_jax.search import Journal, SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
+from nao_jax.strategies import proposal
 from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
@@ -312,3 +314,77 @@ def test_what_diverged_counts_as_the_worst():
 def test_a_search_of_nothing_but_failures_says_so():
   with pytest.raises(UserError, match=r"round 0: .* smaller --learning_rate"):
     _search(Uniform(SPACE), evaluator=Diverging(1))
+
+
+class Repeating:
+  """A strategy that proposes nothing new."""
+
+  def __init__(self):
+    self.init = lambda key: ()
+    self.tell = lambda state, *_: (state, {})
+    self.ask = lambda state, *_: (
+      state,
+      proposal(np.zeros((0, SPACE.length), np.int32)),
+    )
+
+
+def test_random_members_take_the_place_of_known_proposals(caplog):
+  pool = _search(Repeating())
+  newest = [np.sum(pool.origins == r) for r in range(CONFIG.rounds + 1)]
+  assert newest == [CONFIG.pool_size, *[CONFIG.new_per_round] * CONFIG.rounds]
+  assert len(set(SPACE.keys(pool.tokens))) == len(pool.tokens)
+  assert "round 0: every proposal was known; 6 random ones" in caplog.text
+
+
+def test_a_space_that_is_used_up_does_not_keep_a_search_going(caplog):
+  small = Space("small", ((1, 2), (1, 2), (1,)))
+  evaluator = Linear()
+  evaluator.value = lambda tokens: tokens.mean(1)
+  pool = search.run(
+    small,
+    evaluator,
+    Repeating(),
+    key=jax.random.key(0),
+    config=SearchConfig(pool_size=3, rounds=3, new_per_round=2),
+  )
+  assert len(pool.tokens) == 4
+  assert "0 random ones take their place, as the space is used up" in (
+    caplog.text
+  )
+
+
+def test_equal_scores_do_not_stop_a_search():
+  evaluator = Linear()
+  evaluator.value = lambda tokens: np.zeros(len(tokens))
+  pool = _search(_nao(), evaluator=evaluator)
+  assert len(pool.members) == CONFIG.pool_size
+  assert np.sum(pool.origins > 0)
+
+
+class Stopping(SearchJournal):
+  """Is lost when it has been given so many states to keep."""
+
+  def __init__(self, *arguments, after):
+    every = CheckpointConfig(steps=1)
+    super().__init__(*arguments, checkpoints=every)
+    self.after = after
+
+  def keep(self, state, steps, *, last=False):
+    super().keep(state, steps, last=last)
+    self.after -= 1
+    if not self.after:
+      raise Lost
+
+
+@pytest.mark.parametrize("after", [1, 4, 11, 13])
+def test_a_search_goes_on_within_a_round(pool, tmp_path, after):
+  """In the first one: once scored, within and after the fit; in the second."""
+  place = tmp_path / "run", {"seed": 0}, CONFIG.rounds
+  with Stopping(*place, after=after) as journal, pytest.raises(Lost):
+    _search(_nao(), journal=journal)
+  evaluator = Linear()
+  with SearchJournal(*place) as journal:
+    resumed = _search(_nao(), evaluator=evaluator, journal=journal)
+  _assert_equal(pool, resumed)
+  # What was scored before is not scored again.
+  assert len(evaluator.seen) == CONFIG.rounds - (after == 13)

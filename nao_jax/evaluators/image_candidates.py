@@ -9,13 +9,13 @@ import functools
 import jax
 import numpy as np
 
-from nao_jax import parallel
+from nao_jax import pace, parallel
 from nao_jax.data.augment import epoch_indices, eval_batches
 from nao_jax.data.images import ImageData
 from nao_jax.spaces import cnn
 from nao_jax.training.candidate import Trainer
 from nao_jax.training.feeds import program
-from nao_jax.training.recipe import Images, largest_divisor
+from nao_jax.training.recipe import Images, padded
 from nao_jax.training.stand_alone import (
   TrainState,
   measure_batches,
@@ -60,14 +60,14 @@ class ImageCandidates:
     state = self.trainer.init(self._keys[0], self.data.image_shape, cells)
     return jax.device_get(state)
 
-  def epoch(self, tokens, states, epochs) -> list[tuple]:
+  def epoch(self, tokens, states, epochs, between=lambda: None) -> list[tuple]:
     """See `scratch.Candidates`."""
     cells = [(np.asarray(cnn.to_cells(row)),) for row in tokens]
     states, architecture = parallel.distribute(
       jax.tree.map(lambda *x: np.stack(x), *zip(states, cells, strict=True)),
       devices=self.devices,
     )
-    states, losses = self._train_epoch(states, architecture, epochs)
+    states, losses = self._train_epoch(states, architecture, epochs, between)
     accuracies = self._measure(states, architecture)
     states = jax.device_get(states)
     return [
@@ -77,16 +77,23 @@ class ImageCandidates:
       )
     ]
 
-  def _train_epoch(self, states, architecture, epochs):
+  def _train_epoch(self, states, architecture, epochs, between):
     """The new states and the losses, [D, steps]."""
-    axes = (0, None, None, 0, 0)
+    axes = (0, None, None, 0, None, 0)
     steps = program(_steps, self.trainer, self.devices, axes, 0)
     losses = []
-    for indices in np.stack([self._calls(epoch) for epoch in epochs], 1):
+    orders = np.stack([self._order(epoch) for epoch in epochs], 1)
+    for start, end in pace.calls(0, len(orders), STEPS_A_CALL):
       states, loss = steps(
-        states, self._step_key, self._train, indices, architecture
+        states,
+        self._step_key,
+        self._train,
+        padded(orders[start:end], STEPS_A_CALL).swapaxes(0, 1),
+        np.int32(end - start),
+        architecture,
       )
-      losses.append(np.asarray(loss))
+      losses.append(np.asarray(loss)[:, : end - start])
+      between()
     return states, np.concatenate(losses, 1)
 
   def _measure(self, states, architecture) -> np.ndarray:
@@ -96,12 +103,11 @@ class ImageCandidates:
     measured = measure(states, self._valid, *self._valid_batches, architecture)
     return np.asarray(measured.right) / len(self.data.validation.labels)
 
-  def _calls(self, epoch: int) -> np.ndarray:
-    """An epoch's examples: [calls, steps, B]."""
-    batch = self.trainer.train.batch
+  def _order(self, epoch: int) -> np.ndarray:
+    """An epoch's examples: [steps, B]."""
     key = jax.random.fold_in(self._keys[1], epoch)
-    order = np.asarray(epoch_indices(key, self.trainer.examples, batch))
-    return order.reshape(-1, largest_divisor(len(order), STEPS_A_CALL), batch)
+    batch = self.trainer.train.batch
+    return np.asarray(epoch_indices(key, self.trainer.examples, batch))
 
   @functools.cached_property
   def _keys(self) -> jax.Array:
@@ -131,10 +137,12 @@ class ImageCandidates:
     return parallel.replicate(batches, devices=self.devices)
 
 
-def _steps(state, key, data, indices, architecture, *, trainer, axis_name):
+def _steps(
+  state, key, data, indices, count, architecture, *, trainer, axis_name
+):
   del axis_name  # Each device has a candidate of its own.
   return train_steps(
-    state, key, data, indices, trainer=trainer, architecture=architecture
+    state, key, data, indices, count, trainer=trainer, architecture=architecture
   )
 
 

@@ -7,7 +7,7 @@ file of trials.
 Shapes: N architectures, L tokens, D devices.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import dataclasses
 import functools
 from typing import Any, NamedTuple, Protocol
@@ -40,7 +40,11 @@ class Candidates(Protocol):
     """The state of a candidate before its first epoch, on the host."""
 
   def epoch(
-    self, tokens: list[np.ndarray], states: list[Any], epochs: list[int]
+    self,
+    tokens: list[np.ndarray],
+    states: list[Any],
+    epochs: list[int],
+    between: Callable[[], None],
   ) -> list[tuple[Any, float, float]]:
     """Trains D candidates for an epoch.
 
@@ -48,6 +52,7 @@ class Candidates(Protocol):
       tokens: int32 [L] of each.
       states: of each, from `start` or from the epoch before.
       epochs: the number of this epoch for each, from 0.
+      between: called about once a second; it may raise.
 
     Returns:
       For each the new state, the mean loss, and the score; higher is better.
@@ -152,54 +157,33 @@ class FromScratch:
     return _Place(anybody, self.candidates.start(anybody))
 
   def _train_missing(self, rows, state, round_, progress, keep) -> None:
-    limits = state.limits
-    if not self.prune:
-      limits = np.full_like(limits, -np.inf)
     rows = list({row.tobytes(): row for row in rows}.values())
     known = [self.trials.get(row) for row in rows]
     missing = [
       row for row, trial in zip(rows, known, strict=True) if trial is None
     ]
-    done, failed, saved = len(rows) - len(missing), 0, 0
-    best = _best(trial for trial in known if trial)
-    if done:
+    limits = state.limits
+    if not self.prune:
+      limits = np.full_like(limits, -np.inf)
+    tally = _Tally(len(rows), list(filter(None, known)), self.measure, progress)
+    if tally.done:
       logging.info(
         "round %d: %d of %d candidates were trained before",
         round_,
-        done,
+        tally.done,
         len(rows),
       )
-    progress("train candidates", done, len(rows))
-    for finished, places in self._run(missing, limits, _unpack(state)):
+    tally.show()
+    for finished, places in self._run(
+      missing, limits, _unpack(state), tally.show
+    ):
       for row, trial in finished:
         self.trials.add(row, trial)
-        done += 1
-        failed += trial.score is None
-        best = max(best, _best([trial]))
-        if trial.score is not None:
-          saved += len(limits) - len(trial.curve)
-        logging.info(
-          "candidate %d of %d: %s",
-          done,
-          len(rows),
-          self._shown(trial),
-        )
+        tally.add(trial)
       keep(self._pack(state.limits, places), 1)
-      running = sum(place is not None for place in places)
-      waiting = len(rows) - done - running
-      note = f"{running} running, {waiting} waiting"
-      if best > -np.inf:
-        note += f", best {self.measure.name} {self.measure.show(best)}"
-      progress("train candidates", done, len(rows), note)
-    if failed:
-      logging.warning("round %d: %d candidates diverged", round_, failed)
-    if self.prune:
-      logging.info("round %d: pruning saved %d epochs", round_, saved)
-
-  def _shown(self, trial: Trial) -> str:
-    if trial.score is None:
-      return "diverged"
-    return f"{self.measure.name} {self.measure.show(trial.score)}"
+      tally.running = sum(place is not None for place in places)
+      tally.show()
+    tally.summarise(round_, len(limits) if self.prune else None)
 
   def _next(self, waiting, begun, finished) -> "_Place | None":
     """The next candidate to train; what was trained meanwhile is finished."""
@@ -213,7 +197,7 @@ class FromScratch:
     return None
 
   def _run(
-    self, rows, limits, resumed: list["_Place"]
+    self, rows, limits, resumed: list["_Place"], between: Callable[[], None]
   ) -> Iterator[tuple[list[tuple[np.ndarray, Trial]], list["_Place | None"]]]:
     """Trains candidates, D at a time; a free place goes to the next one.
 
@@ -242,6 +226,7 @@ class FromScratch:
         [place.tokens for place in running],
         [place.state for place in running],
         [len(place.curve) for place in running],
+        between,
       )
       for at, (place, result) in enumerate(zip(places, trained, strict=True)):
         if place is None:
@@ -251,6 +236,58 @@ class FromScratch:
           finished.append((place.tokens, trial))
           places[at] = None
       yield finished, list(places)
+
+
+class _Tally:
+  """What the user sees of a round's trainings.
+
+  Attributes:
+    done: candidates that have a trial.
+    running: candidates in the middle of their training; None before the first
+      look.
+  """
+
+  def __init__(
+    self, total: int, known: list[Trial], measure: Measure, progress: Progress
+  ):
+    self.done, self.running = len(known), None
+    self._total, self._measure, self._progress = total, measure, progress
+    self._best, self._trained = _best(known), []
+
+  def add(self, trial: Trial) -> None:
+    """Counts and logs a training that ended."""
+    self.done += 1
+    self._trained.append(trial)
+    self._best = max(self._best, _best([trial]))
+    logging.info(
+      "candidate %d of %d: %s",
+      self.done,
+      self._total,
+      "diverged" if trial.score is None else self._named(trial.score),
+    )
+
+  def show(self) -> None:
+    """Shows how far it is."""
+    notes = []
+    if self.running is not None:
+      waiting = self._total - self.done - self.running
+      notes.append(f"{self.running} running, {waiting} waiting")
+      if self._best > -np.inf:
+        notes.append(f"best {self._named(self._best)}")
+    self._progress("train candidates", self.done, self._total, ", ".join(notes))
+
+  def summarise(self, round_: int, epochs: int | None) -> None:
+    """Logs what was decided; `epochs` of a training, if some were pruned."""
+    sound = [trial for trial in self._trained if trial.score is not None]
+    if len(sound) < len(self._trained):
+      failed = len(self._trained) - len(sound)
+      logging.warning("round %d: %d candidates diverged", round_, failed)
+    if epochs is not None:
+      saved = sum(epochs - len(trial.curve) for trial in sound)
+      logging.info("round %d: pruning saved %d epochs", round_, saved)
+
+  def _named(self, score: float) -> str:
+    return f"{self._measure.name} {self._measure.show(score)}"
 
 
 def _unpack(state: ScratchState) -> list["_Place"]:

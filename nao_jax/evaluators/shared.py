@@ -12,14 +12,14 @@ from absl import logging
 import jax
 import numpy as np
 
-from nao_jax import parallel
+from nao_jax import pace, parallel
 from nao_jax.data.augment import epoch_indices, eval_batches
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
 from nao_jax.evaluators import Keep, Progress, forget
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
-from nao_jax.training.recipe import Images, largest_divisor
+from nao_jax.training.recipe import Images, padded
 from nao_jax.training.supernet import Trainer, TrainState, score, train_steps
 
 # How much work one call to the devices holds at most; progress is seen, and
@@ -143,27 +143,32 @@ class SharedWeights:
     order_key, step_key = jax.random.split(key)
     put = functools.partial(parallel.replicate, devices=self.devices)
     pool, step_key = put((cells, step_key))
-    calls = self._batches(order_key, round_)
-    steps = len(calls) * calls.shape[1]
-    first = int(state.supernet.step) - round_ * steps
-    progress("train supernet", first, steps)
+    batches = self._batches(order_key, round_)
+    first = int(state.supernet.step) - round_ * len(batches)
+    progress("train supernet", first, len(batches))
     losses = []
-    for indices in calls[first // calls.shape[1] :]:
-      supernet, loss = self._train_steps(
-        state.supernet, step_key, self._train, pool, indices
+    for start, end in pace.calls(first, len(batches), STEPS_A_CALL):
+      supernet, found = self._train_steps(
+        state.supernet,
+        step_key,
+        self._train,
+        pool,
+        padded(batches[start:end], STEPS_A_CALL),
+        np.int32(end - start),
       )
-      losses += np.asarray(loss).tolist()
-      check_losses(losses[-len(indices) :], int(supernet.step))
+      found = np.asarray(found)[: end - start].tolist()
+      check_losses(found, int(supernet.step))
+      losses += found
       state = state._replace(supernet=supernet)
-      keep(state, len(indices))
-      progress("train supernet", first + len(losses), steps)
+      keep(state, end - start)
+      progress("train supernet", end, len(batches))
     if losses:
       loss = np.mean(losses, where=np.isfinite(losses))
       logging.info("round %d: mean training loss %.4f", round_, loss)
     return state
 
   def _batches(self, key, round_) -> np.ndarray:
-    """A round's examples: [calls, steps, D, B / D]."""
+    """A round's examples: [steps, D, B / D]."""
     epochs = self.trainer.train.epochs // self.rounds
     batch = self.trainer.train.batch
     orders = [
@@ -172,14 +177,8 @@ class SharedWeights:
       )
       for epoch in range(round_ * epochs, (round_ + 1) * epochs)
     ]
-    indices = np.concatenate(orders)
-    steps = largest_divisor(len(indices), STEPS_A_CALL)
-    return indices.reshape(
-      -1,
-      steps,
-      parallel.count(self.devices),
-      batch // parallel.count(self.devices),
-    )
+    parts = parallel.count(self.devices)
+    return np.concatenate(orders).reshape(-1, parts, batch // parts)
 
   @functools.cached_property
   def _train_steps(self):
@@ -187,7 +186,7 @@ class SharedWeights:
       functools.partial(
         train_steps, trainer=self.trainer, axis_name=parallel.AXIS
       ),
-      in_axes=(None, None, None, None, 1),
+      in_axes=(None, None, None, None, 1, None),
       out_axes=(None, None),
       devices=self.devices,
     )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nao_jax import parallel
+from nao_jax import pace, parallel
 from nao_jax.data import text
 from nao_jax.evaluators import Keep, Progress, forget
 from nao_jax.evaluators.shared import NO_SCORES, check_losses, score_pool
@@ -22,7 +22,7 @@ from nao_jax.training import language
 from nao_jax.training.recurrent import Trainer, programs
 
 # How much work one call to the devices holds at most, and after how many steps
-# the host waits for the losses.
+# at most the host waits for the losses.
 ARCHITECTURES_A_CALL = 4
 STEPS_A_LOOK = 10
 
@@ -138,30 +138,29 @@ class SharedLanguage:
     weights, hidden = state.weights, state.hidden
     if not first:
       hidden = jax.tree.map(jnp.zeros_like, hidden)
-    losses, looked = [], 0
+    losses = []
     progress(title, int(first), len(stretches))
-    for number in range(first, len(stretches)):
-      weights, hidden, loss = update(
-        weights,
-        hidden,
-        step_key,
-        np.int32(number),
-        cells[drawn[number]],
-        self._by_device(language.cut(self._train, stretches[number])),
-        np.int32(stretches[number].length),
+    for start, end in pace.calls(int(first), len(stretches), STEPS_A_LOOK):
+      found = []
+      for number in range(start, end):
+        weights, hidden, loss = update(
+          weights,
+          hidden,
+          step_key,
+          np.int32(number),
+          cells[drawn[number]],
+          self._by_device(language.cut(self._train, stretches[number])),
+          np.int32(stretches[number].length),
+        )
+        found.append(loss)
+      found = jax.device_get(found)
+      check_losses(found, end, f" of epoch {epoch + 1}")
+      losses += found
+      state = state._replace(
+        weights=weights, hidden=hidden, stretch=np.int32(end)
       )
-      losses.append(loss)
-      done = number + 1
-      if done % STEPS_A_LOOK == 0 or done == len(stretches):
-        check_losses(
-          jax.device_get(losses[looked:]), done, f" of epoch {epoch + 1}"
-        )
-        state = state._replace(
-          weights=weights, hidden=hidden, stretch=np.int32(done)
-        )
-        keep(state, len(losses) - looked)
-        progress(title, done, len(stretches))
-        looked = len(losses)
+      keep(state, end - start)
+      progress(title, end, len(stretches))
     if losses:
       loss = np.mean(losses, where=np.isfinite(losses))
       logging.info(

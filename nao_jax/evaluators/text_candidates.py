@@ -9,12 +9,15 @@ import functools
 import jax
 import numpy as np
 
-from nao_jax import parallel
+from nao_jax import pace, parallel
 from nao_jax.data import text
 from nao_jax.networks.recurrent import Weights
 from nao_jax.spaces import rnn
 from nao_jax.training import language
 from nao_jax.training.recurrent import Trainer, programs
+
+# After how many steps at most the host waits for the losses.
+STEPS_A_LOOK = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +58,7 @@ class TextCandidates:
     del tokens  # First weights do not depend on the cell.
     return jax.device_get(self.trainer.init(self._keys[0]))
 
-  def epoch(self, tokens, states, epochs) -> list[tuple]:
+  def epoch(self, tokens, states, epochs, between=lambda: None) -> list[tuple]:
     """See `scratch.Candidates`."""
     update, score = programs(self.trainer, self.devices)
     own = [
@@ -67,17 +70,19 @@ class TextCandidates:
     )
     steps = len(self._stretches)
     losses = []
-    for number, (rows, length) in enumerate(self._stretches):
-      weights, hidden, loss = update(
-        weights,
-        hidden,
-        self._keys[1],
-        epoch * steps + number,
-        cells,
-        rows,
-        length,
-      )
-      losses.append(loss)
+    for start, end in pace.calls(0, steps, STEPS_A_LOOK):
+      for number in range(start, end):
+        weights, hidden, loss = update(
+          weights,
+          hidden,
+          self._keys[1],
+          epoch * steps + number,
+          cells,
+          *self._stretches[number],
+        )
+        losses.append(loss)
+      jax.block_until_ready(loss)
+      between()
     scores = np.asarray(score(weights, cells[:, None], self._measured))
     weights, losses = jax.device_get((weights, losses))
     return [

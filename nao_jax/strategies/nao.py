@@ -46,7 +46,7 @@ class NaoConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Nao:
-  """The strategy; its state is that of the controller's fit.
+  """The strategy; its state is that of the fit, at epoch 0 between rounds.
 
   Attributes:
     controller: space and sizes.
@@ -119,7 +119,7 @@ class Nao:
     epochs = self.fit.epochs
     calls = FIT_CALLS if epochs % FIT_CALLS == 0 else 1
     part = dataclasses.replace(self.fit, epochs=epochs // calls)
-    if state.epoch % epochs == 0:  # Else the round goes on that kept it.
+    if state.epoch == 0:  # Else the round goes on that kept it.
       state = fit.start(state.params, part)
     progress("fit controller", int(state.epoch), epochs)
     while state.epoch < epochs:
@@ -132,11 +132,10 @@ class Nao:
           "round; a smaller --controller_learning_rate may help",
           np.argmin(np.isfinite(losses.total)) + state.epoch - part.epochs,
         )
-        state = fit.start(self.controller.init(key), part)
-        return state._replace(epoch=np.int32(epochs))
+        return self.init(key)
       keep(state, part.epochs)
       progress("fit controller", int(state.epoch), epochs)
-    return state
+    return state._replace(epoch=np.int32(0))
 
   def _inspect(self, params, tokens, scores, held_out) -> dict:
     """The controller's quality: ranking where it was not fitted."""

@@ -10,16 +10,15 @@ Shapes: B images a step, D devices.
 from collections.abc import Callable, Iterator
 import dataclasses
 import functools
-import itertools
 
 import jax
 import numpy as np
 
-from nao_jax import parallel
+from nao_jax import pace, parallel
 from nao_jax.data.augment import epoch_indices, eval_batches
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.data.stream import ImageStream
-from nao_jax.training.recipe import Images, largest_divisor
+from nao_jax.training.recipe import Images, padded
 from nao_jax.training.stand_alone import (
   Measured,
   Trainer,
@@ -68,14 +67,17 @@ class InMemory:
     order_key, step_key = jax.random.split(key)
     place = functools.partial(parallel.replicate, devices=self.devices)
     state, step_key, train = place((state, step_key, self._place("train")))
-    in_axes, out_axes = (None, None, None, 1), (None, None)
+    in_axes, out_axes = (None, None, None, 1, None), (None, None)
     steps = program(train_steps, self.trainer, self.devices, in_axes, out_axes)
     per_epoch = self.trainer.steps_per_epoch
     for epoch in range(step // per_epoch, self.trainer.train.epochs):
       order = self._order(jax.random.fold_in(order_key, epoch))
-      for start, end in _calls(max(step - epoch * per_epoch, 0), per_epoch):
-        state, losses = steps(state, step_key, train, order[start:end])
-        yield state, np.asarray(losses)
+      first = max(step - epoch * per_epoch, 0)
+      for start, end in pace.calls(first, per_epoch, STEPS_A_CALL):
+        rows = padded(order[start:end], STEPS_A_CALL)
+        count = np.int32(end - start)
+        state, losses = steps(state, step_key, train, rows, count)
+        yield state, np.asarray(losses)[:count]
 
   def measure(self, state: TrainState, part: str) -> dict:
     """How good a network is.
@@ -197,13 +199,6 @@ def program(
     out_axes,
     devices=devices,
   )
-
-
-def _calls(first: int, steps: int) -> Iterator[tuple[int, int]]:
-  """The steps of an epoch from `first` on, by calls: (start, end)."""
-  size = largest_divisor(steps, STEPS_A_CALL)
-  edges = [e for e in range(0, steps + 1, size) if e > first]
-  return itertools.pairwise([first, *edges])
 
 
 def _without_optimiser(state: TrainState, devices: int | None) -> TrainState:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from nao_jax import parallel, ranges
@@ -187,10 +188,29 @@ def augmented(key, data, indices, config, axis_name):
   )
 
 
-def largest_divisor(number: int, limit: int) -> int:
-  """Steps to put into a call, of which there are `number` in all.
+def repeat_steps(step, state, rows: jax.Array, count: jax.Array | None):
+  """As `lax.scan`, of the first rows only, in a program for any number of them.
 
-  Calls of one size compile once; a limit lets progress be seen, and an
-  interrupt served, between calls.
+  Args:
+    step: takes the state and a row, and gives the new state and a loss.
+    state: before the first step.
+    rows: [steps, ...].
+    count: int32 [], rows that count; all if None.
+
+  Returns:
+    The state after them, and the losses, float32 [steps]; 0 for the others.
   """
-  return max(d for d in range(1, limit + 1) if number % d == 0)
+
+  def body(number, carry):
+    state, losses = carry
+    state, loss = step(state, rows[number])
+    return state, losses.at[number].set(loss)
+
+  losses = jnp.zeros(len(rows))
+  count = len(rows) if count is None else count
+  return lax.fori_loop(0, count, body, (state, losses))
+
+
+def padded(rows: np.ndarray, length: int) -> np.ndarray:
+  """Rows for `repeat_steps`, made up to a fixed number with some that wait."""
+  return np.resize(rows, (length, *rows.shape[1:]))

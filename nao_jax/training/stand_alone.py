@@ -17,7 +17,7 @@ from nao_jax.data.augment import normalise
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import initialise
 from nao_jax.networks.stand_alone import StandAlone
-from nao_jax.training.recipe import Images, Recipe, augmented
+from nao_jax.training.recipe import Images, Recipe, augmented, repeat_steps
 
 
 class TrainState(NamedTuple):
@@ -196,6 +196,7 @@ def train_steps(
   key: jax.Array,
   data: Images,
   indices: jax.Array,
+  count: jax.Array | None = None,
   *,
   trainer: Trainer,
   architecture: tuple = (),
@@ -208,12 +209,13 @@ def train_steps(
     key: of the whole run; step i uses what is folded in for i.
     data: the training images, whole on every device.
     indices: int32 [steps, B / D], this device's examples.
+    count: int32 [], steps to take of these; all if None.
     trainer: the settings.
     architecture: what the network takes after the images, if anything.
     axis_name: the mapped axis.
 
   Returns:
-    The new state and the losses [steps].
+    The new state and the losses [steps]; 0 for the steps that were not taken.
   """
 
   def step(state, indices):
@@ -226,7 +228,7 @@ def train_steps(
       state, loss_key, images, labels, trainer, architecture, axis_name
     )
 
-  return lax.scan(step, state, indices)
+  return repeat_steps(step, state, indices, count)
 
 
 def train_batch(

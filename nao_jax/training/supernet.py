@@ -16,7 +16,7 @@ from nao_jax import parallel
 from nao_jax.data.augment import normalise
 from nao_jax.networks.macro import NetworkConfig, initialise
 from nao_jax.networks.supernet import Supernet
-from nao_jax.training.recipe import Images, Recipe, augmented
+from nao_jax.training.recipe import Images, Recipe, augmented, repeat_steps
 
 # After so many steps in succession optax would apply what is not finite.
 _NEVER = 2**31 - 1
@@ -108,6 +108,7 @@ def train_steps(
   data: Images,
   pool: jax.Array,
   indices: jax.Array,
+  count: jax.Array | None = None,
   *,
   trainer: Trainer,
   axis_name: str | None = None,
@@ -120,11 +121,12 @@ def train_steps(
     data: the training images, whole on every device.
     pool: int32 [N, 2, nodes, 4], drawn from uniformly.
     indices: int32 [steps, B / D], this device's examples.
+    count: int32 [], steps to take of these; all if None.
     trainer: the settings.
     axis_name: the mapped axis.
 
   Returns:
-    The new state and the losses [steps].
+    The new state and the losses [steps]; 0 for the steps that were not taken.
   """
 
   def step(state, indices):
@@ -149,7 +151,7 @@ def train_steps(
     params = optax.apply_updates(state.params, updates)
     return TrainState(params, optimiser, state.step + 1), loss
 
-  return lax.scan(step, state, indices)
+  return repeat_steps(step, state, indices, count)
 
 
 def score(

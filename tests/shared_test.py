@@ -1,0 +1,134 @@
+"""Shared weights within a round: stopped, resumed, and poisoned."""
+
+import jax
+import numpy as np
+import pytest
+
+from nao_jax.data.augment import AugmentConfig
+from nao_jax.data.images import Examples, ImageData
+from nao_jax.errors import UserError
+from nao_jax.evaluators import shared
+from nao_jax.evaluators.shared import SharedWeights
+from nao_jax.networks.macro import NetworkConfig
+from nao_jax.spaces import cnn
+from nao_jax.training import recipe, supernet
+from nao_jax.training.optimisers import SgdConfig
+
+STEPS = 6
+SEPARABLE_3, SEPARABLE_5 = range(2)
+KEY = jax.random.key(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fast_compilation():
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_calls():
+  """Many places to stop at."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(shared, "STEPS_A_CALL", 2)
+    patch.setattr(shared, "ARCHITECTURES_A_CALL", 1)
+    yield
+
+
+@pytest.fixture(scope="module")
+def evaluator():
+  rng = np.random.default_rng(0)
+
+  def draw(count):
+    images = rng.integers(0, 256, (count, 8, 8, 1), np.uint8)
+    return Examples(images, rng.integers(0, 3, count).astype(np.int32))
+
+  mean, std = np.float32([0.5]), np.float32([0.3])
+  data = ImageData("noise", 3, draw(12), draw(8), draw(1), mean, std)
+  trainer = supernet.Trainer(
+    NetworkConfig(nodes=2, cells_per_stage=1, channels=2, classes=3),
+    recipe.TrainConfig(epochs=4, batch=4, drop_path_keep=0.9),
+    SgdConfig(),
+    AugmentConfig(padding=1, flip=True),
+    12,
+  )
+  return SharedWeights(trainer, data, 2, devices=1)
+
+
+def _architecture(op):
+  """Every branch is this op on the first input, int32 [L]."""
+  branch = [0, op]
+  return cnn.to_tokens(np.array([[branch * 2] * 2] * 2, np.int32))
+
+
+POOL = np.stack([_architecture(SEPARABLE_3), _architecture(SEPARABLE_5)])
+
+
+def _nothing(*_):
+  pass
+
+
+@pytest.fixture(scope="module")
+def whole(evaluator):
+  """A round without a stop: the state, the scores, and what was kept."""
+  kept = []
+  state = evaluator.init(jax.random.key(0))
+  ended, scores = evaluator.score(
+    state, KEY, POOL, 0, _nothing, lambda *one: kept.append(one)
+  )
+  return jax.device_get(ended), scores, jax.device_get(kept)
+
+
+def _assert_equal(one, other):
+  jax.tree.map(np.testing.assert_array_equal, one, jax.device_get(other))
+
+
+def test_every_step_and_every_architecture_is_counted_once(whole):
+  _, _, kept = whole
+  done = [steps for state, steps in kept if not len(state.scores)]
+  assert sum(done) == STEPS
+  scored = [len(state.scores) for state, _ in kept if len(state.scores)]
+  assert scored == [1, 2]
+
+
+def test_a_round_goes_on_from_whatever_was_kept(evaluator, whole):
+  ended, scores, kept = whole
+  for state, _ in kept:
+    again, found = evaluator.score(
+      evaluator.replicate(state), KEY, POOL, 0, _nothing
+    )
+    _assert_equal(ended, again)
+    np.testing.assert_array_equal(scores, found)
+
+
+def _poisoned(evaluator):
+  """A fresh state in which one op gives nothing but NaN."""
+  state = evaluator.init(jax.random.key(0))
+  return jax.tree_util.tree_map_with_path(
+    lambda path, x: (
+      x * np.nan if "sep_conv_5x5_pointwise_1" in str(path) else x
+    ),
+    state,
+  )
+
+
+def test_steps_without_a_finite_loss_change_nothing_and_are_named(
+  evaluator, caplog
+):
+  state, scores = evaluator.score(_poisoned(evaluator), KEY, POOL, 0, _nothing)
+  assert "steps without a finite loss, which changed nothing: " in caplog.text
+  skipped = caplog.text.partition("nothing: ")[2].splitlines()[0].split(", ")
+  assert 0 < len(skipped) < STEPS
+  healthy = {
+    str(path): x
+    for path, x in jax.tree_util.tree_leaves_with_path(state.supernet.params)
+    if "sep_conv_5x5_pointwise_1" not in str(path)
+  }
+  assert all(np.isfinite(x).all() for x in healthy.values())
+  assert int(state.supernet.step) == STEPS
+  assert np.isfinite(scores).all()
+
+
+def test_weights_that_all_steps_fail_with_end_the_search(evaluator):
+  with pytest.raises(UserError, match=r"diverged at step 1: .*learning_rate"):
+    evaluator.score(_poisoned(evaluator), KEY, POOL[1:], 0, _nothing)
