@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
 
-.PHONY: search search-text benchmark test lint clean
+.PHONY: search search-text benchmark test soak lint clean
 
 search: $(READY)
 	$(VENV)/bin/python -m experiments.search_cnn \
@@ -20,6 +20,9 @@ benchmark: $(READY)
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest -rs -n 2 --dist loadfile
+
+soak: $(READY)
+	$(VENV)/bin/python -m tests.soak --kills=50
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -16,7 +16,7 @@ from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
-from tests import drivers, tiny_images
+from tests import tiny_images
 
 # One small separable convolution, pools and identities.
 ARCH = "0 0 1 4 2 2 0 4 | 0 4 1 2 2 3 1 4"
@@ -425,24 +425,3 @@ def test_four_devices_train_like_one(data_dir, photographs, tmp_path):
       cnn_training.run(config, workdir=workdir, data_dir=home, devices=devices)
       results.append(_losses(workdir))
     np.testing.assert_allclose(*results, rtol=2e-2)
-
-
-# The driver, killed for good.
-FLAGS = {
-  "preset": "digits",
-  "arch": ARCH,
-  "channels": 4,
-  "epochs": 3,
-  "batch": 128,
-  "checkpoint_steps": 1,
-  "devices": 1,
-}
-
-
-def test_a_killed_driver_goes_on_to_the_same_bits(data_dir, tmp_path):
-  whole, killed, output, errors = drivers.whole_and_killed(
-    "train_cnn", tmp_path, FLAGS | {"data_dir": data_dir}
-  )
-  assert "resuming after step" in errors
-  assert "test error" in output
-  _assert_same_bits(whole, killed)

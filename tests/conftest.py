@@ -1,28 +1,14 @@
 """Sets up jax and hypothesis before any test module is imported."""
 
 import os
-import pathlib
 
 from hypothesis import settings
 import pytest
 
-# Four devices on one processor, so that code for many devices can be tested;
-# and quick compiling, which is what most of the tests' time goes to. jax reads
-# these once, when it starts. Subprocesses inherit them.
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = " ".join(
-  [
-    os.environ.get("XLA_FLAGS", ""),
-    "--xla_force_host_platform_device_count=4",
-    "--xla_backend_optimization_level=0",
-  ]
-)
+from tests import drivers
 
-# What one run compiles, the next one reads: most of the tests' time.
-_CACHE = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+# Four devices, so that code for many can be tested.
+drivers.compile_fast(devices=4)
 
 # No clocks, as compiling takes its time, and the same examples in every run.
 settings.register_profile(

@@ -1,11 +1,33 @@
-"""Runs drivers as processes, and kills them."""
+"""Runs drivers as processes."""
 
 import os
 import pathlib
-import signal
 import subprocess
 import sys
-import time
+
+
+def compile_fast(devices: int = 4) -> None:
+  """Sets the environment of this process and of those it starts.
+
+  jax reads it once, when it starts.
+
+  Args:
+    devices: that the processor poses as.
+  """
+  os.environ["JAX_PLATFORMS"] = "cpu"
+  os.environ["XLA_FLAGS"] = " ".join(
+    [
+      os.environ.get("XLA_FLAGS", ""),
+      f"--xla_force_host_platform_device_count={devices}",
+      # Most of the time goes to compiling.
+      "--xla_backend_optimization_level=0",
+    ]
+  )
+  # What one process compiles, the next one reads.
+  cache = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax"
+  os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
+  os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+  os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
 def start(driver: str, workdir, flags: dict) -> subprocess.Popen:
@@ -26,31 +48,3 @@ def finish(process: subprocess.Popen) -> tuple[str, str]:
   output, errors = process.communicate()
   assert process.returncode == 0, errors
   return output, errors
-
-
-def whole_and_killed(
-  driver: str, folder: pathlib.Path, flags: dict
-) -> tuple[pathlib.Path, pathlib.Path, str, str]:
-  """Runs a driver, and the same one killed after its first checkpoint.
-
-  Args:
-    driver: its name; it saves checkpoints.
-    folder: where both runs go.
-    flags: of both.
-
-  Returns:
-    The two workdirs, and what the killed one said when it went on.
-  """
-  whole, killed = folder / "whole", folder / "killed"
-  finish(start(driver, whole, flags))
-  process = start(driver, killed, flags)
-  while process.poll() is None:
-    if list(killed.glob("checkpoints/*/commit_success.txt")):
-      process.send_signal(signal.SIGKILL)
-    time.sleep(0.01)
-  process.communicate()
-  assert process.returncode == -signal.SIGKILL
-  output, errors = finish(start(driver, killed, flags))
-  results = [(path / "result.json").read_text() for path in (whole, killed)]
-  assert results[0] == results[1]
-  return whole, killed, output, errors

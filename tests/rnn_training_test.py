@@ -23,7 +23,6 @@ from nao_jax.training.stand_alone_language import (
   averages_from_now_on,
   end_epoch,
 )
-from tests import drivers
 
 ARCH = "0 0 1 1 0 3"
 EPOCHS, BATCH = 4, 8
@@ -419,25 +418,3 @@ def test_recipes_are_the_published_ones(name):
   assert (network.output_dropout, network.input_dropout) == (0.75, 0.75)
   assert (network.embedding_dropout, network.word_dropout) == (0.2, 0.0)
   assert (config.patience, config.eval_batch) == (5, 10)
-
-
-# The driver, killed for good.
-FLAGS = {
-  "preset": "demo",
-  "arch": ARCH,
-  "vocab_size": 0,
-  "width": 8,
-  "epochs": 2,
-  "batch": BATCH,
-  "bptt": 5,
-  "checkpoint_steps": 1,
-  "devices": 1,
-}
-
-
-def test_a_killed_driver_goes_on_to_the_same_bits(folder, tmp_path):
-  *_, output, errors = drivers.whole_and_killed(
-    "train_rnn", tmp_path, FLAGS | {"text": folder}
-  )
-  assert "resuming after epoch" in errors
-  assert "test perplexity" in output

@@ -4,11 +4,9 @@ import dataclasses
 import json
 import os
 import re
-import signal
 import sqlite3
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -233,26 +231,6 @@ def test_a_finished_run_is_left_as_it_is(driver, finished):
   assert process.returncode == 0
   assert "finished" in process.errors
   assert _contents(finished[1]) == before
-
-
-def test_a_killed_run_goes_on_to_the_same_pool_as_one_that_was_not(
-  driver, finished
-):
-  """Bit for bit; so two runs with one seed give one pool, too."""
-  workdir = driver.home / "killed"
-  process = driver.start(workdir, checkpoint_steps=1)
-  while process.poll() is None:
-    if list(workdir.glob("checkpoints/*/commit_success.txt")):
-      process.send_signal(signal.SIGKILL)
-    time.sleep(0.02)
-  process.communicate()
-  assert process.returncode == -signal.SIGKILL
-  assert not (workdir / "best.json").exists()
-  again = driver.run(workdir)
-  assert again.returncode == 0, again.errors
-  assert "resuming in round 0" in again.errors
-  assert _tables(workdir) == _tables(finished[1])
-  assert _json(workdir / "best.json") == _json(finished[1] / "best.json")
 
 
 @pytest.mark.parametrize(
