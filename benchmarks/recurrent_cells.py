@@ -117,7 +117,7 @@ def _search(folder: pathlib.Path) -> tuple[SearchRnnConfig, Corpus]:
   found = read_settings(folder)
   try:
     config = unflatten(SearchRnnConfig, found)
-  except KeyError as error:
+  except (KeyError, TypeError) as error:
     raise UserError(f"--workdir={folder}: not a search for cells") from error
   if config.evaluator != "shared" or not (folder / "best.json").exists():
     raise UserError(

@@ -10,6 +10,7 @@ from absl import flags
 
 from experiments import driver, settings
 from nao_jax import comparison
+from nao_jax.errors import UserError
 from nao_jax.report.curves import draw, show
 
 _STRATEGIES = flags.DEFINE_list(
@@ -32,6 +33,10 @@ settings.define(comparison.CompareConfig, {})
 def main(_):
   """Runs the trials, prints the figures and draws the curves."""
   config = settings.choose({"": comparison.CompareConfig()}, "", {})
+  if _JSON.value and _JSON.value.endswith((".png", ".svg")):
+    raise UserError(
+      f"--json={_JSON.value}: the plot takes that name; give another ending"
+    )
   curves = comparison.run(
     config, _STRATEGIES.value, file=_JSON.value, threads=_THREADS.value
   )

@@ -190,10 +190,10 @@ def _draw(draw: Callable[..., None], name: str | None) -> list[str]:
   if _OUTPUT.value is None:
     return []
   prefix = pathlib.Path(_OUTPUT.value)
-  if _OUTPUT.value.endswith("/") or prefix.is_dir():
-    prefix /= name or "cells"
-  files = [f"{prefix}.{suffix}" for suffix in ("png", "svg", "pdf")]
   try:
+    if _OUTPUT.value.endswith("/") or prefix.is_dir():
+      prefix /= name or "cells"
+    files = [f"{prefix}.{suffix}" for suffix in ("png", "svg", "pdf")]
     prefix.parent.mkdir(parents=True, exist_ok=True)
     draw(files, title=name or "")
   except OSError as error:

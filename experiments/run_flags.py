@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from absl import flags
 
+from nao_jax import ranges
 from nao_jax.checkpoint import CheckpointConfig
 
 # They belong to the driver that asks for them, whose --help shows them.
@@ -66,4 +67,10 @@ def checkpoints() -> Callable[[], CheckpointConfig]:
     " limit.",
     lower_bound=0,
   )
-  return lambda: CheckpointConfig(minutes.value, steps.value)
+
+  def chosen() -> CheckpointConfig:
+    # NaN is not below the bound.
+    ranges.check({"weight": {"checkpoint_minutes": minutes.value}})
+    return CheckpointConfig(minutes.value, steps.value)
+
+  return chosen

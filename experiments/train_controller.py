@@ -15,6 +15,7 @@ import rich.table
 from experiments import driver, settings
 from nao_jax import controller_study
 from nao_jax.controller_study import StudyConfig
+from nao_jax.workdir import check_writable, write
 
 _JSON = flags.DEFINE_string("json", None, "File for the figures.")
 _PREFIXES = {"controller": "controller_", "fit": "controller_"}
@@ -25,11 +26,12 @@ settings.define(StudyConfig, _PREFIXES, fixed=("held_out",))
 def main(_):
   """Fits, measures and prints."""
   config = settings.choose({"": StudyConfig()}, "", _PREFIXES)
+  if _JSON.value:
+    controller_study.check(config)
+    check_writable(_JSON.value, "--json")
   found = controller_study.run(config)
   if _JSON.value:
-    path = pathlib.Path(_JSON.value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    write(pathlib.Path(_JSON.value), json.dumps(found, indent=2) + "\n")
   _show(found)
 
 

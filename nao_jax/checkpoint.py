@@ -1,7 +1,7 @@
 """Saving and resuming pytrees of arrays, on orbax.
 
 orbax writes to a temporary folder and renames it, so a checkpoint is there
-whole or not at all. A digest of the arrays tells when the disk gives back
+whole or not at all. A digest of the files tells when the disk gives back
 something else.
 """
 
@@ -39,7 +39,9 @@ class CheckpointConfig:
 DEFAULT = CheckpointConfig()
 
 
-_DIGEST, _EMPTY = "digest", " is empty"
+_EMPTY = " is empty"
+# Where orbax puts the arrays, and the digest of the files that are there.
+_ARRAYS, _SEAL = "default", "files.sha256"
 
 
 def save(directory: str | os.PathLike, tree) -> None:
@@ -48,8 +50,8 @@ def save(directory: str | os.PathLike, tree) -> None:
   arrays = dict(_named(number, leaf) for number, leaf in enumerate(leaves))
   with _manager(directory) as manager:
     number = max(manager.all_steps(), default=0) + 1
-    arrays[_DIGEST] = _digest(arrays)
     manager.save(number, args=ocp.args.StandardSave(arrays))
+    _seal(pathlib.Path(manager.directory, str(number)))
 
 
 def bytes_on_disk(tree) -> int:
@@ -73,6 +75,7 @@ def restore(directory: str | os.PathLike, template, *, exact: bool = False):
   Raises:
     UserError: all checkpoints are damaged, or hold something else.
   """
+  _refuse_files(pathlib.Path(directory))
   if not pathlib.Path(directory).is_dir():
     return None
   with _manager(directory) as manager:
@@ -88,6 +91,14 @@ def restore(directory: str | os.PathLike, template, *, exact: bool = False):
   return None
 
 
+def _refuse_files(directory: pathlib.Path) -> None:
+  """Raises UserError for a file where the folder of checkpoints belongs."""
+  inside = directory.glob("[0-9]*") if directory.is_dir() else ()
+  for path in (directory, *inside):
+    if path.is_file():
+      raise UserError(f"{path}: a file where a folder belongs; move it away")
+
+
 def _named(number: int, leaf: np.ndarray) -> tuple[str, np.ndarray]:
   """What stands for a leaf; orbax takes no arrays without elements."""
   if leaf.size:
@@ -98,10 +109,9 @@ def _named(number: int, leaf: np.ndarray) -> tuple[str, np.ndarray]:
 def _read(manager, step: int) -> list[np.ndarray] | None:
   """The arrays of a checkpoint; None if it is damaged."""
   try:
+    _check_seal(pathlib.Path(manager.directory, str(step)))
     arrays = manager.restore(step, args=ocp.args.StandardRestore())
     arrays = {name: np.asarray(arrays[name]) for name in sorted(arrays)}
-    if (arrays.pop(_DIGEST) != _digest(arrays)).any():
-      raise ValueError("the arrays are not those that were saved")
   except Exception as error:  # Damaged files raise nearly anything.
     logging.warning("checkpoint %d is damaged: %s", step, error)
     return None
@@ -111,13 +121,32 @@ def _read(manager, step: int) -> list[np.ndarray] | None:
   ]
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> np.ndarray:
-  """uint8 [32]."""
+def _seal(folder: pathlib.Path) -> None:
+  """Remembers the files of a checkpoint: all of it or nothing."""
+  temporary = folder / f".{_SEAL}.partial"
+  temporary.write_text(_files_digest(folder))
+  os.replace(temporary, folder / _SEAL)
+
+
+def _check_seal(folder: pathlib.Path) -> None:
+  """Raises ValueError if the files of a checkpoint are no longer the same.
+
+  orbax notices damage too, but in threads whose tracebacks nobody can catch.
+  Without a seal, as a kill may leave it, that must do.
+  """
+  seal = folder / _SEAL
+  if seal.exists() and seal.read_text() != _files_digest(folder):
+    raise ValueError("the files are not those that were saved")
+
+
+def _files_digest(folder: pathlib.Path) -> str:
   total = hashlib.sha256()
-  for name, array in arrays.items():
-    total.update(f"{name} {array.dtype} {array.shape}".encode())
-    total.update(np.ascontiguousarray(array))
-  return np.frombuffer(total.digest(), np.uint8)
+  for path in sorted((folder / _ARRAYS).rglob("*")):
+    total.update(f"{path.relative_to(folder)}\n".encode())
+    if path.is_file():
+      with path.open("rb") as file:
+        total.update(hashlib.file_digest(file, "sha256").digest())
+  return total.hexdigest()
 
 
 def _unflatten(directory, leaves: list, template, exact: bool):

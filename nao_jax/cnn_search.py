@@ -17,7 +17,7 @@ from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import Alone, SharedWeights
 from nao_jax.journal import SearchJournal
 from nao_jax.presets import SearchCnnConfig
-from nao_jax.report import drawing
+from nao_jax.report import drawing, search_page
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
 from nao_jax.training.candidate import Trainer as CandidateTrainer
@@ -80,8 +80,10 @@ def run(
       return best
     evaluator = _evaluator(config, data, journal, trials, devices)
     best = _search(config, data, space, given, evaluator, journal, devices)
+    best["image"] = list(data.image_shape)
     journal.finish(best)
     _show(best, config, journal)
+    search_page.try_to_write(journal.path)
   return best
 
 
@@ -155,7 +157,13 @@ def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
 def _check(config: SearchCnnConfig, given: np.ndarray, devices, trials) -> None:
   """What can be wrong before the data are known."""
   check_training(config.network, config.train, config.sgd)
-  ranges.check({"kept": {"final_drop_path_keep": config.final.drop_path_keep}})
+  final = config.final
+  ranges.check(
+    {
+      "count": {"final_repeats": final.repeats, "final_epochs": final.epochs},
+      "kept": {"final_drop_path_keep": final.drop_path_keep},
+    }
+  )
   search_checks.check(config, given, devices, trials)
 
 

@@ -134,14 +134,14 @@ def run(
       nothing long has run by then. Or the training diverged.
     Stopped: by a signal; the same call goes on.
   """
-  _check(config, devices)
+  check(config, devices)
   data = open_data(config, data_dir)
   training = fit_to_data(config, data)
   training.trainer.check(devices)
   with Workdir(
     workdir, flatten(training), "result.json", checkpoints
   ) as journal:
-    if result := journal.finished():
+    if result := journal.finished(*_SHOWN):
       logging.info("%s holds this training, finished; nothing to do", workdir)
     else:
       feed = training.feed(data, devices)
@@ -152,8 +152,8 @@ def run(
   return result
 
 
-def _check(config: TrainCnnConfig, devices: int | None) -> None:
-  """What can be wrong before the data are known."""
+def check(config: TrainCnnConfig, devices: int | None = None) -> None:
+  """Raises UserError for what can be wrong before the data are known."""
   check_training(config.network, config.train, config.sgd)
   ranges.check({"count": {"accumulate": config.accumulate}})
   if config.input not in INPUTS:
@@ -319,6 +319,13 @@ def _result(training: Training, test: dict) -> dict:
     "steps": training.trainer.steps,
     "test": test,
   }
+
+
+# What `_show` needs of a result.
+_SHOWN = (
+  *("parameters", "steps"),
+  *("test.error", "test.top_5_error", "test.loss", "test.examples"),
+)
 
 
 def _show(result: dict, journal: Workdir) -> None:

@@ -8,8 +8,9 @@ from absl import logging
 import jax
 
 from nao_jax import parallel
-from nao_jax.cnn_training import Training, open_data
+from nao_jax.cnn_training import Training, check, open_data
 from nao_jax.errors import UserError
+from nao_jax.spaces import cnn
 from nao_jax.training.stand_alone import TrainState, classify
 from nao_jax.workdir import read_settings, unflatten, write_bytes
 
@@ -27,14 +28,10 @@ def load(workdir: str | os.PathLike) -> tuple[Training, TrainState]:
     UserError: there is no training, or no checkpoint of it yet.
   """
   path = pathlib.Path(workdir)
-  try:
-    training = unflatten(Training, read_settings(path))
-  except KeyError as error:
-    raise UserError(
-      f"--workdir={workdir}: its config.json has no {error}; give the workdir "
-      "of a training (experiments.train_cnn), not of a search"
-    ) from error
-  state = training.restore(path / "checkpoints")
+  training = _training(path)
+  # Its template is a whole network, which is worth making only if need be.
+  there = os.path.exists(path / "checkpoints")
+  state = training.restore(path / "checkpoints") if there else None
   if state is None:
     raise UserError(
       f"--workdir={workdir}: no checkpoint there yet; train first"
@@ -43,6 +40,44 @@ def load(workdir: str | os.PathLike) -> tuple[Training, TrainState]:
     "%s: step %d of %d", path, int(state.step), training.trainer.steps
   )
   return training, state
+
+
+def _training(workdir: pathlib.Path) -> Training:
+  """What config.json says of a training, which is looked at like flags."""
+  place = f"--workdir={workdir}: its config.json"
+  try:
+    training = unflatten(Training, read_settings(workdir))
+  except KeyError as error:
+    raise UserError(
+      f"{place} has no {error}; give the workdir of a training "
+      "(experiments.train_cnn), not of a search"
+    ) from error
+  except TypeError as error:
+    raise UserError(
+      f"{place} is damaged: {error}; give another workdir"
+    ) from error
+  check(training.config)
+  if not _is_whole(training):
+    raise UserError(
+      f"{place} is damaged: its images, its network and its architecture do "
+      "not belong together; give another workdir"
+    )
+  training.config.network.check(training.image_shape[0])
+  return training
+
+
+def _is_whole(training: Training) -> bool:
+  """Whether what the data and the architecture decided is consistent."""
+  shape, network = training.image_shape, training.config.network
+  found = cnn.resolve(training.config.arch, ops=network.ops)
+  return (
+    len(shape) == 3
+    and shape[0] == shape[1]
+    and min(*shape, network.classes, training.config.train.batch) >= 1
+    and training.examples >= training.config.train.batch
+    and len(training.mean) == len(training.std) == shape[2]
+    and (found.ops, found.nodes) == (network.ops, network.nodes)
+  )
 
 
 def evaluate(
@@ -103,7 +138,7 @@ def export(workdir: str | os.PathLike, file: str | os.PathLike) -> None:
     UserError: as `load`; the file exists or cannot be written.
   """
   path = pathlib.Path(file)
-  if path.exists():
+  if os.path.exists(path):
     raise UserError(f"--export={file}: exists; give another name")
   training, state = load(workdir)
   try:

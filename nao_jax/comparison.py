@@ -19,7 +19,7 @@ from absl import logging
 import jax
 import numpy as np
 
-from nao_jax import ranges, search
+from nao_jax import json_file, ranges, search
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.data import tables
@@ -34,7 +34,7 @@ from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlus
 from nao_jax.strategies.uniform import Uniform
-from nao_jax.workdir import flatten, write
+from nao_jax.workdir import check_writable, flatten, write
 
 # Evaluations before the first proposal, where a strategy does not say more.
 FIRST = 10
@@ -103,7 +103,7 @@ def _nao_plus(space: Space) -> Setup:
   sizes = ControllerConfig(
     embedding=32, hidden=32, mlp_layers=2, mlp_width=64, mlp_dropout=0.0
   )
-  return Setup(NaoPlus(Controller(space, sizes)), batch=5)
+  return Setup(NaoPlus(Controller(space, sizes)))
 
 
 SETUPS: dict[str, Callable[[Space], Setup]] = {
@@ -140,7 +140,7 @@ def run(
   signal, report = check(config, strategies)
   done = _read(file, config, signal.space)
   if file is not None:
-    pathlib.Path(file).parent.mkdir(parents=True, exist_ok=True)
+    check_writable(file, "--json")
   curves = {}
   for name in strategies:
     if name not in done:
@@ -158,9 +158,9 @@ def check(
   Raises:
     UserError: the message names the flag.
   """
-  ranges.check({"count": {"trials": config.trials}})
-  if config.seed < 0:
-    raise UserError(f"--seed={config.seed}: allowed: 0 or more")
+  ranges.check(
+    {"count": {"trials": config.trials}, "seed": {"seed": config.seed}}
+  )
   unknown = [name for name in strategies if name not in SETUPS]
   if unknown or not strategies:
     raise UserError(
@@ -244,29 +244,38 @@ def _curves(tokens, budget, signal, report, start) -> Curves:
 
 def _read(file, config: CompareConfig, space: Space) -> dict[str, Curves]:
   """What the file holds of these settings, whose strategies are as today."""
-  if file is None or not pathlib.Path(file).exists():
+  if file is None or not os.path.exists(file):
     return {}
+  place, wanted, advice = f"--json={file}", "a comparison", "give another file"
+  held = json_file.read(file, place=place, wanted=wanted, advice=advice)
   try:
-    held = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
-    settings, trials = held["settings"], held["trials"]
+    settings, trials = held["settings"], dict(held["trials"])
     done = {
-      name: Curves(
-        *(np.array(rows[field]) for field in _ARRAYS), seconds=rows["seconds"]
-      )
+      name: _curves_of_file(rows, config)
       for name, rows in trials.items()
       if rows["setup"] == _described(SETUPS[name](space))
+      and settings == flatten(config)
     }
-  except (KeyError, TypeError, ValueError) as error:
-    raise UserError(
-      f"--json={file}: not a comparison ({error!r}); give another file"
-    ) from error
+  except (KeyError, TypeError, ValueError, OverflowError) as error:
+    raise UserError(f"{place}: not {wanted} ({error!r}); {advice}") from error
   if settings != flatten(config):
-    raise UserError(
-      f"--json={file}: holds another comparison, {settings}; give another file"
-    )
+    raise UserError(f"{place}: holds another comparison, {settings}; {advice}")
   for name in sorted(set(trials) - set(done)):
     logging.info("%s is no longer what %s holds of it", name, file)
   return done
+
+
+def _curves_of_file(rows: dict, config: CompareConfig) -> Curves:
+  """The curves of a strategy; ValueError and the like if they are none."""
+  arrays = [np.array(rows[field]) for field in _ARRAYS]
+  trials, budget = (config.trials,), (config.budget,)
+  shapes = [trials + budget, trials + budget, trials, trials]
+  if [array.shape for array in arrays] != shapes:
+    raise ValueError(f"curves are not {config.trials} by {config.budget}")
+  for array in arrays:
+    if array.dtype.kind not in "fi" or not np.isfinite(array).all():
+      raise ValueError("curves are not all numbers")
+  return Curves(*arrays, seconds=float(rows["seconds"]))
 
 
 def _described(setup: Setup) -> dict:

@@ -12,7 +12,7 @@ from absl import logging
 import jax
 import numpy as np
 
-from nao_jax import ranges
+from nao_jax import ranges, search_checks
 from nao_jax.controller import ascent, fit, metrics
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig, Params
@@ -97,23 +97,17 @@ def check(config: StudyConfig) -> Table:
   Raises:
     UserError: the message names the flag.
   """
-  nao = config.nao
   ranges.check(
     {
       "count": {
         "members": config.members,
         "best": config.best,
-        "top_k": nao.top_k,
-        "step_size": nao.step_size,
-        "max_step_size": nao.max_step_size,
-        "controller_epochs": config.fit.epochs,
-        "controller_batch": config.fit.batch,
+        "top_k": config.nao.top_k,
       },
-      "rate": {"controller_learning_rate": config.fit.learning_rate},
-      "share": {"controller_trade_off": config.fit.trade_off},
-      "count or none": {"seed": config.seed},
+      "seed": {"seed": config.seed},
     }
   )
+  search_checks.check_controller(config)
   if config.measured < 2:
     raise UserError(f"--measured={config.measured}: allowed: 2 or more")
   column = tables.load(config.table, config.dataset, config.signal)

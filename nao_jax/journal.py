@@ -1,10 +1,13 @@
 """What a search leaves on disk beside what every run does.
 
 pool.sqlite      architectures and their scores by round
+rounds/*.npz     what the strategy made of the pool in each round: arrays
 final.json       what the cells trained from scratch so far measured
+report.html      all of it, to look at
 """
 
 import contextlib
+import io
 import json
 import os
 import pathlib
@@ -16,14 +19,14 @@ import numpy as np
 import rich.console
 import rich.table
 
-from nao_jax import checkpoint
+from nao_jax import checkpoint, json_file
 from nao_jax import pool as pools
 from nao_jax.checkpoint import DEFAULT, CheckpointConfig
-from nao_jax.errors import UserError
+from nao_jax.errors import UserError, storage_fault
 from nao_jax.measures import ACCURACY, Measure
 from nao_jax.pool import Pool
 from nao_jax.search import Journal, SearchState
-from nao_jax.workdir import Workdir, write
+from nao_jax.workdir import Workdir, write, write_bytes
 
 _TABLES = """
 create table if not exists architectures (
@@ -82,7 +85,17 @@ class SearchJournal(Workdir, Journal):
     return state._replace(round=done)
 
   def end_round(self, state: SearchState, report: dict) -> None:
-    """Writes everything about the round that just ended."""
+    """Writes everything about the round that just ended.
+
+    Args:
+      state: what it ended with.
+      report: {name: value}; arrays go to a file of their own, all else is
+        JSON-like.
+    """
+    arrays = {k: v for k, v in report.items() if isinstance(v, np.ndarray)}
+    report = {k: v for k, v in report.items() if k not in arrays}
+    if arrays:
+      write_arrays(self.path, report["round"], arrays)
     self.report("round", report)
     write_pool(self.path / "pool.sqlite", state.pool)
     self.print_round(report)
@@ -92,7 +105,18 @@ class SearchJournal(Workdir, Journal):
   def final_results(self) -> dict:
     """What `save_final` wrote: {cell: [R]}."""
     file = self.path / "final.json"
-    return json.loads(file.read_text()) if file.exists() else {}
+    if not file.exists():
+      return {}
+    advice = "move it away, and the cells are trained again"
+    found = json_file.read(
+      file, place=str(file), wanted="results of trainings", advice=advice
+    )
+    for title, row in found.items():
+      if not isinstance(row, list) or not all(
+        value is None or isinstance(value, (int, float)) for value in row
+      ):
+        raise UserError(f"{file}: {title!r} is no list of numbers; {advice}")
+    return found
 
   def save_final(self, results: dict) -> None:
     """Remembers the trainings from scratch that are done."""
@@ -136,6 +160,17 @@ def _check_pool(file: pathlib.Path) -> None:
     )
 
 
+def write_arrays(
+  path: pathlib.Path, round_: int, arrays: dict[str, np.ndarray]
+) -> None:
+  """Replaces the arrays of a round; the same ones give the same bytes."""
+  content = io.BytesIO()
+  np.savez(content, allow_pickle=False, **arrays)
+  file = path / "rounds" / f"{round_:04d}.npz"
+  file.parent.mkdir(exist_ok=True)
+  write_bytes(file, content.getvalue())
+
+
 def write_pool(file: pathlib.Path, pool: Pool) -> None:
   """Replaces the contents of the database in one transaction."""
   rows = [
@@ -151,13 +186,21 @@ def write_pool(file: pathlib.Path, pool: Pool) -> None:
   ]
   scored = np.argwhere(~np.isnan(pool.scores))
   scores = [(int(a), int(r), float(pool.scores[a, r])) for a, r in scored]
-  with contextlib.closing(sqlite3.connect(file)) as database, database:
-    for statement in filter(str.strip, _TABLES.split(";")):
-      database.execute(statement)
-    database.executemany(
-      "insert into architectures values (?, ?, ?, ?, ?, ?)", rows
-    )
-    database.executemany("insert into scores values (?, ?, ?)", scores)
+  try:
+    with contextlib.closing(sqlite3.connect(file)) as database, database:
+      for statement in filter(str.strip, _TABLES.split(";")):
+        database.execute(statement)
+      database.executemany(
+        "insert into architectures values (?, ?, ?, ?, ?, ?)", rows
+      )
+      database.executemany("insert into scores values (?, ?, ?)", scores)
+  except sqlite3.DatabaseError as error:
+    if storage_fault(error):
+      raise
+    raise UserError(
+      f"{file}: cannot be written ({error}); it is made anew from the "
+      "checkpoints when you move it away"
+    ) from error
 
 
 def _cells(report: dict, measure: Measure):

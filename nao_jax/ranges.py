@@ -4,9 +4,14 @@ import numpy as np
 
 from nao_jax.errors import UserError
 
+# What JAX counts with has 32 bits.
+_MOST = 2**31 - 1
+_LAST_SEED = 2**32 - 1
+
 _KINDS = {
-  "count": (lambda x: x >= 1, "1 or more"),
-  "count or none": (lambda x: x >= 0, "0 or more"),
+  "count": (lambda x: 1 <= x <= _MOST, f"1 or more, up to {_MOST}"),
+  "count or none": (lambda x: 0 <= x <= _MOST, f"0 or more, up to {_MOST}"),
+  "seed": (lambda x: 0 <= x <= _LAST_SEED, f"0 to {_LAST_SEED}"),
   "weight": (lambda x: 0 <= x < np.inf, "0 or more"),
   "rate": (lambda x: 0 < x < np.inf, "above 0"),
   "kept": (lambda x: 0 < x <= 1, "above 0, at most 1"),

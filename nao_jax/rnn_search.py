@@ -22,7 +22,7 @@ from nao_jax.evaluators.shared_language import SharedLanguage
 from nao_jax.evaluators.text_candidates import TextCandidates
 from nao_jax.journal import SearchJournal
 from nao_jax.measures import PERPLEXITY
-from nao_jax.report import recurrent_drawing
+from nao_jax.report import recurrent_drawing, search_page
 from nao_jax.rnn_presets import SearchRnnConfig
 from nao_jax.spaces import rnn
 from nao_jax.spaces.space import Space
@@ -84,6 +84,7 @@ def run(
     best = _search(config, corpus, space, given, evaluator, journal)
     journal.finish(best)
     _show(best, journal)
+    search_page.try_to_write(journal.path)
   return best
 
 
@@ -160,10 +161,9 @@ def _check(config: SearchRnnConfig, given: np.ndarray, devices, trials) -> None:
         "final_cells": config.final.cells,
         "score_tokens": config.score_tokens,
       },
+      "seed": {"seed": config.seed},
     }
   )
-  if config.seed < 0:
-    raise UserError(f"--seed={config.seed}: allowed: 0 or more")
   parts = parallel.count(devices)
   if config.evaluator == "shared" and config.train.batch % parts:
     raise UserError(

@@ -181,7 +181,7 @@ def run(
   with Workdir(
     workdir, flatten(training), "result.json", checkpoints
   ) as journal:
-    if result := journal.finished():
+    if result := journal.finished(*_SHOWN):
       logging.info("%s holds this training, finished; nothing to do", workdir)
     else:
       state = _train(training, reader, journal)
@@ -198,10 +198,9 @@ def _check(config: TrainRnnConfig, devices: int | None) -> None:
     {
       "count": {"eval_batch": config.eval_batch},
       "count or none": {"patience": config.patience},
+      "seed": {"seed": config.seed},
     }
   )
-  if not 0 <= config.seed < 2**32:
-    raise UserError(f"--seed={config.seed}: allowed: 0 to {2**32 - 1}")
   rnn.resolve(config.arch)
   parallel.check(devices)
 
@@ -358,6 +357,13 @@ def _result(training: Training, reader: Reader, state: TrainState) -> dict:
     "validation": reader.measure(state.best, "validation"),
     "test": reader.measure(state.best, "test"),
   }
+
+
+# What `_show` needs of a result.
+_SHOWN = (
+  *("parameters", "epochs", "best_epoch", "validation.perplexity"),
+  *("test.perplexity", "test.loss", "test.words"),
+)
 
 
 def _show(result: dict, journal: Workdir) -> None:

@@ -56,54 +56,80 @@ def check(
       "search, so its trials are of no use to others; give only one of them"
     )
   ranges.check(_ranges(config))
+  check_controller(config)
   _check_choices(config)
   _check_pool(config, len(given))
   _check_epochs(config)
   parallel.check(devices)
 
 
+def check_controller(config) -> None:
+  """What can be wrong with a controller, its fit and its steps.
+
+  Args:
+    config: has `controller`, `fit` and `nao`.
+
+  Raises:
+    UserError: the message names the flag.
+  """
+  controller, fit, nao = config.controller, config.fit, config.nao
+  ranges.check(
+    {
+      "count": {
+        "step_size": nao.step_size,
+        "max_step_size": nao.max_step_size,
+        "controller_embedding": controller.embedding,
+        "controller_hidden": controller.hidden,
+        "controller_mlp_width": controller.mlp_width,
+        "controller_epochs": fit.epochs,
+        "controller_batch": fit.batch,
+      },
+      "count or none": {"controller_mlp_layers": controller.mlp_layers},
+      "weight": {"controller_weight_decay": fit.weight_decay},
+      "rate": {
+        "controller_learning_rate": fit.learning_rate,
+        "controller_clip": fit.clip,
+      },
+      "dropped": {
+        "held_out": nao.held_out,
+        "controller_mlp_dropout": controller.mlp_dropout,
+        "controller_embedding_dropout": controller.embedding_dropout,
+      },
+      "share": {"controller_trade_off": fit.trade_off},
+    }
+  )
+  if nao.step_size > nao.max_step_size:
+    raise UserError(
+      f"--step_size={nao.step_size}: allowed: 1 to {nao.max_step_size} "
+      "(--max_step_size)"
+    )
+
+
 def _ranges(config) -> dict[str, dict]:
   """What the numbers of a search must be; see `ranges.check`."""
-  controller, fit, plus = config.controller, config.fit, config.plus
+  plus = config.plus
   return {
     "count": {
+      "pool_size": config.search.pool_size,
+      "new_per_round": config.search.new_per_round,
       "plus_members": plus.members,
-      "plus_first_steps": plus.first_steps,
       "plus_steps": plus.steps,
+      "plus_most_steps": plus.most_steps,
       "plus_labelled": plus.labelled,
       "plus_seeds": plus.seeds,
       "plus_passes": plus.passes,
-      "step_size": config.nao.step_size,
-      "max_step_size": config.nao.max_step_size,
-      "controller_embedding": controller.embedding,
-      "controller_hidden": controller.hidden,
-      "controller_mlp_width": controller.mlp_width,
-      "controller_epochs": fit.epochs,
-      "controller_batch": fit.batch,
     },
     "count or none": {
-      "controller_mlp_layers": controller.mlp_layers,
+      "rounds": config.search.rounds,
       "plus_pretraining": plus.pretraining,
       "plus_unlabelled": plus.unlabelled,
     },
     "weight": {
-      "controller_weight_decay": fit.weight_decay,
       "plus_weight_decay": plus.weight_decay,
       "plus_noise": plus.noise,
     },
-    "rate": {
-      "controller_learning_rate": fit.learning_rate,
-      "controller_clip": fit.clip,
-      "plus_learning_rate": plus.learning_rate,
-      "plus_clip": plus.clip,
-    },
-    "dropped": {
-      "held_out": config.nao.held_out,
-      "controller_mlp_dropout": controller.mlp_dropout,
-      "controller_embedding_dropout": controller.embedding_dropout,
-    },
+    "rate": {"plus_learning_rate": plus.learning_rate, "plus_clip": plus.clip},
     "share": {
-      "controller_trade_off": fit.trade_off,
       "plus_trade_off": plus.trade_off,
       "plus_greedy": plus.greedy,
     },
@@ -128,11 +154,6 @@ def _check_choices(config) -> None:
     raise UserError(
       f"--strategy={config.strategy}: goes by the age of architectures, or by "
       "where it stands among all; add --extend, so that none leaves the pool"
-    )
-  if config.nao.step_size > config.nao.max_step_size:
-    raise UserError(
-      f"--step_size={config.nao.step_size}: allowed: 1 to "
-      f"{config.nao.max_step_size} (--max_step_size)"
     )
 
 

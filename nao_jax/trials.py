@@ -28,6 +28,8 @@ create table if not exists trials (
   primary key (space, architecture, protocol))
 """
 
+_COLUMNS = "space, architecture, protocol, score, curve, failed"
+
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
@@ -63,16 +65,13 @@ class Trials:
     self._key = space, digest(protocol)
     try:
       self.path.parent.mkdir(parents=True, exist_ok=True)
-      with self._open() as database:
-        database.execute(_TABLE)
-        # Asks for the right to write, now and not after the first training.
-        database.execute("begin immediate")
-        database.execute("select curve, failed from trials limit 1")
-    except (OSError, sqlite3.Error) as error:
-      raise UserError(
-        f"--trials={file}: not a file of trials that can be read and written"
-        f" ({error}); give another"
-      ) from error
+    except OSError as error:
+      raise self._refusal(error) from error
+    with self._open() as database:
+      database.execute(_TABLE)
+      # Asks for the right to write, now and not after the first training.
+      database.execute("begin immediate")
+      database.execute(f"select {_COLUMNS} from trials limit 1")
 
   def get(self, architecture: Sequence[int]) -> Trial | None:
     """The trial of an architecture (canonical tokens), if it was run."""
@@ -82,14 +81,25 @@ class Trials:
         " where space = ? and protocol = ? and architecture = ?",
         (*self._key, _text(architecture)),
       ).fetchone()
-    return row and Trial(row[0], tuple(json.loads(row[1])))
+    return row and self._trial(*row)
+
+  def _trial(self, score, curve) -> Trial:
+    try:
+      trial = Trial(score, tuple(json.loads(curve)))
+    # A text of a thousand brackets is too much for the parser.
+    except (ValueError, TypeError, RecursionError) as error:
+      raise self._refusal(error) from error
+    scores = trial.curve if score is None else (score, *trial.curve)
+    if not all(type(x) in (int, float) for x in scores):
+      raise self._refusal(f"{trial} is not all numbers")
+    return trial
 
   def add(self, architecture: Sequence[int], trial: Trial) -> None:
     """Remembers a trial; if another process did before, its one stays."""
     space, protocol = self._key
     with self._open() as database:
       database.execute(
-        "insert or ignore into trials values (?, ?, ?, ?, ?, ?)",
+        f"insert or ignore into trials ({_COLUMNS}) values (?, ?, ?, ?, ?, ?)",
         (
           space,
           _text(architecture),
@@ -103,9 +113,18 @@ class Trials:
   @contextlib.contextmanager
   def _open(self):
     """A connection that commits, or rolls back, and closes."""
-    database = sqlite3.connect(self.path, timeout=_SECONDS_TO_WAIT)
-    with contextlib.closing(database), database:
-      yield database
+    try:
+      database = sqlite3.connect(self.path, timeout=_SECONDS_TO_WAIT)
+      with contextlib.closing(database), database:
+        yield database
+    except sqlite3.Error as error:
+      raise self._refusal(error) from error
+
+  def _refusal(self, reason: object) -> UserError:
+    return UserError(
+      f"--trials={self.path}: not a file of trials that can be read and written"
+      f" ({reason}); give another"
+    )
 
 
 def digest(protocol: dict) -> str:

@@ -10,6 +10,7 @@ result.json
 
 import contextlib
 import dataclasses
+import errno
 import importlib.metadata
 import json
 import os
@@ -18,12 +19,14 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+import typing
 
 import jax
 import tensorboardX
 
-from nao_jax import checkpoint, lock
+from nao_jax import checkpoint, json_file, lock
 from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.errors import Stopped, UserError, storage_fault
 from nao_jax.interruption import Interruption
@@ -137,23 +140,38 @@ class Workdir:
     """Where the states are."""
     return self.path / "checkpoints"
 
-  def finished(self) -> dict | None:
-    """The outcome, if this run has ended."""
+  def finished(self, *numbers: str) -> dict | None:
+    """The outcome, if this run has ended.
+
+    Args:
+      numbers: entries that are numbers, such as `test.loss`.
+
+    Raises:
+      UserError: the file is damaged.
+    """
     if not self._outcome.exists():
       return None
-    return json.loads(self._outcome.read_text())
+    place = str(self._outcome)
+    advice = "move it away, and the same command writes it again"
+    found = json_file.read(
+      place, place=place, wanted="the outcome of a run", advice=advice
+    )
+    for name in numbers:
+      if not isinstance(_entry(found, name), (int, float)):
+        raise UserError(f"{place}: `{name}` is no number; {advice}")
+    return found
 
   def finish(self, outcome: dict) -> None:
     """Writes the outcome; from now on the run counts as finished."""
     write(self._outcome, json.dumps(outcome, indent=2) + "\n")
 
   def history(self) -> list[dict]:
-    """All reports."""
+    """All reports; UserError if one is damaged."""
     if not self._history.exists():
       return []
-    lines = self._history.read_text().splitlines(keepends=True)
-    # A last line without an end was cut off by a kill; its work is done again.
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    return json_file.read_lines(
+      self._history, wanted="a report", advice="take that line out"
+    )
 
   def rewind(self, axis: str, position: int) -> None:
     """Forgets the reports of work that is not in the restored state.
@@ -162,7 +180,14 @@ class Workdir:
       axis: the entry of a report that counts: `round` or `epoch`.
       position: the first one to forget.
     """
-    rows = [row for row in self.history() if row[axis] < position]
+    rows = self.history()
+    for number, row in enumerate(rows, 1):
+      if type(row.get(axis)) is not int:
+        raise UserError(
+          f"{self._history}: line {number}: `{axis}` is no whole number; take "
+          "that line out"
+        )
+    rows = [row for row in rows if row[axis] < position]
     write(self._history, "".join(json.dumps(row) + "\n" for row in rows))
     self._events = tensorboardX.SummaryWriter(
       str(self.path), purge_step=position
@@ -191,15 +216,14 @@ def read_settings(path: str | os.PathLike) -> dict:
   """The settings of the run in a directory.
 
   Raises:
-    UserError: there is none.
+    UserError: there is none, or its config.json is damaged.
   """
   file = pathlib.Path(path) / "config.json"
-  try:
-    return _settings(file)
-  except OSError as error:
+  if not os.path.exists(file):
     raise UserError(
-      f"--workdir={path}: no run there ({file}: {error.strerror})"
-    ) from error
+      f"--workdir={path}: no run there (no {file}); give the --workdir of one"
+    )
+  return _settings(file)
 
 
 def _claim(path: pathlib.Path) -> lock.Lock:
@@ -233,10 +257,13 @@ def _write_or_compare(path: pathlib.Path, settings: dict) -> None:
 
 
 def _settings(file: pathlib.Path) -> dict:
-  try:
-    return dict(json.loads(file.read_text())["settings"])
-  except (ValueError, KeyError, TypeError) as error:
-    raise UserError(f"{file}: damaged; give another --workdir") from error
+  place, advice = f"{file}: damaged", "give another --workdir"
+  found = json_file.read(
+    file, place=place, wanted="the settings of a run", advice=advice
+  ).get("settings")
+  if not isinstance(found, dict):
+    raise UserError(f"{place}: no `settings`; {advice}")
+  return found
 
 
 def _refuse_foreign(path: pathlib.Path) -> None:
@@ -280,6 +307,36 @@ def _git_revision() -> str | None:
   return None
 
 
+def _entry(found: dict, name: str):
+  """What a name such as `test.loss` leads to; None if to nothing."""
+  for part in name.split("."):
+    found = found.get(part) if isinstance(found, dict) else None
+  return found
+
+
+def check_writable(file: str | os.PathLike, flag: str) -> None:
+  """Makes the folder of a file that is to be written later.
+
+  Args:
+    file: its path.
+    flag: that named it, for messages.
+
+  Raises:
+    UserError: no file of this name can be written.
+  """
+  path = pathlib.Path(file)
+  try:
+    if path.is_dir():
+      raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent):
+      pass
+  except OSError as error:
+    raise UserError(
+      f"{flag}={file}: cannot be written ({error.strerror}); give another"
+    ) from error
+
+
 def write(file: pathlib.Path, text: str) -> None:
   """Replaces the text of a file: all of it or nothing."""
   write_bytes(file, text.encode())
@@ -305,7 +362,12 @@ def flatten(config) -> dict:
 
 
 def unflatten(config_class: type, settings: dict, prefix: str = ""):
-  """The inverse of `flatten`."""
+  """The inverse of `flatten`, with lists for tuples as JSON has them.
+
+  Raises:
+    KeyError: a setting is missing.
+    TypeError: a setting is of another type.
+  """
   values = {}
   for field in dataclasses.fields(config_class):
     name = f"{prefix}{field.name}"
@@ -313,5 +375,17 @@ def unflatten(config_class: type, settings: dict, prefix: str = ""):
       values[field.name] = unflatten(field.type, settings, f"{name}.")
     else:
       value = settings[name]
+      if not _is_of_type(value, field.type):
+        raise TypeError(f"{name} is {value!r}")
       values[field.name] = tuple(value) if isinstance(value, list) else value
   return config_class(**values)
+
+
+def _is_of_type(value, kind: type) -> bool:
+  if typing.get_origin(kind) is tuple:
+    inner = typing.get_args(kind)[0]
+    return isinstance(value, (tuple, list)) and all(
+      _is_of_type(item, inner) for item in value
+    )
+  # A whole number may stand for another one, but not a boolean.
+  return type(value) in ((int, float) if kind is float else (kind,))

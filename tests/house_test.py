@@ -35,6 +35,7 @@ LAYERS = (
   ("nao_jax.spaces", "nao_jax.data", "nao_jax.parallel"),
   (
     "nao_jax.interruption",
+    "nao_jax.json_file",
     "nao_jax.lock",
     "nao_jax.measures",
     "nao_jax.pace",

@@ -157,7 +157,8 @@ def test_the_database_refers_to_what_is_in_it(finished):
     finished[1], "select id, origin, parent, step_size from architectures"
   )
   for row, origin, parent, step_size in children:
-    if origin == 0:
+    # Where every proposal was known, random ones take their place.
+    if origin == 0 or parent is None:
       assert (parent, step_size) == (None, None)
     else:
       assert parent < row
@@ -215,6 +216,7 @@ def test_the_run_is_drawn_and_logged(finished):
   assert "about" in process.errors  # Plain lines, with the time that is left.
   for word in ("round 0 of 2", "1 searched", "1 random", "winner: "):
     assert word in process.output
+  assert "<svg" in (finished[1] / "report.html").read_text()
 
 
 def _contents(workdir):

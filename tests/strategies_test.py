@@ -23,8 +23,8 @@ SIZES = ControllerConfig(
 PLUS = NaoPlusConfig(
   members=2,
   pretraining=30,
-  first_steps=900,
-  steps=30,
+  steps=75,
+  most_steps=900,
   labelled=8,
   unlabelled=2,
   learning_rate=1e-2,
@@ -234,20 +234,39 @@ def test_members_differ(fitted):
   assert np.abs(one - other).max() > 1e-3
 
 
-def test_steps_are_counted_as_they_were_asked_for(fitted):
-  assert fitted.state.steps == PLUS.pretraining + 900
+def test_a_first_fit_has_steps_for_every_architecture(fitted):
+  assert fitted.state.steps == PLUS.pretraining + 12 * PLUS.steps
+
+
+def test_a_later_fit_has_steps_for_the_new_ones_up_to_a_limit(fitted):
+  for asked, steps in ((1, PLUS.steps), (99, PLUS.most_steps)):
+    state, _ = fitted.strategy.tell(
+      fitted.state._replace(asked=np.int32(asked)),
+      jax.random.key(2),
+      fitted.seen,
+      _quiet,
+      _quiet,
+    )
+    assert state.steps - fitted.state.steps == steps
+
+
+def test_what_was_asked_for_is_remembered(fitted):
+  state, proposed = fitted.strategy.ask(
+    fitted.state, jax.random.key(3), fitted.seen, 3
+  )
+  assert state.asked == len(proposed.tokens) == 3
 
 
 def test_the_progress_of_a_fit_ends_at_its_total(fitted):
   calls = []
   fitted.strategy.tell(
-    fitted.state,
+    fitted.state._replace(asked=np.int32(1)),
     jax.random.key(2),
     fitted.seen,
     lambda phase, done, total: calls.append((done, total)),
     _quiet,
   )
-  assert calls == [(1, 3), (2, 3), (3, 3)]
+  assert calls == [(done, 8) for done in range(1, 9)]
 
 
 def test_the_mean_ranks_and_each_member_gets_its_share():

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nao_jax import ranges
 from nao_jax.errors import UserError
 
 
@@ -31,11 +32,8 @@ class AugmentConfig:
   cutout: int = 0
 
   def __post_init__(self):
-    for name in ("padding", "cutout"):
-      if getattr(self, name) < 0:
-        raise UserError(
-          f"--{name}={getattr(self, name)}: allowed: 0 (off) or more pixels"
-        )
+    pixels = {"padding": self.padding, "cutout": self.cutout}
+    ranges.check({"count or none": pixels})
 
 
 @functools.partial(jax.jit, static_argnames="config")

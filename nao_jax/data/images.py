@@ -11,6 +11,7 @@ from absl import logging
 import numpy as np
 import tensorflow_datasets as tfds
 
+from nao_jax import ranges
 from nao_jax.data import catalogue, pixels
 from nao_jax.errors import UserError
 
@@ -124,8 +125,7 @@ def _check_arguments(validation_fraction: float, seed: int) -> None:
 
 def check_seed(seed: int) -> None:
   """Raises UserError if the seed is out of range."""
-  if not 0 <= seed < 2**32:
-    raise UserError(f"--seed={seed}: allowed: 0 to {2**32 - 1}")
+  ranges.check({"seed": {"seed": seed}})
 
 
 def _prepare_digits(data_dir: str | os.PathLike) -> None:
@@ -171,6 +171,7 @@ def open_builder(
       f" installed, `tfds build {name} --data_dir={data_dir}"
       " --file_format=array_record`"
     )
+  catalogue.check_features(directory)
   try:
     builder = tfds.builder_from_directory(directory)
   except Exception as error:  # Damaged metadata raise nearly anything.
@@ -200,7 +201,8 @@ def _check_kind(
     if split not in builder.info.splits:
       raise UserError(
         f"{directory}: has no split `{split}`, only"
-        f" {', '.join(builder.info.splits)}"
+        f" {', '.join(builder.info.splits)}; choose by --test_split, or by"
+        " --split to evaluate"
       )
     if not builder.info.splits[split].num_examples:
       raise UserError(f"{directory}: split `{split}` is empty")
@@ -236,9 +238,12 @@ class Records:
   def __init__(self, builder: tfds.core.DatasetBuilder, split: str):
     # TFDS would decode with OpenCV where there is one, whose JPEGs differ from
     # Pillow's, and warns where there is none.
-    self._source = builder.as_data_source(
-      split, decoders={"image": tfds.decode.SkipDecoding()}
-    )
+    try:
+      self._source = builder.as_data_source(
+        split, decoders={"image": tfds.decode.SkipDecoding()}
+      )
+    except Exception as error:  # Damaged metadata raise nearly anything.
+      raise _damaged(builder.data_dir, error) from error
     self._directory, self._split = str(builder.data_dir), split
     self._classes = classes(builder)
 
@@ -250,7 +255,7 @@ class Records:
     place = f"{self._directory}: {self._split} image {index}"
     try:
       example = self._source[index]
-    except RuntimeError as error:
+    except Exception as error:  # As above.
       raise _damaged(self._directory, error) from error
     label = int(example["label"])
     pixels.check_label(label, self._classes, place)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 import dataclasses
 import os
 import pathlib
-from typing import BinaryIO
 
 import numpy as np
 
 from nao_jax.data import pixels
+from nao_jax.data.archives import Archive, reading
 from nao_jax.errors import UserError
 
 _KINDS = {"u": "unsigned", "i": "integer", "U": "string"}
@@ -67,37 +67,22 @@ def from_npz(path: str | os.PathLike) -> Source:
     UserError: no such archive, an array is missing or not of this form, or a
       label is out of range.
   """
-  try:
-    with open(path, "rb") as file:
-      return _read_archive(_Arrays(path, file))
-  except OSError as error:
-    raise UserError(f"--npz={path}: {error.strerror}") from error
+  with reading(path, "--npz") as file:
+    return _read_archive(_Arrays(path, "--npz", file))
 
 
-class _Arrays:
-  """An npz file that complains about its arrays by name."""
-
-  def __init__(self, path: str | os.PathLike, file: BinaryIO):
-    self.path = path
-    try:
-      self.archive = np.load(file, allow_pickle=False)
-    except Exception as error:  # Damaged archives raise nearly anything.
-      raise UserError(f"--npz={path}: not a NumPy archive") from error
-    if not isinstance(self.archive, np.lib.npyio.NpzFile):
-      raise UserError(f"--npz={path}: a single array, not an archive of them")
+class _Arrays(Archive):
+  """An archive that complains about the form of its arrays."""
 
   def get(self, name: str, kinds: str, *ranks: int) -> np.ndarray:
     """The array `name`, whose dtype kind and rank have to be among these."""
-    if name not in self.archive:
+    if name not in self.names:
       raise UserError(
-        f"{self.path}: no array {name}, only {', '.join(self.archive)};"
+        f"{self.path}: no array {name}, only {', '.join(self.names)};"
         " allowed: {train,test}_{images,labels} or"
         " {train,test}_{bytes,offsets,labels}"
       )
-    try:
-      array = self.archive[name]
-    except Exception as error:
-      raise UserError(f"{self.path}: {name}: unreadable ({error})") from error
+    array = self[name]
     if array.dtype.kind not in kinds or array.ndim not in ranks:
       raise UserError(
         f"{self.path}: {name} is {array.dtype} {list(array.shape)}; allowed:"
@@ -109,9 +94,9 @@ class _Arrays:
 
 def _read_archive(arrays: _Arrays) -> Source:
   path = arrays.path
-  read = _encoded_part if "train_bytes" in arrays.archive else _pixel_part
+  read = _encoded_part if "train_bytes" in arrays.names else _pixel_part
   train, test = read(arrays, "train"), read(arrays, "test")
-  if "class_names" in arrays.archive:
+  if "class_names" in arrays.names:
     class_names = tuple(map(str, arrays.get("class_names", "U", 1)))
   else:
     # More classes than images is a mistake, and could not be counted up to.
@@ -241,7 +226,10 @@ def _folder_part(
 
 
 def _image_files(folder: pathlib.Path) -> list[pathlib.Path]:
-  entries = [e for e in folder.iterdir() if not e.name.startswith(".")]
+  try:
+    entries = [e for e in folder.iterdir() if not e.name.startswith(".")]
+  except OSError as error:
+    raise UserError(f"{folder}: {error.strerror}") from error
   for entry in entries:
     if entry.suffix.lower() not in SUFFIXES:
       raise UserError(f"{entry}: not an image; allowed: {', '.join(SUFFIXES)}")

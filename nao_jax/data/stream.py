@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import math
 import multiprocessing
 from multiprocessing import resource_tracker
 import os
@@ -23,6 +22,7 @@ import weakref
 
 import numpy as np
 
+from nao_jax import ranges
 from nao_jax.data import images, pixels, transforms
 from nao_jax.data.augment import check_batch, eval_batches
 from nao_jax.data.images import Examples, Record, Records
@@ -54,18 +54,16 @@ class StreamConfig:
   workers: int = 4
 
   def __post_init__(self):
-    for name, low, high in (
-      ("size", 1, math.inf),
-      ("brightness", 0, math.inf),
-      ("contrast", 0, math.inf),
-      ("saturation", 0, math.inf),
-      ("hue", 0, 0.5),
-      ("workers", 0, math.inf),
-    ):
-      value = getattr(self, name)
-      if not (low <= value <= high and math.isfinite(value)):
-        allowed = f"{low} or more" if high == math.inf else f"{low} to {high}"
-        raise UserError(f"--stream_{name}={value}: allowed: {allowed}")
+    changes = ("brightness", "contrast", "saturation")
+    ranges.check(
+      {
+        "count": {"stream_size": self.size},
+        "count or none": {"stream_workers": self.workers},
+        "weight": {f"stream_{name}": getattr(self, name) for name in changes},
+      }
+    )
+    if not 0 <= self.hue <= 0.5:
+      raise UserError(f"--stream_hue={self.hue}: allowed: 0 to 0.5")
 
 
 @dataclasses.dataclass(frozen=True)

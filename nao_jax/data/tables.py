@@ -14,10 +14,10 @@ import os
 import pathlib
 import pickle
 from typing import NamedTuple
-import zipfile
 
 import numpy as np
 
+from nao_jax.data.archives import Archive, reading
 from nao_jax.errors import UserError
 from nao_jax.spaces import nasbench201, nasbench_graph
 from nao_jax.spaces.space import Space
@@ -64,7 +64,7 @@ def _load_archive(path, dataset, signal, flag) -> Column:
   columns = _read_archive(os.fspath(path))
   name = f"{dataset}_{signal}"
   if name not in columns:
-    known = ", ".join(sorted(columns))
+    known = ", ".join(sorted(columns)) or "none"
     raise UserError(
       f"{flag}={signal}: {path} has no column {name!r} "
       f"(--dataset={dataset}); its columns are {known}"
@@ -76,53 +76,30 @@ def _load_archive(path, dataset, signal, flag) -> Column:
 @functools.lru_cache(maxsize=2)
 def _read_archive(path: str) -> dict[str, np.ndarray]:
   """Columns by function, float32 [F]."""
-  try:
-    # Opened here, as NumPy does not close what turns out to be no archive.
-    with open(path, "rb") as file:
-      loaded = np.load(file, allow_pickle=False)
-      if not isinstance(loaded, np.lib.npyio.NpzFile):
-        raise ValueError("it holds a single array")
-      arrays = dict(loaded)
-  except FileNotFoundError as error:
+  if not os.path.exists(path):
     raise UserError(
       f"--table={path}: no such file; give {GRAPH}, or a .npz file in the form "
       "of NAS-Bench-201"
-    ) from error
-  except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-    raise UserError(
-      f"--table={path}: not a NumPy archive of numbers ({error})"
-    ) from error
+    )
+  with reading(path, "--table") as file:
+    archive = Archive(path, "--table", file)
+    arrays = {name: archive[name] for name in archive.names}
   ops = arrays.pop("ops", None)
-  names = [str(name) for name in arrays.pop("op_names", nasbench201.OPS)]
+  names = arrays.pop("op_names", np.array(nasbench201.OPS))
   rows = _rows(path, nasbench201.space(), ops, names)
-  columns = {}
-  for name, column in arrays.items():
-    if column.shape == (len(ops),) and column.dtype.kind == "f":
-      columns[name] = column[rows].astype(np.float32)
-  return columns
+  # A number that is too large becomes infinite, and is refused when it is used.
+  with np.errstate(over="ignore"):
+    return {
+      name: column[rows].astype(np.float32)
+      for name, column in arrays.items()
+      if column.shape == (len(ops),) and column.dtype.kind == "f"
+    }
 
 
 def _rows(path, space: Space, ops, names) -> np.ndarray:
   """Where each function's first sequence stands, [F]."""
-  edges, known = len(nasbench201.EDGES), nasbench201.OPS
-  if ops is None or ops.ndim != 2 or ops.shape[1] != edges:
-    found = "none" if ops is None else ops.shape
-    raise UserError(
-      f"--table={path}: 'ops' must be [architectures, {edges}]; found: {found}"
-    )
-  if sorted(names) != sorted(known):
-    raise UserError(
-      f"--table={path}: 'op_names' must be {', '.join(known)}; found: "
-      f"{', '.join(names)}"
-    )
-  if (
-    ops.dtype.kind not in "iu" or not np.isin(ops, np.arange(len(known))).all()
-  ):
-    raise UserError(
-      f"--table={path}: 'ops' must be integers from 0 to {len(known) - 1}; "
-      f"found: {ops.dtype} from {ops.min():g} to {ops.max():g}"
-    )
-  order = np.array([known.index(name) for name in names])
+  _check_ops(path, ops)
+  order = _order(path, names)
   tokens = nasbench201.to_tokens(order[ops])
   where = np.full(len(space.functions.of_sequence), -1)
   where[space.functions.index(tokens)] = np.arange(len(ops))
@@ -134,6 +111,34 @@ def _rows(path, space: Space, ops, names) -> np.ndarray:
       f"missing, such as {example}"
     )
   return where[space.functions.representative]
+
+
+def _check_ops(path, ops: np.ndarray | None) -> None:
+  edges, most = len(nasbench201.EDGES), len(nasbench201.OPS) - 1
+  if ops is None or ops.ndim != 2 or ops.shape[1] != edges:
+    found = "none" if ops is None else ops.shape
+    raise UserError(
+      f"--table={path}: 'ops' must be [architectures, {edges}]; found: {found}"
+    )
+  found = ops.dtype
+  if ops.size and ops.dtype.kind in "iuf":
+    found = f"{ops.dtype} from {ops.min():g} to {ops.max():g}"
+  if ops.dtype.kind not in "iu" or not np.isin(ops, np.arange(most + 1)).all():
+    raise UserError(
+      f"--table={path}: 'ops' must be integers from 0 to {most}; found: {found}"
+    )
+
+
+def _order(path, names: np.ndarray) -> np.ndarray:
+  """Numbers in the space of the operations that the table names, [5]."""
+  known = nasbench201.OPS
+  found = [str(name) for name in names.ravel()[: len(known) + 1]]
+  if names.ndim != 1 or sorted(found) != sorted(known):
+    raise UserError(
+      f"--table={path}: 'op_names' must be {', '.join(known)}; found: "
+      f"{', '.join(found)}"
+    )
+  return np.array([known.index(name) for name in found])
 
 
 def _check_finite(path, name, column) -> None:
@@ -182,9 +187,9 @@ def _graph_file(dataset: str) -> pathlib.Path:
 
 
 def _graph_tokens(path, key: int) -> np.ndarray:
-  digits = [int(digit) for digit in f"{key:05}"]
-  link, *ops = digits
-  if key < 0 or len(digits) != 5 or max(ops) >= len(nasbench_graph.OPS):
+  link, *ops = [int(digit) for digit in f"{abs(key):05}"]
+  most = len(nasbench_graph.OPS) - 1
+  if key < 0 or len(ops) != nasbench_graph.NODES or max(ops) > most:
     raise UserError(f"{path}: {key!r} is not an architecture's number")
   names = [nasbench_graph.OPS[op] for op in ops]
   return np.array(nasbench_graph.to_tokens(_GRAPH_LINKS[link], names))
@@ -240,12 +245,16 @@ def read_graph(path: pathlib.Path) -> dict[int, dict[str, float]]:
   try:
     with path.open("rb") as file:
       found = _Numbers(file).load()
-  except (pickle.UnpicklingError, EOFError, ValueError, TypeError) as error:
+  except Exception as error:  # Damaged pickles raise nearly anything.
     raise UserError(f"{path}: not a table of numbers: {error}") from error
-  wanted = set(_GRAPH_SIGNALS.values())
   if not isinstance(found, dict) or not all(
-    isinstance(key, int) and isinstance(row, dict) and wanted <= set(row)
+    isinstance(key, int) and isinstance(row, dict) and _has_scores(row)
     for key, row in found.items()
   ):
     raise UserError(f"{path}: not a table of architectures and their scores")
   return found
+
+
+def _has_scores(row: dict) -> bool:
+  names = _GRAPH_SIGNALS.values()
+  return all(isinstance(row.get(name), (int, float)) for name in names)

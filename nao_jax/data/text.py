@@ -217,7 +217,7 @@ def _read_zip(source: str) -> list[tuple[str, bytes]]:
   """The name and the contents of the three files."""
   try:
     archive = zipfile.ZipFile(source)
-  except (OSError, zipfile.BadZipFile) as error:
+  except Exception as error:  # Damaged archives raise nearly anything.
     raise UserError(
       f"--text={source}: neither a folder nor a sound .zip file ({error})"
     ) from error
@@ -229,7 +229,7 @@ def _read_zip(source: str) -> list[tuple[str, bytes]]:
 def _unpack(archive: zipfile.ZipFile, name: str, source: str) -> bytes:
   try:
     return archive.read(name)
-  except Exception as error:  # Damaged archives raise nearly anything.
+  except Exception as error:  # As above.
     raise UserError(
       f"--text={source}: {name}: cannot be unpacked ({error}); get or pack the"
       " .zip file again"

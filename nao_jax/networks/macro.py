@@ -29,6 +29,9 @@ Statistics = Literal["batch", "tracked", "running"]
 # Share of the running statistics that a training step keeps.
 MOMENTUM = 0.9
 
+# No network is that large; beyond, numbers fail in other ways than by memory.
+MOST_CELLS, MOST_CHANNELS = 1000, 2**20
+
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
@@ -74,14 +77,15 @@ class NetworkConfig:
     """
     if self.stem not in ("cifar", "imagenet"):
       raise UserError(f"--stem={self.stem}: unknown; allowed: cifar, imagenet")
-    if self.cells_per_stage < 1:
+    if not 1 <= self.cells_per_stage <= MOST_CELLS:
       raise UserError(
-        f"{prefix}cells_per_stage={self.cells_per_stage}: allowed: 1 or more"
+        f"{prefix}cells_per_stage={self.cells_per_stage}: allowed: 1 to "
+        f"{MOST_CELLS}"
       )
-    if self.channels < 2 or self.channels % 2:
+    if not 2 <= self.channels <= MOST_CHANNELS or self.channels % 2:
       raise UserError(
         f"{prefix}channels={self.channels}: a factorized reduction halves the "
-        "channels; give an even number, at least 2"
+        f"channels; give an even number from 2 to {MOST_CHANNELS}"
       )
     divisor, usual = (4, 32) if self.stem == "cifar" else (32, 224)
     if image_size % divisor:

@@ -219,6 +219,7 @@ def parse(space_: Space, text: str, source: str = "--arch") -> np.ndarray:
   """
   if text.endswith(".json"):
     tokens = notation.tokens_of_file(text, source)
+    _check_space_of_file(space_, text, source)
     return _from_tokens(space_, tokens, f"{source}={text}")
   numbers = notation.numbers(text)
   if numbers is None:
@@ -299,6 +300,17 @@ def _zero_based(space_: Space) -> Space:
     for position, tokens in enumerate(space_.choices)
   )
   return dataclasses.replace(space_, choices=tuple(choices))
+
+
+def _check_space_of_file(space_: Space, path: str, source: str) -> None:
+  """Raises UserError if a file names another space."""
+  named = notation.read(path, source).get("space")
+  known = [coded.name for coded in _codings(space_)]
+  if named is not None and named not in known:
+    raise UserError(
+      f"{source}={path}: is of space {named!r}, but this is space "
+      f"{space_.name!r}; give one of this space, or the flags of that one"
+    )
 
 
 def _space_of_file(path: str, source: str) -> tuple[str, int] | None:

@@ -1,7 +1,6 @@
 """Architectures as people write them: numbers on a line, or a JSON file."""
 
-import json
-
+from nao_jax import json_file
 from nao_jax.errors import UserError
 
 
@@ -24,14 +23,10 @@ def tokens_of_file(path: str, source: str) -> list[int]:
 
 def read(path: str, source: str) -> dict:
   """The object in a JSON file; it has `tokens`."""
-  try:
-    with open(path, encoding="utf-8") as file:
-      content = json.load(file)
-    content["tokens"]
-  except OSError as error:
-    raise UserError(f"{source}={path}: {error.strerror}") from error
-  except (ValueError, KeyError, TypeError) as error:
-    raise UserError(
-      f"{source}={path}: not a JSON object with a list `tokens`"
-    ) from error
+  place, wanted = f"{source}={path}", "a JSON object with a list `tokens`"
+  content = json_file.read(
+    path, place=place, wanted=wanted, advice="give what a search wrote"
+  )
+  if "tokens" not in content:
+    raise UserError(f"{place}: not {wanted}; give what a search wrote")
   return content

@@ -15,6 +15,7 @@ from nao_jax.controller import ascent, fit, metrics
 from nao_jax.controller.fit import FitState
 from nao_jax.controller.model import Controller
 from nao_jax.strategies import Proposal, Seen
+from nao_jax.strategies.plane import project
 
 # Parts that a fit is cut into, to show how far it is.
 FIT_CALLS = 10
@@ -105,8 +106,11 @@ class Nao:
     report = {
       "step_sizes": np.asarray(step_sizes).tolist(),
       "new_by_step_size": chosen.new.tolist(),
+      "decoded": len(step_sizes) * len(best),
       "predicted_gain": float(jnp.mean(moved.after - moved.before)),
     }
+    report |= _gains(moved, np.asarray(step_sizes), step, seed)
+    report |= self._view(state.params, seen.tokens, chosen.tokens, limit)
     return state, Proposal(
       chosen.tokens,
       best[seed].astype(np.int32),
@@ -137,6 +141,24 @@ class Nao:
       progress("fit controller", int(state.epoch), epochs)
     return state._replace(epoch=np.int32(0))
 
+  def _view(self, params, members, proposed, limit) -> dict:
+    """Where everything is, and what is predicted of proposals; for people."""
+    # As many rows as there may be proposals: one shape, one program.
+    rows = np.resize(proposed, (limit, members.shape[1]))
+    _, embedding = self.controller.encode(
+      params, np.concatenate([members, rows])
+    )
+    predicted = np.asarray(self.controller.predict(params, embedding))
+    proposals = slice(len(members), len(members) + len(proposed))
+    embedding = np.asarray(embedding)
+    plane = project(embedding[: len(members)], embedding[proposals])
+    return {
+      "proposal_predicted": predicted[proposals],
+      "member_plane": plane.members,
+      "proposal_plane": plane.proposals,
+      "plane_share": plane.share,
+    }
+
   def _inspect(self, params, tokens, scores, held_out) -> dict:
     """The controller's quality: ranking where it was not fitted."""
     decoded = metrics.reconstruct(params, tokens, controller=self.controller)
@@ -145,6 +167,8 @@ class Nao:
     predicted = np.asarray(self.controller.predict(params, embedding))
     order = metrics.ranking(predicted[held_out], scores[held_out])
     return {
+      "member_predicted": predicted,
+      "member_held_out": np.isin(np.arange(len(tokens)), held_out),
       "held_out": len(held_out),
       "pairwise_accuracy": order.pairwise,
       "kendall_tau": order.kendall,
@@ -154,3 +178,14 @@ class Nao:
       # twin is as good an answer.
       "equivalent_reconstruction": rebuilt.equivalent,
     }
+
+
+def _gains(moved: ascent.Proposals, step_sizes, step, seed) -> dict:
+  """What the predictor promises where it was decoded; for people."""
+  before, after = np.asarray(moved.before), np.asarray(moved.after)
+  return {
+    "candidate_step_size": np.repeat(step_sizes, len(before)),
+    "candidate_gain": (after - before).ravel(),
+    "proposal_before": before[seed],
+    "proposal_after": after[step, seed],
+  }

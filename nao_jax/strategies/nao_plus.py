@@ -25,6 +25,7 @@ from nao_jax.controller import ascent
 from nao_jax.controller.fit import loss, swap
 from nao_jax.controller.model import Controller, Params, embed, normalise
 from nao_jax.strategies import Proposal, Seen, generator, proposal
+from nao_jax.strategies.plane import project
 from nao_jax.strategies.uniform import sample_new
 
 # So many steps are one program, whatever a round's number of them.
@@ -40,8 +41,8 @@ class NaoPlusConfig:
   Attributes:
     members: E.
     pretraining: steps before the first scores, on reconstruction alone.
-    first_steps: in the first round.
-    steps: in each later round.
+    steps: for each architecture that is new since the round before.
+    most_steps: in a round.
     labelled: scored architectures in a step.
     unlabelled: random ones beside them, without a score.
     learning_rate: Adam's; it falls to 0 in the second half of a round.
@@ -59,8 +60,8 @@ class NaoPlusConfig:
 
   members: int = 8
   pretraining: int = 300
-  first_steps: int = 150
-  steps: int = 30
+  steps: int = 20
+  most_steps: int = 2000
   labelled: int = 16
   unlabelled: int = 8
   learning_rate: float = 3e-3
@@ -75,17 +76,19 @@ class NaoPlusConfig:
 
 
 class Ensemble(NamedTuple):
-  """The state; every leaf has a leading axis E but the last.
+  """The state; every leaf has a leading axis E but the last two.
 
   Attributes:
     params: the controllers'.
     optimiser: Adam's moments; they stay from round to round.
     steps: int32 [], so far.
+    asked: int32 [], proposals of the round before; 0 in the first one.
   """
 
   params: Params
   optimiser: optax.OptState
   steps: jax.Array
+  asked: jax.Array
 
 
 class Lessons(NamedTuple):
@@ -137,7 +140,7 @@ class NaoPlus:
     keys = jax.random.split(key, self.config.members)
     params = jax.vmap(self.controller.init)(keys)
     optimiser = jax.vmap(_adam().init)(params)
-    return Ensemble(params, optimiser, np.int32(0))
+    return Ensemble(params, optimiser, np.int32(0), np.int32(0))
 
   def tell(
     self,
@@ -149,12 +152,11 @@ class NaoPlus:
   ) -> tuple[Ensemble, dict]:
     """Fits all members; before the first round they learn to reconstruct."""
     del keep  # A round's steps are few.
-    config, parts = self.config, [(self.config.steps, self.config.trade_off)]
+    config = self.config
+    new = int(state.asked) or len(seen.tokens)
+    parts = [(min(config.steps * new, config.most_steps), config.trade_off)]
     if not state.steps:
-      parts = [
-        (config.pretraining, 0.0),
-        (config.first_steps, config.trade_off),
-      ]
+      parts.insert(0, (config.pretraining, 0.0))
     calls = sum(-(-steps // STEPS_A_CALL) for steps, _ in parts)
     rows_key, steps_key = jax.random.split(key)
     rng, done = generator(rows_key), 0
@@ -172,11 +174,12 @@ class NaoPlus:
     space, known, found = self.controller.space, set(seen.known), [self._none]
     noise_key, draw_key = jax.random.split(key)
     best = np.argsort(-seen.scores, kind="stable")[: self.config.seeds]
-    seeds = seen.tokens[best], best
+    seeds, decoded = (seen.tokens[best], best), 0
     for number in range(self.config.passes):
       tokens, origin = self._move(
         state.params, jax.random.fold_in(noise_key, number), *seeds
       )
+      decoded += len(tokens)
       new = _first_new(space, tokens, known)
       if not new:
         break
@@ -197,12 +200,47 @@ class NaoPlus:
     drawn = proposal(
       sample_new(space, draw_key, limit - len(chosen.tokens), known)
     )
-    return state, Proposal(
-      np.concatenate([chosen.tokens, drawn.tokens]),
-      np.concatenate([chosen.parents, drawn.parents]),
+    tokens = np.concatenate([chosen.tokens, drawn.tokens])
+    parents = np.concatenate([chosen.parents, drawn.parents])
+    report = {"candidates": len(candidates.tokens), "drawn": len(drawn.tokens)}
+    report |= {"decoded": decoded} | self._by_step_size(candidates)
+    report |= self._view(state.params, seen.tokens, tokens, parents, candidates)
+    return state._replace(asked=np.int32(len(tokens))), Proposal(
+      tokens,
+      parents,
       np.concatenate([chosen.step_sizes, drawn.step_sizes]),
-      {"candidates": len(candidates.tokens), "drawn": len(drawn.tokens)},
+      report,
     )
+
+  def _by_step_size(self, candidates: Candidates) -> dict:
+    """How many were new, JSON-like."""
+    sizes = np.float32(self.config.step_sizes)
+    new = (candidates.step_sizes[:, None] == sizes).sum(0)
+    return {
+      "step_sizes": [float(size) for size in self.config.step_sizes],
+      "new_by_step_size": new.tolist(),
+    }
+
+  def _view(self, params, members, proposed, parents, candidates) -> dict:
+    """What is predicted of everything, and where it is; for people."""
+    rows = np.concatenate([members, proposed])
+    predicted = self._judged(params, rows).mean(1)
+    first = jax.tree.map(lambda leaf: leaf[0], params)
+    embedding = _embedded(first, self._padded(rows), strategy=self)
+    embedding = np.asarray(embedding)[: len(rows)]
+    plane = project(embedding[: len(members)], embedding[len(members) :])
+    own = predicted[: len(members)]
+    gain = candidates.predicted.mean(1) - own[candidates.parents]
+    return {
+      "member_predicted": own,
+      "proposal_before": np.where(parents < 0, np.nan, own[parents]),
+      "proposal_predicted": predicted[len(members) :],
+      "candidate_step_size": candidates.step_sizes,
+      "candidate_gain": gain,
+      "member_plane": plane.members,
+      "proposal_plane": plane.proposals,
+      "plane_share": plane.share,
+    }
 
   def _move(self, params, key, seeds, parents):
     """Where one pass leads, int32 [M, L], from which parent, by which step."""
@@ -221,10 +259,13 @@ class NaoPlus:
 
   def _judged(self, params, tokens) -> np.ndarray:
     """What each member predicts of architectures: [M, E]."""
-    # In powers of 2, so that there are few programs.
-    size = max(_LEAST_JUDGED, 1 << (len(tokens) - 1).bit_length())
-    rows = np.pad(tokens, ((0, size - len(tokens)), (0, 0)), mode="wrap")
+    rows = self._padded(tokens)
     return np.asarray(_judge(params, rows, strategy=self)).T[: len(tokens)]
+
+  def _padded(self, tokens) -> np.ndarray:
+    """Rows in powers of 2, so that there are few programs."""
+    size = max(_LEAST_JUDGED, 1 << (len(tokens) - 1).bit_length())
+    return np.pad(tokens, ((0, size - len(tokens)), (0, 0)), mode="wrap")
 
   @property
   def _none(self) -> Candidates:
@@ -316,7 +357,8 @@ def _train(
       state.params, state.optimiser, keys, lesson.tokens, lesson.targets
     )
     counts = (lesson.rates > 0).astype(jnp.int32)
-    return Ensemble(params, optimiser, state.steps + counts), None
+    steps = state.steps + counts
+    return state._replace(params=params, optimiser=optimiser, steps=steps), None
 
   return jax.lax.scan(step, state, lessons)[0]
 
@@ -409,3 +451,11 @@ def _judge(
     return controller.predict(params, controller.encode(params, tokens)[1])
 
   return jax.vmap(one)(params)
+
+
+@functools.partial(jax.jit, static_argnames="strategy")
+def _embedded(
+  params: Params, tokens: jax.Array, *, strategy: NaoPlus
+) -> jax.Array:
+  """Where one member sees tokens [M, L]: [M, H]."""
+  return strategy.controller.encode(params, tokens)[1]

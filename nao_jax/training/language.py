@@ -88,6 +88,7 @@ def check(model: LanguageModelConfig, train: TextTrainConfig) -> None:
         "width": model.width,
         "epochs": train.epochs,
         "batch": train.batch,
+        "bptt": train.bptt,
       },
       "rate": {"learning_rate": train.learning_rate, "clip": train.clip},
       "weight": {

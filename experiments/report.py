@@ -1,0 +1,40 @@
+"""Makes the report of a search, also of one that runs or was stopped.
+
+python -m experiments.report --workdir=runs/digits
+python -m experiments.report --compare=runs/a,runs/b --output=compared.html
+
+Files are only read; the report is the one that is written.
+"""
+
+from absl import flags
+
+from experiments import driver
+from nao_jax.errors import UserError
+from nao_jax.report import comparison_page, search_page
+
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Directory of a search; its report.html is written."
+)
+_COMPARE = flags.DEFINE_list(
+  "compare", None, "Directories of searches to show side by side."
+)
+_OUTPUT = flags.DEFINE_string(
+  "output", None, "File to write, with --compare; it is an HTML page."
+)
+
+
+def main(_):
+  """Writes the report that the flags ask for."""
+  if (_WORKDIR.value is None) == (_COMPARE.value is None):
+    raise UserError("--workdir, --compare: give one of them")
+  if (_OUTPUT.value is None) != (_COMPARE.value is None):
+    raise UserError("--output: the file to write, needed with --compare only")
+  if _COMPARE.value is None:
+    file = search_page.write(_WORKDIR.value)
+  else:
+    file = comparison_page.write(_COMPARE.value, _OUTPUT.value)
+  print(f"report in {file}")
+
+
+if __name__ == "__main__":
+  driver.run(main)

@@ -1,0 +1,73 @@
+"""NumPy archives from anybody: arrays of numbers and strings, no pickles."""
+
+from collections.abc import Iterator
+import contextlib
+import os
+from typing import BinaryIO
+
+import numpy as np
+
+from nao_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def reading(path: str | os.PathLike, flag: str) -> Iterator[BinaryIO]:
+  """A file that is open as long as the context; UserError if it cannot be."""
+  try:
+    with open(path, "rb") as file:
+      yield file
+  except OSError as error:
+    raise UserError(
+      f"{flag}={path}: {error.strerror}; give a .npz file"
+    ) from error
+
+
+class Archive:
+  """The arrays of a .npz file by name.
+
+  Attributes:
+    path: of the file.
+    names: of its arrays.
+  """
+
+  def __init__(self, path: str | os.PathLike, flag: str, file: BinaryIO):
+    """Looks at a file, which stays open as long as arrays are read.
+
+    Args:
+      path: of the file.
+      flag: that named it, for messages.
+      file: see `reading`.
+
+    Raises:
+      UserError: it is no archive.
+    """
+    self.path = path
+    try:
+      self._arrays = _load(file)
+    except Exception as error:  # Damaged archives raise nearly anything.
+      raise UserError(
+        f"{flag}={path}: not a NumPy archive ({error}); give a .npz file"
+      ) from error
+    self.names = tuple(self._arrays.files)
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    """Reads an array; UserError if it is damaged or holds objects."""
+    try:
+      array = self._arrays[name]
+      # What is no array comes as the bytes that it is.
+      if not isinstance(array, np.ndarray):
+        raise ValueError("no array")
+    except Exception as error:  # As above.
+      raise UserError(
+        f"{self.path}: not a NumPy archive of numbers and strings: {name}: "
+        f"unreadable ({error}); make it again"
+      ) from error
+    return array
+
+
+def _load(file: BinaryIO) -> np.lib.npyio.NpzFile:
+  # Objects would need pickle, which executes what it reads.
+  loaded = np.load(file, allow_pickle=False)
+  if not isinstance(loaded, np.lib.npyio.NpzFile):
+    raise ValueError("it holds a single array")
+  return loaded

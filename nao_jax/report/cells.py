@@ -1,0 +1,204 @@
+"""What a report has to know about the cells that a search was for.
+
+Both classes have the same fields and methods.
+
+Shapes: A architectures, L tokens, P ops in the set, B branches.
+"""
+
+import dataclasses
+from typing import ClassVar
+
+from matplotlib.figure import Figure
+import numpy as np
+
+from nao_jax.errors import UserError
+from nao_jax.measures import ACCURACY, PERPLEXITY, Measure
+from nao_jax.networks.cost import cost
+from nao_jax.networks.macro import NetworkConfig
+from nao_jax.networks.recurrent import LanguageModelConfig
+from nao_jax.report import drawing, recurrent_drawing
+from nao_jax.spaces import cnn, rnn
+from nao_jax.spaces.space import Space
+from nao_jax.training.scratch import ScratchConfig
+from nao_jax.workdir import unflatten
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolutional:
+  """A search for a normal and a reduction cell.
+
+  Attributes:
+    settings: of the search, flat.
+    network: what scored the cells.
+    final: what the best ones were trained in from scratch.
+  """
+
+  settings: dict
+  network: NetworkConfig
+  final: NetworkConfig
+
+  measure: ClassVar[Measure] = ACCURACY
+  # What differences of scores are in.
+  unit: ClassVar[str] = "accuracy"
+  what: ClassVar[str] = "convolutional cells"
+  # What has an op.
+  parts: ClassVar[str] = "branches"
+  drawn: ClassVar[str] = "The normal and the reduction cell."
+  compared: ClassVar[str] = "test_accuracy"
+  higher_is_better: ClassVar[bool] = True
+
+  def tick(self, score: float) -> str:
+    """A score on an axis."""
+    return f"{score:.3g}"
+
+  @property
+  def data(self) -> str:
+    """What it learned from, in words."""
+    return str(self.settings["dataset"])
+
+  @property
+  def space(self) -> Space:
+    """Of the pool's tokens."""
+    network = self.network
+    return cnn.space(network.nodes, network.ops, self.settings["coding"])
+
+  @property
+  def op_names(self) -> tuple[str, ...]:
+    """Of the op set, P."""
+    return cnn.OP_SETS[self.network.ops]
+
+  def plain(self, tokens: np.ndarray) -> np.ndarray:
+    """The pool's tokens [A, L] in the coding of everything else."""
+    return cnn.to_tokens(cnn.to_cells(tokens, self.settings["coding"]))
+
+  def ops(self, tokens: np.ndarray) -> np.ndarray:
+    """Which ops plain tokens [A, L] have, int [A, B]."""
+    return cnn.to_cells(tokens)[..., 1::2].reshape(len(tokens), -1)
+
+  def text(self, tokens: np.ndarray) -> str:
+    """Plain tokens [L] in the published notation."""
+    return cnn.to_text(tokens)
+
+  def figure(self, tokens: np.ndarray) -> Figure:
+    """The cells of plain tokens [L]."""
+    return drawing.figure(tokens, self.op_names)
+
+  def costs(
+    self, tokens: np.ndarray, image: list[int] | None
+  ) -> list[tuple[str, str, str]]:
+    """(network, parameters, multiply-adds) of plain tokens [L].
+
+    Args:
+      tokens: the architecture.
+      image: height, width and channels; nothing is known without.
+    """
+    if image is None:
+      return []
+    networks = [
+      ("as the search scored it", self.network),
+      ("as it was trained from scratch", self.final),
+    ]
+    if not self.settings["final.cells"]:
+      del networks[1:]
+    found = [
+      (name, cost(network, tokens, image[0], image[2]))
+      for name, network in networks
+    ]
+    return [
+      (name, f"{own.parameters:,}", f"{own.multiply_adds:,}")
+      for name, own in found
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Recurrent:
+  """A search for a recurrent cell.
+
+  Attributes:
+    settings: of the search, flat.
+    network: its language model.
+  """
+
+  settings: dict
+  network: LanguageModelConfig
+
+  measure: ClassVar[Measure] = PERPLEXITY
+  unit: ClassVar[str] = "nats a word"
+  what: ClassVar[str] = "recurrent cells"
+  parts: ClassVar[str] = "nodes"
+  drawn: ClassVar[str] = "The cell, from what a step reads to what it gives."
+  compared: ClassVar[str] = "test_perplexity"
+  higher_is_better: ClassVar[bool] = False
+
+  def tick(self, score: float) -> str:
+    """A score on an axis."""
+    return self.measure.show(score)
+
+  @property
+  def data(self) -> str:
+    """What it learned from, in words."""
+    return str(self.settings["text"])
+
+  @property
+  def space(self) -> Space:
+    """Of the pool's tokens."""
+    return rnn.space(self.network.nodes)
+
+  @property
+  def op_names(self) -> tuple[str, ...]:
+    """The activations, P."""
+    return rnn.ACTIVATIONS
+
+  def plain(self, tokens: np.ndarray) -> np.ndarray:
+    """The pool's tokens [A, L], which have no other coding."""
+    return tokens
+
+  def ops(self, tokens: np.ndarray) -> np.ndarray:
+    """Which activations tokens [A, L] have, int [A, B]."""
+    return rnn.to_cells(tokens)[..., 1]
+
+  def text(self, tokens: np.ndarray) -> str:
+    """Tokens [L] in the published notation."""
+    return rnn.to_text(tokens)
+
+  def figure(self, tokens: np.ndarray) -> Figure:
+    """The cell of tokens [L]."""
+    return recurrent_drawing.figure(tokens)
+
+  def costs(
+    self, tokens: np.ndarray, image: list[int] | None
+  ) -> list[tuple[str, str, str]]:
+    """As of `Convolutional`; every cell of the space costs the same."""
+    del tokens, image
+    # All weights but the biases of the words work once a word.
+    parameters, words = self.network.parameters, self.network.vocabulary
+    return [("language model", f"{parameters:,}", f"{parameters - words:,}")]
+
+
+def of(settings: dict, source: str) -> Convolutional | Recurrent:
+  """The kind of cells that a search with these settings was for.
+
+  Args:
+    settings: of a run, flat.
+    source: where they are, for the message.
+
+  Raises:
+    UserError: they are no settings of a search.
+  """
+  try:
+    if "text" in settings:
+      network = unflatten(LanguageModelConfig, settings, "network.")
+      kind = Recurrent(settings, network)
+    else:
+      network = unflatten(NetworkConfig, settings, "network.")
+      final = unflatten(ScratchConfig, settings, "final.")
+      kind = Convolutional(settings, network, final.network(network))
+    for name in ("search.rounds", "strategy", "evaluator", "seed"):
+      settings[name]
+    _ = kind.space, kind.data
+  except (KeyError, TypeError, AttributeError) as error:
+    raise UserError(
+      f"{source}: holds no search of this version (setting {error} is not "
+      "there); give the workdir of search_cnn or search_rnn"
+    ) from error
+  return kind

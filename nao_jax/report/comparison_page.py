@@ -1,0 +1,258 @@
+"""Several searches side by side, on one page."""
+
+from collections.abc import Sequence
+import os
+import pathlib
+
+import numpy as np
+
+from nao_jax.errors import UserError
+from nao_jax.report import findings, plots, search_page, words
+from nao_jax.report import page as pages
+from nao_jax.report import run as runs
+from nao_jax.report.page import Page, Plot, Section, Table
+from nao_jax.report.run import Run
+
+_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+# What must be equal for scores to be of one kind.
+_MEASURED = ("dataset", "text", "validation_fraction", "evaluator")
+
+
+def write(
+  paths: Sequence[str | os.PathLike], output: str | os.PathLike
+) -> pathlib.Path:
+  """Writes a page about several searches; gives the file.
+
+  Args:
+    paths: their directories.
+    output: the file.
+
+  Raises:
+    UserError: one of them is no search, or they are not of one kind of cells,
+      or the file cannot be written.
+  """
+  if not 2 <= len(paths) <= len(_LETTERS):
+    raise UserError(
+      f"--compare={','.join(map(str, paths))}: {len(paths)} directories; "
+      f"allowed: 2 to {len(_LETTERS)}, separated by commas"
+    )
+  found = [runs.read(path, "--compare") for path in paths]
+  for run in found[1:]:
+    if type(run.kind) is not type(found[0].kind):
+      raise UserError(
+        f"--compare={run.path}: a search for {run.kind.what}, and "
+        f"{found[0].path} is one for {found[0].kind.what}; give one kind"
+      )
+  return pages.write(of(found), pathlib.Path(output), f"--output={output}")
+
+
+def of(found: list[Run]) -> Page:
+  """What the page says."""
+  named = dict(zip(_LETTERS, found, strict=False))
+  sections = [
+    _overview(named),
+    _curves(named),
+    _repeats(named),
+    _predictors(named),
+    _differences(named),
+    *(
+      search_page.winner(run, f"{letter}: the best of {run.path.name}")
+      for letter, run in named.items()
+      if run.scored
+    ),
+  ]
+  return Page(
+    title=f"{len(found)} searches for {found[0].kind.what}",
+    about=", ".join(
+      f"{letter}: {run.path.name}" for letter, run in named.items()
+    ),
+    tiles=[],
+    sections=[section for section in sections if section],
+  )
+
+
+def _overview(named: dict[str, Run]) -> Section:
+  rows = [_row(letter, run) for letter, run in named.items()]
+  first = next(iter(named.values()))
+  name = words.compared_name(first)
+  head = [
+    "", "directory", "data", "strategy", "scores", "seed", "rounds",
+    "architectures", "best validation", f"found: {name}", "± deviation",
+    f"random: {name}", "± deviation", "time of the rounds",
+  ]  # fmt: skip
+  caption = (
+    "Each row is one search with one seed. Means and standard deviations of "
+    "what was trained from scratch are over all trainings."
+  )
+  return Section(
+    "The searches",
+    _warnings(named),
+    tables=[Table(head, rows, caption, words=5)],
+  )
+
+
+def _row(letter: str, run: Run) -> list[str]:
+  settings, rounds = run.settings, findings.rounds(run)
+  groups, none = findings.groups(run.compared), findings.Group([], 0)
+  best = run.kind.measure.show(rounds[-1].scores.max()) if rounds else ""
+  measured = []
+  for name in ("searched", "random"):
+    group = groups.get(name, none)
+    measured += [group.mean, group.deviation]
+  return [
+    letter,
+    str(run.path),
+    run.kind.data,
+    str(settings["strategy"]),
+    words.how(run),
+    str(settings["seed"]),
+    f"{len(rounds)} of {settings['search.rounds'] + 1}",
+    f"{rounds[-1].scored:,}" if rounds else "0",
+    best or words.NONE,
+    *(words.compared_number(run, value) for value in measured),
+    words.duration(rounds[-1].seconds if rounds else None),
+  ]
+
+
+def _warnings(named: dict[str, Run]) -> list[str]:
+  texts = []
+  for name in _MEASURED:
+    values = {repr(run.settings.get(name)) for run in named.values()}
+    if len(values) > 1:
+      texts.append(
+        f"They differ in {name} ({', '.join(sorted(values))}), so their scores "
+        "do not measure the same thing."
+      )
+  if any(run.settings["evaluator"] == "shared" for run in named.values()):
+    texts.append(
+      "Scores with shared weights are not the accuracy or the perplexity of a "
+      "cell that is trained alone; they depend on how far the weights are "
+      "trained."
+    )
+  if not any(run.settings["strategy"] == "random" for run in named.values()):
+    texts.append("None of them is a random search: there is no baseline here.")
+  open_ = [letter for letter, run in named.items() if run.best is None]
+  if open_:
+    texts.append(f"Not ended: {', '.join(open_)}.")
+  return texts
+
+
+def _curves(named: dict[str, Run]) -> Section | None:
+  rounds = {letter: findings.rounds(run) for letter, run in named.items()}
+  rounds = {letter: rows for letter, rows in rounds.items() if rows}
+  if not rounds:
+    return None
+  first = next(iter(named.values()))
+  axis = first.kind.tick, words.score_axis(first)
+  places = {
+    "round": lambda row: row.number,
+    "architectures scored": lambda row: row.scored,
+    "minutes": lambda row: None if row.seconds is None else row.seconds / 60,
+  }
+  drawn = []
+  for name, at in places.items():
+    curves = {
+      letter: (
+        [at(row) for row in rows],
+        [row.scores.max() for row in rows],
+        [row.scores.mean() for row in rows],
+      )
+      for letter, rows in rounds.items()
+      if None not in map(at, rows)
+    }
+    if curves:
+      caption = (
+        f"By {name}. Solid: the best of the pool, dashed: its mean. Each curve "
+        "is one run, so none has a spread."
+      )
+      drawn.append(Plot(plots.several(curves, name, *axis), caption))
+  return Section("Scores", plots=drawn)
+
+
+def _repeats(named: dict[str, Run]) -> Section:
+  """What searches that differ in nothing but the seed have in common."""
+  groups: dict[str, dict[int, str]] = {}
+  for letter, run in named.items():
+    rest = {k: v for k, v in run.settings.items() if k != "seed"}
+    if run.best is not None and run.scored:
+      own = groups.setdefault(repr(sorted(rest.items())), {})
+      own.setdefault(run.settings["seed"], letter)
+  rows = [
+    _group(named, list(own.values())) for own in groups.values() if len(own) > 1
+  ]
+  title = "Repeated searches"
+  if not rows:
+    text = (
+      "No two of them have ended and differ in nothing but the seed, so how "
+      "much a search varies by chance is not known from here."
+    )
+    return Section(title, [text])
+  unit = next(iter(named.values())).kind.unit
+  head = [
+    "searches", "strategy", "best validation, mean",
+    f"standard deviation ({unit})", "found minus random, mean",
+    "standard error over searches",
+  ]  # fmt: skip
+  text = "Searches with the same settings and other seeds, which have ended."
+  return Section(title, [text], tables=[Table(head, rows, words=2)])
+
+
+def _group(named: dict[str, Run], letters: list[str]) -> list[str]:
+  """The row of some searches with the same settings."""
+  found = [named[letter] for letter in letters]
+  best = np.array([findings.rounds(run)[-1].scores.max() for run in found])
+  gains = [findings.advantage(findings.groups(run.compared)) for run in found]
+  gains = np.array([gain.value for gain in gains if gain])
+  return [
+    ", ".join(letters),
+    str(found[0].settings["strategy"]),
+    found[0].kind.measure.show(best.mean()),
+    f"{best.std(ddof=1):.4f}",
+    words.mean(gains, "{:+.4f}"),
+    words.number(findings.standard_error(gains), "{:.4f}"),
+  ]
+
+
+def _predictors(named: dict[str, Run]) -> Section | None:
+  rows = []
+  for letter, run in named.items():
+    last = {group.group: group for group in findings.foreseen(run)}
+    last.pop("fitted", None)
+    for name, group in last.items():
+      measures = findings.ranking(group).measures.values()
+      rows.append(
+        [
+          letter,
+          name,
+          str(group.round),
+          str(len(group.scores)),
+          *(f"{measure.value:.3f}" for measure in measures),
+        ]
+      )
+  if not rows:
+    return None
+  head = [
+    "", "what", "round", "n", "pairwise accuracy", "Kendall's tau",
+    "Spearman's rho", "precision at k",
+  ]  # fmt: skip
+  text = (
+    "How the last controllers ordered what they had not been fitted to. The "
+    "report of each search has all rounds, and intervals."
+  )
+  return Section("Predictors", [text], tables=[Table(head, rows, words=2)])
+
+
+def _differences(named: dict[str, Run]) -> Section:
+  settings = {letter: run.settings for letter, run in named.items()}
+  names = sorted({name for own in settings.values() for name in own})
+  rows = []
+  for name in names:
+    values = [str(own.get(name, words.NONE)) for own in settings.values()]
+    if len(set(values)) > 1:
+      rows.append([name, *values])
+  if not rows:
+    return Section("Settings that differ", ["None: they are one search."])
+  head = ["", *settings]
+  return Section(
+    "Settings that differ", tables=[Table(head, rows, words=len(head))]
+  )

@@ -1,0 +1,183 @@
+"""What the pool of a search says: its scores, its proposals, its best."""
+
+import numpy as np
+
+from nao_jax.report import findings, plots, words
+from nao_jax.report.findings import Round
+from nao_jax.report.page import Plot, Section, Table
+from nao_jax.report.run import Run
+
+
+def scores(run: Run) -> Section:
+  """Best and mean by round, by architectures and by time."""
+  title, rounds = "Scores by round", findings.rounds(run)
+  if not rounds:
+    return Section(title, ["No round has ended yet."])
+  axes = {
+    "round": [row.number for row in rounds],
+    "architectures scored": [row.scored for row in rounds],
+  }
+  if rounds[-1].seconds is not None:
+    axes["minutes"] = [row.seconds / 60 for row in rounds]
+  caption = (
+    "One run. The band is the spread of the pool's members, not of repeated "
+    "searches; the best has none."
+  )
+  drawn = [
+    Plot(
+      plots.progress(rounds, x, name, run.kind.tick, words.score_axis(run)),
+      f"By {name}. {caption}",
+    )
+    for name, x in axes.items()
+  ]
+  return Section(title, _about(run), drawn, [_by_round(run, rounds)])
+
+
+def _about(run: Run) -> list[str]:
+  texts = [
+    "This is one search with one seed: another seed would have given other "
+    "curves, and how different they would be is not known from here."
+  ]
+  if run.settings["evaluator"] == "shared":
+    texts.append(
+      "Scores are those of shared weights, which are trained on from round to "
+      "round: a rise between rounds is their training, too. Compare members "
+      "within a round. A score is not the accuracy or the perplexity of a cell "
+      "that is trained alone."
+    )
+  if run.settings["strategy"] == "random":
+    texts.append("This search is random search itself, the baseline of others.")
+  else:
+    texts.append(
+      "No random search was run beside this one, so the curves do not say what "
+      "its strategy is worth. The same command with --strategy=random and "
+      "another --workdir is that baseline; experiments.report --compare shows "
+      "both."
+    )
+  return texts
+
+
+def _by_round(run: Run, rounds: list[Round]) -> Table:
+  show = run.kind.measure.show
+  rows = []
+  for row in words.spread_out(rounds, words.LISTED):
+    newest = row.scores[row.newest]
+    rows.append(
+      [
+        str(row.number),
+        str(len(row.scores)),
+        show(row.scores.max()),
+        show(row.scores.mean()),
+        words.number(row.deviation, "{:.4f}"),
+        str(len(newest)),
+        show(newest.mean()) if len(newest) else words.NONE,
+        words.duration(row.seconds),
+      ]
+    )
+  head = [
+    "round", "members", "best", "mean", "standard deviation", "proposals",
+    "their mean", "time so far",
+  ]  # fmt: skip
+  caption = (
+    f"{words.score_name(run).capitalize()}; deviations are in {run.kind.unit}."
+  )
+  return Table(head, rows, caption)
+
+
+def proposed(run: Run) -> Section | None:
+  """Each round's proposals beside the others."""
+  every = [
+    row
+    for row in findings.rounds(run)
+    if row.newest.any() and not row.newest.all()
+  ]
+  if not every:
+    return None
+  shown = words.spread_out(every, words.PLOTTED)
+  figure = plots.proposed(shown, run.kind.tick, words.score_axis(run))
+  caption = (
+    "A dot is an architecture; the box is the middle half, the line the "
+    "median. Both groups of a round are scored at the same time."
+  )
+  text = "New members beside those that were in the pool before."
+  if not run.settings["search.extend"]:
+    text += (
+      " The others are what was left after the worst were replaced, so even "
+      "good proposals may lie below them."
+    )
+  return Section(
+    "What was proposed",
+    [text],
+    [Plot(figure, caption)],
+    [_against_others(run, words.spread_out(every, words.LISTED))],
+  )
+
+
+def _against_others(run: Run, rounds: list[Round]) -> Table:
+  rows = []
+  for row in rounds:
+    inside, others = row.scores[row.newest], row.scores[~row.newest]
+    error = np.hypot(*map(findings.standard_error, (inside, others)))
+    rows.append(
+      [
+        str(row.number),
+        f"{inside.mean() - others.mean():+.4f}",
+        words.number(error, "{:.4f}"),
+        f"{np.mean(inside > np.median(others)):.0%}",
+      ]
+    )
+  head = ["round", "difference of means", "standard error", "above the median"]
+  return Table(head, rows, f"Proposals against the others ({run.kind.unit}).")
+
+
+def ops(run: Run) -> Section:
+  """How often each op occurs by rank."""
+  shares = findings.op_shares(run)
+  caption = (
+    f"The pool of round {run.scored[-1]}, by its scores in that round; the "
+    "lines are standard errors over architectures."
+  )
+  columns = (shares.best, shares.best_error, shares.rest, shares.rest_error)
+  rows = [
+    [name, *(words.number(100 * value, "{:.1f}") for value in values)]
+    for name, *values in zip(shares.names, *columns, strict=True)
+  ]
+  head = ["", "best quarter, %", "standard error", "rest, %", "standard error"]
+  return Section(
+    "What the best ones are made of",
+    plots=[Plot(plots.ops(shares, run.kind.parts), caption)],
+    tables=[Table(head, rows)],
+  )
+
+
+def ancestry(run: Run) -> Section:
+  """Where the best of the last round came from."""
+  show = run.kind.measure.show
+  chain = findings.ancestors(run.pool, run.winner)
+  rows = [
+    [
+      str(one.row),
+      one.origin,
+      words.number(one.step_size or None, "{:g}"),
+      words.number(one.changed, "{:d}"),
+      show(one.first),
+      words.NONE if one.parent is None else show(one.parent),
+      show(one.last),
+    ]
+    for one in chain
+  ]
+  head = [
+    "number", "from", "step size", "tokens changed", "first score",
+    "its parent's then", "last score",
+  ]  # fmt: skip
+  text = "The chain of parents, the first one first."
+  if len(chain) == 1:
+    text = "It has no parent."
+  return Section(
+    "Where the winner came from",
+    [text],
+    tables=[Table(head, rows, words=2)],
+    code=[
+      f"{one.row}: {run.kind.text(run.pool.tokens[one.row])}" for one in chain
+    ],
+  )

@@ -1,0 +1,232 @@
+"""A search as it is on disk, whether it runs, was stopped, or has ended.
+
+Files are only read, without a lock: what is being written is complete or not
+there at all. Whatever is damaged or missing is left out, and said so.
+
+Shapes: A architectures (all that ever were in the pool), L tokens, N members of
+the pool in a round, M proposals of a round, R trainings of a cell.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import sqlite3
+import zipfile
+import zlib
+
+import numpy as np
+
+from nao_jax.errors import UserError
+from nao_jax.pool import Pool
+from nao_jax.report import cells
+from nao_jax.report.cells import Convolutional, Recurrent
+from nao_jax.workdir import read_settings
+
+# What np.load raises for a file that is no archive, or half of one.
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+# And what values of other types than ours do.
+_WRONG = (ValueError, TypeError, AttributeError, IndexError)
+_FINAL = ("searched", "random")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A search.
+
+  Attributes:
+    path: its directory.
+    kind: of its cells, with its settings.
+    config: what else config.json holds: command, versions, devices, git.
+    history: what was reported of each round, without gaps.
+    pool: every architecture in plain tokens, with scores of all rounds so far;
+      None before the first round has ended.
+    arrays: what the strategy made of the pool, by round.
+    best: what best.json holds; None for a search that has not ended.
+    compared: what trainings from scratch measured, {"searched" or "random":
+      [cells, R]}, None for one that diverged.
+    missing: what could not be read, in sentences.
+  """
+
+  path: pathlib.Path
+  kind: Convolutional | Recurrent
+  config: dict
+  history: list[dict]
+  pool: Pool | None
+  arrays: dict[int, dict[str, np.ndarray]]
+  best: dict | None
+  compared: dict[str, list]
+  missing: list[str]
+
+  @property
+  def settings(self) -> dict:
+    """Of the search, flat."""
+    return self.kind.settings
+
+  @property
+  def image(self) -> list[int] | None:
+    """Height, width and channels, which are known at the end."""
+    found = (self.best or {}).get("image")
+    numbers = isinstance(found, list) and len(found) == 3
+    if not numbers or not all(isinstance(n, int) and n > 0 for n in found):
+      return None
+    return found
+
+  @property
+  def scored(self) -> list[int]:
+    """The rounds that have scores, in order."""
+    if self.pool is None:
+      return []
+    some = ~np.isnan(self.pool.scores).all(0)
+    return np.flatnonzero(some).tolist()
+
+  @property
+  def winner(self) -> int:
+    """The row that is the best of the last round."""
+    return int(self.pool.ranked(self.scored[-1])[0])
+
+  def members(self, round_: int) -> np.ndarray:
+    """The rows that were in the pool in a round, int [N]."""
+    return np.flatnonzero(~np.isnan(self.pool.scores[:, round_]))
+
+  def proposals(self, round_: int) -> np.ndarray:
+    """The rows that a round proposed for the next one, int [M]."""
+    return np.flatnonzero(self.pool.origins == round_ + 1)
+
+
+def read(path: str | os.PathLike, flag: str = "--workdir") -> Run:
+  """Reads a directory.
+
+  Args:
+    path: of the search.
+    flag: that named it, for messages.
+
+  Raises:
+    UserError: there is no search, or its settings or its pool are damaged.
+  """
+  path = pathlib.Path(path)
+  settings = read_settings(path)
+  kind = cells.of(settings, f"{flag}={path}")
+  config = json.loads((path / "config.json").read_text())
+  history, missing = _history(path / "history.jsonl"), []
+  best = _object(path / "best.json", missing)
+  return Run(
+    path=path,
+    kind=kind,
+    config={name: config.get(name) for name in config if name != "settings"},
+    history=history,
+    pool=_pool(path / "pool.sqlite", kind),
+    arrays=_all_arrays(path / "rounds", history, missing),
+    best=best,
+    compared=_compared(path, kind, best, missing),
+    missing=missing,
+  )
+
+
+def _history(file: pathlib.Path) -> list[dict]:
+  """The rounds 0, 1 .. as far as they were written."""
+  if not file.exists():
+    return []
+  rows = []
+  for number, line in enumerate(file.read_text().splitlines(keepends=True), 1):
+    if not line.endswith("\n"):
+      break  # It is being written.
+    try:
+      row = json.loads(line)
+      rows[row["round"] :] = [row]
+    except (ValueError, KeyError, TypeError) as error:
+      raise UserError(
+        f"{file}: line {number} is damaged; start the search again: it goes on "
+        "from its checkpoints"
+      ) from error
+  return rows
+
+
+def _object(file: pathlib.Path, missing: list[str]) -> dict | None:
+  if not file.exists():
+    return None
+  try:
+    return dict(json.loads(file.read_text()))
+  except (OSError, ValueError, TypeError):
+    missing.append(f"{file.name} is damaged and left out.")
+    return None
+
+
+def _compared(path, kind, best, missing) -> dict[str, list]:
+  """The trainings from scratch, from where they are."""
+  if best is not None:
+    found = best.get(kind.compared) or {}
+  else:
+    titles = _object(path / "final.json", missing) or {}
+    found = {
+      name: [row for title, row in titles.items() if title.startswith(name)]
+      for name in _FINAL
+    }
+  return {name: found[name] for name in _FINAL if found.get(name)}
+
+
+def _pool(file: pathlib.Path, kind: Convolutional | Recurrent) -> Pool | None:
+  """The database as a pool in plain tokens; None before it is there."""
+  if not file.exists():
+    return None
+  # Not even a file beside it is made.
+  source = f"{file.absolute().as_uri()}?mode=ro"
+  try:
+    with contextlib.closing(sqlite3.connect(source, uri=True)) as database:
+      rows = database.execute(
+        "select tokens, origin, parent, step_size, alive from architectures"
+        " order by id"
+      ).fetchall()
+      scores = database.execute(
+        "select architecture, round, score from scores"
+      ).fetchall()
+    return _table(file, kind, rows, scores) if scores else None
+  except UserError:
+    raise
+  except (sqlite3.Error, *_WRONG) as error:
+    raise UserError(
+      f"{file}: cannot be read ({error}); start the search again: it goes on "
+      "from its checkpoints"
+    ) from error
+
+
+def _table(file, kind, rows, scores) -> Pool:
+  tokens = [
+    kind.space.validate(list(map(int, text.split())), f"{file}: row {number}")
+    for number, (text, *_) in enumerate(rows)
+  ]
+  origins, parents, step_sizes, alive = zip(
+    *(row[1:] for row in rows), strict=True
+  )
+  rounds = 1 + max(round_ for _, round_, _ in scores)
+  table = np.full((len(rows), rounds), np.nan)
+  for architecture, round_, score in scores:
+    table[architecture, round_] = score
+  return Pool(
+    tokens=kind.plain(np.array(tokens, np.int32)),
+    origins=np.array(origins, np.int32),
+    parents=np.array([-1 if p is None else p for p in parents], np.int32),
+    step_sizes=np.array([size or 0 for size in step_sizes], np.float32),
+    alive=np.array(alive, bool),
+    scores=table,
+  )
+
+
+def _all_arrays(
+  folder: pathlib.Path, history: list[dict], missing: list[str]
+) -> dict[int, dict[str, np.ndarray]]:
+  """Of the rounds that were reported; others are left from an earlier time."""
+  found = {}
+  for round_ in (row["round"] for row in history):
+    file = folder / f"{round_:04d}.npz"
+    if not file.exists():
+      continue
+    try:
+      # np.load does not close a file that it cannot read.
+      with file.open("rb") as content:
+        archive = np.load(content, allow_pickle=False)
+        found[round_] = {name: archive[name] for name in archive.files}
+    except (*_DAMAGED, zlib.error):
+      missing.append(f"{folder.name}/{file.name} is damaged and left out.")
+  return found

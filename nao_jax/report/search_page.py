@@ -1,0 +1,261 @@
+"""The report of one search: report.html in its directory."""
+
+import os
+import pathlib
+import shlex
+
+from absl import logging
+
+from nao_jax.report import (
+  controller_sections,
+  findings,
+  plots,
+  pool_sections,
+  words,
+)
+from nao_jax.report import page as pages
+from nao_jax.report import run as runs
+from nao_jax.report.findings import Group
+from nao_jax.report.page import Facts, Page, Plot, Section, Table, Tile
+from nao_jax.report.run import Run
+
+NAME = "report.html"
+
+
+def write(path: str | os.PathLike) -> pathlib.Path:
+  """Writes the report of a search into its directory; gives the file.
+
+  Raises:
+    UserError: there is no search, or the file cannot be written.
+  """
+  page = of(runs.read(path))
+  return pages.write(page, pathlib.Path(path) / NAME, f"--workdir={path}")
+
+
+def try_to_write(path: str | os.PathLike) -> None:
+  """Writes the report of a search that has ended; its result is safe."""
+  try:
+    logging.info("report in %s", write(path))
+  except Exception as error:  # Whatever it is, the search has not failed.
+    logging.warning(
+      "no report (%s: %s); python -m experiments.report --workdir=%s tries "
+      "again",
+      type(error).__name__,
+      error,
+      path,
+    )
+
+
+def of(run: Run) -> Page:
+  """What the report says."""
+  settings, sections = run.settings, [pool_sections.scores(run)]
+  if run.scored:
+    sections = [
+      winner(run),
+      _from_scratch(run),
+      *sections,
+      pool_sections.proposed(run),
+      controller_sections.predictor(run),
+      controller_sections.gradient(run),
+      controller_sections.planes(run),
+      pool_sections.ops(run),
+      pool_sections.ancestry(run),
+      _costs(run),
+    ]
+  sections = [_missing(run), *sections, _again(run)]
+  return Page(
+    title=f"A search for {run.kind.what} on {run.kind.data}",
+    about=(
+      f"{settings['strategy']}, scores {words.how(run)}, seed "
+      f"{settings['seed']}; {_status(run)}"
+    ),
+    tiles=_tiles(run) if run.scored else [],
+    sections=[section for section in sections if section],
+  )
+
+
+def winner(run: Run, title: str = "") -> Section:
+  """The best of the last round, drawn."""
+  last, tokens = run.scored[-1], run.pool.tokens[run.winner]
+  score = run.kind.measure.show(run.pool.scores[run.winner, last])
+  text = (
+    f"Number {run.winner} of the pool, first of {len(run.members(last))} "
+    f"members in round {last}: {words.score_name(run)} {score}."
+  )
+  ended = "The winner" if run.best is not None else "The best so far"
+  return Section(
+    title or ended,
+    [text],
+    [Plot(run.kind.figure(tokens), run.kind.drawn, wide=True)],
+    code=[run.kind.text(tokens)],
+  )
+
+
+def _status(run: Run) -> str:
+  if run.best is not None:
+    return "it has ended"
+  total = run.settings["search.rounds"] + 1
+  return f"not ended: {len(run.scored)} of {total} rounds are scored"
+
+
+def _tiles(run: Run) -> list[Tile]:
+  rounds, last = findings.rounds(run), run.scored[-1]
+  origin = findings.origin(int(run.pool.origins[run.winner]))
+  return [
+    Tile(
+      f"best validation {run.kind.measure.name}",
+      run.kind.measure.show(run.pool.scores[run.winner, last]),
+      f"{words.how(run)}; one run, round {last}",
+    ),
+    *(
+      _tile_of(run, name, group)
+      for name, group in findings.groups(run.compared).items()
+    ),
+    Tile("the best came from", origin, f"the last round is {last}"),
+    Tile(
+      "architectures scored",
+      f"{rounds[-1].scored:,}",
+      f"in {len(rounds)} rounds",
+    ),
+    Tile(
+      "time of the rounds",
+      words.duration(rounds[-1].seconds),
+      "without the trainings after them",
+    ),
+  ]
+
+
+def _tile_of(run: Run, name: str, group: Group) -> Tile:
+  spread = words.compared_number(run, group.deviation)
+  return Tile(
+    f"{name} cells, {words.compared_name(run)}",
+    words.compared_number(run, group.mean),
+    f"from scratch; standard deviation {spread}, {len(group.values)} trainings",
+  )
+
+
+def _missing(run: Run) -> Section | None:
+  return Section("What is missing", run.missing) if run.missing else None
+
+
+def _from_scratch(run: Run) -> Section:
+  title, name = "From scratch: found and random cells", words.compared_name(run)
+  groups = findings.groups(run.compared)
+  if not groups:
+    return Section(title, [_no_baseline(run)])
+  texts = [
+    "The best cells of the last round and random ones, trained with the same "
+    "budget and the same seeds, and measured once, on the test part.",
+    _verdict(run, groups),
+  ]
+  if run.best is None:
+    texts.append("These trainings have not ended.")
+  rows = [
+    [
+      which,
+      str(len(group.cells)),
+      str(len(group.values)),
+      words.compared_number(run, group.mean),
+      words.compared_number(run, group.deviation),
+      str(group.diverged),
+    ]
+    for which, group in groups.items()
+  ]
+  head = ["", "cells", "trainings", name, "standard deviation", "diverged"]
+  caption = (
+    "A dot is a training, a column of dots a cell; the bars are the means over "
+    "all trainings, the bands one standard deviation either way."
+  )
+  plot = Plot(plots.from_scratch(groups, name), caption)
+  return Section(title, texts, [plot], [Table(head, rows)])
+
+
+def _no_baseline(run: Run) -> str:
+  if run.best is None and run.settings["final.cells"]:
+    return "These trainings come after the last round; there are none yet."
+  return (
+    "No random baseline was run: no cell was trained from scratch beside the "
+    "found ones, so nothing on this page says that they are better than random "
+    "cells."
+  )
+
+
+def _verdict(run: Run, groups: dict[str, Group]) -> str:
+  found = findings.advantage(groups)
+  if found is None:
+    return "There is nothing to compare with yet."
+  better = "higher" if run.kind.higher_is_better else "lower"
+  value = words.compared_number(run, found.value, "+")
+  start = f"Found minus random: {value} ({better} is better)"
+  if found.interval is None:
+    return f"{start}. One cell has no spread, so no difference is shown here."
+  low, high = (
+    words.compared_number(run, value, "+") for value in found.interval
+  )
+  start += f"; two standard errors over cells either way: {low} to {high}. "
+  if found.interval[0] <= 0 <= found.interval[1]:
+    return start + "So no difference is shown here."
+  return start + "The difference is larger than that, for this one search."
+
+
+def _costs(run: Run) -> Section:
+  networks = run.kind.costs(run.pool.tokens[run.winner], run.image)
+  texts, tables = [], []
+  if networks:
+    head = ["network", "parameters", "multiply-adds"]
+    caption = (
+      "Of the best cell; multiply-adds are those of convolutions and matrix "
+      f"products, for one {'image' if run.image else 'word'}."
+    )
+    tables.append(Table(head, [list(row) for row in networks], caption))
+  else:
+    texts.append(
+      "Parameters and multiply-adds depend on the size of the images, which "
+      "best.json says at the end of a search."
+    )
+  return Section("What it cost", texts, tables=[*tables, _effort(run)])
+
+
+def _effort(run: Run) -> Table:
+  rounds = findings.rounds(run)
+  groups = findings.groups(run.compared).values()
+  seconds = {
+    name: sum(row.get(f"{name}_seconds", 0) for row in run.history)
+    for name in ("score", "propose")
+  }
+  rows = [
+    ["architectures scored", f"{rounds[-1].scored:,}"],
+    ["scores, of all rounds", f"{sum(len(row.scores) for row in rounds):,}"],
+    ["seconds to train and to score", f"{seconds['score']:,.1f}"],
+    ["seconds to fit and to propose", f"{seconds['propose']:,.1f}"],
+    [
+      "trainings from scratch, not timed",
+      str(sum(len(group.values) for group in groups)),
+    ],
+  ]
+  caption = (
+    "Compiling is part of the time. A round that was interrupted counts from "
+    "where it went on."
+  )
+  return Table(["", ""], rows, caption)
+
+
+def _again(run: Run) -> Section:
+  command = run.config.get("command")
+  known = isinstance(command, list) and all(isinstance(x, str) for x in command)
+  versions = run.config.get("versions")
+  about = {
+    "seed": run.settings["seed"],
+    "git": run.config.get("git"),
+    **(versions if isinstance(versions, dict) else {}),
+    "devices": run.config.get("devices"),
+  }
+  return Section(
+    "To run it again",
+    [f"It is in {run.path.absolute()}."],
+    code=[shlex.join(command)] if known else [],
+    facts=[
+      Facts("Seed and versions", about),
+      Facts("All settings", run.settings),
+    ],
+  )
