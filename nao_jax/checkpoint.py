@@ -135,7 +135,8 @@ def _check_seal(folder: pathlib.Path) -> None:
   Without a seal, as a kill may leave it, that must do.
   """
   seal = folder / _SEAL
-  if seal.exists() and seal.read_text() != _files_digest(folder):
+  text = seal.read_text() if seal.exists() else ""
+  if text and text != _files_digest(folder):
     raise ValueError("the files are not those that were saved")
 
 

@@ -72,10 +72,15 @@ class Workdir:
     self._kept, self._steps, self._saved_at = None, 0, time.monotonic()
     self._interruption = Interruption()
     self.progress = Progress(before=self._stop_if_asked)
-    with contextlib.ExitStack() as stack:
-      stack.enter_context(_claim(self.path))
-      _write_or_compare(self.path, settings)
-      self._held = stack.pop_all()
+    try:
+      with contextlib.ExitStack() as stack:
+        stack.enter_context(_claim(self.path))
+        _write_or_compare(self.path, settings)
+        self._held = stack.pop_all()
+    except OSError as error:
+      raise UserError(
+        f"--workdir={path}: cannot be written ({error.strerror}); give another"
+      ) from error
 
   def __enter__(self) -> "Workdir":
     self._held.enter_context(self._interruption)
@@ -228,14 +233,9 @@ def read_settings(path: str | os.PathLike) -> dict:
 
 def _claim(path: pathlib.Path) -> lock.Lock:
   """Takes the directory, which is made if it is not there."""
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-    _refuse_foreign(path)
-    return lock.Lock(path, f"--workdir={path}")
-  except OSError as error:
-    raise UserError(
-      f"--workdir={path}: cannot be written ({error.strerror}); give another"
-    ) from error
+  path.mkdir(parents=True, exist_ok=True)
+  _refuse_foreign(path)
+  return lock.Lock(path, f"--workdir={path}")
 
 
 def _write_or_compare(path: pathlib.Path, settings: dict) -> None:
@@ -345,7 +345,10 @@ def write(file: pathlib.Path, text: str) -> None:
 def write_bytes(file: pathlib.Path, content: bytes) -> None:
   """Replaces the content of a file: all of it or nothing."""
   temporary = file.with_name(f".{file.name}.partial")
-  temporary.write_bytes(content)
+  with temporary.open("wb") as opened:
+    opened.write(content)
+    opened.flush()
+    os.fsync(opened.fileno())
   os.replace(temporary, file)
 
 

@@ -130,5 +130,7 @@ def test_steps_without_a_finite_loss_change_nothing_and_are_named(
 
 
 def test_weights_that_all_steps_fail_with_end_the_search(evaluator):
-  with pytest.raises(UserError, match=r"diverged at step 1: .*learning_rate"):
+  with pytest.raises(
+    UserError, match=r"diverged: .* to step 6, .*learning_rate"
+  ):
     evaluator.score(_poisoned(evaluator), KEY, POOL[1:], 0, _nothing)

@@ -340,7 +340,8 @@ class _Place:
     return dataclasses.replace(
       self,
       state=state,
-      curve=(*self.curve, float(score)),
+      # As exact as a state that is kept, so that who goes on has the same.
+      curve=(*self.curve, float(np.float32(score))),
       diverged=not np.isfinite([loss, score]).all(),
     )
 

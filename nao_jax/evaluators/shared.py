@@ -28,6 +28,9 @@ STEPS_A_CALL = 25
 ARCHITECTURES_A_CALL = 10
 
 
+# So many steps in succession without a finite loss end a search.
+MOST_BAD = 25
+
 NO_SCORES = np.zeros(0, np.float32)
 
 
@@ -157,8 +160,10 @@ class SharedWeights:
         np.int32(end - start),
       )
       found = np.asarray(found)[: end - start].tolist()
-      check_losses(found, int(supernet.step))
       losses += found
+      check_losses(
+        losses, len(found), int(supernet.step), last=end == len(batches)
+      )
       state = state._replace(supernet=supernet)
       keep(state, end - start)
       progress("train supernet", end, len(batches))
@@ -220,29 +225,34 @@ class SharedWeights:
     return parallel.replicate(batches, devices=self.devices)
 
 
-def check_losses(losses: list[float], step: int, when: str = "") -> None:
+def check_losses(
+  losses: list[float], new: int, step: int, *, when: str = "", last: bool
+) -> None:
   """Reports steps without a finite loss, which left the weights as they were.
 
   Args:
-    losses: of some steps in succession.
+    losses: of the steps so far.
+    new: how many of them, at the end, were not reported yet.
     step: done after them.
     when: more about where they are, if there is more to say.
+    last: whether no more steps follow.
 
   Raises:
-    UserError: none of them was finite.
+    UserError: none of the losses, or of the last MOST_BAD, is finite.
   """
-  bad = np.flatnonzero(~np.isfinite(losses)) + step - len(losses) + 1
-  if len(bad) == len(losses):
+  bad = ~np.isfinite(losses)
+  if bad[-MOST_BAD:].all() and (last or len(bad) >= MOST_BAD):
     raise UserError(
-      f"the shared weights diverged at step {bad[0]}{when}: none of the losses "
-      f"of {len(bad)} steps is finite; give a smaller --learning_rate, and "
-      "another --workdir"
+      f"the shared weights diverged: no loss of the last "
+      f"{min(len(bad), MOST_BAD)} steps, to step {step}{when}, is finite; give "
+      "a smaller --learning_rate, and another --workdir"
     )
-  if len(bad):
+  named = np.flatnonzero(bad[-new:]) + step - new + 1
+  if len(named):
     logging.warning(
       "steps without a finite loss, which changed nothing%s: %s",
       when,
-      ", ".join(map(str, bad)),
+      ", ".join(map(str, named)),
     )
 
 

@@ -154,8 +154,14 @@ class SharedLanguage:
         )
         found.append(loss)
       found = jax.device_get(found)
-      check_losses(found, end, f" of epoch {epoch + 1}")
       losses += found
+      check_losses(
+        losses,
+        len(found),
+        end,
+        when=f" of epoch {epoch + 1}",
+        last=end == len(stretches),
+      )
       state = state._replace(
         weights=weights, hidden=hidden, stretch=np.int32(end)
       )
