@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
 
-.PHONY: search search-text benchmark test soak lint clean
+.PHONY: search search-text benchmark test soak lint docs clean
 
 search: $(READY)
 	$(VENV)/bin/python -m experiments.search_cnn \
@@ -27,6 +27,16 @@ soak: $(READY)
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+# The site in build/site; a warning is an error.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo "open build/site/index.html"
+
+$(VENV)/docs: $(READY) requirements-docs.txt
+	@$(VENV)/bin/pip install -qq --disable-pip-version-check \
+	  -r requirements.txt -r requirements-docs.txt
+	@touch $@
 
 $(READY): requirements.txt
 	@$(PYTHON) -c 'import sys; \

@@ -1,42 +1,66 @@
-import pathlib
+"""README and pages say what is there: links, commands, the navigation."""
+
 import re
+import runpy
 
-import jax
-import numpy as np
+from absl import flags
+import pytest
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+from experiments import driver  # Flags that are not a driver's own.
+from tests import pages
 
-
-def _example(containing):
-  examples = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-  (example,) = [text for text in examples if containing in text]
-  return example
-
-
-def _run(example):
-  names = {}
-  exec(compile(example, str(README), "exec"), names)
-  return names
+del driver
+COMMANDS = sorted(
+  (pages.name(page), module, tuple(arguments))
+  for page in pages.PAGES
+  for module, arguments in pages.commands(page)
+  if module.startswith("experiments.")
+)
 
 
-def test_the_example_in_the_readme_decodes_architectures():
-  names = _run(_example("greedy_decode"))
-  proposals = np.asarray(names["proposals"])
-  assert len(proposals) == len(names["seeds"])
-  assert all(map(names["controller"].space.accepts, proposals.tolist()))
+@pytest.mark.parametrize("page", pages.PAGES, ids=pages.name)
+def test_links_lead_to_files(page):
+  text = re.sub(r"(?ms)^```.*?^```$", "", page.read_text(encoding="utf-8"))
+  links = re.findall(r"\]\((?!https?:)([^)#\s]+)", text)
+  assert not [link for link in links if not (page.parent / link).exists()]
 
 
-def test_the_example_in_the_readme_runs_an_exported_network(
-  tmp_path, monkeypatch
-):
-  """What experiments.evaluate_cnn writes is such a file: cnn_training_test."""
-  example = _example("network.jax")
-  assert "nao_jax" not in example
-  assert len(example.strip().splitlines()) <= 15
-  function = jax.jit(lambda images: images.sum((1, 2)).astype("float32"))
-  (batch,) = jax.export.symbolic_shape("batch")
-  images = jax.ShapeDtypeStruct((batch, 4, 4, 3), "uint8")
-  exported = jax.export.export(function)(images)
-  (tmp_path / "network.jax").write_bytes(exported.serialize())
-  monkeypatch.chdir(tmp_path)
-  assert _run(example)["logits"].shape == (2, 3)
+def test_every_page_is_in_the_navigation():
+  settings = (pages.ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+  named = {line.split()[-1] for line in settings.splitlines() if ".md" in line}
+  docs = pages.ROOT / "docs"
+  there = {str(page.relative_to(docs)) for page in docs.rglob("*.md")}
+  assert named == there
+
+
+def test_every_module_is_in_the_api_reference():
+  folder = pages.ROOT / "docs" / "api"
+  text = "".join(page.read_text() for page in sorted(folder.glob("*.md")))
+  named = set(re.findall(r"^::: (\S+)$", text, re.MULTILINE))
+  package = pages.ROOT / "nao_jax"
+  rooms = {
+    f"nao_jax.{path.stem}"
+    for path in package.iterdir()
+    if path.suffix == ".py" or (path / "__init__.py").exists()
+  }
+  assert named == rooms - {"nao_jax.__init__"}
+
+
+def test_the_commands_of_the_pages_have_flags_of_their_drivers():
+  """They are parsed as the driver would, and not run."""
+  wrong = []
+  for module in sorted({module for _, module, _ in COMMANDS}):
+    before = set(flags.FLAGS)
+    runpy.run_module(module, run_name="pages")
+    own = set(flags.FLAGS) - before
+    for page, of, arguments in COMMANDS:
+      if of == module:
+        flags.FLAGS.unparse_flags()
+        try:
+          rest = flags.FLAGS([module, *arguments])
+          assert len(rest) == 1
+        except (flags.Error, AssertionError) as error:
+          wrong.append(f"{page}: {module} {' '.join(arguments)}: {error}")
+    flags.FLAGS.remove_flag_values(own)
+  flags.FLAGS.unparse_flags()
+  assert not wrong

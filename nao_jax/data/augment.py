@@ -46,7 +46,8 @@ def augment(key, images, *, mean, std, config: AugmentConfig):
   Args:
     key: a random key; it is consumed.
     images: uint8 [B, H, W, C].
-    mean, std: as of `normalise`.
+    mean: as of `normalise`.
+    std: as of `normalise`.
     config: which changes to make; static.
 
   Returns:

@@ -1,0 +1,38 @@
+"""The code on the pages runs."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests import pages
+
+README, *OTHERS = pages.PAGES
+WITH_CODE = [page for page in OTHERS if pages.code(page)]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+  """A folder to run in, with what the commands on the pages leave there.
+
+  That experiments.evaluate_cnn writes such a network: cnn_training_test.
+  """
+  function = jax.jit(lambda images: images.sum((1, 2)).astype("float32"))
+  (batch,) = jax.export.symbolic_shape("batch")
+  images = jax.ShapeDtypeStruct((batch, 4, 4, 3), "uint8")
+  exported = jax.export.export(function)(images)
+  (tmp_path / "network.jax").write_bytes(exported.serialize())
+  monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("page", WITH_CODE, ids=pages.name)
+def test_the_code_of_a_page_runs(page):
+  pages.run(page)
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_code_of_the_readme_decodes_architectures():
+  names = pages.run(README)
+  proposals = np.asarray(names["proposals"])
+  assert len(proposals) == len(names["seeds"])
+  assert all(map(names["controller"].space.accepts, proposals.tolist()))
