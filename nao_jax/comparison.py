@@ -28,11 +28,10 @@ from nao_jax.evaluators.table import Table
 from nao_jax.report.curves import Curves, summary
 from nao_jax.search import SearchConfig
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Strategy
+from nao_jax.strategies import Strategy, nao_plus
 from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
-from nao_jax.strategies.nao_plus import NaoPlus
 from nao_jax.strategies.uniform import Uniform
 from nao_jax.workdir import check_writable, flatten, write
 
@@ -100,10 +99,7 @@ def _nao(space: Space) -> Setup:
 
 
 def _nao_plus(space: Space) -> Setup:
-  sizes = ControllerConfig(
-    embedding=32, hidden=32, mlp_layers=2, mlp_width=64, mlp_dropout=0.0
-  )
-  return Setup(NaoPlus(Controller(space, sizes)))
+  return Setup(nao_plus.small(space))
 
 
 SETUPS: dict[str, Callable[[Space], Setup]] = {
@@ -208,9 +204,9 @@ def _trial(setup, config, signal, number) -> np.ndarray:
   pool = search.run(
     signal.space,
     signal,
-    setup.strategy,
-    key=jax.random.key(config.seed + number),
-    config=setup.search(config.budget),
+    jax.random.key(config.seed + number),
+    setup.search(config.budget),
+    strategy=setup.strategy,
     enough=np.float32(signal.best),
   )
   return pool.tokens[: config.budget]

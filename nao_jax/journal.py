@@ -25,7 +25,7 @@ from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.errors import UserError, storage_fault
 from nao_jax.measures import ACCURACY, Measure
 from nao_jax.pool import Pool
-from nao_jax.search import Journal, SearchState
+from nao_jax.search_state import Journal, SearchState
 from nao_jax.workdir import Workdir, write, write_bytes
 
 _TABLES = """

@@ -27,3 +27,4 @@ def _perplexity(score: float) -> str:
 ACCURACY = Measure("accuracy", "{:.4f}".format)
 # Scores are minus nats a word; a mean of them shows as a geometric mean.
 PERPLEXITY = Measure("perplexity", _perplexity)
+SCORE = Measure("score", "{:.4g}".format)

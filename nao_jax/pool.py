@@ -36,6 +36,12 @@ class Pool(NamedTuple):
     """Rows that are in the pool now."""
     return np.flatnonzero(self.alive)
 
+  @property
+  def best(self) -> int:
+    """The row with the best score of the last round in which any was scored."""
+    scored = np.flatnonzero(~np.isnan(self.scores).all(axis=0))
+    return int(self.ranked(scored[-1])[0])
+
   def ranked(self, round_: int) -> np.ndarray:
     """The rows scored in that round, best first; ties keep their order."""
     scores = self.scores[:, round_]

@@ -96,9 +96,9 @@ def _search(
   pool = search.run(
     space,
     evaluator,
-    search_checks.strategy(config, space),
-    key=search_key,
-    config=config.search,
+    search_key,
+    config.search,
+    strategy=search_checks.strategy(config, space),
     given=given,
     journal=journal,
   )

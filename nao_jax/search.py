@@ -8,8 +8,9 @@ strategies/ and journal.py.
 """
 
 import dataclasses
+import os
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import logging
 import jax
@@ -18,9 +19,13 @@ import numpy as np
 from nao_jax import pool as pools
 from nao_jax.errors import UserError
 from nao_jax.evaluators import Evaluator
+from nao_jax.evaluators.function import Function, Scores
+from nao_jax.journal import SearchJournal
+from nao_jax.measures import SCORE
 from nao_jax.pool import Pool
+from nao_jax.search_state import Journal, SearchState
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Proposal, Seen, Strategy, proposal
+from nao_jax.strategies import Proposal, Seen, Strategy, nao_plus, proposal
 from nao_jax.strategies.uniform import sample_new
 
 
@@ -54,70 +59,62 @@ class SearchConfig:
       )
 
 
-class SearchState(NamedTuple):
-  """All that a search is, between two rounds or within one.
-
-  Attributes:
-    round: rounds done.
-    pool: the architectures; when the members have scores of the next round,
-      that one has come as far as the proposals.
-    evaluator: state of the evaluator.
-    strategy: state of the strategy.
-  """
-
-  round: int
-  pool: Pool
-  evaluator: Any
-  strategy: Any
-
-
-class Journal:
-  """Remembers nothing and shows nothing; `journal.SearchJournal` does both."""
-
-  def restore(self, template: SearchState) -> SearchState | None:
-    """The last state that was saved, if any."""
-    del template
-
-  def keep(self, state: SearchState, steps: int) -> None:
-    """Called within a round with a state to go on from, and the steps to it."""
-
-  def end_round(self, state: SearchState, report: dict) -> None:
-    """Called after every round, with what happened in it."""
-
-  def progress(self, phase: str, done: int, total: int, note: str = "") -> None:
-    """Called often."""
-
-
 def run(
   space: Space,
-  evaluator: Evaluator,
-  strategy: Strategy,
-  *,
+  evaluator: Evaluator | Scores,
   key: jax.Array,
   config: SearchConfig,
+  *,
+  strategy: Strategy | None = None,
   given: np.ndarray | None = None,
+  workdir: str | os.PathLike | None = None,
   journal: Journal | None = None,
   enough: float = np.inf,
 ) -> Pool:
   """Searches from the first pool to the last scores.
 
   Args:
-    space: the architectures.
-    evaluator: where scores come from.
-    strategy: where proposals come from.
+    space: the architectures; `spaces.slots.space` makes one of your own.
+    evaluator: where scores come from: an `Evaluator`, or a function that takes
+      tokens int32 [N, L] and gives scores [N], as `evaluators.Function` does.
     key: decides everything; each round folds its number in, so a search that
       goes on from a saved state ends as one that was never interrupted.
     config: the sizes.
+    strategy: where proposals come from; `nao_plus.small` by default.
     given: int32 [G, L], architectures that start in the pool.
-    journal: remembers and shows.
+    workdir: a directory that remembers and shows: the same call goes on where
+      it was stopped, and one that ended gives its pool again. The evaluator
+      must be the same, which is not checked; all else is.
+    journal: in the place of a workdir, what remembers and shows.
     enough: a score that ends the search, such as the best one of a table.
 
   Returns:
     The pool; its last column of scores ranks the members. Columns of rounds
     that `enough` cut off are NaN.
+
+  Raises:
+    UserError: the sizes or the workdir do not allow the search.
+    Stopped: by a signal, with a workdir or its journal.
   """
   config.check()
-  journal = journal or Journal()
+  strategy = strategy or nao_plus.small(space)
+  if callable(evaluator):
+    evaluator = Function(evaluator)
+  parts = space, evaluator, strategy, key, config, given
+  if workdir is None:
+    return _search(*parts, journal or Journal(), enough)
+  if journal is not None:
+    raise TypeError("run() takes a workdir or a journal, not both")
+  settings = _settings(space, strategy, key, config, given)
+  with SearchJournal(workdir, settings, config.rounds, SCORE) as journal:
+    pool = _search(*parts, journal, enough)
+    journal.finish(_outcome(space, pool))
+  return pool
+
+
+def _search(
+  space, evaluator, strategy, key, config, given, journal, enough
+) -> Pool:
   pool_key, evaluator_key, strategy_key, rounds_key = jax.random.split(key, 4)
   state = SearchState(
     round=0,
@@ -129,7 +126,7 @@ def run(
     placed = evaluator.replicate(saved.evaluator)
     state = saved._replace(evaluator=placed)
   known = set(space.keys(state.pool.tokens))
-  while state.round <= config.rounds:
+  while not _ended(state, config, enough):
     state, report = _round(
       state,
       rounds_key,
@@ -142,9 +139,53 @@ def run(
       enough,
     )
     journal.end_round(state, report)
-    if report["best"] >= enough:
-      break
   return state.pool
+
+
+def _ended(state: SearchState, config: SearchConfig, enough: float) -> bool:
+  scored = state.pool.scores[:, : state.round]
+  return state.round > config.rounds or bool((scored[:, -1:] >= enough).any())
+
+
+def _settings(space, strategy, key, config, given) -> dict:
+  """What decides a search, but the evaluator: JSON-like."""
+  settings = {
+    f"space.{field.name}": _plain(getattr(space, field.name))
+    for field in dataclasses.fields(space)
+  }
+  return settings | {
+    "strategy": type(strategy).__name__,
+    "strategy settings": _plain(strategy),
+    "search": _plain(config),
+    "key": np.asarray(jax.random.key_data(key)).tolist(),
+    "given": [] if given is None else np.asarray(given).tolist(),
+  }
+
+
+def _plain(value) -> Any:
+  """JSON-like; what has no such form goes by its name."""
+  if isinstance(value, Space):
+    return value.name
+  if dataclasses.is_dataclass(value):
+    fields = dataclasses.fields(value)
+    return {field.name: _plain(getattr(value, field.name)) for field in fields}
+  if isinstance(value, (tuple, list)):
+    return [_plain(item) for item in value]
+  if value is None or isinstance(value, (bool, int, float, str)):
+    return value
+  return getattr(value, "__name__", type(value).__name__)
+
+
+def _outcome(space: Space, pool: Pool) -> dict:
+  """What best.json holds."""
+  row = pool.best
+  return {
+    "space": space.name,
+    "tokens": pool.tokens[row].tolist(),
+    "text": space.text(pool.tokens[row]),
+    "origin": int(pool.origins[row]),
+    "score": float(pool.scores[row][~np.isnan(pool.scores[row])][-1]),
+  }
 
 
 def _first_pool(space, key, config, given) -> Pool:

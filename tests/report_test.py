@@ -101,9 +101,9 @@ def _search(path, settings, strategy, space=SPACE, evaluator=None, **ends):
     search.run(
       space,
       evaluator or Linear(),
-      strategy,
-      key=jax.random.key(settings["seed"]),
-      config=SEARCH,
+      jax.random.key(settings["seed"]),
+      SEARCH,
+      strategy=strategy,
       journal=journal,
     )
     if ends:

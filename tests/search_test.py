@@ -79,9 +79,9 @@ def _search(strategy, *, seed=0, evaluator=None, **arguments):
   return search.run(
     SPACE,
     evaluator or Linear(),
-    strategy,
-    key=jax.random.key(seed),
-    config=CONFIG,
+    jax.random.key(seed),
+    CONFIG,
+    strategy=strategy,
     **arguments,
   )
 
@@ -201,9 +201,7 @@ def test_given_architectures_start_in_the_pool(uniform_pool):
 def test_a_space_that_is_too_small_is_refused():
   small = Space("small", ((1, 2), (1, 2), (1,)))
   with pytest.raises(UserError, match=r"--pool_size=24: .* about 4 "):
-    search.run(
-      small, None, Uniform(small), key=jax.random.key(0), config=CONFIG
-    )
+    search.run(small, None, jax.random.key(0), CONFIG, strategy=Uniform(small))
 
 
 @pytest.mark.parametrize(
@@ -343,9 +341,9 @@ def test_a_space_that_is_used_up_does_not_keep_a_search_going(caplog):
   pool = search.run(
     small,
     evaluator,
-    Repeating(),
-    key=jax.random.key(0),
-    config=SearchConfig(pool_size=3, rounds=3, new_per_round=2),
+    jax.random.key(0),
+    SearchConfig(pool_size=3, rounds=3, new_per_round=2),
+    strategy=Repeating(),
   )
   assert len(pool.tokens) == 4
   assert "0 random ones take their place, as the space is used up" in (

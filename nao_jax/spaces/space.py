@@ -10,6 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 from nao_jax.errors import UserError
 from nao_jax.spaces.listed import Functions
@@ -174,13 +175,28 @@ class Space:
     if position is not None:
       before = _before(tokens, position)
       after = f" after token {before}" if before in self._following else ""
-      allowed = " ".join(map(str, self._allowed(position, before)))
+      allowed = " ".join(
+        self._meaning(position, token)
+        for token in self._allowed(position, before)
+      )
       raise UserError(
-        f"{source}: token {tokens[position]} at position {position} (counted "
-        f"from 0) is illegal{after} in space {self.name!r}; allowed there: "
-        f"{allowed}"
+        f"{source}: token {tokens[position]} at {self._place(position)} "
+        f"is illegal{after} in space {self.name!r}; allowed there: {allowed}"
       )
     return np.asarray(tokens, np.int32)
+
+  def text(self, tokens: npt.ArrayLike) -> str:
+    """An architecture [L] for people: its tokens."""
+    return " ".join(map(str, np.asarray(tokens).tolist()))
+
+  def _place(self, position: int) -> str:
+    """What messages call a position."""
+    return f"position {position} (counted from 0)"
+
+  def _meaning(self, position: int, token: int) -> str:
+    """What messages call a legal token of a position."""
+    del position
+    return str(token)
 
   def canonical(self, tokens: np.ndarray) -> np.ndarray:
     """The one representative of all that are the same function.

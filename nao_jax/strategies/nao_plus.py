@@ -23,7 +23,14 @@ from scipy import stats
 
 from nao_jax.controller import ascent
 from nao_jax.controller.fit import loss, swap
-from nao_jax.controller.model import Controller, Params, embed, normalise
+from nao_jax.controller.model import (
+  Controller,
+  ControllerConfig,
+  Params,
+  embed,
+  normalise,
+)
+from nao_jax.spaces.space import Space
 from nao_jax.strategies import Proposal, Seen, generator, proposal
 from nao_jax.strategies.plane import project
 from nao_jax.strategies.uniform import sample_new
@@ -276,6 +283,14 @@ class NaoPlus:
       np.zeros(0, np.int32),
       np.zeros(0, np.float32),
     )
+
+
+def small(space: Space) -> NaoPlus:
+  """The strategy with controllers that few evaluations can fit."""
+  sizes = ControllerConfig(
+    embedding=32, hidden=32, mlp_layers=2, mlp_width=64, mlp_dropout=0.0
+  )
+  return NaoPlus(Controller(space, sizes))
 
 
 def _select(candidates: Candidates, rows) -> Candidates:

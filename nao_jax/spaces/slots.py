@@ -1,0 +1,163 @@
+"""Spaces of your own: named slots, each with choices.
+
+An architecture takes one choice for every slot. A token stands for one choice
+of one slot, so the tokens of different slots differ even where the choices are
+the same.
+
+Shapes: L slots, which are the tokens of an architecture.
+"""
+
+from collections.abc import Hashable, Mapping, Sequence
+import dataclasses
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from nao_jax.errors import UserError
+from nao_jax.spaces.space import Space
+
+Choices = tuple[Hashable, ...]
+
+
+def space(name: str, slots: Mapping[str, Sequence[Hashable]]) -> "Slots":
+  """A space from its slots, such as `{"width": (16, 32), "act": (relu, tanh)}`.
+
+  Args:
+    name: what messages call it.
+    slots: the choices of each slot: numbers, texts, functions or what else is
+      hashable. Their order is the order in which the controller reads.
+
+  Raises:
+    UserError: there is no slot, or one has no choice, or one twice.
+  """
+  if not slots:
+    raise UserError(f"space {name!r}: no slots; give one at least")
+  rows = tuple((slot, tuple(choices)) for slot, choices in slots.items())
+  for slot, choices in rows:
+    _check(f"space {name!r}: slot {slot!r}", choices)
+  ends = np.cumsum([0, *(len(choices) for _, choices in rows)]).tolist()
+  return Slots(
+    name=name,
+    choices=tuple(
+      tuple(range(1 + start, 1 + end))
+      for start, end in itertools.pairwise(ends)
+    ),
+    slots=rows,
+  )
+
+
+def _check(slot: str, choices: Choices) -> None:
+  if not choices:
+    raise UserError(f"{slot} has no choices; give one at least")
+  try:
+    different = set(choices)
+  except TypeError as error:
+    raise UserError(
+      f"{slot}: {error}; write lists as tuples, and arrays as numbers"
+    ) from error
+  if len(different) < len(choices):
+    twice = next(c for c in choices if choices.count(c) > 1)
+    raise UserError(f"{slot} has the choice {_text(twice)} twice")
+
+
+@dataclasses.dataclass(frozen=True)
+class Slots(Space):
+  """A space whose tokens are choices of named slots; made by `space`.
+
+  Attributes:
+    slots: the L names, each with its choices.
+  """
+
+  slots: tuple[tuple[str, Choices], ...] = ()
+
+  def indices(self, tokens: jax.Array | np.ndarray) -> Any:
+    """Which of its choices each slot has, counted from 0.
+
+    Args:
+      tokens: int32 [..., L], NumPy or JAX.
+
+    Returns:
+      int32 [..., L], of the same kind.
+    """
+    return tokens - np.array([first for first, *_ in self.choices], np.int32)
+
+  def values(self, tokens: jax.Array | np.ndarray) -> dict[str, jax.Array]:
+    """The architecture as data, for functions under jit and vmap.
+
+    Args:
+      tokens: int32 [..., L].
+
+    Returns:
+      For each slot, [...]: the number that was chosen where all choices are
+      numbers; else which of them it is, for `jax.lax.switch`.
+    """
+    indices = jnp.asarray(self.indices(tokens))
+    return {
+      slot: _numbers(choices)[indices[..., at]]
+      for at, (slot, choices) in enumerate(self.slots)
+    }
+
+  def read(self, tokens: npt.ArrayLike) -> dict[str, Any]:
+    """The choices of one architecture, int32 [L].
+
+    Raises:
+      UserError: it is none; the message names the slot.
+    """
+    tokens = self.validate(np.asarray(tokens).tolist())
+    return {
+      slot: choices[index]
+      for (slot, choices), index in zip(
+        self.slots, self.indices(tokens), strict=True
+      )
+    }
+
+  def write(self, chosen: Mapping[str, Hashable]) -> np.ndarray:
+    """The tokens [L] of an architecture; the reverse of `read`.
+
+    Raises:
+      UserError: a slot is missing or unknown, or its choice is.
+    """
+    names = [slot for slot, _ in self.slots]
+    for slot in [*(set(names) - set(chosen)), *(set(chosen) - set(names))]:
+      raise UserError(
+        f"space {self.name!r}: slot {slot!r} is "
+        f"{'missing' if slot in names else 'unknown'}; the slots are "
+        f"{', '.join(names)}"
+      )
+    tokens = []
+    for (slot, choices), numbers in zip(self.slots, self.choices, strict=True):
+      if chosen[slot] not in choices:
+        raise UserError(
+          f"space {self.name!r}: slot {slot!r} is {_text(chosen[slot])}; "
+          f"allowed: {', '.join(map(_text, choices))}"
+        )
+      tokens.append(numbers[choices.index(chosen[slot])])
+    return self.validate(tokens)
+
+  def text(self, tokens: npt.ArrayLike) -> str:
+    """The choices for people: `width=16, act=relu`."""
+    chosen = self.read(tokens).items()
+    return ", ".join(f"{slot}={_text(choice)}" for slot, choice in chosen)
+
+  def _place(self, position: int) -> str:
+    return f"slot {self.slots[position][0]!r}"
+
+  def _meaning(self, position: int, token: int) -> str:
+    index = self.choices[position].index(token)
+    return f"{token} ({_text(self.slots[position][1][index])})"
+
+
+def _numbers(choices: Choices) -> jax.Array:
+  """The choices as an array if they are numbers; else their positions."""
+  if all(isinstance(choice, (bool, int, float)) for choice in choices):
+    return jnp.array(choices)
+  return jnp.arange(len(choices))
+
+
+def _text(choice: Hashable) -> str:
+  """A choice for people: functions and classes by their names."""
+  return str(getattr(choice, "__name__", choice))
