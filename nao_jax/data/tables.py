@@ -1,22 +1,22 @@
 """Benchmark tables: what every architecture of a space was measured to score.
 
 Two formats are read, neither by executing anything: NumPy archives in the form
-of NAS-Bench-201 (`ops` and columns named `<dataset>_<signal>`), and the files
-that the package nas-bench-graph brings, which are pickles of numbers.
+of NAS-Bench-201 (`ops` and columns named `<dataset>_<signal>`; nats_bench.py
+makes one of the official files), and the files that the package nas-bench-graph
+brings, which are pickles of numbers.
 
 Shapes: F functions of a space.
 """
 
-from collections.abc import Callable
 import functools
 import importlib.util
 import os
 import pathlib
-import pickle
 from typing import NamedTuple
 
 import numpy as np
 
+from nao_jax.data import number_pickles
 from nao_jax.data.archives import Archive, reading
 from nao_jax.errors import UserError
 from nao_jax.spaces import nasbench201, nasbench_graph
@@ -210,32 +210,6 @@ _GRAPH_LINKS = (
 )
 
 
-class _Numbers(pickle.Unpickler):
-  """Reads numbers and dictionaries; anything else in a pickle is refused."""
-
-  def find_class(self, module: str, name: str) -> Callable:
-    """What may be built: the scalars of NumPy, from their bytes."""
-    if module.startswith("numpy") and (name == "scalar" or name == "dtype"):
-      return _scalar if name == "scalar" else _Dtype
-    raise pickle.UnpicklingError(f"it would call {module}.{name}")
-
-
-class _Dtype:
-  """Stands for a NumPy type, of which only the name is looked at."""
-
-  def __init__(self, name: str, *_):
-    self.name = name
-
-  def __setstate__(self, state):
-    """The byte order and more; all files are little-endian."""
-
-
-def _scalar(dtype: _Dtype, data: bytes) -> float:
-  if dtype.name != "f8" or len(data) != 8:
-    raise pickle.UnpicklingError(f"it has a number of type {dtype.name!r}")
-  return float(np.frombuffer(data, "<f8")[0])
-
-
 def read_graph(path: pathlib.Path) -> dict[int, dict[str, float]]:
   """Reads a file of NAS-Bench-Graph: measurements by architecture's number.
 
@@ -244,7 +218,7 @@ def read_graph(path: pathlib.Path) -> dict[int, dict[str, float]]:
   """
   try:
     with path.open("rb") as file:
-      found = _Numbers(file).load()
+      found = number_pickles.load(file)
   except Exception as error:  # Damaged pickles raise nearly anything.
     raise UserError(f"{path}: not a table of numbers: {error}") from error
   if not isinstance(found, dict) or not all(

@@ -1,0 +1,132 @@
+"""The official files of NAS-Bench-201, as NATS-Bench publishes them: a table.
+
+The package nats-bench knows what the files mean; they are pickles, which it
+would execute, so they are read here, as data.
+
+Shapes: A architectures.
+"""
+
+import bz2
+from collections.abc import Callable
+import importlib
+import pathlib
+
+from absl import logging
+import numpy as np
+
+from nao_jax.data import number_pickles
+from nao_jax.errors import UserError
+from nao_jax.spaces import nasbench201
+
+# Trainings of 12 and of 200 epochs, and for each measurement the data set and
+# its part, in the words of the benchmark: searches look at validation accuracy
+# of what was trained without those images.
+_EPOCHS = ("12", "200")
+_MEASUREMENTS = {
+  "cifar10_valid": ("cifar10-valid", "x-valid"),
+  "cifar10_test": ("cifar10", "ori-test"),
+  "cifar100_valid": ("cifar100", "x-valid"),
+  "cifar100_test": ("cifar100", "x-test"),
+  "imagenet16_valid": ("ImageNet16-120", "x-valid"),
+  "imagenet16_test": ("ImageNet16-120", "x-test"),
+}
+_SUFFIX = ".pickle.pbz2"
+
+
+def read(
+  folder: str,
+  progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
+) -> dict[str, np.ndarray]:
+  """Averages of all trainings of each architecture, the last epoch's.
+
+  Args:
+    folder: the benchmark's, such as NATS-tss-v1_0-3ffb9-simple.
+    progress: told how many architectures are read.
+
+  Returns:
+    `ops` int8 [A, 6] and `op_names`, and columns float32 [A] in per cent, such
+    as `cifar10_valid12`; those that some architecture lacks are left out.
+
+  Raises:
+    UserError: the package is missing, or a file is, is damaged, or holds
+      anything but data; the message names it.
+  """
+  results = _results_class()
+  texts = _meta(folder)
+  ops = [_ops(text, folder) for text in texts]
+  names = [name + epochs for name in _MEASUREMENTS for epochs in _EPOCHS]
+  columns = {name: np.full(len(texts), np.nan, np.float32) for name in names}
+  for number in range(len(texts)):
+    progress("read architectures", number, len(texts))
+    file = pathlib.Path(folder) / f"{number:06d}{_SUFFIX}"
+    for name, value in _accuracies(file, results).items():
+      columns[name][number] = value
+  progress("read architectures", len(texts), len(texts))
+  return {
+    "ops": np.array(ops, np.int8),
+    "op_names": np.array(nasbench201.OPS),
+    **_complete(columns),
+  }
+
+
+def _results_class() -> type:
+  try:
+    return importlib.import_module("nats_bench").ArchResults
+  except ModuleNotFoundError as error:
+    raise UserError(
+      "--nats_bench: needs the package nats-bench; pip install "
+      "'nao_jax[tables]'"
+    ) from error
+
+
+def _meta(folder: str) -> list[str]:
+  file = pathlib.Path(folder) / f"meta{_SUFFIX}"
+  found = _load(file)
+  texts = found.get("meta_archs") if isinstance(found, dict) else None
+  if not isinstance(texts, list) or not texts:
+    raise UserError(f"{file}: no list `meta_archs` of architectures")
+  return texts
+
+
+def _ops(text: str, folder: str) -> np.ndarray:
+  tokens = nasbench201.parse(str(text), f"--nats_bench={folder}: architecture")
+  return tokens - nasbench201.to_tokens(np.zeros(len(nasbench201.EDGES)))
+
+
+def _accuracies(file: pathlib.Path, results: type) -> dict[str, float]:
+  """What a file holds of all columns."""
+  trainings = _load(file)
+  found = {}
+  try:
+    for epochs in _EPOCHS:
+      one = results.create_from_state_dict(trainings[epochs])
+      for name, (dataset, part) in _MEASUREMENTS.items():
+        if dataset in one.dataset_seed:
+          mean = one.get_metrics(dataset, part)["accuracy"]
+          found[name + epochs] = float(mean)
+  except Exception as error:  # The package does not check what it is given.
+    raise UserError(
+      f"{file}: not results of NATS-Bench's topology space ({error!r})"
+    ) from error
+  return found
+
+
+def _load(file: pathlib.Path):
+  try:
+    with bz2.open(file) as opened:
+      return number_pickles.load(opened)
+  except FileNotFoundError as error:
+    raise UserError(
+      f"{file}: no such file; --nats_bench takes the folder of the benchmark's "
+      "topology space, such as NATS-tss-v1_0-3ffb9-simple"
+    ) from error
+  except Exception as error:  # Damaged files raise nearly anything.
+    raise UserError(f"{file}: not a pickle of data: {error}") from error
+
+
+def _complete(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  kept = {k: v for k, v in columns.items() if np.isfinite(v).all()}
+  for name in sorted(set(columns) - set(kept)):
+    missing = np.sum(~np.isfinite(columns[name]))
+    logging.warning("%s is left out: %d have none", name, missing)
+  return kept
