@@ -32,6 +32,16 @@ def devices() -> flags.FlagHolder:
   )
 
 
+def log() -> flags.FlagHolder:
+  """Defines --log."""
+  return flags.DEFINE_enum(
+    "log",
+    "auto",
+    ["auto", "plain"],
+    "How progress is shown: plain lines, or bars where there is a terminal.",
+  )
+
+
 def architectures() -> flags.FlagHolder:
   """Defines --arch, of a search."""
   return flags.DEFINE_multi_string(

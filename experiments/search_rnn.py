@@ -19,6 +19,7 @@ _ARCHITECTURES = run_flags.architectures()
 _TRIALS = run_flags.trials()
 _DEVICES = run_flags.devices()
 _CHECKPOINTS = run_flags.checkpoints()
+_LOG = run_flags.log()
 _PREFIXES = {
   "controller": "controller_",
   "fit": "controller_",
@@ -37,6 +38,7 @@ def main(_):
     trials=_TRIALS.value,
     devices=_DEVICES.value,
     checkpoints=_CHECKPOINTS(),
+    plain=_LOG.value == "plain",
   )
 
 

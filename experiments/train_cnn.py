@@ -22,6 +22,7 @@ _WORKDIR = run_flags.workdir()
 _DATA_DIR = run_flags.data_dir()
 _DEVICES = run_flags.devices()
 _CHECKPOINTS = run_flags.checkpoints()
+_LOG = run_flags.log()
 _PREFIXES = {"stream": "stream_"}
 settings.define(recipes.TrainCnnConfig, _PREFIXES)
 
@@ -34,6 +35,7 @@ def main(_):
     data_dir=_DATA_DIR.value,
     devices=_DEVICES.value,
     checkpoints=_CHECKPOINTS(),
+    plain=_LOG.value == "plain",
   )
 
 

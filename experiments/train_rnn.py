@@ -21,6 +21,7 @@ _PRESET = flags.DEFINE_string(
 _WORKDIR = run_flags.workdir()
 _DEVICES = run_flags.devices()
 _CHECKPOINTS = run_flags.checkpoints()
+_LOG = run_flags.log()
 _PREFIXES = {}
 # The architecture says how many nodes there are.
 settings.define(rnn_training.TrainRnnConfig, _PREFIXES, fixed=("nodes",))
@@ -33,6 +34,7 @@ def main(_):
     workdir=_WORKDIR.value,
     devices=_DEVICES.value,
     checkpoints=_CHECKPOINTS(),
+    plain=_LOG.value == "plain",
   )
 
 

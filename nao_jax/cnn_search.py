@@ -37,6 +37,7 @@ def run(
   trials: str | None = None,
   devices: int | None = None,
   checkpoints: CheckpointConfig = DEFAULT,
+  plain: bool = False,
 ) -> dict:
   """Searches, compares the best cells with random ones, writes the winner.
 
@@ -49,6 +50,7 @@ def run(
       other searches; one in the workdir by default.
     devices: local devices to use; all by default.
     checkpoints: when the state within a round is saved.
+    plain: show progress as lines on a terminal, too.
 
   Returns:
     What best.json holds. The programs of this process that jax has compiled
@@ -74,6 +76,7 @@ def run(
     flatten(config) | {"arch": [row.tolist() for row in given]},
     config.search.rounds,
     checkpoints=checkpoints,
+    plain=plain,
   ) as journal:
     if best := journal.finished():
       logging.info("%s holds this search, finished; nothing to do", workdir)
@@ -273,6 +276,8 @@ def _show(best: dict, config: SearchCnnConfig, journal: SearchJournal) -> None:
     title=f": {_program(config)}",
   )
   names = cnn.OP_SETS[config.network.ops]
-  pictures = [journal.path / f"best.{suffix}" for suffix in ("png", "svg")]
+  pictures = [
+    journal.path / f"best.{suffix}" for suffix in ("png", "svg", "pdf")
+  ]
   drawing.draw_cells(best["tokens"], names, pictures, title="best cells")
   rich.console.Console().print(f"drawn in {pictures[0]}", highlight=False)

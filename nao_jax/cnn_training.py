@@ -15,6 +15,7 @@ from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.data import images, stream
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
+from nao_jax.progress import Each
 from nao_jax.recipes import INPUTS, TrainCnnConfig
 from nao_jax.spaces import cnn
 from nao_jax.training.feeds import InMemory, Streamed
@@ -116,6 +117,7 @@ def run(
   data_dir: str | os.PathLike,
   devices: int | None = None,
   checkpoints: CheckpointConfig = DEFAULT,
+  plain: bool = False,
 ) -> dict:
   """Trains one network and measures it on the test part, once.
 
@@ -125,6 +127,7 @@ def run(
     data_dir: of TFDS data sets.
     devices: local devices to use; all by default.
     checkpoints: when the state is saved.
+    plain: show progress as lines on a terminal, too.
 
   Returns:
     What result.json holds.
@@ -139,7 +142,7 @@ def run(
   training = fit_to_data(config, data)
   training.trainer.check(devices)
   with Workdir(
-    workdir, flatten(training), "result.json", checkpoints
+    workdir, flatten(training), "result.json", checkpoints, plain=plain
   ) as journal:
     if result := journal.finished(*_SHOWN):
       logging.info("%s holds this training, finished; nothing to do", workdir)
@@ -258,6 +261,7 @@ class _Log:
     self.step = step
     self._training, self._feed, self._journal = training, feed, journal
     self._losses, self._times = [], []
+    journal.progress.best = journal.lowest("validation_error")
 
   def add(self, state: TrainState, losses: np.ndarray) -> None:
     """Counts a call."""
@@ -277,7 +281,8 @@ class _Log:
   def show(self) -> None:
     """Shows how far it is."""
     steps = self._training.trainer.steps
-    self._journal.progress("training steps", self.step, steps)
+    each = Each(self._training.config.train.batch, "images")
+    self._journal.progress("training steps", self.step, steps, each=each)
 
   def _report(self, state, epoch: int) -> None:
     config = self._training.config
@@ -296,6 +301,7 @@ class _Log:
       measured = self._feed.measure(state, "validation")
       report["validation_error"] = measured["error"]
     self._journal.report("epoch", report)
+    self._journal.progress.best = self._journal.lowest("validation_error")
     logging.info(
       "epoch %d: %s",
       epoch,

@@ -51,6 +51,8 @@ class SearchJournal(Workdir, Journal):
     rounds: int,
     measure: Measure = ACCURACY,
     checkpoints: CheckpointConfig = DEFAULT,
+    *,
+    plain: bool = False,
   ):
     """As `Workdir`.
 
@@ -60,8 +62,9 @@ class SearchJournal(Workdir, Journal):
       rounds: of the whole search, to be shown.
       measure: what scores are for people.
       checkpoints: when states within a round are saved.
+      plain: see `Workdir`.
     """
-    super().__init__(path, settings, "best.json", checkpoints)
+    super().__init__(path, settings, "best.json", checkpoints, plain=plain)
     self._rounds, self._measure = rounds, measure
     # Without a terminal rich assumes 80 columns, too few for a round's table.
     self._console = rich.console.Console(
@@ -79,10 +82,16 @@ class SearchJournal(Workdir, Journal):
     self._enter(done)
     if state is None:
       return None
+    self._name_best(state.pool)
     write_pool(self.path / "pool.sqlite", state.pool)
     if done <= self._rounds:
       logging.info("resuming in round %d", done)
     return state._replace(round=done)
+
+  def keep(self, state: SearchState, steps: int, *, last: bool = False) -> None:
+    """As `Workdir.keep`; who looks on is told the best so far."""
+    self._name_best(state.pool)
+    super().keep(state, steps, last=last)
 
   def end_round(self, state: SearchState, report: dict) -> None:
     """Writes everything about the round that just ended.
@@ -132,6 +141,14 @@ class SearchJournal(Workdir, Journal):
       table.add_column(name, justify="right")
     table.add_row(*(value for _, value in cells))
     self._console.print(table)
+
+  def _name_best(self, pool: Pool) -> None:
+    """Of the last round with scores: shared weights change between rounds."""
+    rounds = np.flatnonzero(~np.isnan(pool.scores).all(0))
+    if len(rounds):
+      best = np.nanmax(pool.scores[:, rounds[-1]])
+      shown = f"{self._measure.name} {self._measure.show(best)}"
+      self.progress.best = f"{shown} (round {rounds[-1]})"
 
   def _enter(self, round_: int) -> None:
     self.progress.prefix = f"round {round_} of {self._rounds}:"

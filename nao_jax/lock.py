@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import socket
+from typing import NamedTuple
 
 from absl import logging
 
@@ -62,3 +63,52 @@ def _holder(file) -> str:
     return f"process {held['process']} on {held['host']}"
   except (ValueError, KeyError, TypeError):  # It is just being written.
     return "another process"
+
+
+class Holder(NamedTuple):
+  """Who took the lock of a directory last.
+
+  Attributes:
+    process: its number.
+    host: its machine.
+    at_work: whether it holds the lock; None where that cannot be seen, as on
+      another machine.
+  """
+
+  process: int
+  host: str
+  at_work: bool | None
+
+
+def holder(directory: pathlib.Path) -> Holder | None:
+  """Who took a lock last, without touching it; None where nobody did."""
+  try:
+    file = directory / NAME
+    held = json.loads(file.read_text())
+    process, host = int(held["process"]), str(held["host"])
+    inode = file.stat().st_ino
+  except (OSError, ValueError, KeyError, TypeError):
+    return None
+  if host != socket.gethostname():
+    return Holder(process, host, None)
+  return Holder(process, host, _is_held(inode, process))
+
+
+def _is_held(inode: int, process: int) -> bool | None:
+  """Whether the system has such a lock; to try it would keep others out."""
+  try:
+    rows = pathlib.Path("/proc/locks").read_text().splitlines()
+  except OSError:  # Not Linux.
+    try:
+      os.kill(process, 0)
+    except ProcessLookupError:
+      return False
+    except OSError:
+      pass
+    return None
+  # 1: FLOCK ADVISORY WRITE process major:minor:inode 0 EOF
+  held = [row.split() for row in rows if " FLOCK " in row]
+  return any(
+    row[-4] == str(process) and row[-3].rpartition(":")[2] == str(inode)
+    for row in held
+  )

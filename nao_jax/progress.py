@@ -3,13 +3,65 @@
 from collections.abc import Callable
 import sys
 import time
+from typing import NamedTuple
 
 from absl import logging
 import rich.console
 import rich.progress
+from rich.table import Column
+from rich.text import Text
 
 # Seconds between two plain lines of one phase.
 INTERVAL = 10.0
+# Rates are those of so many seconds, or of so many changes if they are longer.
+_WINDOW, _CHANGES = 20.0, 5
+
+
+class Each(NamedTuple):
+  """What one unit of work is made of, to say how fast it goes.
+
+  Attributes:
+    count: how much, on average.
+    name: of what, in the plural.
+  """
+
+  count: float
+  name: str
+
+
+class Position(NamedTuple):
+  """How far work is.
+
+  Attributes:
+    prefix: what precedes the phase, "round 2 of 4:" for example.
+    phase: what is being done.
+    done: units of the phase.
+    total: units of the phase.
+    note: more to say; may be empty.
+    rate: how fast it goes, "310 images/s" for example; empty if not known.
+    left: seconds of the phase that are left; None if not known.
+    best: so far, in words; empty before there is one.
+  """
+
+  prefix: str
+  phase: str
+  done: int
+  total: int
+  note: str = ""
+  rate: str = ""
+  left: float | None = None
+  best: str = ""
+
+  @property
+  def title(self) -> str:
+    """Prefix and phase."""
+    return f"{self.prefix} {self.phase}".strip()
+
+  @property
+  def remarks(self) -> list[str]:
+    """What is known beside the counts, shortest first."""
+    best = self.best and f"best so far {self.best}"
+    return [text for text in (self.rate, best, self.note) if text]
 
 
 class Progress:
@@ -17,86 +69,153 @@ class Progress:
 
   Attributes:
     prefix: what precedes the phase, "round 2 of 4" for example; change freely.
+    best: the best so far, in words; change freely.
   """
 
-  def __init__(self, stream=None, before: Callable[[], None] = lambda: None):
+  def __init__(
+    self,
+    stream=None,
+    before: Callable[[], None] = lambda: None,
+    told: Callable[[Position], None] = lambda position: None,
+    *,
+    plain: bool = False,
+  ):
     """Shows on `stream`, stderr by default.
 
     Args:
       stream: where to.
       before: called first, to stop a run for example.
+      told: called last, with how far it is.
+      plain: lines on a terminal, too.
     """
     stream = stream or sys.stderr
-    self.prefix = ""
-    self._before = before
-    self._bars = _Bars(stream) if stream.isatty() else _Lines()
+    self.prefix = self.best = ""
+    self._before, self._told = before, told
+    self._speed = _Speed()
+    bars = stream.isatty() and not plain
+    self._display = _Bars(stream) if bars else _Lines()
 
-  def __call__(self, phase: str, done: int, total: int, note: str = "") -> None:
-    """Shows that `done` of `total` units of the phase are done, and a note."""
+  def __call__(
+    self,
+    phase: str,
+    done: int,
+    total: int,
+    note: str = "",
+    each: Each | None = None,
+  ) -> None:
+    """Shows that `done` of `total` units of the phase are done, and more."""
     self._before()
-    self._bars.show(f"{self.prefix} {phase}".strip(), done, total, note)
+    at = Position(self.prefix, phase, done, total, note, best=self.best)
+    speed = self._speed.after(at.title, done)
+    rate = _rate(speed * each.count, each.name) if each and speed else ""
+    left = 0.0 if done >= total else speed and (total - done) / speed
+    at = at._replace(rate=rate, left=left)
+    self._display.show(at)
+    self._told(at)
 
   def close(self) -> None:
     """Leaves the terminal as it was."""
-    self._bars.close()
+    self._display.close()
+
+
+class _Speed:
+  """Units a second, without the first ones, which compile."""
+
+  def __init__(self):
+    self._title, self._changes, self._compiles = None, [], True
+
+  def after(self, title: str, done: int) -> float | None:
+    """The speed at this moment; None if it is not known yet."""
+    now = time.monotonic()
+    if title != self._title or (self._changes and done < self._changes[-1][1]):
+      self._title, self._changes, self._compiles = title, [], True
+    if not self._changes or done > self._changes[-1][1]:
+      self._changes.append((now, done))
+    if self._compiles and len(self._changes) > 2:
+      self._changes.pop(0)
+      self._compiles = False
+    while len(self._changes) > _CHANGES and now - self._changes[1][0] > _WINDOW:
+      self._changes.pop(0)
+    (start, first), (end, last) = self._changes[0], self._changes[-1]
+    return (last - first) / (end - start) if end > start else None
+
+
+def _rate(number: float, name: str) -> str:
+  return f"{number:,.0f} {name}/s" if number >= 10 else f"{number:.2g} {name}/s"
+
+
+class _Remarks(rich.progress.ProgressColumn):
+  """What gives way where a terminal is narrow."""
+
+  def render(self, task: rich.progress.Task) -> Text:
+    return Text(task.fields["remarks"], no_wrap=True, overflow="ellipsis")
 
 
 class _Bars:
   def __init__(self, stream):
     self._bars = rich.progress.Progress(
       rich.progress.TextColumn("{task.description}"),
-      rich.progress.BarColumn(),
+      rich.progress.BarColumn(16, table_column=Column(no_wrap=True)),
       rich.progress.MofNCompleteColumn(),
-      rich.progress.TimeRemainingColumn(),
-      rich.progress.TextColumn("{task.fields[note]}"),
+      rich.progress.TextColumn("{task.fields[left]}"),
+      _Remarks(),
       console=rich.console.Console(file=stream),
       transient=True,
     )
     self._title, self._task = None, None
 
-  def show(self, title, done, total, note):
-    if title != self._title:
+  def show(self, at: Position) -> None:
+    if at.title != self._title:
       if self._task is not None:
         self._bars.remove_task(self._task)
-      self._task = self._bars.add_task(title, total=total, note="")
-      self._title = title
+      self._task = self._bars.add_task(
+        at.title, total=at.total, left="", remarks=""
+      )
+      self._title = at.title
       self._bars.start()
-    self._bars.update(self._task, completed=done, note=note)
-    if done >= total:
+    self._bars.update(
+      self._task,
+      completed=at.done,
+      left="" if at.left is None else f"{clock(at.left)} left",
+      remarks=", ".join(at.remarks),
+    )
+    if at.done >= at.total:
       # Between phases tables are printed, which a live bar would garble.
       self._bars.stop()
 
-  def close(self):
+  def close(self) -> None:
     self._bars.stop()
 
 
 class _Lines:
   def __init__(self):
-    self._title, self._first = None, 0
+    self._title = None
     self._start = self._last = 0.0
 
-  def show(self, title, done, total, note):
+  def show(self, at: Position) -> None:
     now = time.monotonic()
-    if title != self._title:
-      self._title, self._first = title, done
+    if at.title != self._title:
+      self._title = at.title
       self._start = self._last = now
-      if done < total:
-        logging.info("%s: %d of %d", title, done, total)
+      if at.done < at.total:
+        logging.info("%s: %d of %d", at.title, at.done, at.total)
       return
-    if now - self._last < INTERVAL and done < total:
+    if now - self._last < INTERVAL and at.done < at.total:
       return
     self._last = now
-    spent = now - self._start
-    left = spent / max(done - self._first, 1) * (total - done)
-    logging.info(
-      "%s: %d of %d, %.0f s, about %.0f s left%s",
-      title,
-      done,
-      total,
-      spent,
-      left,
-      note and f"; {note}",
-    )
+    words = [f"{at.done} of {at.total}", f"{now - self._start:.0f} s"]
+    if at.left:
+      words.append(f"about {at.left:.0f} s left")
+    logging.info("%s: %s", at.title, ", ".join(words + at.remarks))
 
-  def close(self):
+  def close(self) -> None:
     pass
+
+
+def clock(seconds: float) -> str:
+  """Hours, minutes and seconds, as 1:02:03 or 2:03."""
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f"{hours}:{minutes:02}:{seconds:02}"
+  return f"{minutes}:{seconds:02}"

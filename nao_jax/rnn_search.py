@@ -43,6 +43,7 @@ def run(
   trials: str | None = None,
   devices: int | None = None,
   checkpoints: CheckpointConfig = DEFAULT,
+  plain: bool = False,
 ) -> dict:
   """Searches, compares the best cells with random ones, writes the winner.
 
@@ -54,6 +55,7 @@ def run(
       other searches; one in the workdir by default.
     devices: local devices to use; all by default.
     checkpoints: when the state within a round is saved.
+    plain: show progress as lines on a terminal, too.
 
   Returns:
     What best.json holds.
@@ -75,6 +77,7 @@ def run(
     config.search.rounds,
     PERPLEXITY,
     checkpoints,
+    plain=plain,
   ) as journal:
     if best := journal.finished():
       logging.info("%s holds this search, finished; nothing to do", workdir)
@@ -127,7 +130,9 @@ def _show(best: dict, journal: SearchJournal) -> None:
     digits=2,
     title="",
   )
-  pictures = [journal.path / f"best.{suffix}" for suffix in ("png", "svg")]
+  pictures = [
+    journal.path / f"best.{suffix}" for suffix in ("png", "svg", "pdf")
+  ]
   recurrent_drawing.draw_cell(best["tokens"], pictures, title="best cell")
   rich.console.Console().print(f"drawn in {pictures[0]}", highlight=False)
 

@@ -16,6 +16,7 @@ from nao_jax.data import text
 from nao_jax.data.text import Corpus
 from nao_jax.errors import UserError
 from nao_jax.networks.recurrent import LanguageModelConfig
+from nao_jax.progress import Each
 from nao_jax.spaces import rnn
 from nao_jax.training import language
 from nao_jax.training.language import TextTrainConfig
@@ -156,6 +157,7 @@ def run(
   workdir: str | os.PathLike,
   devices: int | None = None,
   checkpoints: CheckpointConfig = DEFAULT,
+  plain: bool = False,
 ) -> dict:
   """Trains one cell and measures it on the test part, once.
 
@@ -164,6 +166,7 @@ def run(
     workdir: of the run; a stopped run goes on, a finished one is reported.
     devices: local devices to use; all by default.
     checkpoints: when the state is saved.
+    plain: show progress as lines on a terminal, too.
 
   Returns:
     What result.json holds.
@@ -179,7 +182,7 @@ def run(
   training.trainer.check(devices)
   reader = training.reader(corpus, devices)
   with Workdir(
-    workdir, flatten(training), "result.json", checkpoints
+    workdir, flatten(training), "result.json", checkpoints, plain=plain
   ) as journal:
     if result := journal.finished(*_SHOWN):
       logging.info("%s holds this training, finished; nothing to do", workdir)
@@ -302,6 +305,8 @@ class _Log:
 
   def _start_epoch(self) -> None:
     self._losses, self._words, self._start = [], 0, time.monotonic()
+    best = self._journal.lowest("validation_perplexity")
+    self._journal.progress.best = best
 
   def add(self, call: Call) -> None:
     """Counts a call."""
@@ -312,7 +317,8 @@ class _Log:
 
   def show(self) -> None:
     """Shows how far it is."""
-    self._journal.progress("training words", self._done, self._all)
+    each = Each(1, "words")
+    self._journal.progress("training words", self._done, self._all, each=each)
 
   def report(self, state: TrainState, measured: dict) -> None:
     """Tells of an epoch.

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from nao_jax.pool import Pool
+from nao_jax.progress import Each
 
 
 class SearchState(NamedTuple):
@@ -35,5 +36,12 @@ class Journal:
   def end_round(self, state: SearchState, report: dict) -> None:
     """Called after every round, with what happened in it."""
 
-  def progress(self, phase: str, done: int, total: int, note: str = "") -> None:
-    """Called often."""
+  def progress(
+    self,
+    phase: str,
+    done: int,
+    total: int,
+    note: str = "",
+    each: Each | None = None,
+  ) -> None:
+    """Called often; see `progress.Progress`."""

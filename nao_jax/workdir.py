@@ -3,6 +3,7 @@
 config.json      every setting, seed, versions, git revision, command
 history.jsonl    one line a round or an epoch
 events.*         the same for TensorBoard
+status.json      how far it is, and the seconds of each phase; see status.py
 checkpoints/     the last states
 best.json, or    the outcome; it is written last, so it means: finished
 result.json
@@ -28,9 +29,11 @@ import tensorboardX
 
 from nao_jax import checkpoint, json_file, lock
 from nao_jax.checkpoint import DEFAULT, CheckpointConfig
+from nao_jax.compile_time import CompileTime
 from nao_jax.errors import Stopped, UserError, storage_fault
 from nao_jax.interruption import Interruption
 from nao_jax.progress import Progress
+from nao_jax.status import StatusFile
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "nao_jax")
 
@@ -53,6 +56,8 @@ class Workdir:
     settings: dict,
     outcome: str,
     checkpoints: CheckpointConfig = DEFAULT,
+    *,
+    plain: bool = False,
   ):
     """Takes the directory, or goes on in it.
 
@@ -61,6 +66,7 @@ class Workdir:
       settings: JSON-like; what decides the result.
       outcome: name of the file that is written last.
       checkpoints: when `keep` saves.
+      plain: show lines on a terminal, too.
 
     Raises:
       UserError: the directory cannot be written, holds something else, or
@@ -71,7 +77,11 @@ class Workdir:
     self._config = checkpoints
     self._kept, self._steps, self._saved_at = None, 0, time.monotonic()
     self._interruption = Interruption()
-    self.progress = Progress(before=self._stop_if_asked)
+    self._compiling = CompileTime()
+    self._status = StatusFile(self.path, lambda: self._compiling.seconds)
+    self.progress = Progress(
+      before=self._stop_if_asked, told=self._status.tell, plain=plain
+    )
     try:
       with contextlib.ExitStack() as stack:
         stack.enter_context(_claim(self.path))
@@ -84,10 +94,12 @@ class Workdir:
 
   def __enter__(self) -> "Workdir":
     self._held.enter_context(self._interruption)
+    self._held.enter_context(self._compiling)
     self._held.callback(self.progress.close)
     return self
 
   def __exit__(self, kind, error, trace) -> None:
+    self._status.end(_state(error))
     self._held.close()
     if fault := storage_fault(error):
       raise UserError(
@@ -169,6 +181,7 @@ class Workdir:
   def finish(self, outcome: dict) -> None:
     """Writes the outcome; from now on the run counts as finished."""
     write(self._outcome, json.dumps(outcome, indent=2) + "\n")
+    self._status.end("finished")
 
   def history(self) -> list[dict]:
     """All reports; UserError if one is damaged."""
@@ -177,6 +190,15 @@ class Workdir:
     return json_file.read_lines(
       self._history, wanted="a report", advice="take that line out"
     )
+
+  def lowest(self, name: str) -> str:
+    """The report with the lowest value of this name, in words, if any."""
+    numbers = (int, float)
+    rows = [x for x in self.history() if isinstance(x.get(name), numbers)]
+    if not rows:
+      return ""
+    best = min(rows, key=lambda row: row[name])
+    return f"{name.replace('_', ' ')} {best[name]:.4g} (epoch {best['epoch']})"
 
   def rewind(self, axis: str, position: int) -> None:
     """Forgets the reports of work that is not in the restored state.
@@ -229,6 +251,15 @@ def read_settings(path: str | os.PathLike) -> dict:
       f"--workdir={path}: no run there (no {file}); give the --workdir of one"
     )
   return _settings(file)
+
+
+def _state(error: BaseException | None) -> str:
+  """How a run ended, in words."""
+  if error is None:
+    return "finished"
+  if isinstance(error, Stopped | KeyboardInterrupt):
+    return "stopped"
+  return f"failed ({' '.join(str(error).split()) or type(error).__name__})"
 
 
 def _claim(path: pathlib.Path) -> lock.Lock:

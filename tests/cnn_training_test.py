@@ -98,6 +98,13 @@ def test_the_result_says_what_was_trained_and_how_good_it_is(finished):
   assert result["parameters"] == sum(x.size for x in jax.tree.leaves(params))
 
 
+def test_the_status_ends_with_all_steps(finished):
+  status = json.loads((finished[0] / "status.json").read_text())
+  assert status["state"] == "finished"
+  assert (status["done"], status["total"]) == (STEPS, STEPS)
+  assert status["rate"].endswith("images/s")
+
+
 def test_history_has_a_line_an_epoch(finished):
   lines = (finished[0] / "history.jsonl").read_text().splitlines()
   reports = [json.loads(line) for line in lines]

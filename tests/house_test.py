@@ -35,6 +35,7 @@ LAYERS = (
   ("nao_jax.training", "nao_jax.networks"),
   ("nao_jax.spaces", "nao_jax.data", "nao_jax.parallel"),
   (
+    "nao_jax.compile_time",
     "nao_jax.interruption",
     "nao_jax.json_file",
     "nao_jax.lock",
@@ -42,6 +43,7 @@ LAYERS = (
     "nao_jax.pace",
     "nao_jax.progress",
     "nao_jax.ranges",
+    "nao_jax.status",
     "nao_jax.trials",
   ),
   ("nao_jax.errors",),

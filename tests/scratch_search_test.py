@@ -140,7 +140,8 @@ def test_swap_equal_candidates_are_one_trial(scored):
 def test_progress_counts_candidates_done_running_and_waiting(scored):
   # The same is told again and again while a candidate trains.
   told = [told for told, _ in itertools.groupby(scored[2])]
-  phases, done, _, notes = zip(*told, strict=True)
+  phases, done, _, notes, each = zip(*told, strict=True)
+  assert {*each} == {(TRAIN.epochs * 48, "images")}
   assert set(phases) == {"train candidates"}
   assert done == (0, 0, 1, 1, 2, 2, 3)
   assert [note.partition(", best")[0] for note in notes] == [

@@ -211,12 +211,24 @@ def test_the_run_is_drawn_and_logged(finished):
   process, workdir = finished
   assert (workdir / "best.png").read_bytes().startswith(b"\x89PNG")
   assert "<svg" in (workdir / "best.svg").read_text()
+  assert (workdir / "best.pdf").read_bytes().startswith(b"%PDF")
   events = list(workdir.glob("events.out.tfevents.*"))
   assert any(event.stat().st_size > 100 for event in events)
   assert "about" in process.errors  # Plain lines, with the time that is left.
   for word in ("round 0 of 2", "1 searched", "1 random", "winner: "):
     assert word in process.output
   assert "<svg" in (finished[1] / "report.html").read_text()
+
+
+def test_the_status_says_where_the_time_went(finished):
+  status = _json(finished[1] / "status.json")
+  assert status["state"] == "finished"
+  assert status["best"].endswith(f"(round {ROUNDS})")
+  phases = ("train supernet", "score pool", "fit controller", "searched cell")
+  for phase in phases:
+    seconds, compiled = status["seconds"][phase]
+    assert 0 <= compiled < seconds
+  assert status["seconds"]["train supernet"][1] > 0
 
 
 def _contents(workdir):

@@ -294,6 +294,7 @@ def test_the_driver_searches_and_says_what_is_wrong(folder, tmp_path):
     "--width=4", "--batch=4", "--pool_size=4", "--top_k=2", "--rounds=0",
     "--new_per_round=1", "--epochs=1", "--controller_epochs=1",
     "--final_cells=0", "--score_tokens=40", "--arch=0 1 1 2",
+    "--log=plain",
   ]  # fmt: skip
   ran = subprocess.run(command, capture_output=True, text=True, check=True)
   best = json.loads((tmp_path / "run" / "best.json").read_text())
@@ -304,6 +305,7 @@ def test_the_driver_searches_and_says_what_is_wrong(folder, tmp_path):
   assert f"drawn in {picture}" in ran.stdout.replace("\n", "")
   assert picture.read_bytes().startswith(b"\x89PNG")
   assert "<svg" in picture.with_suffix(".svg").read_text()
+  assert picture.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
   ran = subprocess.run(
     [*command, "--bptt=1"], capture_output=True, text=True, check=False
   )

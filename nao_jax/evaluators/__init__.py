@@ -10,7 +10,8 @@ import jax
 import numpy as np
 
 # Called with the phase, the work done, all of the phase's work and, if there is
-# more to say, a note.
+# more to say, a note and what a unit of the work is made of; see
+# progress.Progress.
 Progress = Callable[..., None]
 
 # Called with a state from which the same call goes on, see `Evaluator.score`,

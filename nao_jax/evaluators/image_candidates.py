@@ -12,6 +12,7 @@ import numpy as np
 from nao_jax import pace, parallel
 from nao_jax.data.augment import epoch_indices, eval_batches
 from nao_jax.data.images import ImageData
+from nao_jax.progress import Each
 from nao_jax.spaces import cnn
 from nao_jax.training.candidate import Trainer
 from nao_jax.training.feeds import program
@@ -53,6 +54,11 @@ class ImageCandidates:
   def places(self) -> int:
     """D."""
     return parallel.count(self.devices)
+
+  @property
+  def each(self) -> Each:
+    """What a whole training reads."""
+    return Each(self.epochs * self.trainer.examples, "images")
 
   def start(self, tokens: np.ndarray) -> TrainState:
     """See `scratch.Candidates`."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from nao_jax.evaluators import Keep, Progress, forget
 from nao_jax.measures import ACCURACY, Measure
+from nao_jax.progress import Each
 from nao_jax.spaces.space import Space
 from nao_jax.trials import Trial, Trials
 
@@ -31,10 +32,12 @@ class Candidates(Protocol):
   Attributes:
     epochs: of each training.
     places: how many candidates train at a time, D.
+    each: what a whole training reads.
   """
 
   epochs: int
   places: int
+  each: Each
 
   def start(self, tokens: np.ndarray) -> Any:
     """The state of a candidate before its first epoch, on the host."""
@@ -165,7 +168,9 @@ class FromScratch:
     limits = state.limits
     if not self.prune:
       limits = np.full_like(limits, -np.inf)
-    tally = _Tally(len(rows), list(filter(None, known)), self.measure, progress)
+    tally = _Tally(
+      len(rows), list(filter(None, known)), self.measure, self._told(progress)
+    )
     if tally.done:
       logging.info(
         "round %d: %d of %d candidates were trained before",
@@ -184,6 +189,12 @@ class FromScratch:
       tally.running = sum(place is not None for place in places)
       tally.show()
     tally.summarise(round_, len(limits) if self.prune else None)
+
+  def _told(self, progress: Progress) -> Progress:
+    """Says how fast it goes too, where all trainings are of one length."""
+    if self.prune:
+      return progress
+    return lambda *at: progress(*at, self.candidates.each)
 
   def _next(self, waiting, begun, finished) -> "_Place | None":
     """The next candidate to train; what was trained meanwhile is finished."""

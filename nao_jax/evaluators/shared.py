@@ -18,6 +18,7 @@ from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
 from nao_jax.evaluators import Keep, Progress, forget
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.progress import Each
 from nao_jax.spaces import cnn
 from nao_jax.training.recipe import Images, padded
 from nao_jax.training.supernet import Trainer, TrainState, score, train_steps
@@ -41,6 +42,7 @@ def score_pool(
   progress: Progress,
   keep: Keep,
   *,
+  each: Each,
   a_call: int,
   devices: int | None,
 ) -> np.ndarray:
@@ -52,6 +54,7 @@ def score_pool(
     scores: of the first ones, which were scored before.
     progress: told how many are scored.
     keep: given the scores so far.
+    each: what is read to score one of them.
     a_call: n, how many a device scores in one call at most.
     devices: how many local devices there are; all by default.
 
@@ -61,7 +64,7 @@ def score_pool(
   parts = parallel.count(devices)
   size = min(a_call * parts, len(cells))
   size += -size % parts
-  progress("score pool", len(scores), len(cells))
+  progress("score pool", len(scores), len(cells), "", each)
   for start in range(len(scores), len(cells), size):
     chunk = cells[start : start + size]
     padded = np.resize(chunk, (size, *chunk.shape[1:]))
@@ -69,7 +72,7 @@ def score_pool(
     found = np.asarray(found).reshape(-1)[: len(chunk)]
     scores = np.concatenate([scores, found])
     keep(scores, len(chunk))
-    progress("score pool", len(scores), len(cells))
+    progress("score pool", len(scores), len(cells), "", each)
   return scores
 
 
@@ -136,6 +139,7 @@ class SharedWeights:
       state.scores,
       progress,
       lambda scores, steps: keep(state._replace(scores=scores), steps),
+      each=Each(len(self.data.validation.labels), "images"),
       a_call=ARCHITECTURES_A_CALL,
       devices=self.devices,
     )
@@ -148,7 +152,8 @@ class SharedWeights:
     pool, step_key = put((cells, step_key))
     batches = self._batches(order_key, round_)
     first = int(state.supernet.step) - round_ * len(batches)
-    progress("train supernet", first, len(batches))
+    each = Each(self.trainer.train.batch, "images")
+    progress("train supernet", first, len(batches), "", each)
     losses = []
     for start, end in pace.calls(first, len(batches), STEPS_A_CALL):
       supernet, found = self._train_steps(
@@ -166,7 +171,7 @@ class SharedWeights:
       )
       state = state._replace(supernet=supernet)
       keep(state, end - start)
-      progress("train supernet", end, len(batches))
+      progress("train supernet", end, len(batches), "", each)
     if losses:
       loss = np.mean(losses, where=np.isfinite(losses))
       logging.info("round %d: mean training loss %.4f", round_, loss)
@@ -296,7 +301,7 @@ class Alone:
         run_key,
         tokens[None],
         0,
-        lambda phase, done, total: None,
+        lambda *_: None,
       )
       accuracies += scores.tolist()
       progress(repeat + 1, self.repeats)

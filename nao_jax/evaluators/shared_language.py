@@ -17,6 +17,7 @@ from nao_jax.data import text
 from nao_jax.evaluators import Keep, Progress, forget
 from nao_jax.evaluators.shared import NO_SCORES, check_losses, score_pool
 from nao_jax.networks.recurrent import Weights
+from nao_jax.progress import Each
 from nao_jax.spaces import rnn
 from nao_jax.training import language
 from nao_jax.training.recurrent import Trainer, programs
@@ -118,6 +119,7 @@ class SharedLanguage:
       state.scores,
       progress,
       lambda scores, steps: keep(state._replace(scores=scores), steps),
+      each=Each(len(self._valid_text), "words"),
       a_call=ARCHITECTURES_A_CALL,
       devices=self.devices,
     )
@@ -139,7 +141,8 @@ class SharedLanguage:
     if not first:
       hidden = jax.tree.map(jnp.zeros_like, hidden)
     losses = []
-    progress(title, int(first), len(stretches))
+    each = Each(self._train.size / len(stretches), "words")
+    progress(title, int(first), len(stretches), "", each)
     for start, end in pace.calls(int(first), len(stretches), STEPS_A_LOOK):
       found = []
       for number in range(start, end):
@@ -166,7 +169,7 @@ class SharedLanguage:
         weights=weights, hidden=hidden, stretch=np.int32(end)
       )
       keep(state, end - start)
-      progress(title, end, len(stretches))
+      progress(title, end, len(stretches), "", each)
     if losses:
       loss = np.mean(losses, where=np.isfinite(losses))
       logging.info(
@@ -185,9 +188,13 @@ class SharedLanguage:
   def _train(self) -> np.ndarray:
     return text.streams(self.corpus.train, self.trainer.train.batch)
 
+  @property
+  def _valid_text(self) -> np.ndarray:
+    return self.corpus.validation[: self.score_tokens or None]
+
   @functools.cached_property
   def _valid(self) -> jax.Array:
     train = self.trainer.train
-    tokens = self.corpus.validation[: self.score_tokens or None]
-    windows = language.windows(text.streams(tokens, train.batch), train.bptt)
+    streams = text.streams(self._valid_text, train.batch)
+    windows = language.windows(streams, train.bptt)
     return parallel.replicate(windows, devices=self.devices)

@@ -12,6 +12,7 @@ import numpy as np
 from nao_jax import pace, parallel
 from nao_jax.data import text
 from nao_jax.networks.recurrent import Weights
+from nao_jax.progress import Each
 from nao_jax.spaces import rnn
 from nao_jax.training import language
 from nao_jax.training.recurrent import Trainer, programs
@@ -52,6 +53,11 @@ class TextCandidates:
   def places(self) -> int:
     """D."""
     return parallel.count(self.devices)
+
+  @property
+  def each(self) -> Each:
+    """What a whole training reads."""
+    return Each(self.epochs * len(self.train), "words")
 
   def start(self, tokens: np.ndarray) -> Weights:
     """See `scratch.Candidates`."""

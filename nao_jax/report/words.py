@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from nao_jax.progress import clock
 from nao_jax.report.run import Run
 
 NONE = "\N{EN DASH}"
@@ -27,11 +28,7 @@ def duration(seconds: float | None) -> str:
   """Hours, minutes and seconds."""
   if seconds is None:
     return NONE
-  minutes, seconds = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  if hours:
-    return f"{hours}:{minutes:02}:{seconds:02}"
-  return f"{minutes}:{seconds:02}"
+  return clock(seconds)
 
 
 def spread_out(items: list, count: int) -> list:

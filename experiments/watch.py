@@ -1,0 +1,48 @@
+"""Shows how far a run is, from another terminal, without disturbing it.
+
+python -m experiments.watch --workdir=runs/digits
+
+Works for searches and trainings that run, were stopped or have ended. On a
+terminal it looks again and again until the run ends, or until Ctrl-C. Files are
+only read.
+"""
+
+import sys
+import time
+
+from absl import flags
+import rich.console
+import rich.live
+
+from experiments import driver
+from nao_jax.report import watching
+
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Directory of the run.", required=True
+)
+_ONCE = flags.DEFINE_boolean(
+  "once", False, "Look once; so it does where there is no terminal."
+)
+_SECONDS = flags.DEFINE_float(
+  "seconds", 1.0, "Between two looks.", lower_bound=0.1
+)
+
+
+def main(_):
+  """Shows the run."""
+  seen = watching.look(_WORKDIR.value)
+  console = rich.console.Console(width=None if sys.stdout.isatty() else 120)
+  if _ONCE.value or not sys.stdout.isatty() or not seen.at_work:
+    console.print(watching.picture(seen))
+    return
+  with rich.live.Live(
+    watching.picture(seen), console=console, auto_refresh=False
+  ) as shown:
+    while seen.at_work:
+      time.sleep(_SECONDS.value)
+      seen = watching.look(_WORKDIR.value)
+      shown.update(watching.picture(seen), refresh=True)
+
+
+if __name__ == "__main__":
+  driver.run(main)

@@ -1,0 +1,242 @@
+"""A run as somebody sees it who looks on from outside, at any moment.
+
+Files are only read, and the lock is not touched.
+"""
+
+import dataclasses
+import math
+import os
+import pathlib
+import time
+
+from rich.console import Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from nao_jax import json_file, lock, status
+from nao_jax.errors import UserError
+from nao_jax.lock import Holder
+from nao_jax.measures import ACCURACY, PERPLEXITY, Measure
+from nao_jax.progress import clock
+from nao_jax.workdir import read_settings
+
+# The last rounds or epochs that are shown.
+ROWS = 12
+# Names in a report, with their headings, in this order.
+_COLUMNS = {
+  "round": "round",
+  "best": "best",
+  "mean": "mean",
+  "mean_of_newest": "mean of the new",
+  "pairwise_accuracy": "pairwise",
+  "kendall_tau": "Kendall's tau",
+  "new": "accepted",
+  "score_seconds": "to score",
+  "propose_seconds": "to propose",
+  "epoch": "epoch",
+  "loss": "training loss",
+  "learning_rate": "learning rate",
+  "validation_error": "validation error",
+  "validation_perplexity": "validation perplexity",
+  "images_per_second": "images/s",
+  "words_per_second": "words/s",
+}
+_SCORES = ("best", "mean", "mean_of_newest")
+_WHOLE = ("round", "epoch", "new")
+_SECONDS = ("score_seconds", "propose_seconds")
+_OUTCOMES = ("best.json", "result.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Look:
+  """What can be seen of a run.
+
+  Attributes:
+    path: its directory.
+    settings: flat.
+    holder: who took the directory last; None for nobody.
+    ended: whether its outcome is there.
+    status: what status.json held; may be empty.
+    history: reports of rounds or epochs.
+    now: seconds since 1970 when all this was seen.
+  """
+
+  path: pathlib.Path
+  settings: dict
+  holder: Holder | None
+  ended: bool
+  status: dict
+  history: list[dict]
+  now: float
+
+  @property
+  def at_work(self) -> bool:
+    """Whether a process is, as far as can be seen."""
+    if self.ended or self.holder is None:
+      return False
+    if self.holder.at_work is None:
+      return self.status.get("state") == "running"
+    return self.holder.at_work
+
+  @property
+  def measure(self) -> Measure:
+    """Of a search's scores."""
+    return PERPLEXITY if "corpus" in self.settings else ACCURACY
+
+
+def look(path: str | os.PathLike) -> Look:
+  """Looks at a directory once.
+
+  Raises:
+    UserError: there is no run, or its settings are damaged.
+  """
+  path = pathlib.Path(path)
+  settings = read_settings(path)
+  return Look(
+    path=path,
+    settings=settings,
+    holder=lock.holder(path),
+    ended=any((path / name).exists() for name in _OUTCOMES),
+    status=status.read(path),
+    history=_history(path / "history.jsonl"),
+    now=time.time(),
+  )
+
+
+def _history(file: pathlib.Path) -> list[dict]:
+  try:
+    return json_file.read_lines(file, wanted="a report", advice="")
+  except UserError:  # Not there yet, or damaged: the run itself says how.
+    return []
+
+
+def picture(seen: Look) -> RenderableType:
+  """What is shown of a run, at most a screen long."""
+  parts = [Text(_about(seen), style="bold"), Text(_state(seen))]
+  if seen.status and not seen.ended:
+    parts += _position(seen)
+  if seen.history:
+    parts.append(_table(seen))
+  if seconds := status.seconds_of(seen.status):
+    parts.append(Text(_spent(seconds), style="dim"))
+  return Group(*parts)
+
+
+def _about(seen: Look) -> str:
+  settings = seen.settings
+  names = ("strategy", "evaluator", "dataset", "text", "arch", "seed")
+  plain = {name.rpartition(".")[2]: value for name, value in settings.items()}
+  known = [f"{name} {plain[name]}" for name in names if plain.get(name)]
+  return f"{seen.path}: {', '.join(known)}"
+
+
+def _state(seen: Look) -> str:
+  if seen.ended:
+    return "finished"
+  who = seen.holder
+  if who is None:
+    return "not begun, or begun by another version of this program"
+  name = f"process {who.process} on {who.host}"
+  if not seen.at_work:
+    said = str(seen.status.get("state", ""))
+    if not said or said == "running":
+      said = f"killed or lost; it was {name}"
+    return f"not running: {said}; the same command goes on"
+  if who.at_work is None:
+    return f"running, if its last word holds: {name}{_heard(seen)}"
+  return f"running: {name}{_heard(seen)}"
+
+
+def _heard(seen: Look) -> str:
+  """How old the last word is, where it says something."""
+  told = _number(seen.status.get("time"))
+  if told is None:
+    return ", which has not said anything yet"
+  age = max(seen.now - told, 0.0)
+  # A call that compiles, or a single step, may take minutes.
+  return f", last heard {clock(age)} ago" if age > 5 else ""
+
+
+def _position(seen: Look) -> list[RenderableType]:
+  """The phase, how far it is, and the best so far."""
+  said = seen.status
+  title = f"{said.get('prefix', '')} {said.get('phase', '')}".strip()
+  done, total = said.get("done"), said.get("total")
+  if not isinstance(done, int) or not isinstance(total, int):
+    return []
+  grid = Table.grid(padding=(0, 1))
+  words = [f"{done:,} of {total:,}"]
+  left = _number(said.get("left"))
+  if seen.at_work and left:
+    words.append(f"{clock(left)} left of this phase")
+  words += [str(said[name]) for name in ("rate", "note") if said.get(name)]
+  bar = ProgressBar(total=max(total, 1), completed=done, width=24)
+  grid.add_row(Text(title), bar, Text(", ".join(words)))
+  parts = [grid]
+  if said.get("best"):
+    parts.append(Text(f"best so far: {said['best']}"))
+  return [*parts, *_rounds_left(seen)]
+
+
+def _rounds_left(seen: Look) -> list[RenderableType]:
+  """How long the rounds to come may take, if they are like those so far."""
+  rounds = seen.settings.get("search.rounds")
+  done = [
+    sum(_number(row.get(name)) or 0.0 for name in _SECONDS)
+    for row in seen.history
+    if "round" in row
+  ]
+  if not isinstance(rounds, int) or not done or not seen.at_work:
+    return []
+  left = rounds + 1 - len(done)
+  if left <= 0:
+    return []
+  mean = sum(done) / len(done)
+  text = (
+    f"rounds so far took {clock(mean)} on average; {left} of {rounds + 1} are "
+    f"left, about {clock(mean * left)} and what comes after them"
+  )
+  return [Text(text)]
+
+
+def _table(seen: Look) -> Table:
+  shown = seen.history[-ROWS:]
+  names = [name for name in _COLUMNS if any(name in row for row in shown)]
+  left_out = len(seen.history) - len(shown)
+  table = Table(
+    title=f"the last {ROWS}, {left_out} before them" if left_out else None,
+    title_justify="left",
+  )
+  for name in names:
+    heading = _COLUMNS[name]
+    if name in _SCORES:
+      heading += f" {seen.measure.name}"
+    table.add_column(heading, justify="right")
+  for row in shown:
+    table.add_row(*(_cell(seen, name, row.get(name)) for name in names))
+  return table
+
+
+def _cell(seen: Look, name: str, value) -> str:
+  value = _number(value)
+  if value is None:
+    return ""
+  if name in _SCORES:
+    return seen.measure.show(value)
+  if name in _SECONDS:
+    return clock(value)
+  return f"{value:.0f}" if name in _WHOLE else f"{value:.4g}"
+
+
+def _number(value) -> float | None:
+  """A number that is one; files may hold anything."""
+  if type(value) not in (int, float) or not math.isfinite(value):
+    return None
+  return value
+
+
+def _spent(seconds: dict[str, tuple[float, float]]) -> str:
+  parts = [f"{phase} {clock(sums[0])}" for phase, sums in seconds.items()]
+  compiled = sum(sums[1] for sums in seconds.values())
+  return f"time: {', '.join(parts)}; compiling {clock(compiled)} of it"

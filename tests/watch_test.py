@@ -1,0 +1,165 @@
+"""Looking on: what is seen of a run that runs, was killed, or has ended."""
+
+import io
+import json
+import socket
+import subprocess
+import sys
+
+import pytest
+import rich.console
+
+from nao_jax import lock
+from nao_jax.journal import SearchJournal
+from nao_jax.report import watching
+from nao_jax.workdir import Workdir
+
+# A run that says how far it is, and then waits to be killed.
+RUN = """
+import sys, time
+from nao_jax.journal import SearchJournal
+settings = {"strategy": "nao", "dataset": "digits", "seed": 3,
+            "search.rounds": 4}
+with SearchJournal(sys.argv[1], settings, 4) as journal:
+  journal.rewind("round", 0)
+  journal.progress.best = "accuracy 0.9000 (round 0)"
+  journal.report("round", {"round": 0, "best": 0.9, "mean": 0.8,
+                           "score_seconds": 30.5, "propose_seconds": 9.5})
+  journal.progress.prefix = "round 1 of 4:"
+  journal.progress("train supernet", 30, 120)
+  print("told", flush=True)
+  time.sleep(60)
+"""
+DRIVER = [sys.executable, "-m", "experiments.watch"]
+
+
+def _seen(path):
+  file = io.StringIO()
+  console = rich.console.Console(file=file, width=120)
+  console.print(watching.picture(watching.look(path)))
+  return " ".join(file.getvalue().split())
+
+
+def _files(path):
+  return {
+    file: (file.read_bytes(), file.stat().st_mtime_ns)
+    for file in path.rglob("*")
+    if file.is_file()
+  }
+
+
+def test_a_run_is_seen_while_it_runs_and_after_it_was_killed(tmp_path):
+  process = subprocess.Popen(
+    [sys.executable, "-c", RUN, tmp_path], stdout=subprocess.PIPE
+  )
+  with process:
+    assert process.stdout.readline() == b"told\n"
+    before, seen = _files(tmp_path), _seen(tmp_path)
+    assert watching.look(tmp_path).at_work
+    assert f"running: process {process.pid} on {socket.gethostname()}" in seen
+    for text in (
+      "strategy nao, dataset digits, seed 3",
+      "round 1 of 4: train supernet",
+      "30 of 120",
+      "best so far: accuracy 0.9000 (round 0)",
+      "4 of 5 are left, about 2:40",
+      "0.9000",
+    ):
+      assert text in seen
+    assert _files(tmp_path) == before
+    process.kill()
+  assert not watching.look(tmp_path).at_work
+  seen = _seen(tmp_path)
+  assert f"not running: killed or lost; it was process {process.pid}" in seen
+  assert "30 of 120" in seen
+  assert "are left" not in seen
+
+
+def _finished(path):
+  with Workdir(path, {"arch": "NAO-RNN"}, "result.json") as journal:
+    journal.rewind("epoch", 0)
+    for epoch in range(20):
+      report = {"validation_perplexity": 90.25 - epoch, "averaging": False}
+      journal.report("epoch", {"epoch": epoch, "loss": 4.5} | report)
+    journal.progress("training words", 9, 9)
+    journal.finish({})
+  return path
+
+
+def test_a_training_that_has_ended_is_seen_with_its_last_epochs(tmp_path):
+  seen = _seen(_finished(tmp_path))
+  assert "arch NAO-RNN" in seen
+  assert "finished" in seen
+  assert "71.25" in seen
+  assert "the last 12, 8 before them" in seen
+  assert "90.25" not in seen
+  assert "training words 0:00; compiling 0:00 of it" in seen
+  assert "averaging" not in seen
+
+
+def test_a_run_that_said_that_it_stopped_is_quoted(tmp_path):
+  def work():
+    with Workdir(tmp_path, {}, "result.json") as journal:
+      journal.progress("train", 1, 2)
+      raise KeyError("broken")
+
+  with pytest.raises(KeyError):
+    work()
+  assert "not running: failed ('broken')" in _seen(tmp_path)
+
+
+def test_a_run_on_another_machine_is_believed(tmp_path):
+  with SearchJournal(tmp_path, {"seed": 1}, 2) as journal:
+    journal.progress("train", 1, 2)
+  (tmp_path / lock.NAME).write_text(json.dumps({"process": 7, "host": "far"}))
+  text = (tmp_path / "status.json").read_text()
+  (tmp_path / "status.json").write_text(text.replace("finished", "running"))
+  assert "if its last word holds: process 7 on far" in _seen(tmp_path)
+
+
+@pytest.mark.parametrize(
+  "files",
+  [
+    {"status.json": '{"state": 3, "done": "x", "total": [], "left": NaN}'},
+    {"status.json": '{"done": 1, "total": 0, "left": "soon", "time": null}'},
+    {"history.jsonl": '{"round": "x", "best": NaN, "mean": []}\n'},
+    {"history.jsonl": "nothing\n", ".lock": "nothing"},
+    {".lock": '{"process": "x", "host": []}'},
+  ],
+)
+def test_damaged_files_are_looked_at_too(tmp_path, files):
+  with SearchJournal(tmp_path, {"search.rounds": 2}, 2):
+    pass
+  for name, text in files.items():
+    (tmp_path / name).write_text(text)
+  assert _seen(tmp_path)
+
+
+def test_the_lock_of_another_file_is_not_taken_for_ours(tmp_path):
+  for name in "ab":
+    (tmp_path / name).mkdir()
+  with lock.Lock(tmp_path / "a", "--workdir"):
+    text = (tmp_path / "a" / lock.NAME).read_text()
+    (tmp_path / "b" / lock.NAME).write_text(text)
+    assert lock.holder(tmp_path / "a").at_work
+    assert not lock.holder(tmp_path / "b").at_work
+  assert not lock.holder(tmp_path / "a").at_work
+  assert lock.holder(tmp_path) is None
+
+
+def _driver(*flags):
+  return subprocess.run([*DRIVER, *flags], capture_output=True, text=True)
+
+
+def test_the_driver_looks_once_without_a_terminal(tmp_path):
+  process = _driver(f"--workdir={_finished(tmp_path)}")
+  assert process.returncode == 0, process.stderr
+  assert "finished" in process.stdout
+  assert "\x1b" not in process.stdout
+
+
+def test_where_there_is_no_run_the_driver_says_so_in_a_line(tmp_path):
+  process = _driver(f"--workdir={tmp_path}")
+  assert process.returncode == 2
+  (line,) = process.stderr.splitlines()
+  assert line.startswith(f"error: --workdir={tmp_path}: no run there")
