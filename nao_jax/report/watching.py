@@ -17,7 +17,7 @@ from rich.text import Text
 from nao_jax import json_file, lock, status
 from nao_jax.errors import UserError
 from nao_jax.lock import Holder
-from nao_jax.measures import ACCURACY, PERPLEXITY, Measure
+from nao_jax.measures import ACCURACY, PERPLEXITY, SCORE, Measure
 from nao_jax.progress import clock
 from nao_jax.workdir import read_settings
 
@@ -82,7 +82,9 @@ class Look:
   @property
   def measure(self) -> Measure:
     """Of a search's scores."""
-    return PERPLEXITY if "corpus" in self.settings else ACCURACY
+    if "corpus" in self.settings:
+      return PERPLEXITY
+    return ACCURACY if "dataset" in self.settings else SCORE
 
 
 def look(path: str | os.PathLike) -> Look:
