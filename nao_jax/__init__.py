@@ -1,1 +1,81 @@
-"""Neural Architecture Optimization (Luo et al., NeurIPS 2018) in JAX."""
+"""Neural Architecture Optimization (Luo et al., NeurIPS 2018) in JAX.
+
+`import nao_jax` is enough: a module loads when it is first named, such as
+`nao_jax.search.run` or `nao_jax.spaces.slots.space`. Until then the import
+takes no time, and no import touches a device.
+"""
+
+from typing import TYPE_CHECKING
+
+from nao_jax import lazy
+
+if TYPE_CHECKING:
+  from nao_jax import (
+    checkpoint,
+    cnn_search,
+    cnn_training,
+    cnn_use,
+    comparison,
+    controller,
+    controller_study,
+    data,
+    errors,
+    evaluators,
+    journal,
+    measures,
+    networks,
+    outcome,
+    parallel,
+    pool,
+    presets,
+    recipes,
+    report,
+    rnn_presets,
+    rnn_search,
+    rnn_training,
+    search,
+    search_state,
+    spaces,
+    strategies,
+    training,
+    trials,
+    workdir,
+  )
+
+# Semantic versioning (semver.org) of what `__all__` names and its documented
+# members. setup.cfg reads it here.
+__version__ = "0.1.0"
+
+__all__ = [
+  "checkpoint",
+  "cnn_search",
+  "cnn_training",
+  "cnn_use",
+  "comparison",
+  "controller",
+  "controller_study",
+  "data",
+  "errors",
+  "evaluators",
+  "journal",
+  "measures",
+  "networks",
+  "outcome",
+  "parallel",
+  "pool",
+  "presets",
+  "recipes",
+  "report",
+  "rnn_presets",
+  "rnn_search",
+  "rnn_training",
+  "search",
+  "search_state",
+  "spaces",
+  "strategies",
+  "training",
+  "trials",
+  "workdir",
+]
+
+__getattr__, __dir__ = lazy.submodules(__name__, __path__)

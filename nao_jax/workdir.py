@@ -27,7 +27,7 @@ import typing
 import jax
 import tensorboardX
 
-from nao_jax import checkpoint, json_file, lock
+from nao_jax import __version__, checkpoint, json_file, lock
 from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.compile_time import CompileTime
 from nao_jax.errors import Stopped, UserError, storage_fault
@@ -35,7 +35,7 @@ from nao_jax.interruption import Interruption
 from nao_jax.progress import Progress
 from nao_jax.status import StatusFile
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "nao_jax")
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 class Workdir:
@@ -311,7 +311,7 @@ def _config(settings: dict) -> dict:
     "settings": settings,
     "command": [sys.executable, *sys.orig_argv[1:]],
     "versions": {name: _version(name) for name in _PACKAGES}
-    | {"python": platform.python_version()},
+    | {"nao_jax": __version__, "python": platform.python_version()},
     "devices": [device.device_kind for device in jax.local_devices()],
     "git": _git_revision(),
   }

@@ -2,8 +2,13 @@
 
 import ast
 import graphlib
+import os
 import pathlib
 import re
+import subprocess
+import sys
+
+import nao_jax
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -46,7 +51,7 @@ LAYERS = (
     "nao_jax.status",
     "nao_jax.trials",
   ),
-  ("nao_jax.errors",),
+  ("nao_jax.errors", "nao_jax.lazy"),
 )
 
 
@@ -65,6 +70,8 @@ def _name(path):
 
 
 PROJECT = _sources("nao_jax", "experiments", "benchmarks")
+# The front door names every room, for type checkers alone, and loads none.
+DOOR = PROJECT.pop("nao_jax")
 
 
 def _imports(source):
@@ -89,8 +96,7 @@ def _height(name):
 
 
 def test_every_module_has_its_layer():
-  homeless = {name for name in PROJECT if _height(name) is None}
-  assert homeless == {"nao_jax"}
+  assert not {name for name in PROJECT if _height(name) is None}
 
 
 def test_imports_run_downwards():
@@ -112,6 +118,37 @@ def _modules(source):
   names = set(_imports(source))
   names |= {name.rpartition(".")[0] for name in names}
   return names & PROJECT.keys()
+
+
+def _door(for_checkers):
+  """What the front door imports for type checkers alone, or for all."""
+  lines = ast.parse(DOOR).body
+  lines = [x for x in lines if isinstance(x, ast.If) == for_checkers]
+  return list(_imports("\n".join(map(ast.unparse, lines))))
+
+
+def test_the_front_door_loads_no_room():
+  assert _door(False) == ["typing.TYPE_CHECKING", "nao_jax.lazy"]
+
+
+def test_the_front_door_names_what_type_checkers_see():
+  rooms = [name.removeprefix("nao_jax.") for name in _door(True)]
+  assert nao_jax.__all__ == rooms == sorted(rooms)
+
+
+def test_every_room_opens_without_a_device():
+  """With a platform that does not exist, whoever asks for one fails."""
+  script = (
+    "import nao_jax, sys; assert not 'jax' in sys.modules;"
+    "nao_jax.spaces.slots.space('one', {'slot': (1, 2)});"
+    "[getattr(nao_jax, room) for room in nao_jax.__all__]"
+  )
+  subprocess.run(
+    [sys.executable, "-c", script],
+    env=os.environ | {"JAX_PLATFORMS": "none"},
+    cwd=ROOT,
+    check=True,
+  )
 
 
 def test_the_library_reads_no_flags():

@@ -9,6 +9,10 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from nao_jax import lazy
+
+__getattr__, __dir__ = lazy.submodules(__name__, __path__)
+
 # Called with the phase, the work done, all of the phase's work and, if there is
 # more to say, a note and what a unit of the work is made of; see
 # progress.Progress.

@@ -1,1 +1,5 @@
 """Candidate operations and the networks made of them."""
+
+from nao_jax import lazy
+
+__getattr__, __dir__ = lazy.submodules(__name__, __path__)

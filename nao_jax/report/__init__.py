@@ -1,1 +1,5 @@
 """What people look at: drawings of cells."""
+
+from nao_jax import lazy
+
+__getattr__, __dir__ = lazy.submodules(__name__, __path__)

@@ -9,6 +9,10 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from nao_jax import lazy
+
+__getattr__, __dir__ = lazy.submodules(__name__, __path__)
+
 
 class Seen(NamedTuple):
   """What a search knows.

@@ -1,1 +1,5 @@
 """Optimisers, schedules, train states and steps."""
+
+from nao_jax import lazy
+
+__getattr__, __dir__ = lazy.submodules(__name__, __path__)
