@@ -1,6 +1,7 @@
 """Makes the report of a search, also of one that runs or was stopped.
 
 python -m experiments.report --workdir=runs/digits
+python -m experiments.report --workdir=runs/digits --random=runs/r1,runs/r2
 python -m experiments.report --compare=runs/a,runs/b --output=compared.html
 
 Files are only read; the report is the one that is written.
@@ -14,6 +15,12 @@ from nao_jax.report import comparison_page, search_page
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Directory of a search; its report.html is written."
+)
+_RANDOM = flags.DEFINE_list(
+  "random",
+  [],
+  "With --workdir: directories of searches with --strategy=random, whose best"
+  " are shown beside it.",
 )
 _COMPARE = flags.DEFINE_list(
   "compare", None, "Directories of searches to show side by side."
@@ -29,8 +36,10 @@ def main(_):
     raise UserError("--workdir, --compare: give one of them")
   if (_OUTPUT.value is None) != (_COMPARE.value is None):
     raise UserError("--output: the file to write, needed with --compare only")
+  if _RANDOM.value and _WORKDIR.value is None:
+    raise UserError("--random: needs --workdir; --compare takes them itself")
   if _COMPARE.value is None:
-    file = search_page.write(_WORKDIR.value)
+    file = search_page.write(_WORKDIR.value, _RANDOM.value)
   else:
     file = comparison_page.write(_COMPARE.value, _OUTPUT.value)
   print(f"report in {file}")

@@ -27,7 +27,13 @@ from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.presets import SearchCnnConfig
-from nao_jax.report import comparison_page, findings, search_page
+from nao_jax.report import (
+  baseline,
+  comparison_page,
+  course,
+  findings,
+  search_page,
+)
 from nao_jax.report import run as runs
 from nao_jax.report.page import Page, Section, Table, Tile, render
 from nao_jax.search import SearchConfig
@@ -633,6 +639,113 @@ def other(home):
   return _search(home / "other", settings, Uniform(SPACE), **ends)
 
 
+def test_random_searches_stand_beside_another_one(nao, uniform, other):
+  run = runs.read(nao)
+  random = baseline.read(run, [uniform, other])
+  page = search_page.of(run, random)
+  (section,) = [x for x in page.sections if x.title == "Scores by round"]
+  said = " ".join(section.texts)
+  assert "Random search: 2 with seed 0, 1" in said
+  assert "No random search was run" not in said
+  assert "more than the strategy and the seed" not in said
+  assert len(section.plots) == 3
+  for plot in section.plots[:2]:  # A round of theirs takes no time.
+    labels = plot.figure.legends[0].get_texts()
+    assert "best of random search, 2 runs" in [x.get_text() for x in labels]
+    assert "the range of the random searches" in plot.caption
+
+
+def test_one_random_search_has_no_spread(nao, uniform):
+  run = runs.read(nao)
+  texts = baseline.about(run, baseline.read(run, [uniform]))
+  assert any("One random search has no spread" in text for text in texts)
+
+
+def test_a_band_is_from_the_lowest_best_to_the_highest(uniform, other):
+  searches = [course.rounds(runs.read(path)) for path in (uniform, other)]
+  found = course.band(searches, course.AXES["round"], course.best_of)
+  best = [
+    [value for (value,) in _query(path, "select max(score) from scores"
+      " group by round order by round")]
+    for path in (uniform, other)
+  ]  # fmt: skip
+  np.testing.assert_array_equal(found.x, range(ROUNDS + 1))
+  np.testing.assert_allclose(found.low, np.min(best, 0), rtol=1e-6)
+  np.testing.assert_allclose(found.high, np.max(best, 0), rtol=1e-6)
+  np.testing.assert_allclose(found.mean, np.mean(best, 0), rtol=1e-6)
+  assert found.count == 2
+
+
+def _rounds(*places):
+  """Rounds that end at these seconds, with a score of a hundredth of them."""
+  return [
+    course.Round(
+      number, np.array([(at or 0) / 100]), np.zeros(1, bool), number, at
+    )
+    for number, at in enumerate(places)
+  ]
+
+
+def test_a_band_is_only_where_all_searches_are():
+  at = course.AXES["minutes"]
+  found = course.band([_rounds(60, 180), _rounds(120, 240)], at, course.best_of)
+  np.testing.assert_allclose(found.x, [2, 3])
+  np.testing.assert_allclose(found.low, found.high)  # One line, two parts.
+  apart = [_rounds(60, 120), _rounds(180, 240)]
+  assert course.band(apart, at, course.best_of) is None
+  assert course.band([_rounds(60), _rounds(None)], at, course.best_of) is None
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"strategy": "nao"}, "a search with --strategy=nao; give"),
+    ({"dataset": "another"}, "dataset is 'another' there and"),
+    ({"evaluator": "scratch"}, "evaluator is 'scratch' there and"),
+    ({}, "no round has ended there yet"),
+  ],
+)
+def test_what_is_no_baseline_is_refused(nao, tmp_path, changes, message):
+  settings = _settings("random") | changes
+  with SearchJournal(tmp_path / "run", settings, ROUNDS):
+    pass
+  with pytest.raises(UserError, match=f"--random=.*: .*{message}"):
+    search_page.write(nao, [tmp_path / "run"])
+
+
+def test_other_settings_of_a_baseline_are_said(nao, uniform):
+  run, (random,) = runs.read(nao), baseline.read(runs.read(nao), [uniform])
+  random.settings["search.pool_size"] = 99
+  random.settings["fit.epochs"] = 99  # Random search fits nothing.
+  text = baseline.about(run, [random])[-1]
+  assert text.endswith("the strategy and the seed: search.pool_size.")
+
+
+@pytest.mark.parametrize(("which", "sign"), [("nao", 1), ("recurrent", -1)])
+def test_shared_weights_are_compared_with_training_alone(which, sign, request):
+  run = runs.read(request.getfixturevalue(which))
+  # The best of the pool is the best alone, and so on down, but for a tie.
+  cells = [[60 + sign * value] for value in (9, 8, 8, 7)]
+  few = dataclasses.replace(run, compared={"searched": cells[:2]})
+  assert findings.scratch_ranking(few) is None
+  run = dataclasses.replace(run, compared={"searched": cells})
+  found = findings.scratch_ranking(run)
+  ranked = run.pool.ranked(ROUNDS)[:4]
+  np.testing.assert_array_equal(
+    found.of.predicted, run.pool.scores[ranked, ROUNDS]
+  )
+  assert found.measures["Kendall's tau"].value > 0.5
+  said = " ".join(" ".join(x.texts) for x in search_page.of(run).sections)
+  assert "over the 4 found cells: Kendall's tau 0." in said
+
+
+def test_the_page_says_where_the_time_went(nao, page):
+  found = runs.read(nao).seconds["fit controller"]
+  seconds, compiled = (f"{value:,.1f}" for value in found)
+  assert ("fit controller", seconds, compiled) in page.rows(3)
+  assert "fewer than three cells have both" in page.said
+
+
 def test_searches_are_shown_side_by_side(nao, uniform, other, tmp_path):
   output = tmp_path / "compared.html"
   comparison_page.write([nao, uniform, other], output)
@@ -642,7 +755,7 @@ def test_searches_are_shown_side_by_side(nao, uniform, other, tmp_path):
     assert str(path) in page.cells
   assert ("strategy", "nao", "random", "random") in page.rows(4)
   best = [
-    findings.rounds(runs.read(x))[-1].scores.max() for x in (uniform, other)
+    course.rounds(runs.read(x))[-1].scores.max() for x in (uniform, other)
   ]
   mean, deviation = np.mean(best), np.std(best, ddof=1)
   assert ("B, C", "random", f"{mean:.4f}", f"{deviation:.4f}") in page.rows(4)
@@ -696,6 +809,10 @@ def test_the_driver_writes_the_report(nao, tmp_path):
   [
     (["--workdir=nowhere"], "--workdir=nowhere: no run there"),
     (["--compare=a,b"], "--output: the file to write"),
+    (
+      ["--compare=a,b", "--output=c", "--random=d"],
+      "--random: needs --workdir",
+    ),
   ],
 )
 def test_the_driver_says_what_is_wrong_in_a_line(flags, message):

@@ -7,15 +7,20 @@ import pathlib
 import numpy as np
 
 from nao_jax.errors import UserError
-from nao_jax.report import findings, plots, search_page, words
+from nao_jax.report import (
+  baseline,
+  course,
+  findings,
+  plots,
+  search_page,
+  words,
+)
 from nao_jax.report import page as pages
 from nao_jax.report import run as runs
 from nao_jax.report.page import Page, Plot, Section, Table
 from nao_jax.report.run import Run
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-# What must be equal for scores to be of one kind.
-_MEASURED = ("dataset", "text", "validation_fraction", "evaluator")
 
 
 def write(
@@ -92,7 +97,7 @@ def _overview(named: dict[str, Run]) -> Section:
 
 
 def _row(letter: str, run: Run) -> list[str]:
-  settings, rounds = run.settings, findings.rounds(run)
+  settings, rounds = run.settings, course.rounds(run)
   groups, none = findings.groups(run.compared), findings.Group([], 0)
   best = run.kind.measure.show(rounds[-1].scores.max()) if rounds else ""
   measured = []
@@ -116,7 +121,7 @@ def _row(letter: str, run: Run) -> list[str]:
 
 def _warnings(named: dict[str, Run]) -> list[str]:
   texts = []
-  for name in _MEASURED:
+  for name in baseline.MEASURED:
     values = {repr(run.settings.get(name)) for run in named.values()}
     if len(values) > 1:
       texts.append(
@@ -138,47 +143,69 @@ def _warnings(named: dict[str, Run]) -> list[str]:
 
 
 def _curves(named: dict[str, Run]) -> Section | None:
-  rounds = {letter: findings.rounds(run) for letter, run in named.items()}
-  rounds = {letter: rows for letter, rows in rounds.items() if rows}
-  if not rounds:
+  groups = {
+    _label(named, letters): [course.rounds(named[x]) for x in letters]
+    for letters in _alike({x: run for x, run in named.items() if run.scored})
+  }
+  if not groups:
     return None
   first = next(iter(named.values()))
-  axis = first.kind.tick, words.score_axis(first)
-  places = {
-    "round": lambda row: row.number,
-    "architectures scored": lambda row: row.scored,
-    "minutes": lambda row: None if row.seconds is None else row.seconds / 60,
-  }
   drawn = []
-  for name, at in places.items():
+  for name, at in course.AXES.items():
     curves = {
-      letter: (
-        [at(row) for row in rows],
-        [row.scores.max() for row in rows],
-        [row.scores.mean() for row in rows],
+      label: (
+        course.band(searches, at, course.best_of),
+        course.band(searches, at, course.mean_of),
       )
-      for letter, rows in rounds.items()
-      if None not in map(at, rows)
+      for label, searches in groups.items()
     }
+    curves = {label: both for label, both in curves.items() if both[0]}
     if curves:
-      caption = (
-        f"By {name}. Solid: the best of the pool, dashed: its mean. Each curve "
-        "is one run, so none has a spread."
-      )
-      drawn.append(Plot(plots.several(curves, name, *axis), caption))
+      axis = name, first.kind.tick, words.score_axis(first)
+      figure = plots.several(curves, *axis)
+      drawn.append(Plot(figure, f"By {name}. {_spread(groups)}"))
   return Section("Scores", plots=drawn)
+
+
+def _label(named: dict[str, Run], letters: list[str]) -> str:
+  random = named[letters[0]].settings["strategy"] == "random"
+  return ", ".join(letters) + (" (random)" if random else "")
+
+
+def _spread(groups: dict[str, list]) -> str:
+  """What a caption says of the curves."""
+  text = "Solid: the best of the pool, dashed: its mean."
+  counts = {len(searches) > 1 for searches in groups.values()}
+  if True in counts:
+    text += (
+      " Searches that differ in the seed alone are one curve, their mean; the "
+      "band is from the lowest to the highest of them."
+    )
+  if False in counts:
+    text += " A curve with one letter is one run, which has no spread."
+  return text
+
+
+def _alike(named: dict[str, Run]) -> list[list[str]]:
+  """The letters of searches that differ in nothing but the seed, together."""
+  groups: dict[str, dict[int, str]] = {}
+  again = []
+  for letter, run in named.items():
+    rest = {k: v for k, v in run.settings.items() if k != "seed"}
+    own = groups.setdefault(repr(sorted(rest.items())), {})
+    # The same search twice is no repetition.
+    if own.setdefault(run.settings["seed"], letter) != letter:
+      again.append([letter])
+  return [*(list(own.values()) for own in groups.values()), *again]
 
 
 def _repeats(named: dict[str, Run]) -> Section:
   """What searches that differ in nothing but the seed have in common."""
-  groups: dict[str, dict[int, str]] = {}
-  for letter, run in named.items():
-    rest = {k: v for k, v in run.settings.items() if k != "seed"}
-    if run.best is not None and run.scored:
-      own = groups.setdefault(repr(sorted(rest.items())), {})
-      own.setdefault(run.settings["seed"], letter)
+  ended = {
+    x: run for x, run in named.items() if run.best is not None and run.scored
+  }
   rows = [
-    _group(named, list(own.values())) for own in groups.values() if len(own) > 1
+    _group(named, letters) for letters in _alike(ended) if len(letters) > 1
   ]
   title = "Repeated searches"
   if not rows:
@@ -200,7 +227,7 @@ def _repeats(named: dict[str, Run]) -> Section:
 def _group(named: dict[str, Run], letters: list[str]) -> list[str]:
   """The row of some searches with the same settings."""
   found = [named[letter] for letter in letters]
-  best = np.array([findings.rounds(run)[-1].scores.max() for run in found])
+  best = np.array([course.rounds(run)[-1].scores.max() for run in found])
   gains = [findings.advantage(findings.groups(run.compared)) for run in found]
   gains = np.array([gain.value for gain in gains if gain])
   return [

@@ -71,7 +71,7 @@ def _rankings(found: list[Ranking]) -> Table:
       str(one.of.round),
       one.of.group,
       str(len(one.of.scores)),
-      *(_with_interval(one.measures[name]) for name in names),
+      *(with_interval(one.measures[name]) for name in names),
       str(one.k),
     ]
     for one in found
@@ -84,7 +84,8 @@ def _rankings(found: list[Ranking]) -> Table:
   return Table(["round", "what", "n", *names, "k"], rows, caption, words=2)
 
 
-def _with_interval(found: Measured) -> str:
+def with_interval(found: Measured) -> str:
+  """A number, and its interval in brackets if there is one."""
   if found.interval is None:
     return f"{found.value:.3f}"
   low, high = found.interval

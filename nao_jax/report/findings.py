@@ -20,51 +20,6 @@ BEST = 0.25
 _DRAWS, _LEAST = 300, 5
 
 
-class Round(NamedTuple):
-  """The pool in one round.
-
-  Attributes:
-    number: of the round, from 0.
-    scores: float [N], of all members.
-    newest: bool [N], those that the round before proposed.
-    scored: how many architectures were scored so far, in all rounds.
-    seconds: so far; None if it is not known.
-  """
-
-  number: int
-  scores: np.ndarray
-  newest: np.ndarray
-  scored: int
-  seconds: float | None
-
-  @property
-  def deviation(self) -> float:
-    """The standard deviation of the scores; NaN for one score."""
-    return float(self.scores.std(ddof=1)) if len(self.scores) > 1 else np.nan
-
-
-def rounds(run: Run) -> list[Round]:
-  """All that have scores."""
-  found, seconds = [], 0.0
-  by_round = {row["round"]: row for row in run.history}
-  for number in run.scored:
-    members, row = run.members(number), by_round.get(number)
-    if row is None or seconds is None:
-      seconds = None
-    else:
-      seconds += row.get("score_seconds", 0) + row.get("propose_seconds", 0)
-    found.append(
-      Round(
-        number,
-        run.pool.scores[members, number],
-        (run.pool.origins[members] == number) & (number > 0),
-        int(np.sum(~np.isnan(run.pool.scores[:, : number + 1]).all(1))),
-        seconds,
-      )
-    )
-  return found
-
-
 class Foreseen(NamedTuple):
   """Predictions beside what was measured.
 
@@ -367,6 +322,28 @@ def groups(compared: dict[str, list]) -> dict[str, Group]:
       int(sum(np.isnan(cell).sum() for cell in cells)),
     )
   return found
+
+
+def scratch_ranking(run: Run) -> Ranking | None:
+  """How shared weights ordered the found cells that were trained from scratch.
+
+  None where fewer than three of them have a score, or nothing was shared.
+  """
+  cells = groups(run.compared).get("searched", Group([], 0)).cells
+  if run.settings["evaluator"] != "shared" or not run.scored:
+    return None
+  last = run.scored[-1]
+  ranked = run.pool.ranked(last)[: len(cells)]
+  both = [
+    (run.pool.scores[row, last], cell.mean())
+    for row, cell in zip(ranked, cells, strict=False)
+    if len(cell)
+  ]
+  if len(both) < 3:
+    return None
+  shared, scratch = np.transpose(both)
+  sign = 1 if run.kind.higher_is_better else -1
+  return ranking(Foreseen(last, "shared weights", shared, sign * scratch))
 
 
 def advantage(found: dict[str, Group]) -> Measured | None:

@@ -1,7 +1,7 @@
 """The plots of a report; colours as in ink, which the page knows.
 
 Grey is the pool, blue what was proposed, vermilion the best, green what was
-held out. Every figure is as wide as a telephone shows it.
+held out or random search. Every figure is as wide as a telephone shows it.
 
 Shapes: as in findings.
 """
@@ -16,12 +16,15 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 import numpy as np
 
 from nao_jax.report import ink
-from nao_jax.report.findings import Foreseen, Group, Round, Shares, Step
+from nao_jax.report.course import AXES, Band, Round
+from nao_jax.report.findings import Foreseen, Group, Shares, Step
 from nao_jax.strategies.plane import Plane
 
 POOL, NEW, BEST, HELD_OUT = (
   colours[1] for colours in (ink.GREY, ink.BLUE, ink.VERMILION, ink.GREEN)
 )
+# Where nothing was held out, green is another search.
+RANDOM = HELD_OUT
 # Areas of dots, and from how many on they are small.
 _DOT, _SMALL, _MANY = 9, 3, 100
 # Inches.
@@ -79,17 +82,22 @@ def _legend(axes: Axes) -> None:
 
 @_styled
 def progress(
-  rounds: list[Round], x: Sequence[float], xlabel: str, show: Show, ylabel: str
+  rounds: list[Round],
+  xlabel: str,
+  show: Show,
+  ylabel: str,
+  random: Band | None = None,
 ) -> Figure:
   """Best and mean of the pool, round by round, and the pool's spread.
 
   Args:
     rounds: at least one.
-    x: where each is.
-    xlabel: what that is.
+    xlabel: where each is, of `course.AXES`.
     show: writes a score.
     ylabel: what scores are.
+    random: the best of random searches, if there are any.
   """
+  x = [AXES[xlabel](row) for row in rounds]
   axes = _axes()
   best = [row.scores.max() for row in rounds]
   mean = [row.scores.mean() for row in rounds]
@@ -97,6 +105,10 @@ def progress(
   axes.fill_between(x, low, high, color=POOL, alpha=0.25, lw=0, label=_SPREAD)
   axes.plot(x, mean, "o-", color=POOL, ms=3.5, label="mean")
   axes.plot(x, best, "o-", color=BEST, ms=3.5, label="best")
+  if random is not None:
+    searches = "1 run" if random.count == 1 else f"{random.count} runs"
+    label = f"best of random search, {searches}"
+    _band(axes, random, RANDOM, "D", label)
   axes.set_ylabel(ylabel)
   _from_zero(axes, xlabel)
   _scores_on(axes.yaxis, show)
@@ -104,9 +116,18 @@ def progress(
   return axes.figure
 
 
+def _band(axes: Axes, band: Band, colour: str, mark: str, label: str) -> None:
+  """The mean of some searches, and between which they lie."""
+  if band.count > 1:
+    axes.fill_between(
+      band.x, band.low, band.high, color=colour, alpha=0.2, lw=0
+    )
+  axes.plot(band.x, band.mean, f"{mark}-", color=colour, ms=4, label=label)
+
+
 @_styled
 def several(
-  curves: dict[str, tuple[Sequence[float], Sequence[float], Sequence[float]]],
+  curves: dict[str, tuple[Band, Band]],
   xlabel: str,
   show: Show,
   ylabel: str,
@@ -114,18 +135,19 @@ def several(
   """Curves of several runs: solid is the best, dashed the mean of the pool.
 
   Args:
-    curves: {letter of the run: (x, best, mean)}.
+    curves: {letters of the runs: (best, mean)}.
     xlabel: what x is.
     show: writes a score.
     ylabel: what scores are.
   """
   axes = _axes()
   marks = "osD^vP*X"
-  for number, (name, (x, best, mean)) in enumerate(curves.items()):
+  for number, (name, (best, mean)) in enumerate(curves.items()):
     colour = (NEW, BEST, HELD_OUT, POOL)[number % 4]
     mark = marks[number % len(marks)]
-    axes.plot(x, best, f"{mark}-", color=colour, ms=4, label=name)
-    axes.plot(x, mean, f"{mark}--", color=colour, ms=2.5, lw=0.8, alpha=0.7)
+    _band(axes, best, colour, mark, name)
+    look = {"ms": 2.5, "lw": 0.8, "alpha": 0.7}
+    axes.plot(mean.x, mean.mean, f"{mark}--", color=colour, **look)
   axes.set_ylabel(ylabel)
   _from_zero(axes, xlabel)
   _scores_on(axes.yaxis, show)

@@ -2,38 +2,48 @@
 
 import numpy as np
 
-from nao_jax.report import findings, plots, words
-from nao_jax.report.findings import Round
+from nao_jax.report import baseline, course, findings, plots, words
+from nao_jax.report.course import Band, Round
 from nao_jax.report.page import Plot, Section, Table
 from nao_jax.report.run import Run
 
 
-def scores(run: Run) -> Section:
-  """Best and mean by round, by architectures and by time."""
-  title, rounds = "Scores by round", findings.rounds(run)
+def scores(run: Run, random: list[Run]) -> Section:
+  """Best and mean by round, by architectures and by time.
+
+  Args:
+    run: the search.
+    random: random searches that measure the same.
+  """
+  title, rounds = "Scores by round", course.rounds(run)
   if not rounds:
     return Section(title, ["No round has ended yet."])
-  axes = {
-    "round": [row.number for row in rounds],
-    "architectures scored": [row.scored for row in rounds],
-  }
-  if rounds[-1].seconds is not None:
-    axes["minutes"] = [row.seconds / 60 for row in rounds]
-  caption = (
-    "One run. The band is the spread of the pool's members, not of repeated "
-    "searches; the best has none."
+  others = [course.rounds(other) for other in random]
+  drawn = []
+  for name, at in course.AXES.items():
+    if at(rounds[-1]) is None:
+      continue
+    beside = course.band(others, at, course.best_of) if others else None
+    axis = run.kind.tick, words.score_axis(run)
+    figure = plots.progress(rounds, name, *axis, beside)
+    drawn.append(Plot(figure, f"By {name}. {_spread(beside)}"))
+  return Section(title, _about(run, random), drawn, [_by_round(run, rounds)])
+
+
+def _spread(random: Band | None) -> str:
+  """What the bands of a plot are."""
+  text = (
+    "One run. The grey band is the spread of the pool's members, not of "
+    "repeated searches; the best has none."
   )
-  drawn = [
-    Plot(
-      plots.progress(rounds, x, name, run.kind.tick, words.score_axis(run)),
-      f"By {name}. {caption}",
-    )
-    for name, x in axes.items()
-  ]
-  return Section(title, _about(run), drawn, [_by_round(run, rounds)])
+  if random is None:
+    return text
+  if random.count == 1:
+    return f"{text} The random search is one run, too."
+  return f"{text} The green one is the range of the random searches."
 
 
-def _about(run: Run) -> list[str]:
+def _about(run: Run, random: list[Run]) -> list[str]:
   texts = [
     "This is one search with one seed: another seed would have given other "
     "curves, and how different they would be is not known from here."
@@ -45,14 +55,16 @@ def _about(run: Run) -> list[str]:
       "within a round. A score is not the accuracy or the perplexity of a cell "
       "that is trained alone."
     )
-  if run.settings["strategy"] == "random":
+  if random:
+    texts += baseline.about(run, random)
+  elif run.settings["strategy"] == "random":
     texts.append("This search is random search itself, the baseline of others.")
   else:
     texts.append(
       "No random search was run beside this one, so the curves do not say what "
       "its strategy is worth. The same command with --strategy=random and "
-      "another --workdir is that baseline; experiments.report --compare shows "
-      "both."
+      "another --workdir is that baseline; experiments.report --random shows "
+      "it here."
     )
   return texts
 
@@ -88,7 +100,7 @@ def proposed(run: Run) -> Section | None:
   """Each round's proposals beside the others."""
   every = [
     row
-    for row in findings.rounds(run)
+    for row in course.rounds(run)
     if row.newest.any() and not row.newest.all()
   ]
   if not every:

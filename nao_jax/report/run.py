@@ -18,6 +18,7 @@ import zlib
 
 import numpy as np
 
+from nao_jax import status
 from nao_jax.errors import UserError
 from nao_jax.pool import Pool
 from nao_jax.report import cells
@@ -46,6 +47,8 @@ class Run:
     best: what best.json holds; None for a search that has not ended.
     compared: what trainings from scratch measured, {"searched" or "random":
       [cells, R]}, None for one that diverged.
+    seconds: {phase: [seconds, those of them in which jax compiled]}; empty
+      where nobody counted.
     missing: what could not be read, in sentences.
   """
 
@@ -57,6 +60,7 @@ class Run:
   arrays: dict[int, dict[str, np.ndarray]]
   best: dict | None
   compared: dict[str, list]
+  seconds: dict[str, list[float]]
   missing: list[str]
 
   @property
@@ -120,6 +124,7 @@ def read(path: str | os.PathLike, flag: str = "--workdir") -> Run:
     arrays=_all_arrays(path / "rounds", history, missing),
     best=best,
     compared=_compared(path, kind, best, missing),
+    seconds=status.seconds_of(status.read(path)),
     missing=missing,
   )
 

@@ -1,5 +1,6 @@
 """The report of one search: report.html in its directory."""
 
+from collections.abc import Sequence
 import os
 import pathlib
 import shlex
@@ -7,7 +8,9 @@ import shlex
 from absl import logging
 
 from nao_jax.report import (
+  baseline,
   controller_sections,
+  course,
   findings,
   plots,
   pool_sections,
@@ -22,13 +25,21 @@ from nao_jax.report.run import Run
 NAME = "report.html"
 
 
-def write(path: str | os.PathLike) -> pathlib.Path:
+def write(
+  path: str | os.PathLike, random: Sequence[str | os.PathLike] = ()
+) -> pathlib.Path:
   """Writes the report of a search into its directory; gives the file.
 
+  Args:
+    path: the directory.
+    random: those of random searches to show beside it.
+
   Raises:
-    UserError: there is no search, or the file cannot be written.
+    UserError: there is no search, or one of the others is no random search
+      that measures the same, or the file cannot be written.
   """
-  page = of(runs.read(path))
+  run = runs.read(path)
+  page = of(run, baseline.read(run, random))
   return pages.write(page, pathlib.Path(path) / NAME, f"--workdir={path}")
 
 
@@ -46,9 +57,10 @@ def try_to_write(path: str | os.PathLike) -> None:
     )
 
 
-def of(run: Run) -> Page:
-  """What the report says."""
-  settings, sections = run.settings, [pool_sections.scores(run)]
+def of(run: Run, random: Sequence[Run] = ()) -> Page:
+  """What the report says; `random` searches stand beside the run."""
+  settings = run.settings
+  sections = [pool_sections.scores(run, list(random))]
   if run.scored:
     sections = [
       winner(run),
@@ -99,7 +111,7 @@ def _status(run: Run) -> str:
 
 
 def _tiles(run: Run) -> list[Tile]:
-  rounds, last = findings.rounds(run), run.scored[-1]
+  rounds, last = course.rounds(run), run.scored[-1]
   origin = findings.origin(int(run.pool.origins[run.winner]))
   return [
     Tile(
@@ -147,6 +159,7 @@ def _from_scratch(run: Run) -> Section:
     "The best cells of the last round and random ones, trained with the same "
     "budget and the same seeds, and measured once, on the test part.",
     _verdict(run, groups),
+    *_shared_weights(run),
   ]
   if run.best is None:
     texts.append("These trainings have not ended.")
@@ -198,6 +211,29 @@ def _verdict(run: Run, groups: dict[str, Group]) -> str:
   return start + "The difference is larger than that, for this one search."
 
 
+def _shared_weights(run: Run) -> list[str]:
+  """Whether scores with shared weights order cells as training alone does."""
+  if run.settings["evaluator"] != "shared":
+    return []
+  found = findings.scratch_ranking(run)
+  if found is None:
+    return [
+      "How well scores with shared weights order cells that are trained from "
+      "scratch is not known from here: fewer than three cells have both."
+    ]
+  names = ("Kendall's tau", "Spearman's rho")
+  values = [
+    f"{name} {controller_sections.with_interval(found.measures[name])}"
+    for name in names
+  ]
+  return [
+    "Shared weights against training from scratch, over the "
+    f"{len(found.of.scores)} found cells: {', '.join(values)}. They are few, "
+    "and the top of the pool, whose scores lie close together: this says "
+    "little of the whole pool."
+  ]
+
+
 def _costs(run: Run) -> Section:
   networks = run.kind.costs(run.pool.tokens[run.winner], run.image)
   texts, tables = [], []
@@ -213,11 +249,12 @@ def _costs(run: Run) -> Section:
       "Parameters and multiply-adds depend on the size of the images, which "
       "best.json says at the end of a search."
     )
-  return Section("What it cost", texts, tables=[*tables, _effort(run)])
+  tables += [_effort(run), *_phases(run)]
+  return Section("What it cost", texts, tables=tables)
 
 
 def _effort(run: Run) -> Table:
-  rounds = findings.rounds(run)
+  rounds = course.rounds(run)
   groups = findings.groups(run.compared).values()
   seconds = {
     name: sum(row.get(f"{name}_seconds", 0) for row in run.history)
@@ -229,7 +266,7 @@ def _effort(run: Run) -> Table:
     ["seconds to train and to score", f"{seconds['score']:,.1f}"],
     ["seconds to fit and to propose", f"{seconds['propose']:,.1f}"],
     [
-      "trainings from scratch, not timed",
+      "trainings from scratch",
       str(sum(len(group.values) for group in groups)),
     ],
   ]
@@ -238,6 +275,23 @@ def _effort(run: Run) -> Table:
     "where it went on."
   )
   return Table(["", ""], rows, caption)
+
+
+def _phases(run: Run) -> list[Table]:
+  """Where the time went, as status.json counts it."""
+  if not run.seconds:
+    return []
+  total = [sum(part) for part in zip(*run.seconds.values(), strict=True)]
+  rows = [
+    [phase, f"{seconds:,.1f}", f"{compiled:,.1f}"]
+    for phase, (seconds, compiled) in (run.seconds | {"all": total}).items()
+  ]
+  caption = (
+    "Seconds by phase, with what comes between it and the next one; of all "
+    "sittings, and what was lost by a kill too. Compiling is what jax says, "
+    "without tracing."
+  )
+  return [Table(["phase", "seconds", "compiling"], rows, caption)]
 
 
 def _again(run: Run) -> Section:
