@@ -19,9 +19,14 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from nao_jax.controller import lstm
 from nao_jax.spaces.space import SOS, Space
 
 Params = dict[str, chex.ArrayTree]
+
+# Decoding so few tokens is unrolled: the loop would cost more than what is in
+# it. More tokens, unrolled, cost more to compile than they save.
+_SHORT = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,12 +198,16 @@ class Encoder(nn.Module):
       nn.initializers.normal(1.0),
       (self.vocabulary, config.embedding),
     )
-    inputs = _dropout(self, config.embedding_dropout)(embedding[tokens])
-    step_width = self.tokens_per_step * config.embedding
-    lstm = Lstm(step_width, config.hidden)
+    cell = Lstm(self.tokens_per_step * config.embedding, config.hidden)
+    folded = tokens.T.reshape(-1, self.tokens_per_step, batch)
+    if config.embedding_dropout and self.has_rng("dropout"):
+      inputs = embedding[folded].swapaxes(1, 2)
+      inputs = _dropout(self, config.embedding_dropout)(inputs)
+      gates = cell.project(inputs.reshape(*inputs.shape[:2], -1))
+    else:
+      gates = cell.project_tokens(embedding, folded)
     zeros = jnp.zeros((batch, config.hidden))
-    gates = lstm.project(inputs.reshape(batch, -1, step_width))
-    return normalise(lstm(gates, (zeros, zeros)))
+    return normalise(cell(gates, (zeros, zeros)).swapaxes(0, 1))
 
 
 class Predictor(nn.Module):
@@ -251,9 +260,8 @@ class Decoder(nn.Module):
   ) -> jax.Array:
     """Teacher-forced log-probabilities [B, L, V]."""
     previous = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=SOS)
-    # The same as projecting every embedded token, with V products, not B L.
-    gates = self.lstm.project(self.embedding)[previous]
-    queries = self.lstm(gates, (embedding, embedding))
+    gates = self.lstm.project_tokens(self.embedding, previous.T[:, None])
+    queries = self.lstm(gates, (embedding, embedding)).swapaxes(0, 1)
     return nn.log_softmax(self._attend(queries, self._memory(outputs)))
 
   def greedy(
@@ -279,7 +287,7 @@ class Decoder(nn.Module):
 
     def step(carry, legal):
       state, token = carry
-      state = _lstm_step(kernel, state, gates[token])
+      state = lstm.step(kernel, state, gates[token])
       logits = self._attend(state[0][:, None], memory)[:, 0]
       # Logits that have overflowed must not tie with the illegal ones.
       logits = jnp.maximum(logits, jnp.finfo(logits.dtype).min)
@@ -288,7 +296,12 @@ class Decoder(nn.Module):
       return (state, token), token
 
     start = jnp.full(len(outputs), SOS)
-    _, tokens = jax.lax.scan(step, ((embedding, embedding), start), legal)
+    _, tokens = jax.lax.scan(
+      step,
+      ((embedding, embedding), start),
+      legal,
+      unroll=len(legal) <= _SHORT,
+    )
     return tokens.T.astype(jnp.int32)
 
   def _memory(self, outputs):
@@ -332,36 +345,38 @@ class Lstm(nn.Module):
 
   def project(self, inputs: jax.Array) -> jax.Array:
     """The inputs' part of the gates: [..., inputs] to [..., 4 H]."""
-    return inputs @ self.input_kernel + self.input_bias + self.recurrent_bias
+    return inputs @ self.input_kernel + self._bias
+
+  def project_tokens(
+    self, embedding: jax.Array, tokens: jax.Array
+  ) -> jax.Array:
+    """The same of embedded tokens, which are an input side by side.
+
+    It projects the vocabulary, not every token: V products, not T B.
+
+    Args:
+      embedding: [V, inputs / n].
+      tokens: int32 [T, n, B].
+
+    Returns:
+      [T, B, 4 H].
+    """
+    kernels = jnp.split(self.input_kernel, tokens.shape[1])
+    parts = [
+      (embedding @ kernel)[tokens[:, place]]
+      for place, kernel in enumerate(kernels)
+    ]
+    return sum(parts) + self._bias
+
+  @property
+  def _bias(self):
+    return self.input_bias + self.recurrent_bias
 
   def __call__(
     self, gates: jax.Array, state: tuple[jax.Array, jax.Array]
   ) -> jax.Array:
-    """Runs over time.
-
-    Args:
-      gates: the inputs' part, [B, T, 4 H].
-      state: output and cell before the first step, [B, H] each.
-
-    Returns:
-      The outputs [B, T, H].
-    """
-
-    def step(state, gates):
-      state = _lstm_step(kernel, state, gates)
-      return state, state[0]
-
-    kernel = self.recurrent_kernel
-    _, outputs = jax.lax.scan(step, state, gates.swapaxes(0, 1))
-    return outputs.swapaxes(0, 1)
-
-
-def _lstm_step(kernel, state, gates):
-  output, cell = state
-  gates = jnp.split(gates + output @ kernel, 4, axis=-1)
-  enter, keep, new, leave = gates
-  cell = nn.sigmoid(keep) * cell + nn.sigmoid(enter) * jnp.tanh(new)
-  return nn.sigmoid(leave) * jnp.tanh(cell), cell
+    """Runs over time; see `lstm.run`."""
+    return lstm.run(self.recurrent_kernel, gates, *state)
 
 
 def _dropout(module: nn.Module, rate: float) -> nn.Dropout:

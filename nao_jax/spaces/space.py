@@ -126,7 +126,10 @@ class Space:
       int32 [count, L]; duplicates are possible.
     """
     noise = jax.random.gumbel(key, (count, *self.legal.shape))
-    return _best_walk(noise + jnp.log(self._continuations), self.may_follow)
+    scores = noise + jnp.log(self._continuations)
+    if not self.follows:
+      return jnp.argmax(scores, axis=-1).astype(jnp.int32)
+    return _best_walk(scores, self.may_follow)
 
   @functools.cached_property
   def _continuations(self) -> np.ndarray:

@@ -361,35 +361,46 @@ def _train(
     strategy: the settings.
   """
 
-  def step(state, lesson):
-    keys = jax.random.split(
-      jax.random.fold_in(key, state.steps), strategy.config.members
-    )
+  counts = (lessons.rates > 0).astype(jnp.int32)
+  after = state.steps + jnp.cumsum(counts)
+  # All random numbers come first: drawn in the loop, they cost as much as it.
+  tokens = jax.vmap(
+    functools.partial(_varied, strategy=strategy), (None, 0, 0)
+  )(key, after - counts, lessons.tokens)
+
+  def step(learners, lesson):
     one = functools.partial(
       _step, rate=lesson.rates, trade_off=lesson.trade_off, strategy=strategy
     )
-    params, optimiser = jax.vmap(one)(
-      state.params, state.optimiser, keys, lesson.tokens, lesson.targets
-    )
-    counts = (lesson.rates > 0).astype(jnp.int32)
-    steps = state.steps + counts
-    return state._replace(params=params, optimiser=optimiser, steps=steps), None
+    return jax.vmap(one)(*learners, lesson.tokens, lesson.targets), None
 
-  return jax.lax.scan(step, state, lessons)[0]
-
-
-def _step(
-  params, optimiser, key, tokens, targets, *, rate, trade_off, strategy
-):
-  """One step of one member; with rate 0 nothing but Adam's moments changes."""
-  config, space = strategy.config, strategy.controller.space
-  swap_key, random_key = jax.random.split(key)
-  tokens = jnp.concatenate(
-    [
-      swap(swap_key, tokens, space=space),
-      space.sample(random_key, config.unlabelled),
-    ]
+  learners = state.params, state.optimiser
+  (params, optimiser), _ = jax.lax.scan(
+    step, learners, lessons._replace(tokens=tokens)
   )
+  return state._replace(params=params, optimiser=optimiser, steps=after[-1])
+
+
+def _varied(key, number, tokens, *, strategy):
+  """What the members see in a step: [E, B, L] to [E, B + unlabelled, L].
+
+  Scored architectures, each as another of the same function, and random ones.
+  """
+  space, config = strategy.controller.space, strategy.config
+
+  def one(key, tokens):
+    swap_key, random_key = jax.random.split(key)
+    swapped = swap(swap_key, tokens, space=space)
+    drawn = space.sample(random_key, config.unlabelled)
+    return jnp.concatenate([swapped, drawn])
+
+  keys = jax.random.split(jax.random.fold_in(key, number), config.members)
+  return jax.vmap(one)(keys, tokens)
+
+
+def _step(params, optimiser, tokens, targets, *, rate, trade_off, strategy):
+  """One step of one member; with rate 0 nothing but Adam's moments changes."""
+  config = strategy.config
   has_score = (jnp.arange(len(tokens)) < config.labelled).astype(jnp.float32)
 
   def objective(params):

@@ -1,0 +1,125 @@
+"""An LSTM through time, as its own tape.
+
+With output h, memory c and the inputs' part x of the gates (bias included),
+
+  [i; f; g; o] = x + h W                         (enter, keep, new, leave)
+  c' = sigmoid(f) c + sigmoid(i) tanh(g)         h' = sigmoid(o) tanh(c')
+
+The way forward keeps the activated gates and the memory of every step; the way
+back collects the errors of all steps and multiplies once for the gradient of W,
+which automatic differentiation would add up at every step.
+
+Shapes: T steps, B sequences, H hidden units.
+"""
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+
+def step(kernel, state, gates):
+  """One step.
+
+  Args:
+    kernel: [H, 4 H], W.
+    state: output and memory before it, [B, H] each.
+    gates: [B, 4 H], x.
+
+  Returns:
+    Output and memory after it.
+  """
+  return _step(kernel, state, gates)[0]
+
+
+def _step(kernel, state, gates):
+  """The state after it; activated gates [B, 4 H] and memory [B, H]."""
+  output, memory = state
+  enter, keep, new, leave = jnp.split(gates + output @ kernel, 4, axis=-1)
+  enter, keep, leave = map(jax.nn.sigmoid, (enter, keep, leave))
+  new = jnp.tanh(new)
+  memory = keep * memory + enter * new
+  squashed = jnp.tanh(memory)
+  active = jnp.concatenate([enter, keep, new, leave], axis=-1)
+  return (leave * squashed, memory), (active, squashed)
+
+
+@jax.custom_vjp
+def run(kernel, gates, output, memory) -> jax.Array:
+  """Runs over all steps.
+
+  Args:
+    kernel: [H, 4 H], W.
+    gates: [T, B, 4 H], x.
+    output: [B, H], before the first step.
+    memory: [B, H], likewise.
+
+  Returns:
+    The outputs [T, B, H].
+  """
+
+  def one(state, gates):
+    state = step(kernel, state, gates)
+    return state, state[0]
+
+  return lax.scan(one, (output, memory), gates)[1]
+
+
+def _forward(kernel, gates, output, memory):
+  def one(state, gates):
+    after, active = _step(kernel, state, gates)
+    return after, (*after, *active)
+
+  _, (outputs, memories, *active) = lax.scan(one, (output, memory), gates)
+  return outputs, (kernel, output, memory, outputs, memories, active)
+
+
+def _backward(saved, gradients):
+  kernel, output, memory, outputs, memories, active = saved
+
+  def one(state, at):
+    return _step_back(kernel, *state, *at)
+
+  before = jnp.concatenate([memory[None], memories[:-1]])
+  zeros = jnp.zeros_like(output), jnp.zeros_like(memory)
+  (output_gradient, memory_gradient), errors = lax.scan(
+    one,
+    zeros,
+    (gradients, before, *active),
+    reverse=True,
+  )
+  read = jnp.concatenate([output[None], outputs[:-1]])
+  kernel_gradient = jnp.einsum("tbh,tbk->hk", read, errors)
+  return kernel_gradient, errors, output_gradient, memory_gradient
+
+
+def _step_back(kernel, later, onward, gradient, before, active, squashed):
+  """Of one step: gradients of the state before it, and of its gates.
+
+  Args:
+    kernel: [H, 4 H].
+    later: [B, H], the gradient of its output from the steps after it.
+    onward: [B, H], of its memory.
+    gradient: [B, H], of its output as a result.
+    before: [B, H], the memory before it.
+    active: [B, 4 H], its activated gates.
+    squashed: [B, H], the activated memory after it.
+
+  Returns:
+    ([B, H], [B, H]) and [B, 4 H].
+  """
+  enter, keep, new, leave = jnp.split(active, 4, axis=-1)
+  gradient = gradient + later
+  onward = onward + gradient * leave * (1 - squashed**2)
+  errors = jnp.concatenate(
+    [
+      onward * new * enter * (1 - enter),
+      onward * before * keep * (1 - keep),
+      onward * enter * (1 - new**2),
+      gradient * squashed * leave * (1 - leave),
+    ],
+    axis=-1,
+  )
+  return (errors @ kernel.T, onward * keep), errors
+
+
+run.defvjp(_forward, _backward)

@@ -1,0 +1,59 @@
+"""The LSTM's own tape equals automatic differentiation of the plain loop."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nao_jax.controller import lstm
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _double_precision():
+  with jax.enable_x64(True):
+    yield
+
+
+def plain(kernel, gates, output, memory):
+  """The textbook equations, one step after the other."""
+  outputs = []
+  for x in gates:
+    enter, keep, new, leave = jnp.split(x + output @ kernel, 4, axis=-1)
+    memory = jax.nn.sigmoid(keep) * memory
+    memory += jax.nn.sigmoid(enter) * jnp.tanh(new)
+    output = jax.nn.sigmoid(leave) * jnp.tanh(memory)
+    outputs.append(output)
+  return jnp.stack(outputs)
+
+
+@settings(max_examples=4)  # Each example is compiled.
+@given(
+  steps=st.integers(1, 5),
+  batch=st.integers(1, 3),
+  hidden=st.integers(1, 4),
+  seed=st.integers(0, 99),
+)
+def test_outputs_and_gradients_are_those_of_the_plain_loop(
+  steps, batch, hidden, seed
+):
+  rng = np.random.default_rng(seed)
+  shapes = (
+    (hidden, 4 * hidden),
+    (steps, batch, 4 * hidden),
+    (batch, hidden),
+    (batch, hidden),
+  )
+  arguments = [rng.standard_normal(shape) for shape in shapes]
+  weights = rng.standard_normal((steps, batch, hidden))
+
+  def both(*arguments):
+    results = []
+    for function in (lstm.run, plain):
+      value, pull_back = jax.vjp(function, *arguments)
+      results.append((value, *pull_back(weights)))
+    return results
+
+  for one, other in zip(*jax.jit(both)(*arguments), strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
