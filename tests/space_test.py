@@ -161,6 +161,12 @@ def test_no_illegal_sequence_is_drawn(space, seed):
   assert all(is_legal(space, row) for row in rows)
 
 
+@settings(untimed, max_examples=15)
+@given(restricted_spaces())
+def test_the_number_of_sequences_is_that_of_all_of_them(space):
+  assert space.sequences == len(everything(space))
+
+
 @settings(untimed, max_examples=30)
 @given(restricted_spaces())
 def test_masks_say_what_accepts_says(space):

@@ -2,10 +2,13 @@
 
 import types
 
+from hypothesis import given
+from hypothesis import strategies as st
 import jax
 import numpy as np
 import pytest
 
+from nao_jax.controller import metrics
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.spaces import cnn, nasbench201, rnn
@@ -222,11 +225,62 @@ def _predicted(fitted, params):
   return np.asarray(jax.vmap(one)(params))
 
 
-def test_every_member_learns_the_ranks(fitted):
+def test_every_member_learns_the_ranks_that_it_is_shown(fitted):
   ranks = np.argsort(np.argsort(fitted.seen.scores)) / 11
-  before = np.square(_predicted(fitted, fitted.fresh) - ranks).mean(1)
-  after = np.square(_predicted(fitted, fitted.state.params) - ranks).mean(1)
-  assert (after < before / 5).all()
+  shown = ~nao_plus.held_out(len(ranks), PLUS.members)
+
+  def error(params):
+    squares = np.square(_predicted(fitted, params) - ranks)
+    return np.mean(squares, axis=1, where=shown)
+
+  assert (error(fitted.state.params) < error(fitted.fresh) / 5).all()
+
+
+def test_a_member_is_shown_everything_but_what_is_held_out_of_it(fitted):
+  seen, strategy = fitted.seen, fitted.strategy
+  rng = np.random.default_rng(0)
+  shown = [
+    lessons.tokens
+    for lessons in nao_plus._lessons(rng, seen, 100, 0.8, strategy)
+  ]
+  hidden = nao_plus.held_out(len(seen.tokens), PLUS.members)
+  for member, rows in enumerate(np.concatenate(shown).swapaxes(0, 1)):
+    found = {row.tobytes() for row in rows.reshape(-1, rows.shape[-1])}
+    assert found == {row.tobytes() for row in seen.tokens[~hidden[member]]}
+
+
+def test_the_ensemble_is_measured_where_it_was_not_fitted(fitted):
+  _, lessons = fitted.strategy.tell(
+    fitted.state, jax.random.key(2), fitted.seen, _quiet, _quiet
+  )
+  predicted, hidden = lessons["member_predicted"], lessons["member_held_out"]
+  assert hidden.all()
+  expected = metrics.ranking(predicted, fitted.seen.scores)
+  assert lessons["kendall_tau"] == expected.kendall
+  # What two members were fitted to would be known by heart.
+  assert lessons["spearman"] < 0.9
+  assert 0 < lessons["token_accuracy"] <= 1
+
+
+def test_a_member_says_how_much_it_saw_without_scores(fitted):
+  _, lessons = fitted.strategy.tell(
+    fitted.state, jax.random.key(2), fitted.seen, _quiet, _quiet
+  )
+  drawn = lessons["unlabelled"]
+  space = fitted.strategy.controller.space
+  rows = np.asarray(space.sample(jax.random.key(0), drawn))
+  share = len(np.unique(rows, axis=0)) / space.sequences
+  assert drawn == PLUS.unlabelled * (PLUS.pretraining + 24 * PLUS.steps)
+  assert lessons["unlabelled_share"] == pytest.approx(share, abs=0.02)
+
+
+@given(st.integers(1, 40), st.integers(1, 9))
+def test_each_architecture_is_held_out_of_one_member(count, members):
+  hidden = nao_plus.held_out(count, members)
+  assert hidden.shape == (members, count)
+  assert (hidden.sum(0) == (members > 1)).all()
+  # Shares are as equal as they can be.
+  assert np.ptp(hidden.sum(1)) <= 1
 
 
 def test_members_differ(fitted):

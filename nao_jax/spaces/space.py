@@ -73,6 +73,17 @@ class Space:
     return 1 + max(max(tokens) for tokens in self.choices)
 
   @functools.cached_property
+  def sequences(self) -> int:
+    """How many sequences are architectures, equal functions counted apart."""
+    ways = dict.fromkeys(self.choices[-1], 1)
+    for position in reversed(range(self.length - 1)):
+      ways = {
+        token: sum(ways[after] for after in self._allowed(position + 1, token))
+        for token in self.choices[position]
+      }
+    return sum(ways[token] for token in self._allowed(0, SOS))
+
+  @functools.cached_property
   def legal(self) -> np.ndarray:
     """bool [L, V]: is this token legal at this position, after some token?"""
     legal = np.zeros((self.length, self.vocabulary), bool)

@@ -15,6 +15,7 @@ from nao_jax.controller import ascent, fit, metrics
 from nao_jax.controller.fit import FitState
 from nao_jax.controller.model import Controller
 from nao_jax.strategies import Proposal, Seen
+from nao_jax.strategies.inspection import inspection
 from nao_jax.strategies.plane import project
 
 # Parts that a fit is cut into, to show how far it is.
@@ -162,22 +163,15 @@ class Nao:
   def _inspect(self, params, tokens, scores, held_out) -> dict:
     """The controller's quality: ranking where it was not fitted."""
     decoded = metrics.reconstruct(params, tokens, controller=self.controller)
-    rebuilt = metrics.reconstruction(self.controller.space, tokens, decoded)
     _, embedding = self.controller.encode(params, tokens)
-    predicted = np.asarray(self.controller.predict(params, embedding))
-    order = metrics.ranking(predicted[held_out], scores[held_out])
-    return {
-      "member_predicted": predicted,
-      "member_held_out": np.isin(np.arange(len(tokens)), held_out),
-      "held_out": len(held_out),
-      "pairwise_accuracy": order.pairwise,
-      "kendall_tau": order.kendall,
-      "spearman": order.spearman,
-      "exact_reconstruction": rebuilt.exact,
-      # Swaps in training never show an architecture as it is written, so its
-      # twin is as good an answer.
-      "equivalent_reconstruction": rebuilt.equivalent,
-    }
+    return inspection(
+      self.controller.space,
+      tokens,
+      scores,
+      decoded=np.asarray(decoded),
+      predicted=np.asarray(self.controller.predict(params, embedding)),
+      held_out=np.isin(np.arange(len(tokens)), held_out),
+    )
 
 
 def _gains(moved: ascent.Proposals, step_sizes, step, seed) -> dict:

@@ -13,6 +13,7 @@ K seeds, S step sizes, M candidates of a pass (E S K).
 from collections.abc import Callable
 import dataclasses
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ import numpy as np
 import optax
 from scipy import stats
 
-from nao_jax.controller import ascent
+from nao_jax.controller import ascent, metrics
 from nao_jax.controller.fit import loss, swap
 from nao_jax.controller.model import (
   Controller,
@@ -32,6 +33,7 @@ from nao_jax.controller.model import (
 )
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Proposal, Seen, generator, proposal
+from nao_jax.strategies.inspection import inspection
 from nao_jax.strategies.plane import project
 from nao_jax.strategies.uniform import sample_new
 
@@ -172,7 +174,8 @@ class NaoPlus:
         state = _train(state, steps_key, lessons, strategy=self)
         done += 1
         progress("fit controllers", done, calls)
-    return state, {}
+    found = self._inspect(state.params, seen.tokens, seen.scores)
+    return state, found | self._unlabelled(state)
 
   def ask(
     self, state: Ensemble, key: jax.Array, seen: Seen, limit: int
@@ -228,22 +231,51 @@ class NaoPlus:
       "new_by_step_size": new.tolist(),
     }
 
-  def _view(self, params, members, proposed, parents, candidates) -> dict:
-    """What is predicted of everything, and where it is; for people."""
-    rows = np.concatenate([members, proposed])
-    predicted = self._judged(params, rows).mean(1)
+  def _inspect(self, params, tokens, scores) -> dict:
+    """How good the controllers are where they were not fitted; for people."""
+    predicted = self._judged(params, tokens)
+    unseen = held_out(*predicted.shape).T
+    # Of one member nothing is held out.
+    own = unseen if unseen.any() else ~unseen
     first = jax.tree.map(lambda leaf: leaf[0], params)
+    decoded = metrics.reconstruct(
+      first, self._padded(tokens), controller=self.controller
+    )
+    return inspection(
+      self.controller.space,
+      tokens,
+      scores,
+      decoded=np.asarray(decoded)[: len(tokens)],
+      predicted=np.mean(predicted, axis=1, where=own),
+      held_out=unseen.any(axis=1),
+    )
+
+  def _unlabelled(self, state) -> dict:
+    """How much of the space was seen without scores, by each member."""
+    drawn = int(state.steps) * self.config.unlabelled
+    return {
+      "unlabelled": drawn,
+      # Each draw misses a sequence with probability 1 - 1 / sequences.
+      "unlabelled_share": -math.expm1(-drawn / self.controller.space.sequences),
+    }
+
+  def _view(self, params, members, proposed, parents, candidates) -> dict:
+    """What is predicted of proposals, and where they are; for people."""
+    seeds, seed = np.unique(candidates.parents, return_inverse=True)
+    rows = np.concatenate([members[seeds], proposed])
+    own, predicted = np.split(self._judged(params, rows).mean(1), [len(seeds)])
+    before = np.full(len(members), np.nan, np.float32)
+    before[seeds] = own
+    first = jax.tree.map(lambda leaf: leaf[0], params)
+    rows = np.concatenate([members, proposed])
     embedding = _embedded(first, self._padded(rows), strategy=self)
     embedding = np.asarray(embedding)[: len(rows)]
     plane = project(embedding[: len(members)], embedding[len(members) :])
-    own = predicted[: len(members)]
-    gain = candidates.predicted.mean(1) - own[candidates.parents]
     return {
-      "member_predicted": own,
-      "proposal_before": np.where(parents < 0, np.nan, own[parents]),
-      "proposal_predicted": predicted[len(members) :],
+      "proposal_before": np.where(parents < 0, np.nan, before[parents]),
+      "proposal_predicted": predicted,
       "candidate_step_size": candidates.step_sizes,
-      "candidate_gain": gain,
+      "candidate_gain": candidates.predicted.mean(1) - own[seed],
       "member_plane": plane.members,
       "proposal_plane": plane.proposals,
       "plane_share": plane.share,
@@ -272,7 +304,7 @@ class NaoPlus:
   def _padded(self, tokens) -> np.ndarray:
     """Rows in powers of 2, so that there are few programs."""
     size = max(_LEAST_JUDGED, 1 << (len(tokens) - 1).bit_length())
-    return np.pad(tokens, ((0, size - len(tokens)), (0, 0)), mode="wrap")
+    return np.resize(tokens, (size, tokens.shape[1]))
 
   @property
   def _none(self) -> Candidates:
@@ -326,14 +358,27 @@ def choose(predicted: np.ndarray, limit: int, greedy: float) -> list[int]:
   return chosen
 
 
+def held_out(count: int, members: int) -> np.ndarray:
+  """Which architectures each member never learns from: bool [E, N].
+
+  Each one is held out of one member, so all can measure the ensemble. A single
+  member learns from all.
+  """
+  rows = np.arange(count) % members
+  return (rows == np.arange(members)[:, None]) & (members > 1)
+
+
 def _lessons(rng, seen: Seen, steps: int, trade_off: float, strategy: NaoPlus):
   """What some steps learn from, `STEPS_A_CALL` of them at a time."""
   config, count = strategy.config, len(seen.tokens)
   targets = (stats.rankdata(seen.scores) - 1) / max(count - 1, 1)
+  folds = [np.flatnonzero(~own) for own in held_out(count, config.members)]
   for start in range(0, steps, STEPS_A_CALL):
     number = np.arange(start, start + STEPS_A_CALL)
-    shape = (len(number), config.members, config.labelled)
-    rows = rng.integers(0, count, shape)
+    shape = (len(number), config.labelled)
+    rows = np.stack(
+      [own[rng.integers(0, len(own), shape)] for own in folds], axis=1
+    )
     # Falls to 0 in the second half; 0 beyond the last step.
     rates = np.clip(2 * (1 - number / steps), 0, 1) * config.learning_rate
     yield Lessons(
