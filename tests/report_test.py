@@ -330,10 +330,11 @@ def test_proposals_are_predicted_before_they_are_scored(which, request):
     assert re.search(rf"{np.nan_to_num(tau):.3f} \(", page.text)
 
 
-def test_an_ensemble_holds_nobody_out_and_says_so(plus):
+def test_an_ensemble_holds_each_member_out_of_one_controller_and_says_so(plus):
   page = _page(plus)
-  assert "No member was held out" in page.said
-  assert "held out" not in page.cells
+  assert "Each member was held out of one controller" in page.said
+  assert "held out" in page.cells
+  assert "fitted" not in page.cells
   assert "What the gradient step did" in page.said
 
 

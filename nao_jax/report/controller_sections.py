@@ -29,6 +29,11 @@ def predictor(run: Run) -> Section:
     f"Predictions are {_TARGETS.get(strategy, 'scaled')}, so only their order "
     "counts. Guessing gives a pairwise accuracy of 0.5 and a correlation of 0."
   ]
+  if strategy == "nao_plus":
+    texts.append(
+      "Each member was held out of one controller of the ensemble, and that "
+      "one's prediction stands here; proposals are ranked by all controllers."
+    )
   if not any(group.group == "held out" for group in found):
     texts.append(
       "No member was held out of the fit: what is known of the predictor is "
