@@ -44,21 +44,27 @@ def test_every_choice_of_every_slot_has_a_token_of_its_own(rows):
   assert space.legal.sum() == sum(map(len, rows.values()))
 
 
-def test_values_under_jit_and_vmap_are_what_is_read():
+@jax.jit
+@jax.vmap
+def _as_data(tokens):
+  return MIXED.values(tokens), MIXED.indices(tokens)
+
+
+def test_an_architecture_as_data_is_what_is_read():
   tokens = np.asarray(MIXED.sample(jax.random.key(0), 40))
-  values = jax.jit(jax.vmap(MIXED.values))(tokens)
+  values, indices = _as_data(tokens)
+  assert set(values) == {"width", "rate", "bias"}
   for at, row in enumerate(tokens):
-    read = MIXED.read(row)
-    for slot in ("width", "rate", "bias"):
-      assert values[slot][at] == np.float32(read[slot])
-    for slot, options in MIXED.slots[2:4]:
-      assert options[values[slot][at]] == read[slot]
+    for slot, chosen in MIXED.read(row).items():
+      assert dict(MIXED.slots)[slot][indices[slot][at]] == chosen
+      if slot in values:
+        assert values[slot][at] == np.float32(chosen)
 
 
 def test_indices_look_a_table_up():
   table = np.arange(2 * 3 * 2 * 3 * 2).reshape(2, 3, 2, 3, 2)
   tokens = np.asarray(MIXED.sample(jax.random.key(0), 200))
-  found = table[tuple(MIXED.indices(tokens).T)]
+  found = table[tuple(MIXED.indices(tokens).values())]
   assert len(set(found)) == len(set(MIXED.keys(tokens)))
 
 

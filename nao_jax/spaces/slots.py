@@ -74,31 +74,36 @@ class Slots(Space):
 
   slots: tuple[tuple[str, Choices], ...] = ()
 
-  def indices(self, tokens: jax.Array | np.ndarray) -> Any:
+  def indices(self, tokens: jax.Array | np.ndarray) -> dict[str, Any]:
     """Which of its choices each slot has, counted from 0.
+
+    It is for tables, and for `jax.lax.switch` under jit and vmap.
 
     Args:
       tokens: int32 [..., L], NumPy or JAX.
 
     Returns:
-      int32 [..., L], of the same kind.
+      For each slot int32 [...], of the same kind.
     """
-    return tokens - np.array([first for first, *_ in self.choices], np.int32)
+    return {
+      slot: tokens[..., at] - self.choices[at][0]
+      for at, (slot, _) in enumerate(self.slots)
+    }
 
   def values(self, tokens: jax.Array | np.ndarray) -> dict[str, jax.Array]:
-    """The architecture as data, for functions under jit and vmap.
+    """What each slot has, for slots of numbers; under jit and vmap, too.
 
     Args:
       tokens: int32 [..., L].
 
     Returns:
-      For each slot, [...]: the number that was chosen where all choices are
-      numbers; else which of them it is, for `jax.lax.switch`.
+      For each slot whose choices are all numbers, those chosen, [...].
     """
-    indices = jnp.asarray(self.indices(tokens))
+    indices = self.indices(tokens)
     return {
-      slot: _numbers(choices)[indices[..., at]]
-      for at, (slot, choices) in enumerate(self.slots)
+      slot: jnp.array(choices)[indices[slot]]
+      for slot, choices in self.slots
+      if all(isinstance(choice, (bool, int, float)) for choice in choices)
     }
 
   def read(self, tokens: npt.ArrayLike) -> dict[str, Any]:
@@ -107,13 +112,8 @@ class Slots(Space):
     Raises:
       UserError: it is none; the message names the slot.
     """
-    tokens = self.validate(np.asarray(tokens).tolist())
-    return {
-      slot: choices[index]
-      for (slot, choices), index in zip(
-        self.slots, self.indices(tokens), strict=True
-      )
-    }
+    indices = self.indices(self.validate(np.asarray(tokens).tolist()))
+    return {slot: choices[indices[slot]] for slot, choices in self.slots}
 
   def write(self, chosen: Mapping[str, Hashable]) -> np.ndarray:
     """The tokens [L] of an architecture; the reverse of `read`.
@@ -149,13 +149,6 @@ class Slots(Space):
   def _meaning(self, position: int, token: int) -> str:
     index = self.choices[position].index(token)
     return f"{token} ({_text(self.slots[position][1][index])})"
-
-
-def _numbers(choices: Choices) -> jax.Array:
-  """The choices as an array if they are numbers; else their positions."""
-  if all(isinstance(choice, (bool, int, float)) for choice in choices):
-    return jnp.array(choices)
-  return jnp.arange(len(choices))
 
 
 def _text(choice: Hashable) -> str:
