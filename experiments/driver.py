@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
+from experiments import compilation_cache
 import nao_jax
 from nao_jax.errors import Stopped, UserError
 
@@ -40,6 +41,7 @@ def run(main: Callable[[Sequence[str]], None]) -> None:
   def guarded(argv):
     _set_up_logging()
     try:
+      compilation_cache.set_up()
       return main(argv)
     except UserError as error:
       _exit(f"error: {error}", BAD_USAGE)
