@@ -7,9 +7,16 @@ from absl import flags
 import pytest
 
 from experiments import driver  # Flags that are not a driver's own.
+from nao_jax import presets, recipes, rnn_presets, rnn_training
 from tests import pages
 
 del driver
+PRESETS = {
+  "experiments.search_cnn": presets.PRESETS,
+  "experiments.search_rnn": rnn_presets.PRESETS,
+  "experiments.train_cnn": recipes.RECIPES,
+  "experiments.train_rnn": rnn_training.RECIPES,
+}
 COMMANDS = sorted(
   (pages.name(page), module, tuple(arguments))
   for page in pages.PAGES
@@ -44,6 +51,22 @@ def test_every_module_is_in_the_api_reference():
     if path.suffix == ".py" or (path / "__init__.py").exists()
   }
   assert named == rooms - {"nao_jax.__init__"}
+
+
+def test_every_preset_is_in_the_page_on_the_paper():
+  text = (pages.ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
+  names = {name for known in PRESETS.values() for name in known}
+  assert not [name for name in names if f"| `{name}`" not in text]
+
+
+def test_the_presets_in_the_commands_exist():
+  named = [
+    (page, module, argument.removeprefix("--preset="))
+    for page, module, arguments in COMMANDS
+    for argument in arguments
+    if argument.startswith("--preset=")
+  ]
+  assert not [row for row in named if row[2] not in PRESETS[row[1]]]
 
 
 def test_the_commands_of_the_pages_have_flags_of_their_drivers():
