@@ -17,6 +17,8 @@ from nao_jax.progress import Position
 NAME = "status.json"
 # Seconds between two of them within a phase.
 INTERVAL = 1.0
+# No sum of seconds is as large.
+_MOST = 1e12
 # What is counted in the name of a phase, "epoch 2 of 3" for example.
 _COUNTS = re.compile(r" \d+ of \d+")
 
@@ -108,5 +110,7 @@ def seconds_of(status: dict) -> dict[str, list[float]]:
     for phase, sums in (found if isinstance(found, dict) else {}).items()
     if isinstance(sums, list)
     and len(sums) == 2
-    and all(type(value) in (int, float) and value >= 0 for value in sums)
+    and all(
+      type(value) in (int, float) and 0 <= value < _MOST for value in sums
+    )
   }

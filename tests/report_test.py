@@ -43,6 +43,7 @@ from nao_jax.strategies.nao_plus import NaoPlus, NaoPlusConfig
 from nao_jax.strategies.plane import project
 from nao_jax.strategies.uniform import Uniform
 from nao_jax.workdir import flatten
+from tests import browser as browsers
 
 SPACE = cnn.space(2)
 ROUNDS = 2
@@ -269,9 +270,9 @@ def test_all_of_it_is_shown(page):
     "To run it again",
   ):
     assert title in page.said
-  # The cells, from scratch, 3 of scores, proposals, 2 of the predictor, 3 of
+  # Two cells, from scratch, 3 of scores, proposals, 2 of the predictor, 3 of
   # steps, a plane a round, ops.
-  assert page.tags.count("svg") == 1 + 1 + 3 + 1 + 2 + 3 + ROUNDS + 1
+  assert page.tags.count("svg") == 2 + 1 + 3 + 1 + 2 + 3 + ROUNDS + 1
   assert "What is missing" not in page.said
 
 
@@ -640,6 +641,92 @@ def other(home):
   return _search(home / "other", settings, Uniform(SPACE), **ends)
 
 
+@pytest.fixture(scope="module")
+def browser():
+  with browsers.started() as browser:
+    yield browser
+
+
+@pytest.fixture(scope="module", params=["one search", "recurrent", "several"])
+def file(request, nao, uniform, other, recurrent, home):
+  """A page, as it is on disk."""
+  if request.param == "one search":
+    return search_page.write(nao, [uniform, other])
+  if request.param == "recurrent":
+    return search_page.write(recurrent)
+  return comparison_page.write([nao, uniform, other], home / "several.html")
+
+
+@pytest.fixture(scope="module")
+def opened(browser, file):
+  """The page in a browser, and all that it said or asked for."""
+  events, window = [], browser.new_page()
+  for name in ("console", "pageerror", "request", "dialog", "websocket"):
+    window.on(name, lambda event, name=name: events.append((name, event)))
+  window.goto(file.as_uri())
+  yield window, events
+  window.close()
+
+
+def test_a_browser_opens_a_page_and_nothing_else(opened, file):
+  window, events = opened
+  window.emulate_media(media="print")
+  assert window.pdf().startswith(b"%PDF")
+  window.emulate_media(media="screen")
+  ((name, request),) = events
+  assert (name, request.url) == ("request", file.as_uri())
+
+
+# Where figures are on the page, and whether anything is drawn in them.
+_FIGURES = """() => [...document.querySelectorAll("figure svg")].map(svg => {
+  const box = svg.getBoundingClientRect();
+  return {
+    shown: svg.checkVisibility(), width: box.width, height: box.height,
+    left: box.left, right: box.right,
+    drawn: [...svg.querySelectorAll("path, use, text")].some(
+      part => part.getBoundingClientRect().width > 0),
+  };
+})"""
+_TEXT_SIZES = """() => [...document.querySelectorAll("figure svg text")].map(
+  text => text.getBoundingClientRect().height)"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_figure_is_visible(opened, file, width):
+  window, _ = opened
+  window.set_viewport_size({"width": width, "height": 900})
+  figures = window.evaluate(_FIGURES)
+  assert len(figures) == file.read_text().count("<svg")
+  for figure in figures:
+    assert figure["shown"]
+    assert figure["drawn"]
+    assert figure["width"] > 150
+    assert figure["height"] > 100
+    assert 0 <= figure["left"] < figure["right"] <= width
+  # Nobody has to scroll the page sideways; wide tables scroll by themselves.
+  assert window.evaluate("document.documentElement.scrollWidth") == width
+  assert min(window.evaluate(_TEXT_SIZES)) > 5
+
+
+def test_a_page_is_dark_where_the_system_is(opened):
+  window, _ = opened
+  colours = {}
+  for scheme in ("light", "dark"):
+    window.emulate_media(color_scheme=scheme)
+    for part in ("body", "figure svg text"):
+      colours[scheme, part] = window.evaluate(
+        """part => {
+          const style = getComputedStyle(document.querySelector(part));
+          const colour = part == "body" ? style.backgroundColor : style.fill;
+          return colour.match(/[0-9.]+/g).slice(0, 3).map(Number);
+        }""",
+        part,
+      )
+  assert min(colours["light", "body"]) > 200 > max(colours["dark", "body"])
+  assert max(colours["light", "figure svg text"]) < 100
+  assert min(colours["dark", "figure svg text"]) > 150
+
+
 def test_random_searches_stand_beside_another_one(nao, uniform, other):
   run = runs.read(nao)
   random = baseline.read(run, [uniform, other])
@@ -760,7 +847,7 @@ def test_searches_are_shown_side_by_side(nao, uniform, other, tmp_path):
   ]
   mean, deviation = np.mean(best), np.std(best, ddof=1)
   assert ("B, C", "random", f"{mean:.4f}", f"{deviation:.4f}") in page.rows(4)
-  assert page.tags.count("svg") == 3 + 3
+  assert page.tags.count("svg") == 3 + 3 * 2
   assert "<script" not in page.text
   assert "None of them is a random search" not in page.said
 

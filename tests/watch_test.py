@@ -122,6 +122,12 @@ def test_a_run_on_another_machine_is_believed(tmp_path):
   [
     {"status.json": '{"state": 3, "done": "x", "total": [], "left": NaN}'},
     {"status.json": '{"done": 1, "total": 0, "left": "soon", "time": null}'},
+    {
+      "status.json": json.dumps(
+        {"done": 10**400, "total": 1, "time": 10**400}
+        | {"seconds": {"train": [10**400, 1]}}
+      )
+    },
     {"history.jsonl": '{"round": "x", "best": NaN, "mean": []}\n'},
     {"history.jsonl": "nothing\n", ".lock": "nothing"},
     {".lock": '{"process": "x", "host": []}'},
@@ -133,6 +139,16 @@ def test_damaged_files_are_looked_at_too(tmp_path, files):
   for name, text in files.items():
     (tmp_path / name).write_text(text)
   assert _seen(tmp_path)
+
+
+def test_what_a_terminal_would_obey_is_not_shown(tmp_path):
+  evil = "\x1b]0;evil\x07 [red]"
+  with SearchJournal(tmp_path, {"dataset": evil}, 2) as journal:
+    journal.progress.best = evil
+    journal.progress(evil, 1, 2, evil)
+    seen = _seen(tmp_path)
+  assert seen.count("?]0;evil? [red]") == 4
+  assert "\x1b" not in seen
 
 
 def test_the_lock_of_another_file_is_not_taken_for_ours(tmp_path):

@@ -43,7 +43,6 @@ class Convolutional:
   what: ClassVar[str] = "convolutional cells"
   # What has an op.
   parts: ClassVar[str] = "branches"
-  drawn: ClassVar[str] = "The normal and the reduction cell."
   compared: ClassVar[str] = "test_accuracy"
   higher_is_better: ClassVar[bool] = True
 
@@ -79,9 +78,14 @@ class Convolutional:
     """Plain tokens [L] in the published notation."""
     return cnn.to_text(tokens)
 
-  def figure(self, tokens: np.ndarray) -> Figure:
-    """The cells of plain tokens [L]."""
-    return drawing.figure(tokens, self.op_names)
+  def figures(self, tokens: np.ndarray) -> dict[str, Figure]:
+    """The cells of plain tokens [L], by what they are."""
+    return {
+      f"The {part.lower()} cell.": drawing.figure(
+        tokens, self.op_names, parts=[part]
+      )
+      for part in drawing.PARTS
+    }
 
   def costs(
     self, tokens: np.ndarray, image: list[int] | None
@@ -126,7 +130,6 @@ class Recurrent:
   unit: ClassVar[str] = "nats a word"
   what: ClassVar[str] = "recurrent cells"
   parts: ClassVar[str] = "nodes"
-  drawn: ClassVar[str] = "The cell, from what a step reads to what it gives."
   compared: ClassVar[str] = "test_perplexity"
   higher_is_better: ClassVar[bool] = False
 
@@ -161,9 +164,10 @@ class Recurrent:
     """Tokens [L] in the published notation."""
     return rnn.to_text(tokens)
 
-  def figure(self, tokens: np.ndarray) -> Figure:
-    """The cell of tokens [L]."""
-    return recurrent_drawing.figure(tokens)
+  def figures(self, tokens: np.ndarray) -> dict[str, Figure]:
+    """The cell of tokens [L], by what it is."""
+    name = "The cell, from what a step reads to what it gives."
+    return {name: recurrent_drawing.figure(tokens)}
 
   def costs(
     self, tokens: np.ndarray, image: list[int] | None

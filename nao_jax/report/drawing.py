@@ -30,6 +30,7 @@ FRAME, CARD = "#cccccc", "#f8f8f6"
 LINE_HEIGHT = 10.2
 OP_HEIGHT, NODE_HEIGHT, END_HEIGHT, GAP, MARGIN = 26, 54, 18, 34, 14
 PLUS = 6  # The radius of the plus.
+PARTS = ("Normal", "Reduction")
 CONCATENATION = r"concatenation $\rightarrow\ c_k$"
 
 
@@ -92,22 +93,33 @@ def draw_cells(
 
 @matplotlib.rc_context(ink.STYLE)
 def figure(
-  tokens: np.ndarray, op_names: Sequence[str], *, title: str = ""
+  tokens: np.ndarray,
+  op_names: Sequence[str],
+  *,
+  title: str = "",
+  parts: Sequence[str] = PARTS,
 ) -> Figure:
-  """What `draw_cells` writes, for a page that wants the figure itself."""
+  """What `draw_cells` writes, for a page that wants the figure itself.
+
+  Args:
+    tokens: see `draw_cells`.
+    op_names: see `draw_cells`.
+    title: see `draw_cells`.
+    parts: which of the cells.
+  """
   cells = cnn.to_cells(np.asarray(tokens))
+  cells = cells[[PARTS.index(part) for part in parts]]
   graphs = [edges(cell, op_names) for cell in cells]
   used = {edge.op for graph in graphs for edge in graph if edge.op}
   sizes = layout.Sizes(op=10 + max(ink.text_width(label(op)) for op in used))
   plans = [layout.arrange(cell[:, ::2], sizes) for cell in cells]
-  width = sum(plan.width for plan in plans) + 5 * MARGIN
+  width = sum(plan.width for plan in plans) + (3 * len(plans) - 1) * MARGIN
   top = MARGIN + 22 + (24 if title else 0)
   bottom = top + max(map(_height, plans))
   axes = ink.canvas(width, bottom + MARGIN)
   ink.write(axes, width / 2, MARGIN + 6, title, size=12, weight="bold")
   left = MARGIN
-  names = ("Normal", "Reduction")
-  for name, graph, plan in zip(names, graphs, plans, strict=True):
+  for name, graph, plan in zip(parts, graphs, plans, strict=True):
     ink.write(axes, left + plan.width / 2, top - 16, f"{name} cell", size=9.5)
     _Panel(axes, plan, sizes, left, top, bottom).draw(graph)
     left += plan.width + 3 * MARGIN

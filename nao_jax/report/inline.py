@@ -55,7 +55,9 @@ def svg(figure: Figure, name: str, label: str) -> Markup:
   text = re.sub(r"#[0-9a-f]{6}\b", _colour, text)
   text = re.sub(r"\n\s*", " ", text)
   size = re.search(r' width="([\d.]+)pt" height="([\d.]+)pt"', text)
-  head = f' width="{size[1]}" height="{size[2]}" role="img"'
+  # Pixels of a page are smaller than points.
+  width, height = (f"{float(length) * 4 / 3:.0f}" for length in size.groups())
+  head = f' width="{width}" height="{height}" role="img"'
   head += f' aria-label="{escape(label)}"'
   return Markup(text.replace(size[0], head, 1))
 

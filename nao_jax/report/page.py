@@ -24,12 +24,12 @@ class Plot:
   Attributes:
     figure: to be drawn.
     caption: what it shows, and what its spread is.
-    wide: whether it takes a row of the page.
+    own_size: whether it is as large as it was made, not as a column.
   """
 
   figure: Figure
   caption: str
-  wide: bool = False
+  own_size: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

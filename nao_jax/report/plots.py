@@ -76,8 +76,8 @@ def _from_zero(axes: Axes, label: str) -> None:
   axes.set_xlabel(label)
 
 
-def _legend(axes: Axes) -> None:
-  axes.figure.legend(loc="outside upper left", ncols=3)
+def _legend(axes: Axes, columns: int = 3) -> None:
+  axes.figure.legend(loc="outside upper left", ncols=columns)
 
 
 @_styled
@@ -112,7 +112,7 @@ def progress(
   axes.set_ylabel(ylabel)
   _from_zero(axes, xlabel)
   _scores_on(axes.yaxis, show)
-  _legend(axes)
+  _legend(axes, 3 if random is None else 2)
   return axes.figure
 
 

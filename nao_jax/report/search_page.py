@@ -98,7 +98,10 @@ def winner(run: Run, title: str = "") -> Section:
   return Section(
     title or ended,
     [text],
-    [Plot(run.kind.figure(tokens), run.kind.drawn, wide=True)],
+    [
+      Plot(figure, name, own_size=True)
+      for name, figure in run.kind.figures(tokens).items()
+    ],
     code=[run.kind.text(tokens)],
   )
 

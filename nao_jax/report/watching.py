@@ -115,13 +115,14 @@ def _history(file: pathlib.Path) -> list[dict]:
 
 def picture(seen: Look) -> RenderableType:
   """What is shown of a run, at most a screen long."""
-  parts = [Text(_about(seen), style="bold"), Text(_state(seen))]
+  about, state = _text(_about(seen)), _text(_state(seen))
+  parts = [Text(about, style="bold"), Text(state)]
   if seen.status and not seen.ended:
     parts += _position(seen)
   if seen.history:
     parts.append(_table(seen))
   if seconds := status.seconds_of(seen.status):
-    parts.append(Text(_spent(seconds), style="dim"))
+    parts.append(Text(_text(_spent(seconds)), style="dim"))
   return Group(*parts)
 
 
@@ -164,8 +165,8 @@ def _position(seen: Look) -> list[RenderableType]:
   """The phase, how far it is, and the best so far."""
   said = seen.status
   title = f"{said.get('prefix', '')} {said.get('phase', '')}".strip()
-  done, total = said.get("done"), said.get("total")
-  if not isinstance(done, int) or not isinstance(total, int):
+  done, total = (_number(said.get(name)) for name in ("done", "total"))
+  if done is None or total is None:
     return []
   grid = Table.grid(padding=(0, 1))
   words = [f"{done:,} of {total:,}"]
@@ -174,22 +175,22 @@ def _position(seen: Look) -> list[RenderableType]:
     words.append(f"{clock(left)} left of this phase")
   words += [str(said[name]) for name in ("rate", "note") if said.get(name)]
   bar = ProgressBar(total=max(total, 1), completed=done, width=24)
-  grid.add_row(Text(title), bar, Text(", ".join(words)))
+  grid.add_row(Text(_text(title)), bar, Text(_text(", ".join(words))))
   parts = [grid]
   if said.get("best"):
-    parts.append(Text(f"best so far: {said['best']}"))
+    parts.append(Text(f"best so far: {_text(said['best'])}"))
   return [*parts, *_rounds_left(seen)]
 
 
 def _rounds_left(seen: Look) -> list[RenderableType]:
   """How long the rounds to come may take, if they are like those so far."""
-  rounds = seen.settings.get("search.rounds")
+  rounds = _number(seen.settings.get("search.rounds"))
   done = [
     sum(_number(row.get(name)) or 0.0 for name in _SECONDS)
     for row in seen.history
     if "round" in row
   ]
-  if not isinstance(rounds, int) or not done or not seen.at_work:
+  if rounds is None or not done or not seen.at_work:
     return []
   left = rounds + 1 - len(done)
   if left <= 0:
@@ -233,9 +234,17 @@ def _cell(seen: Look, name: str, value) -> str:
 
 def _number(value) -> float | None:
   """A number that is one; files may hold anything."""
-  if type(value) not in (int, float) or not math.isfinite(value):
+  if type(value) not in (int, float):
     return None
-  return value
+  try:
+    return value if math.isfinite(value) else None
+  except OverflowError:
+    return None
+
+
+def _text(value) -> str:
+  """As it can be shown on a terminal, which obeys what cannot be seen."""
+  return "".join(x if x.isprintable() else "?" for x in str(value))
 
 
 def _spent(seconds: dict[str, tuple[float, float]]) -> str:
