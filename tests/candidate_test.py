@@ -23,23 +23,33 @@ from nao_jax.networks.candidate import (
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.stand_alone import StandAlone
 from nao_jax.spaces import cnn
+from tests.layer_by_layer import layer_by_layer
+from tests.short_networks import ShortConfig
 from tests.tiny_networks import random_cells
 
 BATCH = 4
 TINY = NetworkConfig(nodes=3, cells_per_stage=1, channels=4, classes=3)
-# Sizes, pixels of an image, and how many architectures. Between them: each op
-# set, both stems, an auxiliary head.
+ONE_CELL = ShortConfig(nodes=4, channels=4, classes=3, cells=((True, 8),))
+# Sizes, pixels of an image, and how many architectures: enough for each op at
+# each stride. The first network has all the ways in which a cell reads another;
+# one reduction cell shows the other ops at both strides. Between them they have
+# both stems, and an auxiliary head.
 NETWORKS = {
-  "small": (dataclasses.replace(TINY, auxiliary=True), 32, 4),
-  "middle": (dataclasses.replace(TINY, ops="middle", nodes=4), 8, 8),
-  "large": (dataclasses.replace(TINY, ops="large", stem="imagenet"), 64, 8),
+  "small": (dataclasses.replace(TINY, auxiliary=True), 32, 2),
+  "middle": (dataclasses.replace(ONE_CELL, ops="middle"), 16, 11),
+  "large": (dataclasses.replace(ONE_CELL, ops="large", stem="imagenet"), 64, 9),
 }
-# What an architecture's loose ends, bool [2, S], can be like.
+# What an architecture's loose ends, bool [2, S], can be like. Together, the
+# first two are read in every way: untouched or calibrated, from either input.
 KINDS = {
+  "two, one in the reduction cell": lambda loose: (
+    loose.sum(1).tolist() == [2, 1]
+  ),
+  "three, two in the reduction cell, inputs in both": lambda loose: (
+    loose.sum(1).tolist() == [3, 2] and loose[:, :2].any(1).all()
+  ),
   "one in both cells": lambda loose: (loose.sum(1) == 1).all(),
-  "two in both cells": lambda loose: (loose.sum(1) == 2).all(),
   "more in both cells": lambda loose: (loose.sum(1) > 2).all(),
-  "inputs in both cells": lambda loose: loose[:, :2].any(1).all(),
 }
 
 
@@ -191,7 +201,7 @@ def traces():
 
 def _architectures(config, count):
   """One of each kind, and random ones."""
-  sample = random_cells(500, 0, config)
+  sample = random_cells(1000, 0, config)
   kinds = [
     next(cells for cells in sample if kind(_loose(cells)))
     for kind in KINDS.values()
@@ -228,9 +238,10 @@ def comparison(request, traces):
       "params": jax.tree.map(np.zeros_like, banks["params"]),
       "batch_stats": given["batch_stats"],
     }
-    # Op by op: that is quicker than to compile it. Compiled, a fused maximum
-    # may round the equal values of a tie differently, and take another one.
-    expected = _step(network, variables, images, masks=masks)
+    # Not as one program: a maximum that is fused with what makes its inputs may
+    # round the equal values of a tie differently, and take another one.
+    with layer_by_layer():
+      expected = _step(network, variables, images, masks=masks)
     return (
       step(given, cells, masks),
       expected | put(zeros, expected),
@@ -238,7 +249,19 @@ def comparison(request, traces):
       given,
     )
 
-  return [compare(*case) for case in enumerate(_architectures(config, count))]
+  architectures = _architectures(config, count)
+  operations = {
+    operation for cells in architectures for operation in _run(config, cells)
+  }
+  assert len(operations) == 2 * len(cnn.OP_SETS[config.ops])
+  return [compare(*case) for case in enumerate(architectures)]
+
+
+def _run(config, cells):
+  """What the branches of a network do: (op, whether at stride 2)."""
+  for reduction in {reduction for reduction, _ in config.cells}:
+    for source, op in cells[int(reduction)].reshape(-1, 2).tolist():
+      yield op, reduction and source < 2
 
 
 def _stand_alone(config, cells):

@@ -18,14 +18,11 @@ import pytest
 
 from benchmarks import lstm, recurrent_cells
 from nao_jax import journal, pool, rnn_search
-from nao_jax.controller.fit import FitConfig
-from nao_jax.controller.model import ControllerConfig
 from nao_jax.errors import UserError
 from nao_jax.networks import recurrent
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.rnn_presets import FinalRnnConfig, SearchRnnConfig
 from nao_jax.search import SearchConfig
-from nao_jax.strategies.nao import NaoConfig
 from nao_jax.training import language
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recurrent import Trainer
@@ -246,12 +243,10 @@ def run(tmp_path_factory):
     )
   config = SearchRnnConfig(
     text=str(folder),
+    strategy="random",
     network=MODEL,
     train=dataclasses.replace(TRAIN, learning_rate=10.0),
     search=SearchConfig(pool_size=6, rounds=1, new_per_round=2),
-    nao=NaoConfig(top_k=3, max_step_size=4, held_out=0.0),
-    controller=ControllerConfig(embedding=4, hidden=8, mlp_layers=0),
-    fit=FitConfig(epochs=3, batch=4),
     final=FinalRnnConfig(cells=0),
   )
   rnn_search.run(config, workdir=folder / "search", devices=1)

@@ -26,9 +26,16 @@ CHECKERS = {
 }
 
 
-def run(folder: pathlib.Path) -> Iterator[tuple[str, list[Check]]]:
-  """Yields the name and the checks of each case; none: its kind is unknown."""
-  for path in sorted(folder.glob("*.json")):
+def run(
+  folder: pathlib.Path, kind: str = ""
+) -> Iterator[tuple[str, list[Check]]]:
+  """Yields the name and the checks of each case; none: its kind is unknown.
+
+  Args:
+    folder: of the cases.
+    kind: only of this kind, if given.
+  """
+  for path in sorted(folder.glob(f"{kind}*.json")):
     checker = _checker(path.stem)
     if checker is None:
       yield path.stem, []

@@ -9,9 +9,14 @@ from tests.reference import formula
 from tests.reference.check import compare
 
 
-def test_every_reference_case_is_met(reference_folder, capsys):
-  code = reference_cases.main([reference_folder])
-  assert code == 0, capsys.readouterr().out
+@pytest.mark.parametrize("kind", reference_cases.CHECKERS)
+def test_every_reference_case_is_met(kind, reference_folder):
+  results = list(reference_cases.run(pathlib.Path(reference_folder), kind))
+  assert results
+  for name, checks in results:
+    assert checks
+    line = reference_cases.describe(name, checks)
+    assert all(check.passes for check in checks), line
 
 
 def test_an_error_is_relative_to_the_largest_reference_value():
@@ -42,6 +47,8 @@ def test_a_miss_is_named_and_fails_the_run(tmp_path, monkeypatch, capsys):
     "demo/d1  largest error 5.0e-01  (tolerance 1e-04)  MISSED: bad",
     "other: no checker in this version, skipped",
   ]
+  np.savez(tmp_path / "demo.npz", **arrays | {"d1_bad": np.ones(2)})
+  assert reference_cases.main([str(tmp_path)]) == 0
 
 
 def test_a_folder_without_known_cases_is_no_success(tmp_path: pathlib.Path):

@@ -7,9 +7,9 @@ import pytest
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
-from nao_jax.networks.macro import NetworkConfig
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.scratch import ScratchConfig, ScratchTrainer
+from tests.short_networks import ShortConfig
 
 CLASSES = 4
 # One small separable convolution, pools and identities.
@@ -52,7 +52,7 @@ def data():
 
 def _trainer(data, **changes):
   return ScratchTrainer(
-    NetworkConfig(nodes=2, classes=CLASSES),
+    ShortConfig(nodes=2, classes=CLASSES, cells=((True, 8), (False, 8))),
     dataclasses.replace(CONFIG, **changes),
     SgdConfig(learning_rate=0.1),
     AugmentConfig(padding=0, flip=False),

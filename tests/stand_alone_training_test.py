@@ -9,17 +9,21 @@ import pytest
 from nao_jax import parallel
 from nao_jax.data.augment import AugmentConfig, eval_batches
 from nao_jax.errors import UserError
-from nao_jax.networks.macro import NetworkConfig
 from nao_jax.training import stand_alone
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import Images, TrainConfig
+from tests.short_networks import ShortConfig
 
 BATCH, EXAMPLES, SIZE, CLASSES = 8, 24, 8, 6
 # A 3x3 convolution, pools and identities: quick to compile.
 TOKENS = (1, 6, 2, 4, 3, 13, 1, 4, 1, 6, 2, 9, 3, 4, 1, 4)
 TRAINER = stand_alone.Trainer(
-  network=NetworkConfig(
-    ops="large", nodes=2, cells_per_stage=1, channels=4, classes=CLASSES
+  network=ShortConfig(
+    ops="large",
+    nodes=2,
+    channels=4,
+    classes=CLASSES,
+    cells=((True, 8), (False, 8)),
   ),
   train=TrainConfig(epochs=4, batch=BATCH, drop_path_keep=0.5),
   sgd=SgdConfig(),

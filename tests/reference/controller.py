@@ -1,6 +1,7 @@
 """The controller against the reference numbers."""
 
 from collections.abc import Iterator, Mapping
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -36,15 +37,18 @@ def checks(case: dict, arrays: Mapping[str, np.ndarray]) -> Iterator[Check]:
   ours = {
     "encoder_outputs": outputs,
     "embedding": embedding,
-    "prediction": controller.predict(params, embedding),
+    "prediction": jax.jit(controller.predict)(params, embedding),
     "teacher_forced_log_probs": log_probs,
     **_loss(controller, params, tokens, arrays["loss_target"]),
   }
   for output, value in ours.items():
     yield compare(case, output, value, arrays[output])
-  reconstruction = arrays["greedy_reconstruction"]
   yield _check_tokens(
-    "greedy_reconstruction", controller, params, outputs, reconstruction
+    "greedy_reconstruction",
+    controller,
+    params,
+    [outputs],
+    [arrays["greedy_reconstruction"]],
   )
   yield from _ascent(case, arrays, controller, params, outputs)
 
@@ -90,37 +94,59 @@ def _loss(controller, params, tokens, target):
     )[0]
 
   loss, gradients = jax.jit(jax.value_and_grad(total))(params)
-  squares = jax.tree.map(lambda x: jnp.sum(jnp.square(x)), gradients)
-  norm = jnp.sqrt(sum(jax.tree.leaves(squares)))
-  return {"loss": loss, "grad_global_norm": norm}
+  squares = (np.sum(np.square(x)) for x in jax.tree.leaves(gradients))
+  return {"loss": loss, "grad_global_norm": np.sqrt(sum(squares))}
 
 
 def _ascent(case, arrays, controller, params, outputs):
   step_sizes = jnp.asarray(arrays["etas"], jnp.float32)
-  moved = ascent.ascend(params, outputs, step_sizes, controller=controller)
+  ascend = functools.partial(ascent.ascend, controller=controller)
+  moved = jax.jit(ascend)(params, outputs, step_sizes)
   reference = arrays["ascent_encoder_outputs"]
   yield compare(case, "ascent_encoder_outputs", moved, reference)
-  flat = moved.reshape(-1, *outputs.shape[1:])
-  tokens = arrays["ascent_tokens"].reshape(len(flat), -1)
-  yield _check_tokens("ascent_tokens", controller, params, flat, tokens)
+  # One step size after the other, by the program that is there already.
+  yield _check_tokens(
+    "ascent_tokens", controller, params, moved, arrays["ascent_tokens"]
+  )
 
 
-def _check_tokens(output, controller, params, outputs, reference) -> Check:
+def _check_tokens(output, controller, params, points, reference) -> Check:
   """Greedy tokens, where the better of two equally good ones is either.
 
   The error is the largest difference of log-probabilities at the first token
   of a sequence that differs, given the tokens before it.
+
+  Args:
+    output: the name of the check.
+    controller: the model.
+    params: its parameters.
+    points: encoder outputs, each [B, T, H].
+    reference: tokens, for each of the points [B, L].
   """
-  reference = np.asarray(reference, np.int32)
-  embedding = embed(outputs)
-  ours = jax.jit(controller.greedy_decode)(params, outputs, embedding)
-  ours = np.asarray(ours)
-  log_probs = np.asarray(
-    jax.jit(controller.decode)(params, reference, outputs, embedding)
-  )
+  gaps = [
+    _gaps(controller, params, outputs, tokens.astype(np.int32))
+    for outputs, tokens in zip(points, reference, strict=True)
+  ]
+  largest = np.max(np.abs(np.concatenate(gaps)), initial=0.0)
+  return Check(output, float(largest), TIE)
+
+
+def _gaps(controller, params, outputs, reference) -> np.ndarray:
+  """One for each sequence that differs."""
+  found = _decode(params, outputs, reference, controller=controller)
+  ours, log_probs = map(np.asarray, found)
   rows = np.flatnonzero((ours != reference).any(axis=-1))
   first = (ours != reference).argmax(axis=-1)[rows]
   at = log_probs[rows, first]
   row = np.arange(len(rows))
-  gaps = at[row, ours[rows, first]] - at[row, reference[rows, first]]
-  return Check(output, float(np.max(np.abs(gaps), initial=0.0)), TIE)
+  return at[row, ours[rows, first]] - at[row, reference[rows, first]]
+
+
+@functools.partial(jax.jit, static_argnames="controller")
+def _decode(params, outputs, reference, *, controller: Controller):
+  """Greedy tokens, and the log-probabilities after the reference's tokens."""
+  embedding = embed(outputs)
+  return (
+    controller.greedy_decode(params, outputs, embedding),
+    controller.decode(params, reference, outputs, embedding),
+  )

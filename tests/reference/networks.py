@@ -10,6 +10,7 @@ import numpy as np
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.stand_alone import StandAlone
 from nao_jax.spaces import cnn
+from tests.layer_by_layer import layer_by_layer
 from tests.reference import formula
 from tests.reference.check import Check, compare
 
@@ -40,14 +41,21 @@ def checks(case: dict, arrays: Mapping[str, np.ndarray]) -> Iterator[Check]:
   size = case["image_size"]
   images = jnp.asarray(formula.images((case["batch"], size, size, 3)))
   variables = _variables(network, images)
-  # Op by op, which is quicker than to compile each network.
+  for output, value in _outputs(network, variables, images).items():
+    yield compare(case, output, value, arrays[output])
+
+
+@layer_by_layer()
+def _outputs(network: StandAlone, variables, images) -> dict[str, jax.Array]:
   (logits, auxiliary), _ = network.apply(
     variables, images, None, False, mutable="batch_stats"
   )
-  yield compare(case, "train_logits", logits, arrays["train_logits"])
-  yield compare(case, "aux_logits", auxiliary, arrays["aux_logits"])
-  logits, _ = network.apply(variables, images)
-  yield compare(case, "eval_logits", logits, arrays["eval_logits"])
+  evaluation, _ = network.apply(variables, images)
+  return {
+    "train_logits": logits,
+    "aux_logits": auxiliary,
+    "eval_logits": evaluation,
+  }
 
 
 def _network(case: dict) -> StandAlone:
@@ -95,17 +103,20 @@ def _flat_counts(case: dict) -> Iterator[tuple[str, int]]:
 def count(network: StandAlone) -> int:
   """Parameters of a network, from shapes alone."""
   size = 32 if network.config.stem == "cifar" else 224
-  shapes = jax.eval_shape(
-    network.init, jax.random.key(0), jnp.zeros((1, size, size, 3))
-  )
+  shapes = _shapes(network, jnp.zeros((1, size, size, 3)))
   return sum(leaf.size for leaf in jax.tree.leaves(shapes["params"]))
+
+
+@layer_by_layer()
+def _shapes(network: StandAlone, images):
+  return jax.eval_shape(network.init, jax.random.key(0), images)
 
 
 def _variables(network: StandAlone, images):
   """Running statistics are fresh; weights are the formula's."""
-  shapes = jax.eval_shape(network.init, jax.random.key(0), images)
   return jax.tree_util.tree_map_with_path(
-    lambda path, leaf: jnp.asarray(_value(path[-1].key, leaf.shape)), shapes
+    lambda path, leaf: jnp.asarray(_value(path[-1].key, leaf.shape)),
+    _shapes(network, images),
   )
 
 
