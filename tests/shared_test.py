@@ -1,6 +1,9 @@
 """Shared weights within a round: stopped, resumed, and poisoned."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -112,11 +115,13 @@ def _poisoned(evaluator):
   )
 
 
-def test_steps_without_a_finite_loss_change_nothing_and_are_named(
+def test_steps_without_a_finite_gradient_change_nothing_and_are_named(
   evaluator, caplog
 ):
   state, scores = evaluator.score(_poisoned(evaluator), KEY, POOL, 0, _nothing)
-  assert "steps without a finite loss, which changed nothing: " in caplog.text
+  assert (
+    "steps without a finite gradient, which changed nothing: " in caplog.text
+  )
   skipped = caplog.text.partition("nothing: ")[2].splitlines()[0].split(", ")
   assert 0 < len(skipped) < STEPS
   healthy = {
@@ -127,6 +132,26 @@ def test_steps_without_a_finite_loss_change_nothing_and_are_named(
   assert all(np.isfinite(x).all() for x in healthy.values())
   assert int(state.supernet.step) == STEPS
   assert np.isfinite(scores).all()
+
+
+def test_a_gradient_that_is_not_finite_shows_though_the_loss_is(
+  evaluator, monkeypatch
+):
+  def gradients(params, key, images, labels, cells, progress, **_):
+    bad = jnp.where(cells[0, 0, 1] == SEPARABLE_5, jnp.nan, 1.0)
+    return jax.tree.map(lambda x: jnp.full_like(x, bad), params), labels[0] + 1
+
+  monkeypatch.setattr(supernet, "gradients", gradients)
+  trainer, data = evaluator.trainer, evaluator.data
+  images = recipe.Images(*data.train, data.mean, data.std)
+  state = trainer.init(KEY, images)
+  steps = jax.jit(functools.partial(supernet.train_steps, trainer=trainer))
+  for op, lasting in ((SEPARABLE_3, False), (SEPARABLE_5, True)):
+    pool = cnn.to_cells(_architecture(op)[None])
+    after, losses = steps(state, KEY, images, pool, np.zeros((2, 4), np.int32))
+    same = jax.tree.map(np.array_equal, state.params, after.params)
+    assert all(jax.tree.leaves(same)) == np.isnan(losses).all() == lasting
+    assert int(after.step) == 2
 
 
 def test_weights_that_all_steps_fail_with_end_the_search(evaluator):

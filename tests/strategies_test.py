@@ -207,11 +207,10 @@ def fitted():
   space = SPACES["table"]
   strategy = STRATEGIES["nao_plus"](space)
   seen = _seen(space)
-  state = strategy.init(jax.random.key(0))
-  fresh = state.params
-  state, _ = strategy.tell(state, jax.random.key(1), seen, _quiet, _quiet)
+  begin = strategy.init(jax.random.key(0))
+  state, _ = strategy.tell(begin, jax.random.key(1), seen, _quiet, _quiet)
   return types.SimpleNamespace(
-    strategy=strategy, seen=seen, state=state, fresh=fresh
+    strategy=strategy, seen=seen, state=state, begin=begin
   )
 
 
@@ -233,7 +232,7 @@ def test_every_member_learns_the_ranks_that_it_is_shown(fitted):
     squares = np.square(_predicted(fitted, params) - ranks)
     return np.mean(squares, axis=1, where=shown)
 
-  assert (error(fitted.state.params) < error(fitted.fresh) / 5).all()
+  assert (error(fitted.state.params) < error(fitted.begin.params) / 5).all()
 
 
 def test_a_member_is_shown_everything_but_what_is_held_out_of_it(fitted):
@@ -321,6 +320,27 @@ def test_the_progress_of_a_fit_ends_at_its_total(fitted):
     _quiet,
   )
   assert calls == [(done, 8) for done in range(1, 9)]
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_fit_goes_on_from_whatever_was_kept(fitted, asked, share):
+  """In the first round, and in a later one: near its begin, within, at its end.
+
+  The first of them is while the ensemble learns to reconstruct.
+  """
+  state = fitted.state if asked else fitted.begin
+  state = state._replace(asked=np.int32(asked))
+  kept = []
+
+  def tell(state, keep):
+    return fitted.strategy.tell(
+      state, jax.random.key(1), fitted.seen, _quiet, keep
+    )[0]
+
+  whole = tell(state, lambda state, _: kept.append(jax.device_get(state)))
+  again = tell(kept[round(share * (len(kept) - 1))], _quiet)
+  jax.tree.map(np.testing.assert_array_equal, whole, again)
 
 
 def test_the_mean_ranks_and_each_member_gets_its_share():

@@ -29,7 +29,7 @@ STEPS_A_CALL = 25
 ARCHITECTURES_A_CALL = 10
 
 
-# So many steps in succession without a finite loss end a search.
+# So many steps in succession without a finite gradient end a search.
 MOST_BAD = 25
 
 NO_SCORES = np.zeros(0, np.float32)
@@ -233,10 +233,10 @@ class SharedWeights:
 def check_losses(
   losses: list[float], new: int, step: int, *, when: str = "", last: bool
 ) -> None:
-  """Reports steps without a finite loss, which left the weights as they were.
+  """Reports steps that left the weights as they were.
 
   Args:
-    losses: of the steps so far.
+    losses: of the steps so far; not finite where the gradient was not.
     new: how many of them, at the end, were not reported yet.
     step: done after them.
     when: more about where they are, if there is more to say.
@@ -255,7 +255,7 @@ def check_losses(
   named = np.flatnonzero(bad[-new:]) + step - new + 1
   if len(named):
     logging.warning(
-      "steps without a finite loss, which changed nothing%s: %s",
+      "steps without a finite gradient, which changed nothing%s: %s",
       when,
       ", ".join(map(str, named)),
     )

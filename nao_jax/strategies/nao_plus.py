@@ -13,6 +13,7 @@ K seeds, S step sizes, M candidates of a pass (E S K).
 from collections.abc import Callable
 import dataclasses
 import functools
+import itertools
 import math
 from typing import NamedTuple
 
@@ -85,18 +86,20 @@ class NaoPlusConfig:
 
 
 class Ensemble(NamedTuple):
-  """The state; every leaf has a leading axis E but the last two.
+  """The state; every leaf has a leading axis E but the last three.
 
   Attributes:
     params: the controllers'.
     optimiser: Adam's moments; they stay from round to round.
     steps: int32 [], so far.
+    began: int32 [], steps before the fit under way; all of them between rounds.
     asked: int32 [], proposals of the round before; 0 in the first one.
   """
 
   params: Params
   optimiser: optax.OptState
   steps: jax.Array
+  began: jax.Array
   asked: jax.Array
 
 
@@ -149,7 +152,8 @@ class NaoPlus:
     keys = jax.random.split(key, self.config.members)
     params = jax.vmap(self.controller.init)(keys)
     optimiser = jax.vmap(_adam().init)(params)
-    return Ensemble(params, optimiser, np.int32(0), np.int32(0))
+    none = np.int32(0)
+    return Ensemble(params, optimiser, steps=none, began=none, asked=none)
 
   def tell(
     self,
@@ -160,20 +164,24 @@ class NaoPlus:
     keep: Callable[[Ensemble, int], None],
   ) -> tuple[Ensemble, dict]:
     """Fits all members; before the first round they learn to reconstruct."""
-    del keep  # A round's steps are few.
     config = self.config
     new = int(state.asked) or len(seen.tokens)
     parts = [(min(config.steps * new, config.most_steps), config.trade_off)]
-    if not state.steps:
+    if not state.began:
       parts.insert(0, (config.pretraining, 0.0))
     calls = sum(-(-steps // STEPS_A_CALL) for steps, _ in parts)
     rows_key, steps_key = jax.random.split(key)
-    rng, done = generator(rows_key), 0
-    for steps, trade_off in parts:
-      for lessons in _lessons(rng, seen, steps, trade_off, self):
-        state = _train(state, steps_key, lessons, strategy=self)
-        done += 1
-        progress("fit controllers", done, calls)
+    rng, reached = generator(rows_key), int(state.began)
+    every = (_lessons(rng, seen, *part, self) for part in parts)
+    # Who goes on within a fit draws again what was learnt from, and skips it.
+    for done, lessons in enumerate(itertools.chain.from_iterable(every), 1):
+      reached += int(np.sum(lessons.rates > 0))
+      if reached <= state.steps:
+        continue
+      state = _train(state, steps_key, lessons, strategy=self)
+      keep(state, STEPS_A_CALL)
+      progress("fit controllers", done, calls)
+    state = state._replace(began=state.steps)
     found = self._inspect(state.params, seen.tokens, seen.scores)
     return state, found | self._unlabelled(state)
 

@@ -80,7 +80,8 @@ def update(
     axis_name: the mapped axis over which to average.
 
   Returns:
-    The new weights, the new state, and the loss.
+    The new weights, the new state, and the loss; NaN where the step changed
+    nothing.
   """
   train = trainer.train
   streams = tokens.shape[1]
@@ -104,15 +105,16 @@ def update(
     language.clipped(step.gradients, train.clip),
   )
   hidden = jnp.where(sound, step.hidden, 0)
+  loss = jnp.where(sound, step.loss, jnp.nan)
   kept = jax.tree.map(lambda x: x * (1 - rate * train.weight_decay), weights)
   if not trainer.shared:
-    return jax.tree.map(jnp.add, kept, change), hidden, step.loss
+    return jax.tree.map(jnp.add, kept, change), hidden, loss
   rows = recurrent.bank_rows(cell)
   weights = Weights(
     *jax.tree.map(jnp.add, kept[:3], change[:3]),
     kept.nodes.at[rows].add(change.nodes, unique_indices=True),
   )
-  return weights, hidden, step.loss
+  return weights, hidden, loss
 
 
 def score(

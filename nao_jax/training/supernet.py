@@ -126,7 +126,8 @@ def train_steps(
     axis_name: the mapped axis.
 
   Returns:
-    The new state and the losses [steps]; 0 for the steps that were not taken.
+    The new state and the losses [steps]; 0 for the steps that were not taken,
+    NaN for those that changed nothing, as their gradient was not finite.
   """
 
   def step(state, indices):
@@ -149,6 +150,7 @@ def train_steps(
       gradient, state.optimiser, state.params
     )
     params = optax.apply_updates(state.params, updates)
+    loss = jnp.where(optimiser.last_finite, loss, jnp.nan)
     return TrainState(params, optimiser, state.step + 1), loss
 
   return repeat_steps(step, state, indices, count)
