@@ -119,10 +119,9 @@ def test_steps_without_a_finite_gradient_change_nothing_and_are_named(
   evaluator, caplog
 ):
   state, scores = evaluator.score(_poisoned(evaluator), KEY, POOL, 0, _nothing)
-  assert (
-    "steps without a finite gradient, which changed nothing: " in caplog.text
-  )
-  skipped = caplog.text.partition("nothing: ")[2].splitlines()[0].split(", ")
+  start = "steps without a finite gradient, which changed nothing: "
+  assert start in caplog.text
+  skipped = caplog.text.partition(start)[2].splitlines()[0].split(", ")
   assert 0 < len(skipped) < STEPS
   healthy = {
     str(path): x

@@ -16,6 +16,7 @@ import signal
 import sqlite3
 import tempfile
 import time
+from typing import NamedTuple
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -39,8 +40,7 @@ class Subject:
   flags: dict
 
 
-@dataclasses.dataclass(frozen=True)
-class Kills:
+class Kills(NamedTuple):
   """What was survived.
 
   Attributes:
@@ -192,6 +192,20 @@ def subjects(folder: pathlib.Path) -> dict[str, Subject]:
       "search_cnn",
       search | images | final | {"nodes": 2, "final_channels": 2},
     ),
+    "search_cnn, scratch": Subject(
+      "search_cnn",
+      search
+      | images
+      | final
+      | {
+        "preset": "digits_scratch",
+        "nodes": 2,
+        "cells_per_stage": 1,
+        "final_channels": 2,
+        "final_specialise": False,
+        "extend": True,
+      },
+    ),
     "search_rnn, shared": Subject(
       "search_rnn", search | language | final | {"epochs": 3}
     ),
@@ -240,15 +254,19 @@ def main() -> None:
     folder = pathlib.Path(place)
     chosen = subjects(folder)
     each = -(-arguments.kills // len(chosen))
-    print(f"{'driver':24}{'killed':>8}{'writing':>9}{'resumed':>9}")
+    total = Kills(0, 0, 0)
+    _print_row("driver", "killed", "writing", "resumed")
     for number, (name, subject) in enumerate(chosen.items()):
       own = folder / str(number)
       own.mkdir()
       kills = survive(subject, own, each, arguments.seed + number)
-      print(
-        f"{name:24}{kills.tried:8}{kills.writing:9}{kills.resumed:9}",
-        flush=True,
-      )
+      _print_row(name, kills.tried, kills.writing, kills.resumed)
+      total = Kills(*map(sum, zip(total, kills, strict=True)))
+    _print_row("all of them survived", *total)
+
+
+def _print_row(name: str, *values) -> None:
+  print(f"{name:24}" + "".join(f"{value:>9}" for value in values), flush=True)
 
 
 if __name__ == "__main__":
