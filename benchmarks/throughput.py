@@ -75,7 +75,7 @@ def _supernet():
 
 
 def supernet_train() -> Work:
-  """One step: sample, augment, forward, backward, update."""
+  """One step: augment, forward, backward, update."""
   trainer, data, pool, state = _supernet()
   step = jax.jit(
     functools.partial(train_steps, trainer=trainer), donate_argnums=0
@@ -83,9 +83,10 @@ def supernet_train() -> Work:
   indices = jnp.arange(_BATCH.value)[None]
   key = jax.random.key(2)
 
-  def call(_):
+  def call(i):
     nonlocal state
-    state, loss = step(state, key, data, pool, indices)
+    member = pool[i % len(pool)][None]
+    state, loss = step(state, key, data, member, indices)
     return loss
 
   return Work(call, _BATCH.value, "images")

@@ -14,7 +14,7 @@ from nao_jax.data import images
 from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.scratch import FromScratch
-from nao_jax.evaluators.shared import Alone, SharedWeights
+from nao_jax.evaluators.shared import SAMPLINGS, Alone, SharedWeights
 from nao_jax.journal import SearchJournal
 from nao_jax.presets import SearchCnnConfig
 from nao_jax.report import drawing, search_page
@@ -168,6 +168,28 @@ def _check(config: SearchCnnConfig, given: np.ndarray, devices, trials) -> None:
     }
   )
   search_checks.check(config, given, devices, trials)
+  _check_sampling(config)
+
+
+def _check_sampling(config: SearchCnnConfig) -> None:
+  """How shared weights train, and whether they do."""
+  if config.sampling not in SAMPLINGS:
+    raise UserError(
+      f"--sampling={config.sampling}: unknown; allowed: {', '.join(SAMPLINGS)}"
+    )
+  if config.train_only_new and not config.search.extend:
+    raise UserError(
+      "--train_only_new: what is new stands at the end of a pool that none "
+      "leaves; add --extend"
+    )
+  if config.evaluator == "shared":
+    return
+  for flag in ("sampling", "train_only_new"):
+    if getattr(config, flag) != getattr(SearchCnnConfig, flag):
+      raise UserError(
+        f"--{flag}: says how shared weights train; allowed only with "
+        "--evaluator=shared"
+      )
 
 
 def _fit_to_data(config, data, devices) -> SearchCnnConfig:
@@ -208,7 +230,14 @@ def _evaluator(
 ) -> SharedWeights | FromScratch:
   if config.evaluator == "shared":
     rounds = config.search.rounds + 1
-    return SharedWeights(_trainer(config, data), data, rounds, devices)
+    return SharedWeights(
+      _trainer(config, data),
+      data,
+      rounds,
+      devices,
+      config.sampling,
+      config.train_only_new,
+    )
   file = trials or journal.path / "trials.sqlite"
   space = cnn.space(config.network.nodes, config.network.ops)
   return FromScratch(

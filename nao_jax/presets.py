@@ -3,7 +3,7 @@
 import dataclasses
 
 from nao_jax.controller.fit import FitConfig
-from nao_jax.controller.model import ControllerConfig
+from nao_jax.controller.model import V2, ControllerConfig
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.search import SearchConfig
@@ -32,6 +32,11 @@ class SearchCnnConfig:
       training of each candidate alone.
     coding: tokens of a branch: `pairs` (input, op), or `triples` (input, type,
       kernel), the paper's, of the large op set.
+    sampling: with `shared`, which member of the pool a step trains: `uniform`,
+      any is as likely; or `parameters`, in proportion to the parameters of its
+      stand-alone network.
+    train_only_new: with `shared` and `extend`, train only the proposals of the
+      round before; all members are scored.
     prune: with `scratch`, stop a candidate that after an epoch is worse than
       half of the pool of the round before was.
     network: the supernet, or that of a candidate.
@@ -52,6 +57,8 @@ class SearchCnnConfig:
   strategy: str = "nao"
   evaluator: str = "shared"
   coding: str = "pairs"
+  sampling: str = "uniform"
+  train_only_new: bool = False
   prune: bool = False
   network: NetworkConfig = NetworkConfig()
   train: TrainConfig = TrainConfig()
@@ -89,6 +96,23 @@ PRESETS = {
     ),
   ),
   "cifar10": SearchCnnConfig(),
+  # The search of the follow-up, "Balanced NAO" (Luo et al. 2019), NAO_V2; its
+  # other op set is `middle`.
+  "cifar10_v2": SearchCnnConfig(
+    sampling="parameters",
+    train_only_new=True,
+    train=TrainConfig(epochs=200),
+    # A cosine for the 50 epochs of each round.
+    sgd=SgdConfig(schedule="restarts", period=50, period_factor=1),
+    search=SearchConfig(
+      pool_size=1000, rounds=3, new_per_round=300, extend=True
+    ),
+    nao=NaoConfig(held_out=0.1),
+    controller=V2,
+    # 1000 epochs over tenfold data. A copy is a random swap, and here an
+    # epoch draws other swaps, so ten epochs are one of them.
+    fit=FitConfig(epochs=10_000, weight_decay=0.0),
+  ),
   # The search of the paper; a thousand trainings of 25 epochs.
   "cifar10_scratch": SearchCnnConfig(
     evaluator="scratch",

@@ -201,7 +201,8 @@ def test_pool_scores_of_four_devices_are_those_of_one(
   calls = {n: [] for n in evaluators}
   # All steps of the first round are done.
   done = TRAINER.steps // 2
-  trained = SharedState(state._replace(step=np.int32(done)), NO_SCORES)
+  state = state._replace(step=np.int32(done))
+  trained = SharedState(state, NO_SCORES, np.int32(0))
   scores = {
     n: evaluator.score(
       evaluator.replicate(trained),

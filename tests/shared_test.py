@@ -1,4 +1,7 @@
-"""Shared weights within a round: stopped, resumed, and poisoned."""
+"""Shared weights within a round: what trains; stopped, resumed, poisoned."""
+
+import collections
+import dataclasses
 
 import functools
 
@@ -12,13 +15,14 @@ from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
 from nao_jax.evaluators import shared
 from nao_jax.evaluators.shared import SharedWeights
+from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
 from nao_jax.training import recipe, supernet
 from nao_jax.training.optimisers import SgdConfig
 
 STEPS = 6
-SEPARABLE_3, SEPARABLE_5 = range(2)
+SEPARABLE_3, SEPARABLE_5, POOLED = range(3)
 KEY = jax.random.key(1)
 
 
@@ -55,7 +59,9 @@ def evaluator():
     AugmentConfig(padding=1, flip=True),
     12,
   )
-  return SharedWeights(trainer, data, 2, devices=1)
+  return SharedWeights(
+    trainer, data, 2, devices=1, sampling="parameters", only_new=True
+  )
 
 
 def _architecture(op):
@@ -65,6 +71,7 @@ def _architecture(op):
 
 
 POOL = np.stack([_architecture(SEPARABLE_3), _architecture(SEPARABLE_5)])
+EXTENDED = np.concatenate([POOL, [_architecture(POOLED)]])
 
 
 def _nothing(*_):
@@ -102,6 +109,72 @@ def test_a_round_goes_on_from_whatever_was_kept(evaluator, whole):
     )
     _assert_equal(ended, again)
     np.testing.assert_array_equal(scores, found)
+
+
+@pytest.fixture(scope="module")
+def second(evaluator, whole):
+  """A second round, with a member more: its state, scores and what was kept."""
+  kept = []
+  ended, scores = evaluator.score(
+    evaluator.replicate(whole[0]),
+    KEY,
+    EXTENDED,
+    1,
+    _nothing,
+    lambda *one: kept.append(one),
+  )
+  return jax.device_get(ended), scores, jax.device_get(kept)
+
+
+def test_all_are_scored_although_only_new_ones_train(evaluator, whole, second):
+  start, (ended, scores, _) = whole[0], second
+  assert len(scores) == len(EXTENDED)
+  assert (start.trained, ended.trained) == (len(POOL), len(EXTENDED))
+  steps = np.arange(STEPS, 2 * STEPS, dtype=np.int32)
+  cells = evaluator._cells(start, KEY, EXTENDED, steps)
+  assert (cells == cnn.to_cells(EXTENDED[2])).all()
+
+
+def test_a_round_that_trains_only_new_ones_goes_on_from_what_was_kept(
+  evaluator, second
+):
+  ended, scores, kept = second
+  for state, _ in kept[1::2]:
+    again, found = evaluator.score(
+      evaluator.replicate(state), KEY, EXTENDED, 1, _nothing
+    )
+    _assert_equal(ended, again)
+    np.testing.assert_array_equal(scores, found)
+
+
+def _shares(evaluator, tokens, steps=4000):
+  """How often each architecture trains, of so many steps."""
+  start = shared.SharedState(None, shared.NO_SCORES, np.int32(0))
+  numbers = np.arange(steps, dtype=np.int32)
+  cells = evaluator._cells(start, KEY, tokens, numbers)
+  counts = collections.Counter(row.tobytes() for row in cells)
+  rows = np.asarray(cnn.to_cells(tokens))
+  return np.array([counts[row.tobytes()] for row in rows]) / steps
+
+
+def test_architectures_train_in_proportion_to_their_parameters(evaluator):
+  network = evaluator.trainer.network
+  sizes = np.array([cost(network, row, 8, 1).parameters for row in EXTENDED])
+  expected = sizes / sizes.sum()
+  assert np.ptp(expected) > 0.1
+  # Three standard deviations of a share of 4,000 draws are .024 at most.
+  np.testing.assert_allclose(_shares(evaluator, EXTENDED), expected, atol=0.024)
+
+
+def test_uniform_sampling_trains_all_as_often(evaluator):
+  uniform = dataclasses.replace(evaluator, sampling="uniform")
+  np.testing.assert_allclose(_shares(uniform, EXTENDED), 1 / 3, atol=0.024)
+
+
+def test_a_round_without_a_new_member_trains_the_old_ones(evaluator, whole):
+  steps = np.arange(STEPS, dtype=np.int32)
+  cells = evaluator._cells(whole[0], KEY, POOL, steps)
+  assert len(np.unique(cells, axis=0)) == len(POOL)
 
 
 def _poisoned(evaluator):

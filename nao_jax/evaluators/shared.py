@@ -17,11 +17,18 @@ from nao_jax.data.augment import epoch_indices, eval_batches
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
 from nao_jax.evaluators import Keep, Progress, forget
+from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.progress import Each
 from nao_jax.spaces import cnn
 from nao_jax.training.recipe import Images, padded
-from nao_jax.training.supernet import Trainer, TrainState, score, train_steps
+from nao_jax.training.supernet import (
+  Trainer,
+  TrainState,
+  draw_members,
+  score,
+  train_steps,
+)
 
 # How much work one call to the devices holds at most; progress is seen, and
 # an interrupt served, between calls.
@@ -33,6 +40,9 @@ ARCHITECTURES_A_CALL = 10
 MOST_BAD = 25
 
 NO_SCORES = np.zeros(0, np.float32)
+
+# How a step may choose the architecture that it trains.
+SAMPLINGS = ("uniform", "parameters")
 
 
 def score_pool(
@@ -83,10 +93,12 @@ class SharedState(NamedTuple):
     supernet: its training.
     scores: float32 [n], of the first members of the pool; none until all the
       steps of a round are done, and none between rounds.
+    trained: int32 [], members of the pool in the rounds before.
   """
 
   supernet: TrainState
   scores: np.ndarray
+  trained: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,17 +111,24 @@ class SharedWeights:
     rounds: how many times `score` will be called; the epochs are divided
       evenly among them.
     devices: how many local devices to use; all by default.
+    sampling: which member of the pool a step trains: `uniform`, any is as
+      likely; or `parameters`, each in proportion to those of its stand-alone
+      network, as larger networks need more training (Luo et al. 2019).
+    only_new: train no member that was in the pool in a round before; all are
+      scored. It needs a pool that none leaves.
   """
 
   trainer: Trainer
   data: ImageData
   rounds: int
   devices: int | None = None
+  sampling: str = "uniform"
+  only_new: bool = False
 
   def init(self, key: jax.Array) -> SharedState:
     """An untrained supernet; consumes the key."""
     supernet = self.trainer.init(key, self._train)
-    return self.replicate(SharedState(supernet, NO_SCORES))
+    return self.replicate(SharedState(supernet, NO_SCORES, np.int32(0)))
 
   def replicate(self, state: SharedState) -> SharedState:
     """See `Evaluator`."""
@@ -130,7 +149,7 @@ class SharedWeights:
     Scores are validation accuracies; see `Evaluator`.
     """
     cells = np.asarray(cnn.to_cells(tokens))
-    state = self._train_round(state, key, cells, round_, progress, keep)
+    state = self._train_round(state, key, tokens, round_, progress, keep)
     scores = score_pool(
       lambda shares: self._score_chunk(
         state.supernet.params, shares, self._valid, *self._valid_batches
@@ -143,14 +162,16 @@ class SharedWeights:
       a_call=ARCHITECTURES_A_CALL,
       devices=self.devices,
     )
-    return state._replace(scores=NO_SCORES), scores
+    trained = np.int32(len(tokens))
+    return state._replace(scores=NO_SCORES, trained=trained), scores
 
-  def _train_round(self, state, key, cells, round_, progress, keep):
+  def _train_round(self, state, key, tokens, round_, progress, keep):
     """The state after all steps of the round; some may be done already."""
     order_key, step_key = jax.random.split(key)
-    put = functools.partial(parallel.replicate, devices=self.devices)
-    pool, step_key = put((cells, step_key))
     batches = self._batches(order_key, round_)
+    numbers = round_ * len(batches) + np.arange(len(batches), dtype=np.int32)
+    cells = self._cells(state, step_key, tokens, numbers)
+    step_key = parallel.replicate(step_key, devices=self.devices)
     first = int(state.supernet.step) - round_ * len(batches)
     each = Each(self.trainer.train.batch, "images")
     progress("train supernet", first, len(batches), "", each)
@@ -160,7 +181,7 @@ class SharedWeights:
         state.supernet,
         step_key,
         self._train,
-        pool,
+        padded(cells[start:end], STEPS_A_CALL),
         padded(batches[start:end], STEPS_A_CALL),
         np.int32(end - start),
       )
@@ -176,6 +197,29 @@ class SharedWeights:
       loss = np.mean(losses, where=np.isfinite(losses))
       logging.info("round %d: mean training loss %.4f", round_, loss)
     return state
+
+  def _cells(self, state, key, tokens, numbers) -> np.ndarray:
+    """The architecture of each step of a round: [steps, 2, nodes, 4]."""
+    first = int(state.trained) if self.only_new else 0
+    # Without a new member there is nothing else to train.
+    pool = tokens[first:] if first < len(tokens) else tokens
+    chances = None
+    if self.sampling == "parameters":
+      sizes = self._parameters(pool)
+      chances = np.float32(sizes / sizes.sum())
+    members = draw_members(key, numbers, len(pool), chances)
+    return np.asarray(cnn.to_cells(pool))[np.asarray(members)]
+
+  def _parameters(self, tokens: np.ndarray) -> np.ndarray:
+    """Of the stand-alone networks at the supernet's sizes, [N]."""
+    size, _, channels = self.data.image_shape
+    return np.array(
+      [
+        cost(self.trainer.network, row, size, channels).parameters
+        for row in tokens
+      ],
+      np.float64,
+    )
 
   def _batches(self, key, round_) -> np.ndarray:
     """A round's examples: [steps, D, B / D]."""

@@ -188,13 +188,13 @@ def augmented(key, data, indices, config, axis_name):
   )
 
 
-def repeat_steps(step, state, rows: jax.Array, count: jax.Array | None):
+def repeat_steps(step, state, rows, count: jax.Array | None):
   """As `lax.scan`, of the first rows only, in a program for any number of them.
 
   Args:
     step: takes the state and a row, and gives the new state and a loss.
     state: before the first step.
-    rows: [steps, ...].
+    rows: a tree of arrays [steps, ...].
     count: int32 [], rows that count; all if None.
 
   Returns:
@@ -203,11 +203,12 @@ def repeat_steps(step, state, rows: jax.Array, count: jax.Array | None):
 
   def body(number, carry):
     state, losses = carry
-    state, loss = step(state, rows[number])
+    state, loss = step(state, jax.tree.map(lambda x: x[number], rows))
     return state, losses.at[number].set(loss)
 
-  losses = jnp.zeros(len(rows))
-  count = len(rows) if count is None else count
+  steps = len(jax.tree.leaves(rows)[0])
+  losses = jnp.zeros(steps)
+  count = steps if count is None else count
   return lax.fori_loop(0, count, body, (state, losses))
 
 

@@ -106,20 +106,21 @@ def train_steps(
   state: TrainState,
   key: jax.Array,
   data: Images,
-  pool: jax.Array,
+  cells: jax.Array,
   indices: jax.Array,
   count: jax.Array | None = None,
   *,
   trainer: Trainer,
   axis_name: str | None = None,
 ) -> tuple[TrainState, jax.Array]:
-  """Some steps in one program, each with one architecture from the pool.
+  """Some steps in one program, each with an architecture of its own.
 
   Args:
     state: the same on all devices.
     key: of the whole run; step i uses what is folded in for i.
     data: the training images, whole on every device.
-    pool: int32 [N, 2, nodes, 4], drawn from uniformly.
+    cells: int32 [steps, 2, nodes, 4], the same on all devices; see
+      `draw_members`.
     indices: int32 [steps, B / D], this device's examples.
     count: int32 [], steps to take of these; all if None.
     trainer: the settings.
@@ -130,18 +131,16 @@ def train_steps(
     NaN for those that changed nothing, as their gradient was not finite.
   """
 
-  def step(state, indices):
-    pool_key, augment_key, loss_key = jax.random.split(
-      jax.random.fold_in(key, state.step), 3
-    )
-    member = jax.random.randint(pool_key, (), 0, len(pool))
+  def step(state, row):
+    indices, cells = row
+    _, augment_key, loss_key = _step_keys(key, state.step)
     images = augmented(augment_key, data, indices, trainer.augment, axis_name)
     gradient, loss = gradients(
       state.params,
       loss_key,
       images,
       data.labels[indices],
-      pool[member],
+      cells,
       trainer.progress(state.step),
       trainer=trainer,
       axis_name=axis_name,
@@ -153,7 +152,40 @@ def train_steps(
     loss = jnp.where(optimiser.last_finite, loss, jnp.nan)
     return TrainState(params, optimiser, state.step + 1), loss
 
-  return repeat_steps(step, state, indices, count)
+  return repeat_steps(step, state, (indices, cells), count)
+
+
+def _step_keys(key: jax.Array, step: jax.Array) -> jax.Array:
+  """Of the member of the pool, of the augmentation and of the loss."""
+  return jax.random.split(jax.random.fold_in(key, step), 3)
+
+
+@jax.jit
+def draw_members(
+  key: jax.Array,
+  steps: jax.Array,
+  count: int,
+  chances: jax.Array | None = None,
+) -> jax.Array:
+  """Draws which member of a pool each step trains.
+
+  Args:
+    key: of the whole run, that of `train_steps`.
+    steps: int32 [steps], their numbers.
+    count: N, members.
+    chances: float32 [N], the probability of each; all alike by default.
+
+  Returns:
+    int32 [steps].
+  """
+
+  def draw(step):
+    member_key = _step_keys(key, step)[0]
+    if chances is None:
+      return jax.random.randint(member_key, (), 0, count)
+    return jax.random.choice(member_key, len(chances), p=chances)
+
+  return jax.vmap(draw)(steps)
 
 
 def score(
