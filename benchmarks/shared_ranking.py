@@ -1,0 +1,211 @@
+"""Do shared weights rank architectures as trainings from scratch do?
+
+python -m benchmarks.shared_ranking --dataset=NAME --data_dir=DIR --json=FILE
+
+Trains supernets on the same random pool, with each sampling and several seeds,
+and compares what some members score with what they score from scratch. These
+trainings are remembered in the file of trials. They are measured on the test
+part, the shared weights on the validation part, so that no luck of the images
+is common to both. The same command again goes on with the next supernet.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+from absl import flags, logging
+import jax
+import numpy as np
+import rich.console
+import rich.table
+from scipy import stats
+
+from experiments import driver, settings
+from nao_jax import json_file, presets
+from nao_jax.data import images
+from nao_jax.evaluators.image_candidates import ImageCandidates
+from nao_jax.evaluators.scratch import FromScratch
+from nao_jax.evaluators.shared import SAMPLINGS, SharedWeights
+from nao_jax.networks.cost import cost
+from nao_jax.spaces import cnn
+from nao_jax.strategies.uniform import sample_new
+from nao_jax.training import candidate, supernet
+from nao_jax.trials import Trials
+from nao_jax.workdir import flatten, write
+
+_PRESET = flags.DEFINE_string("preset", "digits", "Settings to start from.")
+_DATA_DIR = flags.DEFINE_string(
+  "data_dir", "~/.cache/nao_jax/data", "Directory of TFDS data sets."
+)
+_JSON = flags.DEFINE_string("json", None, "File of results.", required=True)
+_TRIALS = flags.DEFINE_string(
+  "trials", None, "File of trainings from scratch.", required=True
+)
+_CANDIDATES = flags.DEFINE_integer(
+  "candidates", 20, "Members to train from scratch.", lower_bound=3
+)
+_EPOCHS = flags.DEFINE_integer(
+  "candidate_epochs", 8, "Epochs of each, from scratch.", lower_bound=1
+)
+_REPEATS = flags.DEFINE_integer(
+  "repeats", 1, "Trainings of each, whose mean counts.", lower_bound=1
+)
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Of the supernets.", lower_bound=1)
+_PREFIXES = {
+  "controller": "controller_",
+  "fit": "controller_",
+  "final": "final_",
+  "plus": "plus_",
+}
+settings.define(
+  presets.SearchCnnConfig, _PREFIXES, fixed=("step_sizes", "sampling")
+)
+
+
+def main(_):
+  """Trains what is missing, and shows all of it."""
+  config = settings.choose(presets.PRESETS, _PRESET.value, _PREFIXES)
+  data = images.load(
+    config.dataset,
+    data_dir=_DATA_DIR.value,
+    validation_fraction=config.validation_fraction,
+    seed=config.seed,
+  )
+  network = dataclasses.replace(config.network, classes=data.classes)
+  config = dataclasses.replace(config, network=network)
+  space = cnn.space(network.nodes, network.ops)
+  key = jax.random.key(config.seed)
+  pool = sample_new(space, key, config.search.pool_size, set())
+  size, _, channels = data.image_shape
+  found = _held() or {
+    "settings": flatten(config),
+    "pool": pool.tolist(),
+    "parameters": [
+      cost(network, row, size, channels).parameters
+      for row in pool[: _CANDIDATES.value]
+    ],
+    "shared": {},
+  }
+  for seed in range(_SEEDS.value):
+    for sampling in SAMPLINGS:
+      if f"{sampling} {seed}" not in found["shared"]:
+        scores = _shared(config, data, pool, sampling, seed)
+        found["shared"][f"{sampling} {seed}"] = scores.tolist()
+        write(pathlib.Path(_JSON.value), json.dumps(found) + "\n")
+  found["scratch"] = _from_scratch(
+    config, data, space, pool[: _CANDIDATES.value]
+  ).tolist()
+  write(pathlib.Path(_JSON.value), json.dumps(found) + "\n")
+  _show(found)
+
+
+def _held() -> dict | None:
+  if not pathlib.Path(_JSON.value).exists():
+    return None
+  return json_file.read(
+    _JSON.value,
+    place=f"--json={_JSON.value}",
+    wanted="a comparison",
+    advice="give another file",
+  )
+
+
+def _recipe(config, data) -> dict:
+  names = ("network", "train", "sgd", "augment")
+  return {name: getattr(config, name) for name in names} | {
+    "examples": len(data.train.labels)
+  }
+
+
+def _shared(config, data, pool, sampling: str, seed: int) -> np.ndarray:
+  """What the candidates score with shared weights that the pool trained."""
+  trainer = supernet.Trainer(**_recipe(config, data))
+  evaluator = SharedWeights(trainer, data, 1, sampling=sampling)
+  init_key, key = jax.random.split(jax.random.key(1000 + seed))
+  _, scores = evaluator.score(
+    evaluator.init(init_key), key, pool, 0, lambda *_: None
+  )
+  logging.info("%s, seed %d: mean score %.4f", sampling, seed, scores.mean())
+  return scores[: _CANDIDATES.value]
+
+
+def _from_scratch(config, data, space, rows) -> np.ndarray:
+  """Scores of each training, [repeats, candidates]."""
+  train = dataclasses.replace(config.train, epochs=_EPOCHS.value)
+  recipe = _recipe(config, data) | {"train": train}
+  test = dataclasses.replace(data, validation=data.test)
+  scores = []
+  for seed in range(_REPEATS.value):
+    protocol = {k: flatten(v) for k, v in recipe.items() if k != "examples"}
+    protocol |= {
+      "dataset": config.dataset,
+      "part": "test",
+      "seed": seed,
+      "examples": recipe["examples"],
+    }
+    evaluator = FromScratch(
+      space,
+      ImageCandidates(candidate.Trainer(**recipe), test, seed),
+      Trials(_TRIALS.value, space.name, protocol),
+    )
+    key = jax.random.key(0)
+    scores.append(
+      evaluator.score(evaluator.init(key), key, rows, 0, lambda *_: None)[1]
+    )
+  return np.array(scores)
+
+
+def _show(found: dict) -> None:
+  """Rank correlations of each sampling, and their paired differences."""
+  truth = np.mean(found["scratch"], 0)
+  console = rich.console.Console()
+  table = rich.table.Table(title="rank correlation with scores from scratch")
+  for heading in ("sampling", "seeds", "Spearman", "Kendall", "by seed"):
+    table.add_column(heading, justify="right")
+  rows = {}
+  for sampling in SAMPLINGS:
+    runs = [v for k, v in found["shared"].items() if k.startswith(sampling)]
+    rows[sampling] = np.array([_correlations(run, truth) for run in runs])
+    table.add_row(sampling, str(len(runs)), *_described(rows[sampling]))
+  first, second = (rows[sampling] for sampling in SAMPLINGS)
+  difference = second - first
+  table.add_row("difference", str(len(difference)), *_described(difference))
+  console.print(table)
+  sizes = found["parameters"]
+  console.print(
+    f"parameters with scores from scratch: {_text(_correlations(sizes, truth))}"
+  )
+  for sampling in SAMPLINGS:
+    runs = [v for k, v in found["shared"].items() if k.startswith(sampling)]
+    values = np.mean([_correlations(sizes, run) for run in runs], 0)
+    console.print(f"parameters with shared scores, {sampling}: {_text(values)}")
+  for one, other in zip(found["scratch"], found["scratch"][1:], strict=False):
+    console.print(
+      f"one training with another: {_text(_correlations(one, other))}"
+    )
+
+
+def _correlations(one, other) -> tuple[float, float]:
+  """Spearman's and Kendall's."""
+  return (
+    float(stats.spearmanr(one, other).statistic),
+    float(stats.kendalltau(one, other).statistic),
+  )
+
+
+def _text(values) -> str:
+  return f"Spearman {values[0]:.3f}, Kendall {values[1]:.3f}"
+
+
+def _described(values: np.ndarray) -> list[str]:
+  """Mean and standard error of each, and Spearman's by seed."""
+  error = values.std(0, ddof=min(1, len(values) - 1)) / len(values) ** 0.5
+  described = [
+    f"{mean:.3f} ({e:.3f})"
+    for mean, e in zip(values.mean(0), error, strict=True)
+  ]
+  return [*described, ", ".join(f"{value:.2f}" for value in values[:, 0])]
+
+
+if __name__ == "__main__":
+  driver.run(main)
