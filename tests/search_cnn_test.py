@@ -330,6 +330,12 @@ def _with(part, **changes):
     (_with("network", cells_per_stage=0), "--cells_per_stage=0: allowed: 1"),
     (_with("final", cells=7), "--final_cells=7: there are 6 members"),
     (_with("search", new_per_round=6), "--new_per_round=6: .*=6 members"),
+    (dataclasses.replace(TINY, sampling="size"), "allowed: uniform, parameter"),
+    (dataclasses.replace(TINY, train_only_new=True), "add --extend"),
+    (
+      dataclasses.replace(TINY, sampling="parameters", evaluator="scratch"),
+      "--sampling: .* allowed only with --evaluator=shared",
+    ),
   ],
 )
 def test_an_impossible_search_does_not_start(driver, tmp_path, config, message):
@@ -340,6 +346,17 @@ def test_an_impossible_search_does_not_start(driver, tmp_path, config, message):
     )
   assert "\n" not in str(caught.value)
   assert not workdir.exists()
+
+
+def test_the_preset_of_the_follow_up_starts_each_round_at_the_top():
+  config = presets.PRESETS["cifar10_v2"]
+  rates = config.sgd.by_epoch(config.train.epochs)
+  rounds = config.search.rounds + 1
+  each = config.train.epochs // rounds
+  assert [float(rates(each * r)) for r in range(rounds)] == pytest.approx(
+    [config.sgd.learning_rate] * rounds
+  )
+  assert float(rates(each - 1)) < 0.1 * config.sgd.learning_rate
 
 
 @pytest.mark.parametrize(
