@@ -119,7 +119,7 @@ class Progress:
 
 
 class _Speed:
-  """Units a second, without the first ones, which compile."""
+  """Units a second, without the first ones, whose call compiles."""
 
   def __init__(self):
     self._title, self._changes, self._compiles = None, [], True
@@ -131,7 +131,7 @@ class _Speed:
       self._title, self._changes, self._compiles = title, [], True
     if not self._changes or done > self._changes[-1][1]:
       self._changes.append((now, done))
-    if self._compiles and len(self._changes) > 2:
+    if self._compiles and len(self._changes) > 1:
       self._changes.pop(0)
       self._compiles = False
     while len(self._changes) > _CHANGES and now - self._changes[1][0] > _WINDOW:

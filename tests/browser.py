@@ -1,16 +1,16 @@
 """A real browser, to look at pages with: Debian's chromium, by playwright.
 
-python -m tests.browser PAGE PICTURE [WIDTH [HEIGHT [light or dark]]]
+python -m tests.browser PAGE PICTURE
 
-takes a picture of the upper part of a page; without a height of all of it.
+takes a picture of a page; --help lists what else it does.
 """
 
+import argparse
 from collections.abc import Iterator
 import contextlib
 import importlib.util
 import pathlib
 import shutil
-import sys
 
 import pytest
 
@@ -40,16 +40,28 @@ def started() -> Iterator:
       yield browser
 
 
-def main(page, picture, width=1280, height=None, scheme="light") -> None:
+def main() -> None:
   """Takes a picture of a page."""
+  parser = argparse.ArgumentParser(description=main.__doc__)
+  parser.add_argument("page", type=pathlib.Path)
+  parser.add_argument("picture")
+  parser.add_argument("--width", type=int, default=1280)
+  parser.add_argument("--height", type=int, help="from the top; else all of it")
+  parser.add_argument("--section", help="with this title; else the page")
+  parser.add_argument("--dark", action="store_true")
+  chosen = parser.parse_args()
   with started() as browser:
     window = browser.new_page(
-      viewport={"width": int(width), "height": int(height or 900)},
-      color_scheme=scheme,
+      viewport={"width": chosen.width, "height": chosen.height or 900},
+      color_scheme="dark" if chosen.dark else "light",
     )
-    window.goto(pathlib.Path(page).absolute().as_uri())
-    window.screenshot(path=picture, full_page=height is None)
+    window.goto(chosen.page.absolute().as_uri())
+    if chosen.section:
+      section = window.locator("section").filter(has_text=chosen.section)
+      section.first.screenshot(path=chosen.picture)
+    else:
+      window.screenshot(path=chosen.picture, full_page=not chosen.height)
 
 
 if __name__ == "__main__":
-  main(*sys.argv[1:])
+  main()

@@ -214,7 +214,8 @@ def test_the_run_is_drawn_and_logged(finished):
   assert (workdir / "best.pdf").read_bytes().startswith(b"%PDF")
   events = list(workdir.glob("events.out.tfevents.*"))
   assert any(event.stat().st_size > 100 for event in events)
-  assert "about" in process.errors  # Plain lines, with the time that is left.
+  # Plain lines, with the time that it took.
+  assert re.search(r"train supernet: (\d+) of \1, \d+ s", process.errors)
   for word in ("round 0 of 2", "1 searched", "1 random", "winner: "):
     assert word in process.output
   assert "<svg" in (finished[1] / "report.html").read_text()

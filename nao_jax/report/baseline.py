@@ -56,8 +56,8 @@ def about(run: Run, random: list[Run]) -> list[str]:
   show = run.kind.measure.show
   best = [show(course.best_of(row)) for row in last]
   texts = [
-    f"Random search: {len(random)} with seed {seeds}, whose best at the end "
-    f"are {', '.join(best)}. It draws as many new architectures in each round, "
+    f"Random search beside it, seed {seeds}: the best at the end "
+    f"{', '.join(best)}. It draws as many new architectures in each round, "
     "and scores them in the same way. One search beside them shows no "
     "difference unless it lies well outside of their range."
   ]

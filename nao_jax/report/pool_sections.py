@@ -7,6 +7,8 @@ from nao_jax.report.course import Band, Round
 from nao_jax.report.page import Plot, Section, Table
 from nao_jax.report.run import Run
 
+_OF_TIME = " on the machine that ran it, compiling included"
+
 
 def scores(run: Run, random: list[Run]) -> Section:
   """Best and mean by round, by architectures and by time.
@@ -26,7 +28,8 @@ def scores(run: Run, random: list[Run]) -> Section:
     beside = course.band(others, at, course.best_of) if others else None
     axis = run.kind.tick, words.score_axis(run)
     figure = plots.progress(rounds, name, *axis, beside)
-    drawn.append(Plot(figure, f"By {name}. {_spread(beside)}"))
+    text = f"By {name}{_OF_TIME if name == 'minutes' else ''}."
+    drawn.append(Plot(figure, f"{text} {_spread(beside)}"))
   return Section(title, _about(run, random), drawn, [_by_round(run, rounds)])
 
 

@@ -130,7 +130,11 @@ def _about(seen: Look) -> str:
   settings = seen.settings
   names = ("strategy", "evaluator", "dataset", "text", "arch", "seed")
   plain = {name.rpartition(".")[2]: value for name, value in settings.items()}
-  known = [f"{name} {plain[name]}" for name in names if plain.get(name)]
+  known = [
+    f"{name} {plain[name]}"
+    for name in names
+    if plain.get(name) not in (None, "", [])
+  ]
   return f"{seen.path}: {', '.join(known)}"
 
 
@@ -169,6 +173,7 @@ def _position(seen: Look) -> list[RenderableType]:
   if done is None or total is None:
     return []
   grid = Table.grid(padding=(0, 1))
+  grid.add_column(no_wrap=True)
   words = [f"{done:,} of {total:,}"]
   left = _number(said.get("left"))
   if seen.at_work and left:
