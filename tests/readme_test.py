@@ -40,6 +40,18 @@ def test_every_page_is_in_the_navigation():
   assert named == there
 
 
+def test_every_driver_is_in_the_readme():
+  text = (pages.ROOT / "README.md").read_text(encoding="utf-8")
+  rows = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+  named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+  drivers = {
+    path.stem
+    for path in (pages.ROOT / "experiments").glob("*.py")
+    if "driver.run(" in path.read_text(encoding="utf-8")
+  }
+  assert named == drivers
+
+
 def test_every_module_is_in_the_api_reference():
   folder = pages.ROOT / "docs" / "api"
   text = "".join(page.read_text() for page in sorted(folder.glob("*.md")))
