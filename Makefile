@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/ready
 
-.PHONY: search search-text benchmark test soak lint docs clean
+.PHONY: search search-text benchmark test soak lint docs wheel clean
 
 search: $(READY)
 	$(VENV)/bin/python -m experiments.search_cnn \
@@ -27,6 +27,10 @@ soak: $(READY)
 lint: $(READY)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+
+# Installed into an empty environment, and used there.
+wheel: $(READY)
+	.ci/wheel
 
 # The site in build/site; a warning is an error (--quiet would hide it).
 docs: $(VENV)/docs

@@ -3,6 +3,7 @@
 import pathlib
 import re
 import shlex
+import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -52,3 +53,9 @@ def commands(page: pathlib.Path) -> list[tuple[str, list[str]]]:
           module, *arguments = shlex.split(rest, comments=True)
           found.append((module, arguments))
   return found
+
+
+if __name__ == "__main__":  # Prints the Python of a page, or its first blocks.
+  page, *most = sys.argv[1:]
+  blocks = code(pathlib.Path(page))[: int(most[0]) if most else None]
+  print("\n".join(text for _, text in blocks))
