@@ -92,7 +92,7 @@ class Workdir:
         f"--workdir={path}: cannot be written ({error.strerror}); give another"
       ) from error
 
-  def __enter__(self) -> "Workdir":
+  def __enter__(self) -> typing.Self:
     self._held.enter_context(self._interruption)
     self._held.enter_context(self._compiling)
     self._held.callback(self.progress.close)

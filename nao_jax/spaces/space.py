@@ -166,7 +166,9 @@ class Space:
         return position
     return None
 
-  def validate(self, tokens: Sequence[int], source: str = "tokens"):
+  def validate(
+    self, tokens: Sequence[int], source: str = "tokens"
+  ) -> np.ndarray:
     """Checks one sequence.
 
     Args:

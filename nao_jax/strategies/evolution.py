@@ -3,13 +3,14 @@
 It goes by the order of the pool, which none may leave.
 """
 
+from collections.abc import Callable
 import dataclasses
 
 import jax
 import numpy as np
 
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import generator, proposal
+from nao_jax.strategies import Proposal, Seen, generator, proposal
 from nao_jax.strategies.uniform import sample_new
 
 # A parent whose children are all known is left for another after so many.
@@ -30,17 +31,26 @@ class Evolution:
   population: int = 20
   tournament: int = 5
 
-  def init(self, key):
+  def init(self, key: jax.Array) -> tuple:
     """There is no state: the pool knows the order of birth."""
     del key
     return ()
 
-  def tell(self, state, key, seen, progress, keep):
+  def tell(
+    self,
+    state: tuple,
+    key: jax.Array,
+    seen: Seen,
+    progress: Callable[[str, int, int], None],
+    keep: Callable[[tuple, int], None],
+  ) -> tuple[tuple, dict]:
     """See `Strategy`."""
     del key, seen, progress, keep
     return state, {}
 
-  def ask(self, state, key, seen, limit):
+  def ask(
+    self, state: tuple, key: jax.Array, seen: Seen, limit: int
+  ) -> tuple[tuple, Proposal]:
     """See `Strategy`."""
     birth_key, stranger_key = jax.random.split(key)
     rng = generator(birth_key)

@@ -5,6 +5,7 @@ White et al. 2021 found it the baseline to beat on small benchmarks.
 Shapes: N architectures in the pool, L tokens.
 """
 
+from collections.abc import Callable
 import dataclasses
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ import jax
 import numpy as np
 
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import generator, proposal
+from nao_jax.strategies import Proposal, Seen, generator, proposal
 from nao_jax.strategies.uniform import sample_new
 
 
@@ -42,12 +43,19 @@ class Local:
 
   space: Space
 
-  def init(self, key):
+  def init(self, key: jax.Array) -> Climb:
     """Nowhere; see `Strategy`."""
     del key
     return Climb(np.zeros(self.space.length, np.int32), np.bool_(False))
 
-  def tell(self, state, key, seen, progress, keep):
+  def tell(
+    self,
+    state: Climb,
+    key: jax.Array,
+    seen: Seen,
+    progress: Callable[[str, int, int], None],
+    keep: Callable[[Climb, int], None],
+  ) -> tuple[Climb, dict]:
     """Moves to better neighbours, if there are any; see `Strategy`."""
     del key, progress, keep
     if not state.climbing:
@@ -65,7 +73,9 @@ class Local:
     best = int(np.argmax(values))
     return rows[best] if values[best] > values[0] else None
 
-  def ask(self, state, key, seen, limit):
+  def ask(
+    self, state: Climb, key: jax.Array, seen: Seen, limit: int
+  ) -> tuple[Climb, Proposal]:
     """See `Strategy`."""
     order_key, start_key = jax.random.split(key)
     rows = generator(order_key).permutation(self.space.neighbours(state.tokens))

@@ -1,13 +1,13 @@
 """Random search: the baseline of everything."""
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 import dataclasses
 
 import jax
 import numpy as np
 
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import proposal
+from nao_jax.strategies import Proposal, Seen, proposal
 
 # In a space that is nearly used up, give up after this many empty draws.
 MAX_DRAWS = 100
@@ -45,16 +45,25 @@ class Uniform:
 
   space: Space
 
-  def init(self, key):
+  def init(self, key: jax.Array) -> tuple:
     """There is no state."""
     del key
     return ()
 
-  def tell(self, state, key, seen, progress, keep):
+  def tell(
+    self,
+    state: tuple,
+    key: jax.Array,
+    seen: Seen,
+    progress: Callable[[str, int, int], None],
+    keep: Callable[[tuple, int], None],
+  ) -> tuple[tuple, dict]:
     """See `Strategy`."""
     del key, seen, progress, keep
     return state, {}
 
-  def ask(self, state, key, seen, limit):
+  def ask(
+    self, state: tuple, key: jax.Array, seen: Seen, limit: int
+  ) -> tuple[tuple, Proposal]:
     """See `Strategy`."""
     return state, proposal(sample_new(self.space, key, limit, seen.known))
