@@ -1,196 +1,142 @@
-"""How fast the parts of a search are on this machine.
+"""How fast the parts of a search are on this machine, and could be.
 
 python -m benchmarks.throughput [--only=supernet_train,propose] [--json=FILE]
 
-Every figure is the median of repeated calls after one warm-up, with the
-fastest and the slowest beside it; compile seconds are the warm-up's. Inputs
-are random: speed does not depend on them, except on the architectures, which
-are drawn anew for every step.
+Every figure is the median of repeated calls after a warm-up, with the fastest
+and the slowest beside it. The floor is what the work needs (see
+benchmarks/counting.py) over the machine's measured rates; beside it is how many
+times above it the median is. Memory is the program's: arguments, results and
+what it needs between. `compile` makes the program of `supernet_train` in two
+processes, one after the other, that share an empty compilation cache.
 """
 
-from collections.abc import Callable
-import functools
 import json
+import pathlib
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from typing import NamedTuple
 
 from absl import flags
 import jax
-import jax.numpy as jnp
-import numpy as np
 import rich.console
 import rich.table
 
-from experiments import driver
-from nao_jax.controller import ascent, fit
-from nao_jax.controller.model import Controller
-from nao_jax.data.augment import AugmentConfig
+from benchmarks import machine, work
+from benchmarks.machine import Machine
+from benchmarks.work import Sizes, Work
+from experiments import driver, settings
 from nao_jax.errors import UserError
-from nao_jax.networks.macro import NetworkConfig
-from nao_jax.spaces import cnn
-from nao_jax.training.optimisers import SgdConfig
-from nao_jax.training.recipe import Images, TrainConfig
-from nao_jax.training.supernet import Trainer, score, train_steps
 
 _ONLY = flags.DEFINE_list("only", None, "Names to measure; all by default.")
 _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
 _REPEATS = flags.DEFINE_integer("repeats", 20, "Counted calls.", lower_bound=1)
-_BATCH = flags.DEFINE_integer("batch", 32, "Images a step.", lower_bound=1)
-_CHANNELS = flags.DEFINE_integer("channels", 20, "Of the supernet.")
-_CELLS = flags.DEFINE_integer("cells_per_stage", 3, "Of the supernet.")
+settings.define(Sizes, {})
+
+_WORKS = {make.__name__: make for make in work.ALL}
+_COMPILE = "compile"
+_NAMES = [*_WORKS, _COMPILE]
 
 
-class Work(NamedTuple):
-  """Something to time.
-
-  Attributes:
-    call: runs it once; takes the number of the call.
-    amount: units of work in a call.
-    unit: of the work.
-  """
-
-  call: Callable[[int], object]
-  amount: int
-  unit: str
-
-
-def _supernet():
-  trainer = Trainer(
-    NetworkConfig(channels=_CHANNELS.value, cells_per_stage=_CELLS.value),
-    TrainConfig(batch=_BATCH.value),
-    SgdConfig(),
-    AugmentConfig(),
-    examples=50_000,
-  )
-  random = np.random.RandomState(0)
-  data = Images(
-    jnp.asarray(random.randint(0, 256, (512, 32, 32, 3), np.uint8)),
-    jnp.asarray(random.randint(0, 10, 512, np.int32)),
-    jnp.full(3, 0.5),
-    jnp.full(3, 0.25),
-  )
-  pool = cnn.to_cells(cnn.space().sample(jax.random.key(0), 64))
-  return trainer, data, pool, trainer.init(jax.random.key(1), data)
-
-
-def supernet_train() -> Work:
-  """One step: augment, forward, backward, update."""
-  trainer, data, pool, state = _supernet()
-  step = jax.jit(
-    functools.partial(train_steps, trainer=trainer), donate_argnums=0
-  )
-  indices = jnp.arange(_BATCH.value)[None]
-  key = jax.random.key(2)
-
-  def call(i):
-    nonlocal state
-    member = pool[i % len(pool)][None]
-    state, loss = step(state, key, data, member, indices)
-    return loss
-
-  return Work(call, _BATCH.value, "images")
-
-
-def supernet_score() -> Work:
-  """One architecture on one batch."""
-  trainer, data, pool, state = _supernet()
-  run = jax.jit(functools.partial(score, network=trainer.network))
-  indices = jnp.arange(_BATCH.value)[None]
-  counted = jnp.ones_like(indices, bool)
-
-  def call(i):
-    member = pool[i % len(pool)][None]
-    return run(state.params, member, data, indices, counted)
-
-  return Work(call, _BATCH.value, "images")
-
-
-def controller_fit() -> Work:
-  """One epoch on 600 architectures at the official size, batch 100."""
-  controller = Controller(cnn.space())
-  config = fit.FitConfig(epochs=1)
-  params = controller.init(jax.random.key(0))
-  tokens = controller.space.sample(jax.random.key(1), 600)
-  targets = jnp.linspace(0, 1, 600)
-  state = fit.start(params, config)
-
-  def call(_):
-    nonlocal state
-    state, losses = fit.fit(
-      state,
-      jax.random.key(2),
-      tokens,
-      targets,
-      controller=controller,
-      config=config,
-    )
-    return losses
-
-  return Work(call, 600, "sequences")
-
-
-def propose() -> Work:
-  """100 seeds x 10 step sizes: encode, gradient, decode."""
-  controller = Controller(cnn.space())
-  params = controller.init(jax.random.key(0))
-  seeds = controller.space.sample(jax.random.key(1), 100)
-  steps = jnp.arange(1.0, 11.0)
-
-  def call(_):
-    return ascent.propose(params, seeds, steps, controller=controller)
-
-  return Work(call, 1000, "candidates")
-
-
-NAMES = {
-  work.__name__: work
-  for work in (supernet_train, supernet_score, controller_fit, propose)
-}
-
-
-def measure(work: Work, repeats: int) -> dict:
-  """Times a warm-up and `repeats` calls."""
-  warm_up, *seconds = (_seconds(work.call, i) for i in range(repeats + 1))
-  median = statistics.median(seconds)
+def measure(work: Work, repeats: int, rates: Machine) -> dict:
+  """Compiles, warms up, and times some calls."""
+  start = time.perf_counter()
+  program = work.program.lower(*work.arguments).compile()
+  compiled = time.perf_counter() - start
+  memory = program.memory_analysis()
+  arguments, seconds = work.arguments, []
+  for number in range(1 + repeats):
+    start = time.perf_counter()
+    result = jax.block_until_ready(program(*arguments))
+    seconds.append(time.perf_counter() - start)
+    arguments = work.after(number + 1, arguments, result)
+  median = statistics.median(seconds[1:])
+  floor = rates.floor(work.needed)
   return {
     "seconds": median,
-    "fastest": min(seconds),
-    "slowest": max(seconds),
-    "warm_up": warm_up,
+    "fastest": min(seconds[1:]),
+    "slowest": max(seconds[1:]),
+    "compile": compiled,
     "rate": work.amount / median,
     "unit": work.unit,
+    "operations": work.needed.operations,
+    "bytes": work.needed.bytes,
+    "floor": floor,
+    "above_floor": median / floor,
+    "memory": (
+      memory.argument_size_in_bytes
+      + memory.output_size_in_bytes
+      - memory.alias_size_in_bytes
+      + memory.temp_size_in_bytes
+    ),
   }
 
 
-def _seconds(call, i: int) -> float:
-  start = time.perf_counter()
-  jax.block_until_ready(call(i))
-  return time.perf_counter() - start
+def compile_twice(name: str) -> dict:
+  """Seconds to the compiled program, in a first process and in a second."""
+  with tempfile.TemporaryDirectory() as folder:
+    cache, figures = pathlib.Path(folder, "cache"), pathlib.Path(folder, "json")
+    sizes = [
+      f"--{flag}={flags.FLAGS[flag].value}" for flag in Sizes.__annotations__
+    ]
+    command = [sys.executable, "-m", "benchmarks.throughput", f"--only={name}"]
+    command += [*sizes, "--repeats=1", f"--json={figures}"]
+    command.append(f"--compilation_cache={cache}")
+    seconds = []
+    for _ in range(2):
+      subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+      found = json.loads(figures.read_text(encoding="utf-8"))
+      seconds.append(found["figures"][name]["compile"])
+  return {"first": seconds[0], "second": seconds[1]}
+
+
+def _table(rates: Machine, figures: dict) -> rich.table.Table:
+  table = rich.table.Table(
+    title=f"{jax.local_device_count()} device(s), {rates.operations / 1e9:.0f}"
+    f" GFLOP/s, {rates.bytes / 1e9:.1f} GB/s"
+  )
+  headings = ("work", "ms", "fastest", "slowest", "rate", "floor ms", "above")
+  for heading in (*headings, "compile s", "memory MB"):
+    table.add_column(heading, justify="right")
+  for name, found in figures.items():
+    if name == _COMPILE:
+      continue
+    table.add_row(
+      name,
+      *(f"{1e3 * found[x]:.1f}" for x in ("seconds", "fastest", "slowest")),
+      f"{found['rate']:.0f} {found['unit']}/s",
+      f"{1e3 * found['floor']:.1f}",
+      f"{found['above_floor']:.1f}x",
+      f"{found['compile']:.1f}",
+      f"{found['memory'] / 1e6:.0f}",
+    )
+  return table
 
 
 def main(_):
   """Measures, prints a table, writes JSON."""
-  names = _ONLY.value or list(NAMES)
+  names = _ONLY.value or _NAMES
   for name in names:
-    if name not in NAMES:
-      raise UserError(f"--only={name}: unknown; allowed: {', '.join(NAMES)}")
-  table = rich.table.Table(title=f"{jax.local_device_count()} device(s)")
-  for heading in ("work", "ms", "fastest", "slowest", "warm-up s", "rate"):
-    table.add_column(heading, justify="right")
-  figures = {}
+    if name not in _NAMES:
+      raise UserError(f"--only={name}: unknown; allowed: {', '.join(_NAMES)}")
+  sizes = settings.choose({"sizes": Sizes()}, "sizes", {})
+  rates, figures = machine.measure(), {}
   for name in names:
-    figures[name] = found = measure(NAMES[name](), _REPEATS.value)
-    table.add_row(
-      name,
-      *(f"{1e3 * found[x]:.1f}" for x in ("seconds", "fastest", "slowest")),
-      f"{found['warm_up']:.1f}",
-      f"{found['rate']:.0f} {found['unit']}/s",
-    )
-  rich.console.Console().print(table)
+    if name == _COMPILE:
+      figures[name] = compile_twice(work.supernet_train.__name__)
+    else:
+      figures[name] = measure(_WORKS[name](sizes), _REPEATS.value, rates)
+  console = rich.console.Console(width=None if sys.stdout.isatty() else 120)
+  console.print(_table(rates, figures))
+  if _COMPILE in figures:
+    first, second = figures[_COMPILE].values()
+    console.print(f"compile: {first:.1f} s, in a second process {second:.1f} s")
   if _JSON.value:
-    with open(_JSON.value, "w", encoding="utf-8") as file:
-      json.dump(figures, file, indent=2)
+    content = {"machine": rates._asdict(), "figures": figures}
+    pathlib.Path(_JSON.value).write_text(
+      json.dumps(content, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

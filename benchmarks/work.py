@@ -1,0 +1,330 @@
+"""The pieces of work that are timed: one program each, and what it needs.
+
+Inputs are random: speed does not depend on them, except on the architectures,
+which are drawn anew for every step.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import counting
+from benchmarks.counting import Needed
+from nao_jax.controller import ascent, fit
+from nao_jax.controller.model import Controller
+from nao_jax.data.augment import AugmentConfig
+from nao_jax.networks import recurrent
+from nao_jax.networks.cost import cost
+from nao_jax.networks.macro import NetworkConfig
+from nao_jax.networks.recurrent import LanguageModelConfig
+from nao_jax.spaces import cnn, rnn
+from nao_jax.training import candidate, stand_alone, supernet
+from nao_jax.training import recurrent as recurrent_training
+from nao_jax.training.language import TextTrainConfig
+from nao_jax.training.optimisers import SgdConfig
+from nao_jax.training.recipe import Images, TrainConfig
+
+# Architectures in the pool, and those that a controller learns from.
+_POOL, _LABELLED = 64, 600
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """Of everything; the defaults are the official search's.
+
+  Attributes:
+    batch: images a step.
+    channels: of the networks, in the first stage.
+    cells_per_stage: of the networks.
+    streams: of text.
+    steps: of text.
+    width: of the language model.
+    vocabulary: of the language model.
+  """
+
+  batch: int = 32
+  channels: int = 20
+  cells_per_stage: int = 3
+  streams: int = 64
+  steps: int = 35
+  width: int = 300
+  vocabulary: int = 10_000
+
+
+class Work(NamedTuple):
+  """Something to time.
+
+  Attributes:
+    program: jitted.
+    arguments: of the first call.
+    after: the arguments of a call, from its number, those of the call before,
+      and what that gave.
+    amount: units of work in a call.
+    unit: of the work.
+    needed: in a call.
+  """
+
+  program: Any
+  arguments: tuple
+  after: Callable[[int, tuple, Any], tuple]
+  amount: int
+  unit: str
+  needed: Needed
+
+
+def _same(number, arguments, result):
+  del number, result
+  return arguments
+
+
+def _with_state(number, arguments, result):
+  """The program gives the state, which is its first argument, and a loss."""
+  del number
+  return (result[0], *arguments[1:])
+
+
+class _Vision(NamedTuple):
+  recipe: dict
+  data: Images
+  tokens: np.ndarray
+  indices: jax.Array
+
+
+def _vision(sizes: Sizes) -> _Vision:
+  random = np.random.RandomState(0)
+  return _Vision(
+    {
+      "network": NetworkConfig(
+        channels=sizes.channels, cells_per_stage=sizes.cells_per_stage
+      ),
+      "train": TrainConfig(batch=sizes.batch),
+      "sgd": SgdConfig(),
+      "augment": AugmentConfig(),
+      "examples": 50_000,
+    },
+    Images(
+      jnp.asarray(random.randint(0, 256, (512, 32, 32, 3), np.uint8)),
+      jnp.asarray(random.randint(0, 10, 512, np.int32)),
+      jnp.full(3, 0.5),
+      jnp.full(3, 0.25),
+    ),
+    np.asarray(cnn.space().sample(jax.random.key(0), _POOL)),
+    jnp.arange(sizes.batch)[None],
+  )
+
+
+def _forward(vision: _Vision) -> Needed:
+  """Of one architecture on one batch, on average; no map is beyond a cache."""
+  network, images = vision.recipe["network"], vision.data.images
+  costs = [cost(network, row, images.shape[1]) for row in vision.tokens]
+  each = np.mean([found.multiply_adds for found in costs])
+  return Needed(2 * vision.indices.size * float(each), 0)
+
+
+def _momentum(params) -> Needed:
+  """Gradient, weights and momentum are read, the latter two written."""
+  return counting.passes(params, 5)
+
+
+def supernet_train(sizes: Sizes) -> Work:
+  """One step: augment, forward, backward, update."""
+  vision = _vision(sizes)
+  trainer = supernet.Trainer(**vision.recipe)
+  pool = cnn.to_cells(vision.tokens)
+  state = trainer.init(jax.random.key(1), vision.data)
+  program = functools.partial(supernet.train_steps, trainer=trainer)
+
+  def after(number, arguments, result):
+    member = pool[number % _POOL][None]
+    return (result[0], *arguments[1:3], member, vision.indices)
+
+  return Work(
+    jax.jit(program, donate_argnums=0),
+    (
+      jax.tree.map(jnp.asarray, state),
+      jax.random.key(2),
+      vision.data,
+      pool[:1],
+      vision.indices,
+    ),
+    after,
+    sizes.batch,
+    "images",
+    counting.training(_forward(vision)).plus(_momentum(state.params)),
+  )
+
+
+def supernet_score(sizes: Sizes) -> Work:
+  """One architecture on one batch."""
+  vision = _vision(sizes)
+  trainer = supernet.Trainer(**vision.recipe)
+  state = trainer.init(jax.random.key(1), vision.data)
+  pool = cnn.to_cells(vision.tokens)
+  params = jax.tree.map(jnp.asarray, state.params)
+  rest = vision.data, vision.indices, jnp.ones_like(vision.indices, bool)
+  return Work(
+    jax.jit(functools.partial(supernet.score, network=trainer.network)),
+    (params, pool[:1], *rest),
+    lambda number, *_: (params, pool[number % _POOL][None], *rest),
+    sizes.batch,
+    "images",
+    _forward(vision),
+  )
+
+
+def scratch_train(sizes: Sizes) -> Work:
+  """One step of a candidate that is trained alone."""
+  vision = _vision(sizes)
+  trainer = candidate.Trainer(**vision.recipe)
+  cells = cnn.to_cells(vision.tokens)
+  shape = vision.data.images.shape[1:]
+  state = trainer.init(jax.random.key(1), shape, cells[0])
+
+  def program(state, key, data, indices, cells):
+    return stand_alone.train_steps(
+      state, key, data, indices, trainer=trainer, architecture=(cells,)
+    )
+
+  def after(number, arguments, result):
+    return (result[0], *arguments[1:-1], cells[number % _POOL])
+
+  arguments = jax.random.key(2), vision.data, vision.indices, cells[0]
+  return Work(
+    jax.jit(program, donate_argnums=0),
+    (jax.tree.map(jnp.asarray, state), *arguments),
+    after,
+    sizes.batch,
+    "images",
+    counting.training(_forward(vision)).plus(_momentum(state.params)),
+  )
+
+
+def controller_fit(sizes: Sizes) -> Work:
+  """One epoch on 600 architectures at the official size, batch 100."""
+  del sizes
+  controller, config = Controller(cnn.space()), fit.FitConfig(epochs=1)
+  params = controller.init(jax.random.key(0))
+  tokens = controller.space.sample(jax.random.key(1), _LABELLED)
+  targets = jnp.linspace(0, 1, _LABELLED)
+
+  def loss(params, tokens, targets):
+    return fit.loss(
+      params,
+      tokens,
+      targets,
+      jnp.ones(len(tokens)),
+      controller=controller,
+      trade_off=config.trade_off,
+    )
+
+  forward = counting.count(
+    loss, params, tokens[: config.batch], targets[: config.batch]
+  )
+  step = counting.training(forward).plus(counting.passes(params, 7))
+  return Work(
+    jax.jit(functools.partial(fit.fit, controller=controller, config=config)),
+    (fit.start(params, config), jax.random.key(2), tokens, targets),
+    _with_state,
+    _LABELLED,
+    "sequences",
+    step.times(_LABELLED / config.batch),
+  )
+
+
+def propose(sizes: Sizes) -> Work:
+  """100 seeds x 10 step sizes: encode, gradient, decode."""
+  del sizes
+  controller = Controller(cnn.space())
+  params = controller.init(jax.random.key(0))
+  seeds = controller.space.sample(jax.random.key(1), 100)
+  arguments = params, seeds, jnp.arange(1.0, 11.0)
+  program = functools.partial(ascent.propose, controller=controller)
+  return Work(
+    jax.jit(program),
+    arguments,
+    _same,
+    1000,
+    "candidates",
+    counting.count(program, *arguments),
+  )
+
+
+def _language(sizes: Sizes):
+  """Settings, weights, architectures and text."""
+  trainer = recurrent_training.Trainer(
+    LanguageModelConfig(width=sizes.width, vocabulary=sizes.vocabulary),
+    TextTrainConfig(batch=sizes.streams, bptt=sizes.steps),
+    shared=True,
+  )
+  cells = rnn.to_cells(np.asarray(rnn.space().sample(jax.random.key(0), _POOL)))
+  rows = np.random.RandomState(0).randint(
+    0, sizes.vocabulary, (sizes.steps + 1, sizes.streams)
+  )
+  weights = trainer.init(jax.random.key(1))
+  return trainer, weights, jnp.asarray(cells), jnp.asarray(rows, jnp.int32)
+
+
+def _read(weights, cells, rows) -> Needed:
+  """Of one stretch of text, forwards."""
+
+  def loss(weights, rows):
+    hidden = jnp.zeros((rows.shape[1], weights.embedding.shape[1]))
+    outputs = recurrent.apply(weights, cells[0], rows[:-1], hidden)
+    return recurrent.logits(weights, outputs.dropped)
+
+  return counting.count(loss, recurrent.choose(weights, cells[0]), rows)
+
+
+def rnn_supernet_train(sizes: Sizes) -> Work:
+  """One step on one stretch of text: forward, backward, decay, descend."""
+  trainer, weights, cells, rows = _language(sizes)
+  hidden = jnp.zeros((sizes.streams, sizes.width))
+
+  def program(weights, hidden, key, number, cell, rows):
+    return recurrent_training.update(
+      weights, hidden, key, number, cell, rows, sizes.steps, trainer=trainer
+    )
+
+  def after(number, arguments, result):
+    key, *_, rows = arguments[2:]
+    return *result[:2], key, jnp.int32(number), cells[number % _POOL], rows
+
+  needed = counting.training(_read(weights, cells, rows))
+  first = weights, hidden, jax.random.key(2), jnp.int32(0), cells[0], rows
+  return Work(
+    jax.jit(program, donate_argnums=(0, 1)),
+    first,
+    after,
+    sizes.streams * sizes.steps,
+    "words",
+    needed.plus(counting.passes(weights, 2)),
+  )
+
+
+def rnn_supernet_score(sizes: Sizes) -> Work:
+  """One architecture on one stretch of text."""
+  trainer, weights, cells, rows = _language(sizes)
+  return Work(
+    jax.jit(functools.partial(recurrent_training.score, trainer=trainer)),
+    (weights, cells[:1], rows[None]),
+    lambda number, *_: (weights, cells[number % _POOL][None], rows[None]),
+    sizes.streams * sizes.steps,
+    "words",
+    _read(weights, cells, rows),
+  )
+
+
+ALL = (
+  supernet_train,
+  supernet_score,
+  controller_fit,
+  propose,
+  rnn_supernet_train,
+  rnn_supernet_score,
+  scratch_train,
+)

@@ -1,0 +1,33 @@
+"""What the benchmarks count as needed."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import counting
+
+
+def test_a_product_in_a_loop_counts_for_each_step():
+  matrix = jnp.ones((3, 4))
+
+  def loop(x):
+    return jax.lax.scan(
+      lambda x, _: ((x @ matrix) @ matrix.T, None), x, length=5
+    )
+
+  assert counting.count(loop, jnp.ones((2, 3))).operations == 5 * 2 * 2 * 24
+
+
+def test_of_branches_the_longest_counts():
+  def branch(x):
+    return jax.lax.cond(x.sum() > 0, lambda x: x @ x, lambda x: x, x)
+
+  assert counting.count(branch, jnp.ones((3, 3))).operations == 2 * 27
+
+
+def test_a_loop_of_unknown_length_is_refused():
+  def loop(x):
+    return jax.lax.while_loop(lambda x: x < 3, lambda x: x + 1, x)
+
+  with pytest.raises(ValueError, match="unknown length"):
+    counting.count(loop, 0)
