@@ -53,9 +53,12 @@ def unroll(inputs, hidden, first, nodes, kept, cell, length):
 
 
 def _forward(inputs, hidden, first, nodes, kept, cell, length):
+  # Cut in the loop, every matrix would be copied at every step.
+  matrices = tuple(nodes)
+
   def step(hidden, at):
     x, counts = at
-    states, gates, activated = _step(x, hidden, first, nodes, kept, cell)
+    states, gates, activated = _step(x, hidden, first, matrices, kept, cell)
     output = states[1:].mean(0)
     tape = _Tape(hidden, states, gates, activated)
     return jnp.where(counts, output, hidden), (output, tape)
@@ -84,11 +87,12 @@ def _step(x, hidden, first, nodes, kept, cell):
 def _backward(saved, cotangents):
   tape, first, nodes, kept, cell, counts = saved
   outputs, hidden = cotangents
+  turned = first.T, tuple(jnp.swapaxes(nodes, 1, 2))
 
   def step(hidden, at):
     output, counts, tape = at
     output = output + jnp.where(counts, hidden, 0)
-    before, errors = _step_back(output, tape, first, nodes, kept, cell)
+    before, errors = _step_back(output, tape, *turned, kept, cell)
     return jnp.where(counts, before, hidden), errors
 
   hidden, errors = lax.scan(step, hidden, (outputs, counts, tape), reverse=True)
@@ -116,7 +120,8 @@ def _step_back(output, tape, first, nodes, kept, cell):
   Args:
     output: [B, H], the gradient of the step's output.
     tape: of this step.
-    first, nodes, kept, cell: as of `unroll`.
+    first, nodes: as of `unroll`, each matrix transposed.
+    kept, cell: as of `unroll`.
 
   Returns:
     [B, H] and [N + 1, B, 2 H].
@@ -135,13 +140,13 @@ def _step_back(output, tape, first, nodes, kept, cell):
       tape.activated[node + 1],
       lax.switch(activation, _SLOPE, tape.activated[node + 1]),
     )
-    back = through + (errors[node + 1] @ nodes[node].T) * kept
+    back = through + (errors[node + 1] @ nodes[node]) * kept
     states = states.at[source].add(back)
   gate, activated = tape.gates[0], tape.activated[0]
   through, errors[0] = _highway_back(
     states[0], tape.hidden, gate, activated, 1 - activated**2
   )
-  return through + (errors[0] @ first.T) * kept, jnp.stack(errors)
+  return through + (errors[0] @ first) * kept, jnp.stack(errors)
 
 
 def _highway_back(gradient, state, gate, activated, slope):

@@ -31,6 +31,9 @@ from nao_jax.networks.recurrent import (
 
 PADDED_TO = 10
 
+# Logits that a score computes at a time: 8 MiB stay in a cache.
+_LOGITS = 2**21
+
 # The official lengths are normal around `bptt`, or, once in twenty, around half
 # of it, with this deviation, at least so long, and at most so much longer.
 _DEVIATION, _SHORTEST, _LONGER = 5, 5, 20
@@ -199,6 +202,10 @@ def _losses(weights, outputs, targets):
   )
 
 
+def _steps_a_softmax(weights, streams: int) -> int:
+  return max(1, _LOGITS // (streams * len(weights.embedding)))
+
+
 def _mean(values, length):
   """Over the first `length` rows of [T, B]."""
   counts = jnp.arange(len(values)) < length
@@ -249,7 +256,12 @@ def measure(
     counts = rows[1:] >= 0
     tokens = jnp.maximum(rows, 0)
     outputs = apply(weights, cell, tokens[:-1], hidden)
-    losses = _losses(weights, outputs.raw, tokens[1:])
+    # A few steps at a time: their logits stay in a cache.
+    losses = lax.map(
+      lambda at: _losses(weights, *at),
+      (outputs.raw, tokens[1:]),
+      batch_size=_steps_a_softmax(weights, tokens.shape[1]),
+    )
     total = jnp.sum(jnp.where(counts, losses, 0))
     return outputs.hidden, (total, jnp.sum(counts))
 
