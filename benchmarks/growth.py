@@ -1,0 +1,89 @@
+"""How the host's work in a round grows with the pool.
+
+python -m benchmarks.growth [--sizes=100,1000,10000]
+
+CPU milliseconds, the least of some repeats, and the exponent of a power law
+through all sizes but the first.
+"""
+
+from collections.abc import Callable, Iterator
+import pathlib
+import tempfile
+import time
+
+from absl import flags
+import jax
+import numpy as np
+import rich.console
+import rich.table
+
+from experiments import driver
+from nao_jax import journal
+from nao_jax import pool as pools
+from nao_jax.controller import metrics
+from nao_jax.errors import UserError
+from nao_jax.spaces import cnn
+from nao_jax.strategies import Seen, proposal
+from nao_jax.strategies.local import Local
+
+_SIZES = flags.DEFINE_list(
+  "sizes", ["100", "1000", "10000", "100000"], "Architectures in the pool."
+)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Of each.", lower_bound=1)
+
+Work = tuple[str, Callable[[], object]]
+
+
+def works(count: int, folder: str) -> Iterator[Work]:
+  """What is done once a round with a pool of so many architectures."""
+  space, rng = cnn.space(), np.random.default_rng(0)
+  tokens = np.asarray(space.sample(jax.random.key(0), count))
+  scores = rng.random(count).astype(np.float32)
+  pool = pools.start(tokens[:0], tokens, rounds=5)
+  pool = pools.record(pool, scores, 0)
+  fresh = proposal(tokens[: count // 2])
+  file = pathlib.Path(folder, f"{count}.sqlite")
+  seen = Seen(tokens, scores, set(space.keys(tokens)))
+  local, key = Local(space), jax.random.key(1)
+  climb, _ = local.tell(local.init(key), key, seen, None, None)
+  yield "names of all", lambda: set(space.keys(tokens))
+  yield "replace the worst half", lambda: pools.replace_worst(pool, fresh, 0)
+  yield "ranking metrics", lambda: metrics.ranking(rng.random(count), scores)
+  yield "pool.sqlite", lambda: journal.write_pool(file, pool)
+  yield "Local.tell", lambda: local.tell(climb, key, seen, None, None)
+  yield "Local.ask", lambda: local.ask(climb, key, seen, 1)
+
+
+def _seconds(call: Callable[[], object], repeats: int) -> float:
+  found = []
+  for _ in range(repeats):
+    start = time.process_time()
+    call()
+    found.append(time.process_time() - start)
+  return min(found)
+
+
+def main(_):
+  """Measures and prints a table."""
+  if len(_SIZES.value) < 3 or not all(x.isdigit() for x in _SIZES.value):
+    raise UserError(
+      f"--sizes={','.join(_SIZES.value)}: give three numbers or more"
+    )
+  sizes = [int(size) for size in _SIZES.value]
+  found: dict[str, list[float]] = {}
+  with tempfile.TemporaryDirectory() as folder:
+    for size in sizes:
+      for name, call in works(size, folder):
+        found.setdefault(name, []).append(_seconds(call, _REPEATS.value))
+  table = rich.table.Table(title="CPU milliseconds")
+  for heading in ("work", *map(str, sizes), "exponent"):
+    table.add_column(heading, justify="right")
+  for name, row in found.items():
+    exponent = np.polyfit(np.log(sizes[1:]), np.log(row[1:]), 1)[0]
+    cells = (f"{1e3 * seconds:.2f}" for seconds in row)
+    table.add_row(name, *cells, f"{exponent:.2f}")
+  rich.console.Console().print(table)
+
+
+if __name__ == "__main__":
+  driver.run(main)
