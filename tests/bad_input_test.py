@@ -860,6 +860,7 @@ SMALL = NetworkConfig(nodes=2, cells_per_stage=1, channels=2)
 SEARCH_CNN = SearchCnnConfig(
   dataset="tiny",
   validation_fraction=0.25,
+  strategy="nao",
   network=SMALL,
   train=TrainConfig(epochs=2, batch=4),
   search=SearchConfig(pool_size=6, rounds=1, new_per_round=2),
@@ -906,7 +907,11 @@ def _entries(place):
     ),
     "search_rnn": (
       SearchRnnConfig(
-        text=written, train=LANGUAGE, search=SEARCH_CNN.search, nao=nao
+        text=written,
+        strategy="nao",
+        train=LANGUAGE,
+        search=SEARCH_CNN.search,
+        nao=nao,
       ),
       lambda c: rnn_search.run(c, workdir=foreign, devices=1),
     ),

@@ -253,6 +253,7 @@ def test_what_does_not_go_together_is_refused(changes, trials, message):
 
 CONFIG = SearchCnnConfig(
   seed=1,
+  strategy="nao",
   evaluator="scratch",
   network=NETWORK,
   train=TRAIN,

@@ -24,6 +24,7 @@ POOL, ROUNDS = 6, 2
 FLAGS = {
   "preset": "digits",
   "seed": 3,
+  "strategy": "nao",
   "nodes": 2,
   "channels": 2,
   "epochs": 3,

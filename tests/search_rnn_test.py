@@ -74,6 +74,7 @@ def config(folder):
   return SearchRnnConfig(
     text=str(folder),
     seed=1,
+    strategy="nao",
     network=MODEL,
     train=dataclasses.replace(TRAIN, learning_rate=10.0, clip=0.5),
     search=SearchConfig(pool_size=6, rounds=1, new_per_round=2),

@@ -162,6 +162,7 @@ def subjects(folder: pathlib.Path) -> dict[str, Subject]:
     "pool_size": 8,
     "rounds": 2,
     "new_per_round": 3,
+    "strategy": "nao",
     "top_k": 3,
     "max_step_size": 3,
     "held_out": 0.25,
