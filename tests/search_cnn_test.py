@@ -290,6 +290,7 @@ def test_helpfull_describes_every_setting():
 
 TINY = dataclasses.replace(
   presets.PRESETS["digits"],
+  strategy="nao",
   network=NetworkConfig(nodes=2, cells_per_stage=1, channels=2),
   train=TrainConfig(epochs=3),
   search=SearchConfig(pool_size=POOL, rounds=ROUNDS, new_per_round=2),
