@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 
 from absl import logging
 import jax
@@ -119,7 +120,7 @@ def _search(
       pool,
       config.final.cells,
       random_key,
-      lambda tokens, shown: trainer.test_accuracy(tokens, train_key, shown),
+      functools.partial(trainer.test_accuracies, train_key),
       journal,
       "test accuracy",
     ),

@@ -3,7 +3,8 @@
 Shapes: A architectures, L tokens, R trainings of each.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+import functools
 
 from absl import logging
 import jax
@@ -18,6 +19,11 @@ from nao_jax.strategies.uniform import sample_new
 
 # How an evaluator's scores are named in best.json.
 HOW = {"shared": "with_shared_weights", "scratch": "from_scratch"}
+
+
+# Takes tokens int32 [L], how many trainings of them are known, and what to tell
+# how much of how much is done; gives what each of the others measured.
+Train = Callable[[np.ndarray, int, Callable[[int, int], None]], Iterable[float]]
 
 
 def winner(
@@ -41,21 +47,21 @@ def compare(
   pool: Pool,
   count: int,
   key: jax.Array,
-  train: Callable[[np.ndarray, Callable[[int, int], None]], np.ndarray],
+  train: Train,
   journal: SearchJournal,
   measure: str,
 ) -> dict[str, list[list[float]]]:
   """Trains the best cells and as many random ones, same budget and seeds.
 
-  What the journal holds already is not trained again.
+  What the journal holds already is not trained again; each training is in it
+  as soon as `train` gives what it measured.
 
   Args:
     space: the architectures.
     pool: of the search, scored for the last time.
     count: how many of each.
     key: consumed.
-    train: takes tokens int32 [L] and what to tell how much of how much is
-      done; gives what R trainings measured, [R].
+    train: gives what R trainings of an architecture measured.
     journal: remembers and shows.
     measure: name of what is measured, for the log.
 
@@ -73,15 +79,12 @@ def compare(
   for name, rows in groups.items():
     for number, tokens in enumerate(rows):
       title = f"{name} cell {number + 1} of {len(rows)}"
-      if title in done:
-        continue
-      values = train(
-        tokens,
-        lambda *at, title=title: journal.progress(title, *at),
-      )
-      logging.info("%s: %s %s", title, measure, np.round(values, 4))
-      done[title] = [v if np.isfinite(v) else None for v in map(float, values)]
-      journal.save_final(done)
+      values = done.setdefault(title, [])
+      shown = functools.partial(journal.progress, title)
+      for value in map(float, train(tokens, len(values), shown)):
+        logging.info("%s: %s %.4f", title, measure, value)
+        values.append(value if np.isfinite(value) else None)
+        journal.save_final(done)
   return {
     name: [values for title, values in done.items() if title.startswith(name)]
     for name in groups

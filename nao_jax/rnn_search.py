@@ -3,7 +3,7 @@
 Shapes: A architectures, L tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 import functools
 import os
@@ -230,14 +230,21 @@ def _protocol(config: SearchRnnConfig, corpus) -> dict:
 
 
 def _test_perplexities(
-  config: SearchRnnConfig, corpus, tokens: np.ndarray, shown
-) -> list[float]:
-  """What trainings of one cell from scratch come to, [R]; one at a time."""
+  config: SearchRnnConfig, corpus, tokens: np.ndarray, known: int, shown
+) -> Iterator[float]:
+  """What trainings of one cell from scratch come to; one after the other.
+
+  Args:
+    config: all settings.
+    corpus: the text.
+    tokens: int32 [L].
+    known: trainings that are known.
+    shown: told the epochs done and all of them, again and again.
+  """
   final = config.final
   train = dataclasses.replace(config.train, epochs=final.epochs)
-  total, perplexities = final.repeats * final.epochs, []
-  shown(0, total)
-  for repeat in range(final.repeats):
+  total = final.repeats * final.epochs
+  for repeat in range(known, final.repeats):
     # Not the numbers that the search trained with.
     seed = config.seed + _OTHER_SEEDS + repeat
     candidates = TextCandidates(
@@ -245,7 +252,11 @@ def _test_perplexities(
     )
     state = candidates.start(tokens)
     for epoch in range(final.epochs):
-      ((state, _, score),) = candidates.epoch([tokens], [state], [epoch])
-      shown(repeat * final.epochs + epoch + 1, total)
-    perplexities.append(float(np.exp(-score)))
-  return perplexities
+      done = repeat * final.epochs + epoch
+      between = functools.partial(shown, done, total)
+      between()
+      ((state, _, score),) = candidates.epoch(
+        [tokens], [state], [epoch], between
+      )
+    shown(done + 1, total)
+    yield float(np.exp(-score))

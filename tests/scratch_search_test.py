@@ -16,7 +16,6 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators import scratch
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.scratch import FromScratch
-from nao_jax.networks.macro import NetworkConfig
 from nao_jax.presets import PRESETS, SearchCnnConfig
 from nao_jax.search import SearchConfig
 from nao_jax.spaces import cnn
@@ -26,8 +25,9 @@ from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
 from nao_jax.training.scratch import ScratchConfig
 from nao_jax.trials import Trial, Trials
+from tests.short_networks import ShortConfig
 
-NETWORK = NetworkConfig(nodes=2, cells_per_stage=1, channels=4)
+NETWORK = ShortConfig(nodes=2, channels=4, cells=((True, 8), (False, 8)))
 TRAIN = TrainConfig(epochs=3, batch=16, drop_path_keep=0.9)
 SGD = SgdConfig(learning_rate=0.1)
 AUGMENT = AugmentConfig(padding=1, flip=False)

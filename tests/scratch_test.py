@@ -12,6 +12,7 @@ from nao_jax.training.scratch import ScratchConfig, ScratchTrainer
 from tests.short_networks import ShortConfig
 
 CLASSES = 4
+KEY = jax.random.key(0)
 # One small separable convolution, pools and identities.
 TOKENS = np.array([1, 4, 2, 8, 3, 6, 1, 8, 1, 8, 2, 6, 3, 7, 2, 8], np.int32)
 CONFIG = ScratchConfig(
@@ -61,15 +62,16 @@ def _trainer(data, **changes):
 
 
 @pytest.fixture(scope="module")
-def epochs_seen():
+def steps_seen():
   return []
 
 
 @pytest.fixture(scope="module")
-def accuracies(data, epochs_seen):
-  return _trainer(data).test_accuracy(
-    TOKENS, jax.random.key(0), lambda *call: epochs_seen.append(call)
+def accuracies(data, steps_seen):
+  found = _trainer(data).test_accuracies(
+    KEY, TOKENS, progress=lambda *call: steps_seen.append(call)
   )
+  return np.float32(list(found))
 
 
 def test_accuracies_are_shares_of_the_test_part(accuracies, data):
@@ -86,12 +88,18 @@ def test_training_beats_chance(accuracies):
 def test_repeats_have_weights_and_an_order_of_their_own(data):
   # Before they have learnt much, equal repeats would still be equal.
   trainer = _trainer(data, repeats=3, epochs=1)
-  accuracies = trainer.test_accuracy(TOKENS, jax.random.key(1))
-  assert len(set(accuracies.tolist())) > 1
+  assert len(set(trainer.test_accuracies(jax.random.key(1), TOKENS))) > 1
 
 
-def test_progress_counts_epochs(accuracies, epochs_seen):
-  assert epochs_seen == [(n + 1, CONFIG.epochs) for n in range(CONFIG.epochs)]
+def test_progress_counts_steps(accuracies, steps_seen):
+  done, totals = zip(*steps_seen, strict=True)
+  assert set(totals) == {CONFIG.epochs * (128 // CONFIG.batch)} == {done[-1]}
+  assert list(done) == sorted(set(done))
+
+
+def test_what_is_known_is_not_trained_again(data):
+  trainer = dataclasses.replace(_trainer(data), network=None)
+  assert not list(trainer.test_accuracies(KEY, TOKENS, CONFIG.repeats))
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
 from nao_jax.training import recipe, supernet
 from nao_jax.training.optimisers import SgdConfig
+from tests.short_networks import ShortConfig
 
 STEPS = 6
 SEPARABLE_3, SEPARABLE_5, POOLED = range(3)
@@ -52,7 +53,7 @@ def evaluator():
   mean, std = np.float32([0.5]), np.float32([0.3])
   data = ImageData("noise", 3, draw(12), draw(8), draw(1), mean, std)
   trainer = supernet.Trainer(
-    NetworkConfig(nodes=2, cells_per_stage=1, channels=2, classes=3),
+    ShortConfig(nodes=2, channels=2, classes=3, cells=((True, 4), (False, 4))),
     recipe.TrainConfig(epochs=4, batch=4, drop_path_keep=0.9),
     SgdConfig(),
     AugmentConfig(padding=1, flip=True),
@@ -178,13 +179,14 @@ def test_a_round_without_a_new_member_trains_the_old_ones(evaluator, whole):
 
 def _poisoned(evaluator):
   """A fresh state in which one op gives nothing but NaN."""
-  state = evaluator.init(jax.random.key(0))
-  return jax.tree_util.tree_map_with_path(
+  state = jax.device_get(evaluator.init(jax.random.key(0)))
+  poisoned = jax.tree_util.tree_map_with_path(
     lambda path, x: (
       x * np.nan if "sep_conv_5x5_pointwise_1" in str(path) else x
     ),
     state,
   )
+  return evaluator.replicate(poisoned)
 
 
 def test_steps_without_a_finite_gradient_change_nothing_and_are_named(
@@ -226,7 +228,10 @@ def test_a_gradient_that_is_not_finite_shows_though_the_loss_is(
 
 
 def test_weights_that_all_steps_fail_with_end_the_search(evaluator):
+  state = _poisoned(evaluator)
+  # Twice the same, as another number of them is another program.
+  pool = POOL[[1, 1]]
   with pytest.raises(
     UserError, match=r"diverged: .* to step 6, .*learning_rate"
   ):
-    evaluator.score(_poisoned(evaluator), KEY, POOL[1:], 0, _nothing)
+    evaluator.score(state, KEY, pool, 0, _nothing)

@@ -3,7 +3,7 @@
 Shapes: N architectures, L tokens, D devices, B images a batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -330,23 +330,24 @@ class Alone:
     data = dataclasses.replace(self.data, validation=self.data.test)
     return SharedWeights(self.trainer, data, 1, self.devices)
 
-  def test_accuracy(
+  def test_accuracies(
     self,
-    tokens: np.ndarray,
     key: jax.Array,
+    tokens: np.ndarray,
+    known: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
-  ) -> np.ndarray:
-    """As `ScratchTrainer.test_accuracy`, but `progress` counts repeats."""
-    accuracies = []
-    for repeat in range(self.repeats):
+  ) -> Iterator[float]:
+    """As `ScratchTrainer.test_accuracies`; each comes when it is measured."""
+    steps = self.trainer.steps
+    for repeat in range(known, self.repeats):
       init_key, run_key = jax.random.split(jax.random.fold_in(key, repeat))
+
+      def shown(phase, done, total, repeat=repeat):
+        # Seen between calls; the measurement is a step's work or less.
+        if total == steps:
+          progress(repeat * steps + done, self.repeats * steps)
+
       _, scores = self._evaluator.score(
-        self._evaluator.init(init_key),
-        run_key,
-        tokens[None],
-        0,
-        lambda *_: None,
+        self._evaluator.init(init_key), run_key, tokens[None], 0, shown
       )
-      accuracies += scores.tolist()
-      progress(repeat + 1, self.repeats)
-    return np.array(accuracies, np.float32)
+      yield float(scores[0])

@@ -4,21 +4,26 @@ Shapes: R repeats (each with its own initial weights and order of examples), B
 images a step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nao_jax import pace
 from nao_jax.data.augment import AugmentConfig, epoch_indices, eval_batches
 from nao_jax.data.images import ImageData
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.training.optimisers import SgdConfig
-from nao_jax.training.recipe import Images, TrainConfig
+from nao_jax.training.recipe import Images, TrainConfig, padded
 from nao_jax.training.stand_alone import Trainer, measure_batches, train_steps
+
+# How much work one call to the device holds at most.
+STEPS_A_CALL = 25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,23 +93,28 @@ class ScratchTrainer:
   augment: AugmentConfig
   data: ImageData
 
-  def test_accuracy(
+  def test_accuracies(
     self,
-    tokens: np.ndarray,
     key: jax.Array,
+    tokens: np.ndarray,
+    known: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
-  ) -> np.ndarray:
+  ) -> Iterator[float]:
     """Trains one architecture R times, then looks at the test part once.
 
     Args:
-      tokens: int32 [L].
       key: consumed; the same key gives all architectures the same order of
         examples.
-      progress: told the epochs done and all of them.
+      tokens: int32 [L].
+      known: accuracies that are there already, the first ones.
+      progress: told the steps done and all of them, about once a second.
 
-    Returns:
-      float32 [R], accuracies in [0, 1].
+    Yields:
+      Accuracies in [0, 1]; R with those that are known. They are measured at
+      the same time, as the trainings go side by side in one program.
     """
+    if known >= self.config.repeats:
+      return
     trainer = self._trainer(tokens)
     train, test = (
       Images(*part, self.data.mean, self.data.std)
@@ -116,15 +126,9 @@ class ScratchTrainer:
       lambda *values: jnp.stack(values),
       *(trainer.init(key, shape) for key in first_keys),
     )
-    epoch = jax.jit(
-      jax.vmap(
-        functools.partial(_epoch, trainer=trainer), in_axes=(0, 0, None, None)
-      )
-    )
-    for number in range(self.config.epochs):
-      state, _ = epoch(state, keys, train, jnp.asarray(number))
-      jax.block_until_ready(state)
-      progress(number + 1, self.config.epochs)
+    for done, trained in _train(state, keys, train, trainer):
+      state = trained
+      progress(done, trainer.steps)
     batches = eval_batches(len(test.labels), self.config.batch)
     measured = jax.jit(
       jax.vmap(
@@ -132,7 +136,8 @@ class ScratchTrainer:
         in_axes=(0, None, None, None),
       )
     )(state, test, *batches)
-    return np.float32(measured.right / measured.examples)
+    accuracies = np.float32(measured.right / measured.examples)
+    yield from accuracies[known:].tolist()
 
   def _trainer(self, tokens) -> Trainer:
     config = self.config
@@ -150,10 +155,26 @@ class ScratchTrainer:
     )
 
 
-def _epoch(state, key, data, number, *, trainer):
-  """One pass over the training images."""
-  order_key, step_key = jax.random.split(key)
-  order = epoch_indices(
-    jax.random.fold_in(order_key, number), trainer.examples, trainer.train.batch
+def _train(state, keys, data, trainer: Trainer) -> Iterator[tuple[int, Any]]:
+  """The steps done and the state [R, ...] after each call to the device."""
+  order_keys, step_keys = jax.vmap(jax.random.split, out_axes=1)(keys)
+  steps = jax.jit(
+    jax.vmap(
+      functools.partial(train_steps, trainer=trainer),
+      in_axes=(0, 0, None, 0, None),
+    )
   )
-  return train_steps(state, step_key, data, order, trainer=trainer)
+  for epoch in range(trainer.train.epochs):
+    # [steps, R, B]
+    order = np.stack([_order(key, epoch, trainer) for key in order_keys], 1)
+    for start, end in pace.calls(0, len(order), STEPS_A_CALL):
+      rows = padded(order[start:end], STEPS_A_CALL).swapaxes(0, 1)
+      state, _ = steps(state, step_keys, data, rows, np.int32(end - start))
+      jax.block_until_ready(state)
+      yield epoch * len(order) + end, state
+
+
+def _order(key, epoch: int, trainer: Trainer) -> np.ndarray:
+  """An epoch's examples, [steps, B]."""
+  key = jax.random.fold_in(key, epoch)
+  return np.asarray(epoch_indices(key, trainer.examples, trainer.train.batch))
