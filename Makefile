@@ -19,7 +19,7 @@ benchmark: $(READY)
 	  --trials=20 --budget=150 --json=runs/strategies.json
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest -rs -n 2 --dist loadfile --durations=15
+	$(VENV)/bin/python -m pytest -rs -n 2 --dist worksteal --durations=15
 
 soak: $(READY)
 	$(VENV)/bin/python -m tests.soak --kills=50

@@ -29,7 +29,7 @@ from tests.tiny_networks import random_cells
 
 BATCH = 4
 TINY = NetworkConfig(nodes=3, cells_per_stage=1, channels=4, classes=3)
-ONE_CELL = ShortConfig(nodes=4, channels=4, classes=3, cells=((True, 8),))
+ONE_CELL = ShortConfig(nodes=4, channels=4, classes=3, kinds="R")
 # Sizes, pixels of an image, and how many architectures: enough for each op at
 # each stride. The first network has all the ways in which a cell reads another;
 # one reduction cell shows the other ops at both strides. Between them they have

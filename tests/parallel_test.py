@@ -21,9 +21,7 @@ from tests.short_networks import ShortConfig
 
 DEVICES, BATCH, EXAMPLES, STEPS = 4, 8, 20, 3
 # The normal cell reads a larger map, so each kind of BatchNorm is there.
-NETWORK = ShortConfig(
-  nodes=2, channels=2, classes=3, cells=((True, 4), (False, 4))
-)
+NETWORK = ShortConfig(nodes=2, channels=2, classes=3, kinds="RN")
 # Ops of each kind, strided too; an input of the reduction cell is a loose end.
 CELLS = np.array([[[0, 1, 1, 4], [1, 3, 0, 2]], [[1, 4, 1, 0], [2, 2, 2, 3]]])
 TRAINER = supernet.Trainer(

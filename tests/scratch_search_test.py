@@ -27,7 +27,7 @@ from nao_jax.training.scratch import ScratchConfig
 from nao_jax.trials import Trial, Trials
 from tests.short_networks import ShortConfig
 
-NETWORK = ShortConfig(nodes=2, channels=4, cells=((True, 8), (False, 8)))
+NETWORK = ShortConfig(nodes=2, channels=4, kinds="RN")
 TRAIN = TrainConfig(epochs=3, batch=16, drop_path_keep=0.9)
 SGD = SgdConfig(learning_rate=0.1)
 AUGMENT = AugmentConfig(padding=1, flip=False)
@@ -335,10 +335,11 @@ def test_the_papers_preset_has_the_papers_settings():
 
 
 @pytest.mark.parametrize(
-  ("ops", "coding"), [("middle", "pairs"), ("large", "triples")]
+  ("ops", "coding", "strategy"),
+  [("middle", "pairs", "random"), ("large", "triples", "nao")],
 )
 def test_the_other_op_sets_are_searched_and_end_in_pairs(
-  ops, coding, data, tmp_path, monkeypatch
+  ops, coding, strategy, data, tmp_path, monkeypatch
 ):
   monkeypatch.setattr(cnn_search.images, "load", lambda *_, **__: data)
   space = cnn.space(2, ops)
@@ -355,7 +356,10 @@ def test_the_other_op_sets_are_searched_and_end_in_pairs(
   monkeypatch.setattr(ImageCandidates, "start", start)
   monkeypatch.setattr(ImageCandidates, "epoch", epoch)
   config = dataclasses.replace(
-    CONFIG, coding=coding, network=dataclasses.replace(NETWORK, ops=ops)
+    CONFIG,
+    coding=coding,
+    strategy=strategy,
+    network=dataclasses.replace(NETWORK, ops=ops),
   )
   best = cnn_search.run(
     config, workdir=tmp_path / "run", data_dir=tmp_path, devices=1

@@ -53,7 +53,7 @@ def data():
 
 def _trainer(data, **changes):
   return ScratchTrainer(
-    ShortConfig(nodes=2, classes=CLASSES, cells=((True, 8), (False, 8))),
+    ShortConfig(nodes=2, classes=CLASSES, kinds="RN"),
     dataclasses.replace(CONFIG, **changes),
     SgdConfig(learning_rate=0.1),
     AugmentConfig(padding=0, flip=False),

@@ -53,7 +53,7 @@ def evaluator():
   mean, std = np.float32([0.5]), np.float32([0.3])
   data = ImageData("noise", 3, draw(12), draw(8), draw(1), mean, std)
   trainer = supernet.Trainer(
-    ShortConfig(nodes=2, channels=2, classes=3, cells=((True, 4), (False, 4))),
+    ShortConfig(nodes=2, channels=2, classes=3, kinds="RN"),
     recipe.TrainConfig(epochs=4, batch=4, drop_path_keep=0.9),
     SgdConfig(),
     AugmentConfig(padding=1, flip=True),

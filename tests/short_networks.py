@@ -10,8 +10,15 @@ class ShortConfig(NetworkConfig):
   """The sizes of a network whose cells are given; they compile in less time.
 
   Attributes:
-    cells: (is a reduction cell, width) of each; the width doubles at each
-      reduction cell, as in the networks that are searched for.
+    kinds: N for a normal cell, R for a reduction cell, from the images on.
   """
 
-  cells: tuple[tuple[bool, int], ...] = ()
+  kinds: str = "RN"
+
+  @property
+  def cells(self) -> tuple[tuple[bool, int], ...]:
+    """(is a reduction cell, width) of each; it doubles at a reduction."""
+    return tuple(
+      (kind == "R", self.channels << self.kinds[: at + 1].count("R"))
+      for at, kind in enumerate(self.kinds)
+    )

@@ -23,7 +23,7 @@ TRAINER = stand_alone.Trainer(
     nodes=2,
     channels=4,
     classes=CLASSES,
-    cells=((True, 8), (False, 8)),
+    kinds="RN",
   ),
   train=TrainConfig(epochs=4, batch=BATCH, drop_path_keep=0.5),
   sgd=SgdConfig(),

@@ -18,9 +18,7 @@ from tests.layer_by_layer import layer_by_layer
 from tests.short_networks import ShortConfig
 from tests.tiny_networks import TINY, random_cells
 
-CONFIG = ShortConfig(
-  nodes=3, channels=2, classes=3, cells=((False, 2), (True, 4), (False, 4))
-)
+CONFIG = ShortConfig(nodes=3, channels=2, classes=3, kinds="NRN")
 OPS = cnn.OP_SETS[CONFIG.ops]
 SEP_3, SEP_5, AVERAGE, MAX, IDENTITY = range(5)
 BATCH = 3
