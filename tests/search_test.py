@@ -183,6 +183,17 @@ def test_one_key_gives_one_pool(pool):
   _assert_equal(pool, _search(_nao()))
 
 
+def test_what_is_written_down_does_not_change_a_search(pool, tmp_path):
+  """Neither reports, nor TensorBoard, nor a checkpoint after every call."""
+  place, always = tmp_path / "run", CheckpointConfig(minutes=0.0)
+  with SearchJournal(
+    place, {"seed": 0}, CONFIG.rounds, checkpoints=always
+  ) as journal:
+    _assert_equal(pool, _search(_nao(), journal=journal))
+  assert list(place.glob("events.*"))
+  assert len((place / "history.jsonl").read_text().splitlines()) == 3
+
+
 def test_another_key_gives_another_pool(uniform_pool):
   other = _search(Uniform(SPACE), seed=1)
   assert not set(SPACE.keys(other.tokens)) <= set(

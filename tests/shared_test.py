@@ -15,7 +15,6 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators import shared
 from nao_jax.evaluators.shared import SharedWeights
 from nao_jax.networks.cost import cost
-from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
 from nao_jax.training import recipe, supernet
 from nao_jax.training.optimisers import SgdConfig

@@ -114,6 +114,25 @@ def test_one_key_gives_one_answer(proposed):
   np.testing.assert_array_equal(again.tokens, proposed.proposal.tokens)
 
 
+def test_equal_scores_are_nothing_to_learn_from_but_no_fault(proposed):
+  equal = np.zeros(len(proposed.seen.scores))
+  seen = proposed.seen._replace(scores=equal)
+  tokens = _propose(proposed.strategy, seen).tokens
+  assert all(proposed.space.accepts(row) for row in tokens)
+  assert seen.known.isdisjoint(proposed.space.keys(tokens))
+
+
+class _Everything(set):
+  def __contains__(self, name):
+    return True
+
+
+def test_nao_proposes_nothing_where_everything_is_known():
+  space = SPACES["recurrent"]
+  seen = _seen(space)._replace(known=_Everything())
+  assert not len(_propose(STRATEGIES["nao"](space), seen).tokens)
+
+
 def test_parents_are_members_of_the_pool(proposed):
   parents = proposed.proposal.parents
   assert (parents >= -1).all()
