@@ -78,7 +78,9 @@ def compile_twice(name: str) -> dict:
   with tempfile.TemporaryDirectory() as folder:
     cache, figures = pathlib.Path(folder, "cache"), pathlib.Path(folder, "json")
     sizes = [
-      f"--{flag}={flags.FLAGS[flag].value}" for flag in Sizes.__annotations__
+      f"--{flag}={flags.FLAGS[flag].value}"
+      for flag in Sizes.__annotations__
+      if flag in flags.FLAGS and flags.FLAGS[flag].present
     ]
     command = [sys.executable, "-m", "benchmarks.throughput", f"--only={name}"]
     command += [*sizes, "--repeats=1", f"--json={figures}"]
