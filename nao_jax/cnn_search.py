@@ -9,7 +9,14 @@ import jax
 import numpy as np
 import rich.console
 
-from nao_jax import outcome, ranges, search, search_checks
+from nao_jax import (
+  cnn_costs,
+  objectives,
+  outcome,
+  ranges,
+  search,
+  search_checks,
+)
 from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.data import images
 from nao_jax.errors import UserError
@@ -17,6 +24,7 @@ from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import SAMPLINGS, Alone, SharedWeights
 from nao_jax.journal import SearchJournal
+from nao_jax.objectives import Cost
 from nao_jax.presets import SearchCnnConfig
 from nao_jax.report import drawing, search_page
 from nao_jax.spaces import cnn
@@ -39,6 +47,7 @@ def run(
   devices: int | None = None,
   checkpoints: CheckpointConfig = DEFAULT,
   plain: bool = False,
+  latency: Cost | None = None,
 ) -> dict:
   """Searches, compares the best cells with random ones, writes the winner.
 
@@ -52,6 +61,9 @@ def run(
     devices: local devices to use; all by default.
     checkpoints: when the state within a round is saved.
     plain: show progress as lines on a terminal, too.
+    latency: what `--limit=latency:..` and `--objectives=score,latency` go by,
+      in the place of a table: takes tokens int32 [N, 8 nodes] in pairs, see
+      `cnn.to_cells`, and gives [N], in the unit of the limit.
 
   Returns:
     What best.json holds. The programs of this process that jax has compiled
@@ -65,6 +77,7 @@ def run(
   space = cnn.space(config.network.nodes, config.network.ops, config.coding)
   given = _given(space, architectures)
   _check(config, given, devices, trials)
+  cnn_costs.check(config, latency)
   data = images.load(
     config.dataset,
     data_dir=data_dir,
@@ -83,7 +96,10 @@ def run(
       logging.info("%s holds this search, finished; nothing to do", workdir)
       return best
     evaluator = _evaluator(config, data, journal, trials, devices)
-    best = _search(config, data, space, given, evaluator, journal, devices)
+    demand = cnn_costs.demand(config, data.image_shape, latency)
+    best = _search(
+      config, data, space, given, evaluator, demand, journal, devices
+    )
     best["image"] = list(data.image_shape)
     journal.finish(best)
     _show(best, config, journal)
@@ -92,7 +108,7 @@ def run(
 
 
 def _search(
-  config, data, space, given, evaluator, journal: SearchJournal, devices
+  config, data, space, given, evaluator, demand, journal: SearchJournal, devices
 ) -> dict:
   """The search and the comparison: what best.json will hold."""
   search_key, final_key = jax.random.split(jax.random.key(config.seed))
@@ -102,15 +118,24 @@ def _search(
     _Recoding(evaluator, config.coding),
     search_key,
     config.search,
-    strategy=search_checks.strategy(config, space),
+    strategy=search_checks.strategy(
+      config, space, demand is not None and demand.steers
+    ),
     given=given,
     journal=journal,
+    demand=cnn_costs.recoded(demand, config.coding),
   )
   # The search's programs are done with; together with those of the comparison
   # they would take more than 2 GiB.
   jax.clear_caches()
   pool = pool._replace(tokens=_in_pairs(pool.tokens, config.coding))
   best, score = outcome.winner(pairs, pool, cnn.to_text)
+  if demand is not None:
+    scores = pool.scores[:, -1]
+    scored = ~np.isnan(scores)
+    best |= objectives.outcome(
+      demand, pool.tokens[scored], scores[scored], cnn.to_text
+    )
   random_key, train_key = jax.random.split(final_key)
   trainer = _final_trainer(config, data, devices)
   return best | {
@@ -123,6 +148,7 @@ def _search(
       functools.partial(trainer.test_accuracies, train_key),
       journal,
       "test accuracy",
+      demand,
     ),
   }
 

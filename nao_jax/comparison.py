@@ -19,12 +19,13 @@ from absl import logging
 import jax
 import numpy as np
 
-from nao_jax import json_file, ranges, search
+from nao_jax import json_file, objectives, ranges, search
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.data import tables
 from nao_jax.errors import UserError
 from nao_jax.evaluators.table import Table
+from nao_jax.objectives import Demand
 from nao_jax.report.curves import Curves, summary
 from nao_jax.search import SearchConfig
 from nao_jax.spaces.space import Space
@@ -51,6 +52,10 @@ class CompareConfig:
     budget: B, evaluations of a trial.
     trials: R.
     seed: of the first trial; the others count on from it.
+    limit: the largest cost that is allowed, such as `latency:0.002`: a column
+      of the table, in its unit; none if empty.
+    limit_penalty: how much of the predicted score a cost beyond the limit is
+      worth in the ascent; 0: what is beyond is rejected and no more.
   """
 
   table: str = tables.GRAPH
@@ -60,6 +65,8 @@ class CompareConfig:
   budget: int = 200
   trials: int = 100
   seed: int = 0
+  limit: str = ""
+  limit_penalty: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,14 +140,14 @@ def run(
   Raises:
     UserError: a setting or the table does not allow it.
   """
-  signal, report = check(config, strategies)
+  signal, report, demand = check(config, strategies)
   done = _read(file, config, signal.space)
   if file is not None:
     check_writable(file, "--json")
   curves = {}
   for name in strategies:
     if name not in done:
-      done[name] = _trials(config, name, signal, report, threads)
+      done[name] = _trials(config, name, signal, report, demand, threads)
       _write(file, config, signal.space, done)
     curves[name] = done[name]
   return curves
@@ -148,14 +155,20 @@ def run(
 
 def check(
   config: CompareConfig, strategies: Sequence[str]
-) -> tuple[Table, Table]:
-  """The two columns of the table, and whether the settings fit them.
+) -> tuple[Table, Table, Demand | None]:
+  """The two columns of the table and the limit, if the settings fit them.
+
+  With a limit the first column has scores of what it allows only.
 
   Raises:
     UserError: the message names the flag.
   """
   ranges.check(
-    {"count": {"trials": config.trials}, "seed": {"seed": config.seed}}
+    {
+      "count": {"trials": config.trials},
+      "seed": {"seed": config.seed},
+      "weight": {"limit_penalty": config.limit_penalty},
+    }
   )
   unknown = [name for name in strategies if name not in SETUPS]
   if unknown or not strategies:
@@ -169,24 +182,27 @@ def check(
     for name, flag in ((config.signal, "--signal"), (config.report, "--report"))
   ]
   signal, report = (Table(column.space, column.scores) for column in columns)
+  demand, allowed = _demand(config)
+  if demand is not None:
+    signal = signal.within(allowed)
   most = np.sum(~np.isnan(signal.scores))
   if not FIRST <= config.budget <= most:
     raise UserError(
       f"--budget={config.budget}: allowed: {FIRST} to {most}, the functions of "
-      "the table"
+      "the table" + (f" that --limit={config.limit} allows" if demand else "")
     )
-  return signal, report
+  return signal, report, demand
 
 
-def _trials(config, name, signal, report, threads) -> Curves:
+def _trials(config, name, signal, report, demand, threads) -> Curves:
   start = time.monotonic()
-  setup = SETUPS[name](signal.space)
+  setup = _setup(name, signal.space, demand)
   devices = jax.local_devices()
   threads = threads or max(len(devices), os.cpu_count() or 1)
 
   def trial(number: int) -> np.ndarray:
     with jax.default_device(devices[number % len(devices)]):
-      return _trial(setup, config, signal, number)
+      return _trial(setup, config, signal, demand, number)
 
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     # The first one compiles what the others share.
@@ -199,7 +215,7 @@ def _trials(config, name, signal, report, threads) -> Curves:
   return _curves(tokens, config.budget, signal, report, start)
 
 
-def _trial(setup, config, signal, number) -> np.ndarray:
+def _trial(setup, config, signal, demand, number) -> np.ndarray:
   """What one search evaluated, in order: int32 [at most B, L]."""
   pool = search.run(
     signal.space,
@@ -208,6 +224,7 @@ def _trial(setup, config, signal, number) -> np.ndarray:
     setup.search(config.budget),
     strategy=setup.strategy,
     enough=np.float32(signal.best),
+    demand=demand,
   )
   return pool.tokens[: config.budget]
 
@@ -236,6 +253,35 @@ def _curves(tokens, budget, signal, report, start) -> Curves:
     *map(np.array, zip(*rows, strict=True)),
     seconds=round(time.monotonic() - start, 1),
   )
+
+
+def _demand(config: CompareConfig) -> tuple[Demand | None, np.ndarray | None]:
+  """The limit, and which functions of the table it allows, bool [F]."""
+  name, limit = objectives.parse_limit(config.limit)
+  if not name:
+    return None, None
+  column = tables.load(config.table, config.dataset, name, "--limit")
+  space, costs = column.space, np.float64(column.scores)
+  # What was not measured is not allowed.
+  costs = np.where(np.isnan(costs), np.nanmax(costs), costs)
+  demand = Demand(
+    name,
+    lambda tokens: costs[space.functions.number(tokens)],
+    limit,
+    penalty=config.limit_penalty,
+  )
+  return demand, costs <= limit
+
+
+def _setup(name: str, space: Space, demand: Demand | None) -> Setup:
+  """A strategy; if costs steer it, its controller estimates them."""
+  setup = SETUPS[name](space)
+  controller = getattr(setup.strategy, "controller", None)
+  if controller is None or demand is None or not demand.steers:
+    return setup
+  controller = dataclasses.replace(controller, estimates_cost=True)
+  strategy = dataclasses.replace(setup.strategy, controller=controller)
+  return dataclasses.replace(setup, strategy=strategy)
 
 
 def _read(file, config: CompareConfig, space: Space) -> dict[str, Curves]:

@@ -13,6 +13,7 @@ import rich.console
 import rich.table
 
 from nao_jax.journal import SearchJournal, origin_text
+from nao_jax.objectives import Demand
 from nao_jax.pool import Pool
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.uniform import sample_new
@@ -50,6 +51,7 @@ def compare(
   train: Train,
   journal: SearchJournal,
   measure: str,
+  demand: Demand | None = None,
 ) -> dict[str, list[list[float]]]:
   """Trains the best cells and as many random ones, same budget and seeds.
 
@@ -64,6 +66,7 @@ def compare(
     train: gives what R trainings of an architecture measured.
     journal: remembers and shows.
     measure: name of what is measured, for the log.
+    demand: what random cells must satisfy, too.
 
   Returns:
     {"searched" or "random": [count, R]}; None for a training that diverged.
@@ -72,7 +75,7 @@ def compare(
   known = set(space.keys(pool.tokens))
   groups = {
     "searched": pool.tokens[pool.ranked(last)[:count]],
-    "random": sample_new(space, key, count, known),
+    "random": sample_new(space, key, count, known, demand),
   }
   journal.progress.prefix = "from scratch:"
   done = journal.final_results()

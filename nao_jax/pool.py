@@ -77,13 +77,16 @@ def record(pool: Pool, scores: np.ndarray, round_: int) -> Pool:
   return pool._replace(scores=table)
 
 
-def replace_worst(pool: Pool, proposal: Proposal, round_: int) -> Pool:
-  """Puts proposals in the place of the members that scored worst.
+def replace_worst(
+  pool: Pool, proposal: Proposal, round_: int, order: np.ndarray
+) -> Pool:
+  """Puts proposals in the place of the worst members.
 
-  The size of the pool stays; see `extend`.
+  The size of the pool stays; see `extend`. `order` has positions among
+  `members`, best first.
   """
   extended = extend(pool, proposal, round_)
-  ranked = pool.ranked(round_)
+  ranked = pool.members[order]
   worst = ranked[len(ranked) - len(proposal.tokens) :]
   alive = extended.alive.copy()
   alive[worst] = False

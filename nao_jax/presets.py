@@ -6,6 +6,7 @@ from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import V2, ControllerConfig
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.objectives import DemandConfig
 from nao_jax.search import SearchConfig
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlusConfig
@@ -50,6 +51,7 @@ class SearchCnnConfig:
     controller: sizes of the controller.
     fit: how that of `nao` is fitted.
     final: the training from scratch of the best cells and of random ones.
+    demand: what cells may cost, and whether a lower cost is an aim.
   """
 
   dataset: str = "cifar10"
@@ -71,6 +73,7 @@ class SearchCnnConfig:
   controller: ControllerConfig = ControllerConfig()
   fit: FitConfig = FitConfig()
   final: ScratchConfig = ScratchConfig()
+  demand: DemandConfig = DemandConfig()
 
 
 PRESETS = {

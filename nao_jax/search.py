@@ -22,6 +22,7 @@ from nao_jax.evaluators import Evaluator
 from nao_jax.evaluators.function import Function, Scores
 from nao_jax.journal import SearchJournal
 from nao_jax.measures import SCORE
+from nao_jax.objectives import Demand, front, outcome
 from nao_jax.pool import Pool
 from nao_jax.search_state import Journal, SearchState
 from nao_jax.spaces.space import Space
@@ -70,6 +71,7 @@ def run(
   workdir: str | os.PathLike | None = None,
   journal: Journal | None = None,
   enough: float = np.inf,
+  demand: Demand | None = None,
 ) -> Pool:
   """Searches from the first pool to the last scores.
 
@@ -87,6 +89,8 @@ def run(
       must be the same, which is not checked; all else is.
     journal: in the place of a workdir, what remembers and shows.
     enough: a score that ends the search, such as the best one of a table.
+    demand: what is asked beside the score: a limit on a cost, or a front. The
+      strategy's controller must estimate costs if `demand.steers`.
 
   Returns:
     The pool; its last column of scores ranks the members. Columns of rounds
@@ -97,28 +101,29 @@ def run(
     Stopped: by a signal, with a workdir or its journal.
   """
   config.check()
-  strategy = strategy or nao_plus.small(space)
+  estimates_cost = demand is not None and demand.steers
+  strategy = strategy or nao_plus.small(space, estimates_cost)
   if callable(evaluator):
     evaluator = Function(evaluator)
   parts = space, evaluator, strategy, key, config, given
   if workdir is None:
-    return _search(*parts, journal or Journal(), enough)
+    return _search(*parts, journal or Journal(), enough, demand)
   if journal is not None:
     raise TypeError("run() takes a workdir or a journal, not both")
-  settings = _settings(space, strategy, key, config, given)
+  settings = _settings(space, strategy, key, config, given, demand)
   with SearchJournal(workdir, settings, config.rounds, SCORE) as journal:
-    pool = _search(*parts, journal, enough)
-    journal.finish(_outcome(space, pool))
+    pool = _search(*parts, journal, enough, demand)
+    journal.finish(_outcome(space, pool, demand))
   return pool
 
 
 def _search(
-  space, evaluator, strategy, key, config, given, journal, enough
+  space, evaluator, strategy, key, config, given, journal, enough, demand
 ) -> Pool:
   pool_key, evaluator_key, strategy_key, rounds_key = jax.random.split(key, 4)
   state = SearchState(
     round=0,
-    pool=_first_pool(space, pool_key, config, given),
+    pool=_first_pool(space, pool_key, config, given, demand),
     evaluator=evaluator.init(evaluator_key),
     strategy=strategy.init(strategy_key),
   )
@@ -137,6 +142,7 @@ def _search(
       journal,
       known,
       enough,
+      demand,
     )
     journal.end_round(state, report)
   return state.pool
@@ -147,7 +153,7 @@ def _ended(state: SearchState, config: SearchConfig, enough: float) -> bool:
   return state.round > config.rounds or bool((scored[:, -1:] >= enough).any())
 
 
-def _settings(space, strategy, key, config, given) -> dict:
+def _settings(space, strategy, key, config, given, demand) -> dict:
   """What decides a search, but the evaluator: JSON-like."""
   settings = {
     f"space.{field.name}": _plain(getattr(space, field.name))
@@ -159,6 +165,7 @@ def _settings(space, strategy, key, config, given) -> dict:
     "search": _plain(config),
     "key": np.asarray(jax.random.key_data(key)).tolist(),
     "given": [] if given is None else np.asarray(given).tolist(),
+    "demand": demand and demand.described,
   }
 
 
@@ -176,10 +183,16 @@ def _plain(value) -> Any:
   return getattr(value, "__name__", type(value).__name__)
 
 
-def _outcome(space: Space, pool: Pool) -> dict:
+def _outcome(space: Space, pool: Pool, demand: Demand | None) -> dict:
   """What best.json holds."""
   row = pool.best
-  return {
+  last = ~np.isnan(pool.scores).all(0)
+  scores = pool.scores[:, np.flatnonzero(last)[-1]]
+  scored = ~np.isnan(scores)
+  costs = demand and outcome(
+    demand, pool.tokens[scored], scores[scored], space.text
+  )
+  return (costs or {}) | {
     "space": space.name,
     "tokens": pool.tokens[row].tolist(),
     "text": space.text(pool.tokens[row]),
@@ -188,12 +201,22 @@ def _outcome(space: Space, pool: Pool) -> dict:
   }
 
 
-def _first_pool(space, key, config, given) -> Pool:
+def _first_pool(space, key, config, given, demand) -> Pool:
   if given is None:
     given = np.zeros((0, space.length), np.int32)
   known = set(space.keys(given))
   wanted = config.pool_size - len(given)
-  random = sample_new(space, key, wanted, known)
+  if demand is not None:
+    _check_given(given, demand)
+  random = sample_new(space, key, wanted, known, demand)
+  if len(random) < wanted and demand is not None and demand.limit < np.inf:
+    least = min(demand.known.values())
+    raise UserError(
+      f"--limit={demand.name}:{demand.limit:g}: only {len(random)} of "
+      f"--pool_size={config.pool_size} random architectures were found within "
+      f"it, among {len(demand.known)}; the least {demand.name} of them is "
+      f"{least:g}; give a larger limit or a smaller pool"
+    )
   if len(random) < wanted:
     raise UserError(
       f"--pool_size={config.pool_size}: space {space.name!r} has only about "
@@ -202,8 +225,17 @@ def _first_pool(space, key, config, given) -> Pool:
   return pools.start(given, random, config.rounds + 1)
 
 
+def _check_given(given, demand: Demand) -> None:
+  bad = np.flatnonzero(~demand.allows(given))
+  if len(bad):
+    raise UserError(
+      f"--arch: architecture {bad[0] + 1} of {len(given)} has {demand.name} "
+      f"{demand.costs(given)[bad[0]]:g}, more than the limit {demand.limit:g}"
+    )
+
+
 def _round(
-  state, key, space, evaluator, strategy, config, journal, known, enough
+  state, key, space, evaluator, strategy, config, journal, known, enough, demand
 ):
   """One round; the key is the same in all of them. Proposals become known."""
   round_ = state.round
@@ -211,9 +243,11 @@ def _round(
   state = _scored(state, jax.random.fold_in(key, 0), evaluator, journal)
   pool = state.pool
   report = _summary(pool, round_) | {"score_seconds": clock.lap()}
+  if demand is not None:
+    report |= _costs(pool, round_, demand)
   if round_ < config.rounds and report["best"] < enough:
     scores = pool.scores[pool.members, round_]
-    seen = Seen(pool.tokens[pool.members], scores, known)
+    seen = Seen(pool.tokens[pool.members], scores, known, demand)
     round_key = jax.random.fold_in(key, round_ + 1)
     tell_key, ask_key = jax.random.split(round_key)
     learnt, lessons = strategy.tell(
@@ -228,11 +262,16 @@ def _round(
     learnt, asked = strategy.ask(learnt, ask_key, seen, config.new_per_round)
     if not len(asked.tokens):
       draw_key = jax.random.fold_in(round_key, 2)  # Beside the two above.
-      drawn = _draw(space, draw_key, config.new_per_round, known, round_)
+      drawn = _draw(
+        space, draw_key, config.new_per_round, known, round_, demand
+      )
       asked = drawn._replace(report=asked.report)
     known.update(space.keys(asked.tokens))
-    admit = pools.extend if config.extend else pools.replace_worst
-    state = state._replace(pool=admit(pool, asked, round_), strategy=learnt)
+    if config.extend:
+      pool = pools.extend(pool, asked, round_)
+    else:
+      pool = pools.replace_worst(pool, asked, round_, seen.order)
+    state = state._replace(pool=pool, strategy=learnt)
     report |= lessons | asked.report | {"new": len(asked.tokens)}
     report["propose_seconds"] = clock.lap()
   return state._replace(round=round_ + 1), report
@@ -259,9 +298,9 @@ def _scored(state: SearchState, key, evaluator, journal) -> SearchState:
   return state
 
 
-def _draw(space, key, count, known, round_) -> Proposal:
+def _draw(space, key, count, known, round_, demand) -> Proposal:
   """Random proposals, where a strategy has none."""
-  drawn = sample_new(space, key, count, known)
+  drawn = sample_new(space, key, count, known, demand)
   logging.warning(
     "round %d: every proposal was known; %d random ones take their place%s",
     round_,
@@ -304,6 +343,21 @@ def _summary(pool: Pool, round_: int) -> dict:
   if round_ and newest.any():
     summary["mean_of_newest"] = float(scores[newest].mean())
   return summary
+
+
+def _costs(pool: Pool, round_: int, demand: Demand) -> dict:
+  tokens = pool.tokens[pool.members]
+  costs = demand.costs(tokens)
+  report = {
+    "cost": demand.name,
+    "limit": demand.limit if demand.limit < np.inf else None,
+    "best_cost": float(demand.costs(pool.tokens[pool.ranked(round_)[:1]])[0]),
+    "member_cost": costs,
+  }
+  if demand.trade:
+    points = np.stack([pool.scores[pool.members, round_], -costs], -1)
+    report["member_on_front"] = front(points)
+  return report
 
 
 class _Clock:

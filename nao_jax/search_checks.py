@@ -17,14 +17,15 @@ STRATEGIES = ("nao", "nao_plus", "random", "evolution", "local")
 _NEED_ALL = ("evolution", "local")
 
 
-def strategy(config, space: Space) -> Strategy:
+def strategy(config, space: Space, estimates_cost: bool = False) -> Strategy:
   """Where proposals come from.
 
   Args:
     config: has `strategy`, `controller`, `fit`, `nao` and `plus`.
     space: the architectures.
+    estimates_cost: whether costs steer the ascent; see `Demand.steers`.
   """
-  controller = Controller(space, config.controller)
+  controller = Controller(space, config.controller, estimates_cost)
   strategies = {
     "nao": Nao(controller, config.fit, config.nao),
     "nao_plus": NaoPlus(controller, config.plus),

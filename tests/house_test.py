@@ -25,7 +25,7 @@ LAYERS = (
     "nao_jax.rnn_search",
     "nao_jax.rnn_training",
   ),
-  ("nao_jax.outcome", "nao_jax.search_checks"),
+  ("nao_jax.cnn_costs", "nao_jax.outcome", "nao_jax.search_checks"),
   (
     "nao_jax.presets",
     "nao_jax.rnn_presets",
@@ -45,6 +45,7 @@ LAYERS = (
     "nao_jax.json_file",
     "nao_jax.lock",
     "nao_jax.measures",
+    "nao_jax.objectives",
     "nao_jax.pace",
     "nao_jax.progress",
     "nao_jax.ranges",

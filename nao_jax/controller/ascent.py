@@ -4,7 +4,7 @@ Shapes: S step sizes, K seeds in descending order of their scores, T encoder
 steps, H hidden units, L tokens.
 """
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 import functools
 from typing import NamedTuple
 
@@ -15,6 +15,10 @@ import numpy as np
 
 from nao_jax.controller.model import Controller, Params, embed, normalise
 from nao_jax.spaces.space import Space
+
+# How far from the limit an excess begins to count; the costs of a pool are from
+# 0 to 1.
+MARGIN = 0.1
 
 
 class Proposals(NamedTuple):
@@ -32,6 +36,22 @@ class Proposals(NamedTuple):
   after: jax.Array
 
 
+class Aim(NamedTuple):
+  """What the ascent follows where costs count; for each seed.
+
+  Attributes:
+    score: float32 [K], weight of the predicted score.
+    cost: float32 [K], weight of the estimated cost.
+    excess: float32 [K], weight of what is estimated beyond the limit.
+    limit: float32 [K], in the units of the estimates.
+  """
+
+  score: jax.Array
+  cost: jax.Array
+  excess: jax.Array
+  limit: jax.Array
+
+
 class Selection(NamedTuple):
   """The proposals that are worth an evaluation; M of them.
 
@@ -47,14 +67,48 @@ class Selection(NamedTuple):
   new: np.ndarray
 
 
-def gradient(
-  params: Params, outputs: jax.Array, *, controller: Controller
+def worth(
+  params: Params,
+  embedding: jax.Array,
+  aim: Aim | None = None,
+  *,
+  controller: Controller,
 ) -> jax.Array:
-  """The gradient of the predictions with respect to the encoder's outputs.
+  """What the ascent follows: the predicted score, less what costs are worth.
+
+  The excess over the limit is smooth: it begins before the limit, where an
+  estimate may be wrong.
+
+  Args:
+    params: the controller's.
+    embedding: [K, H].
+    aim: the weights; None for the score alone.
+    controller: the model; with an aim it estimates costs.
+
+  Returns:
+    [K].
+  """
+  score = controller.predict(params, embedding)
+  if aim is None:
+    return score
+  cost = controller.estimate(params, embedding)
+  excess = MARGIN * jax.nn.softplus((cost - aim.limit) / MARGIN)
+  return aim.score * score - aim.cost * cost - aim.excess * excess
+
+
+def gradient(
+  params: Params,
+  outputs: jax.Array,
+  aim: Aim | None = None,
+  *,
+  controller: Controller,
+) -> jax.Array:
+  """The gradient of `worth` with respect to the encoder's outputs.
 
   Args:
     params: the controller's.
     outputs: the encoder's, normalised, [K, T, H]; the gradient stops here.
+    aim: see `worth`.
     controller: the model.
 
   Returns:
@@ -62,7 +116,8 @@ def gradient(
   """
 
   def total(outputs):
-    return jnp.sum(controller.predict(params, embed(outputs)))
+    embedding = embed(outputs)
+    return jnp.sum(worth(params, embedding, aim, controller=controller))
 
   return jax.grad(total)(outputs)
 
@@ -71,6 +126,7 @@ def ascend(
   params: Params,
   outputs: jax.Array,
   step_sizes: jax.Array,
+  aim: Aim | None = None,
   *,
   controller: Controller,
 ) -> jax.Array:
@@ -80,13 +136,14 @@ def ascend(
     params: the controller's.
     outputs: the encoder's, normalised, [K, T, H].
     step_sizes: [S].
+    aim: see `worth`.
     controller: the model.
 
   Returns:
     [S, K, T, H], normalised again.
   """
   chex.assert_rank([outputs, step_sizes], [3, 1])
-  uphill = gradient(params, outputs, controller=controller)
+  uphill = gradient(params, outputs, aim, controller=controller)
   return normalise(outputs + step_sizes[:, None, None, None] * uphill)
 
 
@@ -95,6 +152,7 @@ def propose(
   params: Params,
   tokens: jax.Array,
   step_sizes: jax.Array,
+  aim: Aim | None = None,
   *,
   controller: Controller,
 ) -> Proposals:
@@ -104,13 +162,14 @@ def propose(
     params: the controller's.
     tokens: int32 [K, L], the seeds.
     step_sizes: [S].
+    aim: see `worth`.
     controller: the model.
 
   Returns:
     The proposals and their predicted scores.
   """
   outputs, embedding = controller.encode(params, tokens)
-  moved = ascend(params, outputs, step_sizes, controller=controller)
+  moved = ascend(params, outputs, step_sizes, aim, controller=controller)
   destination = embed(moved)
   decode = functools.partial(controller.greedy_decode, params)
   return Proposals(
@@ -125,6 +184,7 @@ def select(
   proposals: np.ndarray,
   known: Container[bytes],
   limit: int,
+  allows: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Selection:
   """Takes the first new proposals: small steps first, good seeds first.
 
@@ -136,6 +196,8 @@ def select(
     proposals: int32 [S, K, L].
     known: `space.keys` of what is not new; a set.
     limit: how many to accept at most.
+    allows: says which of int32 [n, L] may be accepted, bool [n]; all may by
+      default.
 
   Returns:
     The accepted ones in order; maybe fewer than the limit.
@@ -148,6 +210,8 @@ def select(
       seen.add(key)
       new.append(row)
   new = np.array(new, np.int32)
+  if allows is not None:
+    new = new[allows(rows[new])]
   accepted = new[:limit]
   return Selection(
     tokens=rows[accepted],

@@ -83,6 +83,7 @@ def fit(
   key: jax.Array,
   tokens: jax.Array,
   targets: jax.Array,
+  costs: jax.Array | None = None,
   *,
   controller: Controller,
   config: FitConfig,
@@ -97,6 +98,7 @@ def fit(
     key: consumed, except by further calls that go on from the new state.
     tokens: int32 [N, L]; held-out architectures must not be among them.
     targets: float32 [N] in [0, 1], higher is better; see `normalise_targets`.
+    costs: float32 [N], scaled, for a controller that estimates them.
     controller: what to fit.
     config: how.
 
@@ -110,6 +112,7 @@ def fit(
     key=key,
     tokens=tokens,
     targets=targets,
+    costs=costs,
     controller=controller,
     config=config,
   )
@@ -126,6 +129,7 @@ def loss(
   trade_off: float,
   key: jax.Array | None = None,
   scored: jax.Array | None = None,
+  costs: jax.Array | None = None,
 ) -> tuple[jax.Array, Losses]:
   """The joint loss (paper equation 1).
 
@@ -138,6 +142,8 @@ def loss(
     trade_off: the weight of the squared error.
     key: for dropout; None for none. The key is consumed.
     scored: [B], other weights for the squared error; 0 for what has no score.
+    costs: [B], what the second predictor is to estimate, if there is one; its
+      squared error counts as that of the scores, and is added to it.
 
   Returns:
     The total, [], to differentiate, and its parts.
@@ -150,6 +156,10 @@ def loss(
   scored = weights if scored is None else scored
   weights, scored = weights / jnp.sum(weights), scored / jnp.sum(scored)
   mse = jnp.sum(scored * jnp.square(predictions - targets))
+  if costs is not None:
+    cost_key = None if key is None else jax.random.fold_in(key, 0)
+    estimates = controller.estimate(params, embedding, cost_key)
+    mse += jnp.sum(scored * jnp.square(estimates - costs))
   cross_entropy = -jnp.sum(weights * jnp.mean(chosen, axis=-1))
   total = trade_off * mse + (1 - trade_off) * cross_entropy
   return total, Losses(total, mse, cross_entropy)
@@ -209,7 +219,7 @@ def swap(key: jax.Array, tokens: jax.Array, *, space: Space) -> jax.Array:
   return tokens
 
 
-def _epoch(state, _, *, key, tokens, targets, controller, config):
+def _epoch(state, _, *, key, tokens, targets, costs, controller, config):
   """One pass in random order, as a scan over batches."""
   order_key, steps_key = jax.random.split(jax.random.fold_in(key, state.epoch))
   indices, weights = _batches(order_key, len(tokens), config.batch)
@@ -222,6 +232,7 @@ def _epoch(state, _, *, key, tokens, targets, controller, config):
       tokens[indices],
       targets[indices],
       weights,
+      None if costs is None else costs[indices],
       controller=controller,
       config=config,
     )
@@ -247,7 +258,7 @@ def _batches(key, count, batch):
   return indices, weights.reshape(steps, batch)
 
 
-def _step(state, key, tokens, targets, weights, *, controller, config):
+def _step(state, key, tokens, targets, weights, costs, *, controller, config):
   swap_key, dropout_key = jax.random.split(key)
   if config.swap:
     tokens = swap(swap_key, tokens, space=controller.space)
@@ -259,6 +270,7 @@ def _step(state, key, tokens, targets, weights, *, controller, config):
     controller=controller,
     trade_off=config.trade_off,
     key=dropout_key,
+    costs=costs,
   )
   updates, optimiser = _optimiser(config).update(
     gradients, state.optimiser, state.params

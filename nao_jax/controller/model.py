@@ -59,15 +59,18 @@ class Controller:
   """A controller's space and sizes; hashable, so jit can take it as static.
 
   The methods are pure functions of the parameters, which have the keys
-  `encoder`, `predictor` and `decoder`. Dropout is active where a key is given.
+  `encoder`, `predictor` and `decoder`, and `cost` if costs are estimated.
+  Dropout is active where a key is given.
 
   Attributes:
     space: what the tokens may be.
     config: the sizes.
+    estimates_cost: whether there is a second predictor, of costs.
   """
 
   space: Space
   config: ControllerConfig = ControllerConfig()
+  estimates_cost: bool = False
 
   @property
   def _encoder(self) -> "Encoder":
@@ -78,6 +81,10 @@ class Controller:
   @property
   def _predictor(self) -> "Predictor":
     return Predictor(self.config)
+
+  @property
+  def _cost(self) -> "Predictor":
+    return Predictor(self.config, bounded=False)
 
   @property
   def _decoder(self) -> "Decoder":
@@ -91,11 +98,15 @@ class Controller:
     outputs, embedding = self.encode({"encoder": encoder}, tokens)
     predictor = self._predictor.init(predictor_key, embedding)["params"]
     decoder = self._decoder.init(decoder_key, tokens, outputs, embedding)
-    return {
+    params = {
       "encoder": encoder,
       "predictor": predictor,
       "decoder": decoder["params"],
     }
+    if self.estimates_cost:
+      cost_key = jax.random.fold_in(predictor_key, 0)
+      params["cost"] = self._cost.init(cost_key, embedding)["params"]
+    return params
 
   def encode(
     self, params: Params, tokens: jax.Array, key: jax.Array | None = None
@@ -122,6 +133,15 @@ class Controller:
     The key, if there is one, is consumed for dropout.
     """
     return _apply(self._predictor, params["predictor"], embedding, key=key)
+
+  def estimate(
+    self, params: Params, embedding: jax.Array, key: jax.Array | None = None
+  ) -> jax.Array:
+    """The costs, scaled, that embeddings [..., H] promise: [...].
+
+    As `predict`, but the numbers have no bounds.
+    """
+    return _apply(self._cost, params["cost"], embedding, key=key)
 
   def decode(
     self,
@@ -211,9 +231,10 @@ class Encoder(nn.Module):
 
 
 class Predictor(nn.Module):
-  """Embeddings [..., H] to scores [...] in (0, 1)."""
+  """Embeddings [..., H] to scores [...], in (0, 1) if they are bounded."""
 
   config: ControllerConfig
+  bounded: bool = True
 
   @nn.compact
   def __call__(self, embedding: jax.Array) -> jax.Array:
@@ -222,7 +243,8 @@ class Predictor(nn.Module):
     for _ in range(self.config.mlp_layers):
       units = nn.relu(_dense(units.shape[-1], self.config.mlp_width)(units))
       units = _dropout(self, self.config.mlp_dropout)(units)
-    return nn.sigmoid(_dense(units.shape[-1], 1)(units))[..., 0]
+    output = _dense(units.shape[-1], 1)(units)[..., 0]
+    return nn.sigmoid(output) if self.bounded else output
 
 
 class Decoder(nn.Module):

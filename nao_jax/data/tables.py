@@ -25,6 +25,8 @@ from nao_jax.spaces.space import Space
 # What --table says for the benchmark that a package brings.
 GRAPH = "nas-bench-graph"
 _GRAPH_SIGNALS = {"valid": "valid_perf", "test": "perf"}
+# As the benchmark has them: millions, and seconds.
+_GRAPH_COSTS = {"params": "para", "latency": "latency"}
 _GRAPH_BASE = 10  # Digits of a key: the links, then the operations.
 
 
@@ -33,7 +35,8 @@ class Column(NamedTuple):
 
   Attributes:
     space: the architectures.
-    scores: float32 [F], in per cent; NaN where nothing was measured.
+    scores: float32 [F], in per cent, or a cost in its own unit; NaN where
+      nothing was measured.
   """
 
   space: Space
@@ -48,7 +51,9 @@ def load(
   Args:
     table: `nas-bench-graph`, or a .npz file.
     dataset: which data the architectures were trained on.
-    signal: which measurement, in per cent.
+    signal: which measurement, in per cent; or a cost: any column of an
+      archive, and of `nas-bench-graph` its `params` (millions) and `latency`
+      (seconds).
     flag: which flag named the signal, for messages.
 
   Raises:
@@ -151,16 +156,16 @@ def _check_finite(path, name, column) -> None:
 
 
 def _load_graph(dataset, signal, flag) -> Column:
-  if signal not in _GRAPH_SIGNALS:
-    raise UserError(
-      f"{flag}={signal}: {GRAPH} has {' and '.join(_GRAPH_SIGNALS)}"
-    )
+  columns = _GRAPH_COSTS if flag == "--limit" else _GRAPH_SIGNALS
+  if signal not in columns:
+    raise UserError(f"{flag}={signal}: {GRAPH} has {' and '.join(columns)}")
+  factor = 1 if flag == "--limit" else 100
   path = _graph_file(dataset)
   space = nasbench_graph.space()
   scores = np.full(len(space.functions.representative), np.nan, np.float32)
   for key, row in read_graph(path).items():
     number = space.functions.number(_graph_tokens(path, key))
-    scores[number] = 100 * row[_GRAPH_SIGNALS[signal]]
+    scores[number] = factor * _number(row.get(columns[signal]))
   # There is one function that cannot be trained.
   if np.isnan(scores).sum() > 1:
     raise UserError(
@@ -232,3 +237,7 @@ def read_graph(path: pathlib.Path) -> dict[int, dict[str, float]]:
 def _has_scores(row: dict) -> bool:
   names = _GRAPH_SIGNALS.values()
   return all(isinstance(row.get(name), (int, float)) for name in names)
+
+
+def _number(value) -> float:
+  return value if isinstance(value, (int, float)) else np.nan

@@ -32,6 +32,11 @@ class Table:
     """The best score."""
     return float(np.nanmax(self.scores))
 
+  def within(self, allowed: np.ndarray) -> "Table":
+    """The table with scores of the functions that bool [F] allows only."""
+    scores = np.where(allowed, self.scores, np.nan)
+    return dataclasses.replace(self, scores=scores)
+
   def lookup(self, tokens: np.ndarray) -> np.ndarray:
     """The scores of [..., L]; what was not measured has the worst one."""
     scores = self.scores[self.space.functions.number(tokens)]

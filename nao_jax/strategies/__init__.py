@@ -10,6 +10,8 @@ import jax
 import numpy as np
 
 from nao_jax import lazy
+from nao_jax.controller.ascent import Aim
+from nao_jax.objectives import Demand
 
 __getattr__, __dir__ = lazy.submodules(__name__, __path__)
 
@@ -21,11 +23,50 @@ class Seen(NamedTuple):
     tokens: int32 [N, L], the pool, oldest first.
     scores: float [N], finite, higher is better.
     known: `space.keys` of all that ever was in the pool: not worth proposing.
+    demand: what is asked beside the score; nothing if None.
   """
 
   tokens: np.ndarray
   scores: np.ndarray
   known: Set[bytes]
+  demand: Demand | None = None
+
+  @property
+  def order(self) -> np.ndarray:
+    """Members of the pool, best first: int [N]."""
+    if self.demand is None:
+      return np.argsort(-self.scores, kind="stable")
+    return self.demand.order(self.tokens, self.scores)
+
+  def allows(self, tokens: np.ndarray) -> np.ndarray:
+    """Which of int32 [n, L] may be proposed, if they are new: bool [n]."""
+    if self.demand is None:
+      return np.ones(len(tokens), bool)
+    return self.demand.allows(tokens)
+
+  def costs(self) -> np.ndarray | None:
+    """What a controller that estimates costs learns, float32 [N]; or None."""
+    if self.demand is None or not self.demand.steers:
+      return None
+    return np.float32(self.demand.scaled(self.tokens, self.tokens))
+
+  def aim(self, key: jax.Array, seeds: int) -> Aim | None:
+    """What the ascent follows from each seed; None for the score alone.
+
+    In a trade every seed weighs score against cost in a way of its own, so
+    that proposals spread over the front (Paria et al. 2020). The key is
+    consumed.
+    """
+    if self.demand is None or not self.demand.steers:
+      return None
+    weight = np.ones(seeds)
+    if self.demand.trade:
+      weight = generator(key).uniform(size=seeds)
+    limited = self.demand.limit < np.inf
+    limit = self.demand.scaled_limit(self.tokens) if limited else 0.0
+    excess = self.demand.penalty if limited else 0.0
+    columns = weight, 1 - weight, np.full(seeds, excess), np.full(seeds, limit)
+    return Aim(*map(np.float32, columns))
 
 
 class Proposal(NamedTuple):
@@ -90,6 +131,8 @@ class Strategy(Protocol):
     self, state: Any, key: jax.Array, seen: Seen, limit: int
   ) -> tuple[Any, Proposal]:
     """Proposes at most `limit` architectures, none known and no two alike.
+
+    All of them are what `seen` allows.
 
     Args:
       state: from `tell`.

@@ -68,18 +68,20 @@ class Evolution:
 
   def _birth(self, rng, key, seen, known) -> tuple[int, np.ndarray | None]:
     """A new child and its parent; or a stranger, if all children are known."""
+    worth = seen.scores if seen.demand is None else -np.argsort(seen.order)
     for _ in range(_TRIES):
-      parent = self._parent(rng, seen.scores)
+      parent = self._parent(rng, worth)
       child = _mutate(rng, self.space, seen.tokens[parent])
-      if known.isdisjoint(self.space.keys(child[None])):
+      new = known.isdisjoint(self.space.keys(child[None]))
+      if new and seen.allows(child[None])[0]:
         return parent, child
-    strangers = sample_new(self.space, key, 1, known)
+    strangers = sample_new(self.space, key, 1, known, seen.demand)
     return -1, strangers[0] if len(strangers) else None
 
-  def _parent(self, rng, scores) -> int:
-    oldest = max(len(scores) - self.population, 0)
-    drawn = rng.integers(oldest, len(scores), self.tournament)
-    return int(drawn[np.argmax(scores[drawn])])
+  def _parent(self, rng, worth) -> int:
+    oldest = max(len(worth) - self.population, 0)
+    drawn = rng.integers(oldest, len(worth), self.tournament)
+    return int(drawn[np.argmax(worth[drawn])])
 
 
 def _mutate(rng, space: Space, tokens: np.ndarray) -> np.ndarray:

@@ -78,7 +78,8 @@ class Local:
   ) -> tuple[Climb, Proposal]:
     """See `Strategy`."""
     order_key, start_key = jax.random.split(key)
-    rows = generator(order_key).permutation(self.space.neighbours(state.tokens))
+    rows = self.space.neighbours(state.tokens)
+    rows = generator(order_key).permutation(rows[seen.allows(rows)])
     new, known = [], set(seen.known)
     for row, name in zip(rows, self.space.keys(rows), strict=True):
       if name not in known and len(new) < limit:
@@ -87,7 +88,7 @@ class Local:
     if new:
       return state, proposal(np.array(new, np.int32))
     # A peak: nothing around it is new.
-    start = sample_new(self.space, start_key, 1, known)
+    start = sample_new(self.space, start_key, 1, known, seen.demand)
     if len(start):
       state = Climb(start[0], np.bool_(True))
     return state, proposal(start)

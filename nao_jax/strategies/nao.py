@@ -81,8 +81,17 @@ class Nao:
       np.asarray,
       fit.split(split_key, len(seen.tokens), self.config.held_out),
     )
+    costs = seen.costs()
     state = self._fit(
-      state, fit_key, seen.tokens[train], seen.scores[train], progress, keep
+      state,
+      fit_key,
+      (
+        seen.tokens[train],
+        fit.normalise_targets(seen.scores[train].astype(np.float32)),
+        None if costs is None else costs[train],
+      ),
+      progress,
+      keep,
     )
     return state, self._inspect(
       state.params, seen.tokens, seen.scores, held_out
@@ -95,14 +104,22 @@ class Nao:
 
     They come in the official order: small steps first, then good seeds first.
     """
-    del key  # Nothing is left to chance.
-    best = np.argsort(-seen.scores, kind="stable")[: self.config.top_k]
+    best = seen.order[: self.config.top_k]
     step_sizes = self.config.step_sizes
     moved = ascent.propose(
-      state.params, seen.tokens[best], step_sizes, controller=self.controller
+      state.params,
+      seen.tokens[best],
+      step_sizes,
+      seen.aim(key, len(best)),
+      controller=self.controller,
     )
-    space = self.controller.space
-    chosen = ascent.select(space, np.asarray(moved.tokens), seen.known, limit)
+    chosen = ascent.select(
+      self.controller.space,
+      np.asarray(moved.tokens),
+      seen.known,
+      limit,
+      seen.allows,
+    )
     step, seed = chosen.origins.T
     report = {
       "step_sizes": np.asarray(step_sizes).tolist(),
@@ -119,8 +136,8 @@ class Nao:
       report,
     )
 
-  def _fit(self, state, key, tokens, scores, progress, keep) -> FitState:
-    targets = fit.normalise_targets(scores.astype(np.float32))
+  def _fit(self, state, key, lessons, progress, keep) -> FitState:
+    """Fits on tokens, targets and costs; see `fit.fit`."""
     epochs = self.fit.epochs
     calls = FIT_CALLS if epochs % FIT_CALLS == 0 else 1
     part = dataclasses.replace(self.fit, epochs=epochs // calls)
@@ -129,7 +146,7 @@ class Nao:
     progress("fit controller", int(state.epoch), epochs)
     while state.epoch < epochs:
       state, losses = fit.fit(
-        state, key, tokens, targets, controller=self.controller, config=part
+        state, key, *lessons, controller=self.controller, config=part
       )
       if not np.isfinite(losses.total).all():
         logging.warning(

@@ -32,6 +32,7 @@ from nao_jax.controller.model import (
   embed,
   normalise,
 )
+from nao_jax.objectives import pick
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Proposal, Seen, generator, proposal
 from nao_jax.strategies.inspection import inspection
@@ -111,12 +112,14 @@ class Lessons(NamedTuple):
     targets: float32 [T, E, B], ranks between 0 and 1.
     rates: float32 [T], learning rates.
     trade_off: float32 [T], the weight of the squared error.
+    costs: float32 [T, E, B], scaled; None if nobody estimates them.
   """
 
   tokens: np.ndarray
   targets: np.ndarray
   rates: np.ndarray
   trade_off: np.ndarray
+  costs: np.ndarray | None
 
 
 class Candidates(NamedTuple):
@@ -191,15 +194,17 @@ class NaoPlus:
     """Moves, decodes and ranks, pass after pass; see `Strategy`."""
     space, known, found = self.controller.space, set(seen.known), [self._none]
     noise_key, draw_key = jax.random.split(key)
-    best = np.argsort(-seen.scores, kind="stable")[: self.config.seeds]
+    rng = generator(jax.random.fold_in(key, 0))
+    best = seen.order[: self.config.seeds]
     seeds, decoded = (seen.tokens[best], best), 0
     for number in range(self.config.passes):
       tokens, origin = self._move(
-        state.params, jax.random.fold_in(noise_key, number), *seeds
+        state.params, jax.random.fold_in(noise_key, number), *seeds, seen
       )
       decoded += len(tokens)
       new = _first_new(space, tokens, known)
-      if not new:
+      new = new[seen.allows(tokens[new])]
+      if not len(new):
         break
       found.append(
         Candidates(
@@ -208,15 +213,15 @@ class NaoPlus:
           *(column[new] for column in origin),
         )
       )
-      order = np.argsort(-found[-1].predicted.mean(1), kind="stable")
-      ranked = _select(found[-1], order[: self.config.seeds])
+      ranked = _chosen(found[-1], seen, rng, self.config.seeds, 1.0)
       seeds = ranked.tokens, ranked.parents
     candidates = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
-    chosen = choose(candidates.predicted, limit, self.config.greedy)
-    chosen = _select(candidates, chosen)
+    chosen = _chosen(candidates, seen, rng, limit, self.config.greedy)
     # What is missing is drawn, so that a search never stands still.
     drawn = proposal(
-      sample_new(space, draw_key, limit - len(chosen.tokens), known)
+      sample_new(
+        space, draw_key, limit - len(chosen.tokens), known, seen.demand
+      )
     )
     tokens = np.concatenate([chosen.tokens, drawn.tokens])
     parents = np.concatenate([chosen.parents, drawn.parents])
@@ -289,11 +294,12 @@ class NaoPlus:
       "plane_share": plane.share,
     }
 
-  def _move(self, params, key, seeds, parents):
+  def _move(self, params, key, seeds, parents, seen):
     """Where one pass leads, int32 [M, L], from which parent, by which step."""
     # Few seeds are repeated: one shape, one program.
     rows = np.resize(np.arange(len(seeds)), self.config.seeds)
-    tokens = np.asarray(_move(params, key, seeds[rows], strategy=self))
+    aim = seen.aim(key, len(rows))
+    tokens = np.asarray(_move(params, key, seeds[rows], aim, strategy=self))
     _, step, seed = np.unravel_index(
       np.arange(len(tokens)),
       (self.config.members, len(self.config.step_sizes), len(rows)),
@@ -325,12 +331,12 @@ class NaoPlus:
     )
 
 
-def small(space: Space) -> NaoPlus:
+def small(space: Space, estimates_cost: bool = False) -> NaoPlus:
   """The strategy with controllers that few evaluations can fit."""
   sizes = ControllerConfig(
     embedding=32, hidden=32, mlp_layers=2, mlp_width=64, mlp_dropout=0.0
   )
-  return NaoPlus(Controller(space, sizes))
+  return NaoPlus(Controller(space, sizes, estimates_cost))
 
 
 def _select(candidates: Candidates, rows) -> Candidates:
@@ -338,14 +344,23 @@ def _select(candidates: Candidates, rows) -> Candidates:
   return jax.tree.map(lambda column: column[rows], candidates)
 
 
-def _first_new(space, tokens, known: set[bytes]) -> list[int]:
+def _chosen(candidates: Candidates, seen: Seen, rng, limit, greedy):
+  """Those to evaluate, or to go on from; in a trade along the front."""
+  if seen.demand is None or not seen.demand.trade:
+    return _select(candidates, choose(candidates.predicted, limit, greedy))
+  costs = seen.demand.scaled(candidates.tokens, seen.tokens)
+  rows = pick(candidates.predicted.mean(1), costs, rng.uniform(size=limit))
+  return _select(candidates, rows)
+
+
+def _first_new(space, tokens, known: set[bytes]) -> np.ndarray:
   """Rows that are not known; they are from now on."""
   rows = []
   for row, name in enumerate(space.keys(tokens)):
     if name not in known:
       known.add(name)
       rows.append(row)
-  return rows
+  return np.array(rows, np.int64)
 
 
 def choose(predicted: np.ndarray, limit: int, greedy: float) -> list[int]:
@@ -381,6 +396,7 @@ def _lessons(rng, seen: Seen, steps: int, trade_off: float, strategy: NaoPlus):
   config, count = strategy.config, len(seen.tokens)
   targets = (stats.rankdata(seen.scores) - 1) / max(count - 1, 1)
   folds = [np.flatnonzero(~own) for own in held_out(count, config.members)]
+  costs = seen.costs()
   for start in range(0, steps, STEPS_A_CALL):
     number = np.arange(start, start + STEPS_A_CALL)
     shape = (len(number), config.labelled)
@@ -394,6 +410,7 @@ def _lessons(rng, seen: Seen, steps: int, trade_off: float, strategy: NaoPlus):
       targets[rows].astype(np.float32),
       rates.astype(np.float32),
       np.full(len(number), trade_off, np.float32),
+      None if costs is None else costs[rows],
     )
 
 
@@ -425,7 +442,9 @@ def _train(
     one = functools.partial(
       _step, rate=lesson.rates, trade_off=lesson.trade_off, strategy=strategy
     )
-    return jax.vmap(one)(*learners, lesson.tokens, lesson.targets), None
+    return jax.vmap(one)(
+      *learners, lesson.tokens, lesson.targets, lesson.costs
+    ), None
 
   learners = state.params, state.optimiser
   (params, optimiser), _ = jax.lax.scan(
@@ -451,10 +470,14 @@ def _varied(key, number, tokens, *, strategy):
   return jax.vmap(one)(keys, tokens)
 
 
-def _step(params, optimiser, tokens, targets, *, rate, trade_off, strategy):
+def _step(
+  params, optimiser, tokens, targets, costs, *, rate, trade_off, strategy
+):
   """One step of one member; with rate 0 nothing but Adam's moments changes."""
   config = strategy.config
   has_score = (jnp.arange(len(tokens)) < config.labelled).astype(jnp.float32)
+  if costs is not None:
+    costs = jnp.pad(costs, (0, config.unlabelled))
 
   def objective(params):
     total, _ = loss(
@@ -465,6 +488,7 @@ def _step(params, optimiser, tokens, targets, *, rate, trade_off, strategy):
       controller=strategy.controller,
       trade_off=trade_off,
       scored=has_score,
+      costs=costs,
     )
     return total
 
@@ -480,7 +504,12 @@ def _step(params, optimiser, tokens, targets, *, rate, trade_off, strategy):
 
 @functools.partial(jax.jit, static_argnames="strategy")
 def _move(
-  params: Params, key: jax.Array, seeds: jax.Array, *, strategy: NaoPlus
+  params: Params,
+  key: jax.Array,
+  seeds: jax.Array,
+  aim: ascent.Aim | None = None,
+  *,
+  strategy: NaoPlus,
 ) -> jax.Array:
   """Every member moves every seed by every step, and decodes.
 
@@ -488,6 +517,7 @@ def _move(
     params: [E, ...].
     key: of the noise.
     seeds: int32 [K, L].
+    aim: what the ascent follows; see `ascent.worth`.
     strategy: the settings.
 
   Returns:
@@ -505,7 +535,7 @@ def _move(
         * outputs.shape[-1] ** -0.5
         * jax.random.normal(key, outputs.shape)
       )
-    uphill = ascent.gradient(params, outputs, controller=controller)
+    uphill = ascent.gradient(params, outputs, aim, controller=controller)
     length = [
       jnp.sqrt(jnp.sum(jnp.square(x), (-2, -1), keepdims=True))
       for x in (outputs, uphill)

@@ -1,0 +1,195 @@
+"""What convolutional cells cost, for searches with a limit or a front.
+
+Parameters and multiply-adds are exact, of the stand-alone network at the sizes
+of the final comparison (`--final_channels`, `--final_cells_per_stage`), without
+its auxiliary head. A latency comes from a function of your own, or is the sum
+of what a table says of the operations.
+
+Shapes: N architectures, L tokens.
+"""
+
+from collections.abc import Sequence
+import csv
+import dataclasses
+import math
+
+import numpy as np
+
+from nao_jax import objectives, ranges
+from nao_jax.errors import UserError
+from nao_jax.networks.cost import cost
+from nao_jax.networks.macro import NetworkConfig
+from nao_jax.objectives import Cost, Demand
+from nao_jax.presets import SearchCnnConfig
+from nao_jax.spaces import cnn
+
+NAMES = ("params", "multiply_adds", "latency")
+_COLUMNS = ["cell", "op", "milliseconds"]
+_CELLS = ("normal", "reduction")
+
+
+def check(config: SearchCnnConfig, latency: Cost | None) -> None:
+  """What can be wrong before the data are known.
+
+  Raises:
+    UserError: the message names the flag.
+  """
+  asked = config.demand
+  ranges.check({"weight": {"limit_penalty": asked.limit_penalty}})
+  found = objectives.parse(asked, NAMES)
+  if found and found[2] and config.strategy == "local":
+    raise UserError(
+      f"--strategy=local --objectives={asked.objectives}: local search goes by "
+      "one score; give another strategy"
+    )
+  if found is None or found[0] != "latency":
+    if asked.latency_table:
+      raise UserError(
+        f"--latency_table={asked.latency_table}: nothing asks for a latency; "
+        "add --limit=latency:MILLISECONDS or --objectives=score,latency"
+      )
+    return
+  if (latency is None) == (not asked.latency_table):
+    raise UserError(
+      "--limit, --objectives: a latency comes from --latency_table=FILE, or "
+      "from the argument `latency` of cnn_search.run; give exactly one of them"
+    )
+  if asked.latency_table:
+    read_table(asked.latency_table, config.network.ops)
+
+
+def demand(
+  config: SearchCnnConfig, image: Sequence[int], latency: Cost | None = None
+) -> Demand | None:
+  """What a search asks of its cells beside their scores; None for nothing.
+
+  Args:
+    config: the settings, which `check` has let pass.
+    image: height, width and channels.
+    latency: a function of your own: tokens int32 [N, L] to [N].
+  """
+  asked = config.demand
+  found = objectives.parse(asked, NAMES)
+  if found is None:
+    return None
+  name, limit, trade = found
+  if name != "latency":
+    network = config.final.network(config.network)
+    function = exact(name, network, image)
+  else:
+    ops = config.network.ops
+    function = latency or table_cost(asked.latency_table, ops)
+  return Demand(name, function, limit, trade, asked.limit_penalty)
+
+
+def exact(name: str, network: NetworkConfig, image: Sequence[int]) -> Cost:
+  """The parameters, or the multiply-adds for one image, of cells.
+
+  Args:
+    name: "params" or "multiply_adds".
+    network: the sizes.
+    image: height, width and channels.
+  """
+  size, _, channels = image
+
+  def function(tokens):
+    costs = [cost(network, row, size, channels) for row in tokens]
+    if name == "params":
+      return np.array([found.parameters for found in costs])
+    return np.array([found.multiply_adds for found in costs])
+
+  return function
+
+
+def table_cost(path: str, ops: str) -> Cost:
+  """The latency that a table says, in milliseconds; see `read_table`."""
+  base, times = read_table(path, ops)
+
+  def function(tokens):
+    chosen = np.asarray(cnn.to_cells(tokens))[..., [1, 3]]
+    return base + sum(
+      times[cell][chosen[:, cell]].sum((1, 2)) for cell in range(len(_CELLS))
+    )
+
+  return function
+
+
+def read_table(path: str, ops: str) -> tuple[float, np.ndarray]:
+  """Reads a table of latencies.
+
+  A CSV file with the columns cell, op and milliseconds: what one branch with
+  this op adds to the latency of the whole network, in all its cells of this
+  kind together. A row `network,,MILLISECONDS` is for all that no branch adds.
+
+  Args:
+    path: of the file.
+    ops: name of the op set, each of whose ops needs a row for either kind.
+
+  Returns:
+    Milliseconds of the network without branches, and of each op, [2, ops].
+
+  Raises:
+    UserError: the file has another form; the message names the line.
+  """
+  place, names = f"--latency_table={path}", cnn.OP_SETS[ops]
+  base, times = 0.0, np.full((len(_CELLS), len(names)), np.nan)
+  for number, row in enumerate(_rows(path, place), 2):
+    where = f"{place}, line {number}"
+    if len(row) != len(_COLUMNS):
+      raise UserError(
+        f"{where}: {len(row)} values; wanted: {', '.join(_COLUMNS)}"
+      )
+    cell, op, text = (value.strip() for value in row)
+    value = _milliseconds(text, where)
+    if (cell, op) == ("network", ""):
+      base = value
+    elif cell not in _CELLS or op not in names:
+      raise UserError(
+        f"{where}: {cell},{op} is none of normal or reduction, and an op of "
+        f"--ops={ops}: {', '.join(names)}"
+      )
+    else:
+      times[_CELLS.index(cell), names.index(op)] = value
+  missing = np.argwhere(np.isnan(times))
+  if len(missing):
+    cell, op = missing[0]
+    raise UserError(f"{place}: has no row {_CELLS[cell]},{names[op]}")
+  return base, times
+
+
+def _rows(path: str, place: str) -> list[list[str]]:
+  """All lines but the first, which must be the heading."""
+  try:
+    with open(path, encoding="utf-8", newline="") as file:
+      heading, *rows = list(csv.reader(file)) or [[]]
+  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    raise UserError(f"{place}: cannot be read ({error})") from error
+  if [name.strip() for name in heading] != _COLUMNS:
+    raise UserError(
+      f"{place}: the first line must be {','.join(_COLUMNS)}; found: "
+      f"{','.join(heading)[:60]}"
+    )
+  return rows
+
+
+def _milliseconds(text: str, where: str) -> float:
+  try:
+    value = float(text)
+  except ValueError:
+    value = math.nan
+  if not 0 <= value < math.inf:
+    raise UserError(f"{where}: {text!r} is not a number of milliseconds")
+  return value
+
+
+def recoded(demand: Demand | None, coding: str) -> Demand | None:
+  """The same demand on tokens in another coding."""
+  if demand is None:
+    return None
+  return dataclasses.replace(
+    demand,
+    cost=lambda tokens: demand.costs(
+      cnn.to_tokens(cnn.to_cells(tokens, coding))
+    ),
+    known={},
+  )
