@@ -21,8 +21,8 @@ class SearchCnnConfig:
 
   The defaults are the official weight-sharing search in PyTorch (NAO_V1) on
   CIFAR-10, but for two things: the official strategy is `nao`, and `nao_plus`
-  needs fewer evaluations (docs/search_quality.md); and the official code gave no
-  budget for a comparison with random cells.
+  needs fewer evaluations (docs/search_quality.md); and the official code gave
+  no budget for a comparison with random cells.
 
   Attributes:
     dataset: `digits`, or a TFDS data set in the data directory.
