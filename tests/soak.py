@@ -71,8 +71,11 @@ def survive(
   """
   rng = random.Random(seed)
   whole, killed = folder / "whole", folder / "killed"
+  start = time.monotonic()
   drivers.finish(drivers.start(subject.driver, whole, subject.flags))
-  seconds, writing, resumed, tried = 10.0, 0, 0, 0
+  # How long a run takes: on a busy machine much of it is the imports.
+  seconds = time.monotonic() - start
+  writing, resumed, tried = 0, 0, 0
   while True:
     start = time.monotonic()
     process = drivers.start(subject.driver, killed, subject.flags)
@@ -173,6 +176,13 @@ def subjects(folder: pathlib.Path) -> dict[str, Subject]:
     "checkpoint_steps": 1,
     "devices": 1,
   }
+  plus = {
+    "strategy": "nao_plus",
+    "plus_members": 2,
+    "plus_pretraining": 20,
+    "plus_steps": 5,
+    "plus_seeds": 3,
+  }
   images = {
     "preset": "digits",
     "data_dir": folder / "data",
@@ -208,7 +218,7 @@ def subjects(folder: pathlib.Path) -> dict[str, Subject]:
       },
     ),
     "search_rnn, shared": Subject(
-      "search_rnn", search | language | final | {"epochs": 3}
+      "search_rnn", search | plus | language | final | {"epochs": 3}
     ),
     "search_rnn, scratch": Subject(
       "search_rnn",
