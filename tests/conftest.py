@@ -1,11 +1,16 @@
 """Sets up jax and hypothesis before any test module is imported."""
 
 import os
+import signal
 
 from hypothesis import settings
 import pytest
 
 from tests import drivers
+
+# A shell's jobs in the background ignore Ctrl-C, which some tests send.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Four devices, so that code for many can be tested.
 drivers.compile_fast(devices=4)
