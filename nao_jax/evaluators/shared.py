@@ -342,7 +342,7 @@ class Alone:
     for repeat in range(known, self.repeats):
       init_key, run_key = jax.random.split(jax.random.fold_in(key, repeat))
 
-      def shown(phase, done, total, repeat=repeat):
+      def shown(phase, done, total, *_, repeat=repeat):
         # Seen between calls; the measurement is a step's work or less.
         if total == steps:
           progress(repeat * steps + done, self.repeats * steps)
