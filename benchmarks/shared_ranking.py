@@ -1,6 +1,7 @@
-"""Do shared weights rank architectures as trainings from scratch do?
+r"""Do shared weights rank architectures as trainings from scratch do?
 
-python -m benchmarks.shared_ranking --dataset=NAME --data_dir=DIR --json=FILE
+python -m benchmarks.shared_ranking --dataset=NAME --data_dir=DIR \
+  --trials=FILE --json=FILE
 
 Trains supernets on the same random pool, with each sampling and several seeds,
 and compares what some members score with what they score from scratch. These
@@ -23,6 +24,7 @@ from scipy import stats
 from experiments import driver, settings
 from nao_jax import json_file, presets
 from nao_jax.data import images
+from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import SAMPLINGS, SharedWeights
@@ -77,9 +79,12 @@ def main(_):
   key = jax.random.key(config.seed)
   pool = sample_new(space, key, config.search.pool_size, set())
   size, _, channels = data.image_shape
-  found = _held() or {
+  given = {
     "settings": flatten(config),
     "pool": pool.tolist(),
+    "candidates": _CANDIDATES.value,
+  }
+  found = _held(given) or given | {
     "parameters": [
       cost(network, row, size, channels).parameters
       for row in pool[: _CANDIDATES.value]
@@ -99,15 +104,17 @@ def main(_):
   _show(found)
 
 
-def _held() -> dict | None:
+def _held(given: dict) -> dict | None:
+  """What the file holds; UserError if of other settings."""
   if not pathlib.Path(_JSON.value).exists():
     return None
-  return json_file.read(
-    _JSON.value,
-    place=f"--json={_JSON.value}",
-    wanted="a comparison",
-    advice="give another file",
+  place, advice = f"--json={_JSON.value}", "give another file"
+  found = json_file.read(
+    _JSON.value, place=place, wanted="a comparison", advice=advice
   )
+  if any(found.get(name) != value for name, value in given.items()):
+    raise UserError(f"{place}: holds a comparison of other settings; {advice}")
+  return found
 
 
 def _recipe(config, data) -> dict:

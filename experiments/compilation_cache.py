@@ -1,5 +1,6 @@
 """Compiled programs that outlive the process: on by default in every driver."""
 
+import errno
 import os
 import pathlib
 import stat
@@ -27,11 +28,11 @@ def set_up() -> None:
   """Chooses the folder, before the first program is compiled.
 
   Without the flag, a folder that jax was told of in other ways stays, and one
-  that cannot be made (there may be no home) is gone without.
+  that cannot be used is gone without: there may be no home, or somebody else's.
 
   Raises:
-    UserError: the folder cannot be used, or others could write machine code
-      into it.
+    UserError: the folder of the flag cannot be used, or others could write
+      machine code into it.
   """
   given = _FOLDER.value
   if given == "off":
@@ -39,15 +40,17 @@ def set_up() -> None:
     return
   if given is None and jax.config.jax_compilation_cache_dir:
     return
-  folder = pathlib.Path(given).expanduser() if given else _usual()
   try:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = pathlib.Path(given).expanduser() if given else _usual()
+    _make(folder)
     _check(folder)
-  except OSError as error:
-    found = f"{folder} cannot be used ({error.strerror})"
+  # Without a home, pathlib raises RuntimeError.
+  except (OSError, RuntimeError) as error:
+    found = getattr(error, "strerror", None) or str(error)
     if given is not None:
       raise UserError(
-        f"--compilation_cache={given}: {found}; give a folder, or off"
+        f"--compilation_cache={given}: cannot be used ({found}); give a folder "
+        "that only you can write, or off"
       ) from error
     logging.warning("compiled programs are not kept: %s", found)
     return
@@ -63,15 +66,20 @@ def _usual() -> pathlib.Path:
   return base.expanduser() / "nao_jax" / "programs"
 
 
+def _make(folder: pathlib.Path) -> None:
+  """Makes a folder and those above it, for this user alone."""
+  for path in (*reversed(folder.parents), folder):
+    path.mkdir(mode=0o700, exist_ok=True)
+
+
 def _check(folder: pathlib.Path) -> None:
-  """Raises UserError if anybody but this user can write there."""
+  """Raises PermissionError if this user cannot write there, or others can."""
   state = folder.stat()
-  if state.st_uid != os.getuid() or state.st_mode & (
-    stat.S_IWGRP | stat.S_IWOTH
-  ):
-    raise UserError(
-      f"--compilation_cache={folder}: other users can write there, and what is "
-      f"there is run; chmod 700 a folder of your own, or give off"
+  others = state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+  if others or state.st_uid != os.getuid():
+    raise PermissionError(
+      errno.EPERM,
+      f"other users can write {folder}, and what is there is run; chmod 700 it",
     )
   if not os.access(folder, os.W_OK | os.X_OK):
-    raise PermissionError(13, "Permission denied")
+    raise PermissionError(errno.EACCES, f"{folder}: permission denied")

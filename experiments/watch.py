@@ -15,6 +15,7 @@ import rich.console
 import rich.live
 
 from experiments import driver
+from nao_jax import ranges
 from nao_jax.report import watching
 
 _WORKDIR = flags.DEFINE_string(
@@ -30,6 +31,8 @@ _SECONDS = flags.DEFINE_float(
 
 def main(_):
   """Shows the run."""
+  # Not a number is not below a bound.
+  ranges.check({"rate": {"seconds": _SECONDS.value}})
   seen = watching.look(_WORKDIR.value)
   console = rich.console.Console(width=None if sys.stdout.isatty() else 120)
   if _ONCE.value or not sys.stdout.isatty() or not seen.at_work:

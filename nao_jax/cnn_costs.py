@@ -154,6 +154,11 @@ def read_table(path: str, ops: str) -> tuple[float, np.ndarray]:
   if len(missing):
     cell, op = missing[0]
     raise UserError(f"{place}: has no row {_CELLS[cell]},{names[op]}")
+  if base <= 0 and (times.min(1) <= 0).all():
+    raise UserError(
+      f"{place}: some architectures would take no time at all; "
+      "add a row network,,MILLISECONDS"
+    )
   return base, times
 
 

@@ -262,8 +262,13 @@ def _demand(config: CompareConfig) -> tuple[Demand | None, np.ndarray | None]:
     return None, None
   column = tables.load(config.table, config.dataset, name, "--limit")
   space, costs = column.space, np.float64(column.scores)
+  if np.nanmin(costs) <= 0:
+    raise UserError(
+      f"--limit={config.limit}: column {name!r} of the table has values of 0 "
+      "or less, so it is no cost"
+    )
   # What was not measured is not allowed.
-  costs = np.where(np.isnan(costs), np.nanmax(costs), costs)
+  costs = np.where(np.isnan(costs), np.finfo(np.float64).max, costs)
   demand = Demand(
     name,
     lambda tokens: costs[space.functions.number(tokens)],

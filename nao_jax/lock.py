@@ -32,6 +32,7 @@ class Lock:
       UserError: another process holds it.
     """
     self._file = (directory / NAME).open("a+")
+    locked = True
     try:
       fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -42,11 +43,11 @@ class Lock:
         ) from error
     except OSError as error:  # A file system without locks.
       logging.warning("%s: cannot be locked (%s)", directory, error.strerror)
+      locked = False
     self._file.seek(0)
     self._file.truncate()
-    json.dump(
-      {"process": os.getpid(), "host": socket.gethostname()}, self._file
-    )
+    held = {"process": os.getpid(), "host": socket.gethostname()}
+    json.dump(held | {"locked": locked}, self._file)
     self._file.flush()
 
   def __enter__(self) -> "Lock":
@@ -72,7 +73,7 @@ class Holder(NamedTuple):
     process: its number.
     host: its machine.
     at_work: whether it holds the lock; None where that cannot be seen, as on
-      another machine.
+      another machine, or where the file system has no locks.
   """
 
   process: int
@@ -86,10 +87,12 @@ def holder(directory: pathlib.Path) -> Holder | None:
     file = directory / NAME
     held = json.loads(file.read_text())
     process, host = int(held["process"]), str(held["host"])
-    inode = file.stat().st_ino
-  except (OSError, ValueError, KeyError, TypeError):
+    inode, locked = file.stat().st_ino, held.get("locked", True)
+  except (
+    OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError,
+  ):  # fmt: skip
     return None
-  if host != socket.gethostname():
+  if host != socket.gethostname() or not locked:
     return Holder(process, host, None)
   return Holder(process, host, _is_held(inode, process))
 
@@ -103,7 +106,7 @@ def _is_held(inode: int, process: int) -> bool | None:
       os.kill(process, 0)
     except ProcessLookupError:
       return False
-    except OSError:
+    except (OSError, OverflowError):
       pass
     return None
   # 1: FLOCK ADVISORY WRITE process major:minor:inode 0 EOF

@@ -22,7 +22,7 @@ from nao_jax.evaluators import Evaluator
 from nao_jax.evaluators.function import Function, Scores
 from nao_jax.journal import SearchJournal
 from nao_jax.measures import SCORE
-from nao_jax.objectives import Demand, front, outcome
+from nao_jax.objectives import Demand, outcome
 from nao_jax.pool import Pool
 from nao_jax.search_state import Journal, SearchState
 from nao_jax.spaces.space import Space
@@ -86,7 +86,8 @@ def run(
     given: int32 [G, L], architectures that start in the pool.
     workdir: a directory that remembers and shows: the same call goes on where
       it was stopped, and one that ended gives its pool again. The evaluator
-      must be the same, which is not checked; all else is.
+      and the function of a cost must be the same, which is not checked; all
+      else is.
     journal: in the place of a workdir, what remembers and shows.
     enough: a score that ends the search, such as the best one of a table.
     demand: what is asked beside the score: a limit on a cost, or a front. The
@@ -97,20 +98,27 @@ def run(
     that `enough` cut off are NaN.
 
   Raises:
-    UserError: the sizes or the workdir do not allow the search.
+    UserError: the sizes, what is given, the strategy or the workdir do not
+      allow the search.
     Stopped: by a signal, with a workdir or its journal.
   """
   config.check()
   estimates_cost = demand is not None and demand.steers
   strategy = strategy or nao_plus.small(space, estimates_cost)
-  if callable(evaluator):
+  if estimates_cost:
+    _check_estimates(strategy)
+  if not hasattr(evaluator, "score"):
     evaluator = Function(evaluator)
+  given = _checked(space, given, config)
+  # Scores have so many bits, and are compared with it.
+  enough = np.float32(enough)
   parts = space, evaluator, strategy, key, config, given
   if workdir is None:
     return _search(*parts, journal or Journal(), enough, demand)
   if journal is not None:
     raise TypeError("run() takes a workdir or a journal, not both")
   settings = _settings(space, strategy, key, config, given, demand)
+  settings["enough"] = str(enough)
   with SearchJournal(workdir, settings, config.rounds, SCORE) as journal:
     pool = _search(*parts, journal, enough, demand)
     journal.finish(_outcome(space, pool, demand))
@@ -164,7 +172,7 @@ def _settings(space, strategy, key, config, given, demand) -> dict:
     "strategy settings": _plain(strategy),
     "search": _plain(config),
     "key": np.asarray(jax.random.key_data(key)).tolist(),
-    "given": [] if given is None else np.asarray(given).tolist(),
+    "given": given.tolist(),
     "demand": demand and demand.described,
   }
 
@@ -201,9 +209,31 @@ def _outcome(space: Space, pool: Pool, demand: Demand | None) -> dict:
   }
 
 
+def _checked(space: Space, given, config: SearchConfig) -> np.ndarray:
+  """The given architectures, int32 [G, L]."""
+  rows = [] if given is None else np.asarray(given).tolist()
+  rows = [space.validate(row, f"given[{at}]") for at, row in enumerate(rows)]
+  if len(rows) > config.pool_size:
+    raise UserError(
+      f"given: {len(rows)} architectures do not fit --pool_size="
+      f"{config.pool_size}"
+    )
+  tokens = np.array(rows, np.int32).reshape(-1, space.length)
+  if len(set(space.keys(tokens))) < len(tokens):
+    raise UserError("given: two of the architectures are the same function")
+  return tokens
+
+
+def _check_estimates(strategy: Strategy) -> None:
+  controller = getattr(strategy, "controller", None)
+  if controller is not None and not controller.estimates_cost:
+    raise UserError(
+      "demand: the ascent follows costs, which the strategy's controller does "
+      "not estimate; make it with estimates_cost=True, or give penalty=0"
+    )
+
+
 def _first_pool(space, key, config, given, demand) -> Pool:
-  if given is None:
-    given = np.zeros((0, space.length), np.int32)
   known = set(space.keys(given))
   wanted = config.pool_size - len(given)
   if demand is not None:
@@ -348,16 +378,12 @@ def _summary(pool: Pool, round_: int) -> dict:
 def _costs(pool: Pool, round_: int, demand: Demand) -> dict:
   tokens = pool.tokens[pool.members]
   costs = demand.costs(tokens)
-  report = {
+  return {
     "cost": demand.name,
     "limit": demand.limit if demand.limit < np.inf else None,
     "best_cost": float(demand.costs(pool.tokens[pool.ranked(round_)[:1]])[0]),
     "member_cost": costs,
   }
-  if demand.trade:
-    points = np.stack([pool.scores[pool.members, round_], -costs], -1)
-    report["member_on_front"] = front(points)
-  return report
 
 
 class _Clock:

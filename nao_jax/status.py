@@ -74,6 +74,7 @@ class StatusFile:
       {
         "state": state,
         "time": round(time.time(), 3),
+        "process": os.getpid(),
         **self._position._asdict(),
         "seconds": {
           phase: [round(value, 3) for value in sums]

@@ -99,8 +99,8 @@ class Workdir:
     return self
 
   def __exit__(self, kind, error, trace) -> None:
-    self._status.end(_state(error))
-    self._held.close()
+    with self._held:
+      self._status.end(_state(error))
     if fault := storage_fault(error):
       raise UserError(
         f"--workdir={self.path}: {fault}; what was saved before is safe: when "

@@ -60,7 +60,7 @@ def test_off_is_off():
 def test_a_folder_that_others_write_is_refused(tmp_path, mode):
   (tmp_path / "open").mkdir()
   (tmp_path / "open").chmod(mode)
-  with pytest.raises(UserError, match="other users can write there"):
+  with pytest.raises(UserError, match="other users can write .*open"):
     set_up(tmp_path / "open")
 
 
@@ -75,3 +75,24 @@ def test_without_a_home_nothing_is_kept(tmp_path, monkeypatch, caplog):
   (tmp_path / "file").touch()
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
   assert set_up() is None
+
+
+def test_a_usual_folder_that_others_write_is_gone_without(
+  tmp_path, monkeypatch
+):
+  jax.config.update("jax_compilation_cache_dir", None)
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+  (tmp_path / "nao_jax" / "programs").mkdir(parents=True)
+  (tmp_path / "nao_jax" / "programs").chmod(0o777)
+  assert set_up() is None
+
+
+def test_a_home_that_is_not_known_is_named():
+  with pytest.raises(UserError, match="--compilation_cache=~nobody-has"):
+    set_up("~nobody-has-this-name/programs")
+
+
+def test_every_folder_that_is_made_is_private(tmp_path):
+  set_up(tmp_path / "one" / "two")
+  for folder in (tmp_path / "one", tmp_path / "one" / "two"):
+    assert folder.stat().st_mode & 0o777 == 0o700

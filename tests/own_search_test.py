@@ -9,8 +9,10 @@ import pytest
 from nao_jax import search
 from nao_jax.errors import Stopped, UserError
 from nao_jax.evaluators.function import Function
+from nao_jax.objectives import Demand
 from nao_jax.search import SearchConfig
 from nao_jax.spaces import slots
+from nao_jax.strategies import nao_plus
 from nao_jax.strategies.evolution import Evolution
 
 SPACE = slots.space("own", {f"slot {at}": (1, 2, 3, 4) for at in range(5)})
@@ -134,3 +136,48 @@ def test_a_workdir_of_another_search_is_refused(tmp_path, change, named):
 def test_a_workdir_and_a_journal_are_too_much(tmp_path):
   with pytest.raises(TypeError, match="not both"):
     _search(Scores(), workdir=tmp_path / "run", journal=search.Journal())
+
+
+def test_given_architectures_may_be_lists_of_any_integers():
+  given = [[1, 6, 11, 16, 20]]
+  pools = [
+    _search(Scores(), given=rows)
+    for rows in (given, np.int64(given), np.int32(given))
+  ]
+  assert pools[0].tokens.dtype == np.int32
+  for other in pools[1:]:
+    _assert_equal(pools[0], other)
+
+
+@pytest.mark.parametrize(
+  ("given", "message"),
+  [
+    ([[1, 6, 11, 16, 99]], r"given\[0\]: token 99 .*slot 4"),
+    ([[1, 6, 11, 16, 20]] * 2, "given: two of the architectures are the same"),
+    ([[1, 6, 11, 16, 20]] * 9, "given: 9 architectures do not fit"),
+  ],
+)
+def test_given_architectures_that_cannot_be_are_refused(given, message):
+  with pytest.raises(UserError, match=message):
+    _search(Scores(), given=given)
+
+
+def test_a_score_as_good_as_enough_ends_the_search_whatever_its_bits():
+  # As a float32, 0.9 is a little less.
+  pool = _search(lambda tokens: np.full(len(tokens), 0.9), enough=0.9)
+  assert len(pool.tokens) == CONFIG.pool_size
+  assert not np.isnan(pool.scores[:, 0]).any()
+
+
+def test_another_end_is_another_search(tmp_path):
+  _search(Scores(), enough=-1e9, workdir=tmp_path / "run")
+  with pytest.raises(UserError, match="enough is"):
+    _search(Scores(), workdir=tmp_path / "run")
+
+
+def test_a_controller_that_estimates_no_costs_is_refused_at_once():
+  scores = Scores()
+  demand = Demand("size", lambda tokens: tokens.sum(-1) + 1.0, limit=99.0)
+  with pytest.raises(UserError, match="does not estimate"):
+    _search(scores, strategy=nao_plus.small(SPACE), demand=demand)
+  assert not scores.asked

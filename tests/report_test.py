@@ -733,7 +733,10 @@ def test_random_searches_stand_beside_another_one(nao, uniform, other):
   page = search_page.of(run, random)
   (section,) = [x for x in page.sections if x.title == "Scores by round"]
   said = " ".join(section.texts)
-  assert "Random search beside it, seed 0, 1: the best at the end" in said
+  assert (
+    "Random search beside it, seed 0, 1: the best of the last round so far"
+    in said
+  )
   assert "No random search was run" not in said
   assert "more than the strategy and the seed" not in said
   assert len(section.plots) == 3

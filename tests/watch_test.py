@@ -1,5 +1,6 @@
 """Looking on: what is seen of a run that runs, was killed, or has ended."""
 
+import errno
 import io
 import json
 import socket
@@ -161,6 +162,32 @@ def test_the_lock_of_another_file_is_not_taken_for_ours(tmp_path):
     assert not lock.holder(tmp_path / "b").at_work
   assert not lock.holder(tmp_path / "a").at_work
   assert lock.holder(tmp_path) is None
+
+
+def test_where_there_are_no_locks_nobody_is_called_dead(tmp_path, monkeypatch):
+  def fail(*_):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+  monkeypatch.setattr(lock.fcntl, "flock", fail)
+  with lock.Lock(tmp_path, "--workdir"):
+    assert lock.holder(tmp_path).at_work is None
+
+
+@pytest.mark.parametrize("process", ["Infinity", "-Infinity", "[" * 9999])
+def test_a_lock_that_names_no_process_is_nobodys(tmp_path, process):
+  text = f'{{"process": {process}, "host": "{socket.gethostname()}"}}'
+  (tmp_path / lock.NAME).write_text(text)
+  assert lock.holder(tmp_path) is None
+
+
+def test_what_an_earlier_process_said_is_not_taken_for_news(tmp_path):
+  with Workdir(tmp_path, {"seed": 0}, "result.json") as run:
+    run.progress("train", 1, 3)
+    said = json.loads((tmp_path / "status.json").read_text())
+    assert watching.look(tmp_path).status["done"] == 1
+    said["process"] += 1
+    (tmp_path / "status.json").write_text(json.dumps(said))
+    assert set(watching.look(tmp_path).status) == {"seconds"}
 
 
 def _driver(*flags):

@@ -157,7 +157,7 @@ def loss(
   weights, scored = weights / jnp.sum(weights), scored / jnp.sum(scored)
   mse = jnp.sum(scored * jnp.square(predictions - targets))
   if costs is not None:
-    cost_key = None if key is None else jax.random.fold_in(key, 0)
+    cost_key = None if key is None else jax.random.fold_in(key, 2)
     estimates = controller.estimate(params, embedding, cost_key)
     mse += jnp.sum(scored * jnp.square(estimates - costs))
   cross_entropy = -jnp.sum(weights * jnp.mean(chosen, axis=-1))

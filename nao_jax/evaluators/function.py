@@ -72,8 +72,8 @@ class Function:
       progress("score pool", start, len(new))
       part = new[start : start + size]
       state = Scored(
-        np.array([*state.tokens, *part], np.int32),
-        np.array([*state.scores, *self._ask(part)], np.float32),
+        np.concatenate([state.tokens.reshape(-1, part.shape[1]), part]),
+        np.concatenate([state.scores, self._ask(part)]),
       )
       keep(state, len(part))
     progress("score pool", len(new), len(new))

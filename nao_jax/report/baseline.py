@@ -9,7 +9,15 @@ from nao_jax.report import run as runs
 from nao_jax.report.run import Run
 
 # What must be equal for scores to be of one kind.
-MEASURED = ("dataset", "text", "validation_fraction", "evaluator")
+MEASURED = (
+  "dataset",
+  "text",
+  "corpus",
+  "vocab_size",
+  "score_tokens",
+  "validation_fraction",
+  "evaluator",
+)
 # What random search does not use, or nobody sees in its scores.
 _UNUSED = ("nao.", "plus.", "controller.", "fit.", "final.")
 _EXPECTED = ("strategy", "seed")
@@ -56,7 +64,7 @@ def about(run: Run, random: list[Run]) -> list[str]:
   show = run.kind.measure.show
   best = [show(course.best_of(row)) for row in last]
   texts = [
-    f"Random search beside it, seed {seeds}: the best at the end "
+    f"Random search beside it, seed {seeds}: the best of the last round so far "
     f"{', '.join(best)}. It draws as many new architectures in each round, "
     "and scores them in the same way. One search beside them shows no "
     "difference unless it lies well outside of their range."

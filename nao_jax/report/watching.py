@@ -94,16 +94,23 @@ def look(path: str | os.PathLike) -> Look:
     UserError: there is no run, or its settings are damaged.
   """
   path = pathlib.Path(path)
-  settings = read_settings(path)
+  settings, holder = read_settings(path), lock.holder(path)
   return Look(
     path=path,
     settings=settings,
-    holder=lock.holder(path),
+    holder=holder,
     ended=any((path / name).exists() for name in _OUTCOMES),
-    status=status.read(path),
+    status=_heard_of(path, holder),
     history=_history(path / "history.jsonl"),
     now=time.time(),
   )
+
+
+def _heard_of(path: pathlib.Path, holder: Holder | None) -> dict:
+  """The status; of another process than the one at work, only its sums."""
+  said = status.read(path)
+  own = holder is None or said.get("process") in (None, holder.process)
+  return said if own or not holder.at_work else {"seconds": said.get("seconds")}
 
 
 def _history(file: pathlib.Path) -> list[dict]:

@@ -55,9 +55,10 @@ class Evolution:
     birth_key, stranger_key = jax.random.split(key)
     rng = generator(birth_key)
     known, rows, parents = set(seen.known), [], []
+    worth = seen.scores if seen.demand is None else -np.argsort(seen.order)
     for number in range(limit):
       own = jax.random.fold_in(stranger_key, number)
-      parent, child = self._birth(rng, own, seen, known)
+      parent, child = self._birth(rng, own, seen, known, worth)
       if child is None:  # The space is used up.
         break
       known.update(self.space.keys(child[None]))
@@ -66,9 +67,10 @@ class Evolution:
     tokens = np.array(rows, np.int32).reshape(-1, self.space.length)
     return state, proposal(tokens, np.array(parents, np.int32))
 
-  def _birth(self, rng, key, seen, known) -> tuple[int, np.ndarray | None]:
+  def _birth(
+    self, rng, key, seen, known, worth
+  ) -> tuple[int, np.ndarray | None]:
     """A new child and its parent; or a stranger, if all children are known."""
-    worth = seen.scores if seen.demand is None else -np.argsort(seen.order)
     for _ in range(_TRIES):
       parent = self._parent(rng, worth)
       child = _mutate(rng, self.space, seen.tokens[parent])

@@ -194,7 +194,7 @@ class NaoPlus:
     """Moves, decodes and ranks, pass after pass; see `Strategy`."""
     space, known, found = self.controller.space, set(seen.known), [self._none]
     noise_key, draw_key = jax.random.split(key)
-    rng = generator(jax.random.fold_in(key, 0))
+    rng = generator(jax.random.fold_in(key, 2))  # Beside the two above.
     best = seen.order[: self.config.seeds]
     seeds, decoded = (seen.tokens[best], best), 0
     for number in range(self.config.passes):
