@@ -8,12 +8,10 @@ import pytest
 from experiments import compilation_cache
 from nao_jax.errors import UserError
 
-if not flags.FLAGS.is_parsed():
-  flags.FLAGS.mark_as_parsed()
-
 
 @pytest.fixture(autouse=True)
 def _as_before():
+  flags.FLAGS.mark_as_parsed()
   names = (
     "jax_compilation_cache_dir",
     "jax_enable_compilation_cache",
