@@ -58,7 +58,7 @@ def test_off_is_off():
 def test_a_folder_that_others_write_is_refused(tmp_path, mode):
   (tmp_path / "open").mkdir()
   (tmp_path / "open").chmod(mode)
-  with pytest.raises(UserError, match="other users can write .*open"):
+  with pytest.raises(UserError, match=r"other users can write .*open"):
     set_up(tmp_path / "open")
 
 
