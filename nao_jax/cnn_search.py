@@ -67,7 +67,7 @@ def run(
 
   Returns:
     What best.json holds. The programs of this process that jax has compiled
-    are dropped on the way, to stay within 2 GiB.
+    are dropped on the way, to need less memory.
 
   Raises:
     UserError: a setting, the data or the workdir does not allow the search.
@@ -125,8 +125,8 @@ def _search(
     journal=journal,
     demand=cnn_costs.recoded(demand, config.coding),
   )
-  # The search's programs are done with; together with those of the comparison
-  # they would take more than 2 GiB.
+  # The search's programs are done with, and those of the comparison are to
+  # come: together they are the largest part of the memory.
   jax.clear_caches()
   pool = pool._replace(tokens=_in_pairs(pool.tokens, config.coding))
   best, score = outcome.winner(pairs, pool, cnn.to_text)

@@ -163,7 +163,10 @@ def _curves(named: dict[str, Run]) -> Section | None:
     if curves:
       axis = name, first.kind.tick, words.score_axis(first)
       figure = plots.several(curves, *axis)
-      drawn.append(Plot(figure, f"By {name}. {_spread(groups)}"))
+      text = f"By {name}. {_spread(groups)}"
+      if missing := [label for label in groups if label not in curves]:
+        text += f" Without {'; '.join(missing)}, whose searches do not overlap."
+      drawn.append(Plot(figure, text))
   return Section("Scores", plots=drawn)
 
 
@@ -179,7 +182,8 @@ def _spread(groups: dict[str, list]) -> str:
   if True in counts:
     text += (
       " Searches that differ in the seed alone are one curve, their mean; the "
-      "band is from the lowest to the highest of them."
+      "band is from the lowest to the highest of them, as far as all of them "
+      "have come."
     )
   if False in counts:
     text += " A curve with one letter is one run, which has no spread."

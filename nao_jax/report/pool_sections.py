@@ -43,7 +43,10 @@ def _spread(random: Band | None) -> str:
     return text
   if random.count == 1:
     return f"{text} The random search is one run, too."
-  return f"{text} The green one is the range of the random searches."
+  return (
+    f"{text} The green one is the range of the random searches, as far as all "
+    "of them have come."
+  )
 
 
 def _about(run: Run, random: list[Run]) -> list[str]:
