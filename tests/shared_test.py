@@ -4,6 +4,8 @@ import collections
 import dataclasses
 import functools
 
+import hypothesis
+from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -224,6 +226,32 @@ def test_a_gradient_that_is_not_finite_shows_though_the_loss_is(
     same = jax.tree.map(np.array_equal, state.params, after.params)
     assert all(jax.tree.leaves(same)) == np.isnan(losses).all() == lasting
     assert int(after.step) == 2
+
+
+@hypothesis.given(
+  st.lists(st.sampled_from([1.0, np.nan]), min_size=1, max_size=60),
+  st.integers(0, 60),
+  st.integers(1, 60),
+)
+def test_bad_steps_are_counted_alike_wherever_a_round_is_interrupted(
+  losses, stop, steps
+):
+  def outcome(*parts):
+    bad, step = 0, 0
+    for part in parts:
+      step += len(part)
+      try:
+        bad = shared.count_bad(bad, np.array(part), step, steps)
+      except UserError as error:
+        return str(error)
+    return int(bad)
+
+  found = outcome(losses)
+  assert found == outcome(losses[:stop], losses[stop:])
+  runs = "".join("x" if np.isnan(loss) else " " for loss in losses)
+  ends = "x" * min(shared.MOST_BAD, steps) in runs
+  assert found == (len(runs) - len(runs.rstrip("x"))) or ends
+  assert isinstance(found, str) == ends
 
 
 def test_weights_that_all_steps_fail_with_end_the_search(evaluator):

@@ -94,11 +94,13 @@ class SharedState(NamedTuple):
     scores: float32 [n], of the first members of the pool; none until all the
       steps of a round are done, and none between rounds.
     trained: int32 [], members of the pool in the rounds before.
+    bad: int32 [], steps without a finite gradient, the last in succession.
   """
 
   supernet: TrainState
   scores: np.ndarray
   trained: np.ndarray
+  bad: np.ndarray = np.int32(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,16 +187,15 @@ class SharedWeights:
         padded(batches[start:end], STEPS_A_CALL),
         np.int32(end - start),
       )
-      found = np.asarray(found)[: end - start].tolist()
-      losses += found
-      check_losses(
-        losses, len(found), int(supernet.step), last=end == len(batches)
-      )
-      state = state._replace(supernet=supernet)
+      found = np.asarray(found)[: end - start]
+      losses += found.tolist()
+      bad = count_bad(state.bad, found, int(supernet.step), len(batches))
+      state = state._replace(supernet=supernet, bad=bad)
       keep(state, end - start)
       progress("train supernet", end, len(batches), "", each)
-    if losses:
-      loss = np.mean(losses, where=np.isfinite(losses))
+    finite = np.isfinite(losses)
+    if finite.any():
+      loss = np.mean(losses, where=finite)
       logging.info("round %d: mean training loss %.4f", round_, loss)
     return state
 
@@ -274,35 +275,43 @@ class SharedWeights:
     return parallel.replicate(batches, devices=self.devices)
 
 
-def check_losses(
-  losses: list[float], new: int, step: int, *, when: str = "", last: bool
-) -> None:
-  """Reports steps that left the weights as they were.
+def count_bad(
+  bad: int, losses: np.ndarray, step: int, steps: int, *, when: str = ""
+) -> np.int32:
+  """How many steps in succession left the weights as they were, up to now.
 
   Args:
-    losses: of the steps so far; not finite where the gradient was not.
-    new: how many of them, at the end, were not reported yet.
-    step: done after them.
+    bad: the same, before these steps.
+    losses: of these steps, [n]; not finite where the gradient was not.
+    step: the number of the last of them, for the messages.
+    steps: of the whole round; a round of fewer than MOST_BAD needs no more
+      bad ones to end the search.
     when: more about where they are, if there is more to say.
-    last: whether no more steps follow.
 
   Raises:
-    UserError: none of the losses, or of the last MOST_BAD, is finite.
+    UserError: there were MOST_BAD in succession.
   """
-  bad = ~np.isfinite(losses)
-  if bad[-MOST_BAD:].all() and (last or len(bad) >= MOST_BAD):
-    raise UserError(
-      f"the shared weights diverged: no loss of the last "
-      f"{min(len(bad), MOST_BAD)} steps, to step {step}{when}, is finite; give "
-      "a smaller --learning_rate, and another --workdir"
-    )
-  named = np.flatnonzero(bad[-new:]) + step - new + 1
-  if len(named):
+  numbers = range(step - len(losses) + 1, step + 1)
+  skipped = []
+  for number, loss in zip(numbers, losses, strict=True):
+    if np.isfinite(loss):
+      bad = 0
+      continue
+    bad += 1
+    skipped.append(str(number))
+    if bad >= min(MOST_BAD, steps):
+      raise UserError(
+        f"the shared weights diverged: no loss of the last {bad} steps, to "
+        f"step {number}{when}, is finite; give a smaller --learning_rate, and "
+        "another --workdir"
+      )
+  if skipped:
     logging.warning(
       "steps without a finite gradient, which changed nothing%s: %s",
       when,
-      ", ".join(map(str, named)),
+      ", ".join(skipped),
     )
+  return np.int32(bad)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,7 +15,7 @@ import numpy as np
 from nao_jax import pace, parallel
 from nao_jax.data import text
 from nao_jax.evaluators import Keep, Progress, forget
-from nao_jax.evaluators.shared import NO_SCORES, check_losses, score_pool
+from nao_jax.evaluators.shared import NO_SCORES, count_bad, score_pool
 from nao_jax.networks.recurrent import Weights
 from nao_jax.progress import Each
 from nao_jax.spaces import rnn
@@ -39,6 +39,7 @@ class SharedLanguageState(NamedTuple):
     stretch: int32 [], stretches of the text that are done in this epoch.
     scores: float32 [n], of the first members of the pool; none until all the
       epochs of a round are done, and none between rounds.
+    bad: int32 [], steps without a finite gradient, the last in succession.
   """
 
   weights: Weights
@@ -46,6 +47,7 @@ class SharedLanguageState(NamedTuple):
   epoch: np.ndarray
   stretch: np.ndarray
   scores: np.ndarray
+  bad: np.ndarray = np.int32(0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,20 +160,16 @@ class SharedLanguage:
         found.append(loss)
       found = jax.device_get(found)
       losses += found
-      check_losses(
-        losses,
-        len(found),
-        end,
-        when=f" of epoch {epoch + 1}",
-        last=end == len(stretches),
-      )
+      when = f" of epoch {epoch + 1}"
+      bad = count_bad(state.bad, found, end, len(stretches), when=when)
       state = state._replace(
-        weights=weights, hidden=hidden, stretch=np.int32(end)
+        weights=weights, hidden=hidden, stretch=np.int32(end), bad=bad
       )
       keep(state, end - start)
       progress(title, end, len(stretches), "", each)
-    if losses:
-      loss = np.mean(losses, where=np.isfinite(losses))
+    finite = np.isfinite(losses)
+    if finite.any():
+      loss = np.mean(losses, where=finite)
       logging.info(
         "epoch %d: mean training loss %.4f, perplexity %.1f",
         epoch + 1,
