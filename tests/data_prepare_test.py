@@ -281,7 +281,7 @@ def test_a_file_that_is_no_archive_is_named(tmp_path, contents):
 
 def test_a_single_array_is_not_an_archive(tmp_path):
   np.save(tmp_path / "a.npy", np.zeros(3))
-  with pytest.raises(UserError, match="a single array"):
+  with pytest.raises(UserError, match=r"not a NumPy archive .np.savez"):
     sources.from_npz(tmp_path / "a.npy")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import contextlib
 import os
 from typing import BinaryIO
+import zipfile
 
 import numpy as np
 
@@ -66,8 +67,9 @@ class Archive:
 
 
 def _load(file: BinaryIO) -> np.lib.npyio.NpzFile:
+  # NumPy would take a file of another kind for a pickle, and advise to run it.
+  if not zipfile.is_zipfile(file):
+    raise ValueError("np.savez writes one")
+  file.seek(0)
   # Objects would need pickle, which executes what it reads.
-  loaded = np.load(file, allow_pickle=False)
-  if not isinstance(loaded, np.lib.npyio.NpzFile):
-    raise ValueError("it holds a single array")
-  return loaded
+  return np.load(file, allow_pickle=False)
