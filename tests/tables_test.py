@@ -105,13 +105,14 @@ def test_an_archive_of_another_form_is_refused(archive, changes, message):
 def test_a_file_that_is_no_archive_is_refused(content, tmp_path):
   path = tmp_path / "broken.npz"
   path.write_bytes(content)
-  with pytest.raises(UserError, match=r"broken\.npz"):
+  with pytest.raises(UserError, match=r"broken\.npz") as caught:
     tables.load(str(path), "shapes", "valid")
+  assert "pickle" not in str(caught.value)
 
 
 def test_a_single_array_is_refused(tmp_path):
   np.save(tmp_path / "scores.npy", np.zeros(3))
-  with pytest.raises(UserError, match="it holds a single array"):
+  with pytest.raises(UserError, match="savez writes one"):
     tables.load(str(tmp_path / "scores.npy"), "shapes", "valid")
 
 
