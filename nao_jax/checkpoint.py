@@ -9,6 +9,7 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+from typing import Any
 
 from absl import logging
 import jax
@@ -44,7 +45,7 @@ _EMPTY = " is empty"
 _ARRAYS, _SEAL = "default", "files.sha256"
 
 
-def save(directory: str | os.PathLike, tree) -> None:
+def save(directory: str | os.PathLike, tree: Any) -> None:
   """Adds a pytree of arrays and numbers; waits until it is on disk."""
   leaves = map(np.asarray, jax.device_get(jax.tree.leaves(tree)))
   arrays = dict(_named(number, leaf) for number, leaf in enumerate(leaves))
@@ -54,14 +55,16 @@ def save(directory: str | os.PathLike, tree) -> None:
     _seal(pathlib.Path(manager.directory, str(number)))
 
 
-def bytes_on_disk(tree) -> int:
+def bytes_on_disk(tree: Any) -> int:
   """What all the checkpoints take that are kept, before compression."""
   # Another one is written before the oldest goes.
   leaves = jax.tree.leaves(tree)
   return (KEEP + 1) * sum(getattr(leaf, "nbytes", 8) for leaf in leaves)
 
 
-def restore(directory: str | os.PathLike, template, *, exact: bool = False):
+def restore(
+  directory: str | os.PathLike, template: Any, *, exact: bool = False
+) -> Any:
   """The newest checkpoint that is whole.
 
   Args:

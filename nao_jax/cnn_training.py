@@ -98,7 +98,11 @@ class Training:
     """The state before the first step."""
     return self.trainer.init(self.keys()[0], self.image_shape)
 
-  def feed(self, data, devices: int | None = None) -> InMemory | Streamed:
+  def feed(
+    self,
+    data: images.ImageData | stream.ImageStream,
+    devices: int | None = None,
+  ) -> InMemory | Streamed:
     """The data, as this training sees them."""
     if self.config.input == "stream":
       seed = self.config.seed
@@ -192,7 +196,9 @@ def open_data(
   )
 
 
-def fit_to_data(config: TrainCnnConfig, data) -> Training:
+def fit_to_data(
+  config: TrainCnnConfig, data: images.ImageData | stream.ImageStream
+) -> Training:
   """The settings with what the architecture and the data say, checked."""
   found = cnn.resolve(
     config.arch, ops=config.network.ops, nodes=config.network.nodes

@@ -107,7 +107,7 @@ class Workdir:
         "that is mended, the same command goes on"
       ) from error
 
-  def check_space(self, state) -> None:
+  def check_space(self, state: typing.Any) -> None:
     """Raises UserError if there is no room for checkpoints of such a state."""
     needed = checkpoint.bytes_on_disk(state)
     free = shutil.disk_usage(self.path).free
@@ -117,7 +117,7 @@ class Workdir:
         f"{free / 1e6:.0f} MB are free; make room or give another directory"
       )
 
-  def keep(self, state, steps: int, *, last: bool = False) -> None:
+  def keep(self, state: typing.Any, steps: int, *, last: bool = False) -> None:
     """Saves a state if it is time to.
 
     Args:
@@ -383,7 +383,7 @@ def write_bytes(file: pathlib.Path, content: bytes) -> None:
   os.replace(temporary, file)
 
 
-def flatten(config) -> dict:
+def flatten(config: typing.Any) -> dict:
   """Nested dataclasses as one level of JSON-like settings."""
   settings = {}
   for field in dataclasses.fields(config):
@@ -395,7 +395,9 @@ def flatten(config) -> dict:
   return settings
 
 
-def unflatten(config_class: type, settings: dict, prefix: str = ""):
+def unflatten(
+  config_class: type, settings: dict, prefix: str = ""
+) -> typing.Any:
   """The inverse of `flatten`, with lists for tuples as JSON has them.
 
   Raises:

@@ -37,7 +37,14 @@ class AugmentConfig:
 
 
 @functools.partial(jax.jit, static_argnames="config")
-def augment(key, images, *, mean, std, config: AugmentConfig):
+def augment(
+  key: jax.Array,
+  images: jax.Array,
+  *,
+  mean: jax.Array | None,
+  std: jax.Array | None,
+  config: AugmentConfig,
+) -> jax.Array:
   """Crop, flip, normalise, cutout: the order usual for CIFAR.
 
   Padding is zero before normalisation, that is black; a cutout is zero after
@@ -65,7 +72,9 @@ def augment(key, images, *, mean, std, config: AugmentConfig):
 
 
 @jax.jit
-def normalise(images, mean, std):
+def normalise(
+  images: jax.Array, mean: jax.Array | None, std: jax.Array | None
+) -> jax.Array:
   """Images uint8 [B, H, W, C] to float32, minus the mean, over the std.
 
   Args:
@@ -92,7 +101,7 @@ def _standardise(images):
 
 
 @functools.partial(jax.jit, static_argnames="padding")
-def random_crop(key, images, padding: int):
+def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
   """Pads images [B, H, W, C] with zeros and cuts H x W out at random.
 
   Args:
@@ -112,7 +121,7 @@ def random_crop(key, images, padding: int):
 
 
 @jax.jit
-def random_flip(key, images):
+def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
   """Mirrors each of the images [B, H, W, C] left to right, or does not.
 
   Args:
@@ -124,7 +133,7 @@ def random_flip(key, images):
 
 
 @functools.partial(jax.jit, static_argnames="size")
-def cutout(key, images, size: int):
+def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
   """Zeroes a square in each of the images [B, H, W, C].
 
   The centre is any pixel, so the square may stick out and be clipped
@@ -150,7 +159,7 @@ def _covers(starts, size: int, length: int):
 
 
 @functools.partial(jax.jit, static_argnames=("n", "batch"))
-def epoch_indices(key, n: int, batch: int):
+def epoch_indices(key: jax.Array, n: int, batch: int) -> jax.Array:
   """A random order of `n` examples in full batches; the rest is left out.
 
   Args:

@@ -66,7 +66,16 @@ def text_width(text: str, size: float = FONT, weight: str = "normal") -> float:
   )
 
 
-def write(axes, x, y, text, *, size=FONT, colour=INK, weight="normal"):
+def write(
+  axes: Axes,
+  x: float,
+  y: float,
+  text: str,
+  *,
+  size: float = FONT,
+  colour: str = INK,
+  weight: str = "normal",
+) -> None:
   """One line of text with its middle, by the small letters, at x and y."""
   axes.text(
     x, y + 0.36 * size, text, size=size, color=colour, weight=weight,
@@ -82,7 +91,16 @@ def stroke(colour: str, zorder: float, width: float = 1.0) -> dict:
   }  # fmt: skip
 
 
-def box(axes, x, y, width, height, colours, *, zorder):
+def box(
+  axes: Axes,
+  x: float,
+  y: float,
+  width: float,
+  height: float,
+  colours: tuple[str, str],
+  *,
+  zorder: float,
+) -> None:
   """A box with round corners; x is its middle, y its upper edge."""
   fill, outline = colours
   axes.add_patch(
@@ -93,13 +111,15 @@ def box(axes, x, y, width, height, colours, *, zorder):
   )  # fmt: skip
 
 
-def bed(axes, routes: list[list[Point]], *, zorder: float):
+def bed(axes: Axes, routes: list[list[Point]], *, zorder: float) -> None:
   """What parts wires from those that they cross."""
   for corners in routes:
     axes.add_patch(PathPatch(_curve(corners), **stroke("white", zorder, 3.6)))
 
 
-def wires(axes, routes: list[list[Point]], *, zorder: float, colour=WIRE):
+def wires(
+  axes: Axes, routes: list[list[Point]], *, zorder: float, colour: str = WIRE
+) -> None:
   """Arrows; a route's corners: see `_curve`."""
   for corners in routes:
     axes.add_patch(PathPatch(_curve(corners), **stroke(colour, zorder)))

@@ -22,6 +22,7 @@ import numpy as np
 
 from nao_jax.errors import UserError
 from nao_jax.spaces import notation, published, triples
+from nao_jax.spaces.arrays import Array
 from nao_jax.spaces.space import Space
 
 # Op sets in the order of the official ids. `small` is the weight-sharing set,
@@ -135,7 +136,7 @@ def _offsets(nodes: int) -> np.ndarray:
   return np.array([1, nodes + 2, 1, nodes + 2], np.int32)
 
 
-def to_cells(tokens, coding: str = "pairs"):
+def to_cells(tokens: Array, coding: str = "pairs") -> Array:
   """Legal tokens [..., L] (NumPy or JAX) to cells [..., 2, nodes, 4]."""
   if coding == "triples":
     tokens = triples.to_pairs(tokens, OP_SETS["large"])
@@ -143,7 +144,7 @@ def to_cells(tokens, coding: str = "pairs"):
   return tokens.reshape(*tokens.shape[:-1], 2, nodes, 4) - _offsets(nodes)
 
 
-def to_tokens(cells, coding: str = "pairs"):
+def to_tokens(cells: Array, coding: str = "pairs") -> Array:
   """Cells [..., 2, nodes, 4] (NumPy or JAX) to tokens [..., L]."""
   nodes = cells.shape[-2]
   tokens = (cells + _offsets(nodes)).reshape(*cells.shape[:-3], 8 * nodes)
@@ -152,7 +153,7 @@ def to_tokens(cells, coding: str = "pairs"):
   return tokens
 
 
-def unused_states(cell):
+def unused_states(cell: Array) -> Array:
   """The loose ends of cells [..., nodes, 4]: bool [..., nodes + 2].
 
   A loose end is a state, inputs included, that no node of the cell uses.

@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nao_jax.spaces.arrays import Array
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Functions:
@@ -31,12 +33,12 @@ class Functions:
   of_sequence: np.ndarray
   representative: np.ndarray
 
-  def index(self, tokens):
+  def index(self, tokens: Array) -> Array:
     """Numbers of sequences [..., L] (NumPy or JAX); the last token is least."""
     strides = np.cumprod([1, *self.sizes[:0:-1]])[::-1].astype(np.int32)
     return ((tokens - self.first) * strides).sum(-1)
 
-  def tokens(self, index):
+  def tokens(self, index: Array) -> Array:
     """The sequence of each number; [...] to [..., L]."""
     digits = []
     for size in self.sizes[::-1]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from nao_jax.errors import UserError
 from nao_jax.spaces import notation, published
+from nao_jax.spaces.arrays import Array
 from nao_jax.spaces.space import Space
 
 # The official codes number the last two in both ways; this is one of them, and
@@ -41,13 +42,13 @@ def space(nodes: int = PUBLISHED_NODES) -> Space:
   return Space(name=f"rnn-{nodes}", choices=tuple(choices), tokens_per_step=2)
 
 
-def to_cells(tokens):
+def to_cells(tokens: Array) -> Array:
   """Legal tokens [..., 2 N] (NumPy or JAX) to cells [..., N, 2]."""
   nodes = tokens.shape[-1] // 2
   return tokens.reshape(*tokens.shape[:-1], nodes, 2) - _offsets(nodes)
 
 
-def to_tokens(cells):
+def to_tokens(cells: Array) -> Array:
   """Cells [..., N, 2] (NumPy or JAX) to tokens [..., 2 N]."""
   nodes = cells.shape[-2]
   return (cells + _offsets(nodes)).reshape(*cells.shape[:-2], 2 * nodes)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nao_jax.spaces.arrays import Array
+
 # The official vocabulary; an op set may leave a part of it unused.
 TYPES = (
   "identity", "sep_conv", "conv", "dil_sep_conv",
@@ -39,7 +41,7 @@ def grammar(ops: Sequence[str], nodes: int) -> tuple[Choices, Follows]:
   return (tuple(kernels), tuple(every_kernel)), tuple(follows)
 
 
-def to_pairs(tokens, ops: Sequence[str]):
+def to_pairs(tokens: Array, ops: Sequence[str]) -> Array:
   """Legal tokens [..., 12 nodes] (NumPy or JAX) to pairs [..., 8 nodes]."""
   nodes = tokens.shape[-1] // 12
   branches = tokens.reshape(*tokens.shape[:-1], 4 * nodes, 3)
@@ -48,7 +50,7 @@ def to_pairs(tokens, ops: Sequence[str]):
   return _interleave(branches[..., 0], nodes + 2 + indices)
 
 
-def from_pairs(tokens, ops: Sequence[str]):
+def from_pairs(tokens: Array, ops: Sequence[str]) -> Array:
   """The inverse of `to_pairs`."""
   nodes = tokens.shape[-1] // 8
   branches = tokens.reshape(*tokens.shape[:-1], 4 * nodes, 2)

@@ -10,6 +10,7 @@ Shapes: B images a step, D devices.
 from collections.abc import Callable, Iterator
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -180,7 +181,7 @@ def program(
   trainer: Trainer,
   devices: int | None,
   in_axes: tuple,
-  out_axes=None,
+  out_axes: Any = None,
 ) -> Callable:
   """A function of training/stand_alone.py, compiled for every device.
 

@@ -130,7 +130,12 @@ def cut(streams: np.ndarray, stretch: Stretch) -> np.ndarray:
   return streams[np.minimum(rows, len(streams) - 1)]
 
 
-def masks(key, model: LanguageModelConfig, streams: int, axis_name) -> Masks:
+def masks(
+  key: jax.Array,
+  model: LanguageModelConfig,
+  streams: int,
+  axis_name: str | None,
+) -> Masks:
   """Dropout for this device's share of the streams; consumes the key.
 
   They are drawn for all of them, and so do not depend on the devices.

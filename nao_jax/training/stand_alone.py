@@ -360,8 +360,8 @@ def measure_batches(
 def classify(
   state: TrainState,
   images: jax.Array,
-  mean,
-  std,
+  mean: jax.Array | None,
+  std: jax.Array | None,
   *,
   trainer: Trainer,
   architecture: tuple = (),
