@@ -3,11 +3,11 @@ r"""Do shared weights rank architectures as trainings from scratch do?
 python -m benchmarks.shared_ranking --dataset=NAME --data_dir=DIR \
   --trials=FILE --json=FILE
 
-Trains supernets on the same random pool, with each sampling and several seeds,
-and compares what some members score with what they score from scratch. These
-trainings are remembered in the file of trials. They are measured on the test
-part, the shared weights on the validation part, so that no luck of the images
-is common to both. The same command again goes on with the next supernet.
+Trains supernets on the same random pool, in each variant and with several
+seeds, and compares what some members score with what they score from scratch.
+These trainings are remembered in the file of trials. They are measured on the
+test part, the shared weights on the validation part, so that no luck of the
+images is common to both. The same command again goes on with the next supernet.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from nao_jax.data import images
 from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.scratch import FromScratch
-from nao_jax.evaluators.shared import SAMPLINGS, SharedWeights
+from nao_jax.evaluators.shared import SAMPLINGS, SharedWeights, check_each_step
 from nao_jax.networks.cost import cost
 from nao_jax.spaces import cnn
 from nao_jax.strategies.uniform import sample_new
@@ -53,6 +53,12 @@ _REPEATS = flags.DEFINE_integer(
   "repeats", 1, "Trainings of each, whose mean counts.", lower_bound=1
 )
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Of the supernets.", lower_bound=1)
+_VARIANTS = flags.DEFINE_list(
+  "variants",
+  ["uniform", "parameters"],
+  "How supernets train: a --sampling, and after a colon the"
+  " --architectures_per_step. Each is compared with the first.",
+)
 _PREFIXES = {
   "controller": "controller_",
   "fit": "controller_",
@@ -60,13 +66,20 @@ _PREFIXES = {
   "plus": "plus_",
 }
 settings.define(
-  presets.SearchCnnConfig, _PREFIXES, fixed=("step_sizes", "sampling")
+  presets.SearchCnnConfig,
+  _PREFIXES,
+  fixed=("step_sizes", "sampling", "architectures_per_step"),
 )
 
 
 def main(_):
   """Trains what is missing, and shows all of it."""
   config = settings.choose(presets.PRESETS, _PRESET.value, _PREFIXES)
+  variants = _VARIANTS.value
+  for variant in variants:
+    check_each_step(
+      _parsed(variant)[1], config.train.batch, config.search.pool_size, None
+    )
   data = images.load(
     config.dataset,
     data_dir=_DATA_DIR.value,
@@ -92,16 +105,27 @@ def main(_):
     "shared": {},
   }
   for seed in range(_SEEDS.value):
-    for sampling in SAMPLINGS:
-      if f"{sampling} {seed}" not in found["shared"]:
-        scores = _shared(config, data, pool, sampling, seed)
-        found["shared"][f"{sampling} {seed}"] = scores.tolist()
+    for variant in variants:
+      if f"{variant} {seed}" not in found["shared"]:
+        scores = _shared(config, data, pool, variant, seed)
+        found["shared"][f"{variant} {seed}"] = scores.tolist()
         write(pathlib.Path(_JSON.value), json.dumps(found) + "\n")
   found["scratch"] = _from_scratch(
     config, data, space, pool[: _CANDIDATES.value]
   ).tolist()
   write(pathlib.Path(_JSON.value), json.dumps(found) + "\n")
-  _show(found)
+  _show(found, variants)
+
+
+def _parsed(variant: str) -> tuple[str, int]:
+  """Sampling and architectures a step of `uniform:4`, say."""
+  sampling, _, each_step = variant.partition(":")
+  if sampling not in SAMPLINGS or not (each_step or "1").isdigit():
+    raise UserError(
+      f"--variants={variant}: allowed: {', '.join(SAMPLINGS)}, each with a "
+      "colon and a number of architectures a step, or without"
+    )
+  return sampling, int(each_step or 1)
 
 
 def _held(given: dict) -> dict | None:
@@ -124,15 +148,22 @@ def _recipe(config, data) -> dict:
   }
 
 
-def _shared(config, data, pool, sampling: str, seed: int) -> np.ndarray:
+def _shared(config, data, pool, variant: str, seed: int) -> np.ndarray:
   """What the candidates score with shared weights that the pool trained."""
+  sampling, each_step = _parsed(variant)
   trainer = supernet.Trainer(**_recipe(config, data))
-  evaluator = SharedWeights(trainer, data, 1, sampling=sampling)
+  evaluator = SharedWeights(
+    trainer,
+    data,
+    1,
+    sampling=sampling,
+    each_step=each_step,
+  )
   init_key, key = jax.random.split(jax.random.key(1000 + seed))
   _, scores = evaluator.score(
     evaluator.init(init_key), key, pool, 0, lambda *_: None
   )
-  logging.info("%s, seed %d: mean score %.4f", sampling, seed, scores.mean())
+  logging.info("%s, seed %d: mean score %.4f", variant, seed, scores.mean())
   return scores[: _CANDIDATES.value]
 
 
@@ -162,30 +193,33 @@ def _from_scratch(config, data, space, rows) -> np.ndarray:
   return np.array(scores)
 
 
-def _show(found: dict) -> None:
-  """Rank correlations of each sampling, and their paired differences."""
+def _show(found: dict, variants: list[str]) -> None:
+  """Rank correlations of each variant, and paired differences to the first."""
+  seeds = range(_SEEDS.value)
   truth = np.mean(found["scratch"], 0)
   console = rich.console.Console()
   table = rich.table.Table(title="rank correlation with scores from scratch")
-  for heading in ("sampling", "seeds", "Spearman", "Kendall", "by seed"):
+  for heading in ("variant", "seeds", "Spearman", "Kendall", "by seed"):
     table.add_column(heading, justify="right")
   rows = {}
-  for sampling in SAMPLINGS:
-    runs = [v for k, v in found["shared"].items() if k.startswith(sampling)]
-    rows[sampling] = np.array([_correlations(run, truth) for run in runs])
-    table.add_row(sampling, str(len(runs)), *_described(rows[sampling]))
-  first, second = (rows[sampling] for sampling in SAMPLINGS)
-  difference = second - first
-  table.add_row("difference", str(len(difference)), *_described(difference))
+  for variant in variants:
+    runs = [found["shared"][f"{variant} {seed}"] for seed in seeds]
+    rows[variant] = np.array([_correlations(run, truth) for run in runs])
+    table.add_row(variant, str(len(runs)), *_described(rows[variant]))
+  first = rows[variants[0]]
+  for variant in variants[1:]:
+    difference = rows[variant] - first
+    name = f"{variant} - {variants[0]}"
+    table.add_row(name, str(len(difference)), *_described(difference))
   console.print(table)
   sizes = found["parameters"]
   console.print(
     f"parameters with scores from scratch: {_text(_correlations(sizes, truth))}"
   )
-  for sampling in SAMPLINGS:
-    runs = [v for k, v in found["shared"].items() if k.startswith(sampling)]
+  for variant in variants:
+    runs = [found["shared"][f"{variant} {seed}"] for seed in seeds]
     values = np.mean([_correlations(sizes, run) for run in runs], 0)
-    console.print(f"parameters with shared scores, {sampling}: {_text(values)}")
+    console.print(f"parameters with shared scores, {variant}: {_text(values)}")
   for one, other in zip(found["scratch"], found["scratch"][1:], strict=False):
     console.print(
       f"one training with another: {_text(_correlations(one, other))}"

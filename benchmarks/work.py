@@ -140,7 +140,7 @@ def supernet_train(sizes: Sizes) -> Work:
   program = functools.partial(supernet.train_steps, trainer=trainer)
 
   def after(number, arguments, result):
-    member = pool[number % _POOL][None]
+    member = pool[number % _POOL][None, None]
     return (result[0], *arguments[1:3], member, vision.indices)
 
   return Work(
@@ -149,7 +149,7 @@ def supernet_train(sizes: Sizes) -> Work:
       jax.tree.map(jnp.asarray, state),
       jax.random.key(2),
       vision.data,
-      pool[:1],
+      pool[None, :1],
       vision.indices,
     ),
     after,

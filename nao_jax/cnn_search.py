@@ -22,7 +22,12 @@ from nao_jax.data import images
 from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.scratch import FromScratch
-from nao_jax.evaluators.shared import SAMPLINGS, Alone, SharedWeights
+from nao_jax.evaluators.shared import (
+  SAMPLINGS,
+  Alone,
+  SharedWeights,
+  check_each_step,
+)
 from nao_jax.journal import SearchJournal
 from nao_jax.objectives import Cost
 from nao_jax.presets import SearchCnnConfig
@@ -195,10 +200,10 @@ def _check(config: SearchCnnConfig, given: np.ndarray, devices, trials) -> None:
     }
   )
   search_checks.check(config, given, devices, trials)
-  _check_sampling(config)
+  _check_sampling(config, devices)
 
 
-def _check_sampling(config: SearchCnnConfig) -> None:
+def _check_sampling(config: SearchCnnConfig, devices) -> None:
   """How shared weights train, and whether they do."""
   if config.sampling not in SAMPLINGS:
     raise UserError(
@@ -210,8 +215,14 @@ def _check_sampling(config: SearchCnnConfig) -> None:
       "leaves; add --extend"
     )
   if config.evaluator == "shared":
+    check_each_step(
+      config.architectures_per_step,
+      config.train.batch,
+      config.search.pool_size,
+      devices,
+    )
     return
-  for flag in ("sampling", "train_only_new"):
+  for flag in ("sampling", "train_only_new", "architectures_per_step"):
     if getattr(config, flag) != getattr(SearchCnnConfig, flag):
       raise UserError(
         f"--{flag}: says how shared weights train; allowed only with "
@@ -264,6 +275,7 @@ def _evaluator(
       devices,
       config.sampling,
       config.train_only_new,
+      config.architectures_per_step,
     )
   file = trials or journal.path / "trials.sqlite"
   space = cnn.space(config.network.nodes, config.network.ops)

@@ -86,6 +86,11 @@ def total(tree, axis_name: str | None):
   return tree if axis_name is None else lax.psum(tree, axis_name)
 
 
+def size(axis_name: str | None) -> int:
+  """The devices along a mapped axis; without one, 1."""
+  return 1 if axis_name is None else lax.axis_size(axis_name)
+
+
 def own_part(x: jax.Array, axis: int, axis_name: str | None) -> jax.Array:
   """This device's slice of an array that all devices hold whole.
 
@@ -94,9 +99,9 @@ def own_part(x: jax.Array, axis: int, axis_name: str | None) -> jax.Array:
   """
   if axis_name is None:
     return x
-  size = x.shape[axis] // lax.axis_size(axis_name)
-  start = lax.axis_index(axis_name) * size
-  return lax.dynamic_slice_in_dim(x, start, size, axis)
+  part = x.shape[axis] // size(axis_name)
+  start = lax.axis_index(axis_name) * part
+  return lax.dynamic_slice_in_dim(x, start, part, axis)
 
 
 def _devices(number: int | None) -> list[jax.Device]:

@@ -37,6 +37,8 @@ class SearchCnnConfig:
     sampling: with `shared`, which member of the pool a step trains: `uniform`,
       any is as likely; or `parameters`, in proportion to the parameters of its
       stand-alone network.
+    architectures_per_step: with `shared`, how many members each step trains, on
+      equal shares of the batch; 1, or a multiple of the devices.
     train_only_new: with `shared` and `extend`, train only the proposals of the
       round before; all members are scored.
     prune: with `scratch`, stop a candidate that after an epoch is worse than
@@ -61,6 +63,7 @@ class SearchCnnConfig:
   evaluator: str = "shared"
   coding: str = "pairs"
   sampling: str = "uniform"
+  architectures_per_step: int = 1
   train_only_new: bool = False
   prune: bool = False
   network: NetworkConfig = NetworkConfig()

@@ -12,7 +12,12 @@ from nao_jax import parallel
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
-from nao_jax.evaluators.shared import NO_SCORES, SharedState, SharedWeights
+from nao_jax.evaluators.shared import (
+  NO_SCORES,
+  SharedState,
+  SharedWeights,
+  check_each_step,
+)
 from nao_jax.networks import layers
 from nao_jax.spaces import cnn
 from nao_jax.training import recipe, supernet
@@ -106,7 +111,8 @@ def step_inputs(state, images, pool):
   # From the middle of the training, where drop-path drops.
   state = state._replace(step=jnp.asarray(4, jnp.int32))
   key = jax.random.key(5)
-  return (state, key, images, cnn.to_cells(pool)), indices.astype(np.int32)
+  cells = cnn.to_cells(pool)[:, None]
+  return (state, key, images, cells), indices.astype(np.int32)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +144,81 @@ def test_gradients_of_four_devices_are_those_of_one(state, data):
   # Unoptimised programs round by up to 1.2e-5 differently (measured).
   _assert_close(one, four, rtol=5e-5)
   _assert_replicas_agree(four)
+
+
+@pytest.fixture(scope="module")
+def batch(data):
+  images = jnp.float32(data.train.images[:BATCH]) / 255
+  return images, data.train.labels[:BATCH]
+
+
+@pytest.fixture(scope="module")
+def of_each(state, pool, batch):
+  """Four architectures and their gradients, each on two images, by hand."""
+  cells = cnn.to_cells(pool[:DEVICES])
+  one = jax.jit(functools.partial(supernet.gradients, trainer=TRAINER))
+  key = jax.random.key(3)
+  shares = [np.split(x, DEVICES) for x in batch]
+  return cells, [
+    one(
+      state.params,
+      jax.random.fold_in(key, number),
+      *(share[number] for share in shares),
+      cells[number],
+      np.float32(0.5),
+    )
+    for number in range(DEVICES)
+  ]
+
+
+@pytest.fixture(scope="module")
+def together(state, batch, of_each):
+  """The gradient of a step that trains four, by number of devices."""
+
+  def on(devices):
+    function = functools.partial(
+      supernet.mean_gradients, trainer=TRAINER, axis_name=parallel.AXIS
+    )
+    place = functools.partial(parallel.replicate, devices=devices)
+    return parallel.spread(
+      function,
+      in_axes=(None, None, 0, 0, None, None),
+      out_axes=None,
+      devices=devices,
+    )(
+      *place((state.params, jax.random.key(3))),
+      *(x.reshape(devices, -1, *x.shape[1:]) for x in batch),
+      *place((of_each[0], np.float32(0.5))),
+    )
+
+  return {devices: on(devices) for devices in (1, DEVICES)}
+
+
+def test_a_step_of_four_architectures_averages_their_gradients(
+  of_each, together
+):
+  mean = jax.tree.map(lambda *x: np.mean(x, 0), *of_each[1])
+  for gradient in together.values():
+    _assert_close(mean, gradient, rtol=5e-5)
+  _assert_replicas_agree(together[DEVICES])
+
+
+def test_who_uses_a_parameter_alone_gives_it_its_share_of_a_gradient(
+  of_each, together
+):
+  single = [jax.tree.leaves(gradient) for gradient, _ in of_each[1]]
+  mean = jax.tree.leaves(together[DEVICES][0])
+  users = np.zeros(DEVICES + 1, int)
+  for leaf, *parts in zip(mean, *single, strict=True):
+    used = np.array([np.abs(part) > 0 for part in parts])
+    count = used.sum(0)
+    users += np.bincount(count.reshape(-1), minlength=DEVICES + 1)
+    assert not np.asarray(leaf)[count == 0].any()
+    alone = np.sum(parts, 0)[count == 1] / DEVICES
+    np.testing.assert_allclose(
+      np.asarray(leaf)[count == 1], alone, atol=5e-5 * np.abs(leaf).max() + 1e-7
+    )
+  assert (users[[0, 1, DEVICES]] > 0).all()
 
 
 def test_train_steps_of_four_devices_are_those_of_one(
@@ -246,6 +327,22 @@ def test_replicate_puts_whole_arrays_on_all_devices():
   x = parallel.replicate(np.arange(3), devices=2)
   assert x.sharding.spec == PartitionSpec()
   assert len(x.devices()) == parallel.count(2) == 2
+
+
+@pytest.mark.parametrize(
+  ("each", "batch", "members", "message"),
+  [
+    (0, 8, 8, r"step=0: .* give 1 or a multiple of 4 \(--devices\)"),
+    (2, 8, 8, r"step=2: .* give 1 or a multiple of 4 \(--devices\)"),
+    (8, 12, 8, "step=8: they share --batch=12 evenly"),
+    (8, 8, 7, r"step=8: there are 7 members \(--pool_size\)"),
+  ],
+)
+def test_architectures_that_cannot_share_a_step_are_refused(
+  each, batch, members, message
+):
+  with pytest.raises(UserError, match=f"^--architectures_per_{message}"):
+    check_each_step(each, batch, members, DEVICES)
 
 
 def test_a_batch_that_devices_cannot_share_is_refused():

@@ -336,6 +336,10 @@ def _with(part, **changes):
     (dataclasses.replace(TINY, sampling="size"), "allowed: uniform, parameter"),
     (dataclasses.replace(TINY, train_only_new=True), "add --extend"),
     (
+      dataclasses.replace(TINY, architectures_per_step=5),
+      "--architectures_per_step=5: .* divisor",
+    ),
+    (
       dataclasses.replace(TINY, sampling="parameters", evaluator="scratch"),
       "--sampling: .* allowed only with --evaluator=shared",
     ),

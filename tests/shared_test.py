@@ -172,6 +172,33 @@ def test_uniform_sampling_trains_all_as_often(evaluator):
   np.testing.assert_allclose(_shares(uniform, EXTENDED), 1 / 3, atol=0.024)
 
 
+def test_members_that_a_step_trains_together_differ(evaluator):
+  three = dataclasses.replace(evaluator, each_step=3)
+  for sampling in shared.SAMPLINGS:
+    chosen = dataclasses.replace(three, sampling=sampling)
+    start = shared.SharedState(None, shared.NO_SCORES, np.int32(0))
+    cells = chosen._cells(start, KEY, EXTENDED, np.arange(9, dtype=np.int32))
+    assert cells.shape[:2] == (9, 3)
+    assert {len(np.unique(step, axis=0)) for step in cells} == {3}
+    assert len(np.unique(cells[:, 0], axis=0)) == 3
+  # Two new members share a step of three.
+  cells = three._cells(start, KEY, POOL, np.arange(9, dtype=np.int32))
+  assert {len(np.unique(step, axis=0)) for step in cells} == {2}
+
+
+def test_a_round_of_several_architectures_a_step_goes_on(evaluator):
+  two = dataclasses.replace(evaluator, each_step=2)
+  kept = []
+  ended, scores = two.score(
+    two.init(KEY), KEY, POOL, 0, _nothing, lambda *one: kept.append(one)
+  )
+  (start, _), *_ = jax.device_get(kept)
+  assert 0 < start.supernet.step < STEPS
+  again, found = two.score(two.replicate(start), KEY, POOL, 0, _nothing)
+  _assert_equal(jax.device_get(ended), again)
+  np.testing.assert_array_equal(scores, found)
+
+
 def test_a_round_without_a_new_member_trains_the_old_ones(evaluator, whole):
   steps = np.arange(STEPS, dtype=np.int32)
   cells = evaluator._cells(whole[0], KEY, POOL, steps)
@@ -221,7 +248,7 @@ def test_a_gradient_that_is_not_finite_shows_though_the_loss_is(
   state = trainer.init(KEY, images)
   steps = jax.jit(functools.partial(supernet.train_steps, trainer=trainer))
   for op, lasting in ((SEPARABLE_3, False), (SEPARABLE_5, True)):
-    pool = cnn.to_cells(_architecture(op)[None])
+    pool = cnn.to_cells(_architecture(op)[None])[:, None]
     after, losses = steps(state, KEY, images, pool, np.zeros((2, 4), np.int32))
     same = jax.tree.map(np.array_equal, state.params, after.params)
     assert all(jax.tree.leaves(same)) == np.isnan(losses).all() == lasting

@@ -118,6 +118,8 @@ class SharedWeights:
       network, as larger networks need more training (Luo et al. 2019).
     only_new: train no member that was in the pool in a round before; all are
       scored. It needs a pool that none leaves.
+    each_step: n, architectures that a step trains, each on its share of the
+      batch; 1, or a multiple of the devices; see `check_each_step`.
   """
 
   trainer: Trainer
@@ -126,6 +128,7 @@ class SharedWeights:
   devices: int | None = None
   sampling: str = "uniform"
   only_new: bool = False
+  each_step: int = 1
 
   def init(self, key: jax.Array) -> SharedState:
     """An untrained supernet; consumes the key."""
@@ -200,7 +203,7 @@ class SharedWeights:
     return state
 
   def _cells(self, state, key, tokens, numbers) -> np.ndarray:
-    """The architecture of each step of a round: [steps, 2, nodes, 4]."""
+    """The architectures of each step of a round: [steps, n, 2, nodes, 4]."""
     first = int(state.trained) if self.only_new else 0
     # Without a new member there is nothing else to train.
     pool = tokens[first:] if first < len(tokens) else tokens
@@ -208,7 +211,11 @@ class SharedWeights:
     if self.sampling == "parameters":
       sizes = self._parameters(pool)
       chances = np.float32(sizes / sizes.sum())
-    members = draw_members(key, numbers, len(pool), chances)
+    elif self.each_step > 1:
+      chances = np.full(len(pool), 1 / len(pool), np.float32)
+    members = draw_members(
+      key, numbers, len(pool), chances, each=self.each_step
+    )
     return np.asarray(cnn.to_cells(pool))[np.asarray(members)]
 
   def _parameters(self, tokens: np.ndarray) -> np.ndarray:
@@ -273,6 +280,36 @@ class SharedWeights:
       len(self.data.validation.labels), self.trainer.train.batch
     )
     return parallel.replicate(batches, devices=self.devices)
+
+
+def check_each_step(
+  each_step: int, batch: int, members: int, devices: int | None
+) -> None:
+  """Checks how many architectures a step trains.
+
+  Args:
+    each_step: n.
+    batch: B, examples or streams of a step.
+    members: of the first pool.
+    devices: how many local devices there are; all by default.
+
+  Raises:
+    UserError: the devices or the batch cannot be shared by so many.
+  """
+  parts, flag = parallel.count(devices), f"--architectures_per_step={each_step}"
+  if each_step < 1 or (each_step > 1 and each_step % parts):
+    raise UserError(
+      f"{flag}: an architecture trains on one device, or one on all "
+      f"{parts}; give 1 or a multiple of {parts} (--devices)"
+    )
+  if batch % each_step:
+    raise UserError(
+      f"{flag}: they share --batch={batch} evenly; give a divisor of it"
+    )
+  if each_step > members:
+    raise UserError(
+      f"{flag}: there are {members} members (--pool_size); give that or less"
+    )
 
 
 def count_bad(

@@ -122,12 +122,23 @@ class Recipe:
       steps_per_epoch=self.steps_per_epoch,
     )
 
-  def masks(self, key: jax.Array, progress, axis_name: str | None):
-    """This device's drop-path masks [cells, 2 nodes, B / D]; None for none."""
+  def masks(self, key: jax.Array, own: int, progress, axis_name: str | None):
+    """Drop-path of this device's images; those of all are drawn at once.
+
+    Args:
+      key: consumed.
+      own: images of this device, B / D.
+      progress: share of the training that is done.
+      axis_name: the mapped axis along which the others are.
+
+    Returns:
+      [cells, 2 nodes, B / D]; None for no drop-path.
+    """
     keep = self.train.drop_path_keep
     if keep == 1:
       return None
-    masks = drop_path_masks(key, self.network, self.train.batch, keep, progress)
+    batch = own * parallel.size(axis_name)
+    masks = drop_path_masks(key, self.network, batch, keep, progress)
     return parallel.own_part(masks, 2, axis_name)
 
   def loss(self, outputs, labels) -> jax.Array:

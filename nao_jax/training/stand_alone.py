@@ -124,7 +124,8 @@ def gradients(
     Gradient, new running statistics, and loss, averaged over the whole batch.
   """
   path_key, dropout_key = jax.random.split(key)
-  masks = trainer.masks(path_key, trainer.progress(state.step), axis_name)
+  progress = trainer.progress(state.step)
+  masks = trainer.masks(path_key, len(images), progress, axis_name)
   parts = trainer.accumulate
 
   def add_part(carry, part):

@@ -1,6 +1,12 @@
 """Training the supernet and scoring architectures with it.
 
-Shapes: B images a step, D devices, N architectures of [2, nodes, 4].
+A step trains one architecture, on all devices, or several, each on its share of
+the batch. Several are spread over the devices, and one after the other where
+there are fewer devices than architectures; the numbers are the same on any
+number of them, as no architecture is on two.
+
+Shapes: B images a step, n architectures of [2, nodes, 4] a step, D devices, N
+architectures of a pool.
 """
 
 import dataclasses
@@ -84,7 +90,7 @@ def gradients(
     Gradient and loss, averaged over the whole batch.
   """
   path_key, dropout_key = jax.random.split(key)
-  masks = trainer.masks(path_key, progress, axis_name)
+  masks = trainer.masks(path_key, len(images), progress, axis_name)
   model = Supernet(trainer.network, axis_name)
 
   def loss(params):
@@ -102,6 +108,61 @@ def gradients(
   return parallel.mean((gradient, value), axis_name)
 
 
+def mean_gradients(
+  params: dict,
+  key: jax.Array,
+  images: jax.Array,
+  labels: jax.Array,
+  cells: jax.Array,
+  progress: jax.Array,
+  *,
+  trainer: Trainer,
+  axis_name: str | None = None,
+) -> tuple[dict, jax.Array]:
+  """The mean of the gradients of n architectures, each on B / n images.
+
+  With one of them, that is `gradients`. With more, each has BatchNorm
+  statistics of its own images alone. A parameter that one of them uses has 1 /
+  n of its gradient, and one that none uses has 0.
+
+  Args:
+    params: see `gradients`.
+    key: see there; the architectures fold in their numbers.
+    images: see there; the first B / n of all are those of the first
+      architecture.
+    labels: see there.
+    cells: int32 [n, 2, nodes, 4], the same on all devices; n is 1, or a
+      multiple of D that divides B.
+    progress: see there.
+    trainer: the settings.
+    axis_name: see there.
+
+  Returns:
+    Gradient and loss, averaged over the whole batch.
+  """
+  settings = {"trainer": trainer, "axis_name": axis_name}
+  if len(cells) == 1:
+    return gradients(
+      params, key, images, labels, cells[0], progress, **settings
+    )
+  numbers = parallel.own_part(jnp.arange(len(cells)), 0, axis_name)
+  own = parallel.own_part(cells, 0, axis_name)
+  images, labels = (
+    x.reshape(len(own), -1, *x.shape[1:]) for x in (images, labels)
+  )
+
+  def add(total, part):
+    number, *rest = part
+    part_key = jax.random.fold_in(key, number)
+    found = gradients(params, part_key, *rest, progress, trainer=trainer)
+    return jax.tree.map(jnp.add, total, found), None
+
+  zeros = jax.tree.map(jnp.zeros_like, params), jnp.zeros(())
+  total, _ = lax.scan(add, zeros, (numbers, images, labels, own))
+  mean = jax.tree.map(lambda x: x / len(own), total)
+  return parallel.mean(mean, axis_name)
+
+
 def train_steps(
   state: TrainState,
   key: jax.Array,
@@ -113,14 +174,14 @@ def train_steps(
   trainer: Trainer,
   axis_name: str | None = None,
 ) -> tuple[TrainState, jax.Array]:
-  """Some steps in one program, each with an architecture of its own.
+  """Some steps in one program, each with architectures of its own.
 
   Args:
     state: the same on all devices.
     key: of the whole run; step i uses what is folded in for i.
     data: the training images, whole on every device.
-    cells: int32 [steps, 2, nodes, 4], the same on all devices; see
-      `draw_members`.
+    cells: int32 [steps, n, 2, nodes, 4], the same on all devices; see
+      `draw_members` and `mean_gradients`.
     indices: int32 [steps, B / D], this device's examples.
     count: int32 [], steps to take of these; all if None.
     trainer: the settings.
@@ -135,7 +196,7 @@ def train_steps(
     indices, cells = row
     _, augment_key, loss_key = _step_keys(key, state.step)
     images = augmented(augment_key, data, indices, trainer.augment, axis_name)
-    gradient, loss = gradients(
+    gradient, loss = mean_gradients(
       state.params,
       loss_key,
       images,
@@ -160,30 +221,40 @@ def _step_keys(key: jax.Array, step: jax.Array) -> jax.Array:
   return jax.random.split(jax.random.fold_in(key, step), 3)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="each")
 def draw_members(
   key: jax.Array,
   steps: jax.Array,
   count: int,
   chances: jax.Array | None = None,
+  *,
+  each: int = 1,
 ) -> jax.Array:
-  """Draws which member of a pool each step trains.
+  """Draws which members of a pool each step trains.
 
   Args:
     key: of the whole run, that of `train_steps`.
     steps: int32 [steps], their numbers.
     count: N, members.
-    chances: float32 [N], the probability of each; all alike by default.
+    chances: float32 [N], the probability of each; needed if a step trains
+      several, else they are all alike by default.
+    each: n, members that a step trains. They differ, so that with n > 1 the
+      chances are those of the first; if N < n, some train twice.
 
   Returns:
-    int32 [steps].
+    int32 [steps, n].
   """
 
   def draw(step):
     member_key = _step_keys(key, step)[0]
     if chances is None:
-      return jax.random.randint(member_key, (), 0, count)
-    return jax.random.choice(member_key, len(chances), p=chances)
+      return jax.random.randint(member_key, (), 0, count)[None]
+    if each == 1:
+      return jax.random.choice(member_key, len(chances), p=chances)[None]
+    drawn = jax.random.choice(
+      member_key, len(chances), (min(each, len(chances)),), False, chances
+    )
+    return jnp.resize(drawn, each)
 
   return jax.vmap(draw)(steps)
 
