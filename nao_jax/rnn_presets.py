@@ -48,6 +48,8 @@ class SearchRnnConfig:
       or the baselines `random`, `evolution` and `local`.
     evaluator: `shared`, a model whose weights all share; or `scratch`, a
       training of each candidate alone.
+    architectures_per_step: with `shared`, how many members train on a stretch
+      of text, on equal shares of the streams; 1, or a multiple of the devices.
     prune: with `scratch`, stop a candidate that after an epoch is worse than
       half of the pool of the round before was.
     score_tokens: words of the validation text to score with, from its
@@ -67,6 +69,7 @@ class SearchRnnConfig:
   seed: int = 0
   strategy: str = "nao_plus"
   evaluator: str = "shared"
+  architectures_per_step: int = 1
   prune: bool = False
   score_tokens: int = 0
   network: LanguageModelConfig = LanguageModelConfig(width=300)

@@ -18,6 +18,7 @@ from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.data import text
 from nao_jax.errors import UserError
 from nao_jax.evaluators.scratch import FromScratch
+from nao_jax.evaluators.shared import check_each_step
 from nao_jax.evaluators.shared_language import SharedLanguage
 from nao_jax.evaluators.text_candidates import TextCandidates
 from nao_jax.journal import SearchJournal
@@ -169,8 +170,21 @@ def _check(config: SearchRnnConfig, given: np.ndarray, devices, trials) -> None:
       "seed": {"seed": config.seed},
     }
   )
+  if config.evaluator == "scratch":
+    if config.architectures_per_step != 1:
+      raise UserError(
+        "--architectures_per_step: says how shared weights train; allowed only "
+        "with --evaluator=shared"
+      )
+    return
+  check_each_step(
+    config.architectures_per_step,
+    config.train.batch,
+    config.search.pool_size,
+    devices,
+  )
   parts = parallel.count(devices)
-  if config.evaluator == "shared" and config.train.batch % parts:
+  if config.train.batch % parts:
     raise UserError(
       f"--batch={config.train.batch}: {parts} devices share it (--devices); "
       f"give a multiple of {parts}"
@@ -202,6 +216,7 @@ def _evaluator(
       config.search.rounds + 1,
       config.score_tokens,
       devices,
+      config.architectures_per_step,
     )
   return FromScratch(
     space,

@@ -25,7 +25,7 @@ from nao_jax.spaces import rnn
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.training import language
 from nao_jax.training.language import TextTrainConfig
-from nao_jax.training.recurrent import Trainer, update
+from nao_jax.training.recurrent import Trainer, programs, update
 
 WORDS = 12
 MODEL = LanguageModelConfig(
@@ -134,6 +134,66 @@ def _shared(corpus, devices):
   return SharedLanguage(
     Trainer(MODEL, TRAIN, shared=True), corpus, 1, 2, 60, devices
   )
+
+
+def test_a_step_of_four_cells_averages_their_gradients_on_any_devices():
+  trainer = Trainer(MODEL, TRAIN, shared=True)
+  weights = jax.tree.map(lambda x: 10 * x, trainer.init(jax.random.key(0)))
+  cells = rnn.to_cells(ROWS[:4])
+  tokens = jax.random.randint(jax.random.key(1), (11, 4), 0, WORDS)
+  hidden = np.linspace(-1, 1, 4 * MODEL.width, dtype=np.float32)
+  hidden = hidden.reshape(4, MODEL.width)
+  key = jax.random.key(2)
+
+  def average(weights):
+    step_key = jax.random.fold_in(key, 7)
+    steps = [
+      language.gradients(
+        trainer.of_cell(weights, cell),
+        cell,
+        tokens[:, i : i + 1],
+        8,
+        hidden[i : i + 1],
+        language.masks(jax.random.fold_in(step_key, i), MODEL, 1, None),
+        slowness=TRAIN.slowness,
+      )
+      for i, cell in enumerate(cells)
+    ]
+    total = jax.tree.map(jnp.zeros_like, weights)
+    for cell, step in zip(cells, steps, strict=True):
+      rows = recurrent.bank_rows(cell)
+      nodes = jnp.zeros_like(weights.nodes).at[rows].add(step.gradients.nodes)
+      found = step.gradients._replace(nodes=nodes)
+      total = jax.tree.map(lambda x, y: x + y / 4, total, found)
+    return total, jnp.concatenate([step.hidden for step in steps])
+
+  mean, after = jax.jit(average)(weights)
+  factor = min(1, TRAIN.clip / optax.tree.norm(mean))
+  rate = TRAIN.learning_rate * 8 / TRAIN.bptt
+  expected = jax.tree.map(
+    lambda x, y: x * (1 - rate * TRAIN.weight_decay) - rate * factor * y,
+    weights,
+    mean,
+  )
+  for devices in (1, 4):
+    step, _ = programs(trainer, devices)
+    new, states, _ = step(
+      *(
+        jax.tree.map(jnp.copy, weights),
+        hidden.reshape(devices, -1, MODEL.width),
+        key,
+        np.int32(7),
+        cells,
+        np.stack(np.split(tokens, devices, axis=1)),
+        np.int32(8),
+      )
+    )
+    np.testing.assert_allclose(
+      np.reshape(states, after.shape), after, atol=1e-6
+    )
+    jax.tree.map(
+      lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), new, expected
+    )
 
 
 def test_shared_scores_of_four_devices_are_those_of_one(corpus):

@@ -21,6 +21,7 @@ from nao_jax.progress import Each
 from nao_jax.spaces import rnn
 from nao_jax.training import language
 from nao_jax.training.recurrent import Trainer, programs
+from nao_jax.training.supernet import draw_members
 
 # How much work one call to the devices holds at most, and after how many steps
 # at most the host waits for the losses.
@@ -66,6 +67,8 @@ class SharedLanguage:
     score_tokens: words of the validation text to score with, from its
       beginning; 0 for all of it.
     devices: how many local devices to use; all by default.
+    each_step: n, architectures that a stretch trains, each on its share of the
+      streams; see `shared.check_each_step`.
   """
 
   trainer: Trainer
@@ -74,6 +77,7 @@ class SharedLanguage:
   rounds: int
   score_tokens: int = 0
   devices: int | None = None
+  each_step: int = 1
 
   def init(self, key: jax.Array) -> SharedLanguageState:
     """Untrained weights; consumes the key."""
@@ -136,9 +140,7 @@ class SharedLanguage:
       language.stretches(self.seed, epoch, len(self._train), train.bptt)
     )
     draw_key, step_key = jax.random.split(key)
-    drawn = np.asarray(
-      jax.random.randint(draw_key, (len(stretches),), 0, len(cells))
-    )
+    drawn = self._drawn(draw_key, len(stretches), len(cells))
     weights, hidden = state.weights, state.hidden
     if not first:
       hidden = jax.tree.map(jnp.zeros_like, hidden)
@@ -177,6 +179,16 @@ class SharedLanguage:
         np.exp(loss),
       )
     return state._replace(epoch=np.int32(epoch + 1), stretch=np.int32(0))
+
+  def _drawn(self, key, stretches: int, members: int) -> np.ndarray:
+    """Who trains on each stretch: [stretches], or [stretches, n] for n > 1."""
+    if self.each_step == 1:
+      return np.asarray(jax.random.randint(key, (stretches,), 0, members))
+    chances = np.full(members, 1 / members, np.float32)
+    numbers = np.arange(stretches, dtype=np.int32)
+    return np.asarray(
+      draw_members(key, numbers, members, chances, each=self.each_step)
+    )
 
   def _by_device(self, rows: np.ndarray) -> np.ndarray:
     """Rows [T, B] to [D, T, B / D]."""

@@ -10,7 +10,10 @@ changes, as in the official code: to a cell, the state of another is a start
 like any other, nearer to what it will meet than zeros, and the weights that
 made it are partly its own. A score begins at zeros.
 
-Shapes: B streams, D devices, N nodes, A architectures.
+A step may also train n architectures, each on its share of the streams, spread
+over the devices as in training/supernet.py.
+
+Shapes: B streams, D devices, N nodes, A architectures, n of them a step.
 """
 
 import dataclasses
@@ -73,7 +76,8 @@ def update(
     hidden: [B / D, H], the state before, of this device's streams.
     key: of the whole run.
     number: of this step; the key folds it in.
-    cell: int32 [N, 2].
+    cell: int32 [N, 2]; or, of shared weights, [n, N, 2] with n a multiple of D:
+      cells on equal shares of the streams, whose gradients are averaged.
     tokens: int32 [T + 1, B / D].
     length: steps that count; the learning rate is in proportion.
     trainer: the settings.
@@ -84,17 +88,15 @@ def update(
     nothing.
   """
   train = trainer.train
-  streams = tokens.shape[1]
-  step = language.gradients(
-    trainer.of_cell(weights, cell),
+  several = cell.ndim == 3
+  step = (_mean_gradients if several else _gradients)(
+    weights,
+    jax.random.fold_in(key, number),
     cell,
     tokens,
-    length,
     hidden,
-    language.masks(
-      jax.random.fold_in(key, number), trainer.model, streams, axis_name
-    ),
-    slowness=train.slowness,
+    length,
+    trainer=trainer,
     axis_name=axis_name,
   )
   sound = jnp.isfinite(step.loss + optax.tree.norm(step.gradients))
@@ -107,7 +109,7 @@ def update(
   hidden = jnp.where(sound, step.hidden, 0)
   loss = jnp.where(sound, step.loss, jnp.nan)
   kept = jax.tree.map(lambda x: x * (1 - rate * train.weight_decay), weights)
-  if not trainer.shared:
+  if several or not trainer.shared:
     return jax.tree.map(jnp.add, kept, change), hidden, loss
   rows = recurrent.bank_rows(cell)
   weights = Weights(
@@ -115,6 +117,51 @@ def update(
     kept.nodes.at[rows].add(change.nodes, unique_indices=True),
   )
   return weights, hidden, loss
+
+
+def _gradients(
+  weights, key, cell, tokens, hidden, length, *, trainer, axis_name=None
+) -> language.Step:
+  """Of the weights of one cell."""
+  streams = tokens.shape[1]
+  return language.gradients(
+    trainer.of_cell(weights, cell),
+    cell,
+    tokens,
+    length,
+    hidden,
+    language.masks(key, trainer.model, streams, axis_name),
+    slowness=trainer.train.slowness,
+    axis_name=axis_name,
+  )
+
+
+def _mean_gradients(
+  weights, key, cells, tokens, hidden, length, *, trainer, axis_name
+) -> language.Step:
+  """Of the whole bank: the mean over cells, each on B / n streams."""
+  numbers = parallel.own_part(jnp.arange(len(cells)), 0, axis_name)
+  own = parallel.own_part(cells, 0, axis_name)
+  shares = jnp.stack(jnp.split(tokens, len(own), axis=1))
+  states = hidden.reshape(len(own), -1, hidden.shape[1])
+
+  def add(total, part):
+    number, cell, *rest = part
+    number_key = jax.random.fold_in(key, number)
+    step = _gradients(weights, number_key, cell, *rest, length, trainer=trainer)
+    (*others, nodes), loss = total
+    (*found, found_nodes) = step.gradients
+    rows = recurrent.bank_rows(cell)
+    nodes = nodes.at[rows].add(found_nodes, unique_indices=True)
+    total = Weights(*map(jnp.add, others, found), nodes), loss + step.loss
+    return total, step.hidden
+
+  zeros = jax.tree.map(jnp.zeros_like, weights), jnp.zeros(())
+  total, states = lax.scan(add, zeros, (numbers, own, shares, states))
+  mean = jax.tree.map(lambda x: x / len(own), total)
+  return language.Step(
+    *parallel.mean(mean, axis_name), states.reshape(hidden.shape)
+  )
 
 
 def score(
