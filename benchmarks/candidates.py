@@ -25,6 +25,7 @@ from experiments import driver, settings
 from nao_jax import presets
 from nao_jax.data import images
 from nao_jax.evaluators.image_candidates import ImageCandidates
+from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.spaces import cnn
 from nao_jax.strategies.uniform import sample_new
@@ -67,7 +68,7 @@ def main(_):
   with tempfile.TemporaryDirectory() as folder:
     evaluator = FromScratch(
       space,
-      ImageCandidates(candidate.Trainer(**recipe), data, config.seed, 1),
+      Local(ImageCandidates(candidate.Trainer(**recipe), data, config.seed, 1)),
       Trials(pathlib.Path(folder) / "trials.sqlite", space.name, {}),
     )
     compiling = _seconds(_score, evaluator, first)

@@ -41,6 +41,7 @@ from nao_jax.controller import metrics
 from nao_jax.data import text
 from nao_jax.data.text import Corpus
 from nao_jax.errors import UserError
+from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.text_candidates import TextCandidates
 from nao_jax.measures import PERPLEXITY
@@ -249,8 +250,10 @@ def _ranks(folder, config, corpus, pool, progress) -> dict:
   settings |= {"seed": config.seed, "corpus": corpus.digest}
   evaluator = FromScratch(
     space,
-    TextCandidates(
-      Trainer(config.network, train), corpus.train, measured, config.seed, 1
+    Local(
+      TextCandidates(
+        Trainer(config.network, train), corpus.train, measured, config.seed, 1
+      )
     ),
     Trials(
       folder / "recurrent_cells.sqlite",

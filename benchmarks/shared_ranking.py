@@ -26,6 +26,7 @@ from nao_jax import json_file, presets
 from nao_jax.data import images
 from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
+from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import SAMPLINGS, SharedWeights, check_each_step
 from nao_jax.networks.cost import cost
@@ -183,7 +184,7 @@ def _from_scratch(config, data, space, rows) -> np.ndarray:
     }
     evaluator = FromScratch(
       space,
-      ImageCandidates(candidate.Trainer(**recipe), test, seed),
+      Local(ImageCandidates(candidate.Trainer(**recipe), test, seed)),
       Trials(_TRIALS.value, space.name, protocol),
     )
     key = jax.random.key(0)

@@ -21,6 +21,7 @@ from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.data import images
 from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
+from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import (
   SAMPLINGS,
@@ -281,11 +282,13 @@ def _evaluator(
   space = cnn.space(config.network.nodes, config.network.ops)
   return FromScratch(
     space=space,
-    candidates=ImageCandidates(
-      CandidateTrainer(**vars(_trainer(config, data))),
-      data,
-      config.seed,
-      devices,
+    executor=Local(
+      ImageCandidates(
+        CandidateTrainer(**vars(_trainer(config, data))),
+        data,
+        config.seed,
+        devices,
+      )
     ),
     trials=Trials(file, space.name, _protocol(config, data)),
     prune=config.prune,

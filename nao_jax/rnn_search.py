@@ -17,6 +17,7 @@ from nao_jax import outcome, parallel, ranges, search, search_checks
 from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.data import text
 from nao_jax.errors import UserError
+from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import check_each_step
 from nao_jax.evaluators.shared_language import SharedLanguage
@@ -220,12 +221,14 @@ def _evaluator(
     )
   return FromScratch(
     space,
-    TextCandidates(
-      Trainer(config.network, config.train),
-      corpus.train,
-      corpus.validation[: config.score_tokens or None],
-      config.seed,
-      devices,
+    Local(
+      TextCandidates(
+        Trainer(config.network, config.train),
+        corpus.train,
+        corpus.validation[: config.score_tokens or None],
+        config.seed,
+        devices,
+      )
     ),
     Trials(trials, space.name, _protocol(config, corpus)),
     config.prune,

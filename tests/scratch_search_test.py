@@ -15,6 +15,7 @@ from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
 from nao_jax.evaluators import scratch
 from nao_jax.evaluators.image_candidates import ImageCandidates
+from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.presets import PRESETS, SearchCnnConfig
 from nao_jax.search import SearchConfig
@@ -85,7 +86,7 @@ def _evaluator(data, file, *, devices=1, sgd=SGD, **changes):
   )
   return FromScratch(
     SPACE,
-    ImageCandidates(trainer, data, seed=3, devices=devices),
+    Local(ImageCandidates(trainer, data, seed=3, devices=devices)),
     Trials(file, SPACE.name, {"rate": sgd.learning_rate}),
     **changes,
   )

@@ -31,7 +31,7 @@ STEPS_A_CALL = 25
 class ImageCandidates:
   """Networks of networks/candidate.py; a score is validation accuracy.
 
-  See `scratch.Candidates`.
+  See `local.Candidates`.
 
   Attributes:
     trainer: the settings of each training.
@@ -61,13 +61,13 @@ class ImageCandidates:
     return Each(self.epochs * self.trainer.examples, "images")
 
   def start(self, tokens: np.ndarray) -> TrainState:
-    """See `scratch.Candidates`."""
+    """See `local.Candidates`."""
     cells = np.asarray(cnn.to_cells(tokens))
     state = self.trainer.init(self._keys[0], self.data.image_shape, cells)
     return jax.device_get(state)
 
   def epoch(self, tokens, states, epochs, between=lambda: None) -> list[tuple]:
-    """See `scratch.Candidates`."""
+    """See `local.Candidates`."""
     cells = [(np.asarray(cnn.to_cells(row)),) for row in tokens]
     states, architecture = parallel.distribute(
       jax.tree.map(lambda *x: np.stack(x), *zip(states, cells, strict=True)),

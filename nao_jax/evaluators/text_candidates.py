@@ -28,7 +28,7 @@ class TextCandidates:
   All epochs cut the text into the same stretches: places that are at different
   epochs then run one program.
 
-  See `scratch.Candidates`.
+  See `local.Candidates`.
 
   Attributes:
     trainer: the settings of each training.
@@ -60,12 +60,12 @@ class TextCandidates:
     return Each(self.epochs * len(self.train), "words")
 
   def start(self, tokens: np.ndarray) -> Weights:
-    """See `scratch.Candidates`."""
+    """See `local.Candidates`."""
     del tokens  # First weights do not depend on the cell.
     return jax.device_get(self.trainer.init(self._keys[0]))
 
   def epoch(self, tokens, states, epochs, between=lambda: None) -> list[tuple]:
-    """See `scratch.Candidates`."""
+    """See `local.Candidates`."""
     update, score = programs(self.trainer, self.devices)
     own = [
       (state, self._zeros, rnn.to_cells(np.asarray(row)), np.int32(epoch))

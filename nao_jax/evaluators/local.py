@@ -1,0 +1,230 @@
+"""Trainings from scratch on the devices of this process.
+
+Shapes: L tokens, D devices, each of which trains another candidate.
+"""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from nao_jax.evaluators.scratch import News
+from nao_jax.progress import Each
+from nao_jax.trials import Trial, Trials
+
+
+class Candidates(Protocol):
+  """How candidates of one kind train.
+
+  What comes of a candidate depends on nothing but its tokens: neither on the
+  others nor on the number of devices.
+
+  Attributes:
+    epochs: of each training.
+    places: how many candidates train at a time, D.
+    each: what a whole training reads.
+  """
+
+  epochs: int
+  places: int
+  each: Each
+
+  def start(self, tokens: np.ndarray) -> Any:
+    """The state of a candidate before its first epoch, on the host."""
+
+  def epoch(
+    self,
+    tokens: list[np.ndarray],
+    states: list[Any],
+    epochs: list[int],
+    between: Callable[[], None],
+  ) -> list[tuple[Any, float, float]]:
+    """Trains D candidates for an epoch.
+
+    Args:
+      tokens: int32 [L] of each.
+      states: of each, from `start` or from the epoch before.
+      epochs: the number of this epoch for each, from 0.
+      between: called about once a second; it may raise.
+
+    Returns:
+      For each the new state, the mean loss, and the score; higher is better.
+    """
+
+
+class Running(NamedTuple):
+  """Candidates in the middle of their training.
+
+  Attributes:
+    busy: bool [D], the places where one trains.
+    tokens: int32 [D, L].
+    curves: float32 [D, epochs], their scores so far; NaN for those to come.
+    training: a tree of arrays [D, ...], the states of their training.
+  """
+
+  busy: np.ndarray
+  tokens: np.ndarray
+  curves: np.ndarray
+  training: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Local:
+  """An executor (see `scratch.Executor`) whose state is a Running.
+
+  Attributes:
+    candidates: their training.
+  """
+
+  candidates: Candidates
+
+  @property
+  def epochs(self) -> int:
+    """Of each training."""
+    return self.candidates.epochs
+
+  @property
+  def each(self) -> Each:
+    """What a whole training reads."""
+    return self.candidates.each
+
+  def init(self, anybody: np.ndarray) -> Running:
+    """See `scratch.Executor`."""
+    nobody = Place(anybody, self.candidates.start(anybody))
+    return pack([None] * self.candidates.places, nobody, self.epochs)
+
+  def run(
+    self,
+    state: Running,
+    rows: list[np.ndarray],
+    limits: np.ndarray,
+    trials: Trials,
+    between: Callable[[], None],
+  ) -> Iterator[News]:
+    """See `scratch.Executor`; a free place goes to the next candidate.
+
+    Yields:
+      News after each epoch.
+    """
+    wanted = {row.tobytes() for row in rows}
+    resumed = [x for x in _unpack(state) if x.tokens.tobytes() in wanted]
+    begun = {place.tokens.tobytes(): place for place in resumed}
+    waiting = [place.tokens for place in resumed]
+    waiting += [row for row in rows if row.tobytes() not in begun]
+    places = [None] * self.candidates.places
+    nobody = None
+    while waiting or any(places):
+      finished = []
+      for at, place in enumerate(places):
+        if place is None:
+          places[at] = self._next(waiting, begun, trials, finished)
+      if any(places):
+        nobody = nobody or next(filter(None, places))
+        finished += self._epoch(places, limits, trials, between)
+        state = pack(places, nobody, self.epochs)
+      yield News(finished, sum(x is not None for x in places), state)
+
+  def _next(self, waiting, begun, trials, finished) -> "Place | None":
+    """The next candidate to train; what was trained meanwhile is finished."""
+    while waiting:
+      tokens = waiting.pop(0)
+      trial = trials.get(tokens)
+      if trial is None:
+        place = begun.get(tokens.tobytes())
+        return place or Place(tokens, self.candidates.start(tokens))
+      finished.append(trial)
+    return None
+
+  def _epoch(self, places, limits, trials, between) -> list[Trial]:
+    """Trains the candidates in their places; frees those of the finished."""
+    # A place without a candidate repeats another's work.
+    busy = next(place for place in places if place)
+    running = [place or busy for place in places]
+    trained = self.candidates.epoch(
+      [place.tokens for place in running],
+      [place.state for place in running],
+      [len(place.curve) for place in running],
+      between,
+    )
+    finished = []
+    for at, (place, result) in enumerate(zip(places, trained, strict=True)):
+      if place is None:
+        continue
+      places[at] = place.after_epoch(*result)
+      if trial := places[at].trial(limits):
+        trials.add(place.tokens, trial)
+        finished.append(trial)
+        places[at] = None
+    return finished
+
+
+def pack(places: list["Place | None"], nobody: "Place", epochs: int) -> Running:
+  """The state with these candidates in training.
+
+  Args:
+    places: of D; may be none at all.
+    nobody: what stands where no candidate trains.
+    epochs: of each training.
+  """
+  # Stacked with one more, so that there may be no place at all.
+  filled = [nobody, *(place or nobody for place in places)]
+  curves = np.full((len(filled), epochs), np.nan, np.float32)
+  for curve, place in zip(curves, filled, strict=True):
+    curve[: len(place.curve)] = place.curve
+  training = [place.state for place in filled]
+  return Running(
+    np.array([place is not None for place in places], bool),
+    np.array([place.tokens for place in filled])[1:],
+    curves[1:],
+    jax.tree.map(lambda *x: np.stack(x)[1:], *training),
+  )
+
+
+def _unpack(state: Running) -> list["Place"]:
+  """The candidates in training."""
+  return [
+    Place(
+      state.tokens[at],
+      jax.tree.map(lambda x, at=at: x[at], state.training),
+      tuple(map(float, state.curves[at][~np.isnan(state.curves[at])])),
+    )
+    for at in np.flatnonzero(state.busy)
+  ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """A candidate in training.
+
+  Attributes:
+    tokens: int32 [L].
+    state: of its training, on the host.
+    curve: scores so far.
+    diverged: whether its loss stopped being a number.
+  """
+
+  tokens: np.ndarray
+  state: Any
+  curve: tuple[float, ...] = ()
+  diverged: bool = False
+
+  def after_epoch(self, state, loss: float, score: float) -> "Place":
+    """The same, one epoch later."""
+    return dataclasses.replace(
+      self,
+      state=state,
+      # As exact as a state that is kept, so that who goes on has the same.
+      curve=(*self.curve, float(np.float32(score))),
+      diverged=not np.isfinite([loss, score]).all(),
+    )
+
+  def trial(self, limits: np.ndarray) -> Trial | None:
+    """What came of it, if the training is over."""
+    if self.diverged:
+      return Trial(None, self.curve)
+    epoch = len(self.curve) - 1
+    if len(self.curve) == len(limits) or self.curve[epoch] < limits[epoch]:
+      return Trial(max(self.curve), self.curve)
+    return None
