@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 from absl import flags
 
+from experiments import settings
 from nao_jax import ranges
 from nao_jax.checkpoint import CheckpointConfig
+from nao_jax.evaluators.executors import ExecutorConfig
 
 # They belong to the driver that asks for them, whose --help shows them.
 flags.disclaim_key_flags()
@@ -84,3 +86,8 @@ def checkpoints() -> Callable[[], CheckpointConfig]:
     return CheckpointConfig(minutes.value, steps.value)
 
   return chosen
+
+
+def executor() -> Callable[[], ExecutorConfig]:
+  """Defines the flags of where candidates train; call what it gives."""
+  return settings.define_all(ExecutorConfig)

@@ -18,6 +18,7 @@ _WORKDIR = run_flags.workdir()
 _DATA_DIR = run_flags.data_dir()
 _ARCHITECTURES = run_flags.architectures()
 _TRIALS = run_flags.trials()
+_EXECUTOR = run_flags.executor()
 _DEVICES = run_flags.devices()
 _CHECKPOINTS = run_flags.checkpoints()
 _LOG = run_flags.log()
@@ -41,6 +42,7 @@ def main(_):
     devices=_DEVICES.value,
     checkpoints=_CHECKPOINTS(),
     plain=_LOG.value == "plain",
+    executor=_EXECUTOR(),
   )
 
 

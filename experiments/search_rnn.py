@@ -17,6 +17,7 @@ _PRESET = flags.DEFINE_string(
 _WORKDIR = run_flags.workdir()
 _ARCHITECTURES = run_flags.architectures()
 _TRIALS = run_flags.trials()
+_EXECUTOR = run_flags.executor()
 _DEVICES = run_flags.devices()
 _CHECKPOINTS = run_flags.checkpoints()
 _LOG = run_flags.log()
@@ -39,6 +40,7 @@ def main(_):
     devices=_DEVICES.value,
     checkpoints=_CHECKPOINTS(),
     plain=_LOG.value == "plain",
+    executor=_EXECUTOR(),
   )
 
 

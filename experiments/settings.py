@@ -4,6 +4,7 @@ Every field becomes a flag whose default is "as in the preset", so that a
 preset is a value of the dataclass and a flag overrides one field of it.
 """
 
+from collections.abc import Callable
 import dataclasses
 import inspect
 import re
@@ -51,6 +52,25 @@ def _define_field(owner, field, prefix, prefixes, fixed):
       None,
       f"{text} (default: the preset's, else {field.default})",
     )
+
+
+def define_all(config_class: type) -> Callable:
+  """Defines a flag for each field, which belongs to no preset.
+
+  Args:
+    config_class: a frozen dataclass whose docstring describes its attributes.
+
+  Returns:
+    A function that gives the settings, once flags are parsed.
+  """
+  described = _described(config_class)
+  given = {
+    field.name: _DEFINE[field.type](
+      field.name, field.default, described[field.name]
+    )
+    for field in dataclasses.fields(config_class)
+  }
+  return lambda: config_class(**{k: flag.value for k, flag in given.items()})
 
 
 def _described(owner: type) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """A whole search for a convolutional cell, from settings to a winner."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+import contextlib
 import dataclasses
 import functools
 
@@ -20,8 +21,9 @@ from nao_jax import (
 from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.data import images
 from nao_jax.errors import UserError
+from nao_jax.evaluators import executors
+from nao_jax.evaluators.executors import LOCAL, ExecutorConfig
 from nao_jax.evaluators.image_candidates import ImageCandidates
-from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import (
   SAMPLINGS,
@@ -54,6 +56,7 @@ def run(
   checkpoints: CheckpointConfig = DEFAULT,
   plain: bool = False,
   latency: Cost | None = None,
+  executor: ExecutorConfig = LOCAL,
 ) -> dict:
   """Searches, compares the best cells with random ones, writes the winner.
 
@@ -70,6 +73,7 @@ def run(
     latency: what `--limit=latency:..` and `--objectives=score,latency` go by,
       in the place of a table: takes tokens int32 [N, 8 nodes] in pairs, see
       `cnn.to_cells`, and gives [N], in the unit of the limit.
+    executor: with the evaluator `scratch`, where candidates train.
 
   Returns:
     What best.json holds. The programs of this process that jax has compiled
@@ -83,6 +87,7 @@ def run(
   space = cnn.space(config.network.nodes, config.network.ops, config.coding)
   given = _given(space, architectures)
   _check(config, given, devices, trials)
+  executor.check(config.evaluator)
   cnn_costs.check(config, latency)
   data = images.load(
     config.dataset,
@@ -101,7 +106,8 @@ def run(
     if best := journal.finished():
       logging.info("%s holds this search, finished; nothing to do", workdir)
       return best
-    evaluator = _evaluator(config, data, journal, trials, devices)
+    file = trials or journal.path / "trials.sqlite"
+    evaluator = _evaluator(config, data, file, devices, executor)
     demand = cnn_costs.demand(config, data.image_shape, latency)
     best = _search(
       config, data, space, given, evaluator, demand, journal, devices
@@ -119,18 +125,19 @@ def _search(
   """The search and the comparison: what best.json will hold."""
   search_key, final_key = jax.random.split(jax.random.key(config.seed))
   pairs = cnn.space(config.network.nodes, config.network.ops)
-  pool = search.run(
-    space,
-    _Recoding(evaluator, config.coding),
-    search_key,
-    config.search,
-    strategy=search_checks.strategy(
-      config, space, demand is not None and demand.steers
-    ),
-    given=given,
-    journal=journal,
-    demand=cnn_costs.recoded(demand, config.coding),
-  )
+  with evaluator as opened:
+    pool = search.run(
+      space,
+      _Recoding(opened, config.coding),
+      search_key,
+      config.search,
+      strategy=search_checks.strategy(
+        config, space, demand is not None and demand.steers
+      ),
+      given=given,
+      journal=journal,
+      demand=cnn_costs.recoded(demand, config.coding),
+    )
   # The search's programs are done with, and those of the comparison are to
   # come: together they are the largest part of the memory.
   jax.clear_caches()
@@ -264,12 +271,14 @@ def _trainer(config: SearchCnnConfig, data: images.ImageData) -> Trainer:
   )
 
 
+@contextlib.contextmanager
 def _evaluator(
-  config, data, journal: SearchJournal, trials: str | None, devices
-) -> SharedWeights | FromScratch:
+  config, data, trials, devices, executor: ExecutorConfig
+) -> Iterator[SharedWeights | FromScratch]:
+  """The evaluator; its workers end with the block."""
   if config.evaluator == "shared":
     rounds = config.search.rounds + 1
-    return SharedWeights(
+    yield SharedWeights(
       _trainer(config, data),
       data,
       rounds,
@@ -278,21 +287,13 @@ def _evaluator(
       config.train_only_new,
       config.architectures_per_step,
     )
-  file = trials or journal.path / "trials.sqlite"
+    return
   space = cnn.space(config.network.nodes, config.network.ops)
-  return FromScratch(
-    space=space,
-    executor=Local(
-      ImageCandidates(
-        CandidateTrainer(**vars(_trainer(config, data))),
-        data,
-        config.seed,
-        devices,
-      )
-    ),
-    trials=Trials(file, space.name, _protocol(config, data)),
-    prune=config.prune,
-  )
+  trainer = CandidateTrainer(**vars(_trainer(config, data)))
+  candidates = ImageCandidates(trainer, data, config.seed, devices)
+  known = Trials(trials, space.name, _protocol(config, data))
+  with executors.opened(executor, candidates) as where:
+    yield FromScratch(space, where, known, config.prune)
 
 
 def _protocol(config: SearchCnnConfig, data: images.ImageData) -> dict:

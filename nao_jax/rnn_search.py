@@ -4,6 +4,7 @@ Shapes: A architectures, L tokens.
 """
 
 from collections.abc import Iterator, Sequence
+import contextlib
 import dataclasses
 import functools
 import os
@@ -17,7 +18,8 @@ from nao_jax import outcome, parallel, ranges, search, search_checks
 from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.data import text
 from nao_jax.errors import UserError
-from nao_jax.evaluators.local import Local
+from nao_jax.evaluators import executors
+from nao_jax.evaluators.executors import LOCAL, ExecutorConfig
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import check_each_step
 from nao_jax.evaluators.shared_language import SharedLanguage
@@ -46,6 +48,7 @@ def run(
   devices: int | None = None,
   checkpoints: CheckpointConfig = DEFAULT,
   plain: bool = False,
+  executor: ExecutorConfig = LOCAL,
 ) -> dict:
   """Searches, compares the best cells with random ones, writes the winner.
 
@@ -58,6 +61,7 @@ def run(
     devices: local devices to use; all by default.
     checkpoints: when the state within a round is saved.
     plain: show progress as lines on a terminal, too.
+    executor: with the evaluator `scratch`, where candidates train.
 
   Returns:
     What best.json holds.
@@ -70,6 +74,7 @@ def run(
   space = rnn.space(config.network.nodes)
   given = _given(space, architectures)
   _check(config, given, devices, trials)
+  executor.check(config.evaluator)
   corpus = text.load(config.text, vocab_size=config.vocab_size)
   config = _fit_to_text(config, corpus)
   with SearchJournal(
@@ -85,7 +90,7 @@ def run(
       logging.info("%s holds this search, finished; nothing to do", workdir)
       return best
     file = trials or journal.path / "trials.sqlite"
-    evaluator = _evaluator(config, space, corpus, file, devices)
+    evaluator = _evaluator(config, space, corpus, file, devices, executor)
     best = _search(config, corpus, space, given, evaluator, journal)
     journal.finish(best)
     _show(best, journal)
@@ -98,15 +103,16 @@ def _search(
 ) -> dict:
   """The search and the comparison: what best.json will hold."""
   search_key, final_key = jax.random.split(jax.random.key(config.seed))
-  pool = search.run(
-    space,
-    evaluator,
-    search_key,
-    config.search,
-    strategy=search_checks.strategy(config, space),
-    given=given,
-    journal=journal,
-  )
+  with evaluator as opened:
+    pool = search.run(
+      space,
+      opened,
+      search_key,
+      config.search,
+      strategy=search_checks.strategy(config, space),
+      given=given,
+      journal=journal,
+    )
   best, score = outcome.winner(space, pool, rnn.to_text)
   how = outcome.HOW[config.evaluator]
   return best | {
@@ -206,11 +212,18 @@ def _fit_to_text(config: SearchRnnConfig, corpus) -> SearchRnnConfig:
   return dataclasses.replace(config, network=network)
 
 
+@contextlib.contextmanager
 def _evaluator(
-  config: SearchRnnConfig, space: Space, corpus, trials, devices
-) -> SharedLanguage | FromScratch:
+  config: SearchRnnConfig,
+  space: Space,
+  corpus,
+  trials,
+  devices,
+  executor: ExecutorConfig,
+) -> Iterator[SharedLanguage | FromScratch]:
+  """The evaluator; its workers end with the block."""
   if config.evaluator == "shared":
-    return SharedLanguage(
+    yield SharedLanguage(
       Trainer(config.network, config.train, shared=True),
       corpus,
       config.seed,
@@ -219,21 +232,17 @@ def _evaluator(
       devices,
       config.architectures_per_step,
     )
-  return FromScratch(
-    space,
-    Local(
-      TextCandidates(
-        Trainer(config.network, config.train),
-        corpus.train,
-        corpus.validation[: config.score_tokens or None],
-        config.seed,
-        devices,
-      )
-    ),
-    Trials(trials, space.name, _protocol(config, corpus)),
-    config.prune,
-    PERPLEXITY,
+    return
+  candidates = TextCandidates(
+    Trainer(config.network, config.train),
+    corpus.train,
+    corpus.validation[: config.score_tokens or None],
+    config.seed,
+    devices,
   )
+  known = Trials(trials, space.name, _protocol(config, corpus))
+  with executors.opened(executor, candidates) as where:
+    yield FromScratch(space, where, known, config.prune, PERPLEXITY)
 
 
 def _protocol(config: SearchRnnConfig, corpus) -> dict:

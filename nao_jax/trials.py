@@ -38,11 +38,16 @@ class Trial:
   Attributes:
     score: higher is better; None if the training failed.
     curve: the score after each epoch; it is shorter than the others if the
-      training was stopped early.
+      training was stopped early, and empty if every attempt broke off.
   """
 
   score: float | None
   curve: tuple[float, ...]
+
+  @property
+  def lost(self) -> bool:
+    """Whether every attempt broke off, by the loss of its worker say."""
+    return not self.curve
 
 
 class Trials:

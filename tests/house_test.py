@@ -169,6 +169,15 @@ def test_only_one_module_says_pmap():
   assert users == {"nao_jax.parallel"}
 
 
+def test_only_one_module_names_ray():
+  users = {
+    name
+    for name, source in PROJECT.items()
+    if re.search(r"""import ray|import_module\("ray"\)""", source)
+  }
+  assert users == {"nao_jax.evaluators.cluster"}
+
+
 def test_nothing_imports_tensorflow():
   everything = PROJECT | _sources("tests")
   assert not [

@@ -23,11 +23,13 @@ class Candidates(Protocol):
 
   Attributes:
     epochs: of each training.
+    devices: how many local devices to use; all by default.
     places: how many candidates train at a time, D.
     each: what a whole training reads.
   """
 
   epochs: int
+  devices: int | None
   places: int
   each: Each
 
@@ -160,6 +162,25 @@ class Local:
     return finished
 
 
+def train(
+  candidates: Candidates, tokens: np.ndarray, limits: np.ndarray
+) -> Trial:
+  """A whole training of one candidate, of whom one trains at a time.
+
+  Args:
+    candidates: how it trains.
+    tokens: int32 [L].
+    limits: float32 [epochs], the least score after each epoch to go on.
+  """
+  place = Place(tokens, candidates.start(tokens))
+  while (trial := place.trial(limits)) is None:
+    ((state, loss, score),) = candidates.epoch(
+      [tokens], [place.state], [len(place.curve)], lambda: None
+    )
+    place = place.after_epoch(state, loss, score)
+  return trial
+
+
 def pack(places: list["Place | None"], nobody: "Place", epochs: int) -> Running:
   """The state with these candidates in training.
 
@@ -224,6 +245,8 @@ class Place:
     """What came of it, if the training is over."""
     if self.diverged:
       return Trial(None, self.curve)
+    if not self.curve:
+      return None
     epoch = len(self.curve) - 1
     if len(self.curve) == len(limits) or self.curve[epoch] < limits[epoch]:
       return Trial(max(self.curve), self.curve)

@@ -215,10 +215,7 @@ class _Tally:
     self._trained.append(trial)
     self._best = max(self._best, _best([trial]))
     logging.info(
-      "candidate %d of %d: %s",
-      self.done,
-      self._total,
-      "diverged" if trial.score is None else self._named(trial.score),
+      "candidate %d of %d: %s", self.done, self._total, self._named(trial)
     )
 
   def show(self) -> None:
@@ -228,20 +225,28 @@ class _Tally:
       waiting = self._total - self.done - self.running
       notes.append(f"{self.running} running, {waiting} waiting")
       if self._best > -np.inf:
-        notes.append(f"best {self._named(self._best)}")
+        notes.append(f"best {self._shown(self._best)}")
     self._progress("train candidates", self.done, self._total, ", ".join(notes))
 
   def summarise(self, round_: int, epochs: int | None) -> None:
     """Logs what was decided; `epochs` of a training, if some were pruned."""
     sound = [trial for trial in self._trained if trial.score is not None]
-    if len(sound) < len(self._trained):
-      failed = len(self._trained) - len(sound)
-      logging.warning("round %d: %d candidates diverged", round_, failed)
+    lost = sum(trial.lost for trial in self._trained)
+    diverged = len(self._trained) - len(sound) - lost
+    if diverged:
+      logging.warning("round %d: %d candidates diverged", round_, diverged)
+    if lost:
+      logging.warning("round %d: %d candidates have no training", round_, lost)
     if epochs is not None:
       saved = sum(epochs - len(trial.curve) for trial in sound)
       logging.info("round %d: pruning saved %d epochs", round_, saved)
 
-  def _named(self, score: float) -> str:
+  def _named(self, trial: Trial) -> str:
+    if trial.lost:
+      return "failed"
+    return "diverged" if trial.score is None else self._shown(trial.score)
+
+  def _shown(self, score: float) -> str:
     return f"{self._measure.name} {self._measure.show(score)}"
 
 

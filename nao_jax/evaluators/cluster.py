@@ -1,0 +1,146 @@
+"""Connections to Ray: the only file that imports it, and only when asked."""
+
+from collections.abc import Iterator
+import contextlib
+import importlib
+import os
+import secrets
+import socket
+import subprocess
+import sys
+from types import ModuleType
+
+from nao_jax.errors import UserError
+
+_UNTIL_REACHED = 3.0  # Seconds.
+# Ray keeps small things there beside the data.
+_LEAST_STORE = 128 * 2**20
+
+
+# A cluster of one machine, in a process of its own: Ray forks, which a process
+# with jax's threads should not. It ends with whoever holds its standard input,
+# even one that is killed.
+_NODE = """
+import sys
+import ray
+context = ray.init(
+  address="local", include_dashboard=False, object_store_memory=int(sys.argv[1])
+)
+print(context.address_info["address"], flush=True)
+sys.stdin.read()
+ray.shutdown()
+"""
+# In spite of its name: a cluster of one machine listens on loopback alone.
+_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+@contextlib.contextmanager
+def connection(address: str, store: int) -> Iterator[ModuleType]:
+  """Ray, connected; a cluster that was started here ends with the block.
+
+  Args:
+    address: HOST:PORT, or empty to start one.
+    store: bytes that the shared memory of one that is started holds.
+
+  Raises:
+    UserError: Ray refuses.
+  """
+  ray = load(address)
+  if ray.is_initialized():  # By whoever calls this library.
+    yield ray
+    return
+  with contextlib.ExitStack() as stack:
+    found = address or stack.enter_context(_started(max(_LEAST_STORE, store)))
+    try:
+      ray.init(found, log_to_driver=False, logging_level="error")
+    except Exception as error:  # Each cause has a type of its own.
+      raise UserError(
+        f"{flag(address)}: Ray refuses ({last_line(error)})"
+      ) from error
+    stack.callback(ray.shutdown)
+    yield ray
+
+
+@contextlib.contextmanager
+def _started(store: int) -> Iterator[str]:
+  """The address of a cluster of this machine, until the end of the block."""
+  process = subprocess.Popen(
+    [sys.executable, "-c", _NODE, str(store)],
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,  # Ctrl-C is for the search.
+  )
+  with process:
+    address = process.stdout.readline().strip()
+    if not address:
+      reason = process.stderr.read().strip().rpartition("\n")[2]
+      raise UserError(f"--executor=ray: Ray does not start ({reason})")
+    yield address
+    process.communicate()
+
+
+def load(address: str) -> ModuleType:
+  """Ray, which reads the environment when it is imported.
+
+  Args:
+    address: of the cluster to be used; empty for one of this machine, whose
+      processes get the same environment.
+
+  Raises:
+    UserError: Ray is not installed.
+  """
+  os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+  if not address or _on_loopback_alone(address):
+    os.environ.update(_LOOPBACK)
+  if not address:
+    # Others on this machine, who can reach a loopback address, cannot enter.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+  try:
+    return importlib.import_module("ray")
+  except ImportError as error:
+    raise UserError(
+      "--executor=ray: needs the package ray; pip install nao_jax[ray]"
+    ) from error
+
+
+def reach(address: str) -> None:
+  """Raises UserError if nobody listens there."""
+  host, _, port = address.rpartition(":")
+  if not host or not port.isdecimal() or int(port) > 65535:
+    raise UserError(f"--ray_address={address}: allowed: HOST:PORT")
+  try:
+    socket.create_connection((host, int(port)), _UNTIL_REACHED).close()
+  except OSError as error:
+    raise UserError(
+      f"--ray_address={address}: nobody answers ({error}); start a cluster "
+      "there with `ray start --head`, or give none for one on this machine"
+    ) from error
+
+
+def _on_loopback_alone(address: str) -> bool:
+  """Whether a cluster of this machine hides from other machines."""
+  host, _, port = address.rpartition(":")
+  if host not in ("127.0.0.1", "localhost"):
+    return False
+  try:
+    with socket.socket(type=socket.SOCK_DGRAM) as probe:
+      probe.connect(("192.0.2.1", 9))  # Nothing is sent; it is nobody's.
+      own = probe.getsockname()[0]
+    socket.create_connection((own, int(port)), 1.0).close()
+  except OSError:
+    return True
+  return False
+
+
+def flag(address: str) -> str:
+  """The flag that named a cluster, for messages."""
+  return f"--ray_address={address}" if address else "--executor=ray"
+
+
+def last_line(error: BaseException) -> str:
+  """What an error says in the end; those of Ray have whole tracebacks."""
+  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+  return lines[-1] if lines else type(error).__name__

@@ -1,0 +1,255 @@
+"""Trainings on a Ray cluster: two nodes on this machine."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import re
+import signal
+import socket
+import sqlite3
+
+import jax
+import numpy as np
+import pytest
+
+from nao_jax.errors import UserError
+from nao_jax.evaluators import executors, worker
+from nao_jax.evaluators.dispatch import Dispatch
+from nao_jax.evaluators.executors import ExecutorConfig
+from nao_jax.evaluators.scratch import FromScratch
+from nao_jax.trials import Trial, Trials
+from tests import drivers, ray_cluster
+from tests.tiny_candidates import SPACE, TinyCandidates
+
+if importlib.util.find_spec("ray") is None:
+  pytest.skip("ray is not installed", allow_module_level=True)
+# Twelve architectures, no two alike.
+ROWS = np.unique(SPACE.sample(jax.random.key(0), 20), axis=0)[:12]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+  """The address of two nodes, and what removes the second one."""
+  with ray_cluster.started() as found:
+    yield found
+
+
+def _scores(candidates, where, folder, rows=ROWS, progress=lambda *_: None):
+  trials = Trials(folder / "trials.sqlite", SPACE.name, {})
+  with executors.opened(where, candidates) as executor:
+    evaluator = FromScratch(SPACE, executor, trials)
+    state = evaluator.init(None)
+    return evaluator.score(state, None, rows, 0, progress)[1], trials
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("local")
+  candidates = TinyCandidates(str(folder))
+  return _scores(candidates, executors.LOCAL, tmp_path_factory.mktemp("file"))[
+    0
+  ]
+
+
+@pytest.fixture
+def candidates(tmp_path):
+  folder = tmp_path / "begun"
+  folder.mkdir()
+  return TinyCandidates(str(folder))
+
+
+def test_scores_are_the_local_ones_though_a_node_is_lost(
+  cluster, candidates, expected, tmp_path
+):
+  address, remove = cluster
+  removed = []
+
+  def progress(*told):
+    if told[1] == 3 and not removed:
+      remove()
+      removed.append(True)
+
+  where = ExecutorConfig("ray", address)
+  where.check("scratch")
+  slow = dataclasses.replace(candidates, seconds=0.3)
+  scores, _ = _scores(slow, where, tmp_path, progress=progress)
+  np.testing.assert_array_equal(scores, expected)
+  times = candidates.begun().values()
+  assert len(times) == len(ROWS)
+  assert max(times) == 2
+
+
+def test_who_kills_three_workers_or_raises_three_times_counts_as_failed(
+  cluster, candidates, expected, tmp_path, caplog
+):
+  rows = ROWS[:6]
+  deadly, broken = map(sum, rows[[1, 4]].tolist())
+  bad = dataclasses.replace(candidates, deadly=deadly, broken=broken)
+  where = ExecutorConfig("ray", cluster[0])
+  scores, trials = _scores(bad, where, tmp_path, rows)
+  failed = [sum(row) in (deadly, broken) for row in rows.tolist()]
+  assert [trials.get(row) == Trial(None, ()) for row in rows] == failed
+  worst = expected[:6][~np.array(failed)].min()
+  np.testing.assert_array_equal(scores, np.where(failed, worst, expected[:6]))
+  begun = candidates.begun()
+  assert [begun[" ".join(map(str, row))] for row in rows] == [
+    3 if x else 1 for x in failed
+  ]
+  assert "out of memory, says the test" in caplog.text
+
+
+def test_a_worker_with_other_code_is_refused():
+  there = worker.conditions()
+  there["code"] = there["code"] | {"jaxlib": "0.1"}
+  differs = worker.Worker(None).prepare(there)
+  assert differs.startswith("jaxlib is ")
+  assert "and 0.1 here; install the same there" in differs
+
+
+@pytest.mark.parametrize(
+  ("settings", "evaluator", "message"),
+  [
+    (
+      {"executor": "slurm"},
+      "scratch",
+      "--executor=slurm: unknown; allowed: lo",
+    ),
+    ({"trial_gpus": 1.0}, "scratch", "--trial_gpus: .* --executor=ray"),
+    ({"executor": "ray"}, "shared", "only with --evaluator=scratch"),
+    (
+      {"executor": "ray", "trial_gpus": 2.0},
+      "scratch",
+      "--trial_gpus=2.0: all",
+    ),
+    (
+      {"executor": "ray", "trial_cpus": 0.0},
+      "scratch",
+      "--trial_cpus=0.0: all",
+    ),
+    (
+      {"executor": "ray", "ray_address": "here"},
+      "scratch",
+      "--ray_address=here: allowed: HOST:PORT",
+    ),
+  ],
+)
+def test_what_cannot_work_is_refused(settings, evaluator, message):
+  with pytest.raises(UserError, match=message):
+    ExecutorConfig(**settings).check(evaluator)
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once():
+  with socket.socket() as taken:
+    taken.bind(("127.0.0.1", 0))
+    address = f"127.0.0.1:{taken.getsockname()[1]}"
+    with pytest.raises(UserError, match=f"--ray_address={address}: nobody"):
+      ExecutorConfig("ray", address).check("scratch")
+
+
+def test_trials_that_fit_on_no_machine_are_refused(cluster, candidates):
+  where = ExecutorConfig("ray", cluster[0], trial_cpus=3.0)
+  with (
+    pytest.raises(UserError, match=r"--trial_cpus=3 .*no machine .*1 CPUs"),
+    executors.opened(where, candidates),
+  ):
+    pass
+
+
+def test_a_search_whose_driver_was_killed_ends_as_the_local_one(
+  cluster, tmp_path
+):
+  flags = {
+    "preset": "digits_scratch",
+    "strategy": "random",
+    "nodes": 2,
+    "channels": 4,
+    "epochs": 1,
+    "pool_size": 3,
+    "new_per_round": 1,
+    "rounds": 1,
+    "final_cells": 0,
+  }
+  local = drivers.start("search_cnn", tmp_path / "local", flags)
+  flags |= {"executor": "ray", "ray_address": cluster[0]}
+  process = drivers.start("search_cnn", tmp_path / "ray", flags)
+  for line in process.stderr:
+    if "candidate 1 of 3" in line:
+      process.kill()
+  process.communicate()
+  assert process.returncode == -signal.SIGKILL
+  _, log = drivers.finish(drivers.start("search_cnn", tmp_path / "ray", flags))
+  assert re.search(r"round 0: [12] of 3 candidates were trained before", log)
+  drivers.finish(local)
+  best, again = (
+    json.loads((tmp_path / name / "best.json").read_text())
+    for name in ("local", "ray")
+  )
+  assert again == best
+  assert _trials(tmp_path / "ray") == _trials(tmp_path / "local")
+
+
+def _trials(workdir):
+  with contextlib.closing(sqlite3.connect(workdir / "trials.sqlite")) as file:
+    return file.execute("select * from trials order by architecture").fetchall()
+
+
+# What is done about failures, without a cluster.
+
+
+@pytest.fixture
+def dispatch(tmp_path):
+  trials = Trials(tmp_path / "trials.sqlite", SPACE.name, {})
+  made = Dispatch()
+  made.want(list(ROWS[:4]), np.zeros(2, np.float32), trials)
+  return made, trials
+
+
+def test_what_broke_off_waits_behind_the_others(dispatch):
+  made, _ = dispatch
+  first = made.next()
+  made.failed(first, "a reason")
+  rest = [made.next() for _ in range(4)]
+  assert rest[-1].key == first.key
+  assert made.next() is None
+  assert (made.running, made.waiting) == (4, 0)
+
+
+def test_where_nothing_ends_the_search_does_and_nobody_is_marked(dispatch):
+  made, trials = dispatch
+
+  def fail_all():
+    while task := made.next():
+      made.failed(task, "no disk")
+
+  with pytest.raises(UserError, match=r"3 candidates broke off 3 .*no disk"):
+    fail_all()
+  assert not any(trials.get(row) for row in ROWS[:4])
+
+
+def test_one_success_is_enough_to_mark_those_that_fail(dispatch):
+  made, trials = dispatch
+  tasks = [made.next() for _ in range(4)]
+  for _ in range(3):
+    made.failed(tasks[0], "no memory")
+    made.next()
+  assert trials.get(ROWS[0]) is None
+  made.done(tasks[1], Trial(1.0, (0.5, 1.0)))
+  assert trials.get(ROWS[0]).lost
+  assert set(made.news(0.1)) == {tasks[0].key, tasks[1].key}
+
+
+def test_a_trial_that_appeared_meanwhile_is_news_and_not_run(dispatch):
+  made, trials = dispatch
+  trial = Trial(1.0, (0.5, 1.0))
+  trials.add(ROWS[0], trial)
+  assert made.next().key == ROWS[1].tobytes()
+  assert made.news(0.1) == {ROWS[0].tobytes(): trial}
+
+
+def test_what_is_in_training_is_not_handed_out_again(dispatch):
+  made, trials = dispatch
+  made.next()
+  made.want(list(ROWS[:2]), np.zeros(2, np.float32), trials)
+  assert made.next().key == ROWS[1].tobytes()
+  assert made.next() is None
