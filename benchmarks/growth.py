@@ -47,7 +47,10 @@ def works(count: int, folder: str) -> Iterator[Work]:
   local, key = Local(space), jax.random.key(1)
   climb, _ = local.tell(local.init(key), key, seen, None, None)
   yield "names of all", lambda: set(space.keys(tokens))
-  yield "replace the worst half", lambda: pools.replace_worst(pool, fresh, 0)
+  yield (
+    "replace the worst half",
+    lambda: pools.replace_worst(pool, fresh, 0, pool.members, seen.order),
+  )
   yield "ranking metrics", lambda: metrics.ranking(rng.random(count), scores)
   yield "pool.sqlite", lambda: journal.write_pool(file, pool)
   yield "Local.tell", lambda: local.tell(climb, key, seen, None, None)

@@ -188,6 +188,13 @@ class _Recoding:
     tokens = _in_pairs(tokens, self.coding)
     return self.evaluator.score(state, key, tokens, round_, progress, keep)
 
+  def score_most(self, state, key, tokens, round_, progress, keep, *, late):
+    """Where the evaluator has it."""
+    tokens = _in_pairs(tokens, self.coding)
+    return self.evaluator.score_most(
+      state, key, tokens, round_, progress, keep, late=late
+    )
+
 
 def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
   rows = [cnn.parse(space, text) for text in architectures]

@@ -36,6 +36,15 @@ class Pool(NamedTuple):
     """Rows that are in the pool now."""
     return np.flatnonzero(self.alive)
 
+  def scored(self, round_: int) -> np.ndarray:
+    """Members with a score in that round, in the order of their first one.
+
+    That is the order of their rows, but for those whose scores came late.
+    """
+    rows = self.members[~np.isnan(self.scores[self.members, round_])]
+    first = np.argmax(~np.isnan(self.scores[rows]), axis=1)
+    return rows[np.argsort(first, kind="stable")]
+
   @property
   def best(self) -> int:
     """The row with the best score of the last round in which any was scored."""
@@ -78,26 +87,31 @@ def record(pool: Pool, scores: np.ndarray, round_: int) -> Pool:
 
 
 def replace_worst(
-  pool: Pool, proposal: Proposal, round_: int, order: np.ndarray
+  pool: Pool,
+  proposal: Proposal,
+  round_: int,
+  rows: np.ndarray,
+  order: np.ndarray,
 ) -> Pool:
   """Puts proposals in the place of the worst members.
 
-  The size of the pool stays; see `extend`. `order` has positions among
-  `members`, best first.
+  The size of the pool stays; see `extend`. `order` has positions among `rows`,
+  best first; members that are not among them stay.
   """
-  extended = extend(pool, proposal, round_)
-  ranked = pool.members[order]
+  extended = extend(pool, proposal, round_, rows)
+  ranked = rows[order]
   worst = ranked[len(ranked) - len(proposal.tokens) :]
   alive = extended.alive.copy()
   alive[worst] = False
   return extended._replace(alive=alive)
 
 
-def extend(pool: Pool, proposal: Proposal, round_: int) -> Pool:
-  """Adds proposals; a parent is given as a position among `members`."""
-  count = len(proposal.tokens)
-  members, rounds = pool.members, pool.scores.shape[1]
-  parents = np.where(proposal.parents < 0, -1, members[proposal.parents])
+def extend(
+  pool: Pool, proposal: Proposal, round_: int, rows: np.ndarray
+) -> Pool:
+  """Adds proposals; a parent is given as a position among `rows`."""
+  count, rounds = len(proposal.tokens), pool.scores.shape[1]
+  parents = np.where(proposal.parents < 0, -1, rows[proposal.parents])
   fresh = Pool(
     tokens=proposal.tokens,
     origins=np.full(count, round_ + 1, np.int32),

@@ -8,6 +8,7 @@ strategies/ and journal.py.
 """
 
 import dataclasses
+import functools
 import os
 import time
 from typing import Any
@@ -17,6 +18,7 @@ import jax
 import numpy as np
 
 from nao_jax import pool as pools
+from nao_jax import ranges
 from nao_jax.errors import UserError
 from nao_jax.evaluators import Evaluator
 from nao_jax.evaluators.function import Function, Scores
@@ -39,12 +41,26 @@ class SearchConfig:
     rounds: times that proposals enter the pool; it is scored once more.
     new_per_round: proposals a round, at most.
     extend: add proposals to the pool; else they replace its worst members.
+    asynchronous: propose before all of a round is scored, so that no device
+      waits for its slowest training; those that are late come into the next
+      round. The result then depends on who was faster.
+    late: with `asynchronous`, how many may be late, as a share of
+      `new_per_round`; for many workers as many as they are, and more.
   """
 
   pool_size: int = 600
   rounds: int = 4
   new_per_round: int = 300
   extend: bool = False
+  asynchronous: bool = False
+  late: float = 0.5
+
+  @property
+  def most_late(self) -> int:
+    """How many architectures may be without a score when a round closes."""
+    if not self.asynchronous:
+      return 0
+    return max(1, round(self.late * self.new_per_round))
 
   def check(self) -> None:
     """Raises UserError for sizes that cannot work together."""
@@ -57,6 +73,23 @@ class SearchConfig:
       raise UserError(
         f"--new_per_round={self.new_per_round}: some of the --pool_size="
         f"{self.pool_size} members must stay; give a smaller number or --extend"
+      )
+    self._check_late()
+
+  def _check_late(self) -> None:
+    if not self.asynchronous:
+      if self.late != SearchConfig.late:
+        raise UserError("--late: allowed only with --asynchronous")
+      return
+    ranges.check({"rate": {"late": self.late}})
+    # A round begins with all members and ends with those that are not late.
+    least = 2 if self.extend else 1 + self.new_per_round
+    most = (self.pool_size - least) / self.new_per_round
+    if self.most_late > self.pool_size - least:
+      raise UserError(
+        f"--late={self.late}: of --pool_size={self.pool_size} members "
+        f"{least} must have a score when a round closes; give at most "
+        f"{most:.3g}, or a larger pool"
       )
 
 
@@ -109,6 +142,11 @@ def run(
     _check_estimates(strategy)
   if not hasattr(evaluator, "score"):
     evaluator = Function(evaluator)
+  if config.asynchronous and not hasattr(evaluator, "score_most"):
+    raise UserError(
+      "--asynchronous: the evaluator scores all of the pool at once; allowed "
+      "only with one that has score_most"
+    )
   given = _checked(space, given, config)
   # Scores have so many bits, and are compared with it.
   enough = np.float32(enough)
@@ -270,14 +308,13 @@ def _round(
   """One round; the key is the same in all of them. Proposals become known."""
   round_ = state.round
   clock = _Clock()
-  state = _scored(state, jax.random.fold_in(key, 0), evaluator, journal)
-  pool = state.pool
+  state = _scored(state, jax.random.fold_in(key, 0), evaluator, journal, config)
+  pool, rows = state.pool, state.pool.scored(round_)
   report = _summary(pool, round_) | {"score_seconds": clock.lap()}
   if demand is not None:
     report |= _costs(pool, round_, demand)
   if round_ < config.rounds and report["best"] < enough:
-    scores = pool.scores[pool.members, round_]
-    seen = Seen(pool.tokens[pool.members], scores, known, demand)
+    seen = Seen(pool.tokens[rows], pool.scores[rows, round_], known, demand)
     round_key = jax.random.fold_in(key, round_ + 1)
     tell_key, ask_key = jax.random.split(round_key)
     learnt, lessons = strategy.tell(
@@ -298,21 +335,35 @@ def _round(
       asked = drawn._replace(report=asked.report)
     known.update(space.keys(asked.tokens))
     if config.extend:
-      pool = pools.extend(pool, asked, round_)
+      pool = pools.extend(pool, asked, round_, rows)
     else:
-      pool = pools.replace_worst(pool, asked, round_, seen.order)
+      pool = pools.replace_worst(pool, asked, round_, rows, seen.order)
     state = state._replace(pool=pool, strategy=learnt)
-    report |= lessons | asked.report | {"new": len(asked.tokens)}
+    report |= _in_rows(lessons | asked.report, rows) | {
+      "new": len(asked.tokens)
+    }
     report["propose_seconds"] = clock.lap()
   return state._replace(round=round_ + 1), report
 
 
-def _scored(state: SearchState, key, evaluator, journal) -> SearchState:
+def _in_rows(report: dict, rows: np.ndarray) -> dict:
+  """What is said of members, in the order of their rows in the pool."""
+  order = np.argsort(rows)
+  return {
+    name: value[order] if name.startswith("member_") else value
+    for name, value in report.items()
+  }
+
+
+def _scored(state: SearchState, key, evaluator, journal, config) -> SearchState:
   """The state with the scores of this round, which it may have already."""
   round_, pool = state.round, state.pool
-  if not np.isnan(pool.scores[pool.members, round_]).any():
+  if len(pool.scored(round_)):
     return state
-  trained, scores = evaluator.score(
+  score = evaluator.score
+  if late := config.most_late if round_ < config.rounds else 0:
+    score = functools.partial(evaluator.score_most, late=late)
+  trained, scores = score(
     state.evaluator,
     key,
     pool.tokens[pool.members],
@@ -322,7 +373,9 @@ def _scored(state: SearchState, key, evaluator, journal) -> SearchState:
       state._replace(evaluator=trained), steps
     ),
   )
-  pool = pools.record(pool, _finite(scores, round_), round_)
+  # Those without a score, where some may be late, are still to come.
+  scores = scores if late else _finite(scores, round_)
+  pool = pools.record(pool, scores, round_)
   state = state._replace(pool=pool, evaluator=trained)
   journal.keep(state, 1)
   return state
@@ -360,7 +413,8 @@ def _finite(scores: np.ndarray, round_: int) -> np.ndarray:
 
 
 def _summary(pool: Pool, round_: int) -> dict:
-  scores = pool.scores[pool.members, round_]
+  rows = np.sort(pool.scored(round_))
+  scores = pool.scores[rows, round_]
   best = pool.ranked(round_)[0]
   summary = {
     "round": round_,
@@ -369,14 +423,16 @@ def _summary(pool: Pool, round_: int) -> dict:
     "best_row": int(best),
     "best_origin": int(pool.origins[best]),
   }
-  newest = pool.origins[pool.members] == round_
+  if late := len(pool.members) - len(rows):
+    summary["late"] = late
+  newest = pool.origins[rows] == round_
   if round_ and newest.any():
     summary["mean_of_newest"] = float(scores[newest].mean())
   return summary
 
 
 def _costs(pool: Pool, round_: int, demand: Demand) -> dict:
-  tokens = pool.tokens[pool.members]
+  tokens = pool.tokens[np.sort(pool.scored(round_))]
   costs = demand.costs(tokens)
   return {
     "cost": demand.name,

@@ -146,6 +146,11 @@ def _check_choices(config) -> None:
     raise UserError(
       f"--evaluator={config.evaluator}: unknown; allowed: shared, scratch"
     )
+  if config.search.asynchronous and config.evaluator == "shared":
+    raise UserError(
+      "--asynchronous: allowed only with --evaluator=scratch, where candidates "
+      "train alone"
+    )
   if config.prune and config.evaluator == "shared":
     raise UserError(
       "--prune: allowed only with --evaluator=scratch, where candidates train "
@@ -161,7 +166,7 @@ def _check_choices(config) -> None:
 def _check_pool(config, given: int) -> None:
   size = config.search.pool_size
   if config.strategy == "nao":
-    _check_nao(config.nao, size)
+    _check_nao(config.nao, size - config.search.most_late)
   if config.final.cells > size:
     raise UserError(
       f"--final_cells={config.final.cells}: there are {size} members "
@@ -176,8 +181,8 @@ def _check_pool(config, given: int) -> None:
 def _check_nao(nao: NaoConfig, size: int) -> None:
   if not 1 <= nao.top_k <= size:
     raise UserError(
-      f"--top_k={nao.top_k}: the seeds are members of the pool; allowed: 1 to "
-      f"{size} (--pool_size)"
+      f"--top_k={nao.top_k}: the seeds are scored members of the pool; "
+      f"allowed: 1 to {size} (--pool_size, without those that may be --late)"
     )
   if round(nao.held_out * size) == size:
     raise UserError(

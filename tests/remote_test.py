@@ -8,16 +8,20 @@ import re
 import signal
 import socket
 import sqlite3
+import time
 
 import jax
 import numpy as np
 import pytest
 
+from nao_jax import search
 from nao_jax.errors import UserError
 from nao_jax.evaluators import executors, worker
 from nao_jax.evaluators.dispatch import Dispatch
 from nao_jax.evaluators.executors import ExecutorConfig
 from nao_jax.evaluators.scratch import FromScratch
+from nao_jax.search import SearchConfig
+from nao_jax.strategies.uniform import Uniform
 from nao_jax.trials import Trial, Trials
 from tests import drivers, ray_cluster
 from tests.tiny_candidates import SPACE, TinyCandidates
@@ -97,6 +101,44 @@ def test_who_kills_three_workers_or_raises_three_times_counts_as_failed(
     3 if x else 1 for x in failed
   ]
   assert "out of memory, says the test" in caplog.text
+
+
+@dataclasses.dataclass(frozen=True)
+class Patient(Uniform):
+  """Waits in a fit until a training begins; gives up after a while."""
+
+  candidates: TinyCandidates = None
+
+  def tell(self, *arguments):
+    before, end = len(self.candidates.begun()), time.monotonic() + 20
+    while len(self.candidates.begun()) == before:
+      assert time.monotonic() < end
+      time.sleep(0.05)
+    return super().tell(*arguments)
+
+
+def test_workers_go_on_while_an_asynchronous_search_fits_its_controller(
+  cluster, candidates, tmp_path
+):
+  trials = Trials(tmp_path / "trials.sqlite", SPACE.name, {})
+  config = SearchConfig(
+    pool_size=6, rounds=1, new_per_round=4, extend=True, asynchronous=True
+  )
+  where = ExecutorConfig("ray", cluster[0], trial_workers=1)
+  slow = dataclasses.replace(candidates, seconds=0.2)
+  with executors.opened(where, slow) as executor:
+    pool = search.run(
+      SPACE,
+      FromScratch(SPACE, executor, trials),
+      jax.random.key(0),
+      config,
+      strategy=Patient(SPACE, candidates),
+    )
+  assert not np.isnan(pool.scores[:, -1]).any()
+  assert candidates.begun().keys() == {
+    " ".join(map(str, row)) for row in pool.tokens
+  }
+  assert max(candidates.begun().values()) == 1
 
 
 def test_a_worker_with_other_code_is_refused():

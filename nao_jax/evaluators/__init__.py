@@ -57,6 +57,36 @@ class Evaluator(Protocol):
     """
 
 
+class Asynchronous(Evaluator, Protocol):
+  """An evaluator that a search without waiting works with."""
+
+  def score_most(
+    self,
+    state: Any,
+    key: jax.Array,
+    tokens: np.ndarray,
+    round_: int,
+    progress: Progress,
+    keep: Keep,
+    *,
+    late: int,
+  ) -> tuple[Any, np.ndarray]:
+    """As `score`, but it does not wait for all.
+
+    Args:
+      state: see `score`; also one in which candidates are in training.
+      key: see `score`.
+      tokens: see `score`.
+      round_: see `score`.
+      progress: see `score`.
+      keep: see `score`.
+      late: it ends when so many architectures, or fewer, have no score.
+
+    Returns:
+      The new state and the scores, float32 [N]; NaN for those to come.
+    """
+
+
 def forget(state: Any, steps: int) -> None:
   """Keeps nothing."""
   del state, steps

@@ -48,7 +48,7 @@ class Dispatch:
   def __init__(self):
     """Nothing is wanted."""
     self._lock = threading.Lock()
-    self._trials = None
+    self._trials, self._wanted = None, frozenset()
     self._waiting = collections.deque()
     self._running = {}
     self._failures = collections.Counter()
@@ -78,6 +78,9 @@ class Dispatch:
     with self._lock:
       self._trials = trials
       tasks = [Task(row, limits) for row in rows]
+      self._wanted = {task.key for task in tasks}
+      # What ended before was found among the trials.
+      self._news = queue.SimpleQueue()
       self._waiting = collections.deque(
         task for task in tasks if task.key not in self._running
       )
@@ -88,7 +91,7 @@ class Dispatch:
       while self._waiting:
         task = self._waiting.popleft()
         if trial := self._trials.get(task.tokens):
-          self._news.put((task.key, trial))
+          self._tell(task, trial)
           continue
         self._running[task.key] = task
         return task
@@ -146,10 +149,14 @@ class Dispatch:
 
   def _end(self, task: Task, trial: Trial) -> None:
     del self._running[task.key]
-    self._news.put((task.key, trial))
+    self._tell(task, trial)
+
+  def _tell(self, task: Task, trial: Trial) -> None:
+    if task.key in self._wanted:
+      self._news.put((task.key, trial))
 
   def news(self, seconds: float) -> dict[bytes, Trial]:
-    """What ended since the last time: {key: trial}.
+    """What ended of what is wanted, since the last time: {key: trial}.
 
     Args:
       seconds: to wait for the first one, above 0.

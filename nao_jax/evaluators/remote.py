@@ -28,7 +28,7 @@ from nao_jax.progress import Each
 from nao_jax.trials import Trials
 
 # Seconds.
-_UNTIL_CONNECTED = 15.0
+_UNTIL_CONNECTED = 10.0
 _UNTIL_STARTED = 60.0
 _LOOK = 0.2
 _BETWEEN_HIRES = 2.0
@@ -132,12 +132,11 @@ class Remote:
       news = self._dispatch.news(_LOOK)
       if self._error:
         raise self._error
-      finished = [trial for key, trial in news.items() if key in left]
       left -= news.keys()
       between()
-      if finished or self._dispatch.running != shown:
+      if news or self._dispatch.running != shown:
         shown = self._dispatch.running
-        yield News(finished, shown, state)
+        yield News([*news.values()], shown, state)
 
   def _serve(self) -> None:
     """What the thread does that uses Ray."""

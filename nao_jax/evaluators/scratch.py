@@ -141,20 +141,38 @@ class FromScratch:
     the search. A candidate whose training diverged has the worst score of the
     others.
     """
+    return self.score_most(state, key, tokens, round_, progress, keep, late=0)
+
+  def score_most(
+    self,
+    state: ScratchState,
+    key: jax.Array,
+    tokens: np.ndarray,
+    round_: int,
+    progress: Progress,
+    keep: Keep = forget,
+    *,
+    late: int,
+  ) -> tuple[ScratchState, np.ndarray]:
+    """As `score`, but that some candidates may be late; see `Asynchronous`."""
     del key
     canonical = self.space.canonical(tokens)
-    state = self._train_missing(canonical, state, round_, progress, keep)
+    state = self._train_missing(canonical, state, round_, progress, keep, late)
     trials = [self.trials.get(row) for row in canonical]
-    limits = middle([trial.curve for trial in trials], len(state.limits))
-    state = state._replace(limits=limits)
+    ended = np.array([trial is not None for trial in trials])
+    curves = [trial.curve for trial in trials if trial]
+    state = state._replace(limits=middle(curves, len(state.limits)))
     scores = np.float32(
-      [np.nan if t.score is None else t.score for t in trials]
+      [np.nan if not t or t.score is None else t.score for t in trials]
     )
     # Of nothing but failures all are as bad.
     worst = 0.0 if np.isnan(scores).all() else np.nanmin(scores)
-    return state, np.where(np.isnan(scores), np.float32(worst), scores)
+    scores[ended & np.isnan(scores)] = worst
+    return state, scores
 
-  def _train_missing(self, rows, state, round_, progress, keep) -> ScratchState:
+  def _train_missing(
+    self, rows, state, round_, progress, keep, late
+  ) -> ScratchState:
     rows = list({row.tobytes(): row for row in rows}.values())
     known = [self.trials.get(row) for row in rows]
     missing = [
@@ -183,6 +201,8 @@ class FromScratch:
       keep(state, 1)
       tally.running = news.running
       tally.show()
+      if tally.left <= late:
+        break
     tally.summarise(round_, len(limits) if self.prune else None)
     return state
 
@@ -209,6 +229,11 @@ class _Tally:
     self._total, self._measure, self._progress = total, measure, progress
     self._best, self._trained = _best(known), []
 
+  @property
+  def left(self) -> int:
+    """Candidates without a trial."""
+    return self._total - self.done
+
   def add(self, trial: Trial) -> None:
     """Counts and logs a training that ended."""
     self.done += 1
@@ -222,7 +247,7 @@ class _Tally:
     """Shows how far it is."""
     notes = []
     if self.running is not None:
-      waiting = self._total - self.done - self.running
+      waiting = self.left - self.running
       notes.append(f"{self.running} running, {waiting} waiting")
       if self._best > -np.inf:
         notes.append(f"best {self._shown(self._best)}")
