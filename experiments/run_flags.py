@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
-from absl import flags
+from absl import flags, logging
+import jax
 
 from experiments import settings
-from nao_jax import ranges
+from nao_jax import __version__, processes, ranges
 from nao_jax.checkpoint import CheckpointConfig
+from nao_jax.errors import UserError
 from nao_jax.evaluators.executors import ExecutorConfig
 
 # They belong to the driver that asks for them, whose --help shows them.
@@ -30,7 +32,10 @@ def data_dir() -> flags.FlagHolder:
 def devices() -> flags.FlagHolder:
   """Defines --devices."""
   return flags.DEFINE_integer(
-    "devices", None, "Local devices to use; all by default.", lower_bound=1
+    "devices",
+    None,
+    "Devices to use, of each process; all by default.",
+    lower_bound=1,
   )
 
 
@@ -91,3 +96,82 @@ def checkpoints() -> Callable[[], CheckpointConfig]:
 def executor() -> Callable[[], ExecutorConfig]:
   """Defines the flags of where candidates train; call what it gives."""
   return settings.define_all(ExecutorConfig)
+
+
+# What may differ between the processes of a run.
+_OWN = (
+  *("coordinator", "process_id", "coordinator_seconds", "data_dir"),
+  *("log", "log_dir", "verbosity", "stderrthreshold", "logtostderr"),
+  *("alsologtostderr", "showprefixforinfo"),
+)
+
+
+def team() -> Callable[[], processes.Team | None]:
+  """Defines --coordinator and its kin; call what it gives, before all else.
+
+  That joins the other processes, and gives None if there are none.
+  """
+  coordinator = flags.DEFINE_string(
+    "coordinator",
+    None,
+    "HOST:PORT of the first process, to train in several; the same command runs"
+    " in each, but for --process_id.",
+  )
+  count = flags.DEFINE_integer(
+    "num_processes", None, "With --coordinator: how many processes there are."
+  )
+  number = flags.DEFINE_integer(
+    "process_id", None, "With --coordinator: which of them this is, from 0."
+  )
+  distributed = flags.DEFINE_boolean(
+    "distributed",
+    False,
+    "Train in several processes, of which SLURM, Open MPI or Cloud TPU knows.",
+  )
+  seconds = flags.DEFINE_float(
+    "coordinator_seconds",
+    processes.Place.seconds,
+    "How long processes wait for each other at the start.",
+    lower_bound=1.0,
+  )
+
+  def meet() -> processes.Team | None:
+    if coordinator.value is None and not distributed.value:
+      for flag in (count, number):
+        if flag.value is not None:
+          raise UserError(f"--{flag.name}: allowed with --coordinator only")
+      return None
+    if coordinator.value is not None and distributed.value:
+      raise UserError("--distributed --coordinator: give only one of them")
+    place = processes.Place(
+      coordinator.value, count.value, number.value, seconds.value
+    )
+    met = processes.meet(place)
+    if not met.first:
+      logging.set_verbosity(logging.WARNING)
+    met.compare(_of_all(met))
+    logging.info(
+      "%d processes, %d devices; if one ends, the others do so within a"
+      " minute, and the same commands go on",
+      met.count,
+      jax.device_count(),
+    )
+    return met
+
+  return meet
+
+
+def _of_all(met: processes.Team) -> dict:
+  """What must be the same in all processes."""
+  given = {
+    f"--{flag.name}": flag.value
+    for flag in flags.FLAGS._flags().values()
+    if flag.present and flag.name not in _OWN
+  }
+  return {
+    "the version of nao_jax": __version__,
+    "the version of jax": jax.__version__,
+    "the number of processes": met.count,
+    "the number of its devices": jax.local_device_count(),
+    **given,
+  }

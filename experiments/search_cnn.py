@@ -22,6 +22,7 @@ _EXECUTOR = run_flags.executor()
 _DEVICES = run_flags.devices()
 _CHECKPOINTS = run_flags.checkpoints()
 _LOG = run_flags.log()
+_TEAM = run_flags.team()
 _PREFIXES = {
   "controller": "controller_",
   "fit": "controller_",
@@ -33,6 +34,7 @@ settings.define(presets.SearchCnnConfig, _PREFIXES, fixed=("step_sizes",))
 
 def main(_):
   """Builds the settings from flags and runs the search."""
+  team = _TEAM()
   cnn_search.run(
     settings.choose(presets.PRESETS, _PRESET.value, _PREFIXES),
     workdir=_WORKDIR.value,
@@ -43,6 +45,7 @@ def main(_):
     checkpoints=_CHECKPOINTS(),
     plain=_LOG.value == "plain",
     executor=_EXECUTOR(),
+    team=team,
   )
 
 

@@ -171,9 +171,18 @@ def _unflatten(directory, leaves: list, template, exact: bool):
 
 
 def _manager(directory) -> ocp.CheckpointManager:
+  path = pathlib.Path(directory).absolute()
+  path.mkdir(parents=True, exist_ok=True)
   return ocp.CheckpointManager(
-    pathlib.Path(directory).absolute(),
+    path,
     options=ocp.CheckpointManagerOptions(
-      max_to_keep=KEEP, enable_async_checkpointing=False
+      max_to_keep=KEEP,
+      enable_async_checkpointing=False,
+      create=False,
+      # The process that saves waits for no other one.
+      multiprocessing_options=ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(),
+        active_processes={jax.process_index()},
+      ),
     ),
   )

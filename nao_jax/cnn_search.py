@@ -31,9 +31,11 @@ from nao_jax.evaluators.shared import (
   SharedWeights,
   check_each_step,
 )
+from nao_jax.evaluators.together import Helper, Together
 from nao_jax.journal import SearchJournal
 from nao_jax.objectives import Cost
 from nao_jax.presets import SearchCnnConfig
+from nao_jax.processes import Team, leading
 from nao_jax.report import drawing, search_page
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
@@ -57,6 +59,7 @@ def run(
   plain: bool = False,
   latency: Cost | None = None,
   executor: ExecutorConfig = LOCAL,
+  team: Team | None = None,
 ) -> dict:
   """Searches, compares the best cells with random ones, writes the winner.
 
@@ -67,17 +70,19 @@ def run(
     architectures: what starts in the pool beside random ones; see cnn.parse.
     trials: with the evaluator `scratch`, the file of trials to share with
       other searches; one in the workdir by default.
-    devices: local devices to use; all by default.
+    devices: of each process to use; all by default.
     checkpoints: when the state within a round is saved.
     plain: show progress as lines on a terminal, too.
     latency: what `--limit=latency:..` and `--objectives=score,latency` go by,
       in the place of a table: takes tokens int32 [N, 8 nodes] in pairs, see
       `cnn.to_cells`, and gives [N], in the unit of the limit.
     executor: with the evaluator `scratch`, where candidates train.
+    team: the processes that train shared weights together; the first one
+      searches, and only there a workdir is needed.
 
   Returns:
-    What best.json holds. The programs of this process that jax has compiled
-    are dropped on the way, to need less memory.
+    What best.json holds; None in a process that helped. The programs of this
+    process that jax has compiled are dropped on the way, to need less memory.
 
   Raises:
     UserError: a setting, the data or the workdir does not allow the search.
@@ -88,6 +93,8 @@ def run(
   given = _given(space, architectures)
   _check(config, given, devices, trials)
   executor.check(config.evaluator)
+  if team is not None:
+    search_checks.check_together(config)
   cnn_costs.check(config, latency)
   data = images.load(
     config.dataset,
@@ -96,21 +103,28 @@ def run(
     seed=config.seed,
   )
   config = _fit_to_data(config, data, devices)
-  with SearchJournal(
-    workdir,
-    flatten(config) | {"arch": [row.tolist() for row in given]},
-    config.search.rounds,
-    checkpoints=checkpoints,
-    plain=plain,
-  ) as journal:
+  if team is not None:
+    team.compare({"the data": data.digest})
+    if not team.first:
+      return team.help(_help(config, data, devices, team))
+  with (
+    leading(team),
+    SearchJournal(
+      workdir,
+      flatten(config) | {"arch": [row.tolist() for row in given]},
+      config.search.rounds,
+      checkpoints=checkpoints,
+      plain=plain,
+    ) as journal,
+  ):
     if best := journal.finished():
       logging.info("%s holds this search, finished; nothing to do", workdir)
       return best
     file = trials or journal.path / "trials.sqlite"
-    evaluator = _evaluator(config, data, file, devices, executor)
+    evaluator = _evaluator(config, data, file, devices, executor, team)
     demand = cnn_costs.demand(config, data.image_shape, latency)
     best = _search(
-      config, data, space, given, evaluator, demand, journal, devices
+      config, data, space, given, evaluator, demand, journal, devices, team
     )
     best["image"] = list(data.image_shape)
     journal.finish(best)
@@ -119,8 +133,17 @@ def run(
   return best
 
 
+def _help(config, data, devices, team: Team) -> dict:
+  """What the other processes do for the first one; see `Team.help`."""
+  helped = Helper(_shared(config, data, devices), team, "search").handlers
+  if config.final.specialise:
+    return helped
+  trainer = _final_trainer(config, data, devices, None)
+  return helped | Helper(trainer.evaluator, team, "final").handlers
+
+
 def _search(
-  config, data, space, given, evaluator, demand, journal: SearchJournal, devices
+  config, data, space, given, evaluator, demand, journal, devices, team
 ) -> dict:
   """The search and the comparison: what best.json will hold."""
   search_key, final_key = jax.random.split(jax.random.key(config.seed))
@@ -150,7 +173,7 @@ def _search(
       demand, pool.tokens[scored], scores[scored], cnn.to_text
     )
   random_key, train_key = jax.random.split(final_key)
-  trainer = _final_trainer(config, data, devices)
+  trainer = _final_trainer(config, data, devices, team)
   return best | {
     f"validation_accuracy_{outcome.HOW[config.evaluator]}": score,
     "test_accuracy": outcome.compare(
@@ -175,7 +198,7 @@ def _in_pairs(tokens: np.ndarray, coding: str) -> np.ndarray:
 class _Recoding:
   """An evaluator for a pool in another coding."""
 
-  evaluator: SharedWeights | FromScratch
+  evaluator: SharedWeights | FromScratch | Together
   coding: str
 
   def init(self, key):
@@ -280,20 +303,12 @@ def _trainer(config: SearchCnnConfig, data: images.ImageData) -> Trainer:
 
 @contextlib.contextmanager
 def _evaluator(
-  config, data, trials, devices, executor: ExecutorConfig
-) -> Iterator[SharedWeights | FromScratch]:
+  config, data, trials, devices, executor: ExecutorConfig, team: Team | None
+) -> Iterator[SharedWeights | FromScratch | Together]:
   """The evaluator; its workers end with the block."""
   if config.evaluator == "shared":
-    rounds = config.search.rounds + 1
-    yield SharedWeights(
-      _trainer(config, data),
-      data,
-      rounds,
-      devices,
-      config.sampling,
-      config.train_only_new,
-      config.architectures_per_step,
-    )
+    shared = _shared(config, data, devices)
+    yield shared if team is None else Together(shared, team, "search")
     return
   space = cnn.space(config.network.nodes, config.network.ops)
   trainer = CandidateTrainer(**vars(_trainer(config, data)))
@@ -301,6 +316,18 @@ def _evaluator(
   known = Trials(trials, space.name, _protocol(config, data))
   with executors.opened(executor, candidates) as where:
     yield FromScratch(space, where, known, config.prune)
+
+
+def _shared(config, data, devices) -> SharedWeights:
+  return SharedWeights(
+    _trainer(config, data),
+    data,
+    config.search.rounds + 1,
+    devices,
+    config.sampling,
+    config.train_only_new,
+    config.architectures_per_step,
+  )
 
 
 def _protocol(config: SearchCnnConfig, data: images.ImageData) -> dict:
@@ -318,13 +345,17 @@ def _protocol(config: SearchCnnConfig, data: images.ImageData) -> dict:
   )
 
 
-def _final_trainer(config, data, devices) -> ScratchTrainer | Alone:
+def _final_trainer(config, data, devices, team) -> ScratchTrainer | Alone:
   final = config.final
   if final.specialise:
     return ScratchTrainer(
       config.network, final, config.sgd, config.augment, data
     )
-  return Alone(_alone_trainer(config, data), data, final.repeats, devices)
+  alone = Alone(_alone_trainer(config, data), data, final.repeats, devices)
+  if team is None:
+    return alone
+  lead = functools.partial(Together, team=team, name="final")
+  return dataclasses.replace(alone, lead=lead)
 
 
 def _alone_trainer(config: SearchCnnConfig, data: images.ImageData) -> Trainer:

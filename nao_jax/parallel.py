@@ -3,12 +3,19 @@
 Functions take `axis_name: str | None`; with a name they average over the
 devices, without one they run alone. `pmap` is in maintenance mode; the day it
 goes, this file changes.
+
+Devices are those of all processes (see processes.py), in the order of the
+processes; every process has as many, calls the same functions, and holds what
+its own devices need. Where there is one process, it holds all.
+
+Shapes: D devices.
 """
 
 from collections.abc import Callable
 
 import jax
 from jax import lax
+from jax.experimental import multihost_utils
 import numpy as np
 
 from nao_jax.errors import UserError
@@ -24,17 +31,18 @@ def spread(
   devices: int | None = None,
   donate: tuple[int, ...] = (),
 ) -> Callable:
-  """Compiles a function for every local device.
+  """Compiles a function for every device.
 
   Args:
     function: takes and returns pytrees; collectives name the axis `AXIS`.
     in_axes: for each argument the axis whose slices go to the devices, or
       None for an argument that all see whole. Place such arguments with
-      `replicate` if they stay from call to call.
+      `replicate` if they stay from call to call. A process gives the slices of
+      its own devices, see `own_rows`.
     out_axes: for each result the axis along which the devices' parts are
       stacked, or None for a result that is equal on all (the caller's promise:
-      average it first).
-    devices: how many to use; all local ones by default.
+      average it first). A process gets the parts of its own, see `gather`.
+    devices: how many of each process to use; all by default.
     donate: numbers of the arguments whose memory the results may take.
   """
   return jax.pmap(
@@ -42,24 +50,25 @@ def spread(
     axis_name=AXIS,
     in_axes=in_axes,
     out_axes=out_axes,
-    devices=_devices(devices),
+    devices=_all(devices),
     donate_argnums=donate,
   )
 
 
 def check(devices: int | None, flag: str = "--devices") -> None:
-  """Raises UserError if there are fewer local devices than that."""
-  if devices is not None and not 1 <= devices <= count():
-    raise UserError(f"{flag}={devices}: allowed: 1 to {count()}")
+  """Raises UserError if a process has fewer devices than that."""
+  most = jax.local_device_count()
+  if devices is not None and not 1 <= devices <= most:
+    raise UserError(f"{flag}={devices}: allowed: 1 to {most}")
 
 
 def count(devices: int | None = None) -> int:
-  """How many devices `spread` uses."""
-  return len(_devices(devices))
+  """How many devices `spread` uses, of all processes together."""
+  return len(_all(devices))
 
 
 def replicate(tree, *, devices: int | None = None):
-  """Puts a pytree on every device, as `spread` gives it back.
+  """Puts a pytree on every device of this process, as `spread` gives it back.
 
   A first state that is placed otherwise makes the second call compile again.
   """
@@ -67,12 +76,50 @@ def replicate(tree, *, devices: int | None = None):
 
 
 def distribute(tree, *, devices: int | None = None):
-  """Puts each slice along the first axis on its device, as `spread` does."""
-  return jax.device_put(tree, _sharding(devices, AXIS))
+  """Puts each slice along the first axis on its device, as `spread` does.
+
+  Args:
+    tree: arrays [D, ...], the same in all processes.
+    devices: see `spread`.
+  """
+  own = jax.tree.map(lambda x: own_rows(x, devices=devices), tree)
+  return jax.device_put(own, _sharding(devices, AXIS))
+
+
+def own_rows(rows, axis: int = 0, *, devices: int | None = None):
+  """This process's part of what goes to the devices.
+
+  Args:
+    rows: an array with D rows along the axis, the same in all processes.
+    axis: number of it.
+    devices: see `spread`.
+  """
+  if jax.process_count() == 1:
+    return rows
+  own = len(_local(devices))
+  first = jax.process_index() * own
+  return rows[(slice(None),) * axis + (slice(first, first + own),)]
+
+
+def gather(rows):
+  """The rows of all processes: the inverse of `own_rows` along the first axis.
+
+  All processes must call it.
+  """
+  if jax.process_count() == 1:
+    return rows
+  return multihost_utils.process_allgather(np.asarray(rows), tiled=True)
+
+
+def of_first(number: int) -> int:
+  """The number that the first process has; all processes must call it."""
+  if jax.process_count() == 1:
+    return number
+  return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
 
 def _sharding(devices, *axes: str) -> jax.sharding.NamedSharding:
-  mesh = jax.sharding.Mesh(np.array(_devices(devices)), (AXIS,))
+  mesh = jax.sharding.Mesh(np.array(_local(devices)), (AXIS,))
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
 
@@ -104,5 +151,13 @@ def own_part(x: jax.Array, axis: int, axis_name: str | None) -> jax.Array:
   return lax.dynamic_slice_in_dim(x, start, part, axis)
 
 
-def _devices(number: int | None) -> list[jax.Device]:
+def _local(number: int | None) -> list[jax.Device]:
   return jax.local_devices()[:number]
+
+
+def _all(number: int | None) -> list[jax.Device]:
+  return [
+    device
+    for process in range(jax.process_count())
+    for device in jax.local_devices(process)[:number]
+  ]

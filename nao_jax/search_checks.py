@@ -64,6 +64,15 @@ def check(
   parallel.check(devices)
 
 
+def check_together(config) -> None:
+  """Raises UserError for a search that several processes cannot share."""
+  if config.evaluator != "shared":
+    raise UserError(
+      f"--evaluator={config.evaluator}: several processes train shared weights "
+      "together; add --evaluator=shared, or start one process"
+    )
+
+
 def check_controller(config) -> None:
   """What can be wrong with a controller, its fit and its steps.
 

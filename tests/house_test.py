@@ -38,7 +38,12 @@ LAYERS = (
   ("nao_jax.pool", "nao_jax.strategies"),
   ("nao_jax.controller", "nao_jax.evaluators"),
   ("nao_jax.training", "nao_jax.networks"),
-  ("nao_jax.spaces", "nao_jax.data", "nao_jax.parallel"),
+  (
+    "nao_jax.spaces",
+    "nao_jax.data",
+    "nao_jax.parallel",
+    "nao_jax.processes",
+  ),
   (
     "nao_jax.compile_time",
     "nao_jax.interruption",
@@ -51,6 +56,7 @@ LAYERS = (
     "nao_jax.ranges",
     "nao_jax.status",
     "nao_jax.trials",
+    "nao_jax.watch",
   ),
   ("nao_jax.errors", "nao_jax.lazy"),
 )

@@ -4,6 +4,7 @@ Shapes: N images, each of H x W pixels and C channels.
 """
 
 import dataclasses
+import hashlib
 import os
 from typing import NamedTuple
 
@@ -57,6 +58,15 @@ class ImageData:
   def image_shape(self) -> tuple[int, int, int]:
     """(H, W, C)."""
     return self.train.images.shape[1:]
+
+  @property
+  def digest(self) -> str:
+    """Of all images and labels, in the order that they have."""
+    found = hashlib.sha256()
+    for part in (self.train, self.validation, self.test):
+      for array in part:
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()[:16]
 
   @property
   def train_examples(self) -> int:

@@ -16,7 +16,7 @@ from nao_jax import pace, parallel
 from nao_jax.data.augment import epoch_indices, eval_batches
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
-from nao_jax.evaluators import Keep, Progress, forget
+from nao_jax.evaluators import Evaluator, Keep, Progress, forget
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.progress import Each
@@ -66,7 +66,7 @@ def score_pool(
     keep: given the scores so far.
     each: what is read to score one of them.
     a_call: n, how many a device scores in one call at most.
-    devices: how many local devices there are; all by default.
+    devices: see `parallel.spread`.
 
   Returns:
     float32 [N].
@@ -78,7 +78,8 @@ def score_pool(
   for start in range(len(scores), len(cells), size):
     chunk = cells[start : start + size]
     padded = np.resize(chunk, (size, *chunk.shape[1:]))
-    found = score(padded.reshape(parts, -1, *chunk.shape[1:]))
+    shares = padded.reshape(parts, -1, *chunk.shape[1:])
+    found = parallel.gather(score(parallel.own_rows(shares, devices=devices)))
     found = np.asarray(found).reshape(-1)[: len(chunk)]
     scores = np.concatenate([scores, found])
     keep(scores, len(chunk))
@@ -112,7 +113,7 @@ class SharedWeights:
     data: train and validation part are used, the test part never.
     rounds: how many times `score` will be called; the epochs are divided
       evenly among them.
-    devices: how many local devices to use; all by default.
+    devices: how many of each process to use; all by default.
     sampling: which member of the pool a step trains: `uniform`, any is as
       likely; or `parameters`, each in proportion to those of its stand-alone
       network, as larger networks need more training (Luo et al. 2019).
@@ -181,13 +182,17 @@ class SharedWeights:
     each = Each(self.trainer.train.batch, "images")
     progress("train supernet", first, len(batches), "", each)
     losses = []
-    for start, end in pace.calls(first, len(batches), STEPS_A_CALL):
+    for start, end in pace.calls(
+      first, len(batches), STEPS_A_CALL, parallel.of_first
+    ):
       supernet, found = self._train_steps(
         state.supernet,
         step_key,
         self._train,
         padded(cells[start:end], STEPS_A_CALL),
-        padded(batches[start:end], STEPS_A_CALL),
+        parallel.own_rows(
+          padded(batches[start:end], STEPS_A_CALL), 1, devices=self.devices
+        ),
         np.int32(end - start),
       )
       found = np.asarray(found)[: end - start]
@@ -291,7 +296,7 @@ def check_each_step(
     each_step: n.
     batch: B, examples or streams of a step.
     members: of the first pool.
-    devices: how many local devices there are; all by default.
+    devices: see `parallel.spread`.
 
   Raises:
     UserError: the devices or the batch cannot be shared by so many.
@@ -363,16 +368,19 @@ class Alone:
     trainer: the settings.
     data: trains on the train part, is measured on the test part.
     repeats: trainings of each architecture with other random numbers.
-    devices: how many local devices to use; all by default.
+    devices: how many of each process to use; all by default.
+    lead: makes the evaluator that helpers take part in of `evaluator`.
   """
 
   trainer: Trainer
   data: ImageData
   repeats: int
   devices: int | None = None
+  lead: Callable[[Evaluator], Evaluator] = lambda evaluator: evaluator
 
   @functools.cached_property
-  def _evaluator(self) -> SharedWeights:
+  def evaluator(self) -> SharedWeights:
+    """What trains, and measures."""
     data = dataclasses.replace(self.data, validation=self.data.test)
     return SharedWeights(self.trainer, data, 1, self.devices)
 
@@ -384,7 +392,7 @@ class Alone:
     progress: Callable[[int, int], None] = lambda done, total: None,
   ) -> Iterator[float]:
     """As `ScratchTrainer.test_accuracies`; each comes when it is measured."""
-    steps = self.trainer.steps
+    steps, evaluator = self.trainer.steps, self.lead(self.evaluator)
     for repeat in range(known, self.repeats):
       init_key, run_key = jax.random.split(jax.random.fold_in(key, repeat))
 
@@ -393,7 +401,7 @@ class Alone:
         if total == steps:
           progress(repeat * steps + done, self.repeats * steps)
 
-      _, scores = self._evaluator.score(
-        self._evaluator.init(init_key), run_key, tokens[None], 0, shown
+      _, scores = evaluator.score(
+        evaluator.init(init_key), run_key, tokens[None], 0, shown
       )
       yield float(scores[0])

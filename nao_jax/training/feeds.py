@@ -74,8 +74,12 @@ class InMemory:
     for epoch in range(step // per_epoch, self.trainer.train.epochs):
       order = self._order(jax.random.fold_in(order_key, epoch))
       first = max(step - epoch * per_epoch, 0)
-      for start, end in pace.calls(first, per_epoch, STEPS_A_CALL):
-        rows = padded(order[start:end], STEPS_A_CALL)
+      for start, end in pace.calls(
+        first, per_epoch, STEPS_A_CALL, parallel.of_first
+      ):
+        rows = parallel.own_rows(
+          padded(order[start:end], STEPS_A_CALL), 1, devices=self.devices
+        )
         count = np.int32(end - start)
         state, losses = steps(state, step_key, train, rows, count)
         yield state, np.asarray(losses)[:count]
@@ -93,7 +97,9 @@ class InMemory:
     state, images = _without_optimiser(state, self.devices), self._place(part)
     parts, batch = _evaluation_batch(self.trainer, self.devices)
     indices, counted = (
-      x.reshape(-1, parts, batch // parts)
+      parallel.own_rows(
+        x.reshape(-1, parts, batch // parts), 1, devices=self.devices
+      )
       for x in eval_batches(len(images.labels), batch)
     )
     measured = program(

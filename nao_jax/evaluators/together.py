@@ -1,0 +1,87 @@
+"""An evaluator whose training many processes share; see processes.py."""
+
+from collections.abc import Callable
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from nao_jax.evaluators import Evaluator, Keep, Progress, forget
+from nao_jax.processes import Team
+
+
+@dataclasses.dataclass(frozen=True)
+class Together:
+  """An evaluator in the first process, which the others help.
+
+  Attributes:
+    evaluator: the same in all processes.
+    team: the processes.
+    name: by which the others know it.
+  """
+
+  evaluator: Evaluator
+  team: Team
+  name: str
+
+  def init(self, key: jax.Array) -> Any:
+    """See `Evaluator`."""
+    self.team.tell(f"{self.name} init", jax.random.key_data(key))
+    return self.evaluator.init(key)
+
+  def replicate(self, state: Any) -> Any:
+    """See `Evaluator`; the others get the state from here."""
+    self.team.tell(f"{self.name} replicate", *jax.tree.leaves(state))
+    return self.evaluator.replicate(state)
+
+  def score(
+    self,
+    state: Any,
+    key: jax.Array,
+    tokens: np.ndarray,
+    round_: int,
+    progress: Progress,
+    keep: Keep = forget,
+  ) -> tuple[Any, np.ndarray]:
+    """See `Evaluator`."""
+    self.team.tell(
+      f"{self.name} score", jax.random.key_data(key), tokens, np.int32(round_)
+    )
+    then_on = self.team.then_on
+    return self.evaluator.score(
+      state, key, tokens, round_, then_on(progress), then_on(keep)
+    )
+
+
+class Helper:
+  """What the other processes do; holds the state between two words."""
+
+  def __init__(self, evaluator: Evaluator, team: Team, name: str):
+    """Takes what `Together` takes in the first process."""
+    self._evaluator, self._team, self._name = evaluator, team, name
+    self._state = None
+
+  @property
+  def handlers(self) -> dict[str, Callable]:
+    """For `Team.help`."""
+    calls = (self._init, self._replicate, self._score)
+    return {f"{self._name} {call.__name__[1:]}": call for call in calls}
+
+  def _init(self, arrays: list[np.ndarray]) -> None:
+    self._state = self._evaluator.init(jax.random.wrap_key_data(arrays[0]))
+
+  def _replicate(self, leaves: list[np.ndarray]) -> None:
+    state = jax.tree.unflatten(jax.tree.structure(self._state), leaves)
+    self._state = self._evaluator.replicate(state)
+
+  def _score(self, arrays: list[np.ndarray]) -> None:
+    key, tokens, round_ = arrays
+    self._state, _ = self._evaluator.score(
+      self._state,
+      jax.random.wrap_key_data(key),
+      tokens,
+      int(round_),
+      self._team.heard,
+      self._team.heard,
+    )

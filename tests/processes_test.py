@@ -1,0 +1,170 @@
+"""Two processes are as good as one, and end together."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from nao_jax import checkpoint
+from nao_jax.errors import UserError
+from nao_jax.processes import Place, meet
+from nao_jax.search_state import SearchState
+from tests import team_search
+
+LIMIT = 60
+
+
+def _free_port() -> int:
+  with socket.create_server(("127.0.0.1", 0)) as server:
+    return server.getsockname()[1]
+
+
+def _start(module, *arguments, devices=2):
+  flags = os.environ["XLA_FLAGS"].replace("_count=4", f"_count={devices}")
+  return subprocess.Popen(
+    [sys.executable, "-m", module, *map(str, arguments)],
+    env=os.environ | {"XLA_FLAGS": flags},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def _start_two(workdir):
+  port = _free_port()
+  return [
+    _start("tests.team_search", port, number, workdir) for number in (0, 1)
+  ]
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+  """The search in this process, on four devices: its pool and its workdir."""
+  workdir = tmp_path_factory.mktemp("one") / "run"
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield team_search.run(team_search.evaluator(), workdir), workdir
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+  """A workdir of two processes, one of which was killed; how the other ended.
+
+  That is its exit code, its words, and the seconds that it took.
+  """
+  workdir = tmp_path_factory.mktemp("two") / "run"
+  first, second = _start_two(workdir)
+  while not list(workdir.glob("checkpoints/1")) and first.poll() is None:
+    time.sleep(0.05)
+  second.kill()
+  start = time.monotonic()
+  _, errors = first.communicate(timeout=LIMIT)
+  seconds = time.monotonic() - start
+  second.communicate()
+  return workdir, first.returncode, errors, seconds
+
+
+def test_a_killed_process_ends_the_other_with_a_word(killed):
+  _, code, errors, seconds = killed
+  assert code == 2
+  assert "error: process 1 is gone, and so this one ends" in errors
+  assert "Traceback" not in errors
+  assert seconds < LIMIT / 2
+
+
+@pytest.fixture(scope="module")
+def two(killed):
+  """The same command again: what both said, and the workdir."""
+  processes = _start_two(killed[0])
+  said = [process.communicate(timeout=3 * LIMIT) for process in processes]
+  for process, (_, errors) in zip(processes, said, strict=True):
+    assert process.returncode == 0, errors
+  return said, killed[0]
+
+
+def _state(workdir, pool):
+  """The search at its end."""
+  state = team_search.evaluator().init(jax.random.key(0))
+  template = SearchState(0, pool, state, ())
+  return checkpoint.restore(workdir / "checkpoints", template)
+
+
+def test_the_same_commands_go_on_to_the_end_of_one_process(one, two):
+  pool, workdir = one
+  found = _state(two[1], pool)
+  for name in ("tokens", "origins", "alive", "scores"):
+    np.testing.assert_array_equal(
+      getattr(found.pool, name), getattr(pool, name), err_msg=name
+    )
+  expected = _state(workdir, pool).evaluator.supernet.params
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(
+      a, b, rtol=0, atol=1e-4 * np.abs(a).max() + 1e-7
+    ),
+    expected,
+    found.evaluator.supernet.params,
+  )
+
+
+def test_the_first_process_alone_writes(two):
+  _, workdir = two
+  best = json.loads((workdir / "best.json").read_text())
+  assert best["space"] == team_search.SPACE.name
+  assert len((workdir / "history.jsonl").read_text().splitlines()) == 2
+  held = json.loads((workdir / ".lock").read_text())
+  status = json.loads((workdir / "status.json").read_text())
+  assert held["process"] == status["process"]
+
+
+@pytest.mark.parametrize(
+  ("place", "message"),
+  [
+    (Place("host"), "--coordinator=host: allowed: HOST:PORT"),
+    (Place("host:0"), "--coordinator=host:0: allowed: HOST:PORT"),
+    (Place("host:9"), "--num_processes=None: .* give how many"),
+    (Place("host:9", 2), "--process_id=None: allowed: 0 to 1"),
+    (Place("host:9", 2, 2), "--process_id=2: allowed: 0 to 1"),
+  ],
+)
+def test_a_place_that_cannot_be_is_refused(place, message):
+  with pytest.raises(UserError, match=message):
+    place.check()
+
+
+def test_a_coordinator_that_nobody_reaches_is_named():
+  address = f"127.0.0.1:{_free_port()}"
+  with pytest.raises(UserError, match=f"{address}: nobody answers there"):
+    meet(Place(address, 2, 1, seconds=0.1))
+
+
+def test_a_port_that_is_taken_is_named():
+  with socket.create_server(("127.0.0.1", 0)) as server:
+    address = f"127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(UserError, match=f"{address}: .* free port"):
+      meet(Place(address, 2, 0))
+
+
+def test_processes_with_other_flags_are_refused_and_the_flag_is_named(tmp_path):
+  address = f"--coordinator=127.0.0.1:{_free_port()}"
+  processes = [
+    _start(
+      "experiments.search_cnn",
+      f"--workdir={tmp_path / 'run'}",
+      f"--epochs={epochs}",
+      address,
+      "--num_processes=2",
+      f"--process_id={number}",
+    )
+    for number, epochs in enumerate((4, 8))
+  ]
+  for process in processes:
+    _, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == 2
+    assert "error: --epochs is 4 in process 0 and 8 in process 1" in errors
+  assert not list(tmp_path.iterdir())

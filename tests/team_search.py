@@ -1,0 +1,79 @@
+"""A search that two processes can share, small; one of them as a program.
+
+python -m tests.team_search PORT NUMBER WORKDIR
+"""
+
+import sys
+
+import jax
+import numpy as np
+
+from nao_jax import pace, search
+from nao_jax.data.augment import AugmentConfig
+from nao_jax.data.images import Examples, ImageData
+from nao_jax.evaluators import shared
+from nao_jax.evaluators.together import Helper, Together
+from nao_jax.pool import Pool
+from nao_jax.processes import Place, meet
+from nao_jax.search import SearchConfig
+from nao_jax.spaces import cnn
+from nao_jax.strategies.uniform import Uniform
+from nao_jax.training import recipe, supernet
+from nao_jax.training.optimisers import SgdConfig
+from tests.short_networks import ShortConfig
+
+EXAMPLES, BATCH = 24, 8
+SPACE = cnn.space(2)
+CONFIG = SearchConfig(pool_size=5, rounds=1, new_per_round=2)
+TRAINER = supernet.Trainer(
+  ShortConfig(nodes=2, channels=2, classes=3, kinds="N"),
+  recipe.TrainConfig(epochs=2, batch=BATCH, drop_path_keep=0.9),
+  # Rounding is that of another order of sums, and should stay so small.
+  SgdConfig(learning_rate=0.01),
+  AugmentConfig(padding=1, flip=True),
+  EXAMPLES,
+)
+
+
+def evaluator() -> shared.SharedWeights:
+  """The same in every process."""
+  rng = np.random.default_rng(0)
+
+  def draw(count):
+    images = rng.integers(0, 256, (count, 8, 8, 1), np.uint8)
+    return Examples(images, rng.integers(0, 3, count).astype(np.int32))
+
+  mean, std = np.float32([0.5]), np.float32([0.3])
+  parts = draw(EXAMPLES), draw(19), draw(1)
+  data = ImageData("noise", 3, *parts, mean, std)
+  return shared.SharedWeights(TRAINER, data, CONFIG.rounds + 1)
+
+
+def run(scores, workdir) -> Pool:
+  """The search."""
+  return search.run(
+    SPACE,
+    scores,
+    jax.random.key(0),
+    CONFIG,
+    strategy=Uniform(SPACE),
+    workdir=workdir,
+  )
+
+
+def main(port: str, number: str, workdir: str) -> None:
+  """Leads or helps."""
+  jax.config.update("jax_disable_most_optimizations", True)
+  pace.SECONDS = 0.0  # A step a call, and so many places to die at.
+  team = meet(Place(f"127.0.0.1:{port}", 2, int(number)))
+  scores = evaluator()
+  if team.first:
+    with team.leads():
+      run(Together(scores, team, "search"), workdir)
+  else:
+    team.help(Helper(scores, team, "search").handlers)
+  print("done")
+
+
+if __name__ == "__main__":
+  main(*sys.argv[1:])
