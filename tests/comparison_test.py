@@ -204,3 +204,37 @@ def test_every_setup_makes_the_budget():
     made = sizes.pool_size + sizes.rounds * sizes.new_per_round
     assert 200 <= made < 200 + setup.batch
     assert sizes.extend
+
+
+@pytest.fixture(scope="module")
+def limited(config, tmp_path_factory):
+  """With a column of costs: how many edges are a 3x3 convolution, plus one."""
+  table = dict(np.load(config.table))
+  costs = np.float32((table["ops"] == 3).sum(-1) + 1)
+  path = tmp_path_factory.mktemp("limited") / "edges.npz"
+  np.savez(path, **table, edges_size=costs)
+  return dataclasses.replace(config, table=str(path), limit="size:3", trials=2)
+
+
+def test_under_a_limit_the_best_is_the_best_of_what_it_allows(
+  limited, tmp_path
+):
+  found = comparison.run(limited, CHEAP, file=tmp_path / "found.json")
+  allowed = np.load(limited.table)
+  best = allowed["edges_valid"][allowed["edges_size"] <= 3].max()
+  for own in found.values():
+    assert own.signal.max() <= best
+  # Two edges that convolve, as many as the limit leaves.
+  assert (found["local"].signal[:, -1] > 2).all()
+
+
+@pytest.mark.parametrize(
+  ("limit", "message"),
+  [("weight:3", "--limit"), ("size:0.5", "--limit"), ("valid:-1", "--limit")],
+)
+def test_a_limit_that_a_table_cannot_keep_is_named(
+  limited, limit, message, tmp_path
+):
+  config = dataclasses.replace(limited, limit=limit)
+  with pytest.raises(UserError, match=message):
+    comparison.run(config, CHEAP, file=tmp_path / "found.json")

@@ -1,0 +1,313 @@
+r"""What the paper's searches would take on many accelerators: a projection.
+
+python -m benchmarks.throughput --json=FILE
+python -m benchmarks.projection --measured=FILE [--faster=50] [--picture=FILE]
+
+Each phase of a search is some number of the pieces that benchmarks.throughput
+measures, shared out to the accelerators as far as the phase can be;
+docs/scaling.md says what is assumed. Only the pieces are measured.
+"""
+
+import dataclasses
+import math
+import pathlib
+
+from absl import flags
+import jax
+from matplotlib.figure import Figure
+import numpy as np
+import rich.console
+import rich.table
+
+from benchmarks.work import Sizes
+from experiments import driver
+from nao_jax import json_file, presets, rnn_presets
+from nao_jax.errors import UserError
+from nao_jax.networks.cost import cost
+from nao_jax.networks.macro import NetworkConfig
+from nao_jax.spaces import cnn
+from nao_jax.strategies.nao import NaoConfig
+
+_MEASURED = flags.DEFINE_string(
+  "measured", None, "Figures of benchmarks.throughput.", required=True
+)
+_FASTER = flags.DEFINE_float(
+  "faster", 50, "Speed of an accelerator, this machine's being 1.", 0.001
+)
+_LINK = flags.DEFINE_float(
+  "link", 10, "GB/s between two accelerators, each way.", 0.001
+)
+_PICTURE = flags.DEFINE_string("picture", None, "A .png file to draw to.")
+
+ACCELERATORS = (1, 8, 64, 512)
+MANY_TRIALS = (1000, 100_000, 1_000_000)
+
+CIFAR_IMAGES, IMAGE_SIZE, CIFAR_CHANNELS = 50_000, 32, 3
+PTB_TRAIN, PTB_VALID = 929_589, 73_760
+# A backward pass costs about twice a forward one, so a training three.
+FORWARD_SHARE = 1 / 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+  """A part of a search.
+
+  Attributes:
+    name: what is done.
+    seconds: on one accelerator, all rounds together.
+    parts: how many accelerators can share it; 1 if it is serial.
+    calls: times that all of them wait for each other.
+    bytes_a_call: that are added up over all of them in each call.
+  """
+
+  name: str
+  seconds: float
+  parts: int = 1
+  calls: int = 0
+  bytes_a_call: float = 0.0
+
+  def on(self, accelerators: int, link: float) -> float:
+    """Seconds on so many, with a ring all-reduce over links of bytes/s."""
+    used = min(accelerators, self.parts)
+    # In whole portions: the last of them may leave some idle.
+    share = math.ceil(self.parts / used) / self.parts
+    ring = 2 * self.bytes_a_call * (used - 1) / used / link
+    return self.seconds * share + self.calls * ring
+
+
+class Rates:
+  """What throughput measured, for an accelerator that is so much faster."""
+
+  def __init__(self, figures: dict, faster: float):
+    self._figures, self._faster = figures, faster
+
+  def __getitem__(self, name: str) -> float:
+    """Units of work a second."""
+    if name not in self._figures:
+      raise UserError(
+        f"--measured={_MEASURED.value}: it has no {name}; run "
+        "benchmarks.throughput without --only"
+      )
+    return self._figures[name]["rate"] * self._faster
+
+
+def controller_phases(
+  rates: Rates, pools: list[int], nao: NaoConfig, epochs: int
+) -> list[Phase]:
+  """Of `nao`: a fit and proposals after all scorings but the last."""
+  learned = sum((1 - nao.held_out) * size for size in pools[:-1])
+  candidates = nao.top_k * nao.max_step_size // nao.step_size
+  return [
+    Phase("fit", epochs * learned / rates["controller_fit"]),
+    Phase("propose", len(pools[:-1]) * candidates / rates["propose"]),
+  ]
+
+
+def pool_sizes(search) -> list[int]:
+  """At each scoring."""
+  grown = search.new_per_round if search.extend else 0
+  return [search.pool_size + grown * n for n in range(search.rounds + 1)]
+
+
+def shared_cells(rates: Rates, config: presets.SearchCnnConfig) -> list[Phase]:
+  """A search of cells with shared weights."""
+  pools = pool_sizes(config.search)
+  held = int(CIFAR_IMAGES * config.validation_fraction)
+  epochs = config.train.epochs // len(pools) * len(pools)
+  batch = config.train.batch
+  steps = epochs * ((CIFAR_IMAGES - held) // batch)
+  gradients = _supernet_bytes(config.network)
+  images = held * sum(pools)
+  return [
+    Phase(
+      "train", steps * batch / rates["supernet_train"], batch, steps, gradients
+    ),
+    Phase("score", images / rates["supernet_score"], min(pools)),
+    *controller_phases(rates, pools, config.nao, config.fit.epochs),
+  ]
+
+
+def scratch_cells(rates: Rates, config: presets.SearchCnnConfig) -> list[Phase]:
+  """A search of cells, each trained alone; a round waits for its slowest."""
+  return [
+    Phase(
+      "train",
+      config.search.pool_size * trial_seconds(rates, config),
+      config.search.pool_size,
+    ),
+    Phase(
+      "train, later rounds",
+      config.search.rounds
+      * config.search.new_per_round
+      * trial_seconds(rates, config),
+      config.search.new_per_round,
+    ),
+    *controller_phases(
+      rates, pool_sizes(config.search), config.nao, config.fit.epochs
+    ),
+  ]
+
+
+def trial_seconds(rates: Rates, config: presets.SearchCnnConfig) -> float:
+  """Of one training; an image costs as its multiply-adds say."""
+  held = int(CIFAR_IMAGES * config.validation_fraction)
+  read = config.train.epochs * (CIFAR_IMAGES - held + FORWARD_SHARE * held)
+  measured = NetworkConfig(
+    channels=Sizes.channels, cells_per_stage=Sizes.cells_per_stage
+  )
+  dearer = _multiply_adds(config.network) / _multiply_adds(measured)
+  return read * dearer / rates["scratch_train"]
+
+
+def shared_language(
+  rates: Rates, config: rnn_presets.SearchRnnConfig
+) -> list[Phase]:
+  """A search of recurrent cells with shared weights."""
+  pools = pool_sizes(config.search)
+  epochs = config.train.epochs // len(pools) * len(pools)
+  words = epochs * PTB_TRAIN
+  batch = config.train.batch
+  steps = words // (batch * config.train.bptt)
+  width, nodes = config.network.width, config.network.nodes
+  # One cell's matrices, and the embedding that is the output layer, too.
+  gradients = 4 * (2 * width * width * (nodes + 1) + 10_000 * width)
+  return [
+    Phase(
+      "train", words / rates["rnn_supernet_train"], batch, steps, gradients
+    ),
+    Phase(
+      "score", PTB_VALID * sum(pools) / rates["rnn_supernet_score"], min(pools)
+    ),
+    *controller_phases(rates, pools, config.nao, config.fit.epochs),
+  ]
+
+
+def _multiply_adds(network: NetworkConfig, count: int = 200) -> float:
+  """The mean of random architectures, for an image of CIFAR."""
+  rows = cnn.space(network.nodes, network.ops).sample(jax.random.key(0), count)
+  return float(
+    np.mean(
+      [
+        cost(network, row, IMAGE_SIZE, CIFAR_CHANNELS).multiply_adds
+        for row in np.asarray(rows)
+      ]
+    )
+  )
+
+
+def _supernet_bytes(network: NetworkConfig) -> float:
+  """The gradient of what one step uses: of one architecture."""
+  rows = cnn.space(network.nodes, network.ops).sample(jax.random.key(0), 200)
+  return 4 * float(
+    np.mean(
+      [
+        cost(network, row, IMAGE_SIZE, CIFAR_CHANNELS).parameters
+        for row in np.asarray(rows)
+      ]
+    )
+  )
+
+
+def _read(file: str) -> dict:
+  found = json_file.read(
+    file,
+    place=f"--measured={file}",
+    wanted="figures of benchmarks.throughput",
+    advice="give what its --json wrote",
+  )
+  if not isinstance(found.get("figures"), dict):
+    raise UserError(f"--measured={file}: it has no figures")
+  return found["figures"]
+
+
+def _search_table(searches: dict, link: float) -> rich.table.Table:
+  table = rich.table.Table(title="hours of a search, by phase")
+  for heading in ("search", "phase", *map(str, ACCELERATORS), "saturates at"):
+    table.add_column(heading, justify="right")
+  for name, phases in searches.items():
+    for phase in phases:
+      table.add_row(
+        name, phase.name, *_hours([phase], link), f"{phase.parts:,}"
+      )
+    table.add_row(name, "all", *_hours(phases, link), "", end_section=True)
+  return table
+
+
+def _hours(phases: list[Phase], link: float) -> list[str]:
+  totals = [
+    sum(phase.on(count, link) for phase in phases) / 3600
+    for count in ACCELERATORS
+  ]
+  return [f"{total:,.2f}" for total in totals]
+
+
+def _trials_table(rates: Rates) -> rich.table.Table:
+  """Many trials: when does the serial fit matter?"""
+  config = presets.PRESETS["cifar10_scratch"]
+  trial = trial_seconds(rates, config)
+  # As many rounds, each fitting all that is known, as the paper's search has.
+  rounds = config.search.rounds
+  table = rich.table.Table(title="hours of many trials from scratch")
+  for heading in (
+    "trials",
+    "fits",
+    *map(str, ACCELERATORS),
+    "fits are half at",
+  ):
+    table.add_column(heading, justify="right")
+  for count in MANY_TRIALS:
+    pools = [count * (n + 1) // (rounds + 1) for n in range(rounds + 1)]
+    fit, _ = controller_phases(rates, pools, config.nao, config.fit.epochs)
+    totals = [
+      (math.ceil(count / used) * trial + fit.seconds) / 3600
+      for used in ACCELERATORS
+    ]
+    table.add_row(
+      f"{count:,}",
+      f"{fit.seconds / 3600:,.2f}",
+      *(f"{total:,.0f}" for total in totals),
+      f"{count * trial / fit.seconds:,.0f}",
+    )
+  return table
+
+
+def _draw(searches: dict, link: float, file: str) -> None:
+  figure = Figure(figsize=(8, 4), layout="constrained")
+  axes = figure.subplots(1, len(searches), sharey=True)
+  counts = 2 ** np.arange(10)
+  for place, (name, phases) in zip(axes, searches.items(), strict=True):
+    for phase in phases:
+      hours = [phase.on(int(count), link) / 3600 for count in counts]
+      place.loglog(counts, hours, label=phase.name, lw=1.5)
+    totals = [sum(p.on(int(c), link) for p in phases) / 3600 for c in counts]
+    place.loglog(counts, totals, color="black", lw=2.5, label="all")
+    place.set(title=name, xlabel="accelerators")
+    place.grid(alpha=0.3)
+    place.legend(frameon=False, fontsize=8)
+  axes[0].set(ylabel="projected hours", ylim=(1e-3, None))
+  figure.savefig(file, dpi=150)
+
+
+def main(_):
+  """Prints the projections, and draws them."""
+  rates = Rates(_read(_MEASURED.value), _FASTER.value)
+  link = _LINK.value * 1e9
+  searches = {
+    "cifar10": shared_cells(rates, presets.PRESETS["cifar10"]),
+    "cifar10_scratch": scratch_cells(rates, presets.PRESETS["cifar10_scratch"]),
+    "ptb": shared_language(rates, rnn_presets.PRESETS["ptb"]),
+  }
+  console = rich.console.Console(width=120)
+  console.print(
+    f"accelerators of {_FASTER.value:g} times this machine's speed, links of "
+    f"{_LINK.value:g} GB/s"
+  )
+  console.print(_search_table(searches, link))
+  console.print(_trials_table(rates))
+  if _PICTURE.value:
+    _draw(searches, link, _PICTURE.value)
+    pathlib.Path(_PICTURE.value).resolve(strict=True)
+
+
+if __name__ == "__main__":
+  driver.run(main)
