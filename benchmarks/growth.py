@@ -7,7 +7,9 @@ through all sizes but the first.
 """
 
 from collections.abc import Callable, Iterator
+import json
 import pathlib
+import sqlite3
 import tempfile
 import time
 
@@ -23,8 +25,10 @@ from nao_jax import pool as pools
 from nao_jax.controller import metrics
 from nao_jax.errors import UserError
 from nao_jax.spaces import cnn
+from nao_jax.spaces.space import Space
 from nao_jax.strategies import Seen, proposal
 from nao_jax.strategies.local import Local
+from nao_jax.trials import Trial, Trials, digest
 
 _SIZES = flags.DEFINE_list(
   "sizes", ["100", "1000", "10000", "100000"], "Architectures in the pool."
@@ -55,6 +59,35 @@ def works(count: int, folder: str) -> Iterator[Work]:
   yield "pool.sqlite", lambda: journal.write_pool(file, pool)
   yield "Local.tell", lambda: local.tell(climb, key, seen, None, None)
   yield "Local.ask", lambda: local.ask(climb, key, seen, 1)
+  trials = _trials(space, tokens, folder)
+  yield "look up 100 trials", lambda: [trials.get(row) for row in tokens[:100]]
+  one, others = Trial(0.5, (0.5,) * 25), iter(_others(space, count))
+  yield (
+    "add 100 trials",
+    lambda: [trials.add(next(others), one) for _ in range(100)],
+  )
+
+
+def _trials(space: Space, tokens: np.ndarray, folder: str) -> Trials:
+  """A file of as many trials, written at once."""
+  trials = Trials(pathlib.Path(folder, f"trials-{len(tokens)}"), space.name, {})
+  curve = json.dumps([0.5] * 25)
+  with sqlite3.connect(trials.path) as database:
+    database.executemany(
+      "insert or ignore into trials values (?, ?, ?, 0.5, ?, 0)",
+      (
+        (space.name, " ".join(map(str, row)), digest({}), curve)
+        for row in tokens.tolist()
+      ),
+    )
+  database.close()
+  return trials
+
+
+def _others(space: Space, count: int) -> np.ndarray:
+  """Enough for all repeats of adding a hundred."""
+  key = jax.random.fold_in(jax.random.key(2), count)
+  return np.asarray(space.sample(key, 100 * _REPEATS.value))
 
 
 def _seconds(call: Callable[[], object], repeats: int) -> float:
