@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import os
 import re
 import signal
 import socket
@@ -117,8 +118,17 @@ class Patient(Uniform):
     return super().tell(*arguments)
 
 
+@pytest.fixture
+def signals():
+  """What signals to end came, which Ray would end the process by."""
+  seen = []
+  before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
+  yield seen
+  signal.signal(signal.SIGTERM, before)
+
+
 def test_workers_go_on_while_an_asynchronous_search_fits_its_controller(
-  cluster, candidates, tmp_path
+  cluster, candidates, tmp_path, signals
 ):
   trials = Trials(tmp_path / "trials.sqlite", SPACE.name, {})
   config = SearchConfig(
@@ -127,6 +137,7 @@ def test_workers_go_on_while_an_asynchronous_search_fits_its_controller(
   where = ExecutorConfig("ray", cluster[0], trial_workers=1)
   slow = dataclasses.replace(candidates, seconds=0.2)
   with executors.opened(where, slow) as executor:
+    os.kill(os.getpid(), signal.SIGTERM)
     pool = search.run(
       SPACE,
       FromScratch(SPACE, executor, trials),
@@ -139,6 +150,7 @@ def test_workers_go_on_while_an_asynchronous_search_fits_its_controller(
     " ".join(map(str, row)) for row in pool.tokens
   }
   assert max(candidates.begun().values()) == 1
+  assert signals == [signal.SIGTERM]
 
 
 def test_a_worker_with_other_code_is_refused():

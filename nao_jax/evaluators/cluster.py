@@ -5,9 +5,11 @@ import contextlib
 import importlib
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from types import ModuleType
 
 from nao_jax.errors import UserError
@@ -133,6 +135,13 @@ def _on_loopback_alone(address: str) -> bool:
   except OSError:
     return True
   return False
+
+
+def take_back_signals() -> None:
+  """Undoes Ray's handler, beneath Python's, that aborts the process."""
+  if threading.current_thread() is threading.main_thread():
+    for number in (signal.SIGINT, signal.SIGTERM):
+      signal.signal(number, signal.getsignal(number))
 
 
 def flag(address: str) -> str:

@@ -102,6 +102,7 @@ class Remote:
       )
     if self._error:
       raise self._error
+    cluster.take_back_signals()
 
   def close(self) -> None:
     """Ends the workers, and a cluster that was started here."""
