@@ -23,12 +23,14 @@ _DATA_DIR = run_flags.data_dir()
 _DEVICES = run_flags.devices()
 _CHECKPOINTS = run_flags.checkpoints()
 _LOG = run_flags.log()
+_TEAM = run_flags.team()
 _PREFIXES = {"stream": "stream_"}
 settings.define(recipes.TrainCnnConfig, _PREFIXES)
 
 
 def main(_):
   """Builds the settings from flags and trains."""
+  team = _TEAM()
   cnn_training.run(
     settings.choose(recipes.RECIPES, _PRESET.value, _PREFIXES),
     workdir=_WORKDIR.value,
@@ -36,6 +38,7 @@ def main(_):
     devices=_DEVICES.value,
     checkpoints=_CHECKPOINTS(),
     plain=_LOG.value == "plain",
+    team=team,
   )
 
 

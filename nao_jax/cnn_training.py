@@ -15,12 +15,14 @@ from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.data import images, stream
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
+from nao_jax.processes import Team, leading
 from nao_jax.progress import Each
 from nao_jax.recipes import INPUTS, TrainCnnConfig
 from nao_jax.spaces import cnn
 from nao_jax.training.feeds import InMemory, Streamed
 from nao_jax.training.recipe import check_training
 from nao_jax.training.stand_alone import Trainer, TrainState
+from nao_jax.training.together import Helper, Together
 from nao_jax.workdir import Workdir, flatten
 
 
@@ -122,19 +124,21 @@ def run(
   devices: int | None = None,
   checkpoints: CheckpointConfig = DEFAULT,
   plain: bool = False,
-) -> dict:
+  team: Team | None = None,
+) -> dict | None:
   """Trains one network and measures it on the test part, once.
 
   Args:
     config: all settings.
     workdir: of the run; a stopped run goes on, a finished one is reported.
     data_dir: of TFDS data sets.
-    devices: local devices to use; all by default.
+    devices: of each process to use; all by default.
     checkpoints: when the state is saved.
     plain: show progress as lines on a terminal, too.
+    team: the processes that train together; only the first one needs a workdir.
 
   Returns:
-    What result.json holds.
+    What result.json holds; None in a process that helped.
 
   Raises:
     UserError: a setting, the data or the workdir does not allow the training;
@@ -142,16 +146,29 @@ def run(
     Stopped: by a signal; the same call goes on.
   """
   check(config, devices)
+  if team is not None and config.input == "stream":
+    raise UserError(
+      "--input=stream: several processes train on images in memory; give "
+      "--input=memory, or start one process"
+    )
   data = open_data(config, data_dir)
   training = fit_to_data(config, data)
   training.trainer.check(devices)
-  with Workdir(
-    workdir, flatten(training), "result.json", checkpoints, plain=plain
-  ) as journal:
+  feed = training.feed(data, devices)
+  if team is not None:
+    team.compare({"the data": data.digest})
+    if not team.first:
+      return team.help(Helper(feed, team, training.init()).handlers)
+    feed = Together(feed, team)
+  with (
+    leading(team),
+    Workdir(
+      workdir, flatten(training), "result.json", checkpoints, plain=plain
+    ) as journal,
+  ):
     if result := journal.finished(*_SHOWN):
       logging.info("%s holds this training, finished; nothing to do", workdir)
     else:
-      feed = training.feed(data, devices)
       state = _train(training, feed, journal)
       result = _result(training, feed.measure(state, "test"))
       journal.finish(result)
@@ -235,7 +252,7 @@ def _check_size(config: TrainCnnConfig, network, shape) -> None:
 
 
 def _train(
-  training: Training, feed: InMemory | Streamed, journal: Workdir
+  training: Training, feed: InMemory | Streamed | Together, journal: Workdir
 ) -> TrainState:
   """Goes on from the last checkpoint to the end."""
   journal.check_space(training.pack(training.init()))

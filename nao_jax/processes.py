@@ -99,6 +99,11 @@ class Told(NamedTuple):
   text: str
   signal: int
 
+  @property
+  def goes_on(self) -> bool:
+    """Whether it was that all go on."""
+    return self.what == _ON
+
 
 class Team:
   """The processes of a run, as one of them sees them.
@@ -117,6 +122,7 @@ class Team:
       host: of the first process.
     """
     self._client, self._said, self._asked = client, 0, False
+    self._interruption = Interruption()
     self.number, self.count = jax.process_index(), jax.process_count()
     self.first = self.number == 0
     self._watch = Watch()
@@ -157,15 +163,15 @@ class Team:
     """What another process than the first does, to the end of the run.
 
     Args:
-      handlers: {word: called with the arrays that come with it}.
+      handlers: {word: called with what was told}.
 
     Raises:
       Stopped: the first process was stopped.
       UserError: it ended in another way than well.
     """
-    with Interruption() as self._interruption:
+    with self._interruption:
       while (told := self.hear()).what != _END:
-        handlers[told.what](told.arrays)
+        handlers[told.what](told)
 
   @contextlib.contextmanager
   def leads(self) -> Iterator[None]:
@@ -210,6 +216,10 @@ class Team:
       raise Stopped("stopped, as the first process was", number)
     if what == _STOP:
       raise UserError(f"the first process ended: {text}")
+    if self._interruption.signal is not None:
+      key = f"{_HOME}/asked/{self.number}"
+      asked = str(self._interruption.signal)
+      self._client.key_value_set(key, asked, allow_overwrite=True)
     arrays = []
     if shapes:
       types = [(tuple(shape), np.dtype(name)) for shape, name in shapes]
@@ -229,30 +239,26 @@ class Team:
     """
 
     def inner(*args):
-      self._obey()
       try:
         call(*args)
       except BaseException as error:
         self._tell_of(error)
         raise
-      self.tell(_ON)
+      self.on()
 
     return inner
 
-  def heard(self, *_) -> None:
-    """Waits until the first process goes on; see `then_on`."""
-    self.hear()
-    if self._interruption.signal is not None:
-      key = f"{_HOME}/asked/{self.number}"
-      asked = str(self._interruption.signal)
-      self._client.key_value_set(key, asked, allow_overwrite=True)
-
-  def _obey(self) -> None:
-    """Stops this process if somebody asked another one to."""
+  def on(self) -> None:
+    """Says that all go on; stops this process if another was asked to stop."""
+    self.tell(_ON)
     asked = self._client.key_value_dir_get(f"{_HOME}/asked/")
     if asked and not self._asked:
       self._asked = True
       signal.raise_signal(int(asked[0][1]))
+
+  def heard(self, *_) -> None:
+    """Waits until the first process goes on; see `then_on`."""
+    self.hear()
 
   def _tell_of(self, error: BaseException) -> None:
     number = error.signal if isinstance(error, Stopped) else 0

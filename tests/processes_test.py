@@ -15,7 +15,7 @@ from nao_jax import checkpoint
 from nao_jax.errors import UserError
 from nao_jax.processes import Place, meet
 from nao_jax.search_state import SearchState
-from tests import team_search
+from tests import team_work
 
 LIMIT = 60
 
@@ -38,9 +38,7 @@ def _start(module, *arguments, devices=2):
 
 def _start_two(workdir):
   port = _free_port()
-  return [
-    _start("tests.team_search", port, number, workdir) for number in (0, 1)
-  ]
+  return [_start("tests.team_work", port, number, workdir) for number in (0, 1)]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +46,7 @@ def one(tmp_path_factory):
   """The search in this process, on four devices: its pool and its workdir."""
   workdir = tmp_path_factory.mktemp("one") / "run"
   jax.config.update("jax_disable_most_optimizations", True)
-  yield team_search.run(team_search.evaluator(), workdir), workdir
+  yield team_work.run(team_work.evaluator(), workdir), workdir
   jax.config.update("jax_disable_most_optimizations", False)
 
 
@@ -82,7 +80,7 @@ def test_a_killed_process_ends_the_other_with_a_word(killed):
 def two(killed):
   """The same command again: what both said, and the workdir."""
   processes = _start_two(killed[0])
-  said = [process.communicate(timeout=3 * LIMIT) for process in processes]
+  said = [process.communicate(timeout=5 * LIMIT) for process in processes]
   for process, (_, errors) in zip(processes, said, strict=True):
     assert process.returncode == 0, errors
   return said, killed[0]
@@ -90,7 +88,7 @@ def two(killed):
 
 def _state(workdir, pool):
   """The search at its end."""
-  state = team_search.evaluator().init(jax.random.key(0))
+  state = team_work.evaluator().init(jax.random.key(0))
   template = SearchState(0, pool, state, ())
   return checkpoint.restore(workdir / "checkpoints", template)
 
@@ -112,10 +110,23 @@ def test_the_same_commands_go_on_to_the_end_of_one_process(one, two):
   )
 
 
+def test_a_training_of_two_processes_is_that_of_one(one, two):
+  params, measured = team_work.train(team_work.feed())
+  found = np.load(two[1] / team_work.FILE)
+  assert float(found["loss"]) == pytest.approx(measured["loss"], rel=1e-4)
+  for number, leaf in enumerate(jax.tree.leaves(params)):
+    np.testing.assert_allclose(
+      found[f"arr_{number}"],
+      leaf,
+      rtol=0,
+      atol=1e-4 * np.abs(leaf).max() + 1e-7,
+    )
+
+
 def test_the_first_process_alone_writes(two):
   _, workdir = two
   best = json.loads((workdir / "best.json").read_text())
-  assert best["space"] == team_search.SPACE.name
+  assert best["space"] == team_work.SPACE.name
   assert len((workdir / "history.jsonl").read_text().splitlines()) == 2
   held = json.loads((workdir / ".lock").read_text())
   status = json.loads((workdir / "status.json").read_text())

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from nao_jax.evaluators import Evaluator, Keep, Progress, forget
-from nao_jax.processes import Team
+from nao_jax.processes import Team, Told
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,15 +68,16 @@ class Helper:
     calls = (self._init, self._replicate, self._score)
     return {f"{self._name} {call.__name__[1:]}": call for call in calls}
 
-  def _init(self, arrays: list[np.ndarray]) -> None:
-    self._state = self._evaluator.init(jax.random.wrap_key_data(arrays[0]))
+  def _init(self, told: Told) -> None:
+    key = jax.random.wrap_key_data(told.arrays[0])
+    self._state = self._evaluator.init(key)
 
-  def _replicate(self, leaves: list[np.ndarray]) -> None:
-    state = jax.tree.unflatten(jax.tree.structure(self._state), leaves)
+  def _replicate(self, told: Told) -> None:
+    state = jax.tree.unflatten(jax.tree.structure(self._state), told.arrays)
     self._state = self._evaluator.replicate(state)
 
-  def _score(self, arrays: list[np.ndarray]) -> None:
-    key, tokens, round_ = arrays
+  def _score(self, told: Told) -> None:
+    key, tokens, round_ = told.arrays
     self._state, _ = self._evaluator.score(
       self._state,
       jax.random.wrap_key_data(key),

@@ -1,8 +1,11 @@
-"""A search that two processes can share, small; one of them as a program.
+"""What two processes can share, small; one of them as a program.
 
-python -m tests.team_search PORT NUMBER WORKDIR
+python -m tests.team_work PORT NUMBER WORKDIR
+
+A search, and then a training, whose parameters go to a file in the workdir.
 """
 
+import pathlib
 import sys
 
 import jax
@@ -18,7 +21,8 @@ from nao_jax.processes import Place, meet
 from nao_jax.search import SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.strategies.uniform import Uniform
-from nao_jax.training import recipe, supernet
+from nao_jax.training import recipe, stand_alone, supernet, together
+from nao_jax.training.feeds import InMemory
 from nao_jax.training.optimisers import SgdConfig
 from tests.short_networks import ShortConfig
 
@@ -35,7 +39,13 @@ TRAINER = supernet.Trainer(
 )
 
 
-def evaluator() -> shared.SharedWeights:
+ALONE = stand_alone.Trainer(
+  **vars(TRAINER), tokens=(0, 1, 1, 4, 1, 3, 0, 2, 1, 4, 1, 0, 2, 2, 2, 3)
+)
+FILE = "trained.npz"
+
+
+def _data() -> ImageData:
   """The same in every process."""
   rng = np.random.default_rng(0)
 
@@ -45,8 +55,31 @@ def evaluator() -> shared.SharedWeights:
 
   mean, std = np.float32([0.5]), np.float32([0.3])
   parts = draw(EXAMPLES), draw(19), draw(1)
-  data = ImageData("noise", 3, *parts, mean, std)
-  return shared.SharedWeights(TRAINER, data, CONFIG.rounds + 1)
+  return ImageData("noise", 3, *parts, mean, std)
+
+
+def evaluator() -> shared.SharedWeights:
+  """The same in every process."""
+  return shared.SharedWeights(TRAINER, _data(), CONFIG.rounds + 1)
+
+
+def feed() -> InMemory:
+  """The same in every process."""
+  data = _data()
+  return InMemory(ALONE, data, data.mean, data.std)
+
+
+def init() -> stand_alone.TrainState:
+  """The state before the first step of the training."""
+  return ALONE.init(jax.random.key(2), (8, 8, 1))
+
+
+def train(source) -> tuple[dict, dict]:
+  """Parameters at the end of the training, and what was measured."""
+  for state, _ in source.train(init(), jax.random.key(3), 0):
+    if state.step == 2:
+      source.measure(state, "validation")
+  return jax.device_get(state.params), source.measure(state, "validation")
 
 
 def run(scores, workdir) -> Pool:
@@ -66,12 +99,17 @@ def main(port: str, number: str, workdir: str) -> None:
   jax.config.update("jax_disable_most_optimizations", True)
   pace.SECONDS = 0.0  # A step a call, and so many places to die at.
   team = meet(Place(f"127.0.0.1:{port}", 2, int(number)))
-  scores = evaluator()
+  scores, source = evaluator(), feed()
   if team.first:
     with team.leads():
       run(Together(scores, team, "search"), workdir)
+      params, measured = train(together.Together(source, team))
+      leaves = map(np.asarray, jax.tree.leaves(params))
+      np.savez(pathlib.Path(workdir, FILE), *leaves, loss=measured["loss"])
   else:
-    team.help(Helper(scores, team, "search").handlers)
+    helper = together.Helper(source, team, init())
+    search_helper = Helper(scores, team, "search")
+    team.help(search_helper.handlers | helper.handlers)
   print("done")
 
 
