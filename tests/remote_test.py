@@ -307,3 +307,32 @@ def test_what_is_in_training_is_not_handed_out_again(dispatch):
   made.want(list(ROWS[:2]), np.zeros(2, np.float32), trials)
   assert made.next().key == ROWS[1].tobytes()
   assert made.next() is None
+
+
+def test_one_that_failed_is_marked_though_others_ended_elsewhere(dispatch):
+  made, trials = dispatch
+  failing = made.next()
+  for row in ROWS[1:4]:
+    trials.add(row, Trial(1.0, (0.5, 1.0)))
+  made.failed(failing, "no memory")
+  made.failed(made.next(), "no memory")
+  made.failed(made.next(), "no memory")
+  assert made.next() is None
+  assert trials.get(ROWS[0]).lost
+  assert made.running == made.waiting == 0
+
+
+def test_a_machine_that_breaks_all_it_gets_does_not_use_up_the_queue(tmp_path):
+  trials, made = Trials(tmp_path / "trials.sqlite", SPACE.name, {}), Dispatch()
+  rows = SPACE.canonical(np.asarray(SPACE.sample(jax.random.key(3), 30)))
+  made.want(list(np.unique(rows, axis=0)), np.zeros(2, np.float32), trials)
+  made.done(made.next(), Trial(1.0, (0.5, 1.0)))
+
+  def fail_all():
+    while task := made.next():
+      made.failed(task, "no disk")
+
+  with pytest.raises(UserError, match=r"8 candidates broke off one .*no disk"):
+    fail_all()
+  failed = [trial for row in rows if (trial := trials.get(row)) and trial.lost]
+  assert not failed

@@ -264,9 +264,12 @@ def test_bad_steps_are_counted_alike_wherever_a_round_is_interrupted(
   losses, stop, steps
 ):
   def outcome(*parts):
-    bad, step = 0, 0
+    bad, step = np.array(0, np.int32), 0
     for part in parts:
       step += len(part)
+      # As a checkpoint gives it back.
+      bad = np.array(bad)
+      bad.flags.writeable = False
       try:
         bad = shared.count_bad(bad, np.array(part), step, steps)
       except UserError as error:

@@ -19,6 +19,9 @@ FAILURES = 3
 # When as many candidates were given up before any training ended, it is not
 # the candidates.
 _SUSPICIOUS = 3
+# So many candidates that break off one after the other, with no training that
+# ends between, are not to blame either: a sick machine would use up the queue.
+_IN_SUCCESSION = 8
 
 
 class Task(NamedTuple):
@@ -53,6 +56,7 @@ class Dispatch:
     self._running = {}
     self._failures = collections.Counter()
     self._given_up, self._succeeded = {}, False
+    self._broken = set()  # Since a training ended.
     self._news = queue.SimpleQueue()
 
   @property
@@ -84,6 +88,7 @@ class Dispatch:
       self._waiting = collections.deque(
         task for task in tasks if task.key not in self._running
       )
+      self._confirm()
 
   def next(self) -> Task | None:
     """Hands out the first task that waits; what has a trial becomes news."""
@@ -95,6 +100,7 @@ class Dispatch:
           continue
         self._running[task.key] = task
         return task
+      self._confirm()
     return None
 
   def done(self, task: Task, trial: Trial) -> None:
@@ -102,6 +108,7 @@ class Dispatch:
     with self._lock:
       self._trials.add(task.tokens, trial)
       self._succeeded = True
+      self._broken.clear()
       self._end(task, trial)
       self._confirm()
 
@@ -112,10 +119,17 @@ class Dispatch:
     empty curve.
 
     Raises:
-      UserError: several candidates came to that, and no training ended.
+      UserError: several candidates came to that, and no training ended; or
+        many broke off in succession.
     """
     with self._lock:
       self._failures[task.key] += 1
+      self._broken.add(task.key)
+      if len(self._broken) >= _IN_SUCCESSION:
+        raise UserError(
+          f"--executor=ray: {len(self._broken)} candidates broke off one after "
+          f"the other ({reason}); mend the cluster, the same command goes on"
+        )
       count = self._failures[task.key]
       if count < FAILURES:
         logging.warning("a training broke off and waits again: %s", reason)

@@ -334,7 +334,8 @@ def count_bad(
     UserError: there were MOST_BAD in succession.
   """
   numbers = range(step - len(losses) + 1, step + 1)
-  skipped = []
+  # An array that was restored is not to be changed in place.
+  bad, skipped = int(bad), []
   for number, loss in zip(numbers, losses, strict=True):
     if np.isfinite(loss):
       bad = 0
