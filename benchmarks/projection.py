@@ -22,11 +22,15 @@ import rich.table
 from benchmarks.work import Sizes
 from experiments import driver
 from nao_jax import json_file, presets, rnn_presets
+from nao_jax.data.augment import AugmentConfig
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
 from nao_jax.strategies.nao import NaoConfig
+from nao_jax.training import supernet
+from nao_jax.training.optimisers import SgdConfig
+from nao_jax.training.recipe import Images, TrainConfig
 
 _MEASURED = flags.DEFINE_string(
   "measured", None, "Figures of benchmarks.throughput.", required=True
@@ -196,16 +200,14 @@ def _multiply_adds(network: NetworkConfig, count: int = 200) -> float:
 
 
 def _supernet_bytes(network: NetworkConfig) -> float:
-  """The gradient of what one step uses: of one architecture."""
-  rows = cnn.space(network.nodes, network.ops).sample(jax.random.key(0), 200)
-  return 4 * float(
-    np.mean(
-      [
-        cost(network, row, IMAGE_SIZE, CIFAR_CHANNELS).parameters
-        for row in np.asarray(rows)
-      ]
-    )
+  """The gradient of all shared weights, zeros included, as steps add it up."""
+  trainer = supernet.Trainer(
+    network, TrainConfig(), SgdConfig(), AugmentConfig(), CIFAR_IMAGES
   )
+  shape = (1, IMAGE_SIZE, IMAGE_SIZE, CIFAR_CHANNELS)
+  data = Images(np.zeros(shape, np.uint8), np.zeros(1, np.int32), None, None)
+  state = trainer.init(jax.random.key(0), data)
+  return sum(4 * leaf.size for leaf in jax.tree.leaves(state.params))
 
 
 def _read(file: str) -> dict:
