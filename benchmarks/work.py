@@ -41,6 +41,7 @@ class Sizes:
     batch: images a step.
     channels: of the networks, in the first stage.
     cells_per_stage: of the networks.
+    nodes: in a cell of the networks.
     streams: of text.
     steps: of text.
     width: of the language model.
@@ -50,10 +51,20 @@ class Sizes:
   batch: int = 32
   channels: int = 20
   cells_per_stage: int = 3
+  nodes: int = 5
   streams: int = 64
   steps: int = 35
   width: int = 300
   vocabulary: int = 10_000
+
+  @property
+  def network(self) -> NetworkConfig:
+    """The network for images."""
+    return NetworkConfig(
+      channels=self.channels,
+      cells_per_stage=self.cells_per_stage,
+      nodes=self.nodes,
+    )
 
 
 class Work(NamedTuple):
@@ -99,9 +110,7 @@ def _vision(sizes: Sizes) -> _Vision:
   random = np.random.RandomState(0)
   return _Vision(
     {
-      "network": NetworkConfig(
-        channels=sizes.channels, cells_per_stage=sizes.cells_per_stage
-      ),
+      "network": sizes.network,
       "train": TrainConfig(batch=sizes.batch),
       "sgd": SgdConfig(),
       "augment": AugmentConfig(),
@@ -113,7 +122,7 @@ def _vision(sizes: Sizes) -> _Vision:
       jnp.full(3, 0.5),
       jnp.full(3, 0.25),
     ),
-    np.asarray(cnn.space().sample(jax.random.key(0), _POOL)),
+    np.asarray(cnn.space(sizes.nodes).sample(jax.random.key(0), _POOL)),
     jnp.arange(sizes.batch)[None],
   )
 
@@ -135,7 +144,7 @@ def supernet_train(sizes: Sizes) -> Work:
   """One step: augment, forward, backward, update."""
   vision = _vision(sizes)
   trainer = supernet.Trainer(**vision.recipe)
-  pool = cnn.to_cells(vision.tokens)
+  pool = jnp.asarray(cnn.to_cells(vision.tokens))
   state = trainer.init(jax.random.key(1), vision.data)
   program = functools.partial(supernet.train_steps, trainer=trainer)
 
@@ -164,7 +173,7 @@ def supernet_score(sizes: Sizes) -> Work:
   vision = _vision(sizes)
   trainer = supernet.Trainer(**vision.recipe)
   state = trainer.init(jax.random.key(1), vision.data)
-  pool = cnn.to_cells(vision.tokens)
+  pool = jnp.asarray(cnn.to_cells(vision.tokens))
   params = jax.tree.map(jnp.asarray, state.params)
   rest = vision.data, vision.indices, jnp.ones_like(vision.indices, bool)
   return Work(
@@ -181,7 +190,7 @@ def scratch_train(sizes: Sizes) -> Work:
   """One step of a candidate that is trained alone."""
   vision = _vision(sizes)
   trainer = candidate.Trainer(**vision.recipe)
-  cells = cnn.to_cells(vision.tokens)
+  cells = jnp.asarray(cnn.to_cells(vision.tokens))
   shape = vision.data.images.shape[1:]
   state = trainer.init(jax.random.key(1), shape, cells[0])
 

@@ -1,17 +1,20 @@
 """What keeps programs fast, without a clock: size, memory, copies."""
 
+import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import counting
+from benchmarks import counting, work
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.spaces import rnn
 from nao_jax.training import recurrent
 from nao_jax.training.language import TextTrainConfig
+from tests.short_networks import ShortConfig
 
 STEPS, STREAMS, WORDS, WIDTH, NODES = 16, 256, 4096, 8, 3
 
@@ -50,3 +53,76 @@ def test_another_cell_moves_nothing_to_the_device(scored):
   compiled(weights, cells, text)
   with jax.transfer_guard("disallow"):
     jax.block_until_ready(compiled(weights, others, text))
+
+
+@dataclasses.dataclass(frozen=True)
+class Short(work.Sizes):
+  """Two cells of two nodes, as compiling takes most of the time."""
+
+  @property
+  def network(self):
+    """What it says above."""
+    return ShortConfig(nodes=self.nodes, channels=self.channels, kinds="RN")
+
+
+SHORT = Short(
+  batch=2, channels=2, nodes=2, streams=2, steps=3, width=8, vocabulary=64
+)
+
+
+class Bounds(NamedTuple):
+  """Half as much again as was found; of a loop one step counts.
+
+  Attributes:
+    operations: that the compiler counts.
+    memory: bytes between arguments and results.
+    donated: whether the new state takes the place of the old one.
+  """
+
+  operations: float
+  memory: float
+  donated: bool = False
+
+
+BOUNDS = {
+  work.supernet_train: Bounds(14e6, 1.4e6, donated=True),
+  work.supernet_score: Bounds(3.3e6, 350e3),
+  work.controller_fit: Bounds(1.7e9, 58e6),
+  work.propose: Bounds(1.7e9, 36e6),
+  work.rnn_supernet_train: Bounds(180e3, 61e3, donated=True),
+}
+
+
+@pytest.fixture(scope="module", params=BOUNDS, ids=lambda make: make.__name__)
+def compiled(request):
+  """Some work, the program that it makes, and its bounds."""
+  made = request.param(SHORT)
+  program = made.program.lower(*made.arguments).compile()
+  return made, program, BOUNDS[request.param]
+
+
+def test_a_program_has_no_more_operations_than_it_had(compiled):
+  _, program, bounds = compiled
+  assert program.cost_analysis()["flops"] < bounds.operations
+
+
+def test_a_program_needs_no_more_memory_than_it_did(compiled):
+  _, program, bounds = compiled
+  assert program.memory_analysis().temp_size_in_bytes < bounds.memory
+
+
+def test_the_new_state_takes_the_place_of_the_old_one(compiled):
+  made, program, bounds = compiled
+  state = sum(leaf.nbytes for leaf in jax.tree.leaves(made.arguments[0]))
+  reused = program.memory_analysis().alias_size_in_bytes
+  assert reused >= state if bounds.donated else reused == 0
+
+
+def test_other_architectures_run_the_same_program_and_move_nothing(compiled):
+  made, program, _ = compiled
+  arguments = made.arguments
+  for number in range(1, 4):
+    # A program that is compiled refuses what would need another one.
+    with jax.transfer_guard("disallow"):
+      result = jax.block_until_ready(program(*arguments))
+    arguments = made.after(number, arguments, result)
