@@ -100,7 +100,7 @@ def executor() -> Callable[[], ExecutorConfig]:
 
 # What may differ between the processes of a run.
 _OWN = (
-  *("coordinator", "process_id", "coordinator_seconds", "data_dir"),
+  *("coordinator", "process_id", "coordinator_seconds", "data_dir", "text"),
   *("log", "log_dir", "verbosity", "stderrthreshold", "logtostderr"),
   *("alsologtostderr", "showprefixforinfo"),
 )

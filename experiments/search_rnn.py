@@ -21,6 +21,7 @@ _EXECUTOR = run_flags.executor()
 _DEVICES = run_flags.devices()
 _CHECKPOINTS = run_flags.checkpoints()
 _LOG = run_flags.log()
+_TEAM = run_flags.team()
 _PREFIXES = {
   "controller": "controller_",
   "fit": "controller_",
@@ -32,6 +33,7 @@ settings.define(rnn_presets.SearchRnnConfig, _PREFIXES, fixed=("step_sizes",))
 
 def main(_):
   """Builds the settings from flags and runs the search."""
+  team = _TEAM()
   rnn_search.run(
     settings.choose(rnn_presets.PRESETS, _PRESET.value, _PREFIXES),
     workdir=_WORKDIR.value,
@@ -41,6 +43,7 @@ def main(_):
     checkpoints=_CHECKPOINTS(),
     plain=_LOG.value == "plain",
     executor=_EXECUTOR(),
+    team=team,
   )
 
 

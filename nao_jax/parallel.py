@@ -11,7 +11,9 @@ its own devices need. Where there is one process, it holds all.
 Shapes: D devices.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
+import contextvars
 
 import jax
 from jax import lax
@@ -21,6 +23,22 @@ import numpy as np
 from nao_jax.errors import UserError
 
 AXIS = "devices"
+
+_ALONE = contextvars.ContextVar("alone", default=False)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+  """Within it devices are those of this process, as if there were no other."""
+  token = _ALONE.set(True)
+  try:
+    yield
+  finally:
+    _ALONE.reset(token)
+
+
+def _processes() -> int:
+  return 1 if _ALONE.get() else jax.process_count()
 
 
 def spread(
@@ -94,7 +112,7 @@ def own_rows(rows, axis: int = 0, *, devices: int | None = None):
     axis: number of it.
     devices: see `spread`.
   """
-  if jax.process_count() == 1:
+  if _processes() == 1:
     return rows
   own = len(_local(devices))
   first = jax.process_index() * own
@@ -106,14 +124,14 @@ def gather(rows):
 
   All processes must call it.
   """
-  if jax.process_count() == 1:
+  if _processes() == 1:
     return rows
   return multihost_utils.process_allgather(np.asarray(rows), tiled=True)
 
 
 def of_first(number: int) -> int:
   """The number that the first process has; all processes must call it."""
-  if jax.process_count() == 1:
+  if _processes() == 1:
     return number
   return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
 
@@ -156,8 +174,10 @@ def _local(number: int | None) -> list[jax.Device]:
 
 
 def _all(number: int | None) -> list[jax.Device]:
+  if _processes() == 1:
+    return _local(number)
   return [
     device
-    for process in range(jax.process_count())
+    for process in range(_processes())
     for device in jax.local_devices(process)[:number]
   ]

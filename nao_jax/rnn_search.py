@@ -24,8 +24,10 @@ from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import check_each_step
 from nao_jax.evaluators.shared_language import SharedLanguage
 from nao_jax.evaluators.text_candidates import TextCandidates
+from nao_jax.evaluators.together import Helper, Together
 from nao_jax.journal import SearchJournal
 from nao_jax.measures import PERPLEXITY
+from nao_jax.processes import Team, leading
 from nao_jax.report import recurrent_drawing, search_page
 from nao_jax.rnn_presets import SearchRnnConfig
 from nao_jax.spaces import rnn
@@ -49,7 +51,8 @@ def run(
   checkpoints: CheckpointConfig = DEFAULT,
   plain: bool = False,
   executor: ExecutorConfig = LOCAL,
-) -> dict:
+  team: Team | None = None,
+) -> dict | None:
   """Searches, compares the best cells with random ones, writes the winner.
 
   Args:
@@ -58,13 +61,15 @@ def run(
     architectures: what starts in the pool beside random ones; see rnn.resolve.
     trials: with the evaluator `scratch`, the file of trials to share with
       other searches; one in the workdir by default.
-    devices: local devices to use; all by default.
+    devices: of each process to use; all by default.
     checkpoints: when the state within a round is saved.
     plain: show progress as lines on a terminal, too.
     executor: with the evaluator `scratch`, where candidates train.
+    team: the processes that train shared weights together; the first one
+      searches, and only there a workdir is needed.
 
   Returns:
-    What best.json holds.
+    What best.json holds; None in a process that helped.
 
   Raises:
     UserError: a setting, the text or the workdir does not allow the search.
@@ -75,22 +80,32 @@ def run(
   given = _given(space, architectures)
   _check(config, given, devices, trials)
   executor.check(config.evaluator)
+  if team is not None:
+    search_checks.check_together(config)
   corpus = text.load(config.text, vocab_size=config.vocab_size)
   config = _fit_to_text(config, corpus)
-  with SearchJournal(
-    workdir,
-    flatten(config)
-    | {"corpus": corpus.digest, "arch": [row.tolist() for row in given]},
-    config.search.rounds,
-    PERPLEXITY,
-    checkpoints,
-    plain=plain,
-  ) as journal:
+  if team is not None:
+    team.compare({"--text": corpus.digest})
+    if not team.first:
+      shared = _shared(config, corpus, devices)
+      return team.help(Helper(shared, team, "search").handlers)
+  with (
+    leading(team),
+    SearchJournal(
+      workdir,
+      flatten(config)
+      | {"corpus": corpus.digest, "arch": [row.tolist() for row in given]},
+      config.search.rounds,
+      PERPLEXITY,
+      checkpoints,
+      plain=plain,
+    ) as journal,
+  ):
     if best := journal.finished():
       logging.info("%s holds this search, finished; nothing to do", workdir)
       return best
     file = trials or journal.path / "trials.sqlite"
-    evaluator = _evaluator(config, space, corpus, file, devices, executor)
+    evaluator = _evaluator(config, space, corpus, file, devices, executor, team)
     best = _search(config, corpus, space, given, evaluator, journal)
     journal.finish(best)
     _show(best, journal)
@@ -115,9 +130,9 @@ def _search(
     )
   best, score = outcome.winner(space, pool, rnn.to_text)
   how = outcome.HOW[config.evaluator]
-  return best | {
-    f"validation_perplexity_{how}": float(np.exp(-score)),
-    "test_perplexity": outcome.compare(
+  # A cell of the comparison trains on one device, and nobody helps.
+  with parallel.alone():
+    compared = outcome.compare(
       space,
       pool,
       config.final.cells,
@@ -125,7 +140,10 @@ def _search(
       functools.partial(_test_perplexities, config, corpus),
       journal,
       "test perplexity",
-    ),
+    )
+  return best | {
+    f"validation_perplexity_{how}": float(np.exp(-score)),
+    "test_perplexity": compared,
   }
 
 
@@ -212,6 +230,18 @@ def _fit_to_text(config: SearchRnnConfig, corpus) -> SearchRnnConfig:
   return dataclasses.replace(config, network=network)
 
 
+def _shared(config: SearchRnnConfig, corpus, devices) -> SharedLanguage:
+  return SharedLanguage(
+    Trainer(config.network, config.train, shared=True),
+    corpus,
+    config.seed,
+    config.search.rounds + 1,
+    config.score_tokens,
+    devices,
+    config.architectures_per_step,
+  )
+
+
 @contextlib.contextmanager
 def _evaluator(
   config: SearchRnnConfig,
@@ -220,18 +250,12 @@ def _evaluator(
   trials,
   devices,
   executor: ExecutorConfig,
-) -> Iterator[SharedLanguage | FromScratch]:
+  team: Team | None,
+) -> Iterator[SharedLanguage | FromScratch | Together]:
   """The evaluator; its workers end with the block."""
   if config.evaluator == "shared":
-    yield SharedLanguage(
-      Trainer(config.network, config.train, shared=True),
-      corpus,
-      config.seed,
-      config.search.rounds + 1,
-      config.score_tokens,
-      devices,
-      config.architectures_per_step,
-    )
+    shared = _shared(config, corpus, devices)
+    yield shared if team is None else Together(shared, team, "search")
     return
   candidates = TextCandidates(
     Trainer(config.network, config.train),

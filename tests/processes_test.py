@@ -17,7 +17,8 @@ from nao_jax.processes import Place, meet
 from nao_jax.search_state import SearchState
 from tests import team_work
 
-LIMIT = 60
+# Seconds; for machines with much other work.
+LIMIT = 180
 
 
 def _free_port() -> int:
@@ -73,14 +74,14 @@ def test_a_killed_process_ends_the_other_with_a_word(killed):
   assert code == 2
   assert "error: process 1 is gone, and so this one ends" in errors
   assert "Traceback" not in errors
-  assert seconds < LIMIT / 2
+  assert seconds < 60
 
 
 @pytest.fixture(scope="module")
 def two(killed):
   """The same command again: what both said, and the workdir."""
   processes = _start_two(killed[0])
-  said = [process.communicate(timeout=5 * LIMIT) for process in processes]
+  said = [process.communicate(timeout=3 * LIMIT) for process in processes]
   for process, (_, errors) in zip(processes, said, strict=True):
     assert process.returncode == 0, errors
   return said, killed[0]
@@ -121,6 +122,15 @@ def test_a_training_of_two_processes_is_that_of_one(one, two):
       rtol=0,
       atol=1e-4 * np.abs(leaf).max() + 1e-7,
     )
+
+
+def test_shared_recurrent_cells_of_two_processes_score_as_those_of_one(
+  one, two
+):
+  found = np.load(two[1] / team_work.FILE)["text"]
+  expected = team_work.read(team_work.reader())
+  assert np.ptp(expected) > 1e-3
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_the_first_process_alone_writes(two):

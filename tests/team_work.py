@@ -14,15 +14,25 @@ import numpy as np
 from nao_jax import pace, search
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.images import Examples, ImageData
+from nao_jax.data.text import Corpus
 from nao_jax.evaluators import shared
+from nao_jax.evaluators.shared_language import SharedLanguage
 from nao_jax.evaluators.together import Helper, Together
+from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.pool import Pool
 from nao_jax.processes import Place, meet
 from nao_jax.search import SearchConfig
-from nao_jax.spaces import cnn
+from nao_jax.spaces import cnn, rnn
 from nao_jax.strategies.uniform import Uniform
-from nao_jax.training import recipe, stand_alone, supernet, together
+from nao_jax.training import (
+  recipe,
+  recurrent,
+  stand_alone,
+  supernet,
+  together,
+)
 from nao_jax.training.feeds import InMemory
+from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.optimisers import SgdConfig
 from tests.short_networks import ShortConfig
 
@@ -69,6 +79,26 @@ def feed() -> InMemory:
   return InMemory(ALONE, data, data.mean, data.std)
 
 
+def reader() -> SharedLanguage:
+  """The same in every process."""
+  rng = np.random.default_rng(1)
+  parts = [rng.integers(0, 9, count).astype(np.int32) for count in (300, 80, 8)]
+  words = tuple(f"w{number}" for number in range(9))
+  model = LanguageModelConfig(3, 6, 9, 0.2, 0.2, 0.2, 0.2)
+  train = TextTrainConfig(epochs=1, batch=4, bptt=12, learning_rate=2.0)
+  trainer = recurrent.Trainer(model, train, shared=True)
+  return SharedLanguage(
+    trainer, Corpus("noise", words, *parts), 0, 1, each_step=4
+  )
+
+
+def read(scores) -> np.ndarray:
+  """Scores of recurrent cells."""
+  rows = np.asarray(rnn.space(3).sample(jax.random.key(4), 6))
+  state, key = scores.init(jax.random.key(5)), jax.random.key(6)
+  return scores.score(state, key, rows, 0, lambda *_: None)[1]
+
+
 def init() -> stand_alone.TrainState:
   """The state before the first step of the training."""
   return ALONE.init(jax.random.key(2), (8, 8, 1))
@@ -105,11 +135,14 @@ def main(port: str, number: str, workdir: str) -> None:
       run(Together(scores, team, "search"), workdir)
       params, measured = train(together.Together(source, team))
       leaves = map(np.asarray, jax.tree.leaves(params))
-      np.savez(pathlib.Path(workdir, FILE), *leaves, loss=measured["loss"])
+      text = read(Together(reader(), team, "text"))
+      file = pathlib.Path(workdir, FILE)
+      np.savez(file, *leaves, loss=measured["loss"], text=text)
   else:
     helper = together.Helper(source, team, init())
     search_helper = Helper(scores, team, "search")
-    team.help(search_helper.handlers | helper.handlers)
+    text_helper = Helper(reader(), team, "text")
+    team.help(search_helper.handlers | text_helper.handlers | helper.handlers)
   print("done")
 
 

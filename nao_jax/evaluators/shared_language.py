@@ -35,7 +35,7 @@ class SharedLanguageState(NamedTuple):
   Attributes:
     weights: the shared ones.
     hidden: [D, B / D, H], the state of the recurrent network, where the text
-      was left.
+      was left; of all processes.
     epoch: int32 [], done so far.
     stretch: int32 [], stretches of the text that are done in this epoch.
     scores: float32 [n], of the first members of the pool; none until all the
@@ -66,7 +66,7 @@ class SharedLanguage:
       evenly among them.
     score_tokens: words of the validation text to score with, from its
       beginning; 0 for all of it.
-    devices: how many local devices to use; all by default.
+    devices: how many of each process to use; all by default.
     each_step: n, architectures that a stretch trains, each on its share of the
       streams; see `shared.check_each_step`.
   """
@@ -96,7 +96,7 @@ class SharedLanguage:
     hidden = np.asarray(state.hidden).reshape(parts, -1, width)
     return state._replace(
       weights=parallel.replicate(state.weights, devices=self.devices),
-      hidden=parallel.distribute(hidden, devices=self.devices),
+      hidden=hidden,
     )
 
   def score(
@@ -141,13 +141,16 @@ class SharedLanguage:
     )
     draw_key, step_key = jax.random.split(key)
     drawn = self._drawn(draw_key, len(stretches), len(cells))
-    weights, hidden = state.weights, state.hidden
+    weights = state.weights
+    hidden = parallel.distribute(state.hidden, devices=self.devices)
     if not first:
       hidden = jax.tree.map(jnp.zeros_like, hidden)
     losses = []
     each = Each(self._train.size / len(stretches), "words")
     progress(title, int(first), len(stretches), "", each)
-    for start, end in pace.calls(int(first), len(stretches), STEPS_A_LOOK):
+    for start, end in pace.calls(
+      int(first), len(stretches), STEPS_A_LOOK, parallel.of_first
+    ):
       found = []
       for number in range(start, end):
         weights, hidden, loss = update(
@@ -165,7 +168,10 @@ class SharedLanguage:
       when = f" of epoch {epoch + 1}"
       bad = count_bad(state.bad, found, end, len(stretches), when=when)
       state = state._replace(
-        weights=weights, hidden=hidden, stretch=np.int32(end), bad=bad
+        weights=weights,
+        hidden=parallel.gather(hidden),
+        stretch=np.int32(end),
+        bad=bad,
       )
       keep(state, end - start)
       progress(title, end, len(stretches), "", each)
@@ -191,8 +197,9 @@ class SharedLanguage:
     )
 
   def _by_device(self, rows: np.ndarray) -> np.ndarray:
-    """Rows [T, B] to [D, T, B / D]."""
-    return np.stack(np.split(rows, parallel.count(self.devices), axis=1))
+    """Rows [T, B] to [D, T, B / D]; this process's part of them."""
+    parts = np.split(rows, parallel.count(self.devices), axis=1)
+    return parallel.own_rows(np.stack(parts), devices=self.devices)
 
   @functools.cached_property
   def _train(self) -> np.ndarray:
