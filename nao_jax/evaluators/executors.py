@@ -62,6 +62,11 @@ class ExecutorConfig:
         "weight": {"trial_memory": self.trial_memory},
       }
     )
+    if self.trial_cpus > 1 and self.trial_cpus % 1:
+      raise UserError(
+        f"--trial_cpus={self.trial_cpus:g}: above 1 Ray knows whole ones only; "
+        "give a whole number"
+      )
     if self.ray_address:
       cluster.reach(self.ray_address)
     cluster.load(self.ray_address)

@@ -30,6 +30,7 @@ from nao_jax.trials import Trials
 # Seconds.
 _UNTIL_CONNECTED = 10.0
 _UNTIL_STARTED = 60.0
+_UNTIL_ENDED = 10.0
 _LOOK = 0.2
 _BETWEEN_HIRES = 2.0
 _AFTER_A_BAD_START = 10.0
@@ -86,7 +87,8 @@ class Remote:
     self._address, self._resources = address, resources
     self._candidates = candidates
     self._dispatch = Dispatch()
-    self._connected, self._closing = threading.Event(), threading.Event()
+    self._connected, self._ready = threading.Event(), threading.Event()
+    self._closing = threading.Event()
     self._error = None
     # A connection that hangs must not keep the process.
     self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -100,6 +102,7 @@ class Remote:
         f"{cluster.flag(self._address)}: no Ray cluster answered within "
         f"{seconds:.0f} s; start one with `ray start`, on this machine, too"
       )
+    self._ready.wait()  # Large data take their time.
     if self._error:
       raise self._error
     cluster.take_back_signals()
@@ -108,7 +111,7 @@ class Remote:
     """Ends the workers, and a cluster that was started here."""
     self._closing.set()
     if self._connected.is_set():
-      self._thread.join(_UNTIL_CONNECTED)
+      self._thread.join(_UNTIL_ENDED)
 
   def init(self, anybody: np.ndarray) -> local.Running:
     """See `scratch.Executor`: the local state, of no devices."""
@@ -144,14 +147,19 @@ class Remote:
     try:
       store = 2 * _bytes(self._candidates)
       with cluster.connection(self._address, store) as ray:
-        pool = _Workers(ray, self._resources, self._candidates)
         self._connected.set()
-        while not self._closing.is_set():
-          pool.step(self._dispatch)
+        pool = _Workers(ray, self._resources, self._candidates)
+        self._ready.set()
+        try:
+          while not self._closing.is_set():
+            pool.step(self._dispatch)
+        finally:
+          pool.end()
     except BaseException as error:  # It is raised where somebody sees it.
       self._error = error
     finally:
       self._connected.set()
+      self._ready.set()
 
 
 class _Workers:
@@ -162,23 +170,24 @@ class _Workers:
   ):
     """Puts the data where workers find them."""
     self._ray, self._resources = ray, resources
+    asked = resources.of_ray
     if not self._room():
       largest = max(
         (node["Resources"] for node in ray.nodes() if node["Alive"]),
-        key=lambda has: has.get("CPU", 0),
+        key=lambda has: [has.get(name, 0) for name in reversed(asked)],
       )
-      asked = " ".join(
+      flags = " ".join(
         f"--trial_{name}={getattr(resources, name):g}"
         for name in ("cpus", "gpus", "memory")
       )
       raise UserError(
-        f"{asked}: no machine of the Ray cluster has as much; one has "
+        f"{flags}: no machine of the Ray cluster has as much; one has "
         f"{largest.get('CPU', 0):g} CPUs, {largest.get('GPU', 0):g} GPUs and "
         f"{largest.get('memory', 0) / 2**30:.1f} GiB"
       )
     # On a device of its own, whatever the driver has.
     self._data = ray.put(dataclasses.replace(candidates, devices=1))
-    self._conditions = worker.conditions()
+    self._conditions = worker.conditions(resources.gpus)
     self._new = ray.remote(worker.Worker).options(
       num_cpus=resources.cpus,
       num_gpus=resources.gpus,
@@ -216,12 +225,18 @@ class _Workers:
       actor = self._new.remote(self._data)
       self._busy[actor.prepare.remote(self._conditions)] = actor, None
 
+  def end(self) -> None:
+    """Ends all workers, also where the cluster goes on."""
+    for actor in [*self._free, *(actor for actor, _ in self._busy.values())]:
+      self._ray.kill(actor)
+
   def _room(self) -> int:
     """How many workers the machines of the cluster hold."""
     asked = self._resources.of_ray
     return sum(
       min(
-        int(node["Resources"].get(name, 0) // amount)
+        # A GPU has room for ten tenths, in spite of rounding.
+        int(node["Resources"].get(name, 0) / amount + 1e-6)
         for name, amount in asked.items()
       )
       for node in self._ray.nodes()
@@ -239,10 +254,10 @@ class _Workers:
       if task is None:
         self._refuse(actor, reason)
         return
+      # Whatever broke, the next one begins in a fresh process.
+      self._ray.kill(actor)
       dispatch.failed(task, reason)
-      if not isinstance(error, errors.RayTaskError):  # Else it lives.
-        self._ray.kill(actor)
-        return
+      return
     else:
       if task is not None:
         dispatch.done(task, result)

@@ -43,8 +43,8 @@ class Worker:
     if differences:
       return f"{', '.join(differences)}; install the same there"
     # jax has read nothing of it yet, as no device was asked for.
-    if conditions["compiler"] is not None:
-      os.environ["XLA_FLAGS"] = conditions["compiler"]
+    os.environ.pop("XLA_FLAGS", None)
+    os.environ.update(conditions["environment"])
     for name, value in conditions["settings"].items():
       jax.config.update(name, value)
     folder = conditions["programs"]
@@ -57,11 +57,20 @@ class Worker:
     return local.train(self._candidates, tokens, limits)
 
 
-def conditions() -> dict:
-  """What a worker needs to give the numbers of this process."""
+def conditions(gpus: float) -> dict:
+  """What a worker needs to give the numbers of this process.
+
+  Args:
+    gpus: that it takes; below 1 it must leave memory to others.
+  """
+  environment = {}
+  if "XLA_FLAGS" in os.environ:
+    environment["XLA_FLAGS"] = os.environ["XLA_FLAGS"]
+  if 0 < gpus < 1:
+    environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{0.9 * gpus:.3f}"
   return {
     "code": _code(),
-    "compiler": os.environ.get("XLA_FLAGS"),
+    "environment": environment,
     "settings": {name: jax.config.values[name] for name in _SETTINGS},
     "programs": jax.config.jax_compilation_cache_dir,
   }
