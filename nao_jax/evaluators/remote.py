@@ -28,7 +28,7 @@ from nao_jax.progress import Each
 from nao_jax.trials import Trials
 
 # Seconds.
-_UNTIL_CONNECTED = 10.0
+_UNTIL_CONNECTED = 30.0
 _UNTIL_STARTED = 60.0
 _UNTIL_ENDED = 10.0
 _LOOK = 0.2
