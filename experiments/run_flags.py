@@ -164,9 +164,9 @@ def team() -> Callable[[], processes.Team | None]:
 def _of_all(met: processes.Team) -> dict:
   """What must be the same in all processes."""
   given = {
-    f"--{flag.name}": flag.value
-    for flag in flags.FLAGS._flags().values()
-    if flag.present and flag.name not in _OWN
+    f"--{name}": flags.FLAGS[name].value
+    for name in flags.FLAGS
+    if flags.FLAGS[name].present and name not in _OWN
   }
   return {
     "the version of nao_jax": __version__,
