@@ -26,9 +26,10 @@ def _double_precision():
 
 
 @st.composite
-def maps(draw):
-  """Random maps [C, H, W, B]."""
-  shape = [draw(st.integers(1, most)) for most in (3, 9, 9, 2)]
+def maps(draw, smallest=1):
+  """Random maps [C, H, W, B], as wide and high as that at least."""
+  ranges = ((1, 3), (smallest, 9), (smallest, 9), (1, 2))
+  shape = [draw(st.integers(*ends)) for ends in ranges]
   seed = draw(st.integers(0, 99))
   return np.random.default_rng(seed).standard_normal(shape)
 
@@ -129,7 +130,9 @@ def test_both_forms_of_a_depthwise_convolution_agree(stride, dilation):
     ((3, 3), (2, 2), ((0, 0), (0, 0))),
   ],
 )
-def test_a_convolution_is_the_plain_one(shape, strides, padding):
+@few
+@given(x=maps(smallest=3))
+def test_a_convolution_is_the_plain_one(shape, strides, padding, x):
   def plain(x, kernel):
     return lax.conv_general_dilated(
       x, kernel, strides, padding, dimension_numbers=("CHWN", "OIHW", "CHWN")
@@ -138,8 +141,8 @@ def test_a_convolution_is_the_plain_one(shape, strides, padding):
   assert_equal_with_gradients(
     lambda x, kernel: layers.conv(x, kernel, strides, padding),
     plain,
-    numbers(2, 6, 9, 3),
-    numbers(4, 2, *shape),
+    x,
+    numbers(4, len(x), *shape),
   )
 
 
@@ -276,10 +279,12 @@ def test_normalising_by_the_batch_moments_is_batch_norm():
   )
 
 
-def test_a_pointwise_convolution_mixes_the_channels_of_each_pixel():
+@few
+@given(x=maps(), width=st.integers(1, 4))
+def test_a_pointwise_convolution_mixes_the_channels_of_each_pixel(x, width):
   assert_equal_with_gradients(
     layers.pointwise,
     lambda x, kernel: jnp.einsum("chwb,cd->dhwb", x, kernel),
-    numbers(3, 4, 5, 2),
-    numbers(3, 4),
+    x,
+    numbers(len(x), width),
   )
