@@ -8,6 +8,14 @@ import threading
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+def interrupt(number: int) -> None:
+  """Asks this process to stop, if nothing did yet and it can be put off."""
+  handler = signal.getsignal(number)
+  # The second signal would end it at once.
+  if isinstance(getattr(handler, "__self__", None), Interruption):
+    signal.raise_signal(number)
+
+
 class Interruption:
   """While it is entered, the first of these signals is only remembered.
 

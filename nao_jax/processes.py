@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import json
-import signal
 import socket
 import threading
 import time
@@ -25,6 +24,7 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from nao_jax import interruption
 from nao_jax.errors import Stopped, UserError
 from nao_jax.interruption import Interruption
 from nao_jax.watch import Watch
@@ -32,12 +32,14 @@ from nao_jax.watch import Watch
 # Seconds without a sign of life after which a process counts as dead, and for
 # which one that ends waits for the others.
 HEARTBEAT, FAREWELL = 30, 20
+# Seconds until the first process looks whether another was asked to stop.
+_LOOK = 1.0
 
 _ON, _STOP, _END = "on", "stop", "end"
 # Words that are kept; none is as far behind, as calls keep processes together.
 _KEPT = 1000
 _HOME = "nao_jax"
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LOOPBACK = ("127.0.0.1", "localhost")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Team:
       client: of jax's coordinator.
       host: of the first process.
     """
-    self._client, self._said, self._asked = client, 0, False
+    self._client, self._said = client, 0
     self._interruption = Interruption()
     self.number, self.count = jax.process_index(), jax.process_count()
     self.first = self.number == 0
@@ -131,10 +133,11 @@ class Team:
     key = f"{_HOME}/watch"
     if self.first:
       listen = host if host in _LOOPBACK else ""
-      port = self._watch.others(listen, self.count - 1)
-      client.key_value_set(key, str(port))
+      port, token = self._watch.others(listen)
+      client.key_value_set(key, f"{port} {token}")
     else:
-      self._watch.first((host, int(self._get(key))), self.number)
+      port, token = self._get(key).split()
+      self._watch.first((host, int(port)), token, self.number)
 
   def compare(self, values: dict[str, Any]) -> None:
     """Makes sure that something is the same in all processes.
@@ -175,7 +178,12 @@ class Team:
 
   @contextlib.contextmanager
   def leads(self) -> Iterator[None]:
-    """While it is entered, the first process may `tell`; at the end it does."""
+    """While it is entered, the first process may `tell`; at the end it does.
+
+    When another process is asked to stop, this one is, too.
+    """
+    over = threading.Event()
+    threading.Thread(target=self._pass_on, args=[over], daemon=True).start()
     try:
       yield
     except BaseException as error:
@@ -183,7 +191,16 @@ class Team:
       with contextlib.suppress(jax.errors.JaxRuntimeError):
         self._tell_of(error)
       raise
+    finally:
+      over.set()
     self.tell(_END)
+
+  def _pass_on(self, over: threading.Event) -> None:
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+      while not over.wait(_LOOK):
+        if asked := self._client.key_value_dir_get(f"{_HOME}/asked/"):
+          interruption.interrupt(int(asked[0][1]))
+          return
 
   def tell(self, what: str, *arrays, text: str = "", number: int = 0) -> None:
     """Says a word to the others, who must `hear` it."""
@@ -216,10 +233,6 @@ class Team:
       raise Stopped("stopped, as the first process was", number)
     if what == _STOP:
       raise UserError(f"the first process ended: {text}")
-    if self._interruption.signal is not None:
-      key = f"{_HOME}/asked/{self.number}"
-      asked = str(self._interruption.signal)
-      self._client.key_value_set(key, asked, allow_overwrite=True)
     arrays = []
     if shapes:
       types = [(tuple(shape), np.dtype(name)) for shape, name in shapes]
@@ -249,12 +262,8 @@ class Team:
     return inner
 
   def on(self) -> None:
-    """Says that all go on; stops this process if another was asked to stop."""
+    """Says that all go on."""
     self.tell(_ON)
-    asked = self._client.key_value_dir_get(f"{_HOME}/asked/")
-    if asked and not self._asked:
-      self._asked = True
-      signal.raise_signal(int(asked[0][1]))
 
   def heard(self, *_) -> None:
     """Waits until the first process goes on; see `then_on`."""
@@ -267,9 +276,14 @@ class Team:
 
   def _get(self, key: str) -> str:
     while True:
+      if self._interruption.signal is not None:
+        asked = str(self._interruption.signal)
+        self._client.key_value_set(
+          f"{_HOME}/asked/{self.number}", asked, allow_overwrite=True
+        )
       try:
-        # Not for long, so that a signal is seen.
-        return self._client.blocking_key_value_get(key, 1000)
+        # Not for long, so that a signal is passed on.
+        return self._client.blocking_key_value_get(key, int(1000 * _LOOK))
       except jax.errors.JaxRuntimeError as error:
         if "DEADLINE_EXCEEDED" not in str(error):
           raise
@@ -321,7 +335,7 @@ def _initialize(settings: dict, place: Place) -> None:
   def initialize():
     try:
       jax.distributed.initialize(**settings)
-    except (ValueError, RuntimeError) as error:
+    except Exception as error:  # Each scheduler has its own.
       failed.append(error)
 
   waiting = threading.Thread(target=initialize, daemon=True)

@@ -10,12 +10,17 @@ at once, nobody closes it, and the heartbeat serves.
 from collections.abc import Callable
 import contextlib
 import os
+import secrets
 import socket
 import sys
 import threading
 
+from nao_jax.errors import UserError
+
 # As drivers end on what their user must mend.
 _EXIT = 2
+# Bytes of the secret, and seconds until a stranger has to say it.
+_SECRET, _PATIENCE = 16, 10.0
 
 
 class Watch:
@@ -31,40 +36,57 @@ class Watch:
     """From now on it is no news that a process ends."""
     self._over = True
 
-  def others(self, host: str, count: int) -> int:
+  def others(self, host: str) -> tuple[int, str]:
     """In the first process: waits for the others in the background.
 
     Args:
       host: to listen at.
-      count: of the others.
 
     Returns:
-      The port, which they must be told.
+      The port, and a secret by which they are known: both must be told them.
     """
     server = socket.create_server((host, 0))
+    token = secrets.token_hex(_SECRET)
+
+    def greet(connection):
+      number = _read(connection, token)
+      if number is not None:
+        self._wait(connection, number)
 
     def accept():
-      for _ in range(count):
+      while True:
         connection, _ = server.accept()
-        self._background(lambda c=connection: self._wait(c, _read(c)))
+        self._background(greet, connection)
 
     self._background(accept)
-    return server.getsockname()[1]
+    return server.getsockname()[1], token
 
-  def first(self, address: tuple[str, int], number: int) -> None:
+  def first(self, address: tuple[str, int], token: str, number: int) -> None:
     """In another process: watches the first one.
 
     Args:
       address: of the first process.
+      token: its secret.
       number: of this one.
-    """
-    connection = socket.create_connection(address)
-    connection.settimeout(None)
-    connection.sendall(number.to_bytes(4, "big"))
-    self._background(lambda: self._wait(connection, 0))
 
-  def _background(self, work: Callable[[], None]) -> None:
-    threading.Thread(target=work, daemon=True).start()
+    Raises:
+      UserError: it cannot be reached.
+    """
+    try:
+      connection = socket.create_connection(address, _PATIENCE)
+    except OSError as error:
+      host, port = address
+      raise UserError(
+        f"--coordinator: the first process listens at {host}:{port}, too, "
+        f"and cannot be reached there ({error}); let its machine's ports be "
+        "reached from the others"
+      ) from error
+    connection.settimeout(None)
+    connection.sendall(token.encode() + number.to_bytes(4, "big"))
+    self._background(self._wait, connection, 0)
+
+  def _background(self, work: Callable[..., None], *arguments) -> None:
+    threading.Thread(target=work, args=arguments, daemon=True).start()
 
   def _wait(self, connection: socket.socket, number: int) -> None:
     self._open.append(connection)
@@ -80,6 +102,13 @@ class Watch:
     os._exit(_EXIT)
 
 
-def _read(connection: socket.socket) -> int:
-  """The number of who has connected."""
-  return int.from_bytes(connection.recv(4, socket.MSG_WAITALL), "big")
+def _read(connection: socket.socket, token: str) -> int | None:
+  """The number of who has connected; None for who does not know the secret."""
+  connection.settimeout(_PATIENCE)
+  with contextlib.suppress(OSError):
+    said = connection.recv(len(token) + 4, socket.MSG_WAITALL)
+    if secrets.compare_digest(said[:-4], token.encode()):
+      connection.settimeout(None)
+      return int.from_bytes(said[-4:], "big")
+  connection.close()
+  return None
