@@ -243,11 +243,13 @@ def test_a_search_whose_driver_was_killed_ends_as_the_local_one(
   local = drivers.start("search_cnn", tmp_path / "local", flags)
   flags |= {"executor": "ray", "ray_address": cluster[0]}
   process = drivers.start("search_cnn", tmp_path / "ray", flags)
+  log = ""
   for line in process.stderr:
+    log += line
     if "candidate 1 of 3" in line:
       process.kill()
   process.communicate()
-  assert process.returncode == -signal.SIGKILL
+  assert process.returncode == -signal.SIGKILL, log
   _, log = drivers.finish(drivers.start("search_cnn", tmp_path / "ray", flags))
   assert re.search(r"[1-3] of [34] candidates were trained before", log)
   drivers.finish(local)
