@@ -2,8 +2,8 @@
 
 A step trains one architecture, on all devices, or several, each on its share of
 the batch. Several are spread over the devices, and one after the other where
-there are fewer devices than architectures; the numbers are the same on any
-number of them, as no architecture is on two.
+there are fewer devices than architectures; up to rounding the numbers are the
+same on any number of them, as no architecture is on two.
 
 Shapes: B images a step, n architectures of [2, nodes, 4] a step, D devices, N
 architectures of a pool.
