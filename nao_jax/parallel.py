@@ -14,6 +14,7 @@ Shapes: D devices.
 from collections.abc import Callable, Iterator
 import contextlib
 import contextvars
+from typing import Any
 
 import jax
 from jax import lax
@@ -43,8 +44,8 @@ def _processes() -> int:
 
 def spread(
   function: Callable,
-  in_axes,
-  out_axes=0,
+  in_axes: Any,
+  out_axes: Any = 0,
   *,
   devices: int | None = None,
   donate: tuple[int, ...] = (),
@@ -85,7 +86,7 @@ def count(devices: int | None = None) -> int:
   return len(_all(devices))
 
 
-def replicate(tree, *, devices: int | None = None):
+def replicate(tree: Any, *, devices: int | None = None) -> Any:
   """Puts a pytree on every device of this process, as `spread` gives it back.
 
   A first state that is placed otherwise makes the second call compile again.
@@ -93,7 +94,7 @@ def replicate(tree, *, devices: int | None = None):
   return jax.device_put(tree, _sharding(devices))
 
 
-def distribute(tree, *, devices: int | None = None):
+def distribute(tree: Any, *, devices: int | None = None) -> Any:
   """Puts each slice along the first axis on its device, as `spread` does.
 
   Args:
@@ -104,7 +105,7 @@ def distribute(tree, *, devices: int | None = None):
   return jax.device_put(own, _sharding(devices, AXIS))
 
 
-def own_rows(rows, axis: int = 0, *, devices: int | None = None):
+def own_rows(rows: Any, axis: int = 0, *, devices: int | None = None) -> Any:
   """This process's part of what goes to the devices.
 
   Args:
@@ -119,7 +120,7 @@ def own_rows(rows, axis: int = 0, *, devices: int | None = None):
   return rows[(slice(None),) * axis + (slice(first, first + own),)]
 
 
-def gather(rows):
+def gather(rows: Any) -> Any:
   """The rows of all processes: the inverse of `own_rows` along the first axis.
 
   All processes must call it.
@@ -141,12 +142,12 @@ def _sharding(devices, *axes: str) -> jax.sharding.NamedSharding:
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
 
-def mean(tree, axis_name: str | None):
+def mean(tree: Any, axis_name: str | None) -> Any:
   """The average over the devices of a mapped axis; without one, the tree."""
   return tree if axis_name is None else lax.pmean(tree, axis_name)
 
 
-def total(tree, axis_name: str | None):
+def total(tree: Any, axis_name: str | None) -> Any:
   """The sum over the devices of a mapped axis; without one, the tree."""
   return tree if axis_name is None else lax.psum(tree, axis_name)
 

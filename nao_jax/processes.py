@@ -323,7 +323,7 @@ def meet(place: Place) -> Team:
   return Team(state.client, _host(state.coordinator_address))
 
 
-def leading(team: Team | None):
+def leading(team: Team | None) -> contextlib.AbstractContextManager:
   """`Team.leads`, if there is a team."""
   return contextlib.nullcontext() if team is None else team.leads()
 

@@ -1,5 +1,7 @@
 """What every search's settings must be, and the strategy that they choose."""
 
+from typing import Any
+
 import numpy as np
 
 from nao_jax import parallel, ranges
@@ -17,7 +19,9 @@ STRATEGIES = ("nao", "nao_plus", "random", "evolution", "local")
 _NEED_ALL = ("evolution", "local")
 
 
-def strategy(config, space: Space, estimates_cost: bool = False) -> Strategy:
+def strategy(
+  config: Any, space: Space, estimates_cost: bool = False
+) -> Strategy:
   """Where proposals come from.
 
   Args:
@@ -37,7 +41,7 @@ def strategy(config, space: Space, estimates_cost: bool = False) -> Strategy:
 
 
 def check(
-  config, given: np.ndarray, devices: int | None, trials: str | None
+  config: Any, given: np.ndarray, devices: int | None, trials: str | None
 ) -> None:
   """What can be wrong before the data are known, whatever is searched.
 
@@ -64,7 +68,7 @@ def check(
   parallel.check(devices)
 
 
-def check_together(config) -> None:
+def check_together(config: Any) -> None:
   """Raises UserError for a search that several processes cannot share."""
   if config.evaluator != "shared":
     raise UserError(
@@ -73,7 +77,7 @@ def check_together(config) -> None:
     )
 
 
-def check_controller(config) -> None:
+def check_controller(config: Any) -> None:
   """What can be wrong with a controller, its fit and its steps.
 
   Args:

@@ -166,6 +166,43 @@ def test_the_library_reads_no_flags():
   ]
 
 
+def _public(tree):
+  """The functions and methods that users may call, as (name, node)."""
+  for node in tree.body:
+    name = getattr(node, "name", "_")
+    if name.startswith("_"):
+      continue
+    if isinstance(node, ast.ClassDef):
+      for inner in node.body:
+        if getattr(inner, "name", "_") == "__call__":
+          yield f"{name}.__call__", inner
+      yield from ((f"{name}.{x}", y) for x, y in _public(node))
+    elif isinstance(node, ast.FunctionDef):
+      yield name, node
+
+
+def _untyped(function):
+  """What of its signature has no type."""
+  given = function.args
+  every = given.posonlyargs + given.args + given.kwonlyargs
+  found = [
+    one.arg
+    for one in every
+    if one.annotation is None and one.arg not in ("self", "cls")
+  ]
+  return found + ([] if function.returns else ["what it returns"])
+
+
+def test_public_functions_have_types():
+  untyped = {
+    f"{_name(path)}.{name}": missing
+    for path in _sources("nao_jax")
+    for name, function in _public(ast.parse(path.read_text()))
+    if (missing := _untyped(function))
+  }
+  assert not untyped
+
+
 def test_only_one_module_says_pmap():
   users = {
     name

@@ -16,8 +16,11 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+# Output and memory, [B, H] each.
+State = tuple[jax.Array, jax.Array]
 
-def step(kernel, state, gates):
+
+def step(kernel: jax.Array, state: State, gates: jax.Array) -> State:
   """One step.
 
   Args:
@@ -44,7 +47,9 @@ def _step(kernel, state, gates):
 
 
 @jax.custom_vjp
-def run(kernel, gates, output, memory) -> jax.Array:
+def run(
+  kernel: jax.Array, gates: jax.Array, output: jax.Array, memory: jax.Array
+) -> jax.Array:
   """Runs over all steps.
 
   Args:

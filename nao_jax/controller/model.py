@@ -257,7 +257,7 @@ class Decoder(nn.Module):
   config: ControllerConfig
   vocabulary: int
 
-  def setup(self):
+  def setup(self) -> None:
     """Declares the parameters; both methods use all of them."""
     hidden = self.config.hidden
     self.embedding = self.param(
@@ -354,7 +354,7 @@ class Lstm(nn.Module):
   inputs: int
   hidden: int
 
-  def setup(self):
+  def setup(self) -> None:
     """Declares the parameters."""
     init = _uniform(self.hidden)
     gates = 4 * self.hidden

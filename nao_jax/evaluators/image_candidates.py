@@ -3,6 +3,7 @@
 Shapes: D candidates, one on each device, B images a batch.
 """
 
+from collections.abc import Callable
 import dataclasses
 import functools
 
@@ -66,7 +67,13 @@ class ImageCandidates:
     state = self.trainer.init(self._keys[0], self.data.image_shape, cells)
     return jax.device_get(state)
 
-  def epoch(self, tokens, states, epochs, between=lambda: None) -> list[tuple]:
+  def epoch(
+    self,
+    tokens: list[np.ndarray],
+    states: list,
+    epochs: list[int],
+    between: Callable[[], None] = lambda: None,
+  ) -> list[tuple]:
     """See `local.Candidates`."""
     cells = [(np.asarray(cnn.to_cells(row)),) for row in tokens]
     states, architecture = parallel.distribute(

@@ -231,7 +231,7 @@ class Place:
   curve: tuple[float, ...] = ()
   diverged: bool = False
 
-  def after_epoch(self, state, loss: float, score: float) -> "Place":
+  def after_epoch(self, state: Any, loss: float, score: float) -> "Place":
     """The same, one epoch later."""
     return dataclasses.replace(
       self,

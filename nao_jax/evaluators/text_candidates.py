@@ -3,6 +3,7 @@
 Shapes: D candidates, one on each device, B streams, T steps.
 """
 
+from collections.abc import Callable
 import dataclasses
 import functools
 
@@ -64,7 +65,13 @@ class TextCandidates:
     del tokens  # First weights do not depend on the cell.
     return jax.device_get(self.trainer.init(self._keys[0]))
 
-  def epoch(self, tokens, states, epochs, between=lambda: None) -> list[tuple]:
+  def epoch(
+    self,
+    tokens: list[np.ndarray],
+    states: list,
+    epochs: list[int],
+    between: Callable[[], None] = lambda: None,
+  ) -> list[tuple]:
     """See `local.Candidates`."""
     update, score = programs(self.trainer, self.devices)
     own = [

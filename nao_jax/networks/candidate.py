@@ -71,7 +71,13 @@ class Candidate(nn.Module):
   axis_name: str | None = None
 
   @nn.compact
-  def __call__(self, images, cells, masks=None, deterministic: bool = True):
+  def __call__(
+    self,
+    images: jax.Array,
+    cells: jax.Array,
+    masks: jax.Array | None = None,
+    deterministic: bool = True,
+  ) -> macro.Outputs:
     """Runs one architecture on one batch.
 
     Args:
@@ -128,7 +134,13 @@ class Cell(nn.Module):
   statistics: Statistics = "running"
 
   @nn.compact
-  def __call__(self, previous, current, rows, masks) -> Ends:
+  def __call__(
+    self,
+    previous: Ends | jax.Array,
+    current: Ends | jax.Array,
+    rows: jax.Array,
+    masks: jax.Array | None,
+  ) -> Ends:
     """Inputs are Ends or the stem's [C', H', W', B]; rows int32 [N, 4]."""
     inputs = self._calibrate(previous, current)
     loose = cnn.unused_states(rows)
@@ -231,7 +243,7 @@ class Calibration(macro.Calibration):
   """
 
   @nn.compact
-  def __call__(self, ends: Ends):
+  def __call__(self, ends: Ends) -> jax.Array:
     """To [width, size, size, B]."""
     states, loose = ends
     total, width = states.shape[:2]
@@ -252,7 +264,7 @@ def _size(x: Ends | jax.Array) -> int:
 
 
 def initialise_candidate(
-  candidate: Candidate, key: jax.Array, images, cells
+  candidate: Candidate, key: jax.Array, images: jax.Array, cells: jax.Array
 ) -> dict:
   """Variables distributed as those of the stand-alone network.
 

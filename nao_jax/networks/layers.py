@@ -15,6 +15,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+Pair = tuple[int, int]
+
 EPSILON = 1e-5
 _MAP = ("CHWN", "OIHW", "CHWN")
 _LAST = ("NHWC", "HWIO", "NHWC")
@@ -68,7 +70,12 @@ def _apart(product, *inputs):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv(x, kernel, strides=(1, 1), padding=((0, 0), (0, 0))) -> jax.Array:
+def conv(
+  x: jax.Array,
+  kernel: jax.Array,
+  strides: Pair = (1, 1),
+  padding: tuple[Pair, Pair] = ((0, 0), (0, 0)),
+) -> jax.Array:
   """Dense convolution of [C, H, W, B] with [D, C, k, l].
 
   On a CPU the compiler has a fast convolution for [B, H, W, C] alone. It
@@ -170,7 +177,9 @@ conv.defvjp(_conv_forward, _conv_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def depthwise(x, kernel, stride: int = 1, dilation: int = 1) -> jax.Array:
+def depthwise(
+  x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 1
+) -> jax.Array:
   """Depthwise convolution of [C, H, W, B] with [C, k, k].
 
   On a CPU this is k * k shifted multiply-adds, which the compiler fuses into
@@ -211,7 +220,9 @@ def _depthwise_backward(stride, dilation, residuals, gradient):
 depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
-def depthwise_conv(x, kernel, *, stride: int, dilation: int) -> jax.Array:
+def depthwise_conv(
+  x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int
+) -> jax.Array:
   """`depthwise` as the compiler's grouped convolution."""
   padding = _padding(dilation * (kernel.shape[-1] - 1))
   return lax.conv_general_dilated(
@@ -225,7 +236,9 @@ def depthwise_conv(x, kernel, *, stride: int, dilation: int) -> jax.Array:
   )
 
 
-def depthwise_shifts(x, kernel, *, stride: int, dilation: int) -> jax.Array:
+def depthwise_shifts(
+  x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int
+) -> jax.Array:
   """`depthwise` as shifted multiply-adds."""
   size = kernel.shape[-1]
   windows = shifted_windows(
@@ -243,7 +256,9 @@ def _weighted(windows, kernel):
   )
 
 
-def shifted_windows(padded, size: int, *, stride: int, dilation: int = 1):
+def shifted_windows(
+  padded: jax.Array, size: int, *, stride: int, dilation: int = 1
+) -> dict[Pair, jax.Array]:
   """What each kernel position sees: {(i, j): [C, H', W', B]}."""
   reach = dilation * (size - 1)
   spans = [
@@ -333,7 +348,7 @@ def _depthwise_kernel_gradient(x, gradient, size, *, stride, dilation):
   return jnp.stack(diagonals, axis=1)
 
 
-def avg_pool(x, size: int, stride: int = 1) -> jax.Array:
+def avg_pool(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
   """Average pool of [C, H, W, B]; padding is not counted in the mean."""
   ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
   box = jnp.ones((x.shape[0], size, size), x.dtype)
@@ -341,14 +356,14 @@ def avg_pool(x, size: int, stride: int = 1) -> jax.Array:
   return depthwise(x, box, stride, 1) / counts
 
 
-def valid_avg_pool(x, size: int, stride: int) -> jax.Array:
+def valid_avg_pool(x: jax.Array, size: int, stride: int) -> jax.Array:
   """Average pool of [C, H, W, B] without padding."""
   windows = shifted_windows(x, size, stride=stride)
   return sum(windows.values()) / size**2
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def max_pool(x, size: int, stride: int = 1) -> jax.Array:
+def max_pool(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
   """Max pool of [C, H, W, B]; padding never wins.
 
   Of equal values the first in reading order gets the gradient (PyTorch's
@@ -393,7 +408,12 @@ max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def batch_norm(x, scale, offset, axis_name: str | None = None) -> jax.Array:
+def batch_norm(
+  x: jax.Array,
+  scale: jax.Array,
+  offset: jax.Array,
+  axis_name: str | None = None,
+) -> jax.Array:
   """BatchNorm of [C, H, W, B] with the batch's own (biased) statistics.
 
   Args:
@@ -419,7 +439,9 @@ def _wide(x):
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def moments(x, axis_name: str | None = None) -> tuple[jax.Array, jax.Array]:
+def moments(
+  x: jax.Array, axis_name: str | None = None
+) -> tuple[jax.Array, jax.Array]:
   """Mean and biased variance of each channel of [C, H, W, B]: [C], [C].
 
   Computed in float32 at least, as all of BatchNorm is, whatever the maps are.
@@ -430,7 +452,13 @@ def moments(x, axis_name: str | None = None) -> tuple[jax.Array, jax.Array]:
   return mean, variance
 
 
-def normalise(x, scale, offset, mean, variance) -> jax.Array:
+def normalise(
+  x: jax.Array,
+  scale: jax.Array,
+  offset: jax.Array,
+  mean: jax.Array,
+  variance: jax.Array,
+) -> jax.Array:
   """BatchNorm of [C, H, W, B] with given statistics; all others [C]."""
   factor = scale * lax.rsqrt(variance + EPSILON)
   y = x * _channel(factor) + _channel(offset - mean * factor)

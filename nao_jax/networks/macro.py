@@ -10,7 +10,7 @@ Maps are [C, H, W, B] inside, images [B, H, W, 3] at the door.
 from collections.abc import Callable
 import dataclasses
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 from flax import linen as nn
 import jax
@@ -25,6 +25,8 @@ from nao_jax.spaces import cnn
 # What BatchNorm normalises by: the batch's statistics; the same, while running
 # ones follow; the running ones.
 Statistics = Literal["batch", "tracked", "running"]
+# Logits [B, classes], and those of the auxiliary head, if there is one.
+Outputs = tuple[jax.Array, jax.Array | None]
 
 # Share of the running statistics that a training step keeps.
 MOMENTUM = 0.9
@@ -121,7 +123,9 @@ def _join(name: str, leaf: str) -> str:
   return f"{name}_{leaf}" if name else leaf
 
 
-def normaliser(module: nn.Module, name: str = "", used=True) -> ops.Norm:
+def normaliser(
+  module: nn.Module, name: str = "", used: bool | jax.Array = True
+) -> ops.Norm:
   """The BatchNorm of one group of parameters of a module.
 
   Running statistics are variables of the module, collection `batch_stats`,
@@ -153,7 +157,7 @@ def track(
   shape: tuple[int, ...],
   step: Callable,
   stage: str = "",
-):
+) -> Any:
   """Takes one step with running statistics that a module keeps.
 
   Args:
@@ -281,14 +285,14 @@ def _shapes(module: nn.Module, *inputs):
 def classify(
   config: NetworkConfig,
   cell: Callable,
-  images,
-  masks,
+  images: jax.Array,
+  masks: jax.Array | None,
   deterministic: bool,
   *,
   axis_name: str | None,
   statistics: Statistics = "batch",
   maps: Callable = lambda output: output,
-):
+) -> Outputs:
   """A whole network around its cells; called within a compact module.
 
   Args:
@@ -330,7 +334,7 @@ class Dropout(nn.Module):
   axis_name: str | None = None
 
   @nn.compact
-  def __call__(self, features):
+  def __call__(self, features: jax.Array) -> jax.Array:
     """[B, C], this device's part, to [B, C]."""
     if not self.rate:
       return features
@@ -358,7 +362,12 @@ def linear_shapes(features: int, classes: int) -> ops.Shapes:
 
 
 def conv_norm(
-  module: nn.Module, name: str, x, width: int, size: int, stride: int = 1
+  module: nn.Module,
+  name: str,
+  x: jax.Array,
+  width: int,
+  size: int,
+  stride: int = 1,
 ) -> jax.Array:
   """Dense convolution and BatchNorm of [C, H, W, B], without padding.
 
@@ -389,7 +398,7 @@ class Stem(nn.Module):
   statistics: Statistics = "batch"
 
   @nn.compact
-  def __call__(self, images):
+  def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """[B, H, W, c] to two inputs [C, H', W', B]."""
     x = jnp.transpose(images, (3, 1, 2, 0))
     width = self.config.channels
@@ -416,7 +425,7 @@ class AuxiliaryHead(nn.Module):
   statistics: Statistics = "batch"
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     """[C, S, S, B] to logits [B, classes]."""
     # The stride at which two windows of 5 just cover the map: official, too.
     x = layers.valid_avg_pool(jax.nn.relu(x), 5, x.shape[1] - 5)
@@ -431,7 +440,7 @@ class Classifier(nn.Module):
   classes: int
 
   @nn.compact
-  def __call__(self, features):
+  def __call__(self, features: jax.Array) -> jax.Array:
     """[B, C] to logits [B, classes]."""
     w = declare(self, "", linear_shapes(features.shape[1], self.classes))
     return jnp.float32(features) @ jnp.float32(w["kernel"]) + w["bias"]
@@ -450,7 +459,7 @@ class Calibration(nn.Module):
   statistics: Statistics = "batch"
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: jax.Array) -> jax.Array:
     """[C, H, W, B] to [width, size, size, B]."""
     if x.shape[1] != self.size:
       shapes = ops.factorized_reduction_shapes(x.shape[0], self.width)
@@ -464,7 +473,9 @@ class Calibration(nn.Module):
     return function(jax.nn.relu(x), weights, self.axis_name, normaliser(self))
 
 
-def shrink_input(module: nn.Module, i: int, x, used=True) -> jax.Array:
+def shrink_input(
+  module: nn.Module, i: int, x: jax.Array, used: bool | jax.Array = True
+) -> jax.Array:
   """What stands for input i of a reduction cell where it is a loose end.
 
   Args:
@@ -488,7 +499,11 @@ def shrink_input(module: nn.Module, i: int, x, used=True) -> jax.Array:
 
 
 def drop_path_masks(
-  key: jax.Array, config: NetworkConfig, batch: int, keep, progress
+  key: jax.Array,
+  config: NetworkConfig,
+  batch: int,
+  keep: float,
+  progress: float | jax.Array,
 ) -> jax.Array:
   """Scheduled drop-path: factors on the output of each branch.
 

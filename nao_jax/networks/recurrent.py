@@ -142,14 +142,14 @@ def init(
   return Weights(embedding, jnp.zeros(config.vocabulary), first, rest)
 
 
-def bank_rows(cell) -> jax.Array:
+def bank_rows(cell: jax.Array) -> jax.Array:
   """Where a cell's matrices are in the bank, int32 [N]."""
   node = np.arange(cell.shape[-2])
   first = 2 * node * (node + 1)
   return first + len(ACTIVATIONS) * cell[..., 0] + cell[..., 1]
 
 
-def choose(shared: Weights, cell) -> Weights:
+def choose(shared: Weights, cell: jax.Array) -> Weights:
   """The weights of one cell in a shared model."""
   return shared._replace(nodes=shared.nodes[bank_rows(cell)])
 
@@ -185,7 +185,7 @@ def apply(
   tokens: jax.Array,
   hidden: jax.Array,
   masks: Masks | None = None,
-  length=None,
+  length: int | jax.Array | None = None,
 ) -> Outputs:
   """Runs the model over a stretch of text.
 

@@ -20,6 +20,7 @@ from nao_jax.networks import ops
 from nao_jax.networks.macro import (
   Calibration,
   NetworkConfig,
+  Outputs,
   Statistics,
   classify,
   declare,
@@ -44,7 +45,12 @@ class StandAlone(nn.Module):
   axis_name: str | None = None
 
   @nn.compact
-  def __call__(self, images, masks=None, deterministic: bool = True):
+  def __call__(
+    self,
+    images: jax.Array,
+    masks: jax.Array | None = None,
+    deterministic: bool = True,
+  ) -> Outputs:
     """Classifies one batch.
 
     Args:
@@ -107,7 +113,9 @@ class Cell(nn.Module):
   statistics: Statistics = "batch"
 
   @nn.compact
-  def __call__(self, previous, current, masks):
+  def __call__(
+    self, previous: jax.Array, current: jax.Array, masks: jax.Array | None
+  ) -> jax.Array:
     """Inputs [C', H', W', B]; returns [C * loose ends, H, W, B]."""
     states = [
       Calibration(

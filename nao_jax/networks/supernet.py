@@ -19,6 +19,7 @@ from nao_jax.networks import layers, ops
 from nao_jax.networks.macro import (
   Calibration,
   NetworkConfig,
+  Outputs,
   classify,
   declare,
 )
@@ -39,7 +40,13 @@ class Supernet(nn.Module):
   axis_name: str | None = None
 
   @nn.compact
-  def __call__(self, images, cells, masks=None, deterministic: bool = True):
+  def __call__(
+    self,
+    images: jax.Array,
+    cells: jax.Array,
+    masks: jax.Array | None = None,
+    deterministic: bool = True,
+  ) -> Outputs:
     """Runs one architecture on one batch.
 
     Args:
@@ -81,7 +88,13 @@ class Cell(nn.Module):
   axis_name: str | None = None
 
   @nn.compact
-  def __call__(self, previous, current, rows, masks):
+  def __call__(
+    self,
+    previous: jax.Array,
+    current: jax.Array,
+    rows: jax.Array,
+    masks: jax.Array | None,
+  ) -> jax.Array:
     """Inputs [C', H', W', B], rows int32 [N, 4]; returns [C, H, W, B]."""
     inputs = jnp.stack(
       [

@@ -47,13 +47,13 @@ class Plan(NamedTuple):
 
 def run_cell(
   operations: Callable[[int], tuple[Operation, ...]],
-  inputs,
-  shrunk,
-  weights,
-  memory,
-  masks,
-  rows,
-):
+  inputs: jax.Array,
+  shrunk: jax.Array | None,
+  weights: Any,
+  memory: Any,
+  masks: jax.Array | None,
+  rows: jax.Array,
+) -> tuple[jax.Array, Any]:
   """Runs all branches of a cell.
 
   Args:
@@ -108,13 +108,13 @@ def _append_nodes(inputs, nodes: int):
 @functools.partial(jax.jit, static_argnums=0)
 def run_branches(
   operations: tuple[Operation, ...],
-  source,
-  states,
-  weights,
-  memory,
-  masks,
+  source: jax.Array | None,
+  states: jax.Array,
+  weights: Any,
+  memory: Any,
+  masks: jax.Array | None,
   plan: Plan,
-):
+) -> tuple[jax.Array, Any]:
   """Adds the output of each branch to the state of its node.
 
   Args:
@@ -201,12 +201,12 @@ def _backward(operations, residuals, gradients):
 run_branches.defvjp(_forward, _backward)
 
 
-def take(tree, at):
+def take(tree: Any, at: int | jax.Array) -> Any:
   """One slice of every leaf."""
   return jax.tree.map(lambda leaf: leaf[at], tree)
 
 
-def put(tree, at, one):
+def put(tree: Any, at: int | jax.Array, one: Any) -> Any:
   """The tree with one slice of every leaf replaced."""
   return jax.tree.map(lambda leaf, new: leaf.at[at].set(new), tree, one)
 
@@ -220,7 +220,9 @@ def _masked(x, masks, branch):
 
 
 @jax.custom_vjp
-def combine(states, kernels, loose) -> jax.Array:
+def combine(
+  states: jax.Array, kernels: jax.Array, loose: jax.Array
+) -> jax.Array:
   """The output of a cell: ReLU, 1x1 convolution and sum over its loose ends.
 
   Equals concatenation of the loose ends, ReLU and a 1x1 convolution, at a
@@ -244,7 +246,7 @@ def combine(states, kernels, loose) -> jax.Array:
   return lax.fori_loop(0, count, run, zero)
 
 
-def loose_ends(loose):
+def loose_ends(loose: jax.Array) -> tuple[jax.Array, jax.Array]:
   """Indices of the loose ends, then of the other states; and their number."""
   return jnp.argsort(~loose, stable=True), jnp.sum(loose)
 

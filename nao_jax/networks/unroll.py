@@ -34,7 +34,15 @@ class _Tape(NamedTuple):
 
 
 @jax.custom_vjp
-def unroll(inputs, hidden, first, nodes, kept, cell, length):
+def unroll(
+  inputs: jax.Array,
+  hidden: jax.Array,
+  first: jax.Array,
+  nodes: jax.Array,
+  kept: jax.Array,
+  cell: jax.Array,
+  length: int | jax.Array,
+) -> tuple[jax.Array, jax.Array]:
   """Runs a cell over all steps of a text.
 
   Args:

@@ -3,9 +3,10 @@
 Shapes: B images a step, D devices.
 """
 
+from collections.abc import Callable
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax import lax
@@ -16,7 +17,7 @@ import optax
 from nao_jax import parallel, ranges
 from nao_jax.data.augment import AugmentConfig, augment
 from nao_jax.errors import UserError
-from nao_jax.networks.macro import NetworkConfig, drop_path_masks
+from nao_jax.networks.macro import NetworkConfig, Outputs, drop_path_masks
 from nao_jax.training.optimisers import SgdConfig, sgd
 
 
@@ -122,7 +123,13 @@ class Recipe:
       steps_per_epoch=self.steps_per_epoch,
     )
 
-  def masks(self, key: jax.Array, own: int, progress, axis_name: str | None):
+  def masks(
+    self,
+    key: jax.Array,
+    own: int,
+    progress: float | jax.Array,
+    axis_name: str | None,
+  ) -> jax.Array | None:
     """Drop-path of this device's images; those of all are drawn at once.
 
     Args:
@@ -141,7 +148,7 @@ class Recipe:
     masks = drop_path_masks(key, self.network, batch, keep, progress)
     return parallel.own_part(masks, 2, axis_name)
 
-  def loss(self, outputs, labels) -> jax.Array:
+  def loss(self, outputs: Outputs, labels: jax.Array) -> jax.Array:
     """Cross-entropy, the auxiliary head's included; a mean over the batch.
 
     Args:
@@ -172,7 +179,9 @@ class Recipe:
       )
 
 
-def cross_entropy(logits, labels, smoothing: float = 0.0) -> jax.Array:
+def cross_entropy(
+  logits: jax.Array, labels: jax.Array, smoothing: float = 0.0
+) -> jax.Array:
   """Mean over the batch, in nats.
 
   Args:
@@ -186,7 +195,13 @@ def cross_entropy(logits, labels, smoothing: float = 0.0) -> jax.Array:
   return jnp.mean(optax.softmax_cross_entropy(logits, targets))
 
 
-def augmented(key, data, indices, config, axis_name):
+def augmented(
+  key: jax.Array,
+  data: Images,
+  indices: jax.Array,
+  config: AugmentConfig,
+  axis_name: str | None,
+) -> jax.Array:
   """Each example has its own key, by its place in the whole batch."""
   count = len(indices)
   first = 0 if axis_name is None else lax.axis_index(axis_name) * count
@@ -199,7 +214,9 @@ def augmented(key, data, indices, config, axis_name):
   )
 
 
-def repeat_steps(step, state, rows, count: jax.Array | None):
+def repeat_steps(
+  step: Callable, state: Any, rows: Any, count: jax.Array | None
+) -> tuple[Any, jax.Array]:
   """As `lax.scan`, of the first rows only, in a program for any number of them.
 
   Args:

@@ -16,6 +16,7 @@ over the devices as in training/supernet.py.
 Shapes: B streams, D devices, N nodes, A architectures, n of them a step.
 """
 
+from collections.abc import Callable
 import dataclasses
 import functools
 
@@ -183,7 +184,9 @@ def score(
 
 
 @functools.lru_cache(maxsize=4)
-def programs(trainer: Trainer, devices: int | None):
+def programs(
+  trainer: Trainer, devices: int | None
+) -> tuple[Callable, Callable]:
   """`update` and `score`, compiled for every device.
 
   Shared weights are whole on every device, and states and tokens come by
