@@ -195,9 +195,9 @@ def _untyped(function):
 
 def test_public_functions_have_types():
   untyped = {
-    f"{_name(path)}.{name}": missing
-    for path in _sources("nao_jax")
-    for name, function in _public(ast.parse(path.read_text()))
+    f"{module}.{name}": missing
+    for module, source in _sources("nao_jax").items()
+    for name, function in _public(ast.parse(source))
     if (missing := _untyped(function))
   }
   assert not untyped
