@@ -6,8 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import asynchronous
-from benchmarks.asynchronous import Times
+from benchmarks.simulated import Times, simulate
 from nao_jax import pool as pools
 from nao_jax import search
 from nao_jax.errors import UserError
@@ -32,7 +31,7 @@ CONFIG = SearchConfig(
 
 @pytest.fixture(scope="module")
 def simulated():
-  return asynchronous.simulate(WORKERS, CONFIG, TIMES, 0)
+  return simulate(WORKERS, CONFIG, TIMES, 0)
 
 
 def test_a_round_closes_when_as_many_are_left_as_may_be_late(simulated):
@@ -57,7 +56,7 @@ def test_who_is_late_has_a_score_in_a_later_round_that_never_changes(simulated):
 
 def test_workers_wait_less(simulated):
   config = dataclasses.replace(CONFIG, asynchronous=False)
-  _, waiting = asynchronous.simulate(WORKERS, config, TIMES, 0)
+  _, waiting = simulate(WORKERS, config, TIMES, 0)
   _, executor = simulated
   assert executor.before_last > 0.95 > 0.7 > waiting.before_last
   assert executor.clock < waiting.clock
@@ -65,7 +64,7 @@ def test_workers_wait_less(simulated):
 
 def test_a_pool_of_one_size_keeps_who_is_late():
   config = dataclasses.replace(CONFIG, extend=False, new_per_round=10)
-  pool, _ = asynchronous.simulate(WORKERS, config, TIMES, 1)
+  pool, _ = simulate(WORKERS, config, TIMES, 1)
   assert len(pool.members) == config.pool_size
   left = pool.scores[~pool.alive]
   assert (~np.isnan(left)).any(1).all()

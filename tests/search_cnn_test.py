@@ -322,7 +322,7 @@ def _with(part, **changes):
     (_with("final", channels=5), "--final_channels=5: .* even number"),
     (_with("train", batch=5000), "--batch=5000: there are 1078 training"),
     (_with("train", epochs=2), "--epochs=2: .* give a multiple of 3"),
-    (_with("nao", top_k=7), r"--top_k=7: .* 1 to 6 \(--pool_size\)"),
+    (_with("nao", top_k=7), r"--top_k=7: .* 1 to 6 \(--pool_size"),
     (_with("nao", max_step_size=0), "--max_step_size=0: allowed: 1"),
     (_with("nao", held_out=1.0), "--held_out=1.0: allowed: from 0 to"),
     (_with("nao", held_out=0.99), "--held_out=0.99: none of 6"),
