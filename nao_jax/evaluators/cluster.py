@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
-import importlib
+import importlib.util
 import os
 import secrets
 import signal
@@ -47,11 +47,12 @@ def connection(address: str, store: int) -> Iterator[ModuleType]:
   Raises:
     UserError: Ray refuses.
   """
-  ray = load(address)
-  if ray.is_initialized():  # By whoever calls this library.
-    yield ray
-    return
   with contextlib.ExitStack() as stack:
+    stack.enter_context(_environment(address))
+    ray = importlib.import_module("ray")
+    if ray.is_initialized():  # By whoever calls this library.
+      yield ray
+      return
     found = address or stack.enter_context(_started(max(_LEAST_STORE, store)))
     try:
       ray.init(found, log_to_driver=False, logging_level="error")
@@ -83,16 +84,23 @@ def _started(store: int) -> Iterator[str]:
     process.communicate()
 
 
-def load(address: str) -> ModuleType:
-  """Ray, which reads the environment when it is imported.
+def check_installed() -> None:
+  """Raises UserError if there is no Ray."""
+  if importlib.util.find_spec("ray") is None:
+    raise UserError(
+      "--executor=ray: needs the package ray; pip install nao_jax[ray]"
+    )
+
+
+@contextlib.contextmanager
+def _environment(address: str) -> Iterator[None]:
+  """What Ray reads when it is imported and connects, until the block ends.
 
   Args:
     address: of the cluster to be used; empty for one of this machine, whose
       processes get the same environment.
-
-  Raises:
-    UserError: Ray is not installed.
   """
+  before = dict(os.environ)
   os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
   if not address or _on_loopback_alone(address):
     os.environ.update(_LOOPBACK)
@@ -101,11 +109,12 @@ def load(address: str) -> ModuleType:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
   try:
-    return importlib.import_module("ray")
-  except ImportError as error:
-    raise UserError(
-      "--executor=ray: needs the package ray; pip install nao_jax[ray]"
-    ) from error
+    yield
+  finally:
+    # Whoever is started later may use another cluster, with another token.
+    for name in os.environ.keys() - before.keys():
+      if name.startswith("RAY_"):
+        del os.environ[name]
 
 
 def reach(address: str) -> None:

@@ -69,7 +69,7 @@ class ExecutorConfig:
       )
     if self.ray_address:
       cluster.reach(self.ray_address)
-    cluster.load(self.ray_address)
+    cluster.check_installed()
 
   def _check_unused(self) -> None:
     for field in dataclasses.fields(self)[1:]:
