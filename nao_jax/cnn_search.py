@@ -1,6 +1,6 @@
 """A whole search for a convolutional cell, from settings to a winner."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -60,7 +60,7 @@ def run(
   latency: Cost | None = None,
   executor: ExecutorConfig = LOCAL,
   team: Team | None = None,
-) -> dict:
+) -> dict | None:
   """Searches, compares the best cells with random ones, writes the winner.
 
   Args:
@@ -133,7 +133,7 @@ def run(
   return best
 
 
-def _help(config, data, devices, team: Team) -> dict:
+def _help(config, data, devices, team: Team) -> dict[str, Callable]:
   """What the other processes do for the first one; see `Team.help`."""
   helped = Helper(_shared(config, data, devices), team, "search").handlers
   if config.final.specialise:

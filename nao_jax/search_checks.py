@@ -179,7 +179,7 @@ def _check_choices(config) -> None:
 def _check_pool(config, given: int) -> None:
   size = config.search.pool_size
   if config.strategy == "nao":
-    _check_nao(config.nao, size - config.search.most_late)
+    _check_nao(config.nao, size, config.search.most_late)
   if config.final.cells > size:
     raise UserError(
       f"--final_cells={config.final.cells}: there are {size} members "
@@ -191,11 +191,13 @@ def _check_pool(config, given: int) -> None:
     )
 
 
-def _check_nao(nao: NaoConfig, size: int) -> None:
+def _check_nao(nao: NaoConfig, pool_size: int, late: int) -> None:
+  size = pool_size - late
   if not 1 <= nao.top_k <= size:
     raise UserError(
       f"--top_k={nao.top_k}: the seeds are scored members of the pool; "
-      f"allowed: 1 to {size} (--pool_size, without those that may be --late)"
+      f"allowed: 1 to {size} (--pool_size"
+      + (", without those that may be --late)" if late else ")")
     )
   if round(nao.held_out * size) == size:
     raise UserError(

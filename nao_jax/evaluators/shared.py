@@ -201,9 +201,7 @@ class SharedWeights:
       state = state._replace(supernet=supernet, bad=bad)
       keep(state, end - start)
       progress("train supernet", end, len(batches), "", each)
-    finite = np.isfinite(losses)
-    if finite.any():
-      loss = np.mean(losses, where=finite)
+    if (loss := mean_loss(losses)) is not None:
       logging.info("round %d: mean training loss %.4f", round_, loss)
     return state
 
@@ -315,6 +313,12 @@ def check_each_step(
     raise UserError(
       f"{flag}: there are {members} members (--pool_size); give that or less"
     )
+
+
+def mean_loss(losses: list[float]) -> float | None:
+  """Of the steps that have a finite one; None if there is no such step."""
+  finite = np.isfinite(losses)
+  return float(np.mean(losses, where=finite)) if finite.any() else None
 
 
 def count_bad(

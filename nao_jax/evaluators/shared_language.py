@@ -15,7 +15,12 @@ import numpy as np
 from nao_jax import pace, parallel
 from nao_jax.data import text
 from nao_jax.evaluators import Keep, Progress, forget
-from nao_jax.evaluators.shared import NO_SCORES, count_bad, score_pool
+from nao_jax.evaluators.shared import (
+  NO_SCORES,
+  count_bad,
+  mean_loss,
+  score_pool,
+)
 from nao_jax.networks.recurrent import Weights
 from nao_jax.progress import Each
 from nao_jax.spaces import rnn
@@ -175,9 +180,7 @@ class SharedLanguage:
       )
       keep(state, end - start)
       progress(title, end, len(stretches), "", each)
-    finite = np.isfinite(losses)
-    if finite.any():
-      loss = np.mean(losses, where=finite)
+    if (loss := mean_loss(losses)) is not None:
       logging.info(
         "epoch %d: mean training loss %.4f, perplexity %.1f",
         epoch + 1,
