@@ -18,7 +18,6 @@ file after every training; the same command again trains what is missing.
 Shapes: A architectures, L tokens, R rounds, K candidates, B streams.
 """
 
-from collections.abc import Callable
 import contextlib
 import dataclasses
 import functools
@@ -26,7 +25,6 @@ import json
 import pathlib
 import sqlite3
 import sys
-import time
 from typing import NamedTuple
 
 from absl import flags
@@ -35,7 +33,7 @@ import numpy as np
 import rich.console
 import rich.table
 
-from benchmarks import lstm
+from benchmarks.language_models import Model, of_cell, of_lstm, train
 from experiments import driver, run_flags
 from nao_jax.controller import metrics
 from nao_jax.data import text
@@ -49,8 +47,7 @@ from nao_jax.progress import Progress
 from nao_jax.rnn_presets import SearchRnnConfig
 from nao_jax.spaces import rnn
 from nao_jax.strategies.uniform import sample_new
-from nao_jax.training import language, recurrent
-from nao_jax.training.language import TextTrainConfig
+from nao_jax.training import language
 from nao_jax.training.recurrent import Trainer
 from nao_jax.trials import Trials
 from nao_jax.workdir import flatten, read_settings, unflatten, write
@@ -302,68 +299,6 @@ def agreement(
   return found
 
 
-class Model(NamedTuple):
-  """A language model that can be trained; see lstm.py for the functions.
-
-  Attributes:
-    parameters: how many.
-    columns: of its state, [B, columns].
-    init: key -> weights.
-    update: weights, hidden, key, number, tokens, length -> the next weights,
-      the next hidden, loss.
-    measure: weights, windows -> nats a word.
-  """
-
-  parameters: int
-  columns: int
-  init: Callable
-  update: Callable
-  measure: Callable
-
-
-# One program for all cells, and one for the LSTM.
-_OPTIONS = {"static_argnames": "trainer", "donate_argnums": (0, 1)}
-_UPDATE_CELL = jax.jit(recurrent.update, **_OPTIONS)
-_MEASURE_CELL = jax.jit(language.measure)
-_UPDATE_LSTM = jax.jit(lstm.update, **_OPTIONS)
-_MEASURE_LSTM = jax.jit(lstm.measure)
-
-
-def of_cell(tokens: np.ndarray, trainer: Trainer) -> Model:
-  """The model of a cell, int32 [2 N]; N may be other than the trainer's."""
-  network = dataclasses.replace(trainer.model, nodes=len(tokens) // 2)
-  trainer = dataclasses.replace(trainer, model=network)
-  cell = np.asarray(rnn.to_cells(tokens))
-
-  def update(weights, hidden, key, number, rows, length):
-    return _UPDATE_CELL(
-      weights, hidden, key, number, cell, rows, length, trainer=trainer
-    )
-
-  return Model(
-    network.parameters,
-    network.width,
-    trainer.init,
-    update,
-    lambda weights, windows: _MEASURE_CELL(weights, cell, windows),
-  )
-
-
-def of_lstm(parameters: int, trainer: Trainer) -> Model:
-  """The LSTM of as nearly as possible so many parameters."""
-  vocabulary = trainer.model.vocabulary
-  width = lstm.width_for(parameters, vocabulary)
-  network = dataclasses.replace(trainer.model, width=width)
-  trainer = dataclasses.replace(trainer, model=network)
-  return Model(
-    lstm.parameters(width, vocabulary),
-    lstm.STATES * width,
-    functools.partial(lstm.init, config=network),
-    functools.partial(_UPDATE_LSTM, trainer=trainer),
-    _MEASURE_LSTM,
-  )
-
-
 def _finals(folder, config, corpus, pool, results, progress) -> None:
   """Trains what `results` does not hold yet, seed by seed."""
   models = _models(folder, config, pool)
@@ -409,67 +344,6 @@ def _random_cells(config, pool) -> list[np.ndarray]:
     known |= set(space.keys(new))
     cells += list(new)
   return cells
-
-
-def train(
-  model: Model,
-  corpus: Corpus,
-  config: TextTrainConfig,
-  seed: int,
-  progress: Callable[[int, int], None],
-) -> dict:
-  """Trains a model, and looks at the test text once.
-
-  Args:
-    model: what to train.
-    corpus: its training and test text are used.
-    config: the training; the test text, too, is read in `batch` streams.
-    seed: of weights, lengths and dropout.
-    progress: told the epochs done and all of them.
-
-  Returns:
-    The test perplexity, and the words a second of the fastest epoch: of the
-    clock, and of the processor time of all threads. What else runs on a
-    machine slows the first down, and the second less.
-  """
-  streams = text.streams(corpus.train, config.batch)
-  test = text.streams(corpus.test, config.batch)
-  first_key, step_key = jax.random.split(jax.random.key(seed))
-  weights, number, seconds = model.init(first_key), 0, []
-  progress(0, config.epochs)
-  for epoch in range(config.epochs):
-    stretches = language.stretches(seed, epoch, len(streams), config.bptt)
-    start = time.monotonic(), time.process_time()
-    weights, number = _epoch(
-      model, weights, step_key, number, streams, stretches
-    )
-    end = time.monotonic(), time.process_time()
-    seconds.append(np.subtract(end, start))
-    progress(epoch + 1, config.epochs)
-  loss = model.measure(weights, language.windows(test, config.bptt))
-  words = (len(streams) - 1) * config.batch
-  by_clock, by_processor = words / np.min(seconds, axis=0)
-  return {
-    "test perplexity": float(np.exp(loss)),
-    "words a second": float(by_clock),
-    "words a processor second": float(by_processor),
-  }
-
-
-def _epoch(model: Model, weights, key, number, streams, stretches):
-  """The weights after an epoch, and the number of the next step."""
-  hidden = np.zeros((streams.shape[1], model.columns), np.float32)
-  for stretch in stretches:
-    weights, hidden, _ = model.update(
-      weights,
-      hidden,
-      key,
-      np.int32(number),
-      language.cut(streams, stretch),
-      np.int32(stretch.length),
-    )
-    number += 1
-  return jax.block_until_ready(weights), number
 
 
 def _summary(trainings: dict[str, dict]) -> dict:

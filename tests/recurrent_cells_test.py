@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks import lstm, recurrent_cells
+from benchmarks import language_models, lstm, recurrent_cells
 from nao_jax import journal, pool, rnn_search
 from nao_jax.errors import UserError
 from nao_jax.networks import recurrent
@@ -315,10 +315,10 @@ def test_results_of_something_else_are_refused(content, message, tmp_path):
 
 def test_the_lstm_beside_a_cell_is_about_as_large():
   network = dataclasses.replace(MODEL, width=40, vocabulary=500)
-  cell = recurrent_cells.of_cell(
+  cell = language_models.of_cell(
     np.int32([1, 3, 2, 4]), Trainer(network, TRAIN)
   )
-  other = recurrent_cells.of_lstm(cell.parameters, Trainer(network, TRAIN))
+  other = language_models.of_lstm(cell.parameters, Trainer(network, TRAIN))
   assert other.parameters == pytest.approx(cell.parameters, rel=0.02)
   weights = other.init(jax.random.key(0))
   count = sum(leaf.size for leaf in jax.tree.leaves(weights))

@@ -9,9 +9,14 @@ The way forward keeps the activated gates and the memory of every step; the way
 back collects the errors of all steps and multiplies once for the gradient of W,
 which automatic differentiation would add up at every step.
 
+`run` is a function of arrays; `Lstm` is the module that has the parameters.
+
 Shapes: T steps, B sequences, H hidden units.
 """
 
+import functools
+
+from flax import linen as nn
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -128,3 +133,69 @@ def _step_back(kernel, later, onward, gradient, before, active, squashed):
 
 
 run.defvjp(_forward, _backward)
+
+
+class Lstm(nn.Module):
+  """An LSTM, in two parts: all that needs no state comes first, at once.
+
+  The gates' order is input, forget, cell, output. It has PyTorch's two biases
+  although only their sum acts: Adam moves the sum twice as far that way.
+  """
+
+  inputs: int
+  hidden: int
+
+  def setup(self) -> None:
+    """Declares the parameters."""
+    init = uniform(self.hidden)
+    gates = 4 * self.hidden
+    self.input_kernel = self.param("input_kernel", init, (self.inputs, gates))
+    self.recurrent_kernel = self.param(
+      "recurrent_kernel", init, (self.hidden, gates)
+    )
+    self.input_bias = self.param("input_bias", init, (gates,))
+    self.recurrent_bias = self.param("recurrent_bias", init, (gates,))
+
+  def project(self, inputs: jax.Array) -> jax.Array:
+    """The inputs' part of the gates: [..., inputs] to [..., 4 H]."""
+    return inputs @ self.input_kernel + self._bias
+
+  def project_tokens(
+    self, embedding: jax.Array, tokens: jax.Array
+  ) -> jax.Array:
+    """The same of embedded tokens, which are an input side by side.
+
+    It projects the vocabulary, not every token: V products, not T B.
+
+    Args:
+      embedding: [V, inputs / n].
+      tokens: int32 [T, n, B].
+
+    Returns:
+      [T, B, 4 H].
+    """
+    kernels = jnp.split(self.input_kernel, tokens.shape[1])
+    parts = [
+      (embedding @ kernel)[tokens[:, place]]
+      for place, kernel in enumerate(kernels)
+    ]
+    return sum(parts) + self._bias
+
+  @property
+  def _bias(self):
+    return self.input_bias + self.recurrent_bias
+
+  def __call__(
+    self, gates: jax.Array, state: tuple[jax.Array, jax.Array]
+  ) -> jax.Array:
+    """Runs over time; see `run`."""
+    return run(self.recurrent_kernel, gates, *state)
+
+
+def uniform(inputs: int) -> nn.initializers.Initializer:
+  """PyTorch's default: uniform within 1 / sqrt(inputs) of 0."""
+  return functools.partial(_draw_uniform, bound=inputs**-0.5)
+
+
+def _draw_uniform(key, shape, dtype=jnp.float32, *, bound):
+  return jax.random.uniform(key, shape, dtype, -bound, bound)

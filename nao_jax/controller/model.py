@@ -12,7 +12,6 @@ steps (L / tokens_per_step), H hidden units.
 """
 
 import dataclasses
-import functools
 
 import chex
 from flax import linen as nn
@@ -20,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from nao_jax.controller import lstm
+from nao_jax.controller.lstm import Lstm, uniform
 from nao_jax.spaces.space import SOS, Space
 
 Params = dict[str, chex.ArrayTree]
@@ -265,16 +265,16 @@ class Decoder(nn.Module):
     )
     self.lstm = Lstm(hidden, hidden)
     self.query_kernel = self.param(
-      "query_kernel", _uniform(hidden), (hidden, hidden)
+      "query_kernel", uniform(hidden), (hidden, hidden)
     )
     self.attention_kernel = self.param(
-      "attention_kernel", _uniform(2 * hidden), (2 * hidden, hidden)
+      "attention_kernel", uniform(2 * hidden), (2 * hidden, hidden)
     )
     self.output_kernel = self.param(
-      "output_kernel", _uniform(hidden), (hidden, self.vocabulary)
+      "output_kernel", uniform(hidden), (hidden, self.vocabulary)
     )
     self.output_bias = self.param(
-      "output_bias", _uniform(hidden), (self.vocabulary,)
+      "output_bias", uniform(hidden), (self.vocabulary,)
     )
 
   def __call__(
@@ -344,77 +344,11 @@ class Decoder(nn.Module):
     return jnp.tanh(context + own) @ self.output_kernel + self.output_bias
 
 
-class Lstm(nn.Module):
-  """An LSTM, in two parts: all that needs no state comes first, at once.
-
-  The gates' order is input, forget, cell, output. It has PyTorch's two biases
-  although only their sum acts: Adam moves the sum twice as far that way.
-  """
-
-  inputs: int
-  hidden: int
-
-  def setup(self) -> None:
-    """Declares the parameters."""
-    init = _uniform(self.hidden)
-    gates = 4 * self.hidden
-    self.input_kernel = self.param("input_kernel", init, (self.inputs, gates))
-    self.recurrent_kernel = self.param(
-      "recurrent_kernel", init, (self.hidden, gates)
-    )
-    self.input_bias = self.param("input_bias", init, (gates,))
-    self.recurrent_bias = self.param("recurrent_bias", init, (gates,))
-
-  def project(self, inputs: jax.Array) -> jax.Array:
-    """The inputs' part of the gates: [..., inputs] to [..., 4 H]."""
-    return inputs @ self.input_kernel + self._bias
-
-  def project_tokens(
-    self, embedding: jax.Array, tokens: jax.Array
-  ) -> jax.Array:
-    """The same of embedded tokens, which are an input side by side.
-
-    It projects the vocabulary, not every token: V products, not T B.
-
-    Args:
-      embedding: [V, inputs / n].
-      tokens: int32 [T, n, B].
-
-    Returns:
-      [T, B, 4 H].
-    """
-    kernels = jnp.split(self.input_kernel, tokens.shape[1])
-    parts = [
-      (embedding @ kernel)[tokens[:, place]]
-      for place, kernel in enumerate(kernels)
-    ]
-    return sum(parts) + self._bias
-
-  @property
-  def _bias(self):
-    return self.input_bias + self.recurrent_bias
-
-  def __call__(
-    self, gates: jax.Array, state: tuple[jax.Array, jax.Array]
-  ) -> jax.Array:
-    """Runs over time; see `lstm.run`."""
-    return lstm.run(self.recurrent_kernel, gates, *state)
-
-
 def _dropout(module: nn.Module, rate: float) -> nn.Dropout:
   """Dropout that acts exactly where a key was given."""
   return nn.Dropout(rate, deterministic=not module.has_rng("dropout"))
 
 
 def _dense(inputs: int, outputs: int) -> nn.Dense:
-  init = _uniform(inputs)
+  init = uniform(inputs)
   return nn.Dense(outputs, kernel_init=init, bias_init=init)
-
-
-def _uniform(inputs: int) -> nn.initializers.Initializer:
-  """PyTorch's default: uniform within 1 / sqrt(inputs) of 0."""
-  return functools.partial(_draw_uniform, bound=inputs**-0.5)
-
-
-def _draw_uniform(key, shape, dtype=jnp.float32, *, bound):
-  return jax.random.uniform(key, shape, dtype, -bound, bound)

@@ -1,0 +1,277 @@
+"""Several controllers that learn side by side: pure functions, jitted.
+
+Members differ in their first weights, in what is held out of them and in the
+random architectures that they see; one program trains them all.
+
+Shapes: E controllers, L tokens, K seeds, S step sizes, M candidates (E S K).
+"""
+
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from nao_jax.controller import ascent
+from nao_jax.controller.fit import loss, swap
+from nao_jax.controller.model import Controller, Params, embed, normalise
+
+
+@dataclasses.dataclass(frozen=True)
+class NaoPlusConfig:
+  """How controllers are fitted and proposals made.
+
+  Attributes:
+    members: E.
+    pretraining: steps before the first scores, on reconstruction alone.
+    steps: for each architecture that is new since the round before.
+    most_steps: in a round.
+    labelled: scored architectures in a step.
+    unlabelled: random ones beside them, without a score.
+    learning_rate: Adam's; it falls to 0 in the second half of a round.
+    weight_decay: decoupled.
+    clip: the largest global norm of the gradients.
+    trade_off: the weight of the squared error; the cross-entropy has the rest.
+    seeds: K.
+    step_sizes: along the gradient, whose length is made that of the outputs.
+    passes: times that the best candidates become seeds again, and once more.
+    noise: standard deviation of what is added to the seeds' outputs, relative
+      to their length.
+    greedy: share of the proposals that the whole ensemble ranks; the others
+      are ranked by one member each.
+  """
+
+  members: int = 8
+  pretraining: int = 300
+  steps: int = 20
+  most_steps: int = 2000
+  labelled: int = 16
+  unlabelled: int = 8
+  learning_rate: float = 3e-3
+  weight_decay: float = 1e-4
+  clip: float = 2.0
+  trade_off: float = 0.8
+  seeds: int = 16
+  step_sizes: tuple[float, ...] = (0.3, 0.6, 1, 1.5, 2, 3, 5, 10)
+  passes: int = 3
+  noise: float = 0.0
+  greedy: float = 1.0
+
+
+class Ensemble(NamedTuple):
+  """The state; every leaf has a leading axis E but the last three.
+
+  Attributes:
+    params: the controllers'.
+    optimiser: Adam's moments; they stay from round to round.
+    steps: int32 [], so far.
+    began: int32 [], steps before the fit under way; all of them between rounds.
+    asked: int32 [], proposals of the round before; 0 in the first one.
+  """
+
+  params: Params
+  optimiser: optax.OptState
+  steps: jax.Array
+  began: jax.Array
+  asked: jax.Array
+
+
+class Lessons(NamedTuple):
+  """What some steps learn from; T of them, B scored architectures in each.
+
+  Attributes:
+    tokens: int32 [T, E, B, L].
+    targets: float32 [T, E, B], ranks between 0 and 1.
+    rates: float32 [T], learning rates.
+    trade_off: float32 [T], the weight of the squared error.
+    costs: float32 [T, E, B], scaled; None if nobody estimates them.
+  """
+
+  tokens: np.ndarray
+  targets: np.ndarray
+  rates: np.ndarray
+  trade_off: np.ndarray
+  costs: np.ndarray | None
+
+
+def start(
+  key: jax.Array, *, controller: Controller, config: NaoPlusConfig
+) -> Ensemble:
+  """Fresh controllers; consumes the key."""
+  keys = jax.random.split(key, config.members)
+  params = jax.vmap(controller.init)(keys)
+  none = np.int32(0)
+  return Ensemble(
+    params, jax.vmap(_adam().init)(params), steps=none, began=none, asked=none
+  )
+
+
+def _adam():
+  return optax.scale_by_adam()
+
+
+@functools.partial(jax.jit, static_argnames=("controller", "config"))
+def train(
+  state: Ensemble,
+  key: jax.Array,
+  lessons: Lessons,
+  *,
+  controller: Controller,
+  config: NaoPlusConfig,
+) -> Ensemble:
+  """Takes some steps with all members.
+
+  Args:
+    state: before them.
+    key: of the round; each step folds in its number.
+    lessons: what to learn from.
+    controller: space and sizes of each member.
+    config: the settings.
+  """
+  counts = (lessons.rates > 0).astype(jnp.int32)
+  after = state.steps + jnp.cumsum(counts)
+  # All random numbers come first: drawn in the loop, they cost as much as it.
+  settings = {"controller": controller, "config": config}
+  varied = functools.partial(_varied, space=controller.space, config=config)
+  tokens = jax.vmap(varied, (None, 0, 0))(key, after - counts, lessons.tokens)
+
+  def step(learners, lesson):
+    one = functools.partial(
+      _step, rate=lesson.rates, trade_off=lesson.trade_off, **settings
+    )
+    return jax.vmap(one)(
+      *learners, lesson.tokens, lesson.targets, lesson.costs
+    ), None
+
+  learners = state.params, state.optimiser
+  (params, optimiser), _ = jax.lax.scan(
+    step, learners, lessons._replace(tokens=tokens)
+  )
+  return state._replace(params=params, optimiser=optimiser, steps=after[-1])
+
+
+def _varied(key, number, tokens, *, space, config):
+  """What the members see in a step: [E, B, L] to [E, B + unlabelled, L].
+
+  Scored architectures, each as another of the same function, and random ones.
+  """
+
+  def one(key, tokens):
+    swap_key, random_key = jax.random.split(key)
+    swapped = swap(swap_key, tokens, space=space)
+    drawn = space.sample(random_key, config.unlabelled)
+    return jnp.concatenate([swapped, drawn])
+
+  keys = jax.random.split(jax.random.fold_in(key, number), config.members)
+  return jax.vmap(one)(keys, tokens)
+
+
+def _step(
+  params,
+  optimiser,
+  tokens,
+  targets,
+  costs,
+  *,
+  rate,
+  trade_off,
+  controller,
+  config,
+):
+  """One step of one member; with rate 0 nothing but Adam's moments changes."""
+  has_score = (jnp.arange(len(tokens)) < config.labelled).astype(jnp.float32)
+  if costs is not None:
+    costs = jnp.pad(costs, (0, config.unlabelled))
+
+  def objective(params):
+    total, _ = loss(
+      params,
+      tokens,
+      jnp.pad(targets, (0, config.unlabelled)),
+      jnp.ones(len(tokens)),
+      controller=controller,
+      trade_off=trade_off,
+      scored=has_score,
+      costs=costs,
+    )
+    return total
+
+  gradients = jax.grad(objective)(params)
+  clip = jnp.minimum(1, config.clip / (optax.tree.norm(gradients) + 1e-12))
+  gradients = jax.tree.map(lambda g: g * clip, gradients)
+  updates, optimiser = _adam().update(gradients, optimiser)
+  params = jax.tree.map(
+    lambda p, u: p - rate * (u + config.weight_decay * p), params, updates
+  )
+  return params, optimiser
+
+
+@functools.partial(jax.jit, static_argnames=("controller", "config"))
+def move(
+  params: Params,
+  key: jax.Array,
+  seeds: jax.Array,
+  aim: ascent.Aim | None = None,
+  *,
+  controller: Controller,
+  config: NaoPlusConfig,
+) -> jax.Array:
+  """Every member moves every seed by every step, and decodes.
+
+  Args:
+    params: [E, ...].
+    key: of the noise.
+    seeds: int32 [K, L].
+    aim: what the ascent follows; see `ascent.worth`.
+    controller: space and sizes of each member.
+    config: the settings.
+
+  Returns:
+    int32 [M, L]; the last of E, S and K runs fastest.
+  """
+  sizes = jnp.array(config.step_sizes)
+
+  def one(params, key):
+    outputs, _ = controller.encode(params, seeds)
+    if config.noise:
+      outputs = normalise(
+        outputs
+        + config.noise
+        * outputs.shape[-1] ** -0.5
+        * jax.random.normal(key, outputs.shape)
+      )
+    uphill = ascent.gradient(params, outputs, aim, controller=controller)
+    length = [
+      jnp.sqrt(jnp.sum(jnp.square(x), (-2, -1), keepdims=True))
+      for x in (outputs, uphill)
+    ]
+    uphill = uphill * length[0] / jnp.maximum(length[1], 1e-12)
+    moved = normalise(outputs + sizes[:, None, None, None] * uphill)
+    moved = moved.reshape(-1, *outputs.shape[1:])
+    return controller.greedy_decode(params, moved, embed(moved))
+
+  tokens = jax.vmap(one)(params, jax.random.split(key, config.members))
+  return tokens.reshape(-1, tokens.shape[-1])
+
+
+@functools.partial(jax.jit, static_argnames="controller")
+def judge(
+  params: Params, tokens: jax.Array, *, controller: Controller
+) -> jax.Array:
+  """What each member predicts of tokens [M, L], encoded again: [E, M]."""
+
+  def one(params):
+    return controller.predict(params, controller.encode(params, tokens)[1])
+
+  return jax.vmap(one)(params)
+
+
+@functools.partial(jax.jit, static_argnames="controller")
+def place(
+  params: Params, tokens: jax.Array, *, controller: Controller
+) -> jax.Array:
+  """Where one member sees tokens [M, L]: [M, H]."""
+  return controller.encode(params, tokens)[1]
