@@ -130,7 +130,7 @@ def team() -> Callable[[], processes.Team | None]:
   )
   seconds = flags.DEFINE_float(
     "coordinator_seconds",
-    processes.Place.seconds,
+    processes.Rendezvous.seconds,
     "How long processes wait for each other at the start.",
     lower_bound=1.0,
   )
@@ -143,10 +143,10 @@ def team() -> Callable[[], processes.Team | None]:
       return None
     if coordinator.value is not None and distributed.value:
       raise UserError("--distributed --coordinator: give only one of them")
-    place = processes.Place(
+    where = processes.Rendezvous(
       coordinator.value, count.value, number.value, seconds.value
     )
-    met = processes.meet(place)
+    met = processes.meet(where)
     if not met.first:
       logging.set_verbosity(logging.WARNING)
     met.compare(_of_all(met))

@@ -22,6 +22,7 @@ _WORKDIR = run_flags.workdir()
 _DEVICES = run_flags.devices()
 _CHECKPOINTS = run_flags.checkpoints()
 _LOG = run_flags.log()
+_TEAM = run_flags.team()
 _PREFIXES = {}
 # The architecture says how many nodes there are.
 settings.define(rnn_training.TrainRnnConfig, _PREFIXES, fixed=("nodes",))
@@ -29,12 +30,14 @@ settings.define(rnn_training.TrainRnnConfig, _PREFIXES, fixed=("nodes",))
 
 def main(_):
   """Builds the settings from flags and trains."""
+  team = _TEAM()
   rnn_training.run(
     settings.choose(rnn_training.RECIPES, _PRESET.value, _PREFIXES),
     workdir=_WORKDIR.value,
     devices=_DEVICES.value,
     checkpoints=_CHECKPOINTS(),
     plain=_LOG.value == "plain",
+    team=team,
   )
 
 

@@ -31,7 +31,7 @@ from nao_jax.evaluators.shared import (
   SharedWeights,
   check_each_step,
 )
-from nao_jax.evaluators.together import Helper, Together
+from nao_jax.evaluators.team_evaluator import EvaluatorHelper, TeamEvaluator
 from nao_jax.journal import SearchJournal
 from nao_jax.objectives import Cost
 from nao_jax.presets import SearchCnnConfig
@@ -135,11 +135,13 @@ def run(
 
 def _help(config, data, devices, team: Team) -> dict[str, Callable]:
   """What the other processes do for the first one; see `Team.help`."""
-  helped = Helper(_shared(config, data, devices), team, "search").handlers
+  helped = EvaluatorHelper(
+    _shared(config, data, devices), team, "search"
+  ).handlers
   if config.final.specialise:
     return helped
   trainer = _final_trainer(config, data, devices, None)
-  return helped | Helper(trainer.evaluator, team, "final").handlers
+  return helped | EvaluatorHelper(trainer.evaluator, team, "final").handlers
 
 
 def _search(
@@ -198,7 +200,7 @@ def _in_pairs(tokens: np.ndarray, coding: str) -> np.ndarray:
 class _Recoding:
   """An evaluator for a pool in another coding."""
 
-  evaluator: SharedWeights | FromScratch | Together
+  evaluator: SharedWeights | FromScratch | TeamEvaluator
   coding: str
 
   def init(self, key):
@@ -304,11 +306,11 @@ def _trainer(config: SearchCnnConfig, data: images.ImageData) -> Trainer:
 @contextlib.contextmanager
 def _evaluator(
   config, data, trials, devices, executor: ExecutorConfig, team: Team | None
-) -> Iterator[SharedWeights | FromScratch | Together]:
+) -> Iterator[SharedWeights | FromScratch | TeamEvaluator]:
   """The evaluator; its workers end with the block."""
   if config.evaluator == "shared":
     shared = _shared(config, data, devices)
-    yield shared if team is None else Together(shared, team, "search")
+    yield shared if team is None else TeamEvaluator(shared, team, "search")
     return
   space = cnn.space(config.network.nodes, config.network.ops)
   trainer = CandidateTrainer(**vars(_trainer(config, data)))
@@ -354,7 +356,7 @@ def _final_trainer(config, data, devices, team) -> ScratchTrainer | Alone:
   alone = Alone(_alone_trainer(config, data), data, final.repeats, devices)
   if team is None:
     return alone
-  lead = functools.partial(Together, team=team, name="final")
+  lead = functools.partial(TeamEvaluator, team=team, name="final")
   return dataclasses.replace(alone, lead=lead)
 
 

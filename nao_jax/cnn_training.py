@@ -22,7 +22,7 @@ from nao_jax.spaces import cnn
 from nao_jax.training.feeds import InMemory, Streamed
 from nao_jax.training.recipe import check_training
 from nao_jax.training.stand_alone import Trainer, TrainState
-from nao_jax.training.together import Helper, Together
+from nao_jax.training.team_training import FeedHelper, TeamFeed
 from nao_jax.workdir import Workdir, flatten
 
 
@@ -158,8 +158,8 @@ def run(
   if team is not None:
     team.compare({"the data": data.digest})
     if not team.first:
-      return team.help(Helper(feed, team, training.init()).handlers)
-    feed = Together(feed, team)
+      return team.help(FeedHelper(feed, team, training.init()).handlers)
+    feed = TeamFeed(feed, team)
   with (
     leading(team),
     Workdir(
@@ -252,7 +252,7 @@ def _check_size(config: TrainCnnConfig, network, shape) -> None:
 
 
 def _train(
-  training: Training, feed: InMemory | Streamed | Together, journal: Workdir
+  training: Training, feed: InMemory | Streamed | TeamFeed, journal: Workdir
 ) -> TrainState:
   """Goes on from the last checkpoint to the end."""
   journal.check_space(training.pack(training.init()))

@@ -43,7 +43,7 @@ _LOOPBACK = ("127.0.0.1", "localhost")
 
 
 @dataclasses.dataclass(frozen=True)
-class Place:
+class Rendezvous:
   """Where processes meet, and who this one is.
 
   Attributes:
@@ -65,7 +65,7 @@ class Place:
     return _host(self.coordinator), int(self.coordinator.rpartition(":")[2])
 
   def check(self) -> None:
-    """Raises UserError for what cannot be a place."""
+    """Raises UserError for what cannot be."""
     if self.coordinator is None:
       return
     host, _, port = self.coordinator.rpartition(":")
@@ -289,33 +289,33 @@ class Team:
           raise
 
 
-def meet(place: Place) -> Team:
+def meet(where: Rendezvous) -> Team:
   """Joins the other processes; before anything touches a device.
 
   Args:
-    place: where.
+    where: they meet.
 
   Raises:
     UserError: somebody does not come.
   """
-  place.check()
+  where.check()
   jax.config.update("jax_enable_preemption_service", False)
   settings = {
     # Ours is up first: at the end of its own jax aborts the process.
-    "initialization_timeout": int(10 * place.seconds) + 60,
+    "initialization_timeout": int(10 * where.seconds) + 60,
     "heartbeat_timeout_seconds": HEARTBEAT,
     "shutdown_timeout_seconds": FAREWELL,
   }
-  if place.coordinator is not None:
-    _find(place)
+  if where.coordinator is not None:
+    _find(where)
     settings |= {
-      "coordinator_address": place.coordinator,
-      "num_processes": place.count,
-      "process_id": place.number,
+      "coordinator_address": where.coordinator,
+      "num_processes": where.count,
+      "process_id": where.number,
     }
-    if place.address[0] in _LOOPBACK:
-      settings["coordinator_bind_address"] = place.coordinator
-  _initialize(settings, place)
+    if where.address[0] in _LOOPBACK:
+      settings["coordinator_bind_address"] = where.coordinator
+  _initialize(settings, where)
   # The store has no public name; orbax gets at it in the same way.
   from jax._src import distributed
 
@@ -328,7 +328,7 @@ def leading(team: Team | None) -> contextlib.AbstractContextManager:
   return contextlib.nullcontext() if team is None else team.leads()
 
 
-def _initialize(settings: dict, place: Place) -> None:
+def _initialize(settings: dict, where: Rendezvous) -> None:
   """Waits for all processes, but not longer than is allowed."""
   failed = []
 
@@ -340,16 +340,16 @@ def _initialize(settings: dict, place: Place) -> None:
 
   waiting = threading.Thread(target=initialize, daemon=True)
   waiting.start()
-  waiting.join(place.seconds)
+  waiting.join(where.seconds)
   flag = "--distributed"
-  if place.coordinator is not None:
-    flag = f"--coordinator={place.coordinator}"
+  if where.coordinator is not None:
+    flag = f"--coordinator={where.coordinator}"
   if waiting.is_alive():
     raise UserError(
-      f"{flag}: not all processes came within {place.seconds:g} s; start as "
+      f"{flag}: not all processes came within {where.seconds:g} s; start as "
       "many as --num_processes says, each with its --process_id"
     )
-  if failed and place.coordinator is None:
+  if failed and where.coordinator is None:
     raise UserError(
       f"{flag}: no SLURM, Open MPI or Cloud TPU was found that says where the "
       f"processes are ({failed[0]}); give --coordinator, --num_processes and "
@@ -363,12 +363,12 @@ def _host(address: str) -> str:
   return address.rpartition(":")[0].strip("[]")
 
 
-def _find(place: Place) -> None:
+def _find(where: Rendezvous) -> None:
   """Raises UserError if the coordinator cannot be."""
-  what = f"--coordinator={place.coordinator}"
-  if place.number == 0:
+  what = f"--coordinator={where.coordinator}"
+  if where.number == 0:
     try:
-      host, port = place.address
+      host, port = where.address
       with socket.create_server((host if host in _LOOPBACK else "", port)):
         return
     except OSError as error:
@@ -376,15 +376,15 @@ def _find(place: Place) -> None:
         f"{what}: the first process cannot listen there ({error.strerror}); "
         "give a free port"
       ) from error
-  end = time.monotonic() + place.seconds
+  end = time.monotonic() + where.seconds
   while True:
     try:
-      with socket.create_connection(place.address, timeout=1):
+      with socket.create_connection(where.address, timeout=1):
         return
     except OSError as error:
       if time.monotonic() > end:
         raise UserError(
-          f"{what}: nobody answers there after {place.seconds:g} s ({error}); "
+          f"{what}: nobody answers there after {where.seconds:g} s ({error}); "
           "is the first process (--process_id=0) running, and can this "
           "machine reach it?"
         ) from error

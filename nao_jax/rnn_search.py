@@ -23,8 +23,8 @@ from nao_jax.evaluators.executors import LOCAL, ExecutorConfig
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import check_each_step
 from nao_jax.evaluators.shared_language import SharedLanguage
+from nao_jax.evaluators.team_evaluator import EvaluatorHelper, TeamEvaluator
 from nao_jax.evaluators.text_candidates import TextCandidates
-from nao_jax.evaluators.together import Helper, Together
 from nao_jax.journal import SearchJournal
 from nao_jax.measures import PERPLEXITY
 from nao_jax.processes import Team, leading
@@ -88,7 +88,7 @@ def run(
     team.compare({"--text": corpus.digest})
     if not team.first:
       shared = _shared(config, corpus, devices)
-      return team.help(Helper(shared, team, "search").handlers)
+      return team.help(EvaluatorHelper(shared, team, "search").handlers)
   with (
     leading(team),
     SearchJournal(
@@ -251,11 +251,11 @@ def _evaluator(
   devices,
   executor: ExecutorConfig,
   team: Team | None,
-) -> Iterator[SharedLanguage | FromScratch | Together]:
+) -> Iterator[SharedLanguage | FromScratch | TeamEvaluator]:
   """The evaluator; its workers end with the block."""
   if config.evaluator == "shared":
     shared = _shared(config, corpus, devices)
-    yield shared if team is None else Together(shared, team, "search")
+    yield shared if team is None else TeamEvaluator(shared, team, "search")
     return
   candidates = TextCandidates(
     Trainer(config.network, config.train),

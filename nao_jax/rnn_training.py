@@ -16,6 +16,7 @@ from nao_jax.data import text
 from nao_jax.data.text import Corpus
 from nao_jax.errors import UserError
 from nao_jax.networks.recurrent import LanguageModelConfig
+from nao_jax.processes import Team, leading
 from nao_jax.progress import Each
 from nao_jax.spaces import rnn
 from nao_jax.training import language
@@ -28,6 +29,7 @@ from nao_jax.training.stand_alone_language import (
   end_epoch,
   roll_back,
 )
+from nao_jax.training.team_training import ReaderHelper, TeamReader
 from nao_jax.workdir import Workdir, flatten
 
 # A training that diverges so often would do it again.
@@ -158,18 +160,20 @@ def run(
   devices: int | None = None,
   checkpoints: CheckpointConfig = DEFAULT,
   plain: bool = False,
-) -> dict:
+  team: Team | None = None,
+) -> dict | None:
   """Trains one cell and measures it on the test part, once.
 
   Args:
     config: all settings.
     workdir: of the run; a stopped run goes on, a finished one is reported.
-    devices: local devices to use; all by default.
+    devices: of each process to use; all by default.
     checkpoints: when the state is saved.
     plain: show progress as lines on a terminal, too.
+    team: the processes that train together; only the first one needs a workdir.
 
   Returns:
-    What result.json holds.
+    What result.json holds; None in a process that helped.
 
   Raises:
     UserError: a setting, the text or the workdir does not allow the training;
@@ -181,9 +185,17 @@ def run(
   training = fit_to_text(config, corpus)
   training.trainer.check(devices)
   reader = training.reader(corpus, devices)
-  with Workdir(
-    workdir, flatten(training), "result.json", checkpoints, plain=plain
-  ) as journal:
+  if team is not None:
+    team.compare({"--text": corpus.digest})
+    if not team.first:
+      return team.help(ReaderHelper(reader, team, training.init()).handlers)
+    reader = TeamReader(reader, team)
+  with (
+    leading(team),
+    Workdir(
+      workdir, flatten(training), "result.json", checkpoints, plain=plain
+    ) as journal,
+  ):
     if result := journal.finished(*_SHOWN):
       logging.info("%s holds this training, finished; nothing to do", workdir)
     else:
@@ -256,7 +268,7 @@ def _finish_epoch(
   """The state at its end, and the validation; None if the training diverged."""
   for call in reader.train(state, training.keys()[1]):
     state = call.state
-    if not np.isfinite(call.losses).all():
+    if call.diverged:
       return state, None
     log.add(call)
     journal.keep(training.pack(state), len(call.losses))

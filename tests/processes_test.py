@@ -13,7 +13,7 @@ import pytest
 
 from nao_jax import checkpoint, watch
 from nao_jax.errors import UserError
-from nao_jax.processes import Place, meet
+from nao_jax.processes import Rendezvous, meet
 from nao_jax.search_state import SearchState
 from tests import team_work
 
@@ -58,6 +58,7 @@ def killed(tmp_path_factory):
   That is its exit code and its words.
   """
   workdir = tmp_path_factory.mktemp("two") / "run"
+  team_work.write_text(workdir.parent)
   first, second = _start_two(workdir)
   while not list(workdir.glob("checkpoints/1")) and first.poll() is None:
     time.sleep(0.05)
@@ -145,6 +146,27 @@ def test_shared_recurrent_cells_of_two_processes_score_as_those_of_one(
   np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+def test_a_recurrent_cell_of_two_processes_is_that_of_one(
+  one, two, monkeypatch, capsys
+):
+  """And so is what is said of it, also where it diverged and went back."""
+  (said, helped), workdir = two
+  team_work.make_cells_quick_and_diverge_once(monkeypatch.setattr)
+  base = one[1].parent
+  team_work.write_text(base)
+  expected = team_work.train_cell(base)
+  file = workdir.parent / team_work.CELL / "result.json"
+  found = json.loads(file.read_text())
+  assert expected["roll_backs"] == found["roll_backs"] == 1
+  for part in ("validation", "test"):
+    assert found.pop(part) == pytest.approx(expected.pop(part), rel=1e-5)
+  assert found == expected
+  shown = capsys.readouterr().out.replace(str(base), str(workdir.parent))
+  # Among the lines of the library that carries arrays from one to another.
+  assert shown in said[0]
+  assert "perplexity" not in helped[0]
+
+
 def test_the_first_process_alone_writes(two):
   _, workdir = two
   best = json.loads((workdir / "best.json").read_text())
@@ -156,31 +178,31 @@ def test_the_first_process_alone_writes(two):
 
 
 @pytest.mark.parametrize(
-  ("place", "message"),
+  ("where", "message"),
   [
-    (Place("host"), "--coordinator=host: allowed: HOST:PORT"),
-    (Place("host:0"), "--coordinator=host:0: allowed: HOST:PORT"),
-    (Place("host:9"), "--num_processes=None: .* give how many"),
-    (Place("host:9", 2), "--process_id=None: allowed: 0 to 1"),
-    (Place("host:9", 2, 2), "--process_id=2: allowed: 0 to 1"),
+    (Rendezvous("host"), "--coordinator=host: allowed: HOST:PORT"),
+    (Rendezvous("host:0"), "--coordinator=host:0: allowed: HOST:PORT"),
+    (Rendezvous("host:9"), "--num_processes=None: .* give how many"),
+    (Rendezvous("host:9", 2), "--process_id=None: allowed: 0 to 1"),
+    (Rendezvous("host:9", 2, 2), "--process_id=2: allowed: 0 to 1"),
   ],
 )
-def test_a_place_that_cannot_be_is_refused(place, message):
+def test_a_rendezvous_that_cannot_be_is_refused(where, message):
   with pytest.raises(UserError, match=message):
-    place.check()
+    where.check()
 
 
 def test_a_coordinator_that_nobody_reaches_is_named():
   address = f"127.0.0.1:{_free_port()}"
   with pytest.raises(UserError, match=f"{address}: nobody answers there"):
-    meet(Place(address, 2, 1, seconds=0.1))
+    meet(Rendezvous(address, 2, 1, seconds=0.1))
 
 
 def test_a_port_that_is_taken_is_named():
   with socket.create_server(("127.0.0.1", 0)) as server:
     address = f"127.0.0.1:{server.getsockname()[1]}"
     with pytest.raises(UserError, match=f"{address}: .* free port"):
-      meet(Place(address, 2, 0))
+      meet(Rendezvous(address, 2, 0))
 
 
 def test_processes_with_other_flags_are_refused_and_the_flag_is_named(tmp_path):

@@ -184,7 +184,7 @@ def test_a_step_of_four_cells_averages_their_gradients_on_any_devices():
         key,
         np.int32(7),
         cells,
-        np.stack(np.split(tokens, devices, axis=1)),
+        language.by_device(tokens, devices),
         np.int32(8),
       )
     )

@@ -2,7 +2,8 @@
 
 python -m tests.team_work PORT NUMBER WORKDIR
 
-A search, and then a training, whose parameters go to a file in the workdir.
+A search; then trainings and scores, which go to a file in the workdir; then the
+training of a recurrent cell in a workdir of its own, beside the other one.
 """
 
 import pathlib
@@ -11,29 +12,31 @@ import sys
 import jax
 import numpy as np
 
-from nao_jax import pace, search
+from nao_jax import pace, rnn_training, search
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.data.text import Corpus
 from nao_jax.evaluators import shared
 from nao_jax.evaluators.shared_language import SharedLanguage
-from nao_jax.evaluators.together import Helper, Together
+from nao_jax.evaluators.team_evaluator import EvaluatorHelper, TeamEvaluator
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.pool import Pool
-from nao_jax.processes import Place, meet
+from nao_jax.processes import Rendezvous, meet
 from nao_jax.search import SearchConfig
 from nao_jax.spaces import cnn, rnn
 from nao_jax.strategies.uniform import Uniform
 from nao_jax.training import (
+  language,
   recipe,
   recurrent,
   stand_alone,
   supernet,
-  together,
 )
 from nao_jax.training.feeds import InMemory
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.optimisers import SgdConfig
+from nao_jax.training.stand_alone_language import Reader
+from nao_jax.training.team_training import FeedHelper, TeamFeed
 from tests.short_networks import ShortConfig
 
 EXAMPLES, BATCH = 24, 8
@@ -53,6 +56,8 @@ ALONE = stand_alone.Trainer(
   **vars(TRAINER), tokens=(0, 1, 1, 4, 1, 3, 0, 2, 1, 4, 1, 0, 2, 2, 2, 3)
 )
 FILE = "trained.npz"
+# Beside a workdir: a text, and the workdir of a training on it.
+TEXT, CELL = "text", "cell"
 
 
 def _data() -> ImageData:
@@ -112,6 +117,49 @@ def train(source) -> tuple[dict, dict]:
   return jax.device_get(state.params), source.measure(state, "validation")
 
 
+def write_text(base) -> None:
+  """Four lines of 40 words to train with, one to measure with."""
+  rng, folder = np.random.default_rng(7), base / TEXT
+  folder.mkdir()
+  for part, lines in (("train", 4), ("valid", 1), ("test", 1)):
+    words = [
+      [f"w{word % 9}" for word in rng.zipf(1.5, 40)] for _ in range(lines)
+    ]
+    text = "\n".join(map(" ".join, words))
+    (folder / f"tiny.{part}.txt").write_text(text)
+
+
+def train_cell(base, team=None) -> dict | None:
+  """Trains a recurrent cell; what comes of it."""
+  config = rnn_training.TrainRnnConfig(
+    text=str(base / TEXT),
+    arch="0 0 1 1 0 3",
+    network=LanguageModelConfig(width=8, output_dropout=0.2),
+    train=TextTrainConfig(
+      epochs=3, batch=4, bptt=5, learning_rate=1.0, clip=0.25
+    ),
+    eval_batch=2,
+  )
+  return rnn_training.run(config, workdir=base / CELL, team=team)
+
+
+def make_cells_quick_and_diverge_once(patch) -> None:
+  """Stretches of one length, and so one program; the second epoch is lost.
+
+  Args:
+    patch: `setattr`, or pytest's.
+  """
+  train = Reader.train
+
+  def poisoned(reader, state, key):
+    for call in train(reader, state, key):
+      lost = (call.state.epoch, call.state.roll_backs) == (1, 0)
+      yield call._replace(losses=call.losses * np.nan) if lost else call
+
+  patch(Reader, "train", poisoned)
+  patch(language, "PADDED_TO", 30)
+
+
 def run(scores, workdir) -> Pool:
   """The search."""
   return search.run(
@@ -128,22 +176,23 @@ def main(port: str, number: str, workdir: str) -> None:
   """Leads or helps."""
   jax.config.update("jax_disable_most_optimizations", True)
   pace.SECONDS = 0.0  # A step a call, and so many places to die at.
-  team = meet(Place(f"127.0.0.1:{port}", 2, int(number)))
+  make_cells_quick_and_diverge_once(setattr)
+  team = meet(Rendezvous(f"127.0.0.1:{port}", 2, int(number)))
   scores, source = evaluator(), feed()
   if team.first:
     with team.leads():
-      run(Together(scores, team, "search"), workdir)
-      params, measured = train(together.Together(source, team))
+      run(TeamEvaluator(scores, team, "search"), workdir)
+      params, measured = train(TeamFeed(source, team))
       leaves = map(np.asarray, jax.tree.leaves(params))
-      text = read(Together(reader(), team, "text"))
+      text = read(TeamEvaluator(reader(), team, "text"))
       file = pathlib.Path(workdir, FILE)
       np.savez(file, *leaves, loss=measured["loss"], text=text)
   else:
-    helper = together.Helper(source, team, init())
-    search_helper = Helper(scores, team, "search")
-    text_helper = Helper(reader(), team, "text")
+    helper = FeedHelper(source, team, init())
+    search_helper = EvaluatorHelper(scores, team, "search")
+    text_helper = EvaluatorHelper(reader(), team, "text")
     team.help(search_helper.handlers | text_helper.handlers | helper.handlers)
-  print("done")
+  train_cell(pathlib.Path(workdir).parent, team)
 
 
 if __name__ == "__main__":

@@ -150,8 +150,8 @@ class SharedLanguage:
     hidden = parallel.distribute(state.hidden, devices=self.devices)
     if not first:
       hidden = jax.tree.map(jnp.zeros_like, hidden)
-    losses = []
-    each = Each(self._train.size / len(stretches), "words")
+    losses, words = [], len(self._train) * train.batch
+    each = Each(words / len(stretches), "words")
     progress(title, int(first), len(stretches), "", each)
     for start, end in pace.calls(
       int(first), len(stretches), STEPS_A_LOOK, parallel.of_first
@@ -164,7 +164,7 @@ class SharedLanguage:
           step_key,
           np.int32(number),
           cells[drawn[number]],
-          self._by_device(language.cut(self._train, stretches[number])),
+          language.cut(self._train, stretches[number]),
           np.int32(stretches[number].length),
         )
         found.append(loss)
@@ -199,14 +199,10 @@ class SharedLanguage:
       draw_members(key, numbers, members, chances, each=self.each_step)
     )
 
-  def _by_device(self, rows: np.ndarray) -> np.ndarray:
-    """Rows [T, B] to [D, T, B / D]; this process's part of them."""
-    parts = np.split(rows, parallel.count(self.devices), axis=1)
-    return parallel.own_rows(np.stack(parts), devices=self.devices)
-
   @functools.cached_property
   def _train(self) -> np.ndarray:
-    return text.streams(self.corpus.train, self.trainer.train.batch)
+    streams = text.streams(self.corpus.train, self.trainer.train.batch)
+    return language.by_device(streams, self.devices)
 
   @property
   def _valid_text(self) -> np.ndarray:

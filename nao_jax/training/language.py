@@ -124,8 +124,27 @@ def stretches(seed: int, epoch: int, rows: int, bptt: int) -> Iterator[Stretch]:
     start += length
 
 
+def by_device(streams: np.ndarray, devices: int | None = None) -> np.ndarray:
+  """The streams of this process: int32 [S, B] to [S, D, B / D].
+
+  They are neighbours in the text: a process holds one piece of it, and no
+  other process's.
+
+  Args:
+    streams: what `text.streams` gives, the same in all processes.
+    devices: see `parallel.spread`.
+  """
+  shape = len(streams), parallel.count(devices), -1
+  return parallel.own_rows(streams.reshape(shape), 1, devices=devices).copy()
+
+
 def cut(streams: np.ndarray, stretch: Stretch) -> np.ndarray:
-  """The rows of a stretch and the one after, padded: int32 [T + 1, B]."""
+  """The rows of a stretch and the one after, padded: int32 [T + 1, ...].
+
+  Args:
+    streams: int32 [S, ...].
+    stretch: of them.
+  """
   rows = np.arange(stretch.start, stretch.start + stretch.padded + 1)
   return streams[np.minimum(rows, len(streams) - 1)]
 

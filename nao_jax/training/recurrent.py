@@ -189,9 +189,9 @@ def programs(
 ) -> tuple[Callable, Callable]:
   """`update` and `score`, compiled for every device.
 
-  Shared weights are whole on every device, and states and tokens come by
-  device, [D, ...]. The weights of one cell come by device, and so does their
-  cell; then the tokens are the same for all.
+  Shared weights are whole on every device; states come by device, [D, ...],
+  and so do tokens, [T + 1, D, B / D]. The weights of one cell come by device,
+  [D, ...], and so does their cell; then the tokens are the same for all.
   """
   step = functools.partial(
     update,
@@ -200,7 +200,7 @@ def programs(
   )
   if trainer.shared:
     update_axes, score_axes = (
-      (None, 0, None, None, None, 0, None),
+      (None, 0, None, None, None, 1, None),
       (None, 0, None),
     )
     out_axes = (None, 0, None)

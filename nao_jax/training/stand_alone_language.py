@@ -273,6 +273,11 @@ class Call(NamedTuple):
   losses: np.ndarray
   words: int
 
+  @property
+  def diverged(self) -> bool:
+    """Whether a loss is not a number."""
+    return not np.isfinite(self.losses).all()
+
 
 class Reader:
   """A text, as a training reads it.
@@ -297,13 +302,14 @@ class Reader:
       seed: of the lengths of the stretches.
       eval_batch: streams to measure the validation part with; the test part is
         measured as one.
-      devices: how many local devices to use; all by default.
+      devices: how many of each process to use; all by default.
 
     Raises:
       UserError: the text is too short for so many streams.
     """
     self._trainer, self._seed, self._devices = trainer, seed, devices
-    self._streams = text.streams(corpus.train, trainer.train.batch)
+    streams = text.streams(corpus.train, trainer.train.batch)
+    self._streams = language.by_device(streams, devices)
     self._parts = {
       "validation": text.streams(
         corpus.validation, eval_batch, flag="--eval_batch"
@@ -340,7 +346,7 @@ class Reader:
     for stretches in _batched(self._stretches(state)[step:]):
       losses = []
       for stretch in stretches:
-        tokens = self._tokens(stretch)
+        tokens = language.cut(self._streams, stretch)
         number, length = np.int32(step), np.int32(stretch.length)
         model, hidden, loss = trained(
           model, hidden, key, number, tokens, length
@@ -350,7 +356,9 @@ class Reader:
       yield Call(
         state._replace(
           model=model,
-          hidden=np.asarray(hidden).reshape(state.hidden.shape),
+          hidden=parallel.gather(np.asarray(hidden)).reshape(
+            state.hidden.shape
+          ),
           step=np.int32(step),
         ),
         np.array(jax.device_get(losses)),
@@ -385,11 +393,6 @@ class Reader:
     seed = self._seed + (int(state.roll_backs) << 32)
     rows, bptt = len(self._streams), self._trainer.train.bptt
     return list(language.stretches(seed, int(state.epoch), rows, bptt))
-
-  def _tokens(self, stretch: Stretch) -> np.ndarray:
-    """[T + 1, D, B / D]."""
-    rows = language.cut(self._streams, stretch)
-    return rows.reshape(len(rows), parallel.count(self._devices), -1)
 
   def _cut(self, hidden) -> np.ndarray:
     """[B, H] to [D, B / D, H]."""

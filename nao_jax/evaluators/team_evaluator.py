@@ -12,7 +12,7 @@ from nao_jax.processes import Team, Told
 
 
 @dataclasses.dataclass(frozen=True)
-class Together:
+class TeamEvaluator:
   """An evaluator in the first process, which the others help.
 
   Attributes:
@@ -54,11 +54,11 @@ class Together:
     )
 
 
-class Helper:
+class EvaluatorHelper:
   """What the other processes do; holds the state between two words."""
 
   def __init__(self, evaluator: Evaluator, team: Team, name: str):
-    """Takes what `Together` takes in the first process."""
+    """Takes what `TeamEvaluator` takes in the first process."""
     self._evaluator, self._team, self._name = evaluator, team, name
     self._state = None
 
