@@ -145,13 +145,20 @@ class Cell(nn.Module):
     inputs = self._calibrate(previous, current)
     loose = cnn.unused_states(rows)
     shrunk = self._shrink(inputs, loose) if self.reduction else None
+    names = cnn.OP_SETS[self.ops]
     weights = self._weights(2 * len(rows))
     states = track(
       self,
       "branches",
       (2 * len(rows), self._norms, self.width),
       lambda running: run_cell(
-        self._operations, inputs, shrunk, weights, running, masks, rows
+        self._operations,
+        inputs,
+        shrunk,
+        lambda stride: ops.at_stride(weights, names, self.width, stride),
+        running,
+        masks,
+        rows,
       ),
     )
     return Ends(states, loose)
@@ -183,10 +190,10 @@ class Cell(nn.Module):
   def _weights(self, branches: int):
     """{leaf: [E, ...]} of each op; an identity has some in reduction cells."""
     stride = 1 + self.reduction
-    return tuple(
-      declare(self, op, ops.shapes(op, self.width, stride), (branches,))
+    return {
+      op: declare(self, op, ops.shapes(op, self.width, stride), (branches,))
       for op in cnn.OP_SETS[self.ops]
-    )
+    }
 
   def _operations(self, stride: int):
     return tuple(

@@ -7,6 +7,10 @@ TPU compilers choose their own physical layout. Kernels are `k` wide; `stride`
 and `dilation` apply to both spatial axes; padding is symmetric,
 dilation (k - 1) / 2 on each side, at stride 2 too. A window of even width
 reaches one pixel further down and to the right than up and to the left.
+
+What a network repeats is jitted, forwards and backwards apart: it is traced
+once for each shape, which is most of what a process waits for that finds its
+programs in the compilation cache.
 """
 
 import functools
@@ -14,6 +18,7 @@ import functools
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 Pair = tuple[int, int]
 
@@ -23,6 +28,7 @@ _LAST = ("NHWC", "HWIO", "NHWC")
 
 
 @jax.custom_vjp
+@jax.jit
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """1x1 convolution of [C, H, W, B] with [C, D] to [D, H, W, B]."""
   return _apart(_pointwise, x, kernel)
@@ -33,10 +39,12 @@ def _pointwise(x, kernel):
   return (kernel.T @ flat).reshape(-1, *x.shape[1:])
 
 
+@jax.jit
 def _pointwise_forward(x, kernel):
   return pointwise(x, kernel), (x, kernel)
 
 
+@jax.jit
 def _pointwise_backward(residuals, gradient):
   def both(x, kernel, gradient):
     flat = gradient.reshape(gradient.shape[0], -1)
@@ -177,6 +185,7 @@ conv.defvjp(_conv_forward, _conv_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def depthwise(
   x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 1
 ) -> jax.Array:
@@ -194,10 +203,12 @@ def depthwise(
   )
 
 
+@functools.partial(jax.jit, static_argnums=(2, 3))
 def _depthwise_forward(x, kernel, stride, dilation):
   return depthwise(x, kernel, stride, dilation), (x, kernel)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _depthwise_backward(stride, dilation, residuals, gradient):
   x, kernel = residuals
   sizes = {"stride": stride, "dilation": dilation}
@@ -249,27 +260,36 @@ def depthwise_shifts(
 
 def _weighted(windows, kernel):
   """Sum of windows times their weights, row by row: shorter chains of sums."""
-  size = kernel.shape[-1]
-  return sum(
-    sum(windows[i, j] * _channel(kernel[:, i, j]) for j in range(size))
+  channels, size, _ = kernel.shape
+
+  def term(i, j):
+    weight = lax.slice(kernel, (0, i, j), (channels, i + 1, j + 1))
+    return lax.mul(windows[i, j], _channel(lax.reshape(weight, (channels,))))
+
+  rows = (
+    functools.reduce(lax.add, (term(i, j) for j in range(size)))
     for i in range(size)
   )
+  return functools.reduce(lax.add, rows)
 
 
 def shifted_windows(
   padded: jax.Array, size: int, *, stride: int, dilation: int = 1
 ) -> dict[Pair, jax.Array]:
   """What each kernel position sees: {(i, j): [C, H', W', B]}."""
+  channels, *extents, batch = padded.shape
   reach = dilation * (size - 1)
-  spans = [
-    stride * ((extent - reach - 1) // stride) + 1
-    for extent in padded.shape[1:3]
-  ]
+  height, width = (
+    stride * ((extent - reach - 1) // stride) + 1 for extent in extents
+  )
   at = [dilation * i for i in range(size)]
   return {
-    (i, j): padded[
-      :, at[i] : at[i] + spans[0] : stride, at[j] : at[j] + spans[1] : stride
-    ]
+    (i, j): lax.slice(
+      padded,
+      (0, at[i], at[j], 0),
+      (channels, at[i] + height, at[j] + width, batch),
+      (1, stride, stride, 1),
+    )
     for i in range(size)
     for j in range(size)
   }
@@ -350,10 +370,19 @@ def _depthwise_kernel_gradient(x, gradient, size, *, stride, dilation):
 
 def avg_pool(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
   """Average pool of [C, H, W, B]; padding is not counted in the mean."""
-  ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
   box = jnp.ones((x.shape[0], size, size), x.dtype)
-  counts = depthwise_shifts(ones, box[:1], stride=stride, dilation=1)
+  rows, columns = (
+    _counted(extent, size, stride).astype(x.dtype) for extent in x.shape[1:3]
+  )
+  counts = np.multiply.outer(rows, columns)[None, :, :, None]
   return depthwise(x, box, stride, 1) / counts
+
+
+def _counted(extent: int, size: int, stride: int) -> np.ndarray:
+  """How many pixels each window along an axis sees, without padding."""
+  pixels = np.pad(np.ones(extent, np.float32), _padding(size - 1))
+  windows = np.lib.stride_tricks.sliding_window_view(pixels, size)
+  return windows[::stride].sum(-1)
 
 
 def valid_avg_pool(x: jax.Array, size: int, stride: int) -> jax.Array:
@@ -363,6 +392,7 @@ def valid_avg_pool(x: jax.Array, size: int, stride: int) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def max_pool(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
   """Max pool of [C, H, W, B]; padding never wins.
 
@@ -378,10 +408,12 @@ def _max_windows(x, size, stride):
   return shifted_windows(padded, size, stride=stride)
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))
 def _max_pool_forward(x, size, stride):
   return max_pool(x, size, stride), x
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _max_pool_backward(size, stride, x, gradient):
   best, winner = None, None
   for index, window in enumerate(_max_windows(x, size, stride).values()):
@@ -408,6 +440,7 @@ max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.jit, static_argnums=3)
 def batch_norm(
   x: jax.Array,
   scale: jax.Array,
@@ -465,12 +498,14 @@ def normalise(
   return y.astype(x.dtype)
 
 
+@functools.partial(jax.jit, static_argnums=3)
 def _batch_norm_forward(x, scale, offset, axis_name):
   mean, variance = moments(x, axis_name)
   y = normalise(x, scale, offset, mean, variance)
   return y, (x, mean, lax.rsqrt(variance + EPSILON), scale)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _batch_norm_backward(axis_name, residuals, gradient):
   x, mean, inverse, scale = residuals
   dtype = x.dtype

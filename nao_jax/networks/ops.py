@@ -40,6 +40,26 @@ def shapes(op: str, channels: int, stride: int) -> Shapes:
   return {}
 
 
+def at_stride(
+  weights: dict[str, Parameters],
+  names: tuple[str, ...],
+  channels: int,
+  stride: int,
+) -> tuple[Parameters, ...]:
+  """What operations need of their parameters at one stride.
+
+  Args:
+    weights: of each operation, for all strides.
+    names: the operations, in the order of the result.
+    channels: of the maps.
+    stride: 1 or 2.
+  """
+  return tuple(
+    {leaf: weights[op][leaf] for leaf in shapes(op, channels, stride)}
+    for op in names
+  )
+
+
 def batch_norm(
   x: jax.Array,
   parameters: Parameters,

@@ -104,11 +104,13 @@ class Cell(nn.Module):
         for i, x in enumerate((previous, current))
       ]
     )
+    names = cnn.OP_SETS[self.ops]
+    weights = self._weights(rows[:, ::2].reshape(-1))
     states, _ = run_cell(
       self._operations,
       inputs,
       self._reduce(inputs) if self.reduction else None,
-      self._weights(rows[:, ::2].reshape(-1)),
+      lambda stride: ops.at_stride(weights, names, self.width, stride),
       (),
       masks,
       rows,
@@ -119,19 +121,19 @@ class Cell(nn.Module):
     """{leaf: [E, ...]} of each op, gathered from the banks of all edges."""
     branches = len(source)
     sources = _sources(branches)
-    edges = (jnp.cumsum(sources) - sources) + source
+    edges = (np.cumsum(sources) - sources) + source
     banks = {
       op: declare(self, op, ops.shapes(op, self.width, 1), (sum(sources),))
       for op in cnn.OP_SETS[self.ops]
     }
-    weights = jax.tree.map(lambda bank: bank[edges], banks)
+    weights = _rows(banks, edges)
     if self.reduction:
       # A strided identity has weights; only the two inputs are read strided.
       shapes = ops.shapes("identity", self.width, 2)
       bank = declare(self, "identity", shapes, (2 * branches,))
       edges = 2 * np.arange(branches) + jnp.minimum(source, 1)
-      weights["identity"] = jax.tree.map(lambda bank: bank[edges], bank)
-    return tuple(weights[op] for op in cnn.OP_SETS[self.ops])
+      weights["identity"] = _rows(bank, edges)
+    return weights
 
   def _operations(self, stride: int):
     return tuple(
@@ -177,6 +179,13 @@ class _Operation:
       axis_name=self.axis_name,
     )
     return y, memory
+
+
+# Jitted, so that equal cells of a network share one trace.
+@jax.jit
+def _rows(banks, at):
+  """Rows of every leaf."""
+  return jax.tree.map(lambda bank: bank[at], banks)
 
 
 def _sources(branches: int) -> np.ndarray:

@@ -49,7 +49,7 @@ def run_cell(
   operations: Callable[[int], tuple[Operation, ...]],
   inputs: jax.Array,
   shrunk: jax.Array | None,
-  weights: Any,
+  weights: Callable[[int], Any],
   memory: Any,
   masks: jax.Array | None,
   rows: jax.Array,
@@ -62,7 +62,8 @@ def run_cell(
     shrunk: [2, C, H / 2, W / 2, B], what stands for the inputs among the states
       of a reduction cell; its branches that read an input have stride 2. None
       for a normal cell.
-    weights: see `run_branches`.
+    weights: stride to those of `run_branches`. Branches with stride 1 have the
+      same in reduction and in normal cells, and so share their trace.
     memory: see `run_branches`.
     masks: see `run_branches`.
     rows: int32 [N, 4], the cell.
@@ -78,15 +79,17 @@ def run_cell(
     strided, plan = _split(plan)
     states = _append_nodes(shrunk, len(rows))
     states, memory = run_branches(
-      operations(2), inputs, states, weights, memory, masks, strided
+      operations(2), inputs, states, weights(2), memory, masks, strided
     )
-  return run_branches(operations(1), None, states, weights, memory, masks, plan)
+  return run_branches(
+    operations(1), None, states, weights(1), memory, masks, plan
+  )
 
 
 def _plan(rows) -> Plan:
   branches = 2 * len(rows)
   source, op = rows.reshape(branches, 2).T
-  return Plan(jnp.arange(branches), jnp.asarray(branches), op, source)
+  return Plan(jnp.arange(branches), jnp.int32(branches), op, source)
 
 
 def _split(plan: Plan) -> tuple[Plan, Plan]:
@@ -202,13 +205,24 @@ run_branches.defvjp(_forward, _backward)
 
 
 def take(tree: Any, at: int | jax.Array) -> Any:
-  """One slice of every leaf."""
-  return jax.tree.map(lambda leaf: leaf[at], tree)
+  """One slice of every leaf; `at` is not negative."""
+  return jax.tree.map(
+    lambda leaf: lax.dynamic_index_in_dim(
+      leaf, at, keepdims=False, allow_negative_indices=False
+    ),
+    tree,
+  )
 
 
 def put(tree: Any, at: int | jax.Array, one: Any) -> Any:
-  """The tree with one slice of every leaf replaced."""
-  return jax.tree.map(lambda leaf, new: leaf.at[at].set(new), tree, one)
+  """The tree with one slice of every leaf replaced; `at` is not negative."""
+  return jax.tree.map(
+    lambda leaf, new: lax.dynamic_update_index_in_dim(
+      leaf, new, at, 0, allow_negative_indices=False
+    ),
+    tree,
+    one,
+  )
 
 
 def _node(branch):
@@ -220,6 +234,7 @@ def _masked(x, masks, branch):
 
 
 @jax.custom_vjp
+@jax.jit
 def combine(
   states: jax.Array, kernels: jax.Array, loose: jax.Array
 ) -> jax.Array:
@@ -251,10 +266,12 @@ def loose_ends(loose: jax.Array) -> tuple[jax.Array, jax.Array]:
   return jnp.argsort(~loose, stable=True), jnp.sum(loose)
 
 
+@jax.jit
 def _combine_forward(states, kernels, loose):
   return combine(states, kernels, loose), (states, kernels, loose)
 
 
+@jax.jit
 def _combine_backward(residuals, gradient):
   states, kernels, loose = residuals
   order, count = loose_ends(loose)

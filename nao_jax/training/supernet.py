@@ -24,9 +24,6 @@ from nao_jax.networks.macro import NetworkConfig, initialise
 from nao_jax.networks.supernet import Supernet
 from nao_jax.training.recipe import Images, Recipe, augmented, repeat_steps
 
-# After so many steps in succession optax would apply what is not finite.
-_NEVER = 2**31 - 1
-
 
 class TrainState(NamedTuple):
   """What a step takes and gives back.
@@ -45,14 +42,6 @@ class TrainState(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Trainer(Recipe):
   """The settings of a supernet's training; its methods are pure."""
-
-  @property
-  def optimiser(self) -> optax.GradientTransformation:
-    """The recipe's, that leaves everything alone where no gradient is finite.
-
-    One architecture of thousands is no reason to lose what all share.
-    """
-    return optax.apply_if_finite(super().optimiser, _NEVER)
 
   def init(self, key: jax.Array, data: Images) -> TrainState:
     """The state before the first step; consumes the key."""
@@ -210,7 +199,14 @@ def train_steps(
       gradient, state.optimiser, state.params
     )
     params = optax.apply_updates(state.params, updates)
-    loss = jnp.where(optimiser.last_finite, loss, jnp.nan)
+    # One architecture of thousands is no reason to lose what all share.
+    sound = jnp.isfinite(optax.tree.norm(gradient))
+    params, optimiser = jax.tree.map(
+      functools.partial(jnp.where, sound),
+      (params, optimiser),
+      (state.params, state.optimiser),
+    )
+    loss = jnp.where(sound, loss, jnp.nan)
     return TrainState(params, optimiser, state.step + 1), loss
 
   return repeat_steps(step, state, (indices, cells), count)
