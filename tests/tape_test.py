@@ -1,15 +1,17 @@
 """The tape: what runs, how often, what it adds up to, what it remembers."""
 
 import dataclasses
+import functools
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import jax
+from jax import lax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nao_jax.networks import tape
+from nao_jax.networks import layers, tape
 
 MAP = (3, 4, 4, 2)
 NODES, OPS = 3, 3
@@ -114,6 +116,88 @@ def test_a_branch_that_runs_changes_its_own_memory(count, value_and_gradient):
   read = np.mean(states, (1, 2, 3, 4))[source]
   np.testing.assert_allclose(memory[:count], read[:count], rtol=1e-4, atol=1e-6)
   np.testing.assert_array_equal(memory[count:], 0)
+
+
+def depthwise(stride, x, kernel, memory):
+  """Of [C, H, W, B] with [C, 3, 3]; remembers a mean."""
+  y = layers.depthwise_conv(x, kernel, stride=stride, dilation=1)
+  return y, memory + jnp.mean(x)
+
+
+def square(stride, x, scale, memory):
+  """No linear operation, with parameters of another shape."""
+  return scale * x[:, ::stride, ::stride] ** 2, 2 * memory
+
+
+OPERATIONS = {
+  stride: tuple(functools.partial(f, stride) for f in (depthwise, square))
+  for stride in (1, 2)
+}
+
+
+def plain_cell(inputs, shrunk, weights, memory, masks, rows):
+  """A cell as Python says it, which jax differentiates by itself."""
+  states, after = [*(inputs if shrunk is None else shrunk)], [*memory]
+  for branch, (source, op) in enumerate(rows.reshape(-1, 2)):
+    strided = shrunk is not None and source < 2
+    f = OPERATIONS[2 if strided else 1][op]
+    x = inputs[source] if strided else states[source]
+    y, after[branch] = f(x, weights[op][branch], memory[branch])
+    y = y if masks is None else y * masks[branch]
+    if branch % 2:
+      states[-1] += y
+    else:
+      states.append(y)
+  return jnp.stack(states), lax.stop_gradient(jnp.stack(after))
+
+
+@pytest.mark.parametrize("reduction", [False, True])
+@pytest.mark.parametrize("drop_path", [False, True])
+@settings(max_examples=2)  # Each example is compiled.
+@given(
+  nodes=st.integers(2, 4),
+  shape=st.tuples(*(st.integers(1, 3),) * 4),
+  seed=st.integers(0, 99),
+)
+def test_a_cell_and_its_gradients_are_those_of_the_plain_loop(
+  reduction, drop_path, nodes, shape, seed
+):
+  rng = np.random.default_rng(seed)
+  channels, height, width, batch = shape
+  branches, size = 2 * nodes, (channels, 2 * height, 2 * width, batch)
+  source = rng.integers(0, 2 + np.arange(branches) // 2)
+  op = rng.integers(0, len(OPERATIONS[1]), branches)
+  rows = np.int32([source, op]).T.reshape(nodes, 4)
+  inputs = rng.normal(size=(2, *size))
+  shrunk = rng.normal(size=(2, *shape)) if reduction else None
+  weights = (
+    rng.normal(size=(branches, channels, 3, 3)),
+    rng.normal(size=branches),
+  )
+  memory = rng.normal(size=branches)
+  masks = rng.integers(0, 2, (branches, batch)) * 2.0 if drop_path else None
+  factors = rng.normal(size=(nodes + 2, *(shape if reduction else size)))
+
+  def ours(*arguments):
+    return tape.run_cell(
+      OPERATIONS.get, *arguments, memory, masks, jnp.asarray(rows)
+    )
+
+  def plain(*arguments):
+    return plain_cell(*arguments, memory, masks, rows)
+
+  def both(*arguments):
+    results = []
+    for function in (ours, plain):
+      value, pull_back, after = jax.vjp(function, *arguments, has_aux=True)
+      results.append((value, after, pull_back(factors)))
+    return results
+
+  with jax.enable_x64(True):
+    found = jax.jit(both)(inputs, shrunk, weights)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-10), *found
+  )
 
 
 @settings(max_examples=3)  # Each example is compiled.

@@ -1,0 +1,76 @@
+"""The recurrent cell's own tape equals jax.grad of the plain loop."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from nao_jax.networks.unroll import unroll
+
+ACTIVATE = (jnp.tanh, jax.nn.relu, jax.nn.sigmoid, lambda u: u)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _double_precision():
+  with jax.enable_x64(True):
+    yield
+
+
+def plain(inputs, hidden, first, nodes, kept, cell, length):
+  """The equations of networks/recurrent.py, for the steps that count."""
+
+  def highway(state, pair, activate):
+    gate, candidate = jnp.split(pair, 2, axis=-1)
+    return state + jax.nn.sigmoid(gate) * (activate(candidate) - state)
+
+  outputs = []
+  for x in inputs[:length]:
+    states = [highway(hidden, x + (hidden * kept) @ first, jnp.tanh)]
+    for matrix, (source, activation) in zip(nodes, cell, strict=True):
+      pair = (states[source] * kept) @ matrix
+      states.append(highway(states[source], pair, ACTIVATE[activation]))
+    hidden = sum(states[1:]) / len(cell)
+    outputs.append(hidden)
+  return jnp.stack(outputs), hidden
+
+
+@settings(max_examples=3)  # Each example is compiled.
+@given(
+  nodes=st.integers(1, 4),
+  steps=st.integers(1, 4),
+  padding=st.integers(0, 2),
+  batch=st.integers(1, 3),
+  width=st.integers(1, 4),
+  seed=st.integers(0, 99),
+)
+def test_outputs_and_gradients_are_those_of_the_plain_loop(
+  nodes, steps, padding, batch, width, seed
+):
+  rng = np.random.default_rng(seed)
+  predecessors = rng.integers(0, 1 + np.arange(nodes))
+  cell = np.transpose([predecessors, rng.integers(0, len(ACTIVATE), nodes)])
+  shapes = (
+    (steps + padding, batch, 2 * width),
+    (batch, width),
+    (width, 2 * width),
+    (nodes, width, 2 * width),
+  )
+  arguments = [rng.standard_normal(shape) for shape in shapes]
+  kept = rng.integers(0, 2, (batch, width)) / 0.5
+  weights = [rng.standard_normal((steps, batch, width)), arguments[1]]
+
+  def ours(*arguments):
+    outputs, hidden = unroll(*arguments, kept, jnp.int32(cell), steps)
+    return outputs[:steps], hidden
+
+  def both(*arguments):
+    results = []
+    for function in (ours, lambda *a: plain(*a, kept, cell, steps)):
+      value, pull_back = jax.vjp(function, *arguments)
+      results.append((*value, *pull_back(tuple(weights))))
+    return results
+
+  for one, other in zip(*jax.jit(both)(*arguments), strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
