@@ -79,7 +79,9 @@ def run(config: StudyConfig) -> dict:
   return {
     "ranking": _ranking(
       config,
-      _predict(controller, params, tokens[held_out]),
+      np.asarray(
+        metrics.predict(params, tokens[held_out], controller=controller)[0]
+      ),
       scores[held_out],
       rng,
     ),
@@ -138,11 +140,6 @@ def _fit(config, controller, init_key, fit_key, tokens, scores, rows) -> Params:
     losses.cross_entropy[-1],
   )
   return state.params
-
-
-def _predict(controller, params, tokens) -> np.ndarray:
-  _, embedding = controller.encode(params, tokens)
-  return np.asarray(controller.predict(params, embedding))
 
 
 def _ranking(config, predictions, scores, rng) -> dict:

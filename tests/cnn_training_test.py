@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 import json
 import shutil
@@ -16,7 +17,7 @@ from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
-from tests import tiny_images
+from tests import tiny_images, tracing
 
 # One small separable convolution, pools and identities.
 ARCH = "0 0 1 4 2 2 0 4 | 0 4 1 2 2 3 1 4"
@@ -49,9 +50,21 @@ def data_dir(tmp_path_factory):
 def finished(tmp_path_factory, data_dir):
   """A training that has run to its end: its workdir and its result."""
   workdir = tmp_path_factory.mktemp("finished") / "run"
-  result = cnn_training.run(
-    CONFIG, workdir=workdir, data_dir=data_dir, devices=1
-  )
+  train, later = cnn_training.InMemory.train, collections.Counter()
+
+  def watched(*arguments):
+    for state, losses in train(*arguments):
+      yield state, losses
+      if int(state.step) <= STEPS // EPOCHS:
+        found.clear()
+      later.update(found)
+
+  with pytest.MonkeyPatch.context() as patch, tracing.programs() as found:
+    patch.setattr(cnn_training.InMemory, "train", watched)
+    result = cnn_training.run(
+      CONFIG, workdir=workdir, data_dir=data_dir, devices=1
+    )
+  assert not later, "the second epoch traces or compiles something anew"
   return workdir, result
 
 

@@ -26,6 +26,7 @@ from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
 from nao_jax.training.scratch import ScratchConfig
 from nao_jax.trials import Trial, Trials
+from tests import tracing
 from tests.short_networks import ShortConfig
 
 NETWORK = ShortConfig(nodes=2, channels=4, kinds="RN")
@@ -119,17 +120,16 @@ def test_scores_are_the_best_accuracies_of_the_curves(scored):
   assert scores.max() > 0.5  # Chance is a quarter.
 
 
-def test_further_candidates_do_not_compile_again(scored, data, caplog):
+def test_further_candidates_trace_nothing_anew(scored, data):
   evaluator = scored[0]
   fresh = dataclasses.replace(
     evaluator,
     trials=Trials(evaluator.trials.path, SPACE.name, {"another": "protocol"}),
   )
   _scores(fresh, ROWS[:1])
-  with jax.log_compiles():
+  with tracing.programs() as found:
     _scores(fresh)
-  assert not [r for r in caplog.records if "steps" in r.getMessage()]
-  assert not [r for r in caplog.records if "measure" in r.getMessage()]
+  assert not found
 
 
 def test_swap_equal_candidates_are_one_trial(scored):

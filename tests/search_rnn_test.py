@@ -26,6 +26,7 @@ from nao_jax.strategies.nao import NaoConfig
 from nao_jax.training import language
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recurrent import Trainer, programs, update
+from tests import tracing
 
 WORDS = 12
 MODEL = LanguageModelConfig(
@@ -205,9 +206,15 @@ def test_shared_scores_of_four_devices_are_those_of_one(corpus):
       jax.tree.map(lambda x: 20 * x, evaluator.init(jax.random.key(0)))
     )
     for round_ in range(2):
-      state, scores = evaluator.score(
-        state, jax.random.key(1), ROWS, round_, _nothing
-      )
+      with tracing.programs() as found:
+        state, scores = evaluator.score(
+          state, jax.random.key(1), ROWS, round_, _nothing
+        )
+    # The number of stretches differs, and with it that of members drawn.
+    assert {name.split()[-1] for name in found} <= {
+      "_randint",
+      "jit(_randint)",
+    }
     # Each device has the hidden states of its own streams.
     state = state._replace(hidden=np.concatenate(state.hidden))
     results.append((jax.device_get(state), scores))
@@ -246,7 +253,9 @@ def test_a_candidate_learns_what_follows_what(corpus):
   )
   state = candidates.start(ROWS[0])
   for epoch in range(40):
-    ((state, _, score),) = candidates.epoch([ROWS[0]], [state], [epoch])
+    with tracing.programs() as found:
+      ((state, _, score),) = candidates.epoch([ROWS[0]], [state], [epoch])
+    assert not (epoch and found), "a later epoch traces or compiles anew"
   assert np.exp(-score) < 8  # Of 13 words.
 
 

@@ -18,6 +18,7 @@ from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.uniform import Uniform
+from tests import tracing
 
 SPACE = cnn.space(2)
 CONFIG = SearchConfig(pool_size=24, rounds=2, new_per_round=6)
@@ -92,9 +93,30 @@ def evaluator():
 
 
 @pytest.fixture(scope="module")
-def pool(evaluator):
+def counted(evaluator):
+  """A search with NAO: its pool, and the programs of each round."""
+
+  class Counting(Journal):
+    def __init__(self):
+      self.by_round = []
+
+    def end_round(self, state, report):
+      self.by_round.append(dict(found))
+      found.clear()
+
+    def progress(self, phase, done, total, note=""):
+      pass
+
+  journal = Counting()
+  with tracing.programs() as found:
+    pool = _search(_nao(), evaluator=evaluator, journal=journal)
+  return pool, journal.by_round
+
+
+@pytest.fixture(scope="module")
+def pool(counted):
   """After a search with NAO."""
-  return _search(_nao(), evaluator=evaluator)
+  return counted[0]
 
 
 @pytest.fixture(scope="module")
@@ -181,6 +203,13 @@ def test_proposals_of_nao_are_better_than_random_ones(evaluator):
 
 def test_one_key_gives_one_pool(pool):
   _assert_equal(pool, _search(_nao()))
+
+
+def test_the_rounds_after_the_first_trace_nothing_anew(counted):
+  first, *later = counted[1]
+  for name in ("fit", "reconstruct", "predict", "propose"):
+    assert f"compile jit({name})" in first
+  assert not any(later)
 
 
 def test_what_is_written_down_does_not_change_a_search(pool, tmp_path):

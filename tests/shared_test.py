@@ -20,6 +20,7 @@ from nao_jax.networks.cost import cost
 from nao_jax.spaces import cnn
 from nao_jax.training import recipe, supernet
 from nao_jax.training.optimisers import SgdConfig
+from tests import tracing
 from tests.short_networks import ShortConfig
 
 STEPS = 6
@@ -115,15 +116,16 @@ def test_a_round_goes_on_from_whatever_was_kept(evaluator, whole):
 @pytest.fixture(scope="module")
 def second(evaluator, whole):
   """A second round, with a member more: its state, scores and what was kept."""
-  kept = []
-  ended, scores = evaluator.score(
-    evaluator.replicate(whole[0]),
-    KEY,
-    EXTENDED,
-    1,
-    _nothing,
-    lambda *one: kept.append(one),
-  )
+  kept, state = [], evaluator.replicate(whole[0])
+  with tracing.programs() as found:
+    ended, scores = evaluator.score(
+      state, KEY, EXTENDED, 1, _nothing, lambda *one: kept.append(one)
+    )
+  # What draws in proportion has a chance for each member.
+  assert {name.split()[-1] for name in found} <= {
+    "draw_members",
+    "jit(draw_members)",
+  }
   return jax.device_get(ended), scores, jax.device_get(kept)
 
 

@@ -1,6 +1,6 @@
 """How good a controller is: ranking and reconstruction.
 
-Shapes: N architectures, L tokens each.
+Shapes: N architectures, L tokens each, H hidden units.
 """
 
 from collections.abc import Callable
@@ -105,6 +105,15 @@ def reconstruct(
   """Encodes tokens [N, L] and decodes them greedily, without their help."""
   outputs, embedding = controller.encode(params, tokens)
   return controller.greedy_decode(params, outputs, embedding)
+
+
+@functools.partial(jax.jit, static_argnames=("controller",))
+def predict(
+  params: Params, tokens: jax.Array, *, controller: Controller
+) -> tuple[jax.Array, jax.Array]:
+  """Predicted scores [N] of tokens [N, L], and their embeddings [N, H]."""
+  _, embedding = controller.encode(params, tokens)
+  return controller.predict(params, embedding), embedding
 
 
 def reconstruction(

@@ -163,12 +163,13 @@ class Nao:
     """Where everything is, and what is predicted of proposals; for people."""
     # As many rows as there may be proposals: one shape, one program.
     rows = np.resize(proposed, (limit, members.shape[1]))
-    _, embedding = self.controller.encode(
-      params, np.concatenate([members, rows])
+    predicted, embedding = map(
+      np.asarray,
+      metrics.predict(
+        params, np.concatenate([members, rows]), controller=self.controller
+      ),
     )
-    predicted = np.asarray(self.controller.predict(params, embedding))
     proposals = slice(len(members), len(members) + len(proposed))
-    embedding = np.asarray(embedding)
     plane = project(embedding[: len(members)], embedding[proposals])
     return {
       "proposal_predicted": predicted[proposals],
@@ -180,13 +181,13 @@ class Nao:
   def _inspect(self, params, tokens, scores, held_out) -> dict:
     """The controller's quality: ranking where it was not fitted."""
     decoded = metrics.reconstruct(params, tokens, controller=self.controller)
-    _, embedding = self.controller.encode(params, tokens)
+    predicted, _ = metrics.predict(params, tokens, controller=self.controller)
     return inspection(
       self.controller.space,
       tokens,
       scores,
       decoded=np.asarray(decoded),
-      predicted=np.asarray(self.controller.predict(params, embedding)),
+      predicted=np.asarray(predicted),
       held_out=np.isin(np.arange(len(tokens)), held_out),
     )
 
