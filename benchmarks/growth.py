@@ -20,10 +20,11 @@ import rich.console
 import rich.table
 
 from experiments import driver
-from nao_jax import journal
 from nao_jax import pool as pools
 from nao_jax.controller import metrics
 from nao_jax.errors import UserError
+from nao_jax.pool import Pool
+from nao_jax.pool_file import PoolFile
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Seen, proposal
@@ -43,10 +44,11 @@ def works(count: int, folder: str) -> Iterator[Work]:
   space, rng = cnn.space(), np.random.default_rng(0)
   tokens = np.asarray(space.sample(jax.random.key(0), count))
   scores = rng.random(count).astype(np.float32)
-  pool = pools.start(tokens[:0], tokens, rounds=5)
+  pool = pools.start(tokens[:0], tokens, rounds=1 + _REPEATS.value)
   pool = pools.record(pool, scores, 0)
   fresh = proposal(tokens[: count // 2])
   file = pathlib.Path(folder, f"{count}.sqlite")
+  held, later = PoolFile(file), iter(_later(pool, rng))
   seen = Seen(tokens, scores, set(space.keys(tokens)))
   local, key = Local(space), jax.random.key(1)
   climb, _ = local.tell(local.init(key), key, seen, None, None)
@@ -56,7 +58,9 @@ def works(count: int, folder: str) -> Iterator[Work]:
     lambda: pools.replace_worst(pool, fresh, 0, pool.members, seen.order),
   )
   yield "ranking metrics", lambda: metrics.ranking(rng.random(count), scores)
-  yield "pool.sqlite", lambda: journal.write_pool(file, pool)
+  yield "pool.sqlite, written anew", lambda: PoolFile(file).write(pool)
+  held.write(pool)
+  yield "pool.sqlite, a round later", lambda: held.write(next(later))
   yield "Local.tell", lambda: local.tell(climb, key, seen, None, None)
   yield "Local.ask", lambda: local.ask(climb, key, seen, 1)
   trials = _trials(space, tokens, folder)
@@ -66,6 +70,19 @@ def works(count: int, folder: str) -> Iterator[Work]:
     "add 100 trials",
     lambda: [trials.add(next(others), one) for _ in range(100)],
   )
+
+
+def _later(pool: Pool, rng: np.random.Generator) -> list[Pool]:
+  """The pool of each of the next rounds: 100 members are new, all scored."""
+  found = []
+  for round_ in range(_REPEATS.value):
+    order = rng.permutation(len(pool.members))
+    fresh = proposal(pool.tokens[:100])
+    pool = pools.replace_worst(pool, fresh, round_, pool.members, order)
+    scores = rng.random(len(pool.members)).astype(np.float32)
+    pool = pools.record(pool, scores, round_ + 1)
+    found.append(pool)
+  return found
 
 
 def _trials(space: Space, tokens: np.ndarray, folder: str) -> Trials:

@@ -1,17 +1,15 @@
 """What a search leaves on disk beside what every run does.
 
-pool.sqlite      architectures and their scores by round
+pool.sqlite      architectures and their scores by round: pool_file.py
 rounds/*.npz     what the strategy made of the pool in each round: arrays
 final.json       what the cells trained from scratch so far measured
 report.html      all of it, to look at
 """
 
-import contextlib
 import io
 import json
 import os
 import pathlib
-import sqlite3
 import sys
 
 from absl import logging
@@ -22,23 +20,12 @@ import rich.table
 from nao_jax import checkpoint, json_file
 from nao_jax import pool as pools
 from nao_jax.checkpoint import DEFAULT, CheckpointConfig
-from nao_jax.errors import UserError, storage_fault
+from nao_jax.errors import UserError
 from nao_jax.measures import ACCURACY, Measure
 from nao_jax.pool import Pool
+from nao_jax.pool_file import PoolFile
 from nao_jax.search_state import Journal, SearchState
 from nao_jax.workdir import Workdir, write, write_bytes
-
-_TABLES = """
-create table if not exists architectures (
-  id integer primary key, tokens text not null, origin integer not null,
-  parent integer references architectures, step_size real, alive integer);
-create table if not exists scores (
-  architecture integer not null references architectures,
-  round integer not null, score real not null,
-  primary key (architecture, round));
-delete from scores;
-delete from architectures;
-"""
 
 
 class SearchJournal(Workdir, Journal):
@@ -66,6 +53,7 @@ class SearchJournal(Workdir, Journal):
     """
     super().__init__(path, settings, "best.json", checkpoints, plain=plain)
     self._rounds, self._measure = rounds, measure
+    self._pool_file = PoolFile(self.path / "pool.sqlite")
     # Without a terminal rich assumes 80 columns, too few for a round's table.
     self._console = rich.console.Console(
       width=None if sys.stdout.isatty() else 165
@@ -74,7 +62,7 @@ class SearchJournal(Workdir, Journal):
 
   def restore(self, template: SearchState) -> SearchState | None:
     """The state that was saved last, if there is one."""
-    _check_pool(self.path / "pool.sqlite")
+    self._pool_file.check()
     self.check_space(template)
     state = checkpoint.restore(self.checkpoints, template)
     done = 0 if state is None else int(state.round)
@@ -83,7 +71,7 @@ class SearchJournal(Workdir, Journal):
     if state is None:
       return None
     self._name_best(state.pool)
-    write_pool(self.path / "pool.sqlite", state.pool)
+    self._pool_file.write(state.pool)
     if done <= self._rounds:
       logging.info("resuming in round %d", done)
     return state._replace(round=done)
@@ -106,7 +94,7 @@ class SearchJournal(Workdir, Journal):
     if arrays:
       write_arrays(self.path, report["round"], arrays)
     self.report("round", report)
-    write_pool(self.path / "pool.sqlite", state.pool)
+    self._pool_file.write(state.pool)
     self.print_round(report)
     self._enter(state.round)
     self.keep(state, 0, last=True)
@@ -161,22 +149,6 @@ def origin_text(origin: int) -> str:
   return "the random pool" if origin == pools.RANDOM else f"round {origin}"
 
 
-def _check_pool(file: pathlib.Path) -> None:
-  """Raises UserError for a database that is damaged, before it is written."""
-  if not file.exists():
-    return
-  try:
-    with contextlib.closing(sqlite3.connect(file)) as database:
-      found = database.execute("pragma quick_check(1)").fetchone()[0]
-  except sqlite3.DatabaseError as error:
-    found = error
-  if found != "ok":
-    raise UserError(
-      f"{file}: damaged ({found}); it is made anew from the checkpoints when "
-      "you move it away"
-    )
-
-
 def write_arrays(
   path: pathlib.Path, round_: int, arrays: dict[str, np.ndarray]
 ) -> None:
@@ -186,38 +158,6 @@ def write_arrays(
   file = path / "rounds" / f"{round_:04d}.npz"
   file.parent.mkdir(exist_ok=True)
   write_bytes(file, content.getvalue())
-
-
-def write_pool(file: pathlib.Path, pool: Pool) -> None:
-  """Replaces the contents of the database in one transaction."""
-  rows = [
-    (
-      row,
-      " ".join(map(str, pool.tokens[row])),
-      int(pool.origins[row]),
-      None if pool.parents[row] < 0 else int(pool.parents[row]),
-      float(pool.step_sizes[row]) or None,
-      int(pool.alive[row]),
-    )
-    for row in range(len(pool.tokens))
-  ]
-  scored = np.argwhere(~np.isnan(pool.scores))
-  scores = [(int(a), int(r), float(pool.scores[a, r])) for a, r in scored]
-  try:
-    with contextlib.closing(sqlite3.connect(file)) as database, database:
-      for statement in filter(str.strip, _TABLES.split(";")):
-        database.execute(statement)
-      database.executemany(
-        "insert into architectures values (?, ?, ?, ?, ?, ?)", rows
-      )
-      database.executemany("insert into scores values (?, ?, ?)", scores)
-  except sqlite3.DatabaseError as error:
-    if storage_fault(error):
-      raise
-    raise UserError(
-      f"{file}: cannot be written ({error}); it is made anew from the "
-      "checkpoints when you move it away"
-    ) from error
 
 
 def _cells(report: dict, measure: Measure):

@@ -42,6 +42,7 @@ from nao_jax.data import images, prepare, sources, tables, text
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.pool_file import PoolFile
 from nao_jax.presets import SearchCnnConfig
 from nao_jax.recipes import TrainCnnConfig
 from nao_jax.report import curves
@@ -650,7 +651,7 @@ def test_a_damaged_pool_is_replaced_or_refused(home, pool_file, data):
   file = folder / "pool.sqlite"
   file.write_bytes(data.draw(damaged(pool_file)))
   with refusals(folder, str(file)):
-    journal.write_pool(file, POOL)
+    PoolFile(file).write(POOL)
     with contextlib.closing(sqlite3.connect(file)) as database:
       rows = database.execute("select tokens from architectures").fetchall()
     assert rows == [("1 4",), ("2 5",)]
@@ -662,7 +663,7 @@ POOL = pools.start(np.zeros((0, 2), np.int32), np.int32([[1, 4], [2, 5]]), 2)
 @pytest.fixture(scope="module")
 def pool_file(home):
   file = _fresh(home) / "pool.sqlite"
-  journal.write_pool(file, POOL)
+  PoolFile(file).write(POOL)
   return file.read_bytes()
 
 

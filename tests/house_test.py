@@ -34,7 +34,7 @@ LAYERS = (
     "nao_jax.search",
   ),
   ("nao_jax.search_state", "nao_jax.report"),
-  ("nao_jax.checkpoint", "nao_jax.workdir"),
+  ("nao_jax.checkpoint", "nao_jax.pool_file", "nao_jax.workdir"),
   ("nao_jax.pool", "nao_jax.strategies"),
   ("nao_jax.controller", "nao_jax.evaluators"),
   ("nao_jax.training", "nao_jax.networks"),

@@ -17,10 +17,11 @@ import optax
 import pytest
 
 from benchmarks import language_models, lstm, recurrent_cells
-from nao_jax import journal, pool, rnn_search
+from nao_jax import pool, rnn_search
 from nao_jax.errors import UserError
 from nao_jax.networks import recurrent
 from nao_jax.networks.recurrent import LanguageModelConfig
+from nao_jax.pool_file import PoolFile
 from nao_jax.rnn_presets import FinalRnnConfig, SearchRnnConfig
 from nao_jax.search import SearchConfig
 from nao_jax.training import language
@@ -182,8 +183,7 @@ def found_pool(tmp_path):
   scores = np.full((4, 2), np.nan, np.float32)
   scores[:3, 0] = [-4.0, -2.0, -3.0]
   scores[1:, 1] = [-1.5, -2.5, -1.0]
-  journal.write_pool(
-    tmp_path / "pool.sqlite",
+  PoolFile(tmp_path / "pool.sqlite").write(
     pool.Pool(
       tokens=np.arange(16, dtype=np.int32).reshape(4, 4),
       origins=np.int32([0, 0, 0, 1]),

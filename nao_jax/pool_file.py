@@ -1,0 +1,136 @@
+"""pool.sqlite: architectures and their scores by round, for other programs.
+
+Shapes: A architectures, R rounds.
+"""
+
+import contextlib
+import os
+import pathlib
+import sqlite3
+
+import numpy as np
+
+from nao_jax.errors import UserError, storage_fault
+from nao_jax.pool import Pool
+
+_TABLES = (
+  """create table if not exists architectures (
+  id integer primary key, tokens text not null, origin integer not null,
+  parent integer references architectures, step_size real, alive integer)""",
+  """create table if not exists scores (
+  architecture integer not null references architectures,
+  round integer not null, score real not null,
+  primary key (architecture, round))""",
+)
+_ADVICE = "it is made anew from the checkpoints when you move it away"
+
+
+class PoolFile:
+  """The database of a pool, which one process writes.
+
+  It is written whole the first time, as nobody knows how old it is, and where
+  somebody else has changed it; then only what has changed in the pool.
+  """
+
+  def __init__(self, path: pathlib.Path):
+    """Neither reads nor makes the file."""
+    self.path = path
+    self._written: Pool | None = None
+    self._left: tuple[int, ...] | None = None
+
+  def check(self) -> None:
+    """Raises UserError for a database that is damaged, before it is written."""
+    if not self.path.exists():
+      return
+    try:
+      with contextlib.closing(sqlite3.connect(self.path)) as database:
+        found = database.execute("pragma quick_check(1)").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+      found = error
+    if found != "ok":
+      raise UserError(f"{self.path}: damaged ({found}); {_ADVICE}")
+
+  def write(self, pool: Pool) -> None:
+    """Makes the database the pool's, in one transaction.
+
+    Args:
+      pool: its arrays must not be changed in place afterwards.
+
+    Raises:
+      UserError: the file is no such database, or cannot be written.
+    """
+    before = self._written
+    if not (before and self._identity() == self._left and _grown(before, pool)):
+      before = None
+    self._written = None  # Until all of it is there.
+    try:
+      with contextlib.closing(sqlite3.connect(self.path)) as database, database:
+        if before is None:
+          for statement in _TABLES:
+            database.execute(statement)
+          database.execute("delete from scores")
+          database.execute("delete from architectures")
+          before = Pool(*(column[:0] for column in pool))
+        _write_changes(database, before, pool)
+    except sqlite3.DatabaseError as error:
+      if storage_fault(error):
+        raise
+      raise UserError(
+        f"{self.path}: cannot be written ({error}); {_ADVICE}"
+      ) from error
+    self._written, self._left = pool, self._identity()
+
+  def _identity(self) -> tuple[int, ...] | None:
+    """Other numbers once anybody has changed or replaced the file."""
+    try:
+      found = os.stat(self.path)
+    except FileNotFoundError:
+      return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _grown(before: Pool, pool: Pool) -> bool:
+  """Whether all that was there is there; members come and go, scores come."""
+  known = len(before.tokens)
+  return (
+    before.scores.shape[1] == pool.scores.shape[1]
+    and all(
+      np.array_equal(getattr(before, name), getattr(pool, name)[:known])
+      for name in ("tokens", "origins", "parents", "step_sizes")
+    )
+    and not np.any(np.isnan(pool.scores[:known]) & ~np.isnan(before.scores))
+  )
+
+
+def _write_changes(database, before: Pool, pool: Pool) -> None:
+  """Writes what the pool has and `before` has not."""
+  known = len(before.tokens)
+  new = Pool(*(column[known:] for column in pool))
+  database.executemany(
+    "insert into architectures values (?, ?, ?, ?, ?, ?)",
+    zip(
+      range(known, len(pool.tokens)),
+      (" ".join(map(str, row)) for row in new.tokens.tolist()),
+      new.origins.tolist(),
+      (None if row < 0 else row for row in new.parents.tolist()),
+      (size or None for size in new.step_sizes.tolist()),
+      new.alive.astype(int).tolist(),
+      strict=True,
+    ),
+  )
+  changed = np.flatnonzero(before.alive != pool.alive[:known])
+  database.executemany(
+    "update architectures set alive = ? where id = ?",
+    zip(
+      pool.alive[changed].astype(int).tolist(), changed.tolist(), strict=True
+    ),
+  )
+  fresh = ~np.isnan(pool.scores)
+  fresh[:known] &= before.scores != pool.scores[:known]
+  rows, rounds = np.nonzero(fresh)
+  database.executemany(
+    "insert or replace into scores values (?, ?, ?)",
+    zip(
+      rows.tolist(), rounds.tolist(), pool.scores[fresh].tolist(), strict=True
+    ),
+  )

@@ -1,0 +1,159 @@
+"""The database of a pool is the pool's, however it came to be written."""
+
+import contextlib
+import sqlite3
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+import numpy as np
+import pytest
+
+from nao_jax import pool as pools
+from nao_jax import pool_file
+from nao_jax.pool_file import PoolFile
+from nao_jax.strategies import Proposal
+
+ROUNDS, LENGTH = 4, 3
+
+
+def _course(seed):
+  """The pools of a search, round by round."""
+  rng = np.random.default_rng(seed)
+
+  def tokens(count):
+    return rng.integers(1, 9, (count, LENGTH)).astype(np.int32)
+
+  pool = pools.start(tokens(1), tokens(rng.integers(3, 6)), ROUNDS)
+  for round_ in range(ROUNDS):
+    scores = rng.random(len(pool.members)).astype(np.float32)
+    # Those that are still in training have no score.
+    scores[rng.random(len(scores)) < 0.3] = np.nan
+    pool = pools.record(pool, scores, round_)
+    yield pool
+    count = rng.integers(0, 3)
+    proposal = Proposal(
+      tokens(count),
+      rng.integers(-1, 3, count).astype(np.int32),
+      rng.integers(0, 3, count).astype(np.float32),
+      {},
+    )
+    rows = pool.members
+    pool = pools.replace_worst(
+      pool, proposal, round_, rows, rng.permutation(len(rows))
+    )
+
+
+def _rows(path):
+  with contextlib.closing(sqlite3.connect(path)) as database:
+    return [
+      database.execute(f"select * from {table} order by 1, 2").fetchall()
+      for table in ("architectures", "scores")
+    ]
+
+
+def _expected(pool):
+  """What the file says of a pool, value by value."""
+  architectures = [
+    (
+      row,
+      " ".join(str(token) for token in pool.tokens[row]),
+      int(pool.origins[row]),
+      None if pool.parents[row] == -1 else int(pool.parents[row]),
+      None if pool.step_sizes[row] == 0 else float(pool.step_sizes[row]),
+      int(pool.alive[row]),
+    )
+    for row in range(len(pool.tokens))
+  ]
+  scores = [
+    (*map(int, at), float(pool.scores[tuple(at)]))
+    for at in np.argwhere(~np.isnan(pool.scores))
+  ]
+  return [architectures, scores]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  return tmp_path_factory.mktemp("pools")
+
+
+def _nothing(file, other):
+  del file, other
+
+
+def _remove(file, other):
+  del other
+  file.path.unlink(missing_ok=True)
+
+
+def _replace(file, other):
+  """By one that is older or newer: another process went on from elsewhere."""
+  file.path.unlink(missing_ok=True)
+  PoolFile(file.path).write(other)
+
+
+def _edit(file, other):
+  del other
+  if file.path.exists():
+    with contextlib.closing(sqlite3.connect(file.path)) as database, database:
+      database.execute("delete from scores where round = 0")
+
+
+@settings(max_examples=30)
+@given(
+  seed=st.integers(0, 999),
+  order=st.lists(st.integers(0, ROUNDS - 1), min_size=1, max_size=5),
+  between=st.sampled_from([_nothing, _nothing, _remove, _replace, _edit]),
+  anew=st.booleans(),
+)
+def test_the_file_is_the_pool_whatever_was_there_before(
+  folder, seed, order, between, anew
+):
+  course, file = list(_course(seed)), PoolFile(folder / "pool.sqlite")
+  for round_ in order:
+    between(file, course[-1])
+    if anew:
+      file = PoolFile(file.path)
+    file.write(course[round_])
+    assert _rows(file.path) == _expected(course[round_])
+  file.path.unlink()
+
+
+@pytest.fixture
+def written(monkeypatch):
+  """How many rows were known when changes were written, call by call."""
+  known, write = [], pool_file._write_changes
+
+  def watched(database, before, pool):
+    known.append(len(before.tokens))
+    write(database, before, pool)
+
+  monkeypatch.setattr(pool_file, "_write_changes", watched)
+  return known
+
+
+def test_a_round_writes_what_is_new_and_no_row_again(tmp_path, written):
+  course, file = list(_course(0)), PoolFile(tmp_path / "pool.sqlite")
+  for pool in course:
+    file.write(pool)
+  assert written == [0, *(len(pool.tokens) for pool in course[:-1])]
+
+
+def test_what_fails_in_the_middle_leaves_the_pool_of_before(
+  tmp_path, monkeypatch
+):
+  first, second, *_ = _course(1)
+  file = PoolFile(tmp_path / "pool.sqlite")
+  file.write(first)
+  write = pool_file._write_changes
+
+  def broken(*arguments):
+    write(*arguments)
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(pool_file, "_write_changes", broken)
+    with pytest.raises(KeyboardInterrupt):
+      file.write(second)
+  assert _rows(file.path) == _expected(first)
+  file.write(second)
+  assert _rows(file.path) == _expected(second)
