@@ -15,6 +15,7 @@ import numpy as np
 
 from benchmarks import counting
 from benchmarks.counting import Needed
+from nao_jax import parallel
 from nao_jax.controller import ascent, fit
 from nao_jax.controller.model import Controller
 from nao_jax.data.augment import AugmentConfig
@@ -41,11 +42,12 @@ class Sizes:
     batch: images a step.
     channels: of the networks, in the first stage.
     cells_per_stage: of the networks.
-    nodes: in a cell of the networks.
+    nodes: in a cell of the networks; an architecture has 8 tokens for each.
     streams: of text.
     steps: of text.
     width: of the language model.
     vocabulary: of the language model.
+    devices: that train and score the supernet.
   """
 
   batch: int = 32
@@ -56,6 +58,7 @@ class Sizes:
   steps: int = 35
   width: int = 300
   vocabulary: int = 10_000
+  devices: int = 1
 
   @property
   def network(self) -> NetworkConfig:
@@ -142,24 +145,32 @@ def _momentum(params) -> Needed:
 
 def supernet_train(sizes: Sizes) -> Work:
   """One step: augment, forward, backward, update."""
-  vision = _vision(sizes)
+  vision, devices = _vision(sizes), sizes.devices
   trainer = supernet.Trainer(**vision.recipe)
   pool = jnp.asarray(cnn.to_cells(vision.tokens))
   state = trainer.init(jax.random.key(1), vision.data)
-  program = functools.partial(supernet.train_steps, trainer=trainer)
+  rest = jax.random.key(2), vision.data
+  indices = vision.indices.reshape(1, devices, -1)
 
   def after(number, arguments, result):
     member = pool[number % _POOL][None, None]
-    return (result[0], *arguments[1:3], member, vision.indices)
+    return (result[0], *arguments[1:3], member, *arguments[4:])
 
   return Work(
-    jax.jit(program, donate_argnums=0),
+    parallel.spread(
+      functools.partial(
+        supernet.train_steps, trainer=trainer, axis_name=parallel.AXIS
+      ),
+      in_axes=(None, None, None, None, 1, None),
+      out_axes=(None, None),
+      devices=devices,
+      donate=(0,),
+    ),
     (
-      jax.tree.map(jnp.asarray, state),
-      jax.random.key(2),
-      vision.data,
+      *parallel.replicate((state, *rest), devices=devices),
       pool[None, :1],
-      vision.indices,
+      indices,
+      jnp.int32(1),
     ),
     after,
     sizes.batch,
@@ -169,20 +180,30 @@ def supernet_train(sizes: Sizes) -> Work:
 
 
 def supernet_score(sizes: Sizes) -> Work:
-  """One architecture on one batch."""
-  vision = _vision(sizes)
+  """One architecture a device, on one batch."""
+  vision, devices = _vision(sizes), sizes.devices
   trainer = supernet.Trainer(**vision.recipe)
   state = trainer.init(jax.random.key(1), vision.data)
   pool = jnp.asarray(cnn.to_cells(vision.tokens))
-  params = jax.tree.map(jnp.asarray, state.params)
-  rest = vision.data, vision.indices, jnp.ones_like(vision.indices, bool)
+  counted = jnp.ones_like(vision.indices, bool)
+  rest = vision.data, vision.indices, counted
+  params, *rest = parallel.replicate((state.params, *rest), devices=devices)
+
+  def arguments(number):
+    own = (number + jnp.arange(devices)) % _POOL
+    return params, pool[own][:, None], *rest
+
   return Work(
-    jax.jit(functools.partial(supernet.score, network=trainer.network)),
-    (params, pool[:1], *rest),
-    lambda number, *_: (params, pool[number % _POOL][None], *rest),
-    sizes.batch,
+    parallel.spread(
+      functools.partial(supernet.score, network=trainer.network),
+      in_axes=(None, 0, None, None, None),
+      devices=devices,
+    ),
+    arguments(0),
+    lambda number, *_: arguments(number),
+    sizes.batch * devices,
     "images",
-    _forward(vision),
+    _forward(vision).times(devices),
   )
 
 
@@ -214,9 +235,9 @@ def scratch_train(sizes: Sizes) -> Work:
 
 
 def controller_fit(sizes: Sizes) -> Work:
-  """One epoch on 600 architectures at the official size, batch 100."""
-  del sizes
-  controller, config = Controller(cnn.space()), fit.FitConfig(epochs=1)
+  """One epoch on 600 architectures, batch 100."""
+  controller = Controller(cnn.space(sizes.nodes))
+  config = fit.FitConfig(epochs=1)
   params = controller.init(jax.random.key(0))
   tokens = controller.space.sample(jax.random.key(1), _LABELLED)
   targets = jnp.linspace(0, 1, _LABELLED)
@@ -247,8 +268,7 @@ def controller_fit(sizes: Sizes) -> Work:
 
 def propose(sizes: Sizes) -> Work:
   """100 seeds x 10 step sizes: encode, gradient, decode."""
-  del sizes
-  controller = Controller(cnn.space())
+  controller = Controller(cnn.space(sizes.nodes))
   params = controller.init(jax.random.key(0))
   seeds = controller.space.sample(jax.random.key(1), 100)
   arguments = params, seeds, jnp.arange(1.0, 11.0)

@@ -1,0 +1,194 @@
+"""How the devices' work grows with networks, tokens, text and devices.
+
+python -m benchmarks.sizes [--folder=DIR] [--picture=FILE.png]
+
+One size at a time leaves the official search's; each value is measured by
+benchmarks.throughput in a process of its own. Devices are made of this
+machine's cores: their number shows what sharing out costs, not what it gains.
+With --folder the figures stay, and those that are there are not measured again.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from typing import NamedTuple
+
+from absl import flags
+from matplotlib.figure import Figure
+import numpy as np
+import rich.console
+import rich.table
+
+from benchmarks.work import Sizes
+from experiments import driver
+
+_FOLDER = flags.DEFINE_string("folder", None, "Keeps the figures.")
+_PICTURE = flags.DEFINE_string("picture", None, "File to draw the curves to.")
+_REPEATS = flags.DEFINE_integer("repeats", 10, "Counted calls.", lower_bound=1)
+
+
+class Sweep(NamedTuple):
+  """One size that takes several values.
+
+  Attributes:
+    title: what the values are, for people.
+    flag: of benchmarks.throughput.
+    values: ascending.
+    works: names of what is measured, see there.
+    scale: of what the title says, in one of the flag's.
+  """
+
+  title: str
+  flag: str
+  values: tuple[int, ...]
+  works: tuple[str, ...]
+  scale: int = 1
+
+  @property
+  def sizes(self) -> tuple[int, ...]:
+    """The values as the title has them."""
+    return tuple(self.scale * value for value in self.values)
+
+
+_SUPERNET = ("supernet_train", "supernet_score")
+_TOKENS_A_NODE = 8
+SWEEPS = (
+  Sweep("nodes in a cell", "nodes", (3, 5, 7), _SUPERNET),
+  Sweep("cells a stage", "cells_per_stage", (1, 3, 6), _SUPERNET),
+  Sweep("channels", "channels", (10, 20, 40), _SUPERNET),
+  Sweep("devices", "devices", (1, 2, 4, 8), _SUPERNET),
+  Sweep(
+    "tokens of an architecture",
+    "nodes",
+    (3, 5, 10, 20),
+    ("controller_fit", "propose"),
+    _TOKENS_A_NODE,
+  ),
+  Sweep(
+    "words of a stretch",
+    "steps",
+    (9, 18, 35, 70),
+    ("rnn_supernet_train", "rnn_supernet_score"),
+  ),
+)
+
+
+def measured(sweep: Sweep, value: int, folder: str) -> dict[str, dict]:
+  """The figures of the sweep's works at one value, {name: figures}."""
+  official = value == getattr(Sizes(), sweep.flag)
+  name = "official" if official else f"{sweep.flag}-{value}"
+  file = pathlib.Path(folder, f"{sweep.works[0]}-{name}.json")
+  if not file.exists():
+    command = [
+      *(sys.executable, "-m", "benchmarks.throughput"),
+      *(f"--only={','.join(sweep.works)}", f"--{sweep.flag}={value}"),
+      *(f"--repeats={_REPEATS.value}", f"--json={file}"),
+    ]
+    count = value if sweep.flag == "devices" else 1
+    devices = f"--xla_force_host_platform_device_count={count}"
+    environment = {**os.environ, "XLA_FLAGS": devices}
+    subprocess.run(
+      command, check=True, env=environment, stdout=subprocess.DEVNULL
+    )
+  return json.loads(file.read_text(encoding="utf-8"))["figures"]
+
+
+def exponent(sizes: tuple[int, ...], amounts: list[float]) -> float:
+  """Of the power law that is nearest: 1 is linear, 2 quadratic."""
+  return float(np.polyfit(np.log(sizes), np.log(amounts), 1)[0])
+
+
+class Curve(NamedTuple):
+  """One work over the values of a sweep.
+
+  Attributes:
+    sweep: the size that grows.
+    work: its name.
+    figures: of each value, as benchmarks.throughput writes them.
+  """
+
+  sweep: Sweep
+  work: str
+  figures: list[dict]
+
+  def amounts(self, name: str) -> list[float]:
+    """One figure at every value."""
+    return [found[name] for found in self.figures]
+
+  def exponent(self, name: str = "seconds") -> float:
+    """How that figure grows."""
+    return exponent(self.sweep.sizes, self.amounts(name))
+
+
+def curves(folder: str) -> list[Curve]:
+  """Measures what is not in the folder."""
+  found = []
+  for sweep in SWEEPS:
+    rows = [measured(sweep, value, folder) for value in sweep.values]
+    found += [
+      Curve(sweep, work, [row[work] for row in rows]) for work in sweep.works
+    ]
+  return found
+
+
+def _table(found: list[Curve]) -> rich.table.Table:
+  table = rich.table.Table(title="how a call grows")
+  headings = ("grows", "sizes", "work", "ms", "exponent", "floor's")
+  for heading in (*headings, "memory MB"):
+    table.add_column(heading, justify="right")
+  for curve in found:
+    seconds, memory = map(curve.amounts, ("seconds", "memory"))
+    table.add_row(
+      curve.sweep.title,
+      ", ".join(map(str, curve.sweep.sizes)),
+      curve.work,
+      ", ".join(f"{1e3 * x:.0f}" for x in seconds),
+      f"{curve.exponent():.2f}",
+      f"{curve.exponent('floor'):.2f}",
+      ", ".join(f"{x / 1e6:.0f}" for x in memory),
+    )
+  return table
+
+
+def _draw(found: list[Curve], file: str) -> None:
+  figure = Figure(figsize=(9, 5.5), layout="constrained")
+  places = dict(zip(SWEEPS, figure.subplots(2, 3).flat, strict=True))
+  for curve in found:
+    place, sizes = places[curve.sweep], curve.sweep.sizes
+    label = f"{curve.work}, exponent {curve.exponent():.1f}"
+    middle, low, high = (
+      1e3 * np.array(curve.amounts(name))
+      for name in ("seconds", "fastest", "slowest")
+    )
+    (line,) = place.loglog(sizes, middle, marker="o", label=label)
+    place.fill_between(sizes, low, high, color=line.get_color(), alpha=0.2)
+    place.set_xticks(sizes, map(str, sizes))
+    place.set_xticks([], minor=True)
+    place.set(xlabel=curve.sweep.title, ylabel="ms a call")
+    place.grid(alpha=0.3)
+  for place in places.values():
+    place.set_ylim(place.get_ylim()[0], 3 * place.get_ylim()[1])
+    place.legend(frameon=False, fontsize=7, loc="upper left")
+  figure.savefig(file, dpi=150)
+
+
+def main(_):
+  """Measures, prints a table and draws."""
+  with contextlib.ExitStack() as stack:
+    folder = _FOLDER.value
+    if folder:
+      pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    else:
+      folder = stack.enter_context(tempfile.TemporaryDirectory())
+    found = curves(folder)
+  rich.console.Console(width=140).print(_table(found))
+  if _PICTURE.value:
+    _draw(found, _PICTURE.value)
+
+
+if __name__ == "__main__":
+  driver.run(main)
