@@ -64,7 +64,7 @@ SWEEPS = (
   Sweep(
     "tokens of an architecture",
     "nodes",
-    (3, 5, 10, 20),
+    (2, 3, 5, 7),
     ("controller_fit", "propose"),
     _TOKENS_A_NODE,
   ),
