@@ -6,11 +6,13 @@ taken to be fused into them, so that this machine cannot do the work in less
 time than its measured rates give for it.
 """
 
+from collections.abc import Sequence
 import math
 from typing import NamedTuple
 
 import jax
 import jax.extend as jex
+import numpy as np
 
 # Arrays that are smaller may stay in a cache from one use to the next.
 _CACHE = 2**25
@@ -99,3 +101,8 @@ def _product(equation) -> Needed:
   sizes = [x.size * x.dtype.itemsize for x in (left, right, result)]
   size = sum(size for size in sizes if size > _CACHE)
   return Needed(2.0 * result.size * each, float(size))
+
+
+def exponent(sizes: Sequence[float], amounts: Sequence[float]) -> float:
+  """Of the power law that is nearest: 1 is linear growth, 2 quadratic."""
+  return float(np.polyfit(np.log(sizes), np.log(amounts), 1)[0])

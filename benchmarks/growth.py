@@ -19,6 +19,7 @@ import numpy as np
 import rich.console
 import rich.table
 
+from benchmarks.counting import exponent
 from experiments import driver
 from nao_jax import pool as pools
 from nao_jax.controller import metrics
@@ -132,9 +133,8 @@ def main(_):
   for heading in ("work", *map(str, sizes), "exponent"):
     table.add_column(heading, justify="right")
   for name, row in found.items():
-    exponent = np.polyfit(np.log(sizes[1:]), np.log(row[1:]), 1)[0]
     cells = (f"{1e3 * seconds:.2f}" for seconds in row)
-    table.add_row(name, *cells, f"{exponent:.2f}")
+    table.add_row(name, *cells, f"{exponent(sizes[1:], row[1:]):.2f}")
   rich.console.Console().print(table)
 
 

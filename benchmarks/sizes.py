@@ -23,6 +23,7 @@ import numpy as np
 import rich.console
 import rich.table
 
+from benchmarks.counting import exponent
 from benchmarks.work import Sizes
 from experiments import driver
 
@@ -95,11 +96,6 @@ def measured(sweep: Sweep, value: int, folder: str) -> dict[str, dict]:
       command, check=True, env=environment, stdout=subprocess.DEVNULL
     )
   return json.loads(file.read_text(encoding="utf-8"))["figures"]
-
-
-def exponent(sizes: tuple[int, ...], amounts: list[float]) -> float:
-  """Of the power law that is nearest: 1 is linear, 2 quadratic."""
-  return float(np.polyfit(np.log(sizes), np.log(amounts), 1)[0])
 
 
 class Curve(NamedTuple):

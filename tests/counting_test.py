@@ -1,5 +1,7 @@
 """What the benchmarks count as needed."""
 
+from hypothesis import given
+from hypothesis import strategies as st
 import jax
 import jax.numpy as jnp
 import pytest
@@ -31,3 +33,13 @@ def test_a_loop_of_unknown_length_is_refused():
 
   with pytest.raises(ValueError, match="unknown length"):
     counting.count(loop, 0)
+
+
+@given(
+  st.floats(-3, 3),
+  st.floats(0.1, 10),
+  st.lists(st.integers(1, 1000), min_size=2, max_size=6, unique=True),
+)
+def test_a_power_law_has_its_exponent(power, factor, sizes):
+  amounts = [factor * size**power for size in sizes]
+  assert counting.exponent(sizes, amounts) == pytest.approx(power, abs=1e-6)
