@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nao_jax import parallel
-from nao_jax.networks import layers, macro
+from nao_jax.networks import layers, parameters
 from nao_jax.networks.candidate import (
   Candidate,
   Cell,
@@ -390,7 +390,7 @@ def test_first_weights_are_distributed_as_in_the_stand_alone_network():
     banks = dict(
       _leaves(initialise_candidate(Candidate(config), key, images, cells))
     )
-    plain = macro.initialise(_stand_alone(config, cells), key, images)
+    plain = parameters.initialise(_stand_alone(config, cells), key, images)
     for (collection, *path), leaf in _leaves(plain):
       at, index = _slot(config, cells, collection, path)
       ours = banks[collection, *at][index]

@@ -9,7 +9,7 @@ import pytest
 
 from nao_jax import parallel
 from nao_jax.errors import UserError
-from nao_jax.networks import macro
+from nao_jax.networks import macro, parameters
 from nao_jax.networks.supernet import Supernet
 from tests.tiny_networks import TINY, random_cells
 
@@ -36,7 +36,7 @@ def drawn():
   inputs = jnp.zeros((2, 8, 8, 3)), random_cells(1, 0)[0]
   key = jax.random.key(0)
   shapes = jax.eval_shape(network.init, key, *inputs)
-  return shapes, macro.initialise(network, key, *inputs)
+  return shapes, parameters.initialise(network, key, *inputs)
 
 
 def _named(params):

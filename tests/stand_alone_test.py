@@ -7,7 +7,7 @@ import pytest
 from scipy import signal
 
 from nao_jax.errors import UserError
-from nao_jax.networks import macro, ops, stand_alone
+from nao_jax.networks import macro, ops, parameters, stand_alone
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.stand_alone import StandAlone
 from nao_jax.spaces import cnn
@@ -32,7 +32,7 @@ def images():
 @pytest.fixture(scope="module")
 def variables(images):
   """Running statistics unlike fresh ones, so that their use shows."""
-  variables = macro.initialise(NETWORK, jax.random.key(1), images)
+  variables = parameters.initialise(NETWORK, jax.random.key(1), images)
   old = jax.tree.map(lambda leaf: 0.1 * leaf + 0.05, variables["batch_stats"])
   return {"params": variables["params"], "batch_stats": old}
 
@@ -138,7 +138,7 @@ def test_training_and_evaluation_normalise_differently(
 
 
 def test_a_fresh_network_has_running_mean_0_and_variance_1(images):
-  drawn = macro.initialise(NETWORK, jax.random.key(0), images)
+  drawn = parameters.initialise(NETWORK, jax.random.key(0), images)
   plain = jax.eval_shape(NETWORK.init, jax.random.key(0), images)
   assert jax.tree.map(jnp.shape, drawn) == jax.tree.map(jnp.shape, plain)
   for path, leaf in jax.tree.leaves_with_path(drawn["batch_stats"]):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nao_jax.networks import layers, macro, ops
+from nao_jax.networks import layers, ops, parameters
 from nao_jax.networks.supernet import Cell, Supernet
 from nao_jax.spaces import cnn
 from tests.layer_by_layer import layer_by_layer
@@ -69,7 +69,7 @@ def _loose_ends(rows):
 @pytest.fixture(scope="module")
 def params():
   """Offsets and scales are random too, so that none of them hides."""
-  params = macro.initialise(
+  params = parameters.initialise(
     NETWORK, jax.random.key(0), IMAGES, ARCHITECTURES[0]
   )
   rng = np.random.default_rng(0)

@@ -21,15 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nao_jax.networks import macro, ops
-from nao_jax.networks.macro import (
-  NetworkConfig,
+from nao_jax.networks import macro, ops, parameters
+from nao_jax.networks.macro import NetworkConfig, classify, shrink_input
+from nao_jax.networks.parameters import (
   Statistics,
-  classify,
   declare,
   normaliser,
   running_norm,
-  shrink_input,
   track,
 )
 from nao_jax.networks.tape import combine, loose_ends, put, run_cell, take
@@ -276,7 +274,7 @@ def initialise_candidate(
   """Variables distributed as those of the stand-alone network.
 
   A kernel that reads the loose ends of a cell has their channels as its fan
-  in: C times their number, where `macro.initialise` sees C S channels. As
+  in: C times their number, where `parameters.initialise` sees C S channels. As
   there, this is done on the host.
 
   Args:
@@ -288,7 +286,7 @@ def initialise_candidate(
   Returns:
     The variables, NumPy arrays.
   """
-  variables = macro.initialise(candidate, key, images, cells)
+  variables = parameters.initialise(candidate, key, images, cells)
   loose = cnn.unused_states(np.asarray(cells))
   factors = np.sqrt(loose.shape[1] / loose.sum(1)).astype(np.float32)
   readers = _readers(candidate.config, factors)

@@ -9,27 +9,19 @@ Maps are [C, H, W, B] inside, images [B, H, W, 3] at the door.
 
 from collections.abc import Callable
 import dataclasses
-import functools
-from typing import Any, Literal
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nao_jax import parallel
 from nao_jax.errors import UserError
 from nao_jax.networks import layers, ops
+from nao_jax.networks.parameters import Statistics, declare, normaliser
 from nao_jax.spaces import cnn
 
-# What BatchNorm normalises by: the batch's statistics; the same, while running
-# ones follow; the running ones.
-Statistics = Literal["batch", "tracked", "running"]
 # Logits [B, classes], and those of the auxiliary head, if there is one.
 Outputs = tuple[jax.Array, jax.Array | None]
-
-# Share of the running statistics that a training step keeps.
-MOMENTUM = 0.9
 
 # No network is that large; beyond, numbers fail in other ways than by memory.
 MOST_CELLS, MOST_CHANNELS = 1000, 2**20
@@ -101,185 +93,6 @@ class NetworkConfig:
         f"these are {image_size}x{image_size}; give --noauxiliary"
       )
     cnn.space(self.nodes, self.ops)
-
-
-def declare(
-  module: nn.Module, name: str, shapes: ops.Shapes, stack: tuple[int, ...] = ()
-) -> ops.Parameters:
-  """Declares one group of parameters: {leaf: [*stack, *shape]}."""
-
-  def declare_leaf(leaf, shape):
-    def initial(key):
-      unit = jax.random.uniform(key, shape, minval=-1, maxval=1)
-      # A NumPy bank could not be indexed by a traced architecture.
-      return jnp.asarray(_scale_draw(leaf, unit))
-
-    return module.param(_join(name, leaf), initial)
-
-  return {leaf: declare_leaf(leaf, stack + s) for leaf, s in shapes.items()}
-
-
-def _join(name: str, leaf: str) -> str:
-  return f"{name}_{leaf}" if name else leaf
-
-
-def normaliser(
-  module: nn.Module, name: str = "", used: bool | jax.Array = True
-) -> ops.Norm:
-  """The BatchNorm of one group of parameters of a module.
-
-  Running statistics are variables of the module, collection `batch_stats`,
-  named like the group's parameters, with `mean` and `variance` for `scale`.
-
-  Args:
-    module: its attribute `statistics` says what to normalise by.
-    name: of the group, as given to `declare`.
-    used: bool [], may be traced; if not, running statistics stay as they are.
-  """
-  if module.statistics == "batch":
-    return ops.batch_norm
-
-  def norm(x, parameters, stage="", axis_name=None):
-    def step(old):
-      y, new = running_norm(
-        x, parameters, stage, old, module.statistics, axis_name
-      )
-      return y, jax.tree.map(functools.partial(jnp.where, used), new, old)
-
-    return track(module, name, (x.shape[0],), step, stage)
-
-  return norm
-
-
-def track(
-  module: nn.Module,
-  name: str,
-  shape: tuple[int, ...],
-  step: Callable,
-  stage: str = "",
-) -> Any:
-  """Takes one step with running statistics that a module keeps.
-
-  Args:
-    module: statistics are kept if its attribute `statistics` is "tracked".
-    name: of the group of parameters that they belong to.
-    shape: of the mean and of the variance.
-    step: (mean, variance) to a result and the two after the step.
-    stage: what follows `mean` and `variance` in the variables' names.
-
-  Returns:
-    The result.
-  """
-  variables = tuple(
-    module.variable("batch_stats", _join(name, f"{leaf}{stage}"), fill, shape)
-    for leaf, fill in (("mean", jnp.zeros), ("variance", jnp.ones))
-  )
-  result, new = step(tuple(variable.value for variable in variables))
-  if module.statistics == "tracked" and not module.is_initializing():
-    for variable, value in zip(variables, new, strict=True):
-      variable.value = value
-  return result
-
-
-def running_norm(
-  x: jax.Array,
-  parameters: ops.Parameters,
-  stage: str,
-  running: tuple[jax.Array, jax.Array],
-  statistics: Statistics,
-  axis_name: str | None,
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  """BatchNorm with running statistics, as a pure function.
-
-  Args:
-    x: maps [C, H, W, B].
-    parameters: of an operation.
-    stage: what follows `scale` and `offset` in the parameters' names.
-    running: mean and variance, [C] each.
-    statistics: "tracked" or "running".
-    axis_name: the mapped axis over which the batch's statistics are taken too.
-
-  Returns:
-    The maps and the running statistics after them.
-  """
-  if statistics == "running":
-    scale, offset = parameters[f"scale{stage}"], parameters[f"offset{stage}"]
-    return layers.normalise(x, scale, offset, *running), running
-  y = ops.batch_norm(x, parameters, stage, axis_name)
-  return y, _follow(running, jax.lax.stop_gradient(x), axis_name)
-
-
-def _follow(running, x, axis_name):
-  """Running statistics after one batch.
-
-  The variance that is kept is the unbiased one, as in PyTorch; a training
-  step normalises by the biased one.
-  """
-  mean, variance = layers.moments(x, axis_name)
-  devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
-  count = devices * x.size // x.shape[0]
-  batch = mean, variance * count / max(count - 1, 1)
-  return jax.tree.map(
-    lambda old, new: MOMENTUM * old + (1 - MOMENTUM) * new, running, batch
-  )
-
-
-def _scale_draw(name: str, unit: jax.Array) -> jax.Array:
-  """The initial value of a parameter, from a uniform draw in [-1, 1).
-
-  BatchNorm starts as the identity, with running statistics or without, and
-  biases at 0. Kernels are uniform in +-1 / sqrt(fan in), PyTorch's default,
-  which the official code leaves as is.
-  """
-  if "scale" in name or "variance" in name:
-    return np.ones(unit.shape, unit.dtype)
-  if "offset" in name or "bias" in name or "mean" in name:
-    return np.zeros(unit.shape, unit.dtype)
-  return unit / np.float32(np.sqrt(_fan_in(name, unit.shape)))
-
-
-def _fan_in(name: str, shape: tuple[int, ...]) -> int:
-  """Leading axes may be stacks of kernels."""
-  if "depthwise" in name:  # [C, k, l]
-    return shape[-2] * shape[-1]
-  if name.endswith("conv") or "dense" in name:  # [out, in, k, l]
-    return shape[-3] * shape[-2] * shape[-1]
-  return shape[-2]  # [in, out]
-
-
-def initialise(module: nn.Module, key: jax.Array, *inputs) -> dict:
-  """`module.init` with one random draw for all parameters.
-
-  Same distributions, other numbers: compiling a draw for each of hundreds of
-  parameters takes longer than the first epochs. The draw is cut up on the
-  host, so this function itself cannot be transformed; `module.init` can.
-
-  Args:
-    module: a network whose parameters are made by `declare`.
-    key: consumed.
-    *inputs: what the module is called with; only shapes matter.
-
-  Returns:
-    The variables, NumPy arrays.
-  """
-  shapes = _shapes(module, *map(jax.typeof, inputs))
-  leaves = jax.tree.leaves_with_path(shapes)
-  sizes = [leaf.size for _, leaf in leaves]
-  units = jax.random.uniform(key, (sum(sizes),), minval=-1, maxval=1)
-  parts = np.split(np.asarray(units), np.cumsum(sizes)[:-1])
-  values = [
-    _scale_draw(path[-1].key, part.reshape(leaf.shape))
-    for (path, leaf), part in zip(leaves, parts, strict=True)
-  ]
-  return jax.tree.unflatten(jax.tree.structure(shapes), values)
-
-
-# Kept, as thousands of candidates have the same.
-@functools.cache
-def _shapes(module: nn.Module, *inputs):
-  """The shapes of a network's variables, from those of its inputs."""
-  inputs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
-  return jax.eval_shape(module.init, jax.random.key(0), *inputs)
 
 
 def classify(

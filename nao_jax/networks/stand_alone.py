@@ -21,12 +21,10 @@ from nao_jax.networks.macro import (
   Calibration,
   NetworkConfig,
   Outputs,
-  Statistics,
   classify,
-  declare,
-  normaliser,
   shrink_input,
 )
+from nao_jax.networks.parameters import Statistics, declare, normaliser
 from nao_jax.spaces import cnn
 
 

@@ -16,13 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nao_jax.networks import layers, ops
-from nao_jax.networks.macro import (
-  Calibration,
-  NetworkConfig,
-  Outputs,
-  classify,
-  declare,
-)
+from nao_jax.networks.macro import Calibration, NetworkConfig, Outputs, classify
+from nao_jax.networks.parameters import declare
 from nao_jax.networks.tape import combine, run_cell
 from nao_jax.spaces import cnn
 

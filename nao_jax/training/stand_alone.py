@@ -15,7 +15,7 @@ import optax
 from nao_jax import parallel
 from nao_jax.data.augment import normalise
 from nao_jax.errors import UserError
-from nao_jax.networks.macro import initialise
+from nao_jax.networks.parameters import initialise
 from nao_jax.networks.stand_alone import StandAlone
 from nao_jax.training.recipe import Images, Recipe, augmented, repeat_steps
 

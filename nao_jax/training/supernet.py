@@ -20,7 +20,8 @@ import optax
 
 from nao_jax import parallel
 from nao_jax.data.augment import normalise
-from nao_jax.networks.macro import NetworkConfig, initialise
+from nao_jax.networks.macro import NetworkConfig
+from nao_jax.networks.parameters import initialise
 from nao_jax.networks.supernet import Supernet
 from nao_jax.training.recipe import Images, Recipe, augmented, repeat_steps
 
