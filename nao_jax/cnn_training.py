@@ -146,11 +146,6 @@ def run(
     Stopped: by a signal; the same call goes on.
   """
   check(config, devices)
-  if team is not None and config.input == "stream":
-    raise UserError(
-      "--input=stream: several processes train on images in memory; give "
-      "--input=memory, or start one process"
-    )
   data = open_data(config, data_dir)
   training = fit_to_data(config, data)
   training.trainer.check(devices)

@@ -11,6 +11,7 @@ from PIL import Image
 import pytest
 
 from nao_jax.data import stream, transforms
+from nao_jax.data.images import Examples
 from nao_jax.errors import UserError
 from tests import tiny_images
 from tests.data_images_test import write_foreign
@@ -181,6 +182,42 @@ def test_going_on_reads_no_image_that_was_seen_before(noise_dir):
   _take(logged.train_batches(BATCH, seed=0, first_step=10**9), 1)
   # The next batch is on its way already.
   assert BATCH <= len(logged.train.read) <= 2 * BATCH
+
+
+SHARES = [0, 1], [2, 3]
+
+
+def test_each_process_reads_its_rows_of_the_batches_and_no_others(noise_dir):
+  data = open_stream(noise_dir, CHANGING)
+  # Over the end of an epoch.
+  whole = _take(data.train_batches(BATCH, seed=3, first_step=1), 3)
+  for rows in SHARES:
+    logged = dataclasses.replace(data, train=_Logged(data.train))
+    own = logged.train_batches(BATCH, seed=3, first_step=1, rows=rows)
+    expected = [Examples(*(x[rows] for x in batch)) for batch in whole]
+    _assert_equal(_take(own, 3), expected)
+    # One more is on its way.
+    assert len(logged.train.read) <= 4 * len(rows)
+
+
+def test_the_test_examples_of_all_processes_count_once(noise_dir):
+  data = open_stream(noise_dir, CHANGING)
+  whole = list(data.test_batches(BATCH))
+  assert sum(counted.sum() for _, counted in whole) == TEST
+  for rows in SHARES:
+    for (batch, counted), (own, own_counted) in zip(
+      whole, data.test_batches(BATCH, rows), strict=True
+    ):
+      np.testing.assert_array_equal(own.images, batch.images[rows])
+      np.testing.assert_array_equal(own_counted, counted[rows])
+
+
+def test_a_digest_tells_sets_apart(plain_dir, noise_dir):
+  plain, again, noise = (
+    open_stream(path, PLAIN).digest
+    for path in (plain_dir, plain_dir, noise_dir)
+  )
+  assert plain == again != noise
 
 
 @pytest.mark.parametrize(("workers", "batch"), [(0, TEST + 3), (2, 2)])

@@ -124,16 +124,22 @@ def test_the_same_commands_go_on_to_the_end_of_one_process(one, two):
   )
 
 
-def test_a_training_of_two_processes_is_that_of_one(one, two):
-  params, measured = team_work.train(team_work.feed())
+@pytest.mark.parametrize(
+  ("source", "part", "channels"),
+  [(team_work.feed, "validation", 1), (team_work.stream, "test", 3)],
+)
+def test_a_training_of_two_processes_is_that_of_one(
+  one, two, source, part, channels
+):
+  expected = team_work.train(source(), team_work.init(channels), part)
   found = np.load(two[1] / team_work.FILE)
-  assert float(found["loss"]) == pytest.approx(measured["loss"], rel=1e-4)
-  for number, leaf in enumerate(jax.tree.leaves(params)):
+  for name, array in expected.items():
     np.testing.assert_allclose(
-      found[f"arr_{number}"],
-      leaf,
+      found[name],
+      array,
       rtol=0,
-      atol=1e-4 * np.abs(leaf).max() + 1e-7,
+      atol=1e-4 * np.abs(array).max() + 1e-7,
+      err_msg=name,
     )
 
 

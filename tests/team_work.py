@@ -14,7 +14,8 @@ import numpy as np
 
 from nao_jax import pace, rnn_training, search
 from nao_jax.data.augment import AugmentConfig
-from nao_jax.data.images import Examples, ImageData
+from nao_jax.data.images import Examples, ImageData, Record
+from nao_jax.data.stream import ImageStream, StreamConfig
 from nao_jax.data.text import Corpus
 from nao_jax.evaluators import shared
 from nao_jax.evaluators.shared_language import SharedLanguage
@@ -32,11 +33,12 @@ from nao_jax.training import (
   stand_alone,
   supernet,
 )
-from nao_jax.training.feeds import InMemory
+from nao_jax.training.feeds import InMemory, Streamed
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.stand_alone_language import Reader
 from nao_jax.training.team_training import FeedHelper, TeamFeed
+from tests import tiny_images
 from tests.short_networks import ShortConfig
 
 EXAMPLES, BATCH = 24, 8
@@ -84,6 +86,19 @@ def feed() -> InMemory:
   return InMemory(ALONE, data, data.mean, data.std)
 
 
+def stream() -> Streamed:
+  """The same in every process."""
+  noise = np.random.default_rng(8).integers(0, 256, (35, 9, 9, 3), np.uint8)
+  records = [
+    Record(tiny_images.encode(image), number % 3, "")
+    for number, image in enumerate(noise)
+  ]
+  config = StreamConfig(size=8, workers=0)
+  parts = records[:EXAMPLES], records[EXAMPLES:]
+  data = ImageStream("noise", 3, *parts, config)
+  return Streamed(ALONE, data, 9, data.mean, data.std)
+
+
 def reader() -> SharedLanguage:
   """The same in every process."""
   rng = np.random.default_rng(1)
@@ -104,17 +119,19 @@ def read(scores) -> np.ndarray:
   return scores.score(state, key, rows, 0, lambda *_: None)[1]
 
 
-def init() -> stand_alone.TrainState:
-  """The state before the first step of the training."""
-  return ALONE.init(jax.random.key(2), (8, 8, 1))
+def init(channels: int = 1) -> stand_alone.TrainState:
+  """The state before the first step of a training."""
+  return ALONE.init(jax.random.key(2), (8, 8, channels))
 
 
-def train(source) -> tuple[dict, dict]:
-  """Parameters at the end of the training, and what was measured."""
-  for state, _ in source.train(init(), jax.random.key(3), 0):
+def train(source, first, part: str) -> dict[str, np.ndarray]:
+  """Parameters at the end of a training, and what was measured."""
+  for state, _ in source.train(first, jax.random.key(3), 0):
     if state.step == 2:
-      source.measure(state, "validation")
-  return jax.device_get(state.params), source.measure(state, "validation")
+      source.measure(state, part)
+  loss = source.measure(state, part)["loss"]
+  leaves = [*jax.tree.leaves(state.params), np.float32(loss)]
+  return {f"{part}_{number}": x for number, x in enumerate(leaves)}
 
 
 def write_text(base) -> None:
@@ -178,20 +195,21 @@ def main(port: str, number: str, workdir: str) -> None:
   pace.SECONDS = 0.0  # A step a call, and so many places to die at.
   make_cells_quick_and_diverge_once(setattr)
   team = meet(Rendezvous(f"127.0.0.1:{port}", 2, int(number)))
-  scores, source = evaluator(), feed()
+  scores = evaluator()
   if team.first:
     with team.leads():
       run(TeamEvaluator(scores, team, "search"), workdir)
-      params, measured = train(TeamFeed(source, team))
-      leaves = map(np.asarray, jax.tree.leaves(params))
+      found = train(TeamFeed(feed(), team), init(), "validation")
       text = read(TeamEvaluator(reader(), team, "text"))
-      file = pathlib.Path(workdir, FILE)
-      np.savez(file, *leaves, loss=measured["loss"], text=text)
+    with team.leads():
+      found |= train(TeamFeed(stream(), team), init(channels=3), "test")
+    np.savez(pathlib.Path(workdir, FILE), text=text, **found)
   else:
-    helper = FeedHelper(source, team, init())
+    helper = FeedHelper(feed(), team, init())
     search_helper = EvaluatorHelper(scores, team, "search")
     text_helper = EvaluatorHelper(reader(), team, "text")
     team.help(search_helper.handlers | text_helper.handlers | helper.handlers)
+    team.help(FeedHelper(stream(), team, init(channels=3)).handlers)
   train_cell(pathlib.Path(workdir).parent, team)
 
 

@@ -1,22 +1,25 @@
 """Image classification data too large for memory: decoded while one trains.
 
 Images are of any size on disk. grain gives their order and each its random
-numbers; worker processes decode and change them with Pillow.
+numbers; worker processes decode and change them with Pillow. Where several
+processes train, each makes its own rows of every batch, and reads no others.
 
-Shapes: B images of S x S pixels.
+Shapes: B images a batch, R of them made here, of S x S pixels.
 """
 
 import atexit
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import itertools
 import multiprocessing
 from multiprocessing import resource_tracker
 import os
 import signal
+import sys
 import traceback
 import weakref
 
@@ -27,6 +30,9 @@ from nao_jax.data import images, pixels, transforms
 from nao_jax.data.augment import check_batch, eval_batches
 from nao_jax.data.images import Examples, Record, Records
 from nao_jax.errors import UserError
+
+# Examples of each part by which one set is told from another.
+_COMPARED = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,8 +118,27 @@ class ImageStream:
     """float32 [3], the same for the standard deviation."""
     return np.float32([0.229, 0.224, 0.225])
 
+  @property
+  def digest(self) -> str:
+    """Of the numbers of classes and examples, and of a few examples.
+
+    All of them would take a pass over the set.
+    """
+    found = hashlib.sha256(str(self.classes).encode())
+    for part in (self.train, self.test):
+      found.update(f" {len(part)}".encode())
+      for index in np.linspace(0, len(part) - 1, _COMPARED, dtype=int).tolist():
+        record = part[index]
+        found.update(f" {record.label} ".encode() + record.encoded)
+    return found.hexdigest()[:16]
+
   def train_batches(
-    self, batch: int, *, seed: int, first_step: int = 0
+    self,
+    batch: int,
+    *,
+    seed: int,
+    first_step: int = 0,
+    rows: Sequence[int] | None = None,
   ) -> Iterator[Examples]:
     """Batches to train with, without end.
 
@@ -128,9 +153,11 @@ class ImageStream:
       batch: B.
       seed: of order and changes.
       first_step: the number of the first batch, from 0.
+      rows: which of each batch to make, R numbers from 0 to below B; the others
+        are not read. All by default.
 
     Yields:
-      Images uint8 [B, S, S, 3] and labels int32 [B].
+      Images uint8 [R, S, S, 3] and labels int32 [R].
 
     Raises:
       UserError: not even one batch can be filled, or the seed is out of range;
@@ -143,25 +170,27 @@ class ImageStream:
     seeds = np.random.SeedSequence(seed).generate_state(2)
     order_seed, change_seed = map(int, seeds)
     change = functools.partial(_train_example, config=self.config)
-    batches = (
+    examples = (
       _grain()
       .MapDataset.source(self.train)
       .shuffle(seed=order_seed)
       .random_map(change, seed=change_seed)
-      .batch(batch, drop_remainder=True)
-      .repeat()
     )
-    return _iterate(batches[first_step:], self.config.workers)
+    make = functools.partial(_batch, examples, batch, _all(batch, rows))
+    return _iterate(make, range(first_step, sys.maxsize), self.config.workers)
 
-  def test_batches(self, batch: int) -> Iterator[tuple[Examples, np.ndarray]]:
+  def test_batches(
+    self, batch: int, rows: Sequence[int] | None = None
+  ) -> Iterator[tuple[Examples, np.ndarray]]:
     """The test examples in stored order, the last batch filled up.
 
     Args:
       batch: B.
+      rows: as for `train_batches`.
 
     Yields:
-      Images uint8 [B, S, S, 3] and labels int32 [B]; and which of them count,
-      bool [B]: each example does once. See `augment.eval_batches`.
+      Images uint8 [R, S, S, 3] and labels int32 [R]; and which of them count,
+      bool [R]: of all rows each example does once. See `augment.eval_batches`.
 
     Raises:
       UserError: an image is damaged or has a label out of range.
@@ -169,8 +198,10 @@ class ImageStream:
     _, counted = eval_batches(self.test_examples, batch)
     cut = functools.partial(_test_example, size=self.config.size)
     examples = _grain().MapDataset.source(self.test).map(cut).repeat()
-    batches = examples[: counted.size].batch(batch)
-    return zip(_iterate(batches, self.config.workers), counted, strict=True)
+    rows = _all(batch, rows)
+    make = functools.partial(_batch, examples, batch, rows)
+    made = _iterate(make, range(len(counted)), self.config.workers)
+    return zip(made, counted[:, rows], strict=True)
 
 
 def open_stream(
@@ -235,12 +266,28 @@ def _test_example(record: Record, size: int) -> Examples:
   return Examples(np.asarray(image), np.int32(record.label))
 
 
-def _iterate(batches, workers: int) -> Iterator[Examples]:
-  """The elements of a grain.MapDataset."""
+def _all(batch: int, rows: Sequence[int] | None) -> Sequence[int]:
+  return range(batch) if rows is None else rows
+
+
+def _batch(examples, batch: int, rows: Sequence[int], number: int) -> Examples:
+  """Rows of a batch of a grain.MapDataset, which goes on epoch after epoch."""
+  epoch, into = divmod(number, len(examples) // batch)
+  start = epoch * len(examples) + into * batch
+  made = [examples[start + row] for row in rows]
+  return Examples(*map(np.stack, zip(*made, strict=True)))
+
+
+# What gives a batch by its number.
+_Make = Callable[[int], Examples]
+
+
+def _iterate(make: _Make, numbers: range, workers: int) -> Iterator[Examples]:
+  """The batches of these numbers."""
   if workers:
-    made = _made_by_workers(batches, workers)
+    made = _made_by_workers(make, numbers, workers)
   else:
-    made = (batches[index] for index in range(len(batches)))
+    made = (make(number) for number in numbers)
   iterator = _one_ahead(made)
   # What is still open at the end of the program would otherwise be closed when
   # the modules that this needs are gone.
@@ -258,8 +305,10 @@ def _one_ahead(made) -> Iterator[Examples]:
       yield examples
 
 
-def _made_by_workers(batches, workers: int) -> Iterator[Examples]:
-  """The elements of a grain.MapDataset, from each worker in turn."""
+def _made_by_workers(
+  make: _Make, numbers: range, workers: int
+) -> Iterator[Examples]:
+  """The batches, from each worker in turn."""
   # Ctrl-C reaches all processes; the training's own ends the workers, which
   # inherit this from the thread that starts them. The tracker comes with the
   # first worker, and would lift the block.
@@ -267,15 +316,15 @@ def _made_by_workers(batches, workers: int) -> Iterator[Examples]:
   signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
   with contextlib.ExitStack() as stack:
     receivers = [
-      stack.enter_context(_worker(batches[first::workers]))
+      stack.enter_context(_worker(make, numbers[first::workers]))
       for first in range(workers)
     ]
-    for _, receiver in zip(range(len(batches)), itertools.cycle(receivers)):
+    for _, receiver in zip(numbers, itertools.cycle(receivers), strict=False):
       yield _next(receiver, workers)
 
 
 @contextlib.contextmanager
-def _worker(batches):
+def _worker(make: _Make, numbers: range):
   """A process that makes batches; gives the pipe that they come through.
 
   grain's own mp_prefetch (0.2.18) fails where absl has not parsed flags, and
@@ -284,7 +333,8 @@ def _worker(batches):
   """
   context = multiprocessing.get_context("spawn")
   receiver, sender = context.Pipe(duplex=False)
-  process = context.Process(target=_send, args=(batches, sender), daemon=True)
+  arguments = (make, numbers, sender)
+  process = context.Process(target=_send, args=arguments, daemon=True)
   with receiver:
     process.start()
     sender.close()
@@ -308,12 +358,12 @@ def _next(receiver, workers: int) -> Examples:
   return received
 
 
-def _send(batches, sender) -> None:
+def _send(make: _Make, numbers: range, sender) -> None:
   """Makes and sends batches; what a worker process does."""
   with contextlib.suppress(BrokenPipeError):
     try:
-      for index in range(len(batches)):
-        sender.send(batches[index])
+      for number in numbers:
+        sender.send(make(number))
     except Exception as error:
       error.add_note(traceback.format_exc())
       sender.send(error)

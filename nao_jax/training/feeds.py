@@ -38,12 +38,14 @@ STEPS_A_CALL = 25
 class InMemory:
   """Images that live on the devices and are augmented there.
 
+  Each device holds all of them, as it takes any at any step.
+
   Attributes:
     trainer: the settings.
     data: the images.
     mean: float32 [C] to normalise by; None standardises each image by itself.
     std: float32 [C], or None.
-    devices: how many local devices to use; all by default.
+    devices: how many of each process to use; all by default.
   """
 
   trainer: Trainer
@@ -122,13 +124,15 @@ class InMemory:
 class Streamed:
   """Images that arrive augmented, batch by batch.
 
+  Each process reads those of its own devices.
+
   Attributes:
     trainer: the settings.
     stream: the images.
     seed: of their order and of their augmentation.
     mean: as in `InMemory`.
     std: as in `InMemory`.
-    devices: how many local devices to use; all by default.
+    devices: how many of each process to use; all by default.
   """
 
   trainer: Trainer
@@ -146,15 +150,19 @@ class Streamed:
     state, step_key = parallel.replicate(
       (state, step_key), devices=self.devices
     )
+    rows = self._own_rows(self.trainer.train.batch)
     batches = self.stream.train_batches(
-      self.trainer.train.batch, seed=self.seed, first_step=step
+      self.trainer.train.batch,
+      seed=self.seed,
+      first_step=step,
+      rows=rows.ravel().tolist(),
     )
     in_axes, out_axes = (None, None, _CUT), (None, None)
     update = program(train_batch, self.trainer, self.devices, in_axes, out_axes)
     for _, examples in zip(
       range(step, self.trainer.steps), batches, strict=False
     ):
-      state, loss = update(state, step_key, self._cut(examples))
+      state, loss = update(state, step_key, self._cut(examples, rows))
       yield state, np.asarray(loss)[None]
 
   def measure(self, state: TrainState, part: str) -> dict:
@@ -164,16 +172,23 @@ class Streamed:
     _, batch = _evaluation_batch(self.trainer, self.devices)
     measured = program(measure, self.trainer, self.devices, (None, _CUT, 0))
     total = None
-    for examples, counted in self.stream.test_batches(batch):
-      counted = counted.reshape(parallel.count(self.devices), -1)
-      sums = measured(state, self._cut(examples), counted)
+    rows = self._own_rows(batch)
+    for examples, counted in self.stream.test_batches(
+      batch, rows.ravel().tolist()
+    ):
+      counted = counted.reshape(rows.shape)
+      sums = measured(state, self._cut(examples, rows), counted)
       total = sums if total is None else jax.tree.map(np.add, total, sums)
     return _means(total)
 
-  def _cut(self, examples: Examples) -> Images:
-    """A batch, the devices' parts along a new first axis."""
-    parts = parallel.count(self.devices)
-    images, labels = (x.reshape(parts, -1, *x.shape[1:]) for x in examples)
+  def _own_rows(self, batch: int) -> np.ndarray:
+    """Which of a batch the devices of this process take: [D, B / D]."""
+    rows = np.arange(batch).reshape(parallel.count(self.devices), -1)
+    return parallel.own_rows(rows, devices=self.devices)
+
+  def _cut(self, examples: Examples, rows: np.ndarray) -> Images:
+    """Such rows of a batch, the devices' parts along a new first axis."""
+    images, labels = (x.reshape(*rows.shape, *x.shape[1:]) for x in examples)
     return Images(images, labels, self.mean, self.std)
 
 

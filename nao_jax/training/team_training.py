@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from nao_jax.processes import Team, Told
-from nao_jax.training.feeds import InMemory
+from nao_jax.training.feeds import InMemory, Streamed
 from nao_jax.training.stand_alone import TrainState
 from nao_jax.training.stand_alone_language import (
   Call,
@@ -33,7 +33,7 @@ class TeamFeed:
     team: the processes.
   """
 
-  feed: InMemory
+  feed: InMemory | Streamed
   team: Team
 
   def train(
@@ -55,7 +55,9 @@ class TeamFeed:
 class FeedHelper:
   """What the other processes do; holds the state between two words."""
 
-  def __init__(self, feed: InMemory, team: Team, template: TrainState):
+  def __init__(
+    self, feed: InMemory | Streamed, team: Team, template: TrainState
+  ):
     """Takes what `TeamFeed` takes, and a state of the same structure."""
     self._feed, self._team = feed, team
     self._structure, self._state = jax.tree.structure(template), None
