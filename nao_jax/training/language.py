@@ -31,8 +31,8 @@ from nao_jax.networks.recurrent import (
 
 PADDED_TO = 10
 
-# Logits that a score computes at a time: 8 MiB stay in a cache.
-_LOGITS = 2**21
+# Logits that a score computes at a time: 4 MiB stay in a cache.
+_LOGITS = 2**20
 
 # The official lengths are normal around `bptt`, or, once in twenty, around half
 # of it, with this deviation, at least so long, and at most so much longer.
@@ -226,8 +226,25 @@ def _losses(weights, outputs, targets):
   )
 
 
-def _steps_a_softmax(weights, streams: int) -> int:
-  return max(1, _LOGITS // (streams * len(weights.embedding)))
+def _losses_by_parts(weights, outputs, targets):
+  """As `_losses`, of a few steps at a time, whose logits stay in a cache.
+
+  Logits are [V, words]: see unroll.py on the order of factors.
+  """
+  steps = len(targets)
+  least = targets.size * len(weights.embedding) / _LOGITS
+  even = (n for n in range(1, steps) if steps % n == 0 and n >= least)
+  parts = next(even, steps)
+
+  def losses(part):
+    outputs, targets = part
+    logits = weights.embedding @ outputs.T + weights.bias[:, None]
+    of_targets = jnp.take_along_axis(logits, targets[None], 0)[0]
+    return jax.nn.logsumexp(logits, 0) - of_targets
+
+  rows = outputs.reshape(parts, -1, outputs.shape[-1])
+  found = lax.map(losses, (rows, targets.reshape(parts, -1)))
+  return found.reshape(targets.shape)
 
 
 def _mean(values, length):
@@ -280,12 +297,7 @@ def measure(
     counts = rows[1:] >= 0
     tokens = jnp.maximum(rows, 0)
     outputs = apply(weights, cell, tokens[:-1], hidden)
-    # A few steps at a time: their logits stay in a cache.
-    losses = lax.map(
-      lambda at: _losses(weights, *at),
-      (outputs.raw, tokens[1:]),
-      batch_size=_steps_a_softmax(weights, tokens.shape[1]),
-    )
+    losses = _losses_by_parts(weights, outputs.raw, tokens[1:])
     total = jnp.sum(jnp.where(counts, losses, 0))
     return outputs.hidden, (total, jnp.sum(counts))
 
