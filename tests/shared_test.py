@@ -86,9 +86,9 @@ def whole(evaluator):
   kept = []
   state = evaluator.init(jax.random.key(0))
   ended, scores = evaluator.score(
-    state, KEY, POOL, 0, _nothing, lambda *one: kept.append(one)
+    state, KEY, POOL, 0, _nothing, lambda *one: kept.append(jax.device_get(one))
   )
-  return jax.device_get(ended), scores, jax.device_get(kept)
+  return jax.device_get(ended), scores, kept
 
 
 def _assert_equal(one, other):
@@ -119,14 +119,19 @@ def second(evaluator, whole):
   kept, state = [], evaluator.replicate(whole[0])
   with tracing.programs() as found:
     ended, scores = evaluator.score(
-      state, KEY, EXTENDED, 1, _nothing, lambda *one: kept.append(one)
+      state,
+      KEY,
+      EXTENDED,
+      1,
+      _nothing,
+      lambda *one: kept.append(jax.device_get(one)),
     )
   # What draws in proportion has a chance for each member.
   assert {name.split()[-1] for name in found} <= {
     "draw_members",
     "jit(draw_members)",
   }
-  return jax.device_get(ended), scores, jax.device_get(kept)
+  return jax.device_get(ended), scores, kept
 
 
 def test_all_are_scored_although_only_new_ones_train(evaluator, whole, second):
@@ -192,13 +197,24 @@ def test_a_round_of_several_architectures_a_step_goes_on(evaluator):
   two = dataclasses.replace(evaluator, each_step=2)
   kept = []
   ended, scores = two.score(
-    two.init(KEY), KEY, POOL, 0, _nothing, lambda *one: kept.append(one)
+    two.init(KEY),
+    KEY,
+    POOL,
+    0,
+    _nothing,
+    lambda *one: kept.append(jax.device_get(one)),
   )
-  (start, _), *_ = jax.device_get(kept)
+  (start, _), *_ = kept
   assert 0 < start.supernet.step < STEPS
   again, found = two.score(two.replicate(start), KEY, POOL, 0, _nothing)
   _assert_equal(jax.device_get(ended), again)
   np.testing.assert_array_equal(scores, found)
+
+
+def test_the_new_state_takes_the_place_of_the_old_one(evaluator):
+  start = evaluator.init(KEY)
+  evaluator.score(start, KEY, POOL, 0, _nothing)
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(start.supernet))
 
 
 def test_a_round_without_a_new_member_trains_the_old_ones(evaluator, whole):

@@ -46,11 +46,13 @@ class Evaluator(Protocol):
     Args:
       state: from `init`, from the round before, or one that this round kept;
         from that it goes on, and ends as if it had never been interrupted.
+        Its arrays may be gone afterwards, as the new state takes their place.
       key: of the whole search, the same in every round.
       tokens: int32 [N, L], the pool.
       round_: number of this round, from 0.
       progress: told how far it is.
-      keep: given the state whenever it is one to go on from.
+      keep: given the state whenever it is one to go on from; its arrays stay
+        until the next call of `keep` or `progress`.
 
     Returns:
       The new state and the scores, float32 [N]; higher is better.

@@ -254,6 +254,7 @@ class SharedWeights:
       in_axes=(None, None, None, None, 1, None),
       out_axes=(None, None),
       devices=self.devices,
+      donate=(0,),
     )
 
   @functools.cached_property
