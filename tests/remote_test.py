@@ -19,7 +19,7 @@ import pytest
 from nao_jax import search
 from nao_jax.errors import UserError
 from nao_jax.evaluators import executors, worker
-from nao_jax.evaluators.dispatch import Dispatch
+from nao_jax.evaluators.dispatch import LOSSES, Dispatch
 from nao_jax.evaluators.executors import ExecutorConfig
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.search import SearchConfig
@@ -66,7 +66,7 @@ def candidates(tmp_path):
 
 
 def test_scores_are_the_local_ones_though_a_node_is_lost(
-  cluster, candidates, expected, tmp_path
+  cluster, candidates, expected, tmp_path, caplog
 ):
   address, remove = cluster
   removed = []
@@ -86,6 +86,7 @@ def test_scores_are_the_local_ones_though_a_node_is_lost(
   times = candidates.begun().values()
   assert len(times) == len(ROWS)
   assert max(times) == 2
+  assert "a training lost its machine and waits again" in caplog.text
 
 
 def test_who_kills_three_workers_or_raises_three_times_counts_as_failed(
@@ -100,10 +101,10 @@ def test_who_kills_three_workers_or_raises_three_times_counts_as_failed(
   assert [trials.get(row) == Trial(None, ()) for row in rows] == failed
   worst = expected[:6][~np.array(failed)].min()
   np.testing.assert_array_equal(scores, np.where(failed, worst, expected[:6]))
-  begun = candidates.begun()
-  assert [begun[" ".join(map(str, row))] for row in rows] == [
-    3 if x else 1 for x in failed
-  ]
+  begun = [candidates.begun()[" ".join(map(str, row))] for row in rows]
+  # Ray may take some for the loss of a machine, if it hears of the end late.
+  assert [3 <= times < 13 for times in begun] == failed
+  assert {begun[row] for row in np.flatnonzero(~np.array(failed))} == {1}
   assert "out of memory, says the test" in caplog.text
 
 
@@ -285,6 +286,22 @@ def test_what_broke_off_waits_behind_the_others(dispatch):
   assert rest[-1].key == first.key
   assert made.next() is None
   assert (made.running, made.waiting) == (4, 0)
+
+
+def test_lost_machines_do_not_count_as_failures_but_not_for_ever(dispatch):
+  made, trials = dispatch
+  made.done(made.next(), Trial(1.0, (0.5, 1.0)))
+  for _ in range(LOSSES - 1):
+    # More of them in succession than may break off.
+    for _ in range(3):
+      made.lost(made.next(), "preempted")
+  assert not any(trials.get(row) for row in ROWS[1:4])
+  last = made.next()
+  made.failed(last, "no memory")
+  while (task := made.next()).key != last.key:
+    made.done(task, Trial(1.0, (0.5, 1.0)))
+  made.lost(task, "preempted")
+  assert trials.get(last.tokens).lost
 
 
 def test_where_nothing_ends_the_search_does_and_nobody_is_marked(dispatch):

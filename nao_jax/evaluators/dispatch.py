@@ -14,8 +14,9 @@ import numpy as np
 from nao_jax.errors import UserError
 from nao_jax.trials import Trial, Trials
 
-# So often a training may fail, on whatever worker, before it is given up.
-FAILURES = 3
+# So often a training may fail, on whatever worker, before it is given up; and
+# so often may it lose its machine, which is hardly its own doing.
+FAILURES, LOSSES = 3, 10
 # When as many candidates were given up before any training ended, it is not
 # the candidates.
 _SUSPICIOUS = 3
@@ -54,7 +55,7 @@ class Dispatch:
     self._trials, self._wanted = None, frozenset()
     self._waiting = collections.deque()
     self._running = {}
-    self._failures = collections.Counter()
+    self._failures, self._losses = collections.Counter(), collections.Counter()
     self._given_up, self._succeeded = {}, False
     self._broken = set()  # Since a training ended.
     self._news = queue.SimpleQueue()
@@ -123,32 +124,49 @@ class Dispatch:
         many broke off in succession.
     """
     with self._lock:
-      self._failures[task.key] += 1
       self._broken.add(task.key)
       if len(self._broken) >= _IN_SUCCESSION:
         raise UserError(
           f"--executor=ray: {len(self._broken)} candidates broke off one after "
           f"the other ({reason}); mend the cluster, the same command goes on"
         )
-      count = self._failures[task.key]
-      if count < FAILURES:
-        logging.warning("a training broke off and waits again: %s", reason)
-        del self._running[task.key]
-        self._waiting.append(task)
-        return
-      logging.error(
-        "candidate %s: broke off %d times and counts as failed: %s",
-        " ".join(map(str, task.tokens)),
-        count,
-        reason,
+      self._break_off(task, reason, self._failures, FAILURES)
+
+  def lost(self, task: Task, reason: str) -> None:
+    """The machine of a training is gone, or out of reach.
+
+    As `failed`, but it may come more often, and to many candidates at once.
+
+    Raises:
+      UserError: several candidates were given up, and no training ended.
+    """
+    with self._lock:
+      self._break_off(task, reason, self._losses, LOSSES)
+
+  def _break_off(
+    self, task: Task, reason: str, counts: collections.Counter, most: int
+  ) -> None:
+    """Has a task wait again, or gives it up."""
+    counts[task.key] += 1
+    if counts[task.key] < most:
+      what = "broke off" if counts is self._failures else "lost its machine"
+      logging.warning("a training %s and waits again: %s", what, reason)
+      del self._running[task.key]
+      self._waiting.append(task)
+      return
+    logging.error(
+      "candidate %s: broke off %d times and counts as failed: %s",
+      " ".join(map(str, task.tokens)),
+      most,
+      reason,
+    )
+    self._given_up[task.key] = task
+    if not self._succeeded and len(self._given_up) >= _SUSPICIOUS:
+      raise UserError(
+        f"--executor=ray: {len(self._given_up)} candidates broke off "
+        f"{most} times each, and no training ended ({reason})"
       )
-      self._given_up[task.key] = task
-      if not self._succeeded and len(self._given_up) >= _SUSPICIOUS:
-        raise UserError(
-          f"--executor=ray: {len(self._given_up)} candidates broke off "
-          f"{FAILURES} times each, and no training ended ({reason})"
-        )
-      self._confirm()
+    self._confirm()
 
   def _confirm(self) -> None:
     """Writes down who failed, if it was not the fault of all workers."""

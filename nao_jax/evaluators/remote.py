@@ -256,7 +256,8 @@ class _Workers:
         return
       # Whatever broke, the next one begins in a fresh process.
       self._ray.kill(actor)
-      dispatch.failed(task, reason)
+      broke_off = dispatch.lost if self._is_lost(error) else dispatch.failed
+      broke_off(task, reason)
       return
     else:
       if task is not None:
@@ -266,6 +267,18 @@ class _Workers:
         return
     self._bad_starts = 0
     self._free.append(actor)
+
+  def _is_lost(self, error: BaseException) -> bool:
+    """Whether the machine of a worker is gone, or out of reach.
+
+    Of a machine that was not preempted Ray says so in words alone, and until it
+    knows, that its workers are unavailable.
+    """
+    errors = self._ray.exceptions
+    return isinstance(error, errors.ActorUnavailableError) or (
+      isinstance(error, errors.ActorDiedError)
+      and (error.preempted or "its node has died" in str(error))
+    )
 
   def _refuse(self, actor, reason: str) -> None:
     """Gives up a worker that did not come up; raises UserError if all do."""
