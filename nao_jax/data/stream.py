@@ -7,26 +7,17 @@ processes train, each makes its own rows of every batch, and reads no others.
 Shapes: B images a batch, R of them made here, of S x S pixels.
 """
 
-import atexit
-from collections.abc import Callable, Iterator, Sequence
-from concurrent import futures
-import contextlib
+from collections.abc import Iterator, Sequence
 import dataclasses
 import functools
 import hashlib
-import itertools
-import multiprocessing
-from multiprocessing import resource_tracker
 import os
-import signal
 import sys
-import traceback
-import weakref
 
 import numpy as np
 
 from nao_jax import ranges
-from nao_jax.data import images, pixels, transforms
+from nao_jax.data import ahead, images, pixels, transforms
 from nao_jax.data.augment import check_batch, eval_batches
 from nao_jax.data.images import Examples, Record, Records
 from nao_jax.errors import UserError
@@ -177,7 +168,8 @@ class ImageStream:
       .random_map(change, seed=change_seed)
     )
     make = functools.partial(_batch, examples, batch, _all(batch, rows))
-    return _iterate(make, range(first_step, sys.maxsize), self.config.workers)
+    numbers = range(first_step, sys.maxsize)
+    return ahead.iterate(make, numbers, self.config.workers)
 
   def test_batches(
     self, batch: int, rows: Sequence[int] | None = None
@@ -200,7 +192,7 @@ class ImageStream:
     examples = _grain().MapDataset.source(self.test).map(cut).repeat()
     rows = _all(batch, rows)
     make = functools.partial(_batch, examples, batch, rows)
-    made = _iterate(make, range(len(counted)), self.config.workers)
+    made = ahead.iterate(make, range(len(counted)), self.config.workers)
     return zip(made, counted[:, rows], strict=True)
 
 
@@ -276,94 +268,3 @@ def _batch(examples, batch: int, rows: Sequence[int], number: int) -> Examples:
   start = epoch * len(examples) + into * batch
   made = [examples[start + row] for row in rows]
   return Examples(*map(np.stack, zip(*made, strict=True)))
-
-
-# What gives a batch by its number.
-_Make = Callable[[int], Examples]
-
-
-def _iterate(make: _Make, numbers: range, workers: int) -> Iterator[Examples]:
-  """The batches of these numbers."""
-  if workers:
-    made = _made_by_workers(make, numbers, workers)
-  else:
-    made = (make(number) for number in numbers)
-  iterator = _one_ahead(made)
-  # What is still open at the end of the program would otherwise be closed when
-  # the modules that this needs are gone.
-  reference = weakref.ref(iterator)
-  atexit.register(lambda: reference() and reference().close())
-  return iterator
-
-
-def _one_ahead(made) -> Iterator[Examples]:
-  """The elements of a generator; a thread already waits for the next one."""
-  with contextlib.closing(made), futures.ThreadPoolExecutor(1) as thread:
-    coming = thread.submit(next, made, None)
-    while (examples := coming.result()) is not None:
-      coming = thread.submit(next, made, None)
-      yield examples
-
-
-def _made_by_workers(
-  make: _Make, numbers: range, workers: int
-) -> Iterator[Examples]:
-  """The batches, from each worker in turn."""
-  # Ctrl-C reaches all processes; the training's own ends the workers, which
-  # inherit this from the thread that starts them. The tracker comes with the
-  # first worker, and would lift the block.
-  resource_tracker.ensure_running()
-  signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-  with contextlib.ExitStack() as stack:
-    receivers = [
-      stack.enter_context(_worker(make, numbers[first::workers]))
-      for first in range(workers)
-    ]
-    for _, receiver in zip(numbers, itertools.cycle(receivers), strict=False):
-      yield _next(receiver, workers)
-
-
-@contextlib.contextmanager
-def _worker(make: _Make, numbers: range):
-  """A process that makes batches; gives the pipe that they come through.
-
-  grain's own mp_prefetch (0.2.18) fails where absl has not parsed flags, and
-  leaves shared memory behind at the end. A worker with a pipe of its own ends
-  when nobody reads from it any more, however the training ended.
-  """
-  context = multiprocessing.get_context("spawn")
-  receiver, sender = context.Pipe(duplex=False)
-  arguments = (make, numbers, sender)
-  process = context.Process(target=_send, args=arguments, daemon=True)
-  with receiver:
-    process.start()
-    sender.close()
-    try:
-      yield receiver
-    finally:
-      process.terminate()
-      process.join()
-
-
-def _next(receiver, workers: int) -> Examples:
-  try:
-    received = receiver.recv()
-  except (EOFError, OSError) as error:
-    raise UserError(
-      f"--stream_workers={workers}: a worker process died, for lack of memory"
-      " perhaps; give fewer"
-    ) from error
-  if isinstance(received, Exception):
-    raise received
-  return received
-
-
-def _send(make: _Make, numbers: range, sender) -> None:
-  """Makes and sends batches; what a worker process does."""
-  with contextlib.suppress(BrokenPipeError):
-    try:
-      for number in numbers:
-        sender.send(make(number))
-    except Exception as error:
-      error.add_note(traceback.format_exc())
-      sender.send(error)

@@ -1,0 +1,113 @@
+"""Batches that are made ahead of time, by worker processes."""
+
+import atexit
+from collections.abc import Callable, Iterator
+from concurrent import futures
+import contextlib
+import itertools
+import multiprocessing
+from multiprocessing import resource_tracker
+import signal
+import traceback
+import weakref
+
+from nao_jax.data.images import Examples
+from nao_jax.errors import UserError
+
+_Make = Callable[[int], Examples]
+
+
+def iterate(make: _Make, numbers: range, workers: int) -> Iterator[Examples]:
+  """The batches of some numbers, the next of which are on their way.
+
+  Args:
+    make: gives a batch by its number; with workers, it can be pickled.
+    numbers: of the batches.
+    workers: processes that make them; 0 for none but this one.
+
+  Raises:
+    UserError: on the way, a worker died; and whatever `make` raises.
+  """
+  if workers:
+    made = _made_by_workers(make, numbers, workers)
+  else:
+    made = (make(number) for number in numbers)
+  iterator = _one_ahead(made)
+  # What is still open at the end of the program would otherwise be closed when
+  # the modules that this needs are gone.
+  reference = weakref.ref(iterator)
+  atexit.register(lambda: reference() and reference().close())
+  return iterator
+
+
+def _one_ahead(made) -> Iterator[Examples]:
+  """The elements of a generator; a thread already waits for the next one."""
+  with contextlib.closing(made), futures.ThreadPoolExecutor(1) as thread:
+    coming = thread.submit(next, made, None)
+    while (examples := coming.result()) is not None:
+      coming = thread.submit(next, made, None)
+      yield examples
+
+
+def _made_by_workers(
+  make: _Make, numbers: range, workers: int
+) -> Iterator[Examples]:
+  """The batches, from each worker in turn."""
+  # Ctrl-C reaches all processes; the training's own ends the workers, which
+  # inherit this from the thread that starts them. The tracker comes with the
+  # first worker, and would lift the block.
+  resource_tracker.ensure_running()
+  signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+  with contextlib.ExitStack() as stack:
+    receivers = [
+      stack.enter_context(_worker(make, numbers[first::workers]))
+      for first in range(workers)
+    ]
+    for _, receiver in zip(numbers, itertools.cycle(receivers), strict=False):
+      yield _next(receiver, workers)
+
+
+@contextlib.contextmanager
+def _worker(make: _Make, numbers: range):
+  """A process that makes batches; gives the pipe that they come through.
+
+  grain's own mp_prefetch (0.2.18) fails where absl has not parsed flags, and
+  leaves shared memory behind at the end. A worker with a pipe of its own ends
+  when nobody reads from it any more, however the training ended.
+  """
+  context = multiprocessing.get_context("spawn")
+  receiver, sender = context.Pipe(duplex=False)
+  arguments = (make, numbers, sender)
+  process = context.Process(target=_send, args=arguments, daemon=True)
+  with receiver:
+    process.start()
+    sender.close()
+    try:
+      yield receiver
+    finally:
+      process.terminate()
+      process.join()
+
+
+def _next(receiver, workers: int) -> Examples:
+  try:
+    received = receiver.recv()
+  except (EOFError, OSError) as error:
+    raise UserError(
+      f"--stream_workers={workers}: a worker process died, for lack of memory"
+      " perhaps; give fewer"
+    ) from error
+  if isinstance(received, Exception):
+    raise received
+  return received
+
+
+def _send(make: _Make, numbers: range, sender) -> None:
+  """Makes and sends batches; what a worker process does."""
+  with contextlib.suppress(BrokenPipeError):
+    try:
+      for number in numbers:
+        sender.send(make(number))
+    except Exception as error:
+      error.add_note(traceback.format_exc())
+      sender.send(error)
