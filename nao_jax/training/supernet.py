@@ -50,7 +50,8 @@ class Trainer(Recipe):
     inputs = jnp.zeros((1, *data.images.shape[1:]))
     params = initialise(Supernet(self.network), key, inputs, cells)
     step = jnp.zeros((), jnp.int32)
-    return TrainState(params, self.optimiser.init(params), step)
+    # Jitted, it is one program of zeros in place of one for each shape.
+    return TrainState(params, jax.jit(self.optimiser.init)(params), step)
 
 
 def gradients(
