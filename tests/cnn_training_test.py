@@ -18,6 +18,7 @@ from nao_jax.spaces import cnn
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
 from tests import tiny_images, tracing
+from tests.short_networks import TWO_CELLS
 
 # One small separable convolution, pools and identities.
 ARCH = "0 0 1 4 2 2 0 4 | 0 4 1 2 2 3 1 4"
@@ -37,7 +38,9 @@ CONFIG = recipes.TrainCnnConfig(
 @pytest.fixture(scope="module", autouse=True)
 def fast_compilation():
   jax.config.update("jax_disable_most_optimizations", True)
-  yield
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(NetworkConfig, "cells", TWO_CELLS)
+    yield
   jax.config.update("jax_disable_most_optimizations", False)
 
 

@@ -1,5 +1,6 @@
 """Sets up jax and hypothesis before any test module is imported."""
 
+import gc
 import os
 import signal
 
@@ -11,6 +12,8 @@ from tests import drivers
 # A shell's jobs in the background ignore Ctrl-C, which some tests send.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
   signal.signal(signal.SIGINT, signal.default_int_handler)
+
+gc.set_threshold(*drivers.RARELY)
 
 # Four devices, so that code for many can be tested.
 drivers.compile_fast(devices=4)

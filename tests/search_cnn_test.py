@@ -1,8 +1,7 @@
-"""The driver as a user starts it, at sizes that nobody would choose."""
+"""The driver in a process, at sizes that nobody would choose."""
 
 import dataclasses
 import json
-import os
 import re
 import sqlite3
 import subprocess
@@ -19,6 +18,7 @@ from nao_jax.spaces import cnn
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.training.recipe import TrainConfig
 from nao_jax.workdir import Workdir
+from tests import drivers
 
 POOL, ROUNDS = 6, 2
 FLAGS = {
@@ -27,6 +27,7 @@ FLAGS = {
   "strategy": "nao",
   "nodes": 2,
   "channels": 2,
+  "batch": 128,
   "epochs": 3,
   "pool_size": POOL,
   "rounds": ROUNDS,
@@ -42,43 +43,19 @@ FLAGS = {
   "final_epochs": 1,
   "final_repeats": 1,
   "final_channels": 2,
+  "devices": 1,
 }
-# TensorFlow must not be imported, not even by a library.
-PROGRAM = """
-import runpy, sys
-try:
-  runpy.run_module("experiments.search_cnn", run_name="__main__")
-finally:
-  assert "tensorflow" not in sys.modules
-"""
 
 
 class Driver:
-  """Starts experiments.search_cnn; what it compiles is kept for later runs."""
+  """Starts experiments.search_cnn on data that are prepared once."""
 
   def __init__(self, home):
     self.home = home
-    self._environment = os.environ | {
-      "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
-      "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-      "JAX_COMPILATION_CACHE_DIR": str(home / "compiled"),
-      "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-
-  def start(self, workdir, **changes):
-    flags = FLAGS | {"workdir": workdir, "data_dir": self.home / "data"}
-    flags |= changes
-    return subprocess.Popen(
-      [sys.executable, "-c", PROGRAM]
-      + [f"--{name}={value}" for name, value in flags.items()],
-      env=self._environment,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-    )
 
   def run(self, workdir, **changes):
-    process = self.start(workdir, **changes)
+    flags = FLAGS | {"data_dir": self.home / "data"} | changes
+    process = drivers.start("search_cnn", workdir, flags)
     process.output, process.errors = process.communicate()
     return process
 

@@ -5,20 +5,34 @@ import dataclasses
 from nao_jax.networks.macro import NetworkConfig
 
 
+def cells(kinds: str, channels: int) -> tuple[tuple[bool, int], ...]:
+  """(is a reduction cell, width) of each; it doubles at a reduction.
+
+  Args:
+    kinds: N for a normal cell, R for a reduction cell, from the images on.
+    channels: of the network.
+  """
+  return tuple(
+    (kind == "R", channels << kinds[: at + 1].count("R"))
+    for at, kind in enumerate(kinds)
+  )
+
+
 @dataclasses.dataclass(frozen=True)
 class ShortConfig(NetworkConfig):
   """The sizes of a network whose cells are given; they compile in less time.
 
   Attributes:
-    kinds: N for a normal cell, R for a reduction cell, from the images on.
+    kinds: see `cells`.
   """
 
   kinds: str = "RN"
 
   @property
   def cells(self) -> tuple[tuple[bool, int], ...]:
-    """(is a reduction cell, width) of each; it doubles at a reduction."""
-    return tuple(
-      (kind == "R", self.channels << self.kinds[: at + 1].count("R"))
-      for at, kind in enumerate(self.kinds)
-    )
+    """See `cells`."""
+    return cells(self.kinds, self.channels)
+
+
+# In the place of `NetworkConfig.cells`: two, whatever the settings say.
+TWO_CELLS = property(lambda config: cells("RN", config.channels))
