@@ -34,6 +34,13 @@ def pytest_configure(config):
   )
 
 
+def pytest_collection_modifyitems(items):
+  # Those that start processes take longest: one that begins last would have
+  # the other workers wait for it.
+  first = ("soak_test.py", "remote_test.py", "processes_test.py")
+  items.sort(key=lambda item: item.path.name not in first)
+
+
 @pytest.fixture
 def reference_folder() -> str:
   """The folder of reference cases; a test that needs it may be skipped."""

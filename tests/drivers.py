@@ -1,5 +1,6 @@
 """Runs drivers as processes."""
 
+import importlib.metadata
 import os
 import pathlib
 import subprocess
@@ -8,6 +9,14 @@ import sys
 # When garbage is collected. Tracing makes many objects and no cycles to speak
 # of; with Python's own threshold a quarter of its time went there.
 RARELY = 50_000, 20, 20
+
+# The compiler's emitters of fusions take a third of the time for networks and
+# more for small programs. Later ones have no others, and refuse the flag.
+_WITHOUT_EMITTERS = (
+  ["--xla_cpu_use_fusion_emitters=false"]
+  if importlib.metadata.version("jaxlib").startswith("0.10.")
+  else []
+)
 
 
 def compile_fast(devices: int = 4) -> None:
@@ -25,6 +34,8 @@ def compile_fast(devices: int = 4) -> None:
       f"--xla_force_host_platform_device_count={devices}",
       # Most of the time goes to compiling.
       "--xla_backend_optimization_level=0",
+      "--xla_cpu_parallel_codegen_split_count=1",
+      *_WITHOUT_EMITTERS,
     ]
   )
   # What one process compiles, the next one reads.
@@ -34,11 +45,23 @@ def compile_fast(devices: int = 4) -> None:
   os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
-def start(driver: str, workdir, flags: dict) -> subprocess.Popen:
-  """Starts `experiments.DRIVER` in a directory, with networks of two cells."""
+def start(
+  driver: str, workdir, flags: dict, *, short: bool = True
+) -> subprocess.Popen:
+  """Starts `experiments.DRIVER` in a directory.
+
+  Args:
+    driver: its name.
+    workdir: where its run goes.
+    flags: the others.
+    short: have all networks be of two cells; workers elsewhere do not know.
+  """
   given = flags | {"workdir": workdir}
+  program = (
+    ["tests.short_driver", driver] if short else [f"experiments.{driver}"]
+  )
   return subprocess.Popen(
-    [sys.executable, "-m", "tests.short_driver", driver]
+    [sys.executable, "-m", *program]
     + [f"--{name}={value}" for name, value in given.items()],
     env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
     stdout=subprocess.PIPE,

@@ -4,10 +4,25 @@ import jax
 import numpy as np
 import pytest
 
-from tests import pages
+from nao_jax.controller.model import Controller
+from nao_jax.strategies import nao_plus
+from nao_jax.strategies.ensemble import NaoPlusConfig
+from tests import pages, tiny_controllers
 
 README, *OTHERS = pages.PAGES
 WITH_CODE = [page for page in OTHERS if pages.code(page)]
+
+
+@pytest.fixture(autouse=True)
+def short_fits(monkeypatch):
+  """Searches whose strategy is the default one fit little for a short time."""
+  config = NaoPlusConfig(members=2, pretraining=20, steps=5)
+
+  def small(space, estimates_cost=False):
+    controller = Controller(space, tiny_controllers.TINY, estimates_cost)
+    return nao_plus.NaoPlus(controller, config)
+
+  monkeypatch.setattr(nao_plus, "small", small)
 
 
 @pytest.fixture

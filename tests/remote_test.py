@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import json
 import os
@@ -241,9 +242,10 @@ def test_a_search_whose_driver_was_killed_ends_as_the_local_one(
     "rounds": 1,
     "final_cells": 0,
   }
-  local = drivers.start("search_cnn", tmp_path / "local", flags)
+  start = functools.partial(drivers.start, "search_cnn", short=False)
+  local = start(tmp_path / "local", flags)
   flags |= {"executor": "ray", "ray_address": cluster[0]}
-  process = drivers.start("search_cnn", tmp_path / "ray", flags)
+  process = start(tmp_path / "ray", flags)
   log = ""
   for line in process.stderr:
     log += line
@@ -251,7 +253,7 @@ def test_a_search_whose_driver_was_killed_ends_as_the_local_one(
       process.kill()
   process.communicate()
   assert process.returncode == -signal.SIGKILL, log
-  _, log = drivers.finish(drivers.start("search_cnn", tmp_path / "ray", flags))
+  _, log = drivers.finish(start(tmp_path / "ray", flags))
   assert re.search(r"[1-3] of [34] candidates were trained before", log)
   drivers.finish(local)
   best, again = (
