@@ -178,9 +178,15 @@ def test_a_cell_and_its_gradients_are_those_of_the_plain_loop(
   masks = rng.integers(0, 2, (branches, batch)) * 2.0 if drop_path else None
   factors = rng.normal(size=(nodes + 2, *(shape if reduction else size)))
 
-  def ours(*arguments):
+  def ours(inputs, shrunk, weights):
     return tape.run_cell(
-      OPERATIONS.get, *arguments, memory, masks, jnp.asarray(rows)
+      OPERATIONS.get,
+      inputs,
+      shrunk,
+      lambda stride: weights,
+      memory,
+      masks,
+      jnp.asarray(rows),
     )
 
   def plain(*arguments):
