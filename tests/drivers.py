@@ -54,7 +54,8 @@ def start(
     driver: its name.
     workdir: where its run goes.
     flags: the others.
-    short: have all networks be of two cells; workers elsewhere do not know.
+    short: have all networks be of two cells, and compile with the fewest
+      optimisations; workers elsewhere know of neither, and round differently.
   """
   given = flags | {"workdir": workdir}
   program = (
@@ -63,7 +64,7 @@ def start(
   return subprocess.Popen(
     [sys.executable, "-m", *program]
     + [f"--{name}={value}" for name, value in given.items()],
-    env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+    env=os.environ | ({"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} if short else {}),
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
