@@ -27,11 +27,11 @@ from nao_jax.data import images
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
+from nao_jax.runs.trials import Trials
 from nao_jax.spaces import cnn
 from nao_jax.strategies.uniform import sample_new
 from nao_jax.training import candidate, stand_alone
 from nao_jax.training.feeds import InMemory
-from nao_jax.trials import Trials
 
 _PRESET = flags.DEFINE_string("preset", "digits_scratch", "Settings.")
 _DATA_DIR = flags.DEFINE_string(

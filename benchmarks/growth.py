@@ -26,11 +26,11 @@ from nao_jax.controller import metrics
 from nao_jax.errors import UserError
 from nao_jax.pool import Pool
 from nao_jax.pool_file import PoolFile
+from nao_jax.runs.trials import Trial, Trials, digest
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Seen, proposal
 from nao_jax.strategies.local import Local
-from nao_jax.trials import Trial, Trials, digest
 
 _SIZES = flags.DEFINE_list(
   "sizes", ["100", "1000", "10000", "100000"], "Architectures in the pool."

@@ -21,11 +21,12 @@ import rich.table
 
 from benchmarks.work import Sizes
 from experiments import driver
-from nao_jax import json_file, presets, rnn_presets
+from nao_jax import presets, rnn_presets
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.runs import json_file
 from nao_jax.spaces import cnn
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.training import supernet

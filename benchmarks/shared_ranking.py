@@ -22,7 +22,7 @@ import rich.table
 from scipy import stats
 
 from experiments import driver, settings
-from nao_jax import json_file, presets
+from nao_jax import presets
 from nao_jax.data import images
 from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
@@ -30,11 +30,12 @@ from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import SAMPLINGS, SharedWeights, check_each_step
 from nao_jax.networks.cost import cost
+from nao_jax.runs import json_file
+from nao_jax.runs.trials import Trials
+from nao_jax.runs.workdir import flatten, write
 from nao_jax.spaces import cnn
 from nao_jax.strategies.uniform import sample_new
 from nao_jax.training import candidate, supernet
-from nao_jax.trials import Trials
-from nao_jax.workdir import flatten, write
 
 _PRESET = flags.DEFINE_string("preset", "digits", "Settings to start from.")
 _DATA_DIR = flags.DEFINE_string(

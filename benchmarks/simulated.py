@@ -10,11 +10,11 @@ import numpy as np
 from nao_jax import search
 from nao_jax.evaluators.dispatch import Dispatch, Task
 from nao_jax.evaluators.scratch import FromScratch, News
-from nao_jax.progress import Each
+from nao_jax.runs.progress import Each
+from nao_jax.runs.trials import Trial
 from nao_jax.search import SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.strategies.uniform import Uniform
-from nao_jax.trials import Trial
 
 
 @dataclasses.dataclass(frozen=True)

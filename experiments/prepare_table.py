@@ -15,8 +15,8 @@ import numpy as np
 
 from experiments import driver
 from nao_jax.data import nats_bench
-from nao_jax.progress import Progress
-from nao_jax.workdir import check_writable, write_bytes
+from nao_jax.runs.progress import Progress
+from nao_jax.runs.workdir import check_writable, write_bytes
 
 _NATS_BENCH = flags.DEFINE_string(
   "nats_bench", None, "Folder of NATS-Bench's topology space.", required=True

@@ -6,10 +6,11 @@ from absl import flags, logging
 import jax
 
 from experiments import settings
-from nao_jax import __version__, processes, ranges
-from nao_jax.checkpoint import CheckpointConfig
+from nao_jax import __version__, ranges
 from nao_jax.errors import UserError
 from nao_jax.evaluators.executors import ExecutorConfig
+from nao_jax.runs import processes
+from nao_jax.runs.checkpoint import CheckpointConfig
 
 # They belong to the driver that asks for them, whose --help shows them.
 flags.disclaim_key_flags()

@@ -15,7 +15,7 @@ import rich.table
 from experiments import driver, settings
 from nao_jax import controller_study
 from nao_jax.controller_study import StudyConfig
-from nao_jax.workdir import check_writable, write
+from nao_jax.runs.workdir import check_writable, write
 
 _JSON = flags.DEFINE_string("json", None, "File for the figures.")
 _PREFIXES = {"controller": "controller_", "fit": "controller_"}

@@ -11,7 +11,6 @@ from nao_jax import lazy
 
 if TYPE_CHECKING:
   from nao_jax import (
-    checkpoint,
     cnn_search,
     cnn_training,
     cnn_use,
@@ -33,13 +32,12 @@ if TYPE_CHECKING:
     rnn_presets,
     rnn_search,
     rnn_training,
+    runs,
     search,
     search_state,
     spaces,
     strategies,
     training,
-    trials,
-    workdir,
   )
 
 # Semantic versioning (semver.org) of what `__all__` names and its documented
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-  "checkpoint",
   "cnn_search",
   "cnn_training",
   "cnn_use",
@@ -69,13 +66,12 @@ __all__ = [
   "rnn_presets",
   "rnn_search",
   "rnn_training",
+  "runs",
   "search",
   "search_state",
   "spaces",
   "strategies",
   "training",
-  "trials",
-  "workdir",
 ]
 
 __getattr__, __dir__ = lazy.submodules(__name__, __path__)

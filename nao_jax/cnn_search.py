@@ -18,7 +18,6 @@ from nao_jax import (
   search,
   search_checks,
 )
-from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.data import images
 from nao_jax.errors import UserError
 from nao_jax.evaluators import executors
@@ -35,16 +34,17 @@ from nao_jax.evaluators.team_evaluator import EvaluatorHelper, TeamEvaluator
 from nao_jax.journal import SearchJournal
 from nao_jax.objectives import Cost
 from nao_jax.presets import SearchCnnConfig
-from nao_jax.processes import Team, leading
 from nao_jax.report import drawing, search_page
+from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
+from nao_jax.runs.processes import Team, leading
+from nao_jax.runs.trials import Trials
+from nao_jax.runs.workdir import flatten
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
 from nao_jax.training.candidate import Trainer as CandidateTrainer
 from nao_jax.training.recipe import TrainConfig, check_training
 from nao_jax.training.scratch import ScratchTrainer
 from nao_jax.training.supernet import Trainer
-from nao_jax.trials import Trials
-from nao_jax.workdir import flatten
 
 
 def run(

@@ -10,20 +10,21 @@ import jax
 import numpy as np
 import rich.console
 
-from nao_jax import checkpoint, parallel, ranges
-from nao_jax.checkpoint import DEFAULT, CheckpointConfig
+from nao_jax import parallel, ranges
 from nao_jax.data import images, stream
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
-from nao_jax.processes import Team, leading
-from nao_jax.progress import Each
 from nao_jax.recipes import INPUTS, TrainCnnConfig
+from nao_jax.runs import checkpoint
+from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
+from nao_jax.runs.processes import Team, leading
+from nao_jax.runs.progress import Each
+from nao_jax.runs.workdir import Workdir, flatten
 from nao_jax.spaces import cnn
 from nao_jax.training.feeds import InMemory, Streamed
 from nao_jax.training.recipe import check_training
 from nao_jax.training.stand_alone import Trainer, TrainState
 from nao_jax.training.team_training import FeedHelper, TeamFeed
-from nao_jax.workdir import Workdir, flatten
 
 
 @dataclasses.dataclass(frozen=True)

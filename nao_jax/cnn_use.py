@@ -10,9 +10,9 @@ import jax
 from nao_jax import parallel
 from nao_jax.cnn_training import Training, check, open_data
 from nao_jax.errors import UserError
+from nao_jax.runs.workdir import read_settings, unflatten, write_bytes
 from nao_jax.spaces import cnn
 from nao_jax.training.stand_alone import TrainState, classify
-from nao_jax.workdir import read_settings, unflatten, write_bytes
 
 # What an exported network runs on.
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")

@@ -19,7 +19,7 @@ from absl import logging
 import jax
 import numpy as np
 
-from nao_jax import json_file, objectives, ranges, search
+from nao_jax import objectives, ranges, search
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.data import tables
@@ -27,6 +27,8 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators.table import Table
 from nao_jax.objectives import Demand
 from nao_jax.report.curves import Curves, summary
+from nao_jax.runs import json_file
+from nao_jax.runs.workdir import check_writable, flatten, write
 from nao_jax.search import SearchConfig
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Strategy, nao_plus
@@ -34,7 +36,6 @@ from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.uniform import Uniform
-from nao_jax.workdir import check_writable, flatten, write
 
 # Evaluations before the first proposal, where a strategy does not say more.
 FIRST = 10

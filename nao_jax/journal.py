@@ -17,15 +17,15 @@ import numpy as np
 import rich.console
 import rich.table
 
-from nao_jax import checkpoint, json_file
 from nao_jax import pool as pools
-from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.errors import UserError
 from nao_jax.measures import ACCURACY, Measure
 from nao_jax.pool import Pool
 from nao_jax.pool_file import PoolFile
+from nao_jax.runs import checkpoint, json_file
+from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
+from nao_jax.runs.workdir import Workdir, write, write_bytes
 from nao_jax.search_state import Journal, SearchState
-from nao_jax.workdir import Workdir, write, write_bytes
 
 
 class SearchJournal(Workdir, Journal):

@@ -15,7 +15,6 @@ import numpy as np
 import rich.console
 
 from nao_jax import outcome, parallel, ranges, search, search_checks
-from nao_jax.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.data import text
 from nao_jax.errors import UserError
 from nao_jax.evaluators import executors
@@ -27,15 +26,16 @@ from nao_jax.evaluators.team_evaluator import EvaluatorHelper, TeamEvaluator
 from nao_jax.evaluators.text_candidates import TextCandidates
 from nao_jax.journal import SearchJournal
 from nao_jax.measures import PERPLEXITY
-from nao_jax.processes import Team, leading
 from nao_jax.report import recurrent_drawing, search_page
 from nao_jax.rnn_presets import SearchRnnConfig
+from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
+from nao_jax.runs.processes import Team, leading
+from nao_jax.runs.trials import Trials
+from nao_jax.runs.workdir import flatten
 from nao_jax.spaces import rnn
 from nao_jax.spaces.space import Space
 from nao_jax.training import language
 from nao_jax.training.recurrent import Trainer
-from nao_jax.trials import Trials
-from nao_jax.workdir import flatten
 
 # Seeds of the final trainings are so much larger than the search's.
 _OTHER_SEEDS = 1000

@@ -10,14 +10,16 @@ import jax
 import numpy as np
 import rich.console
 
-from nao_jax import checkpoint, parallel, ranges
-from nao_jax.checkpoint import DEFAULT, CheckpointConfig
+from nao_jax import parallel, ranges
 from nao_jax.data import text
 from nao_jax.data.text import Corpus
 from nao_jax.errors import UserError
 from nao_jax.networks.recurrent import LanguageModelConfig
-from nao_jax.processes import Team, leading
-from nao_jax.progress import Each
+from nao_jax.runs import checkpoint
+from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
+from nao_jax.runs.processes import Team, leading
+from nao_jax.runs.progress import Each
+from nao_jax.runs.workdir import Workdir, flatten
 from nao_jax.spaces import rnn
 from nao_jax.training import language
 from nao_jax.training.language import TextTrainConfig
@@ -30,7 +32,6 @@ from nao_jax.training.stand_alone_language import (
   roll_back,
 )
 from nao_jax.training.team_training import ReaderHelper, TeamReader
-from nao_jax.workdir import Workdir, flatten
 
 # A training that diverges so often would do it again.
 MOST_ROLL_BACKS = 5

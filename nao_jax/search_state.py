@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from nao_jax.pool import Pool
-from nao_jax.progress import Each
+from nao_jax.runs.progress import Each
 
 
 class SearchState(NamedTuple):

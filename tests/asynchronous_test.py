@@ -12,10 +12,10 @@ from nao_jax import search
 from nao_jax.errors import UserError
 from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
+from nao_jax.runs.trials import Trials
 from nao_jax.search import SearchConfig
 from nao_jax.strategies import proposal
 from nao_jax.strategies.uniform import Uniform
-from nao_jax.trials import Trials
 from tests.tiny_candidates import SPACE, TinyCandidates
 
 WORKERS = 10

@@ -23,7 +23,6 @@ import pytest
 
 from experiments import recurrent_description
 from nao_jax import (
-  checkpoint,
   cnn_search,
   cnn_training,
   cnn_use,
@@ -33,7 +32,6 @@ from nao_jax import (
   parallel,
   rnn_search,
   rnn_training,
-  workdir,
 )
 from nao_jax import pool as pools
 from nao_jax.comparison import CompareConfig
@@ -48,14 +46,15 @@ from nao_jax.recipes import TrainCnnConfig
 from nao_jax.report import curves
 from nao_jax.rnn_presets import SearchRnnConfig
 from nao_jax.rnn_training import TrainRnnConfig
+from nao_jax.runs import checkpoint, workdir
+from nao_jax.runs.trials import Trial, Trials
+from nao_jax.runs.workdir import Workdir, flatten
 from nao_jax.search import SearchConfig
 from nao_jax.spaces import cnn, nasbench201, published, rnn
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recipe import TrainConfig
 from nao_jax.training.scratch import ScratchConfig
-from nao_jax.trials import Trial, Trials
-from nao_jax.workdir import Workdir, flatten
 from tests import tiny_images
 
 _NUMBER = itertools.count()

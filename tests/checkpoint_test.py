@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from nao_jax import checkpoint
 from nao_jax.errors import UserError
+from nao_jax.runs import checkpoint
 
 TREE = {"a": np.zeros((2, 3), np.float32), "b": (np.int32(0), np.zeros(4))}
 

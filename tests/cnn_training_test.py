@@ -7,13 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-from nao_jax import checkpoint, cnn_training, cnn_use, recipes
-from nao_jax.checkpoint import CheckpointConfig
+from nao_jax import cnn_training, cnn_use, recipes
 from nao_jax.data import images, prepare, sources
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.stream import StreamConfig
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.runs import checkpoint
+from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.spaces import cnn
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig

@@ -2,7 +2,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 import pytest
 
-from nao_jax import pace
+from nao_jax.runs import pace
 
 
 @pytest.fixture

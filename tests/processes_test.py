@@ -11,9 +11,9 @@ import jax
 import numpy as np
 import pytest
 
-from nao_jax import checkpoint, watch
 from nao_jax.errors import UserError
-from nao_jax.processes import Rendezvous, meet
+from nao_jax.runs import checkpoint, watch
+from nao_jax.runs.processes import Rendezvous, meet
 from nao_jax.search_state import SearchState
 from tests import team_work
 

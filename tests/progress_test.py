@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from nao_jax import progress, status
-from nao_jax.compile_time import CompileTime
 from nao_jax.errors import Stopped, UserError
-from nao_jax.progress import Each, Progress
-from nao_jax.workdir import Workdir
+from nao_jax.runs import progress, status
+from nao_jax.runs.compile_time import CompileTime
+from nao_jax.runs.progress import Each, Progress
+from nao_jax.runs.workdir import Workdir
 
 IMAGES = Each(20, "images")
 

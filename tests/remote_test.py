@@ -23,9 +23,9 @@ from nao_jax.evaluators import executors, worker
 from nao_jax.evaluators.dispatch import LOSSES, Dispatch
 from nao_jax.evaluators.executors import ExecutorConfig
 from nao_jax.evaluators.scratch import FromScratch
+from nao_jax.runs.trials import Trial, Trials
 from nao_jax.search import SearchConfig
 from nao_jax.strategies.uniform import Uniform
-from nao_jax.trials import Trial, Trials
 from tests import drivers, ray_cluster
 from tests.tiny_candidates import SPACE, TinyCandidates
 

@@ -36,13 +36,13 @@ from nao_jax.report import (
 )
 from nao_jax.report import run as runs
 from nao_jax.report.page import Page, Section, Table, Tile, render
+from nao_jax.runs.workdir import flatten
 from nao_jax.search import SearchConfig
 from nao_jax.spaces import cnn, rnn
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlus, NaoPlusConfig
 from nao_jax.strategies.plane import project
 from nao_jax.strategies.uniform import Uniform
-from nao_jax.workdir import flatten
 from tests import browser as browsers
 
 SPACE = cnn.space(2)

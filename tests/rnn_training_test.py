@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from nao_jax import rnn_training
-from nao_jax.checkpoint import CheckpointConfig
 from nao_jax.data import text
 from nao_jax.errors import UserError
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.rnn_training import RECIPES, TrainRnnConfig
+from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.spaces import rnn
 from nao_jax.training import language, stand_alone_language
 from nao_jax.training.language import TextTrainConfig

@@ -18,6 +18,7 @@ from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.presets import PRESETS, SearchCnnConfig
+from nao_jax.runs.trials import Trial, Trials
 from nao_jax.search import SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.strategies.nao import NaoConfig
@@ -25,7 +26,6 @@ from nao_jax.training.candidate import Trainer
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
 from nao_jax.training.scratch import ScratchConfig
-from nao_jax.trials import Trial, Trials
 from tests import tracing
 from tests.short_networks import ShortConfig
 

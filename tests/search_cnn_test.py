@@ -13,11 +13,11 @@ import pytest
 from nao_jax import cnn_search, presets
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.runs.workdir import Workdir
 from nao_jax.search import SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.training.recipe import TrainConfig
-from nao_jax.workdir import Workdir
 from tests import drivers
 
 POOL, ROUNDS = 6, 2

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 
 from nao_jax import search
-from nao_jax.checkpoint import CheckpointConfig
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.errors import UserError
 from nao_jax.journal import SearchJournal
+from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.search import Journal, SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space

@@ -12,7 +12,7 @@ import sys
 import jax
 import numpy as np
 
-from nao_jax import pace, rnn_training, search
+from nao_jax import rnn_training, search
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.images import Examples, ImageData, Record
 from nao_jax.data.stream import ImageStream, StreamConfig
@@ -22,7 +22,8 @@ from nao_jax.evaluators.shared_language import SharedLanguage
 from nao_jax.evaluators.team_evaluator import EvaluatorHelper, TeamEvaluator
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.pool import Pool
-from nao_jax.processes import Rendezvous, meet
+from nao_jax.runs import pace
+from nao_jax.runs.processes import Rendezvous, meet
 from nao_jax.search import SearchConfig
 from nao_jax.spaces import cnn, rnn
 from nao_jax.strategies.uniform import Uniform

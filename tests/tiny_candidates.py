@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from nao_jax.progress import Each
+from nao_jax.runs.progress import Each
 from nao_jax.spaces import slots
 
 SPACE = slots.space("tiny", dict.fromkeys("abc", (1, 2, 3, 4)))

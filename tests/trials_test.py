@@ -3,7 +3,7 @@ import sqlite3
 import pytest
 
 from nao_jax.errors import UserError
-from nao_jax.trials import Trial, Trials, digest
+from nao_jax.runs.trials import Trial, Trials, digest
 
 PROTOCOL = {"epochs": 3, "dataset": "digits", "mean": [0.5]}
 

@@ -10,15 +10,15 @@ import types
 import numpy as np
 import pytest
 
-from nao_jax import checkpoint
-from nao_jax.checkpoint import CheckpointConfig
 from nao_jax.errors import Stopped, UserError
-from nao_jax.workdir import Workdir
+from nao_jax.runs import checkpoint
+from nao_jax.runs.checkpoint import CheckpointConfig
+from nao_jax.runs.workdir import Workdir
 
 # Holds a directory until it is killed, and says when it does.
 HOLDER = """
 import pathlib, sys, time
-from nao_jax.lock import Lock
+from nao_jax.runs.lock import Lock
 lock = Lock(pathlib.Path(sys.argv[1]), "--workdir")
 print("held", flush=True)
 time.sleep(60)

@@ -13,8 +13,8 @@ import re
 
 import tensorflow_datasets as tfds
 
-from nao_jax import json_file
 from nao_jax.errors import UserError
+from nao_jax.runs import json_file
 
 # The keys of features.json whose values are classes.
 _CLASSES = ("pythonClassName", "python_class_name", "type")

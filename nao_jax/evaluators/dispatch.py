@@ -12,7 +12,7 @@ from absl import logging
 import numpy as np
 
 from nao_jax.errors import UserError
-from nao_jax.trials import Trial, Trials
+from nao_jax.runs.trials import Trial, Trials
 
 # So often a training may fail, on whatever worker, before it is given up; and
 # so often may it lose its machine, which is hardly its own doing.

@@ -10,10 +10,11 @@ import functools
 import jax
 import numpy as np
 
-from nao_jax import pace, parallel
+from nao_jax import parallel
 from nao_jax.data.augment import epoch_indices, eval_batches
 from nao_jax.data.images import ImageData
-from nao_jax.progress import Each
+from nao_jax.runs import pace
+from nao_jax.runs.progress import Each
 from nao_jax.spaces import cnn
 from nao_jax.training.candidate import Trainer
 from nao_jax.training.feeds import program

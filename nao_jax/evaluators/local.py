@@ -11,8 +11,8 @@ import jax
 import numpy as np
 
 from nao_jax.evaluators.scratch import News
-from nao_jax.progress import Each
-from nao_jax.trials import Trial, Trials
+from nao_jax.runs.progress import Each
+from nao_jax.runs.trials import Trial, Trials
 
 
 class Candidates(Protocol):

@@ -24,8 +24,8 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators import cluster, local, worker
 from nao_jax.evaluators.dispatch import Dispatch, Task
 from nao_jax.evaluators.scratch import News
-from nao_jax.progress import Each
-from nao_jax.trials import Trials
+from nao_jax.runs.progress import Each
+from nao_jax.runs.trials import Trials
 
 # Seconds.
 _UNTIL_CONNECTED = 30.0

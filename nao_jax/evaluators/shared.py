@@ -12,14 +12,15 @@ from absl import logging
 import jax
 import numpy as np
 
-from nao_jax import pace, parallel
+from nao_jax import parallel
 from nao_jax.data.augment import epoch_indices, eval_batches
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
 from nao_jax.evaluators import Evaluator, Keep, Progress, forget
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
-from nao_jax.progress import Each
+from nao_jax.runs import pace
+from nao_jax.runs.progress import Each
 from nao_jax.spaces import cnn
 from nao_jax.training.recipe import Images, padded
 from nao_jax.training.supernet import (

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nao_jax import pace, parallel
+from nao_jax import parallel
 from nao_jax.data import text
 from nao_jax.evaluators import Keep, Progress, forget
 from nao_jax.evaluators.shared import (
@@ -22,7 +22,8 @@ from nao_jax.evaluators.shared import (
   score_pool,
 )
 from nao_jax.networks.recurrent import Weights
-from nao_jax.progress import Each
+from nao_jax.runs import pace
+from nao_jax.runs.progress import Each
 from nao_jax.spaces import rnn
 from nao_jax.training import language
 from nao_jax.training.recurrent import Trainer, programs

@@ -10,10 +10,11 @@ import functools
 import jax
 import numpy as np
 
-from nao_jax import pace, parallel
+from nao_jax import parallel
 from nao_jax.data import text
 from nao_jax.networks.recurrent import Weights
-from nao_jax.progress import Each
+from nao_jax.runs import pace
+from nao_jax.runs.progress import Each
 from nao_jax.spaces import rnn
 from nao_jax.training import language
 from nao_jax.training.recurrent import Trainer, programs

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from nao_jax.evaluators import local
-from nao_jax.trials import Trial
+from nao_jax.runs.trials import Trial
 
 # What decides the numbers, beside the flags of the compiler.
 _SETTINGS = (

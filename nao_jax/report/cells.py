@@ -17,10 +17,10 @@ from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.report import drawing, recurrent_drawing
+from nao_jax.runs.workdir import unflatten
 from nao_jax.spaces import cnn, rnn
 from nao_jax.spaces.space import Space
 from nao_jax.training.scratch import ScratchConfig
-from nao_jax.workdir import unflatten
 
 
 @dataclasses.dataclass(frozen=True)

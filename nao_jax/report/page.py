@@ -10,9 +10,9 @@ import pathlib
 import jinja2
 from matplotlib.figure import Figure
 
-from nao_jax import workdir
 from nao_jax.errors import UserError
 from nao_jax.report.inline import svg
+from nao_jax.runs import workdir
 
 _TEMPLATE = pathlib.Path(__file__).with_name("report.html.j2")
 

@@ -18,12 +18,12 @@ import zlib
 
 import numpy as np
 
-from nao_jax import status
 from nao_jax.errors import UserError
 from nao_jax.pool import Pool
 from nao_jax.report import cells
 from nao_jax.report.cells import Convolutional, Recurrent
-from nao_jax.workdir import read_settings
+from nao_jax.runs import status
+from nao_jax.runs.workdir import read_settings
 
 # What np.load raises for a file that is no archive, or half of one.
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)

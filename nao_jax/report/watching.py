@@ -14,12 +14,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from nao_jax import json_file, lock, status
 from nao_jax.errors import UserError
-from nao_jax.lock import Holder
 from nao_jax.measures import ACCURACY, PERPLEXITY, SCORE, Measure
-from nao_jax.progress import clock
-from nao_jax.workdir import read_settings
+from nao_jax.runs import json_file, lock, status
+from nao_jax.runs.lock import Holder
+from nao_jax.runs.progress import clock
+from nao_jax.runs.workdir import read_settings
 
 # The last rounds or epochs that are shown.
 ROWS = 12

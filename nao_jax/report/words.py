@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from nao_jax.progress import clock
 from nao_jax.report.run import Run
+from nao_jax.runs.progress import clock
 
 NONE = "\N{EN DASH}"
 # Rounds that a plot with one part for each has room for, and a table.

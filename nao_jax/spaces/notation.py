@@ -1,7 +1,7 @@
 """Architectures as people write them: numbers on a line, or a JSON file."""
 
-from nao_jax import json_file
 from nao_jax.errors import UserError
+from nao_jax.runs import json_file
 
 
 def numbers(text: str) -> list[int] | None:

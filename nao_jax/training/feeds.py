@@ -15,10 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from nao_jax import pace, parallel
+from nao_jax import parallel
 from nao_jax.data.augment import epoch_indices, eval_batches
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.data.stream import ImageStream
+from nao_jax.runs import pace
 from nao_jax.training.recipe import Images, padded
 from nao_jax.training.stand_alone import (
   Measured,

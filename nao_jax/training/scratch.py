@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nao_jax import pace
 from nao_jax.data.augment import AugmentConfig, epoch_indices, eval_batches
 from nao_jax.data.images import ImageData
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.runs import pace
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import Images, TrainConfig, padded
 from nao_jax.training.stand_alone import Trainer, measure_batches, train_steps

@@ -24,10 +24,10 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
-from nao_jax import interruption
+from nao_jax.runs import interruption
 from nao_jax.errors import Stopped, UserError
-from nao_jax.interruption import Interruption
-from nao_jax.watch import Watch
+from nao_jax.runs.interruption import Interruption
+from nao_jax.runs.watch import Watch
 
 # Seconds without a sign of life after which a process counts as dead, and for
 # which one that ends waits for the others.

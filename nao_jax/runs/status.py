@@ -12,7 +12,7 @@ import pathlib
 import re
 import time
 
-from nao_jax.progress import Position
+from nao_jax.runs.progress import Position
 
 NAME = "status.json"
 # Seconds between two of them within a phase.
