@@ -306,6 +306,19 @@ def test_lost_machines_do_not_count_as_failures_but_not_for_ever(dispatch):
   assert trials.get(last.tokens).lost
 
 
+def test_machines_that_go_one_after_the_other_end_the_search(dispatch):
+  made, trials = dispatch
+  made.done(made.next(), Trial(1.0, (0.5, 1.0)))
+
+  def lose_all():
+    while task := made.next():
+      made.lost(task, "preempted")
+
+  with pytest.raises(UserError, match=r"lost their machines.*preempted"):
+    lose_all()
+  assert not any(trials.get(row) for row in ROWS[1:4])
+
+
 def test_where_nothing_ends_the_search_does_and_nobody_is_marked(dispatch):
   made, trials = dispatch
 
@@ -313,7 +326,7 @@ def test_where_nothing_ends_the_search_does_and_nobody_is_marked(dispatch):
     while task := made.next():
       made.failed(task, "no disk")
 
-  with pytest.raises(UserError, match=r"3 candidates broke off 3 .*no disk"):
+  with pytest.raises(UserError, match=r"3 candidates were given up.*no disk"):
     fail_all()
   assert not any(trials.get(row) for row in ROWS[:4])
 

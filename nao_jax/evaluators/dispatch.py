@@ -57,7 +57,8 @@ class Dispatch:
     self._running = {}
     self._failures, self._losses = collections.Counter(), collections.Counter()
     self._given_up, self._succeeded = {}, False
-    self._broken = set()  # Since a training ended.
+    # Since a training ended: who broke off, and who lost how many machines.
+    self._broken, self._lost = set(), collections.Counter()
     self._news = queue.SimpleQueue()
 
   @property
@@ -110,6 +111,7 @@ class Dispatch:
       self._trials.add(task.tokens, trial)
       self._succeeded = True
       self._broken.clear()
+      self._lost.clear()
       self._end(task, trial)
       self._confirm()
 
@@ -138,9 +140,17 @@ class Dispatch:
     As `failed`, but it may come more often, and to many candidates at once.
 
     Raises:
-      UserError: several candidates were given up, and no training ended.
+      UserError: several candidates were given up, and no training ended; or
+        one lost that many machines, and others theirs, while none ended.
     """
     with self._lock:
+      self._lost[task.key] += 1
+      if self._lost[task.key] >= LOSSES and len(self._lost) > 1:
+        raise UserError(
+          f"--executor=ray: {len(self._lost)} candidates lost their machines, "
+          f"one of them {LOSSES} times, while no training ended ({reason}); "
+          "mend the cluster, the same command goes on"
+        )
       self._break_off(task, reason, self._losses, LOSSES)
 
   def _break_off(
@@ -148,23 +158,24 @@ class Dispatch:
   ) -> None:
     """Has a task wait again, or gives it up."""
     counts[task.key] += 1
+    what = "broke off" if counts is self._failures else "lost its machine"
     if counts[task.key] < most:
-      what = "broke off" if counts is self._failures else "lost its machine"
       logging.warning("a training %s and waits again: %s", what, reason)
       del self._running[task.key]
       self._waiting.append(task)
       return
     logging.error(
-      "candidate %s: broke off %d times and counts as failed: %s",
+      "candidate %s: %s %d times and counts as failed: %s",
       " ".join(map(str, task.tokens)),
+      what,
       most,
       reason,
     )
     self._given_up[task.key] = task
     if not self._succeeded and len(self._given_up) >= _SUSPICIOUS:
       raise UserError(
-        f"--executor=ray: {len(self._given_up)} candidates broke off "
-        f"{most} times each, and no training ended ({reason})"
+        f"--executor=ray: {len(self._given_up)} candidates were given up, and "
+        f"no training ended ({reason}); the same command goes on"
       )
     self._confirm()
 
