@@ -236,7 +236,9 @@ def fit_to_text(config: TrainRnnConfig, corpus: Corpus) -> Training:
   )
 
 
-def _train(training: Training, reader: Reader, journal: Workdir) -> TrainState:
+def _train(
+  training: Training, reader: Reader | TeamReader, journal: Workdir
+) -> TrainState:
   """Goes on from the last checkpoint to the end."""
   journal.check_space(training.pack(training.init()))
   state = training.restore(journal.checkpoints)
@@ -264,7 +266,11 @@ def _train(training: Training, reader: Reader, journal: Workdir) -> TrainState:
 
 
 def _finish_epoch(
-  training: Training, reader: Reader, state: TrainState, log, journal: Workdir
+  training: Training,
+  reader: Reader | TeamReader,
+  state: TrainState,
+  log,
+  journal: Workdir,
 ) -> tuple[TrainState, dict | None]:
   """The state at its end, and the validation; None if the training diverged."""
   for call in reader.train(state, training.keys()[1]):
@@ -302,7 +308,7 @@ class _Log:
   def __init__(
     self,
     training: Training,
-    reader: Reader,
+    reader: Reader | TeamReader,
     journal: Workdir,
     state: TrainState,
   ):
@@ -362,7 +368,9 @@ class _Log:
     self._start_epoch()
 
 
-def _result(training: Training, reader: Reader, state: TrainState) -> dict:
+def _result(
+  training: Training, reader: Reader | TeamReader, state: TrainState
+) -> dict:
   config = training.config
   return {
     "space": rnn.space(config.network.nodes).name,

@@ -31,7 +31,11 @@ class Journal:
     del template
 
   def keep(self, state: SearchState, steps: int) -> None:
-    """Called within a round with a state to go on from, and the steps to it."""
+    """Called within a round with a state to go on from, and the steps to it.
+
+    Its arrays may be gone once this has returned, as the next step takes their
+    memory; whoever wants to have them later copies them.
+    """
 
   def end_round(self, state: SearchState, report: dict) -> None:
     """Called after every round, with what happened in it."""

@@ -24,8 +24,8 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
-from nao_jax.runs import interruption
 from nao_jax.errors import Stopped, UserError
+from nao_jax.runs import interruption
 from nao_jax.runs.interruption import Interruption
 from nao_jax.runs.watch import Watch
 

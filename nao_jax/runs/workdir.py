@@ -28,10 +28,10 @@ import jax
 import tensorboardX
 
 from nao_jax import __version__
+from nao_jax.errors import Stopped, UserError, storage_fault
 from nao_jax.runs import checkpoint, json_file, lock
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.compile_time import CompileTime
-from nao_jax.errors import Stopped, UserError, storage_fault
 from nao_jax.runs.interruption import Interruption
 from nao_jax.runs.progress import Progress
 from nao_jax.runs.status import StatusFile

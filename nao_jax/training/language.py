@@ -127,8 +127,8 @@ def stretches(seed: int, epoch: int, rows: int, bptt: int) -> Iterator[Stretch]:
 def by_device(streams: np.ndarray, devices: int | None = None) -> np.ndarray:
   """The streams of this process: int32 [S, B] to [S, D, B / D].
 
-  They are neighbours in the text: a process holds one piece of it, and no
-  other process's.
+  They are neighbours in the text: what a process lays out is one piece of it,
+  and no other process's.
 
   Args:
     streams: what `text.streams` gives, the same in all processes.

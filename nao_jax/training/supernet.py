@@ -202,6 +202,7 @@ def train_steps(
     )
     params = optax.apply_updates(state.params, updates)
     # One architecture of thousands is no reason to lose what all share.
+    # A norm that overflows, beyond 1e19, is none to follow either.
     sound = jnp.isfinite(optax.tree.norm(gradient))
     params, optimiser = jax.tree.map(
       functools.partial(jnp.where, sound),
