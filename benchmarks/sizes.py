@@ -5,7 +5,8 @@ python -m benchmarks.sizes [--folder=DIR] [--picture=FILE.png]
 One size at a time leaves the official search's; each value is measured by
 benchmarks.throughput in a process of its own. Devices are made of this
 machine's cores: their number shows what sharing out costs, not what it gains.
-With --folder the figures stay, and those that are there are not measured again.
+With --folder the figures stay, and those that are there are not measured again;
+take another folder for another machine or another state of the code.
 """
 
 import contextlib
@@ -29,7 +30,7 @@ from experiments import driver
 
 _FOLDER = flags.DEFINE_string("folder", None, "Keeps the figures.")
 _PICTURE = flags.DEFINE_string("picture", None, "File to draw the curves to.")
-_REPEATS = flags.DEFINE_integer("repeats", 10, "Counted calls.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 30, "Counted calls.", lower_bound=1)
 
 
 class Sweep(NamedTuple):
@@ -84,17 +85,23 @@ def measured(sweep: Sweep, value: int, folder: str) -> dict[str, dict]:
   name = "official" if official else f"{sweep.flag}-{value}"
   file = pathlib.Path(folder, f"{sweep.works[0]}-{name}.json")
   if not file.exists():
-    command = [
-      *(sys.executable, "-m", "benchmarks.throughput"),
-      *(f"--only={','.join(sweep.works)}", f"--{sweep.flag}={value}"),
-      *(f"--repeats={_REPEATS.value}", f"--json={file}"),
-    ]
+    # A file is there whole or not at all.
+    part = file.with_suffix(".part")
     count = value if sweep.flag == "devices" else 1
     devices = f"--xla_force_host_platform_device_count={count}"
-    environment = {**os.environ, "XLA_FLAGS": devices}
     subprocess.run(
-      command, check=True, env=environment, stdout=subprocess.DEVNULL
+      [
+        *(sys.executable, "-m", "benchmarks.throughput"),
+        *(f"--only={','.join(sweep.works)}", f"--{sweep.flag}={value}"),
+        *(f"--repeats={_REPEATS.value}", f"--json={part}"),
+      ],
+      check=True,
+      # The last one of two equal flags counts.
+      env=os.environ
+      | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {devices}"},
+      stdout=subprocess.DEVNULL,
     )
+    part.replace(file)
   return json.loads(file.read_text(encoding="utf-8"))["figures"]
 
 
