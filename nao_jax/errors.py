@@ -37,6 +37,11 @@ class Stopped(Exception):
     self.signal = signal
 
 
+def in_a_line(error: BaseException) -> str:
+  """What an error says, without line breaks; its type, if it says nothing."""
+  return " ".join(str(error).split()) or type(error).__name__
+
+
 def storage_fault(error: BaseException | None) -> str | None:
   """What a full, broken or read-only disk said, if that was the reason."""
   text = str(error)

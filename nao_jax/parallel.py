@@ -14,16 +14,20 @@ Shapes: D devices.
 from collections.abc import Callable, Iterator
 import contextlib
 import contextvars
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from jax import lax
 from jax.experimental import multihost_utils
 import numpy as np
 
-from nao_jax.errors import UserError
+from nao_jax.errors import UserError, in_a_line
 
 AXIS = "devices"
+
+# Bytes of an error that the other processes are told.
+_SAID = 2000
+_Element = TypeVar("_Element")
 
 _ALONE = contextvars.ContextVar("alone", default=False)
 
@@ -128,6 +132,49 @@ def gather(rows: Any) -> Any:
   if _processes() == 1:
     return rows
   return multihost_utils.process_allgather(np.asarray(rows), tiled=True)
+
+
+def together(own: Iterator[_Element]) -> Iterator[_Element]:
+  """What an iterator gives, in each process its own; if one fails, all do.
+
+  Without this the others would wait in their next step for one that is gone.
+  All processes must take as many elements. Each costs a gather of one byte.
+
+  Args:
+    own: of this process.
+
+  Raises:
+    UserError: the iterator of another process failed.
+    Exception: in this process, what its own iterator raised.
+  """
+  if _processes() == 1:
+    yield from own
+    return
+  ended = object()
+  while True:
+    element, error = None, None
+    try:
+      element = next(own, ended)
+    except Exception as failure:
+      error = failure
+    if gather(np.array([error is not None])).any():
+      verdict = _failed(error)
+      raise error or UserError(verdict)
+    if element is ended:
+      return
+    yield element
+
+
+def _failed(error: Exception | None) -> str:
+  """Which process failed first, and of what; all processes must call it."""
+  said = "" if error is None else in_a_line(error)
+  content = np.zeros((1, _SAID), np.uint8)
+  encoded = np.frombuffer(said.encode()[:_SAID], np.uint8)
+  content[0, : len(encoded)] = encoded
+  found = gather(content)
+  number = int(found.any(1).argmax())
+  text = found[number].tobytes().rstrip(b"\0").decode(errors="ignore")
+  return f"process {number} cannot go on: {text}"
 
 
 def of_first(number: int) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import socket
 import subprocess
 import sys
@@ -83,6 +84,27 @@ def test_strangers_at_the_door_end_nothing(monkeypatch):
   first.end()
 
 
+@pytest.mark.parametrize("leaver", [0, 1])
+def test_who_leaves_with_an_error_ends_one_that_cannot_hear_it(
+  leaver, monkeypatch, capfd
+):
+  ended, left = queue.Queue(), queue.Queue()
+  monkeypatch.setattr(watch.os, "_exit", ended.put)
+  monkeypatch.setattr(watch, "_GRACE", 0.01)
+  watches = [watch.Watch(lambda: left.put("well")) for _ in range(2)]
+  port, token = watches[0].others("127.0.0.1")
+  watches[1].first(("127.0.0.1", port), token, 1)
+  while ended.empty():
+    # Until they have found each other.
+    watches[leaver].leave("a worker died")
+    time.sleep(0.01)
+  assert ended.get() == 2
+  assert left.get(timeout=LIMIT) == "well"
+  expected = f"error: process {leaver} ended (a worker died"
+  assert capfd.readouterr().err.startswith(expected)
+  watches[1 - leaver].end()
+
+
 def test_a_killed_process_ends_the_other_with_a_word(killed):
   _, code, errors = killed
   assert code == 2
@@ -92,12 +114,24 @@ def test_a_killed_process_ends_the_other_with_a_word(killed):
 
 @pytest.fixture(scope="module")
 def two(killed):
-  """The same command again: what both said, and the workdir."""
+  """The same command again: what both said, and the workdir.
+
+  They come to the end, where damaged images are.
+  """
   processes = _start_two(killed[0])
   said = [process.communicate(timeout=3 * LIMIT) for process in processes]
   for process, (_, errors) in zip(processes, said, strict=True):
-    assert process.returncode == 0, errors
+    assert process.returncode == 2, errors
   return said, killed[0]
+
+
+def test_damaged_images_of_one_process_end_all_with_a_word_on_them(two):
+  (_, first), (_, second) = two[0]
+  assert f"\nerror: process 1 cannot go on: {team_work.DAMAGED}" in f"\n{first}"
+  assert f"\nerror: {team_work.DAMAGED}" in f"\n{second}"
+  for errors in (first, second):
+    assert errors.count("error: ") == 1
+    assert "Traceback" not in errors
 
 
 def _state(workdir, pool):

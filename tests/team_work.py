@@ -3,7 +3,8 @@
 python -m tests.team_work PORT NUMBER WORKDIR
 
 A search; then trainings and scores, which go to a file in the workdir; then the
-training of a recurrent cell in a workdir of its own, beside the other one.
+training of a recurrent cell in a workdir of its own, beside the other one; at
+last a training in which the second process finds damaged images.
 """
 
 import pathlib
@@ -17,6 +18,7 @@ from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.images import Examples, ImageData, Record
 from nao_jax.data.stream import ImageStream, StreamConfig
 from nao_jax.data.text import Corpus
+from nao_jax.errors import UserError
 from nao_jax.evaluators import shared
 from nao_jax.evaluators.shared_language import SharedLanguage
 from nao_jax.evaluators.team_evaluator import EvaluatorHelper, TeamEvaluator
@@ -59,6 +61,7 @@ ALONE = stand_alone.Trainer(
   **vars(TRAINER), tokens=(0, 1, 1, 4, 1, 3, 0, 2, 1, 4, 1, 0, 2, 2, 2, 3)
 )
 FILE = "trained.npz"
+DAMAGED = "noise.tfrecord: record 3"
 # Beside a workdir: a text, and the workdir of a training on it.
 TEXT, CELL = "text", "cell"
 
@@ -87,13 +90,14 @@ def feed() -> InMemory:
   return InMemory(ALONE, data, data.mean, data.std)
 
 
-def stream() -> Streamed:
-  """The same in every process."""
+def stream(damaged: int = 0) -> Streamed:
+  """The same in every process, but for how many of its images are damaged."""
   noise = np.random.default_rng(8).integers(0, 256, (35, 9, 9, 3), np.uint8)
   records = [
     Record(tiny_images.encode(image), number % 3, "")
     for number, image in enumerate(noise)
   ]
+  records[:damaged] = [Record(b"", 0, DAMAGED)] * damaged
   config = StreamConfig(size=8, workers=0)
   parts = records[:EXAMPLES], records[EXAMPLES:]
   data = ImageStream("noise", 3, *parts, config)
@@ -212,7 +216,22 @@ def main(port: str, number: str, workdir: str) -> None:
     team.help(search_helper.handlers | text_helper.handlers | helper.handlers)
     team.help(FeedHelper(stream(), team, init(channels=3)).handlers)
   train_cell(pathlib.Path(workdir).parent, team)
+  find_damage(team)
+
+
+def find_damage(team) -> None:
+  """The second process does, in its own share."""
+  state = init(channels=3)
+  if team.first:
+    with team.leads():
+      train(TeamFeed(stream(), team), state, "test")
+  else:
+    team.help(FeedHelper(stream(damaged=2), team, state).handlers)
 
 
 if __name__ == "__main__":
-  main(*sys.argv[1:])
+  try:
+    main(*sys.argv[1:])
+  except UserError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(2)

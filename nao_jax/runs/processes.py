@@ -24,7 +24,7 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
-from nao_jax.errors import Stopped, UserError
+from nao_jax.errors import Stopped, UserError, in_a_line
 from nao_jax.runs import interruption
 from nao_jax.runs.interruption import Interruption
 from nao_jax.runs.watch import Watch
@@ -127,9 +127,9 @@ class Team:
     self._interruption = Interruption()
     self.number, self.count = jax.process_index(), jax.process_count()
     self.first = self.number == 0
-    self._watch = Watch()
+    self._watch = Watch(client.shutdown)
     # Before jax waits for all to end.
-    atexit.register(self._watch.end)
+    atexit.register(self._watch.close)
     key = f"{_HOME}/watch"
     if self.first:
       listen = host if host in _LOOPBACK else ""
@@ -172,9 +172,14 @@ class Team:
       Stopped: the first process was stopped.
       UserError: it ended in another way than well.
     """
+    self._watch.begin()
     with self._interruption:
-      while (told := self.hear()).what != _END:
-        handlers[told.what](told)
+      try:
+        while (told := self.hear()).what != _END:
+          handlers[told.what](told)
+      except BaseException as error:
+        self._watch.leave(in_a_line(error))
+        raise
 
   @contextlib.contextmanager
   def leads(self) -> Iterator[None]:
@@ -182,6 +187,7 @@ class Team:
 
     When another process is asked to stop, this one is, too.
     """
+    self._watch.begin()
     over = threading.Event()
     threading.Thread(target=self._pass_on, args=[over], daemon=True).start()
     try:
@@ -267,12 +273,17 @@ class Team:
 
   def heard(self, *_) -> None:
     """Waits until the first process goes on; see `then_on`."""
-    self.hear()
+    told = self.hear()
+    if not told.goes_on:
+      raise RuntimeError(f"to go on was due, and not {told.what}")
 
   def _tell_of(self, error: BaseException) -> None:
     number = error.signal if isinstance(error, Stopped) else 0
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = in_a_line(error)
     self.tell(_STOP, text=text, number=number)
+    if not number:
+      # Who waits in a step cannot hear it; but runs stop between two of them.
+      self._watch.leave(text)
 
   def _get(self, key: str) -> str:
     while True:

@@ -28,7 +28,7 @@ import jax
 import tensorboardX
 
 from nao_jax import __version__
-from nao_jax.errors import Stopped, UserError, storage_fault
+from nao_jax.errors import Stopped, UserError, in_a_line, storage_fault
 from nao_jax.runs import checkpoint, json_file, lock
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.compile_time import CompileTime
@@ -260,7 +260,7 @@ def _state(error: BaseException | None) -> str:
     return "finished"
   if isinstance(error, Stopped | KeyboardInterrupt):
     return "stopped"
-  return f"failed ({' '.join(str(error).split()) or type(error).__name__})"
+  return f"failed ({in_a_line(error)})"
 
 
 def _claim(path: pathlib.Path) -> lock.Lock:

@@ -146,17 +146,24 @@ class Streamed:
   def train(
     self, state: TrainState, key: jax.Array, step: int
   ) -> Iterator[tuple[TrainState, np.ndarray]]:
-    """As `InMemory.train`; a call is one step."""
+    """As `InMemory.train`; a call is one step.
+
+    Raises:
+      UserError: on the way, an image of this or of another process is damaged,
+        or a worker that reads them died.
+    """
     _, step_key = jax.random.split(key)
     state, step_key = parallel.replicate(
       (state, step_key), devices=self.devices
     )
     rows = self._own_rows(self.trainer.train.batch)
-    batches = self.stream.train_batches(
-      self.trainer.train.batch,
-      seed=self.seed,
-      first_step=step,
-      rows=rows.ravel().tolist(),
+    batches = parallel.together(
+      self.stream.train_batches(
+        self.trainer.train.batch,
+        seed=self.seed,
+        first_step=step,
+        rows=rows.ravel().tolist(),
+      )
     )
     in_axes, out_axes = (None, None, _CUT), (None, None)
     update = program(train_batch, self.trainer, self.devices, in_axes, out_axes)
@@ -174,9 +181,8 @@ class Streamed:
     measured = program(measure, self.trainer, self.devices, (None, _CUT, 0))
     total = None
     rows = self._own_rows(batch)
-    for examples, counted in self.stream.test_batches(
-      batch, rows.ravel().tolist()
-    ):
+    batches = self.stream.test_batches(batch, rows.ravel().tolist())
+    for examples, counted in parallel.together(batches):
       counted = counted.reshape(rows.shape)
       sums = measured(state, self._cut(examples, rows), counted)
       total = sums if total is None else jax.tree.map(np.add, total, sums)
