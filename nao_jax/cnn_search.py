@@ -96,13 +96,7 @@ def run(
   if team is not None:
     search_checks.check_together(config)
   cnn_costs.check(config, latency)
-  data = images.load(
-    config.dataset,
-    data_dir=data_dir,
-    validation_fraction=config.validation_fraction,
-    seed=config.seed,
-  )
-  config = _fit_to_data(config, data, devices)
+  config, data = _load(config, data_dir, devices)
   if team is not None:
     team.compare({"the data": data.digest})
     if not team.first:
@@ -126,11 +120,23 @@ def run(
     best = _search(
       config, data, space, given, evaluator, demand, journal, devices, team
     )
-    best["image"] = list(data.image_shape)
     journal.finish(best)
     _show(best, config, journal)
     search_page.try_to_write(journal.path)
   return best
+
+
+def _load(
+  config: SearchCnnConfig, data_dir: str, devices: int | None
+) -> tuple[SearchCnnConfig, images.ImageData]:
+  """The data, and the settings that suit them."""
+  data = images.load(
+    config.dataset,
+    data_dir=data_dir,
+    validation_fraction=config.validation_fraction,
+    seed=config.seed,
+  )
+  return _fit_to_data(config, data, devices), data
 
 
 def _help(config, data, devices, team: Team) -> dict[str, Callable]:
@@ -188,6 +194,7 @@ def _search(
       "test accuracy",
       demand,
     ),
+    "image": list(data.image_shape),
   }
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks import language_models, lstm, recurrent_cells
+from benchmarks import language_models, language_pool, lstm, recurrent_cells
 from nao_jax import pool, rnn_search
 from nao_jax.errors import UserError
 from nao_jax.networks import recurrent
@@ -193,7 +193,7 @@ def found_pool(tmp_path):
       scores=scores,
     ),
   )
-  return recurrent_cells.Pool.read(tmp_path)
+  return language_pool.Pool.read(tmp_path)
 
 
 def test_a_round_tells_proposals_from_the_others(found_pool):

@@ -181,13 +181,7 @@ class SharedLanguage:
       )
       keep(state, end - start)
       progress(title, end, len(stretches), "", each)
-    if (loss := mean_loss(losses)) is not None:
-      logging.info(
-        "epoch %d: mean training loss %.4f, perplexity %.1f",
-        epoch + 1,
-        loss,
-        np.exp(loss),
-      )
+    _log(epoch, losses)
     return state._replace(epoch=np.int32(epoch + 1), stretch=np.int32(0))
 
   def _drawn(self, key, stretches: int, members: int) -> np.ndarray:
@@ -215,3 +209,14 @@ class SharedLanguage:
     streams = text.streams(self._valid_text, train.batch)
     windows = language.windows(streams, train.bptt)
     return parallel.replicate(windows, devices=self.devices)
+
+
+def _log(epoch: int, losses: list[float]) -> None:
+  """Says how an epoch went, if any of its steps has a finite loss."""
+  if (loss := mean_loss(losses)) is not None:
+    logging.info(
+      "epoch %d: mean training loss %.4f, perplexity %.1f",
+      epoch + 1,
+      loss,
+      np.exp(loss),
+    )
