@@ -77,13 +77,8 @@ def compile_twice(name: str) -> dict:
   """Seconds to the compiled program, in a first process and in a second."""
   with tempfile.TemporaryDirectory() as folder:
     cache, figures = pathlib.Path(folder, "cache"), pathlib.Path(folder, "json")
-    sizes = [
-      f"--{flag}={flags.FLAGS[flag].value}"
-      for flag in Sizes.__annotations__
-      if flag in flags.FLAGS and flags.FLAGS[flag].present
-    ]
     command = [sys.executable, "-m", "benchmarks.throughput", f"--only={name}"]
-    command += [*sizes, "--repeats=1", f"--json={figures}"]
+    command += [*settings.given(Sizes), "--repeats=1", f"--json={figures}"]
     command.append(f"--compilation_cache={cache}")
     seconds = []
     for _ in range(2):

@@ -73,6 +73,19 @@ def define_all(config_class: type) -> Callable:
   return lambda: config_class(**{k: flag.value for k, flag in given.items()})
 
 
+def given(config_class: type) -> list[str]:
+  """The flags of a dataclass that the command line has, for another command.
+
+  Args:
+    config_class: a frozen dataclass without nested ones, see `define`.
+  """
+  return [
+    f"--{name}={flags.FLAGS[name].value}"
+    for name in config_class.__annotations__
+    if name in flags.FLAGS and flags.FLAGS[name].present
+  ]
+
+
 def _described(owner: type) -> dict[str, str]:
   """{attribute: description} of a docstring's Attributes section."""
   section = inspect.getdoc(owner).partition("Attributes:\n")[2]

@@ -314,7 +314,7 @@ def _config(settings: dict) -> dict:
     "versions": {name: _version(name) for name in _PACKAGES}
     | {"nao_jax": __version__, "python": platform.python_version()},
     "devices": [device.device_kind for device in jax.local_devices()],
-    "git": _git_revision(),
+    "git": git_revision(),
   }
 
 
@@ -325,8 +325,8 @@ def _version(name: str) -> str | None:
     return None
 
 
-def _git_revision() -> str | None:
-  """Of this source, where it is a checkout."""
+def git_revision() -> str | None:
+  """The commit of this source, where it is a checkout, `-dirty` if changed."""
   command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
   with contextlib.suppress(OSError, subprocess.CalledProcessError):
     return subprocess.run(

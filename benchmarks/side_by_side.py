@@ -1,0 +1,172 @@
+"""Times this project and a peer in turn, on one machine.
+
+python -m benchmarks.side_by_side --peer='PYTHON torch_speed.py' \
+  --about='eager PyTorch 2.13.0' --pairs=10
+python -m benchmarks.side_by_side --peer='PYTHON torch_controller.py' \
+  --only=controller_fit,propose
+
+A peer is any program that prints its figures as benchmarks/pairs.py says. Each
+measurement is a process of its own, pinned to the same cores and with as many
+threads; in every other pair the peer goes last. Only the ratio within a pair
+means something, and only on a machine that does nothing else.
+
+Results are kept in a file, work by work: measuring one again replaces it, a run
+that was stopped keeps the pairs that it has. `python -m benchmarks.tables` puts
+them on the pages.
+"""
+
+from collections.abc import Sequence
+import datetime
+import functools
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shlex
+import shutil
+import statistics
+import sys
+
+from absl import flags, logging
+import rich.console
+import rich.table
+
+from benchmarks import machine, pairs
+from benchmarks.pairs import KINDS
+from benchmarks.tables import RESULTS
+from benchmarks.work import Sizes
+from experiments import driver, settings
+from nao_jax.errors import UserError
+from nao_jax.runs import json_file
+from nao_jax.runs.workdir import git_revision, write
+
+_PEER = flags.DEFINE_string(
+  "peer", None, "Command of the peer, to which a name is added.", required=True
+)
+_ABOUT = flags.DEFINE_string(
+  "about", "", "What the peer is, with its version, for the tables."
+)
+_PAIRS = flags.DEFINE_integer("pairs", 10, "Of each work.", lower_bound=1)
+_ONLY = flags.DEFINE_list(
+  "only", None, "Works to time; by default all that torch_speed.py knows."
+)
+_CORES = flags.DEFINE_string(
+  "cores",
+  None,
+  "Cores to run on, as `0,1`; all by default. What is measured on one core runs"
+  " on the last of them.",
+)
+_JSON = flags.DEFINE_string("json", str(RESULTS), "File of results.")
+# Of ours, for a peer whose sizes are not the official ones.
+settings.define(Sizes, {})
+
+
+def _about(
+  peer: Sequence[str], ours: Sequence[str], cores: Sequence[int]
+) -> dict:
+  """When, where and how a work is measured; no path of this machine."""
+  return {
+    "date": datetime.date.today().isoformat(),
+    "cores": list(cores),
+    "about": _ABOUT.value,
+    "peer": [pathlib.Path(part).name for part in peer],
+    "ours": [pathlib.Path(ours[0]).name, *ours[1:]],
+    "versions": {
+      "python": platform.python_version(),
+      "jax": importlib.metadata.version("jax"),
+    },
+  }
+
+
+def _names() -> list[str]:
+  """What to measure."""
+  usual = [name for name, kind in KINDS.items() if kind.default]
+  names = usual if _ONLY.value is None else _ONLY.value
+  for name in names:
+    if name not in KINDS:
+      raise UserError(f"--only={name}: unknown; allowed: {', '.join(KINDS)}")
+  return names
+
+
+def _cores() -> list[int]:
+  """Those to run on."""
+  allowed = sorted(os.sched_getaffinity(0))
+  if _CORES.value is None:
+    return allowed
+  try:
+    cores = machine.numbers(_CORES.value)
+  except ValueError:
+    cores = []
+  if not cores or not set(cores) <= set(allowed):
+    raise UserError(
+      f"--cores={_CORES.value}: allowed are some of "
+      f"{','.join(map(str, allowed))}, separated by commas"
+    )
+  return cores
+
+
+def _held() -> dict:
+  """What the file of results holds: {work: entry}."""
+  file = pathlib.Path(_JSON.value)
+  if not file.exists():
+    return {}
+  place, advice = f"--json={file}", "give another file"
+  return json_file.read(file, place=place, wanted="results", advice=advice)
+
+
+def table(found: dict) -> rich.table.Table:
+  """The ratios of every work, pair by pair, with their median."""
+  shown = rich.table.Table(title="the peer's time / ours")
+  for heading in ("work", "cores", "pair by pair", "median", "least", "most"):
+    shown.add_column(heading, justify="right")
+  for name, entry in found.items():
+    values = pairs.ratios(entry["pairs"])
+    summary = statistics.median(values), min(values), max(values)
+    shown.add_row(
+      name,
+      ",".join(map(str, entry["cores"])),
+      " ".join(f"{value:.2f}" for value in values),
+      *(f"{value:.2f}" for value in summary),
+    )
+  return shown
+
+
+def _measure(
+  names: list[str], peer: list[str], allowed: list[int], held: dict
+) -> None:
+  """Adds works to what is held, and keeps the file after every pair."""
+  about = {"machine": machine.describe() | machine.measure()._asdict()}
+  about["commit"] = git_revision()
+  if (load := about["machine"]["load"]) > 0.5:
+    logging.warning("load %.2f: something else runs, ratios will vary", load)
+  file = pathlib.Path(_JSON.value)
+  file.parent.mkdir(parents=True, exist_ok=True)
+  for name in names:
+    kind = KINDS[name]
+    cores = allowed[-1:] if kind.one_core else allowed
+    own = pairs.own_command(kind, settings.given(Sizes))
+    entry = {**about, **_about(peer, own, cores), "pairs": []}
+    for pair in pairs.run(
+      functools.partial(pairs.peer, peer, name, cores),
+      functools.partial(pairs.ours, own, kind, cores),
+      _PAIRS.value,
+    ):
+      logging.info("%s: %.2f", name, pairs.ratios([pair])[0])
+      entry["pairs"].append(pair)
+      held[name] = entry
+      write(file, json.dumps(held, indent=1) + "\n")
+
+
+def main(_):
+  """Measures pair by pair, and prints the ratios."""
+  if shutil.which("taskset") is None:
+    raise UserError("taskset: not found; it comes with util-linux, on Linux")
+  names, held = _names(), _held()
+  _measure(names, shlex.split(_PEER.value), _cores(), held)
+  console = rich.console.Console(width=None if sys.stdout.isatty() else 120)
+  console.print(table({name: held[name] for name in names}))
+
+
+if __name__ == "__main__":
+  driver.run(main)

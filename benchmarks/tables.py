@@ -1,0 +1,153 @@
+"""Writes measured figures into the pages, from benchmarks/results.
+
+python -m benchmarks.tables
+
+A page holds a table between `<!-- table: NAME -->` and `<!-- end of table -->`;
+what stands between them is replaced. What has no results is "not measured". A
+test holds the pages to the results.
+"""
+
+from collections.abc import Callable, Iterable
+import json
+import pathlib
+import re
+import statistics
+
+from benchmarks import pairs
+from experiments import driver
+from nao_jax.runs.workdir import write
+
+ROOT = pathlib.Path(__file__).parents[1]
+_MARKED = re.compile(r"(?s)(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)")
+RESULTS = ROOT / "benchmarks" / "results" / "side_by_side.json"
+_UNKNOWN = "not measured"
+
+# In the order of the tables, by the name of the work.
+_WORKS = {
+  "supernet_train": "supernet training step",
+  "supernet_score": "supernet scoring",
+  "controller_fit": "controller fit, an epoch of 600",
+  "propose": "proposals, 100 seeds x 10 steps",
+  "rnn_train": "recurrent training step",
+  "rnn_score": "recurrent scoring",
+}
+
+
+def pages() -> Iterable[pathlib.Path]:
+  """Those that may hold tables."""
+  return ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))
+
+
+def filled(page: str, results: dict) -> str:
+  """The text of a page with its tables made anew.
+
+  Args:
+    page: its text.
+    results: what `benchmarks.side_by_side` wrote.
+
+  Returns:
+    The new text.
+
+  Raises:
+    KeyError: it names a table that there is not.
+  """
+  return _MARKED.sub(
+    lambda found: f"{found[1]}\n{TABLES[found[2]](results)}\n\n{found[3]}", page
+  )
+
+
+def ratios(results: dict) -> str:
+  """The table of how many times as fast, alone."""
+  head = "| on one machine, in turn | cores | times as fast |", "|---|---|---|"
+  rows = [
+    f"| {shown} | {_cores(results.get(name))} | {_ratio(results.get(name))} |"
+    for name, shown in _WORKS.items()
+  ]
+  return "\n".join([*head, *rows])
+
+
+def times(results: dict) -> str:
+  """The table of both sides, and what was measured where."""
+  head = "| work | cores | peer, ms | here, ms | peer / here | pairs |"
+  rows = [
+    f"| {shown} | {_times(results.get(name))} |"
+    for name, shown in _WORKS.items()
+  ]
+  notes: dict[str, list[str]] = {}
+  for name, shown in _WORKS.items():
+    if name in results:
+      notes.setdefault(_note(results[name]), []).append(shown)
+  lines = [f"- {', '.join(works)}: {note}" for note, works in notes.items()]
+  below = ["", *lines] if lines else []
+  return "\n".join([head, "|---|---|---|---|---|---|", *rows, *below])
+
+
+TABLES: dict[str, Callable[[dict], str]] = {
+  "side_by_side": times,
+  "side_by_side_ratios": ratios,
+}
+
+
+def _cores(entry: dict | None) -> str:
+  return str(len(entry["cores"])) if entry else ""
+
+
+def _ratio(entry: dict | None) -> str:
+  """Median, least and greatest over pairs."""
+  if not entry:
+    return _UNKNOWN
+  found = pairs.ratios(entry["pairs"])
+  median = statistics.median(found)
+  return f"**{median:.2f}** ({min(found):.2f} to {max(found):.2f})"
+
+
+def _times(entry: dict | None) -> str:
+  if not entry:
+    return f" | {_UNKNOWN} | {_UNKNOWN} | {_UNKNOWN} | "
+  cells = [_cores(entry)]
+  for side in ("peer", "ours"):
+    medians = [1e3 * pair[side]["seconds"] for pair in entry["pairs"]]
+    spread = f"{min(medians):.0f} to {max(medians):.0f}"
+    cells.append(f"{statistics.median(medians):.0f} ({spread})")
+  cells += [_ratio(entry), str(len(entry["pairs"]))]
+  return " | ".join(cells)
+
+
+def _note(entry: dict) -> str:
+  """When, against what, and on which machine."""
+  machine = entry["machine"]
+  caches = ", ".join(
+    f"{level} {size}" for level, size in machine["caches"].items()
+  )
+  threads = machine["threads_per_core"]
+  shared = f"{threads} threads a core" if threads != 1 else "a thread a core"
+  return (
+    f"{entry['date']}, commit {(entry['commit'] or 'unknown')[:10]}, against "
+    f"{entry['about'] or ' '.join(entry['peer'])}; {machine['cpu']}, "
+    f"{len(machine['cores'])} cores, {shared}, "
+    f"{machine['operations'] / 1e9:.0f} GFLOP/s in products, "
+    f"{machine['bytes'] / 1e9:.1f} GB/s copied, caches {caches}; load before "
+    f"{machine['load']}"
+  )
+
+
+def read() -> dict:
+  """The results of side by side; nothing if there are none."""
+  if not RESULTS.exists():
+    return {}
+  return json.loads(RESULTS.read_text(encoding="utf-8"))
+
+
+def main(_):
+  """Writes the tables of all pages."""
+  results = read()
+  for page in pages():
+    old = page.read_text(encoding="utf-8")
+    new = filled(old, results)
+    if new != old:
+      write(page, new)
+      print(f"new tables in {page.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+  driver.run(main)
