@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from nao_jax import parallel
 from nao_jax.networks import layers, parameters
@@ -383,7 +384,7 @@ def test_devices_agree_on_the_statistics_of_the_whole_batch(
 
 
 def test_first_weights_are_distributed_as_in_the_stand_alone_network():
-  config = dataclasses.replace(TINY, channels=8, auxiliary=True)
+  config = dataclasses.replace(TINY, channels=8, classes=400, auxiliary=True)
   images, key = np.zeros((1, 32, 32, 3)), jax.random.key(0)
   checked = collections.Counter()
   for cells in _architectures(config, len(KINDS)):
@@ -397,7 +398,6 @@ def test_first_weights_are_distributed_as_in_the_stand_alone_network():
       if not leaf.std():
         np.testing.assert_array_equal(ours, leaf)
       elif leaf.size > 300:
-        assert ours.std() == pytest.approx(leaf.std(), rel=0.1), path
-        assert np.abs(ours).max() == pytest.approx(np.abs(leaf).max(), rel=0.03)
+        assert stats.ks_2samp(ours.ravel(), leaf.ravel()).pvalue > 1e-4, path
         checked[at[-1]] += 1
-  assert {"kernel", "even", "odd", "narrow_conv"} < set(checked)
+  assert {"kernel", "bias", "even", "odd", "narrow_conv"} < set(checked)

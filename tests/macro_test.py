@@ -1,86 +1,17 @@
-"""What surrounds the cells: initial values, drop-path, refusals."""
+"""The parts around the cells: drop-path, dropout, refusals."""
 
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from nao_jax import parallel
 from nao_jax.errors import UserError
-from nao_jax.networks import macro, parameters
-from nao_jax.networks.supernet import Supernet
-from tests.tiny_networks import TINY, random_cells
+from nao_jax.networks import macro
+from tests.tiny_networks import TINY
 
 CELLS = len(TINY.cells)
-
-# The fan-in of a kernel whose name ends so, in a cell of width C.
-FAN_IN = {
-  "3x3_depthwise_1": lambda width: 9,
-  "3x3_depthwise_2": lambda width: 9,
-  "5x5_depthwise_1": lambda width: 25,
-  "5x5_depthwise_2": lambda width: 25,
-  "pointwise_1": lambda width: width,
-  "pointwise_2": lambda width: width,
-  "even": lambda width: width,
-  "odd": lambda width: width,
-  "output_kernel": lambda width: width,
-}
-
-
-@pytest.fixture(scope="module")
-def drawn():
-  """Parameters by `init`, shapes alone, and by `initialise`."""
-  network = Supernet(TINY)
-  inputs = jnp.zeros((2, 8, 8, 3)), random_cells(1, 0)[0]
-  key = jax.random.key(0)
-  shapes = jax.eval_shape(network.init, key, *inputs)
-  return shapes, parameters.initialise(network, key, *inputs)
-
-
-def _named(params):
-  """(names of the module and of the leaf, leaf) of each parameter."""
-  for path, leaf in jax.tree.leaves_with_path(params):
-    yield path[-2].key, path[-1].key, np.asarray(leaf)
-
-
-def test_initialise_makes_the_parameters_that_init_makes(drawn):
-  shapes, params = drawn
-
-  def sizes(tree):
-    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
-
-  assert sizes(params) == sizes(shapes)
-
-
-def test_batch_norm_starts_as_the_identity_and_biases_at_0(drawn):
-  for _, name, leaf in _named(drawn[1]):
-    if "scale" in name:
-      assert (leaf == 1).all()
-    elif "offset" in name or name == "bias":
-      assert (leaf == 0).all()
-    else:
-      assert np.unique(leaf).size > 0.99 * leaf.size
-
-
-def test_kernels_are_uniform_within_one_over_the_root_of_the_fan_in(drawn):
-  params = drawn[1]
-  checked = 0
-  for module, name, leaf in _named(params):
-    ends = [end for end in FAN_IN if name.endswith(end)]
-    if not module.startswith("cell_") or not ends:
-      continue
-    _, width = TINY.cells[int(module.removeprefix("cell_"))]
-    unit = leaf * np.sqrt(FAN_IN[ends[0]](width))
-    assert np.abs(unit).max() <= 1.000001
-    if leaf.size > 300:
-      assert np.abs(unit).max() > 0.97
-      assert unit.std() == pytest.approx(1 / np.sqrt(3), rel=0.1)
-      checked += 1
-  assert checked > 20
-  stem = params["params"]["stem"]["conv"] * np.sqrt(27)
-  assert 0.95 < np.abs(stem).max() <= 1.000001
 
 
 @pytest.fixture(scope="module")

@@ -274,8 +274,9 @@ def initialise_candidate(
   """Variables distributed as those of the stand-alone network.
 
   A kernel that reads the loose ends of a cell has their channels as its fan
-  in: C times their number, where `parameters.initialise` sees C S channels. As
-  there, this is done on the host.
+  in: C times their number, where `parameters.initialise` sees C S channels; so
+  has the bias of a classifier that reads them. As there, this is done on the
+  host.
 
   Args:
     candidate: the network.
@@ -293,7 +294,7 @@ def initialise_candidate(
 
   def rescale(path, leaf):
     module, name = tuple(part.key for part in path[:-1]), path[-1].key
-    reads = name in ("kernel", "even", "odd", "narrow_conv")
+    reads = name in ("kernel", "bias", "even", "odd", "narrow_conv")
     return leaf * readers[module] if reads and module in readers else leaf
 
   params = jax.tree.map_with_path(rescale, variables["params"])

@@ -4,7 +4,8 @@ Groups of parameters have names; within one, the leaves are those of an
 operation's `ops.Shapes`. Maps are [C, H, W, B].
 """
 
-from collections.abc import Callable
+import collections
+from collections.abc import Callable, Mapping
 import functools
 from typing import Any, Literal
 
@@ -26,17 +27,21 @@ MOMENTUM = 0.9
 def declare(
   module: nn.Module, name: str, shapes: ops.Shapes, stack: tuple[int, ...] = ()
 ) -> ops.Parameters:
-  """Declares one group of parameters: {leaf: [*stack, *shape]}."""
+  """Declares one group of parameters: {leaf: [*stack, *shape]}.
 
-  def declare_leaf(leaf, shape):
+  Their first values are described at `_first_value`.
+  """
+  group = {_join(name, leaf): stack + shape for leaf, shape in shapes.items()}
+
+  def declare_leaf(full_name):
     def initial(key):
-      unit = jax.random.uniform(key, shape, minval=-1, maxval=1)
+      normal = jax.random.normal(key, group[full_name])
       # A NumPy bank could not be indexed by a traced architecture.
-      return jnp.asarray(_scale_draw(leaf, unit))
+      return jnp.asarray(_first_value(full_name, normal, group))
 
-    return module.param(_join(name, leaf), initial)
+    return module.param(full_name, initial)
 
-  return {leaf: declare_leaf(leaf, stack + s) for leaf, s in shapes.items()}
+  return {leaf: declare_leaf(_join(name, leaf)) for leaf in shapes}
 
 
 def _join(name: str, leaf: str) -> str:
@@ -144,18 +149,32 @@ def _follow(running, x, axis_name):
   )
 
 
-def _scale_draw(name: str, unit: jax.Array) -> jax.Array:
-  """The initial value of a parameter, from a uniform draw in [-1, 1).
+def _first_value(
+  name: str, normal: jax.Array, group: Mapping[str, tuple[int, ...]]
+) -> jax.Array:
+  """The initial value of a parameter, from a standard normal draw.
 
-  BatchNorm starts as the identity, with running statistics or without, and
-  biases at 0. Kernels are uniform in +-1 / sqrt(fan in), PyTorch's default,
-  which the official code leaves as is.
+  Kernels are normal with standard deviation sqrt(2 / fan in) (Kaiming), as in
+  the official PyTorch code, which draws every parameter of rank 2 or more so.
+  BatchNorm starts as the identity, with running statistics or without. The
+  biases of the classifiers are uniform in +-1 / sqrt(features), PyTorch's
+  default, which the official code leaves as it is.
+
+  Args:
+    name: of the parameter.
+    normal: the draw; its shape is the parameter's.
+    group: shapes by name, at least that of the kernel which a bias belongs to.
   """
   if "scale" in name or "variance" in name:
-    return np.ones(unit.shape, unit.dtype)
-  if "offset" in name or "bias" in name or "mean" in name:
-    return np.zeros(unit.shape, unit.dtype)
-  return unit / np.float32(np.sqrt(_fan_in(name, unit.shape)))
+    return np.ones(normal.shape, normal.dtype)
+  if "offset" in name or "mean" in name:
+    return np.zeros(normal.shape, normal.dtype)
+  if name.endswith("bias"):
+    kernel = name.removesuffix("bias") + "kernel"
+    # The error function makes a normal draw a uniform one, in [-1, 1].
+    unit = jax.scipy.special.erf(normal / np.float32(np.sqrt(2)))
+    return unit / np.float32(np.sqrt(_fan_in(kernel, group[kernel])))
+  return normal * np.float32(np.sqrt(2 / _fan_in(name, normal.shape)))
 
 
 def _fan_in(name: str, shape: tuple[int, ...]) -> int:
@@ -185,10 +204,15 @@ def initialise(module: nn.Module, key: jax.Array, *inputs) -> dict:
   shapes = _shapes(module, *map(jax.typeof, inputs))
   leaves = jax.tree.leaves_with_path(shapes)
   sizes = [leaf.size for _, leaf in leaves]
-  units = jax.random.uniform(key, (sum(sizes),), minval=-1, maxval=1)
-  parts = np.split(np.asarray(units), np.cumsum(sizes)[:-1])
+  normals = jax.random.normal(key, (sum(sizes),))
+  parts = np.split(np.asarray(normals), np.cumsum(sizes)[:-1])
+  groups = collections.defaultdict(dict)
+  for path, leaf in leaves:
+    groups[path[:-1]][path[-1].key] = leaf.shape
   values = [
-    _scale_draw(path[-1].key, part.reshape(leaf.shape))
+    np.asarray(
+      _first_value(path[-1].key, part.reshape(leaf.shape), groups[path[:-1]])
+    )
     for (path, leaf), part in zip(leaves, parts, strict=True)
   ]
   return jax.tree.unflatten(jax.tree.structure(shapes), values)
