@@ -18,7 +18,7 @@ from nao_jax import (
   search,
   search_checks,
 )
-from nao_jax.data import images
+from nao_jax.data import digest, images
 from nao_jax.errors import UserError
 from nao_jax.evaluators import executors
 from nao_jax.evaluators.executors import LOCAL, ExecutorConfig
@@ -98,14 +98,14 @@ def run(
   cnn_costs.check(config, latency)
   config, data = _load(config, data_dir, devices)
   if team is not None:
-    team.compare({"the data": data.digest})
+    team.compare({"the data": flatten(data.digest)})
     if not team.first:
       return team.help(_help(config, data, devices, team))
   with (
     leading(team),
     SearchJournal(
       workdir,
-      flatten(config) | {"arch": [row.tolist() for row in given]},
+      _settings(config, data, given),
       config.search.rounds,
       checkpoints=checkpoints,
       plain=plain,
@@ -137,6 +137,19 @@ def _load(
     seed=config.seed,
   )
   return _fit_to_data(config, data, devices), data
+
+
+def _settings(
+  config: SearchCnnConfig, data: images.ImageData, given: np.ndarray
+) -> dict:
+  """What decides the result, by which a run that goes on is compared."""
+  settings = flatten(config)
+  settings |= {f"data.{k}": v for k, v in flatten(data.digest).items()}
+  settings["arch"] = [row.tolist() for row in given]
+  if table := config.demand.latency_table:
+    read = cnn_costs.read_table(table, config.network.ops)
+    settings["latency_table"] = digest.of_arrays(0, *map(np.asarray, read))
+  return settings
 
 
 def _help(config, data, devices, team: Team) -> dict[str, Callable]:
@@ -341,16 +354,13 @@ def _shared(config, data, devices) -> SharedWeights:
 
 def _protocol(config: SearchCnnConfig, data: images.ImageData) -> dict:
   """What determines the score of a candidate, but the candidate."""
-  names = ("dataset", "validation_fraction", "seed", "prune")
+  names = ("validation_fraction", "seed", "prune")
   parts = ("network", "train", "sgd", "augment")
   return (
     {name: getattr(config, name) for name in names}
     | {name: flatten(getattr(config, name)) for name in parts}
-    | {
-      "images": [data.train_examples, *data.image_shape],
-      "mean": data.mean.tolist(),
-      "std": data.std.tolist(),
-    }
+    # Not the name, which other data may have tomorrow.
+    | {"data": data.digest.train}
   )
 
 

@@ -12,6 +12,7 @@ import rich.console
 
 from nao_jax import parallel, ranges
 from nao_jax.data import images, stream
+from nao_jax.data.digest import Digest
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
 from nao_jax.recipes import INPUTS, TrainCnnConfig
@@ -38,6 +39,7 @@ class Training:
     examples: number of training images.
     mean: of the training images' channels, full intensity being 1.
     std: the same for the standard deviation.
+    data: what tells the data set from others of its name.
   """
 
   config: TrainCnnConfig
@@ -45,6 +47,7 @@ class Training:
   examples: int
   mean: tuple[float, ...]
   std: tuple[float, ...]
+  data: Digest = Digest()
 
   @functools.cached_property
   def tokens(self) -> tuple[int, ...]:
@@ -152,7 +155,7 @@ def run(
   training.trainer.check(devices)
   feed = training.feed(data, devices)
   if team is not None:
-    team.compare({"the data": data.digest})
+    team.compare({"the data": flatten(data.digest)})
     if not team.first:
       return team.help(FeedHelper(feed, team, training.init()).handlers)
     feed = TeamFeed(feed, team)
@@ -228,6 +231,7 @@ def fit_to_data(
     examples=data.train_examples,
     mean=tuple(data.mean.tolist()),
     std=tuple(data.std.tolist()),
+    data=data.digest,
   )
 
 

@@ -9,7 +9,9 @@ import jax
 
 from nao_jax import parallel
 from nao_jax.cnn_training import Training, check, open_data
+from nao_jax.data.digest import TEST_PART, Digest
 from nao_jax.errors import UserError
+from nao_jax.recipes import TrainCnnConfig
 from nao_jax.runs.workdir import read_settings, unflatten, write_bytes
 from nao_jax.spaces import cnn
 from nao_jax.training.stand_alone import TrainState, classify
@@ -46,7 +48,9 @@ def _training(workdir: pathlib.Path) -> Training:
   """What config.json says of a training, which is looked at like flags."""
   place = f"--workdir={workdir}: its config.json"
   try:
-    training = unflatten(Training, read_settings(workdir))
+    # Before there were digests, nothing was known of the data but the name.
+    unknown = {"data.train": "", "data.test": ""}
+    training = unflatten(Training, unknown | read_settings(workdir))
   except KeyError as error:
     raise UserError(
       f"{place} has no {error}; give the workdir of a training "
@@ -105,11 +109,10 @@ def evaluate(
   """
   parallel.check(devices)
   training, state = load(workdir)
-  config = training.config
   config = dataclasses.replace(
-    config,
-    dataset=dataset or config.dataset,
-    test_split=split or config.test_split,
+    training.config,
+    dataset=dataset or training.config.dataset,
+    test_split=split or training.config.test_split,
   )
   data = open_data(config, data_dir)
   for what, found, wanted in (
@@ -121,7 +124,46 @@ def evaluate(
         f"--dataset={config.dataset}: {what} {found}, but the network in "
         f"--workdir={workdir} was trained on {wanted}"
       )
+  _say_what_data(training, config, data.digest)
   return training.feed(data, devices).measure(state, "test")
+
+
+def _say_what_data(
+  training: Training, config: TrainCnnConfig, found: Digest
+) -> None:
+  """Says so if a network is measured on other data than a training would.
+
+  Args:
+    training: of the network.
+    config: its settings, with the data set and the split to measure on.
+    found: of the data.
+  """
+  if not training.data.train:
+    logging.warning(
+      "%s: the training kept no digest of its data, so nothing tells whether "
+      "these are the same",
+      config.dataset,
+    )
+    return
+  changed = training.data.changes(found)
+  if config.dataset != training.config.dataset:
+    if changed:
+      logging.warning(
+        "%s: not the data set that the network was trained on, which is %s",
+        config.dataset,
+        training.config.dataset,
+      )
+    return
+  if config.test_split != training.config.test_split:
+    # Another part is no surprise; that it is of other data would be one.
+    changed = [part for part in changed if part != TEST_PART]
+  if changed:
+    logging.warning(
+      "%s: not the data that the network was trained on: the %s changed since; "
+      "what is measured now does not compare with the training's own result",
+      config.dataset,
+      " and the ".join(changed),
+    )
 
 
 def export(workdir: str | os.PathLike, file: str | os.PathLike) -> None:

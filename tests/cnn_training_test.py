@@ -194,6 +194,48 @@ def test_evaluation_gives_the_result_again(finished, data_dir):
     cnn_use.evaluate(workdir, data_dir=data_dir, devices=5)
 
 
+@pytest.mark.parametrize(
+  ("changes", "arguments", "said"),
+  [
+    ({}, {}, ""),
+    ({"test": "x"}, {}, "the test part changed since"),
+    ({"train": "x"}, {}, "the training part changed since"),
+    ({"test": "x"}, {"split": "other"}, ""),
+    ({"train": "x"}, {"split": "other"}, "the training part changed since"),
+    ({}, {"dataset": "renamed"}, ""),
+    ({"test": "x"}, {"dataset": "mine"}, "not the data set that the network"),
+  ],
+)
+def test_evaluation_says_if_the_data_are_not_those_of_the_training(
+  finished, data_dir, monkeypatch, caplog, changes, arguments, said
+):
+  def opened(config, folder):
+    config = dataclasses.replace(config, dataset="digits", test_split="test")
+    data = cnn_training.open_data(config, folder)
+    return dataclasses.replace(
+      data, digest=dataclasses.replace(data.digest, **changes)
+    )
+
+  monkeypatch.setattr(cnn_use, "open_data", opened)
+  cnn_use.evaluate(finished[0], data_dir=data_dir, devices=1, **arguments)
+  warned = [x.getMessage() for x in caplog.records if x.levelname == "WARNING"]
+  assert len(warned) == bool(said)
+  assert said in "".join(warned)
+
+
+def test_evaluation_says_if_the_training_kept_no_digest(
+  finished, data_dir, tmp_path, caplog
+):
+  workdir = shutil.copytree(finished[0], tmp_path / "old")
+  config = json.loads((workdir / "config.json").read_text())
+  for part in ("train", "test"):
+    del config["settings"][f"data.{part}"]
+  (workdir / "config.json").write_text(json.dumps(config))
+  measured = cnn_use.evaluate(workdir, data_dir=data_dir, devices=1)
+  assert measured == finished[1]["test"]
+  assert "digits: the training kept no digest of its data" in caplog.text
+
+
 def test_evaluation_on_other_images_than_it_was_trained_on_is_refused(
   finished, tmp_path
 ):

@@ -103,7 +103,9 @@ def test_config_json_holds_what_decided_the_run(finished):
   for name, value in (("dataset", "digits"), ("augment.flip", False)):
     assert settings[name] == value
   expected = len(list(_leaves(presets.SearchCnnConfig)))
-  assert len(settings) == expected + 1  # and --arch
+  # And --arch, and digests of the training and of the test part.
+  assert len(settings) == expected + 3
+  assert all(len(settings[f"data.{part}"]) == 16 for part in ("train", "test"))
   assert {"jax", "flax", "python"} <= {*config["versions"]}
   assert "git" in config
 

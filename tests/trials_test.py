@@ -1,7 +1,13 @@
+import dataclasses
 import sqlite3
 
+import numpy as np
 import pytest
 
+from nao_jax import cnn_search, presets, rnn_presets, rnn_search
+from nao_jax.data.digest import Digest
+from nao_jax.data.images import ImageData
+from nao_jax.data.text import Corpus
 from nao_jax.errors import UserError
 from nao_jax.runs.trials import Trial, Trials, digest
 
@@ -53,3 +59,89 @@ def test_a_file_of_something_else_is_refused_and_kept(tmp_path):
 def test_a_digest_tells_values_apart_but_not_orders():
   assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
   assert digest({"a": 1}) != digest({"a": 1.5})
+
+
+def _changed(value):
+  """Another value of the same type."""
+  if isinstance(value, bool):
+    return not value
+  if isinstance(value, str):
+    return f"{value}x"
+  return (*value, 1) if isinstance(value, tuple) else value + 1
+
+
+def _variants(config, parts, names):
+  """{setting: the settings with another value of it}; `parts` whole."""
+  for name in names:
+    value = _changed(getattr(config, name))
+    yield name, dataclasses.replace(config, **{name: value})
+  for part in parts:
+    inner = getattr(config, part)
+    for field in dataclasses.fields(inner):
+      value = _changed(getattr(inner, field.name))
+      changed = dataclasses.replace(inner, **{field.name: value})
+      yield (
+        f"{part}.{field.name}",
+        dataclasses.replace(config, **{part: changed}),
+      )
+
+
+def _image_protocols():
+  """What a trial of images is known by: as it is, and with each change."""
+  config = presets.PRESETS["digits"]
+  data = ImageData("a", 2, None, None, None, None, None, Digest("a", "b"))
+  yield "", cnn_search._protocol(config, data)
+  other = dataclasses.replace(data, digest=Digest("c", "b"))
+  yield "data", cnn_search._protocol(config, other)
+  parts = ("network", "train", "sgd", "augment")
+  names = ("seed", "prune", "validation_fraction")
+  for name, changed in _variants(config, parts, names):
+    yield name, cnn_search._protocol(changed, data)
+
+
+def _text_protocols():
+  """The same of a text."""
+  config = rnn_presets.PRESETS["demo"]
+  corpus, other = (
+    Corpus("a", tuple(words), *3 * [np.zeros(9, np.int32)])
+    for words in ("ab", "ac")
+  )
+  yield "", rnn_search._protocol(config, corpus)
+  yield "text", rnn_search._protocol(config, other)
+  names = ("seed", "prune", "score_tokens")
+  for name, changed in _variants(config, ("network", "train"), names):
+    yield name, rnn_search._protocol(changed, corpus)
+
+
+@pytest.mark.parametrize("protocols", [_image_protocols, _text_protocols])
+def test_whatever_decides_a_score_makes_it_another_trial(protocols, file):
+  (_, protocol), *variants = protocols()
+  assert len(variants) > 10
+  trials = Trials(file, "a", protocol)
+  trials.add([1], Trial(0.5, (0.5,)))
+  found = {name: Trials(file, "a", other).get([1]) for name, other in variants}
+  assert {name for name, trial in found.items() if trial is not None} == set()
+  assert Trials(file, "a", protocol).get([1]) is not None
+
+
+def test_the_test_part_and_the_name_of_data_decide_no_score():
+  config = presets.PRESETS["digits"]
+  first, other = (
+    ImageData(name, 2, None, None, None, None, None, Digest("a", test))
+    for name, test in ("ab", "cd")
+  )
+  renamed = dataclasses.replace(config, dataset="renamed")
+  protocols = (
+    cnn_search._protocol(*it) for it in ((config, first), (renamed, other))
+  )
+  assert len({digest(protocol) for protocol in protocols}) == 1
+
+
+def test_every_entry_of_a_protocol_counts_however_long_it_is():
+  protocol = {f"entry {n:02}": {"value": n, "list": [n]} for n in range(50)}
+  digests = {digest(protocol)}
+  for name, entry in protocol.items():
+    for key, value in (("value", -1), ("list", [-1]), ("more", 0)):
+      digests.add(digest(protocol | {name: entry | {key: value}}))
+    digests.add(digest({k: v for k, v in protocol.items() if k != name}))
+  assert len(digests) == 1 + 4 * len(protocol)

@@ -4,7 +4,6 @@ Shapes: N images, each of H x W pixels and C channels.
 """
 
 import dataclasses
-import hashlib
 import os
 from typing import NamedTuple
 
@@ -13,7 +12,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from nao_jax import ranges
-from nao_jax.data import catalogue, pixels
+from nao_jax.data import catalogue, digest, pixels
+from nao_jax.data.digest import Digest
 from nao_jax.errors import UserError
 
 DIGITS = "digits"
@@ -44,6 +44,8 @@ class ImageData:
     mean: float32 [C], of the training images; full intensity is 1.
     std: float32 [C], the same for the standard deviation; 1 where a channel
       is constant.
+    digest: of the contents, by which `load` tells data sets apart; empty for
+      data that a program made up.
   """
 
   name: str
@@ -53,20 +55,12 @@ class ImageData:
   test: Examples
   mean: np.ndarray
   std: np.ndarray
+  digest: Digest = Digest()
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
     """(H, W, C)."""
     return self.train.images.shape[1:]
-
-  @property
-  def digest(self) -> str:
-    """Of all images and labels, in the order that they have."""
-    found = hashlib.sha256()
-    for part in (self.train, self.validation, self.test):
-      for array in part:
-        found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()[:16]
 
   @property
   def train_examples(self) -> int:
@@ -122,6 +116,11 @@ def load(
     test=test,
     mean=mean,
     std=std,
+    digest=Digest(
+      *(
+        digest.of_arrays(classes(builder), *part) for part in (everything, test)
+      )
+    ),
   )
 
 
@@ -252,6 +251,7 @@ class Records:
       self._source = builder.as_data_source(
         split, decoders={"image": tfds.decode.SkipDecoding()}
       )
+      self._files = [*map(os.fspath, builder.info.splits[split].filepaths)]
     except Exception as error:  # Damaged metadata raise nearly anything.
       raise _damaged(builder.data_dir, error) from error
     self._directory, self._split = str(builder.data_dir), split
@@ -259,6 +259,11 @@ class Records:
 
   def __len__(self) -> int:
     return len(self._source)
+
+  @property
+  def digest(self) -> str:
+    """Of the files, which are read to their ends; see `digest.of_files`."""
+    return digest.of_files(self._classes, self._files)
 
   def __getitem__(self, index: int) -> Record:
     """Raises UserError if the file is damaged or the label out of range."""

@@ -29,7 +29,7 @@ import tensorboardX
 
 from nao_jax import __version__
 from nao_jax.errors import Stopped, UserError, in_a_line, storage_fault
-from nao_jax.runs import checkpoint, json_file, lock
+from nao_jax.runs import checkpoint, identity, json_file, lock
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.compile_time import CompileTime
 from nao_jax.runs.interruption import Interruption
@@ -276,16 +276,29 @@ def _write_or_compare(path: pathlib.Path, settings: dict) -> None:
   if not file.exists():
     write(file, json.dumps(_config(settings), indent=2) + "\n")
   there = _settings(file)
-  differences = [
-    f"{name} is {there.get(name)!r} there and {settings.get(name)!r} here"
+  different = [
+    name
     for name in sorted({*there, *settings})
     if there.get(name) != settings.get(name)
   ]
-  if differences:
+  if others := [name for name in different if name not in identity.DIGESTS]:
+    differences = [
+      f"{name} is {there.get(name)!r} there and {settings.get(name)!r} here"
+      for name in others[:4]
+    ]
     raise UserError(
-      f"--workdir={path}: holds another run ({'; '.join(differences[:4])}); "
+      f"--workdir={path}: holds another run ({'; '.join(differences)}); "
       "give the same flags to resume it, or another --workdir"
     )
+  if changed := identity.refusal(there, settings, _version_of(file)):
+    raise UserError(f"--workdir={path}: {changed}")
+
+
+def _version_of(file: pathlib.Path) -> str | None:
+  """Of this program, when it wrote a config.json."""
+  versions = json.loads(file.read_bytes()).get("versions")
+  found = versions.get("nao_jax") if isinstance(versions, dict) else None
+  return found if isinstance(found, str) else None
 
 
 def _settings(file: pathlib.Path) -> dict:
