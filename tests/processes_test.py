@@ -1,8 +1,10 @@
 """Two processes are as good as one, and end together."""
 
+import ipaddress
 import json
 import os
 import queue
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +16,7 @@ import pytest
 
 from nao_jax.errors import UserError
 from nao_jax.runs import checkpoint, watch
+from nao_jax.runs.collectives import own_address
 from nao_jax.runs.processes import Rendezvous, meet
 from nao_jax.search_state import SearchState
 from tests import team_work
@@ -27,10 +30,11 @@ def _free_port() -> int:
     return server.getsockname()[1]
 
 
-def _start(module, *arguments, devices=2):
-  flags = os.environ["XLA_FLAGS"].replace("_count=4", f"_count={devices}")
+def _start(*arguments, before=()):
+  """Starts Python with two devices; `before` is a command that starts it."""
+  flags = os.environ["XLA_FLAGS"].replace("_count=4", "_count=2")
   return subprocess.Popen(
-    [sys.executable, "-m", module, *map(str, arguments)],
+    [*before, sys.executable, *map(str, arguments)],
     env=os.environ | {"XLA_FLAGS": flags},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
@@ -40,7 +44,9 @@ def _start(module, *arguments, devices=2):
 
 def _start_two(workdir):
   port = _free_port()
-  return [_start("tests.team_work", port, number, workdir) for number in (0, 1)]
+  return [
+    _start("-m", "tests.team_work", port, number, workdir) for number in (0, 1)
+  ]
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +70,18 @@ def killed(tmp_path_factory):
   while not list(workdir.glob("checkpoints/1")) and first.poll() is None:
     time.sleep(0.05)
   second.kill()
-  _, errors = first.communicate(timeout=LIMIT)
-  second.communicate()
+  (_, errors), _ = _end([first, second])
   return workdir, first.returncode, errors
+
+
+def _end(processes, limit=LIMIT) -> list[tuple[str, str]]:
+  """What processes say until all of them have ended."""
+  try:
+    return [process.communicate(timeout=limit) for process in processes]
+  finally:
+    for process in processes:
+      with process:
+        process.kill()
 
 
 def test_strangers_at_the_door_end_nothing(monkeypatch):
@@ -119,7 +134,7 @@ def two(killed):
   They come to the end, where damaged images are.
   """
   processes = _start_two(killed[0])
-  said = [process.communicate(timeout=3 * LIMIT) for process in processes]
+  said = _end(processes, 3 * LIMIT)
   for process, (_, errors) in zip(processes, said, strict=True):
     assert process.returncode == 2, errors
   return said, killed[0]
@@ -217,6 +232,50 @@ def test_the_first_process_alone_writes(two):
   assert held["process"] == status["process"]
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_this_machine_reaches_itself_at_an_address_of_its_own(host):
+  address = own_address(host, 9)
+  assert ipaddress.ip_address(address).is_loopback
+  family = socket.AF_INET6 if ":" in address else socket.AF_INET
+  with socket.create_server((address, 0), family=family):
+    pass
+
+
+# Two processes; the second one says what it heard.
+_MEETING = """
+import sys
+from nao_jax.runs.processes import Rendezvous, meet
+
+team = meet(Rendezvous(sys.argv[1], 2, int(sys.argv[2])))
+if team.first:
+  with team.leads():
+    team.tell("array", [1, 2, 3])
+else:
+  team.help({"array": lambda told: print(told.arrays[0])})
+"""
+# Gives this machine a name that nothing knows, and starts a command.
+_NAMELESS = """
+import os, socket, sys
+
+socket.sethostname("nobody-knows-this")
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_processes_meet_on_a_machine_whose_name_nobody_knows():
+  alone = ["unshare", "--user", "--map-root-user", "--uts"]
+  if shutil.which("unshare") is None or subprocess.call([*alone, "true"]):
+    pytest.skip("this machine's name cannot be changed for one process")
+  alone += [sys.executable, "-c", _NAMELESS]
+  address = f"127.0.0.1:{_free_port()}"
+  processes = [
+    _start("-c", _MEETING, address, number, before=alone) for number in (0, 1)
+  ]
+  _, (heard, errors) = _end(processes)
+  # Among the lines of gloo.
+  assert "[1 2 3]\n" in heard, errors
+
+
 @pytest.mark.parametrize(
   ("where", "message"),
   [
@@ -249,6 +308,7 @@ def test_processes_with_other_flags_are_refused_and_the_flag_is_named(tmp_path):
   address = f"--coordinator=127.0.0.1:{_free_port()}"
   processes = [
     _start(
+      "-m",
       "experiments.search_cnn",
       f"--workdir={tmp_path / 'run'}",
       f"--epochs={epochs}",
@@ -258,8 +318,7 @@ def test_processes_with_other_flags_are_refused_and_the_flag_is_named(tmp_path):
     )
     for number, epochs in enumerate((4, 8))
   ]
-  for process in processes:
-    _, errors = process.communicate(timeout=LIMIT)
-    assert process.returncode == 2
+  for process, (_, errors) in zip(processes, _end(processes), strict=True):
+    assert process.returncode == 2, errors
     assert "error: --epochs is 4 in process 0 and 8 in process 1" in errors
   assert not list(tmp_path.iterdir())

@@ -25,7 +25,7 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from nao_jax.errors import Stopped, UserError, in_a_line
-from nao_jax.runs import interruption
+from nao_jax.runs import collectives, interruption
 from nao_jax.runs.interruption import Interruption
 from nao_jax.runs.watch import Watch
 
@@ -331,7 +331,10 @@ def meet(where: Rendezvous) -> Team:
   from jax._src import distributed
 
   state = distributed.global_state
-  return Team(state.client, _host(state.coordinator_address))
+  host, _, port = state.coordinator_address.rpartition(":")
+  host = host.strip("[]")
+  collectives.listen_at(collectives.own_address(host, int(port)), state.client)
+  return Team(state.client, host)
 
 
 def leading(team: Team | None) -> contextlib.AbstractContextManager:
