@@ -19,7 +19,8 @@ from nao_jax.runs.workdir import write
 
 ROOT = pathlib.Path(__file__).parents[1]
 _MARKED = re.compile(r"(?s)(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)")
-RESULTS = ROOT / "benchmarks" / "results" / "side_by_side.json"
+_FOLDER = ROOT / "benchmarks" / "results"
+RESULTS = _FOLDER / "side_by_side.json"
 _UNKNOWN = "not measured"
 
 # In the order of the tables, by the name of the work.
@@ -82,7 +83,33 @@ def times(results: dict) -> str:
   return "\n".join([head, "|---|---|---|---|---|---|", *rows, *below])
 
 
+def measurements(_: dict) -> str:
+  """A section for each other file of results.
+
+  Such a file holds `title`, `date`, `machine`, `command`, `columns`, `rows` and
+  `note`.
+  """
+  files = sorted(_FOLDER.glob("*.json"))
+  entries = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+  return "\n\n".join(_section(entry) for entry in entries if "columns" in entry)
+
+
+def _section(entry: dict) -> str:
+  rows = [entry["columns"], ["---"] * len(entry["columns"]), *entry["rows"]]
+  return "\n".join(
+    [
+      f"## {entry['title']}",
+      "",
+      *(f"| {' | '.join(map(str, row))} |" for row in rows),
+      "",
+      f"{entry['note']} {entry['date']}, {entry['machine']}; "
+      f"`{entry['command']}`.".lstrip(),
+    ]
+  )
+
+
 TABLES: dict[str, Callable[[dict], str]] = {
+  "measurements": measurements,
   "side_by_side": times,
   "side_by_side_ratios": ratios,
 }
