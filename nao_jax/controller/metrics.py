@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from scipy import stats
 
+from nao_jax.controller.blocks import by_blocks
 from nao_jax.controller.model import Controller, Params
 from nao_jax.spaces.space import Space
 
@@ -103,8 +104,12 @@ def reconstruct(
   params: Params, tokens: jax.Array, *, controller: Controller
 ) -> jax.Array:
   """Encodes tokens [N, L] and decodes them greedily, without their help."""
-  outputs, embedding = controller.encode(params, tokens)
-  return controller.greedy_decode(params, outputs, embedding)
+
+  def block(tokens):
+    outputs, embedding = controller.encode(params, tokens)
+    return controller.greedy_decode(params, outputs, embedding)
+
+  return by_blocks(block, tokens)
 
 
 @functools.partial(jax.jit, static_argnames=("controller",))
@@ -112,8 +117,12 @@ def predict(
   params: Params, tokens: jax.Array, *, controller: Controller
 ) -> tuple[jax.Array, jax.Array]:
   """Predicted scores [N] of tokens [N, L], and their embeddings [N, H]."""
-  _, embedding = controller.encode(params, tokens)
-  return controller.predict(params, embedding), embedding
+
+  def block(tokens):
+    _, embedding = controller.encode(params, tokens)
+    return controller.predict(params, embedding), embedding
+
+  return by_blocks(block, tokens)
 
 
 def reconstruction(

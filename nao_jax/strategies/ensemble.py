@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from nao_jax.controller import ascent
+from nao_jax.controller.blocks import by_blocks
 from nao_jax.controller.fit import loss, swap
 from nao_jax.controller.model import Controller, Params, embed, normalise
 
@@ -263,10 +264,13 @@ def judge(
 ) -> jax.Array:
   """What each member predicts of tokens [M, L], encoded again: [E, M]."""
 
-  def one(params):
+  def one(params, tokens):
     return controller.predict(params, controller.encode(params, tokens)[1])
 
-  return jax.vmap(one)(params)
+  def block(tokens):
+    return jax.vmap(one, (0, None), out_axes=1)(params, tokens)
+
+  return by_blocks(block, tokens).T
 
 
 @functools.partial(jax.jit, static_argnames="controller")
@@ -274,4 +278,4 @@ def place(
   params: Params, tokens: jax.Array, *, controller: Controller
 ) -> jax.Array:
   """Where one member sees tokens [M, L]: [M, H]."""
-  return controller.encode(params, tokens)[1]
+  return by_blocks(lambda rows: controller.encode(params, rows)[1], tokens)

@@ -1,0 +1,41 @@
+"""Functions of many architectures, applied to a block of them at a time.
+
+What a controller computes of an architecture passes through an LSTM, which
+needs memory at each step. Without blocks that memory would grow with the pool:
+8 controllers of the official size took 4.3 GiB to judge 8,192 architectures.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# Large enough for a processor; 8 official controllers need .13 GiB for it.
+ROWS = 256
+
+
+def by_blocks(
+  function: Callable[[jax.Array], Any], tokens: jax.Array, rows: int = ROWS
+) -> Any:
+  """Applies a function to architectures, some at a time, in one loop.
+
+  Args:
+    function: int32 [n, L] to a pytree of arrays with leading axis n. What it
+      makes of one architecture must not depend on the others.
+    tokens: int32 [M, L].
+    rows: n, of a block. Fewer architectures than that are a block of their own.
+
+  Returns:
+    The pytree with leading axis M.
+  """
+  count = len(tokens)
+  if count <= rows:
+    return function(tokens)
+  blocks = -(-count // rows)
+  # The last architecture fills up the last block: any legal one would do.
+  filled = jnp.pad(tokens, ((0, blocks * rows - count), (0, 0)), mode="edge")
+  results = jax.lax.map(function, filled.reshape(blocks, rows, -1))
+  return jax.tree.map(
+    lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], results
+  )
