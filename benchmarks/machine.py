@@ -73,6 +73,12 @@ def describe() -> dict:
   }
 
 
+def name() -> str:
+  """The processor and how many of its cores this process may use."""
+  found = describe()
+  return f"{found['cpu'] or 'unknown processor'}, {len(found['cores'])} cores"
+
+
 def numbers(text: str) -> list[int]:
   """Whole numbers in the notation of taskset and Linux: `0,2-3`.
 

@@ -91,10 +91,11 @@ def measurements(_: dict) -> str:
   """
   files = sorted(_FOLDER.glob("*.json"))
   entries = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-  return "\n\n".join(_section(entry) for entry in entries if "columns" in entry)
+  return "\n\n".join(section(entry) for entry in entries if "columns" in entry)
 
 
-def _section(entry: dict) -> str:
+def section(entry: dict) -> str:
+  """A file of results as a section of a page; see `measurements`."""
   rows = [entry["columns"], ["---"] * len(entry["columns"]), *entry["rows"]]
   return "\n".join(
     [

@@ -1,0 +1,107 @@
+"""Searches against random cells, paired by seed.
+
+Shapes: S searches that differ in the seed alone.
+"""
+
+from collections.abc import Callable, Sequence
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+GROUPS = ("searched", "random")
+HEAD = (
+  "what",
+  "searched, mean (standard error)",
+  "random cells",
+  "difference, paired by seed",
+  "searched is higher",
+)
+
+
+class Pair(NamedTuple):
+  """A figure of searched cells and of random ones.
+
+  Attributes:
+    what: it is.
+    searched: float64 [S]; NaN where nothing sound was measured.
+    random: the same.
+  """
+
+  what: str
+  searched: np.ndarray
+  random: np.ndarray
+
+
+def pairs(found: Sequence[dict], measure: str) -> list[Pair]:
+  """What finalists and the cells of the comparison measured.
+
+  Args:
+    found: what best.json of each search holds.
+    measure: `accuracy` or `perplexity`.
+
+  Returns:
+    Of the trained finalists, if there are any, the first and the mean on the
+    validation part; of the comparison the first cell and the mean on the test
+    part. A cell counts with the mean of its trainings.
+  """
+  rows = []
+  if all(best.get("finalists") for best in found):
+    name = f"validation_{measure}"
+    finalists = _by_group(
+      found, lambda best: best["finalists"], lambda entry: entry[name]
+    )
+    rows += _first_and_mean(f"finalists, validation {measure}", finalists)
+  compared = _by_group(found, lambda best: best[f"test_{measure}"], _mean)
+  return rows + _first_and_mean(f"comparison, test {measure}", compared)
+
+
+def row(pair: Pair) -> list[str]:
+  """A row under `HEAD`; searches without a sound figure are left out."""
+  sound = np.isfinite(pair.searched) & np.isfinite(pair.random)
+  searched, random = pair.searched[sound], pair.random[sound]
+  difference = searched - random
+  higher = f"{np.sum(difference > 0)} of {len(difference)}"
+  if ties := np.sum(difference == 0):
+    higher += f", equal {ties}"
+  shown = [_shown(values) for values in (searched, random, difference)]
+  return [pair.what, *shown, higher]
+
+
+def _by_group(
+  found: Sequence[dict],
+  groups_of: Callable[[dict], dict],
+  value: Callable[..., float | None],
+) -> list[list[list[float]]]:
+  """A figure of each cell, [group][search][cell]; NaN for None."""
+  return [
+    [
+      [math.nan if (x := value(cell)) is None else x for cell in cells[group]]
+      for cells in map(groups_of, found)
+    ]
+    for group in GROUPS
+  ]
+
+
+def _first_and_mean(what: str, values: list[list[list[float]]]) -> list[Pair]:
+  first = [[cells[0] if cells else math.nan for cells in x] for x in values]
+  mean = [list(map(_mean, group)) for group in values]
+  return [
+    Pair(f"{what}: {name}", *map(np.array, both))
+    for name, both in (("the first", first), ("mean", mean))
+  ]
+
+
+def _mean(values: Sequence[float | None]) -> float:
+  """Of those that are numbers; NaN if none is."""
+  sound = [x for x in values if x is not None and math.isfinite(x)]
+  return float(np.mean(sound)) if sound else math.nan
+
+
+def _shown(values: np.ndarray) -> str:
+  if not len(values):
+    return "none"
+  if len(values) == 1:
+    return f"{values[0]:.4f}"
+  error = values.std(ddof=1) / len(values) ** 0.5
+  return f"{values.mean():.4f} ({error:.4f})"

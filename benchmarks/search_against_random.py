@@ -1,0 +1,112 @@
+"""Does a search find better cells than chance? Many seeds, paired.
+
+python -m benchmarks.search_against_random --preset=digits --seeds=10 \
+  --workdir=runs/against --json=against.json
+
+Runs a whole search for each seed, each in a folder of the workdir, and shows
+what its finalists and the cells of its comparison measured beside random ones
+with the same budget. All settings of a search are flags. A finished search is
+not run again and a stopped one goes on, so the same command with more seeds
+adds to what is there.
+"""
+
+import dataclasses
+import datetime
+import json
+import math
+import pathlib
+import shlex
+import sys
+
+from absl import flags
+import rich.console
+import rich.table
+
+from benchmarks import machine, paired
+from experiments import driver, run_flags, settings
+from nao_jax import cnn_search, presets
+from nao_jax.runs.workdir import check_writable, git_revision, write
+
+_PRESET = flags.DEFINE_string("preset", "digits", "Settings to start from.")
+_SEEDS = flags.DEFINE_integer(
+  "seeds", 10, "Searches, with the seeds 0, 1, ..", lower_bound=1
+)
+_JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
+_WORKDIR = run_flags.workdir()
+_DATA_DIR = run_flags.data_dir()
+_PREFIXES = {
+  "controller": "controller_",
+  "fit": "controller_",
+  "final": "final_",
+  "plus": "plus_",
+}
+settings.define(
+  presets.SearchCnnConfig, _PREFIXES, fixed=("step_sizes", "seed")
+)
+
+
+def main(_):
+  """Searches with each seed, and shows all of them."""
+  if _JSON.value is not None:
+    check_writable(_JSON.value, "--json")
+  config = settings.choose(presets.PRESETS, _PRESET.value, _PREFIXES)
+  found = [
+    cnn_search.run(
+      dataclasses.replace(config, seed=seed),
+      workdir=str(pathlib.Path(_WORKDIR.value) / f"seed_{seed}"),
+      data_dir=_DATA_DIR.value,
+    )
+    for seed in range(_SEEDS.value)
+  ]
+  pairs = paired.pairs(found, "accuracy")
+  table = rich.table.Table(title=f"{len(found)} searches", title_justify="left")
+  for heading in paired.HEAD:
+    table.add_column(heading)
+  for pair in pairs:
+    table.add_row(*paired.row(pair))
+  console = rich.console.Console()
+  console.print(table)
+  for pair in pairs:
+    by_seed = " ".join(f"{x:+.4f}" for x in pair.searched - pair.random)
+    console.print(f"{pair.what}, differences by seed: {by_seed}")
+  if _JSON.value is not None:
+    _write(config, pairs)
+
+
+def _write(config: presets.SearchCnnConfig, pairs: list[paired.Pair]) -> None:
+  """A file of results as `benchmarks.tables` shows them, all values beside."""
+  command = shlex.join(["python", "-m", *_command()])
+  content = {
+    "title": f"Searches against random cells: {_PRESET.value}",
+    "date": datetime.date.today().isoformat(),
+    "machine": machine.name(),
+    "command": command,
+    "commit": git_revision(),
+    "columns": paired.HEAD,
+    "rows": [paired.row(pair) for pair in pairs],
+    "note": f"{_SEEDS.value} searches with `{config.strategy}`.",
+    "values": {
+      pair.what: {
+        name: [x if math.isfinite(x) else None for x in getattr(pair, name)]
+        for name in paired.GROUPS
+      }
+      for pair in pairs
+    },
+  }
+  text = json.dumps(content, indent=1) + "\n"
+  write(pathlib.Path(_JSON.value), text)
+
+
+def _command() -> list[str]:
+  """As it was given, without the folders of this machine."""
+  folders = ("workdir", "json", "data_dir", "compilation_cache")
+  given = [
+    argument
+    for argument in sys.argv[1:]
+    if argument.lstrip("-").partition("=")[0] not in folders
+  ]
+  return ["benchmarks.search_against_random", *given]
+
+
+if __name__ == "__main__":
+  driver.run(main)
