@@ -16,7 +16,6 @@ import pathlib
 from absl import flags
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from experiments import driver, recurrent_description
@@ -25,6 +24,7 @@ from nao_jax.networks.cost import Cost, Part, cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.report import drawing, recurrent_drawing
+from nao_jax.runs import streams
 from nao_jax.spaces import cnn, published, rnn
 from nao_jax.spaces.cnn import Architecture
 
@@ -206,7 +206,7 @@ def _draw(draw: Callable[..., None], name: str | None) -> list[str]:
 
 def _show(description: dict) -> None:
   """A table of the costs, and the rest in lines that are not broken."""
-  console = Console()
+  console = streams.console()
   console.print(_table(description))
   pictures = ", ".join(description["drawings"])
   lines = [
@@ -246,4 +246,4 @@ def _numbers(counts: dict) -> list[str]:
 
 
 if __name__ == "__main__":
-  driver.run(main)
+  driver.run(main, prints_result=True)

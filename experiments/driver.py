@@ -1,16 +1,17 @@
 """What every driver does around its main function."""
 
 from collections.abc import Callable, Sequence
+import errno
 import os
-import signal
 import sys
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from absl import app, flags, logging
 
-from experiments import compilation_cache
+from experiments import compilation_cache, guard
 import nao_jax
 from nao_jax.errors import Stopped, UserError
+from nao_jax.runs.streams import LastingStream
 
 # Where the log lines of this project come from; libraries log at the same
 # level, and what they say there is of no use to the user.
@@ -19,50 +20,100 @@ _OURS = tuple(
   for file in (__file__, nao_jax.__file__)
 )
 
-BAD_USAGE = 2
+# What a reader that goes, such as `head`, leaves: it has what it wanted.
+_BROKEN_PIPE = os.strerror(errno.EPIPE)
 # As a shell has it: 128 and the number of the signal.
 _SIGNALLED = 128
-INTERRUPTED = _SIGNALLED + signal.SIGINT
 
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
+def run(
+  main: Callable[[Sequence[str]], None], *, prints_result: bool = False
+) -> None:
   """Runs `main` as absl's `app.run` does, and says what went wrong in a line.
 
   A UserError, an unknown flag, an illegal value and a stray argument end as
   `error: ...` on stderr and exit code 2; Ctrl-C and SIGTERM as exit code 130
   and 143, with a word on how to go on where there is work to go on with;
   `--help` as 0. Every other exception is a bug and keeps its traceback.
-  Progress is logged unless `--verbosity` says otherwise.
+  Progress is logged unless `--verbosity` says otherwise. If standard output or
+  error can no longer be written, the work goes on without.
 
   Args:
     main: takes what absl hands it: the program's name, in a list.
+    prints_result: what is printed is all that comes of it, so that it fails
+      where standard output cannot be written.
   """
 
   def guarded(argv):
     _set_up_logging()
     try:
+      guard.set_interrupt(False)
       compilation_cache.set_up()
-      return main(argv)
+      main(argv)
+      output.flush()
+      if prints_result and output.lost and output.lost != _BROKEN_PIPE:
+        raise UserError(f"standard output: {output.lost}; send it elsewhere")
     except UserError as error:
-      _exit(f"error: {error}", BAD_USAGE)
+      _exit(f"error: {error}", guard.BAD_USAGE)
     except Stopped as stopped:
       _exit(str(stopped), _SIGNALLED + stopped.signal)
     except KeyboardInterrupt:
-      _exit("interrupted", INTERRUPTED)
+      _exit("interrupted", guard.INTERRUPTED)
+    finally:
+      # There is nothing to save any more, but libraries take leave.
+      guard.set_interrupt(True)
 
+  guard.set_up()
+  output = _replace_streams(warns=not prints_result)
   app.run(guarded, flags_parser=_parse_flags)
+
+
+def _replace_streams(warns: bool) -> LastingStream:
+  """Makes standard output and error survive who reads them; gives the former.
+
+  Args:
+    warns: whether a line says when one can no longer be written.
+  """
+
+  def lasting(stream: TextIO | None, number: int, name: str) -> LastingStream:
+    def say(reason: str) -> None:
+      # What is buffered is written at the end, or by libraries.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+      if warns and flags.FLAGS.is_parsed():
+        logging.warning(
+          "%s: %s; what comes is not shown, and the work goes on", name, reason
+        )
+
+    if stream is not None:
+      return LastingStream(lambda: stream, say)
+    nowhere = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    found = LastingStream(lambda: nowhere)
+    found.lost = "it is closed"
+    return found
+
+  before = sys.stderr
+  sys.stdout = lasting(sys.stdout, 1, "standard output")
+  sys.stderr = lasting(sys.stderr, 2, "standard error")
+  # These were made by imports. absl takes out what logs to `sys.stderr` as it
+  # does itself, and has to recognise it.
+  absl_handler = logging.get_absl_handler().python_handler
+  for handler in (absl_handler, *logging.logging.root.handlers):
+    if getattr(handler, "stream", before) is before:
+      handler.stream = sys.stderr
+  return sys.stdout
 
 
 def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
   try:
     rest = flags.FLAGS(argv)
   except flags.Error as error:
-    _exit(f"error: {error} (--help lists the flags)", BAD_USAGE)
+    _exit(f"error: {error} (--help lists the flags)", guard.BAD_USAGE)
   except SystemExit:
     sys.exit(0)  # absl ends --help with 1, as if that were a mistake.
   if len(rest) > 1:
     _exit(
-      f"error: {rest[1]}: not a flag; arguments are --flag=value", BAD_USAGE
+      f"error: {rest[1]}: not a flag; arguments are --flag=value",
+      guard.BAD_USAGE,
     )
   return rest
 

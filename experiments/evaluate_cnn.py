@@ -46,4 +46,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-  driver.run(main)
+  driver.run(main, prints_result=True)

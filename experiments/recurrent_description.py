@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from nao_jax.networks.recurrent import LanguageModelConfig
+from nao_jax.runs import streams
 from nao_jax.spaces import notation, published, rnn
 
 
@@ -67,7 +67,7 @@ def _node(node, predecessor, activation, depth, parameters) -> dict:
 
 def show(description: dict) -> None:
   """A table of the nodes, and the rest in lines that are not broken."""
-  console = Console()
+  console = streams.console()
   console.print(_table(description))
   network, pictures = description["network"], description["drawings"]
   lines = [

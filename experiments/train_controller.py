@@ -9,12 +9,12 @@ import json
 import pathlib
 
 from absl import flags
-import rich.console
 import rich.table
 
 from experiments import driver, settings
 from nao_jax import controller_study
 from nao_jax.controller_study import StudyConfig
+from nao_jax.runs import streams
 from nao_jax.runs.workdir import check_writable, write
 
 _JSON = flags.DEFINE_string("json", None, "File for the figures.")
@@ -36,7 +36,7 @@ def main(_):
 
 
 def _show(found: dict) -> None:
-  console = rich.console.Console()
+  console = streams.console()
   table = rich.table.Table("held out", "value", "95 % interval")
   for name, part in found["ranking"].items():
     low, high = part["interval"]

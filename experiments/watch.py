@@ -7,16 +7,15 @@ terminal it looks again and again until the run ends, or until Ctrl-C. Files are
 only read.
 """
 
-import sys
 import time
 
 from absl import flags
-import rich.console
 import rich.live
 
 from experiments import driver
 from nao_jax import ranges
 from nao_jax.report import watching
+from nao_jax.runs import streams
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Directory of the run.", required=True
@@ -34,8 +33,8 @@ def main(_):
   # Not a number is not below a bound.
   ranges.check({"rate": {"seconds": _SECONDS.value}})
   seen = watching.look(_WORKDIR.value)
-  console = rich.console.Console(width=None if sys.stdout.isatty() else 120)
-  if _ONCE.value or not sys.stdout.isatty() or not seen.at_work:
+  console = streams.console(wide=120)
+  if _ONCE.value or not console.is_terminal or not seen.at_work:
     console.print(watching.picture(seen))
     return
   with rich.live.Live(
@@ -48,4 +47,4 @@ def main(_):
 
 
 if __name__ == "__main__":
-  driver.run(main)
+  driver.run(main, prints_result=True)

@@ -8,7 +8,6 @@ import functools
 from absl import logging
 import jax
 import numpy as np
-import rich.console
 
 from nao_jax import (
   cnn_costs,
@@ -35,6 +34,7 @@ from nao_jax.journal import SearchJournal
 from nao_jax.objectives import Cost
 from nao_jax.presets import SearchCnnConfig
 from nao_jax.report import drawing, search_page
+from nao_jax.runs import streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.processes import Team, leading
 from nao_jax.runs.trials import Trials
@@ -409,4 +409,4 @@ def _show(best: dict, config: SearchCnnConfig, journal: SearchJournal) -> None:
     journal.path / f"best.{suffix}" for suffix in ("png", "svg", "pdf")
   ]
   drawing.draw_cells(best["tokens"], names, pictures, title="best cells")
-  rich.console.Console().print(f"drawn in {pictures[0]}", highlight=False)
+  streams.console().print(f"drawn in {pictures[0]}", highlight=False)

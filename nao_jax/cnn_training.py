@@ -8,7 +8,6 @@ import time
 from absl import logging
 import jax
 import numpy as np
-import rich.console
 
 from nao_jax import parallel, ranges
 from nao_jax.data import images, stream
@@ -16,7 +15,7 @@ from nao_jax.data.digest import Digest
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
 from nao_jax.recipes import INPUTS, TrainCnnConfig
-from nao_jax.runs import checkpoint
+from nao_jax.runs import checkpoint, streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.processes import Team, leading
 from nao_jax.runs.progress import Each
@@ -359,7 +358,7 @@ _SHOWN = (
 
 def _show(result: dict, journal: Workdir) -> None:
   test = result["test"]
-  console = rich.console.Console()
+  console = streams.console()
   console.print(
     f"{result['parameters']:,} parameters, {result['steps']} steps",
     highlight=False,

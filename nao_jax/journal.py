@@ -10,11 +10,9 @@ import io
 import json
 import os
 import pathlib
-import sys
 
 from absl import logging
 import numpy as np
-import rich.console
 import rich.table
 
 from nao_jax import pool as pools
@@ -22,7 +20,7 @@ from nao_jax.errors import UserError
 from nao_jax.measures import ACCURACY, Measure
 from nao_jax.pool import Pool
 from nao_jax.pool_file import PoolFile
-from nao_jax.runs import checkpoint, json_file
+from nao_jax.runs import checkpoint, json_file, streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.workdir import Workdir, write, write_bytes
 from nao_jax.search_state import Journal, SearchState
@@ -55,9 +53,7 @@ class SearchJournal(Workdir, Journal):
     self._rounds, self._measure = rounds, measure
     self._pool_file = PoolFile(self.path / "pool.sqlite")
     # Without a terminal rich assumes 80 columns, too few for a round's table.
-    self._console = rich.console.Console(
-      width=None if sys.stdout.isatty() else 165
-    )
+    self._console = streams.console(wide=165)
     self._enter(0)
 
   def restore(self, template: SearchState) -> SearchState | None:

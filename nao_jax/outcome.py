@@ -9,12 +9,12 @@ import functools
 from absl import logging
 import jax
 import numpy as np
-import rich.console
 import rich.table
 
 from nao_jax.journal import SearchJournal, origin_text
 from nao_jax.objectives import Demand
 from nao_jax.pool import Pool
+from nao_jax.runs import streams
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.uniform import sample_new
 
@@ -123,7 +123,7 @@ def show(
         f"{values.mean():.{digits}f}",
         f"{values.std(ddof=min(1, len(values) - 1)):.{digits}f}",
       )
-  console = rich.console.Console()
+  console = streams.console()
   if table.rows:
     console.print(table)
   console.print(f"winner: {best['text']}", highlight=False)

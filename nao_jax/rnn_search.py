@@ -12,7 +12,6 @@ import os
 from absl import logging
 import jax
 import numpy as np
-import rich.console
 
 from nao_jax import outcome, parallel, ranges, search, search_checks
 from nao_jax.data import text
@@ -28,6 +27,7 @@ from nao_jax.journal import SearchJournal
 from nao_jax.measures import PERPLEXITY
 from nao_jax.report import recurrent_drawing, search_page
 from nao_jax.rnn_presets import SearchRnnConfig
+from nao_jax.runs import streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.processes import Team, leading
 from nao_jax.runs.trials import Trials
@@ -160,7 +160,7 @@ def _show(best: dict, journal: SearchJournal) -> None:
     journal.path / f"best.{suffix}" for suffix in ("png", "svg", "pdf")
   ]
   recurrent_drawing.draw_cell(best["tokens"], pictures, title="best cell")
-  rich.console.Console().print(f"drawn in {pictures[0]}", highlight=False)
+  streams.console().print(f"drawn in {pictures[0]}", highlight=False)
 
 
 def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:

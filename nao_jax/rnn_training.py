@@ -8,14 +8,13 @@ import time
 from absl import logging
 import jax
 import numpy as np
-import rich.console
 
 from nao_jax import parallel, ranges
 from nao_jax.data import text
 from nao_jax.data.text import Corpus
 from nao_jax.errors import UserError
 from nao_jax.networks.recurrent import LanguageModelConfig
-from nao_jax.runs import checkpoint
+from nao_jax.runs import checkpoint, streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.processes import Team, leading
 from nao_jax.runs.progress import Each
@@ -395,7 +394,7 @@ _SHOWN = (
 
 def _show(result: dict, journal: Workdir) -> None:
   test = result["test"]
-  console = rich.console.Console()
+  console = streams.console()
   console.print(
     f"{result['parameters']:,} parameters; the best of {result['epochs']} "
     f"epochs is number {result['best_epoch'] + 1}, with validation perplexity "

@@ -4,12 +4,10 @@ from collections.abc import Iterable, Iterator
 import os
 import pathlib
 import re
-import sys
 import time
 
 from absl import logging
 from PIL import Image
-import rich.console
 import rich.progress
 import tensorflow_datasets as tfds
 
@@ -17,6 +15,7 @@ from nao_jax.data import catalogue, pixels
 from nao_jax.data.images import DIGITS
 from nao_jax.data.sources import Part, Source
 from nao_jax.errors import UserError
+from nao_jax.runs import streams
 
 VERSION = "1.0.0"
 SECONDS_BETWEEN_LINES = 10
@@ -137,9 +136,9 @@ class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 def _with_progress(items: range, title: str) -> Iterable[int]:
   """`items`, with a bar on a terminal and a log line now and then elsewhere."""
-  if not sys.stderr.isatty():
+  console = streams.console(errors=True)
+  if not console.is_terminal:
     return _with_lines(items, title)
-  console = rich.console.Console(stderr=True)
   return rich.progress.track(items, title, console=console)
 
 

@@ -149,7 +149,7 @@ def _on_loopback_alone(address: str) -> bool:
 def take_back_signals() -> None:
   """Undoes Ray's handler, beneath Python's, that aborts the process."""
   if threading.current_thread() is threading.main_thread():
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
       signal.signal(number, signal.getsignal(number))
 
 

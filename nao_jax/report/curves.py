@@ -6,13 +6,13 @@ Shapes: R trials, B evaluations (the budget).
 import dataclasses
 import os
 import pathlib
-import sys
 
 from matplotlib.figure import Figure
 import numpy as np
-import rich.console
 import rich.table
 from scipy import stats
+
+from nao_jax.runs import streams
 
 # How far apart the rows of a curve's table are.
 EVERY = 10
@@ -58,7 +58,7 @@ def show(curves: dict[str, Curves], signal: str, report: str) -> None:
     report: what of it is reported, in words.
   """
   # Without a terminal rich assumes 80 columns, too few for the table.
-  console = rich.console.Console(width=None if sys.stdout.isatty() else 150)
+  console = streams.console(wide=150)
   found = summary(curves)
   console.print(_figures(found, signal, report))
   console.print(_differences(found))

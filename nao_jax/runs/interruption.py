@@ -1,11 +1,13 @@
-"""Ctrl-C and SIGTERM, put off until a run can stop without loss."""
+"""Ctrl-C, SIGTERM and SIGHUP, put off until a run can stop without loss."""
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# The last is what a terminal sends when it goes.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def interrupt(number: int) -> None:
@@ -34,7 +36,8 @@ class Interruption:
   def __enter__(self) -> "Interruption":
     if threading.current_thread() is threading.main_thread():
       for number in _SIGNALS:
-        # A shell starts what runs in the background with Ctrl-C ignored.
+        # A shell starts what runs in the background with Ctrl-C ignored, and
+        # nohup what is to outlive its terminal.
         if signal.getsignal(number) != signal.SIG_IGN:
           self._before[number] = signal.signal(number, self._remember)
     return self
@@ -50,4 +53,6 @@ class Interruption:
     # Not by logging: its stream may be in the middle of a line.
     name = signal.Signals(number).name
     text = f"{name}: stops after the running step; again: at once\n"
-    os.write(sys.__stderr__.fileno(), text.encode())
+    # It may be closed, or its terminal be gone.
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+      os.write(sys.__stderr__.fileno(), text.encode())

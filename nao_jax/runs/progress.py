@@ -11,6 +11,8 @@ import rich.progress
 from rich.table import Column
 from rich.text import Text
 
+from nao_jax.runs.streams import LastingStream
+
 # Seconds between two plain lines of one phase.
 INTERVAL = 10.0
 # Rates are those of so many seconds, or of so many changes if they are longer.
@@ -88,12 +90,12 @@ class Progress:
       told: called last, with how far it is.
       plain: lines on a terminal, too.
     """
-    stream = stream or sys.stderr
+    shown = LastingStream(lambda: stream or sys.stderr)
     self.prefix = self.best = ""
     self._before, self._told = before, told
     self._speed = _Speed()
-    bars = stream.isatty() and not plain
-    self._display = _Bars(stream) if bars else _Lines()
+    bars = shown.isatty() and not plain
+    self._display = _Bars(shown) if bars else _Lines()
 
   def __call__(
     self,

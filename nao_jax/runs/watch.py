@@ -139,7 +139,8 @@ class Watch:
       f"error: process {number} {gone}, and so this one ends; what was saved "
       "is safe, and the same commands in all processes go on\n"
     )
-    os.write(sys.__stderr__.fileno(), text.encode())
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+      os.write(sys.__stderr__.fileno(), text.encode())
     try:
       if reason:
         self.leave(reason)
