@@ -1,7 +1,13 @@
+import os
+import pathlib
+import shlex
+import signal
 import subprocess
 import sys
 
 import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
 
 PROGRAM = """
 '''Adds.'''
@@ -100,3 +106,132 @@ def test_libraries_log_nothing_below_a_warning(run):
 
 def test_an_explicit_verbosity_shows_everything(run):
   assert "adding" in run("--verbosity=0").stderr
+
+
+# Prints more than a pipe holds, and leaves a file at its end.
+LONG = """
+import os, pathlib, sys
+from absl import app, flags, logging
+from experiments import driver
+from nao_jax.runs import streams
+_RESULT = flags.DEFINE_boolean("result", False, "Printing is all it does.")
+def main(_):
+  for number in range(20_000):
+    print("line", number)
+  streams.console().print("table")
+  logging.info("working")
+  sys.stderr.write("told\\n")
+  os.write(os.open("opened", os.O_CREAT | os.O_WRONLY), b"mine")
+  pathlib.Path("done").write_text("")
+if __name__ == "__main__":
+  driver.run(main, prints_result="--result" in sys.argv)
+"""
+
+
+@pytest.fixture
+def shell(tmp_path):
+  """Runs the program above in a directory; what follows it is a shell's."""
+  (tmp_path / "long.py").write_text(LONG)
+
+  def run_as(words):
+    program = shlex.join([sys.executable, "long.py"])
+    return subprocess.run(
+      ["bash", "-c", f"{program} {words}"],
+      check=False,
+      capture_output=True,
+      text=True,
+      cwd=tmp_path,
+      env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+  return run_as
+
+
+@pytest.mark.parametrize(
+  ("words", "reasons"),
+  [
+    (">&-", []),
+    ("<&- >&- 2>&-", []),
+    ("> /dev/full", ["No space left on device"]),
+    ("> /dev/full 2>&1", []),
+    ("| head -n 1; exit ${PIPESTATUS[0]}", ["Broken pipe"]),
+    ("2>&1 | head -n 1; exit ${PIPESTATUS[0]}", []),
+  ],
+)
+def test_work_goes_on_when_nobody_reads_what_it_says(
+  shell, tmp_path, words, reasons
+):
+  result = shell(words)
+  assert result.returncode == 0, result.stderr
+  assert (tmp_path / "done").exists()
+  # No library's words end up in a file because it has the number of a stream.
+  assert (tmp_path / "opened").read_text() == "mine"
+  assert "Traceback" not in result.stderr
+  assert "Exception ignored" not in result.stderr
+  lines = result.stderr.splitlines()
+  told = [line for line in lines if "the work goes on" in line]
+  assert len(told) == len(reasons)
+  for line, reason in zip(told, reasons, strict=True):
+    assert f"standard output: {reason};" in line
+
+
+@pytest.mark.parametrize("words", [">&-", "> /dev/full"])
+def test_a_result_that_cannot_be_printed_is_an_error(shell, words):
+  result = shell(f"--result {words}")
+  assert result.returncode == 2
+  assert result.stderr.splitlines()[-1].startswith("error: standard output: ")
+
+
+def test_a_reader_of_results_may_have_enough(shell):
+  result = shell("--result | head -n 1; exit ${PIPESTATUS[0]}")
+  assert (result.returncode, result.stdout) == (0, "line 0\n")
+  assert "error" not in result.stderr
+
+
+def _describe(tmp_path, library):
+  """Starts a driver for which jax is this."""
+  (tmp_path / "jax.py").write_text(library)
+  return subprocess.Popen(
+    [sys.executable, "-m", "experiments.describe", "--arch=NAONet-A"],
+    cwd=ROOT,
+    env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def test_ctrl_c_while_it_imports_ends_with_130_and_one_line(tmp_path):
+  with _describe(
+    tmp_path,
+    """import time
+print("importing", flush=True)
+try:
+  time.sleep(60)
+except BaseException:  # As some libraries have it.
+  pass
+""",
+  ) as process:
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+  assert (process.returncode, errors) == (130, "interrupted\n")
+
+
+@pytest.mark.parametrize(
+  ("library", "named"),
+  [
+    ("import not_there", "package not_there is not installed"),
+    (
+      "raise ValueError(\"invalid truth value 'x' for environment 'JAX_Y'\")",
+      "JAX_Y",
+    ),
+  ],
+)
+def test_what_the_environment_lacks_is_one_line(tmp_path, library, named):
+  with _describe(tmp_path, library) as process:
+    _, errors = process.communicate()
+  assert process.returncode == 2
+  assert errors.startswith("error: ")
+  assert errors.count("\n") == 1
+  assert named in errors

@@ -98,7 +98,9 @@ def test_states_are_saved_when_it_is_time(tmp_path, checkpoints, saved):
     assert _saved(tmp_path) == 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+  "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+)
 def test_a_signal_saves_the_state_and_stops(tmp_path, number, capfd):
   before = signal.getsignal(number)
   with pytest.raises(Stopped, match="the same command goes on") as stopped:
@@ -125,14 +127,30 @@ def test_a_second_ctrl_c_acts_at_once(tmp_path):
     _work(tmp_path, _signal(signal.SIGINT), _signal(signal.SIGINT))
 
 
-def test_what_a_shell_ignores_stays_ignored(tmp_path):
-  before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_a_shell_or_nohup_ignores_stays_ignored(tmp_path, number):
+  before = signal.signal(number, signal.SIG_IGN)
   try:
     with _open(tmp_path) as journal:
-      os.kill(os.getpid(), signal.SIGINT)
+      os.kill(os.getpid(), number)
       journal.keep(_state(1), 1)
   finally:
-    signal.signal(signal.SIGINT, before)
+    signal.signal(number, before)
+
+
+def test_a_signal_needs_no_stream(tmp_path, monkeypatch):
+  monkeypatch.setattr(sys, "__stderr__", None)
+  with pytest.raises(Stopped):
+    _work(tmp_path, _signal(signal.SIGHUP), _keep(_state(2)))
+  assert _saved(tmp_path) == 2
+
+
+def test_a_signal_needs_no_terminal(tmp_path, monkeypatch):
+  gone = types.SimpleNamespace(fileno=lambda: os.open("/dev/full", os.O_WRONLY))
+  monkeypatch.setattr(sys, "__stderr__", gone)
+  with pytest.raises(Stopped):
+    _work(tmp_path, _signal(signal.SIGHUP), _keep(_state(2)))
+  assert _saved(tmp_path) == 2
 
 
 def test_too_little_room_is_found_before_the_work(tmp_path, monkeypatch):
