@@ -1,5 +1,6 @@
 """The exceptions that are no bugs."""
 
+from collections.abc import Iterable
 import errno
 import os
 
@@ -40,6 +41,13 @@ class Stopped(Exception):
 def in_a_line(error: BaseException) -> str:
   """What an error says, without line breaks; its type, if it says nothing."""
   return " ".join(str(error).split()) or type(error).__name__
+
+
+def some(names: Iterable[object], most: int = 5) -> str:
+  """The first names of a list, and how many there are beyond them."""
+  names = [*map(str, names)]
+  more = f" and {len(names) - most} more" if len(names) > most else ""
+  return ", ".join(names[:most]) + more
 
 
 def storage_fault(error: BaseException | None) -> str | None:

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import numpy as np
@@ -216,7 +217,7 @@ def _png(height=4, width=4):
 
 
 GOOD = [(_png(), 0), (_png(), 1)]
-GREY = tiny_images.encode(np.zeros((4, 4), np.uint8))
+GREY = tiny_images.encode(np.full((4, 4), 100, np.uint8))
 
 
 def test_a_data_set_prepared_by_others_is_read(tmp_path):
@@ -241,7 +242,6 @@ def test_a_test_split_that_is_not_there_is_named(tmp_path):
   ("splits", "culprit"),
   [
     ({"train": [*GOOD, (_png(5), 0)], "test": GOOD}, "train image 2: 5x4x3"),
-    ({"train": [*GOOD, (GREY, 0)], "test": GOOD}, "train image 2: 4x4x1"),
     ({"train": GOOD, "test": [(_png(5), 0)]}, "test image 0: 5x4x3"),
     ({"train": GOOD, "test": [(_png(), -1)]}, "test image 0: label -1"),
     ({"train": [*GOOD, (b"junk", 0)], "test": GOOD}, "train image 2: not a"),
@@ -253,6 +253,69 @@ def test_the_culprit_in_a_data_set_of_others_is_named(
 ):
   with pytest.raises(UserError, match=culprit):
     _load_foreign(tmp_path, splits)
+
+
+@pytest.mark.parametrize(
+  ("train", "test"),
+  [
+    ([*GOOD, (GREY, 0)], GOOD),
+    ([(GREY, 0), *GOOD], GOOD),
+    (GOOD, [(GREY, 0), (GREY, 1)]),
+    ([(GREY, 0), (GREY, 1)], GOOD),
+  ],
+)
+def test_grey_images_among_those_in_colour_become_colour(
+  tmp_path, caplog, train, test
+):
+  data = _load_foreign(tmp_path, {"train": train, "test": test})
+  assert data.image_shape == (4, 4, 3)
+  assert data.test.images.shape == (2, 4, 4, 3)
+  assert len(data.mean) == 3
+  for part, examples in ((data.train, train), (data.test, test)):
+    for image, (encoded, _) in zip(part.images, examples, strict=True):
+      assert (image == (100 if encoded == GREY else 0)).all()
+  grey = sum(encoded == GREY for encoded, _ in (*train, *test))
+  warned = f"{grey} of {len(train) + len(test)} images are grey; they become"
+  assert warned in caplog.text
+
+
+def test_images_that_are_all_grey_stay_grey(tmp_path, caplog):
+  grey = [(GREY, 0), (GREY, 1)]
+  data = _load_foreign(tmp_path, {"train": grey, "test": grey})
+  assert data.image_shape == (4, 4, 1)
+  assert not caplog.text
+
+
+@pytest.mark.parametrize(
+  ("train", "names", "message"),
+  [
+    ([(_png(), 0)] * 2, ["only"], "1 class only; .* 2 or more classes"),
+    ([(_png(), 1)] * 2, ["a", "b", "c"], "1 class only, b; .* 2 or more"),
+  ],
+)
+def test_one_class_is_no_classification(tmp_path, train, names, message):
+  label = tfds.features.ClassLabel(names=names)
+  with pytest.raises(UserError, match=message):
+    _load_foreign(tmp_path, {"train": train, "test": train}, label)
+
+
+def test_classes_without_a_training_image_are_named(tmp_path, caplog):
+  label = tfds.features.ClassLabel(names=[*"abcd"])
+  examples = [(_png(), 1), (_png(), 3)]
+  _load_foreign(tmp_path, {"train": examples, "test": examples}, label)
+  assert "no training image of 2 of 4 classes: a, c" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_images_of_another_type_than_bytes_are_refused(tmp_path, kind):
+  write_foreign(tmp_path, {"train": GOOD, "test": GOOD})
+  features = tmp_path / "foreign" / "1.0.0" / "features.json"
+  document = json.loads(features.read_text())
+  image = document["featuresDict"]["features"]["image"]["image"]
+  image |= {"dtype": kind.__name__, "shape": {"dimensions": ["4", "4", "1"]}}
+  features.write_text(json.dumps(document))
+  with pytest.raises(UserError, match=f"images are {kind.__name__}; allowed"):
+    images.load("foreign", data_dir=tmp_path, validation_fraction=0, seed=0)
 
 
 def test_a_data_set_without_classes_is_refused(tmp_path):

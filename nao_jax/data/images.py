@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from nao_jax import ranges
-from nao_jax.data import catalogue, digest, pixels
+from nao_jax.data import catalogue, digest, labels, pixels
 from nao_jax.data.digest import Digest
 from nao_jax.errors import UserError
 
@@ -95,11 +95,14 @@ def load(
   """
   _check_arguments(validation_fraction, seed)
   builder = open_builder(name, data_dir, test_split)
-  everything, test = _read(builder, "train"), _read(builder, test_split)
-  pixels.check_shape(
-    test.images[0], everything.images.shape[1:], f"{name}: test image 0"
+  everything, test = _of_one_kind(
+    name, _read(builder, "train"), _read(builder, test_split)
   )
   train, validation = _split(everything, validation_fraction, seed)
+  names = builder.info.features["label"].names
+  place = f"{builder.data_dir}: training images"
+  empty = labels.check_classes(train.labels, names, place)
+  labels.warn_of_empty(name, "training", empty, names)
   mean, std = _moments(train.images)
   logging.info(
     "%s: %d training, %d validation and %d test images of %s, %d classes",
@@ -206,6 +209,16 @@ def _check_kind(
       f"{directory}: features are {', '.join(features)}; an image"
       " classification data set has an `image` and a class `label`"
     )
+  if (kind := features["image"].np_dtype) != np.uint8:
+    raise UserError(
+      f"{directory}: its images are {kind}; allowed: uint8, so convert them,"
+      " which takes a choice: which values become black and white"
+    )
+  if (found := features["label"].num_classes) < 2:
+    raise UserError(
+      f"{directory}: {found} class only; a classification needs 2 or more"
+      " classes"
+    )
   for split in ("train", test_split):
     if split not in builder.info.splits:
       raise UserError(
@@ -273,22 +286,65 @@ class Records:
     except Exception as error:  # As above.
       raise _damaged(self._directory, error) from error
     label = int(example["label"])
-    pixels.check_label(label, self._classes, place)
+    labels.check_label(label, self._classes, place)
     return Record(example["image"], label, place)
 
 
-def _read(builder: tfds.core.DatasetBuilder, split: str) -> Examples:
-  """All examples of a split, in stored order."""
+class _Read(NamedTuple):
+  """A split in memory.
+
+  Attributes:
+    examples: in stored order; grey images in colour if any is.
+    grey: how many of them are stored as grey.
+  """
+
+  examples: Examples
+  grey: int
+
+
+def _read(builder: tfds.core.DatasetBuilder, split: str) -> _Read:
+  """All examples of a split."""
   records = Records(builder, split)
-  labels = np.empty(len(records), np.int32)
+  numbers, grey = np.empty(len(records), np.int32), 0
   for index in range(len(records)):
     encoded, label, place = records[index]
     image = pixels.decode(encoded, place)
+    grey += image.shape[-1] == pixels.GREY
     if index == 0:
-      images = np.empty((len(labels), *image.shape), np.uint8)
+      images = np.empty((len(numbers), *image.shape), np.uint8)
+    images = pixels.with_channels(images, image.shape[-1])
+    image = pixels.with_channels(image, images.shape[-1])
     pixels.check_shape(image, images.shape[1:], place)
-    images[index], labels[index] = image, label
-  return Examples(images, labels)
+    images[index], numbers[index] = image, label
+  return _Read(Examples(images, numbers), grey)
+
+
+def _of_one_kind(
+  name: str, train: _Read, test: _Read
+) -> tuple[Examples, Examples]:
+  """Training and test part, in colour if an image of either is.
+
+  Raises:
+    UserError: their images differ in size.
+  """
+  grey, total = train.grey + test.grey, len(train.examples.labels)
+  total += len(test.examples.labels)
+  channels = pixels.GREY if grey == total else pixels.COLOUR
+  if 0 < grey < total:
+    logging.warning(
+      "%s: %d of %d images are grey; they become colour, as the others are",
+      name,
+      grey,
+      total,
+    )
+  parts = (
+    part._replace(images=pixels.with_channels(part.images, channels))
+    for part in (train.examples, test.examples)
+  )
+  train, test = parts
+  shape, place = train.images.shape[1:], f"{name}: test image 0"
+  pixels.check_shape(test.images[0], shape, place)
+  return train, test
 
 
 def _split(

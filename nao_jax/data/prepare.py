@@ -1,20 +1,21 @@
 """Makes a TFDS data set, stored as array_record, of a source of images."""
 
 from collections.abc import Iterable, Iterator
+import contextlib
 import os
 import pathlib
 import re
 import time
 
 from absl import logging
-from PIL import Image
+import numpy as np
 import rich.progress
 import tensorflow_datasets as tfds
 
 from nao_jax.data import catalogue, pixels
 from nao_jax.data.images import DIGITS
 from nao_jax.data.sources import Part, Source
-from nao_jax.errors import UserError
+from nao_jax.errors import UserError, some
 from nao_jax.runs import streams
 
 VERSION = "1.0.0"
@@ -30,8 +31,9 @@ def prepare(
 ) -> pathlib.Path:
   """Stores `source` as the data set `name` in `data_dir`.
 
-  Images are stored as PNG, without loss, in the order of the source. An
-  interrupted preparation leaves nothing that can be loaded.
+  Images are stored as PNG, without loss, upright, in the order of the source;
+  grey ones among those in colour become colour. An interrupted preparation
+  leaves nothing that can be loaded.
 
   Args:
     source: the images.
@@ -91,8 +93,10 @@ class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     keep_sizes: bool,
   ):
     self.name = name
-    self._source = source
-    self._shape = None if keep_sizes else source.train.image(0).shape
+    self._source, self._shape = source, None
+    if not keep_sizes:
+      self._shape = _shape(source)
+    self._transparent = 0
     super().__init__(
       data_dir=catalogue.root(data_dir), file_format="array_record"
     )
@@ -119,19 +123,122 @@ class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _generate_examples(self, part: Part, split: str) -> Iterator:
     indices = range(len(part.labels))
+    faults, transparent = _Faults(part), 0
     for index in _with_progress(indices, f"{self.name}: {split}"):
-      image, label = self._image(part, index), int(part.labels[index])
-      yield index, {"image": image, "label": label}
+      with faults.collected(index):
+        read = self._read(part, index)
+        transparent += part.look(index).transparent
+      if faults.found:
+        continue  # Nothing will be stored; the rest is looked at alone.
+      image = self._stored(read, part.place(index))
+      yield index, {"image": image, "label": int(part.labels[index])}
+    faults.complain()
+    if transparent:
+      logging.warning(
+        "%s: %s: %d of %d images have transparency, which is left out",
+        self.name,
+        split,
+        transparent,
+        len(indices),
+      )
 
-  def _image(self, part: Part, index: int) -> Image.Image | bytes:
+  def _read(self, part: Part, index: int) -> np.ndarray | bytes:
+    """Pixels, or the contents of a file to keep; UserError if it is damaged."""
+    if self._shape is not None:
+      return part.image(index)
+    encoded = part.encoded(index)
+    pixels.read(encoded, part.place(index))
+    return encoded
+
+  def _stored(self, read: np.ndarray | bytes, place: str):
     """What TFDS stores: Pillow's images as PNG, bytes as they are."""
     if self._shape is None:
-      encoded = part.encoded(index)
-      pixels.read(encoded, part.place(index))  # Complains if it is damaged.
-      return encoded
-    image = part.image(index)
-    pixels.check_shape(image, self._shape, part.place(index))
+      return read
+    image = pixels.with_channels(read, self._shape[-1])
+    pixels.check_shape(image, self._shape, place)
     return pixels.encode(image)
+
+
+def _shape(source: Source) -> tuple[int, int, int]:
+  """(H, W, C) of the data set: grey if all images are, otherwise in colour.
+
+  Raises:
+    UserError: an image is none that is read.
+  """
+  parts = (source.train, source.test)
+  grey = sum(
+    sum(channels == pixels.GREY for channels in _channels(part))
+    for part in parts
+  )
+  total = sum(len(part.labels) for part in parts)
+  size = _first_size(source.train)
+  if grey == total:
+    return *size, pixels.GREY
+  if grey:
+    logging.warning(
+      "%s: %d of %d images are grey; they become colour, as the others are",
+      source.origin,
+      grey,
+      total,
+    )
+  return *size, pixels.COLOUR
+
+
+def _first_size(part: Part) -> tuple[int, int]:
+  """Height and width of the first image that can be read."""
+  faults = _Faults(part)
+  for index in range(len(part.labels)):
+    with faults.collected(index):
+      return part.image(index).shape[:2]
+  raise faults.error()
+
+
+def _channels(part: Part) -> Iterator[int]:
+  """The number of channels of each image; all that are none are named."""
+  faults = _Faults(part)
+  for index in range(len(part.labels)):
+    with faults.collected(index):
+      yield part.look(index).channels
+  faults.complain()
+
+
+class _Faults:
+  """The images of a part that cannot be read, to be named together.
+
+  Attributes:
+    found: whether there is one.
+  """
+
+  def __init__(self, part: Part):
+    self._part, self._errors, self._places = part, [], []
+
+  @property
+  def found(self) -> bool:
+    return bool(self._errors)
+
+  @contextlib.contextmanager
+  def collected(self, index: int) -> Iterator[None]:
+    """Keeps a UserError about an image for later."""
+    try:
+      yield
+    except UserError as error:
+      self._errors.append(error)
+      self._places.append(self._part.place(index))
+
+  def complain(self) -> None:
+    """Raises UserError if there were faults."""
+    if self.found:
+      raise self.error()
+
+  def error(self) -> UserError:
+    """The first one, and who else has one."""
+    first, *others = self._errors
+    if not others:
+      return first
+    return UserError(
+      f"{first}; {len(self._errors)} of {len(self._part.labels)} images cannot"
+      f" be read: {some(self._places)}"
+    )
 
 
 def _with_progress(items: range, title: str) -> Iterable[int]:

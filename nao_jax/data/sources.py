@@ -9,14 +9,22 @@ import dataclasses
 import os
 import pathlib
 
+from absl import logging
 import numpy as np
 
-from nao_jax.data import pixels
+from nao_jax.data import labels, pixels
 from nao_jax.data.archives import Archive, reading
-from nao_jax.errors import UserError
+from nao_jax.data.pixels import Looks
+from nao_jax.errors import UserError, some
 
 _KINDS = {"u": "unsigned", "i": "integer", "U": "string"}
 SUFFIXES = (".png", ".jpg", ".jpeg")
+
+# What systems leave in any folder, beside names that begin with a dot.
+_OF_SYSTEMS = (
+  *("__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini"),
+  *("$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +34,8 @@ class Part:
   Attributes:
     labels: int64 [N].
     place: index to what messages call the image.
+    look: index to what the image is like without a look at its pixels; raises
+      UserError if it is none that is read.
     image: index to uint8 [H, W, C]; raises UserError if it is damaged.
     encoded: index to the contents of the image file; None where there are
       pixels only.
@@ -33,6 +43,7 @@ class Part:
 
   labels: np.ndarray
   place: Callable[[int], str]
+  look: Callable[[int], Looks]
   image: Callable[[int], np.ndarray]
   encoded: Callable[[int], bytes] | None = None
 
@@ -96,18 +107,51 @@ def _read_archive(arrays: _Arrays) -> Source:
   path = arrays.path
   read = _encoded_part if "train_bytes" in arrays.names else _pixel_part
   train, test = read(arrays, "train"), read(arrays, "test")
-  if "class_names" in arrays.names:
+  named = "class_names" in arrays.names
+  if named:
     class_names = tuple(map(str, arrays.get("class_names", "U", 1)))
   else:
     # More classes than images is a mistake, and could not be counted up to.
     place = f"{path}: train_labels"
-    pixels.check_labels(train.labels, len(train.labels), place)
+    labels.check_labels(train.labels, len(train.labels), place)
     class_names = tuple(map(str, range(int(train.labels.max()) + 1)))
   _check_names(class_names, f"{path}: class_names")
   for split, part in (("train", train), ("test", test)):
     place = f"{path}: {split}_labels"
-    pixels.check_labels(part.labels, len(class_names), place)
-  return Source(str(path), class_names, train, test)
+    labels.check_labels(part.labels, len(class_names), place)
+  source = Source(str(path), class_names, _signed(train), _signed(test))
+  _check_classes(source, f"{path}: train_labels", named)
+  return source
+
+
+def _signed(part: Part) -> Part:
+  """The part with labels int64; they are in range by now."""
+  return dataclasses.replace(part, labels=part.labels.astype(np.int64))
+
+
+def _check_classes(source: Source, place: str, named: bool) -> None:
+  """Requires an image of each class, or its name; says what has none.
+
+  Args:
+    source: labels in range.
+    place: what messages call the labels of the training part.
+    named: whether the user named the classes.
+
+  Raises:
+    UserError: there is one class only, or one without a name has no image.
+  """
+  names, found = source.class_names, source.train.labels
+  empty = labels.check_classes(found, names, place)
+  if empty and not named:
+    raise UserError(
+      f"{place}: no image of class {some(empty)}, though labels go from"
+      f" {found.min()} to {found.max()}; number the classes from 0 without"
+      " gaps, or give class_names if some are to stay without images"
+    )
+  labels.warn_of_empty(source.origin, "training", empty, names)
+  tested = {*source.test.labels.tolist()}
+  untested = (n for number, n in enumerate(names) if number not in tested)
+  labels.warn_of_empty(source.origin, "test", untested, names)
 
 
 def _pixel_part(arrays: _Arrays, split: str) -> Part:
@@ -124,6 +168,7 @@ def _pixel_part(arrays: _Arrays, split: str) -> Part:
   return Part(
     labels=_labels(arrays, split, len(images)),
     place=lambda index: f"{arrays.path}: {name}[{index}]",
+    look=lambda index: Looks(images.shape[-1], False),
     image=lambda index: images[index],
   )
 
@@ -148,28 +193,33 @@ def _encoded_part(arrays: _Arrays, split: str) -> Part:
   def encoded(index: int) -> bytes:
     return files[offsets[index] : offsets[index + 1]].tobytes()
 
+  def look(index: int) -> Looks:
+    return pixels.look(encoded(index), place(index))
+
   def image(index: int) -> np.ndarray:
     return pixels.decode(encoded(index), place(index))
 
-  labels = _labels(arrays, split, len(offsets) - 1)
-  return Part(labels, place, image, encoded)
+  found = _labels(arrays, split, len(offsets) - 1)
+  return Part(found, place, look, image, encoded)
 
 
 def _labels(arrays: _Arrays, split: str, images: int) -> np.ndarray:
+  """The labels as they are; as int64, the largest would become negative."""
   name = f"{split}_labels"
-  labels = arrays.get(name, "ui", 1).astype(np.int64)
-  if len(labels) != images or not images > 0:
+  found = arrays.get(name, "ui", 1)
+  if len(found) != images or not images > 0:
     raise UserError(
-      f"{arrays.path}: {name} has {len(labels)} labels for {images} images;"
+      f"{arrays.path}: {name} has {len(found)} labels for {images} images;"
       " allowed: one for each, at least one"
     )
-  return labels
+  return found
 
 
 def from_folder(path: str | os.PathLike, *, size: int | None = None) -> Source:
   """A source from image files: DIR/train/CLASS/*.png (or .jpg), DIR/test/....
 
-  Classes are numbered in the order of their names.
+  Classes are numbered in the order of their names. What is hidden, or of the
+  system, is left out; what else lies beside the folders is, with a warning.
 
   Args:
     path: the folder DIR.
@@ -177,42 +227,85 @@ def from_folder(path: str | os.PathLike, *, size: int | None = None) -> Source:
 
   Raises:
     UserError: a folder is missing or empty, or holds something else; the two
-      parts have different classes.
+      parts have different classes, or one only.
   """
   root = pathlib.Path(path)
   if size is not None and size < 1:
     raise UserError(f"--size={size}: allowed: 1 or more pixels")
-  class_names = _class_folders(root / "train")
+  parts = {split: _class_folders(root / split) for split in ("train", "test")}
+  beside = [e.name for e in _entries(root) if e.name not in parts]
+  _warn_of_beside(root, beside, "is not train or test")
+  class_names = parts["train"]
   _check_names(class_names, f"{root / 'train'}: class folders")
-  if odd := set(class_names) ^ set(_class_folders(root / "test")):
-    raise UserError(
-      f"{root}: train and test have to hold the same class folders; only one"
-      f" of them has {', '.join(sorted(odd))}"
-    )
-  train, test = (
-    _folder_part(root / split, class_names, size) for split in ("train", "test")
+  if {*class_names} != {*parts["test"]}:
+    raise UserError(f"{root}: {_odd_classes(class_names, parts['test'])}")
+  source = Source(
+    str(path),
+    class_names,
+    *(_folder_part(root / split, class_names, size) for split in parts),
   )
-  return Source(str(path), class_names, train, test)
+  _check_classes(source, str(root / "train"), named=True)
+  return source
 
 
-def _class_folders(folder: pathlib.Path) -> tuple[str, ...]:
+def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
+  """What a folder holds by name, but for what is hidden or of the system."""
   try:
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
+    return sorted(
+      entry
+      for entry in folder.iterdir()
+      if not entry.name.startswith(".") and entry.name not in _OF_SYSTEMS
+    )
   except OSError as error:
     raise UserError(
       f"{folder}: {error.strerror}; expected folder/train/CLASS/*.png and"
       " folder/test/CLASS/*.png"
     ) from error
+
+
+def _class_folders(folder: pathlib.Path) -> tuple[str, ...]:
+  entries = _entries(folder)
+  names = [entry.name for entry in entries if entry.is_dir()]
+  beside = [entry.name for entry in entries if not entry.is_dir()]
   if not names:
-    raise UserError(f"{folder}: no class folders")
+    raise UserError(
+      f"{folder}: no class folders{f', only {some(beside)}' if beside else ''}"
+      "; expected folder/train/CLASS/*.png and folder/test/CLASS/*.png"
+    )
+  _warn_of_beside(folder, beside, "lies beside the class folders")
   return tuple(names)
+
+
+def _warn_of_beside(folder, names: Sequence[str], why: str) -> None:
+  if names:
+    logging.warning(
+      "%s: left out what %s (%d): %s", folder, why, len(names), some(names)
+    )
+
+
+def _odd_classes(train: Sequence[str], test: Sequence[str]) -> str:
+  """Which classes one part alone has, in words."""
+  only = {
+    "train": sorted({*train} - {*test}),
+    "test": sorted({*test} - {*train}),
+  }
+  found = " and ".join(
+    f"{split} alone has {len(names)} ({some(names)})"
+    for split, names in only.items()
+    if names
+  )
+  return f"train and test have to hold the same class folders; {found}"
 
 
 def _folder_part(
   folder: pathlib.Path, class_names: Sequence[str], size: int | None
 ) -> Part:
-  files = [_image_files(folder / name) for name in class_names]
+  files = [_entries(folder / name) for name in class_names]
   flat = [file for of_class in files for file in of_class]
+  _check_files(folder, files, flat, class_names)
+
+  def look(index: int) -> Looks:
+    return pixels.look(_contents(flat[index]), str(flat[index]))
 
   def image(index: int) -> np.ndarray:
     return pixels.decode(_contents(flat[index]), str(flat[index]), size=size)
@@ -220,22 +313,36 @@ def _folder_part(
   return Part(
     labels=np.repeat(np.arange(len(files)), [len(f) for f in files]),
     place=lambda index: str(flat[index]),
+    look=look,
     image=image,
     encoded=(lambda index: _contents(flat[index])) if size is None else None,
   )
 
 
-def _image_files(folder: pathlib.Path) -> list[pathlib.Path]:
-  try:
-    entries = [e for e in folder.iterdir() if not e.name.startswith(".")]
-  except OSError as error:
-    raise UserError(f"{folder}: {error.strerror}") from error
-  for entry in entries:
-    if entry.suffix.lower() not in SUFFIXES:
-      raise UserError(f"{entry}: not an image; allowed: {', '.join(SUFFIXES)}")
-  if not entries:
-    raise UserError(f"{folder}: no images in this class folder")
-  return sorted(entries)
+def _check_files(folder, files, flat, class_names: Sequence[str]) -> None:
+  """Requires that class folders hold image files and nothing else."""
+
+  def show(entries):
+    return some(entry.relative_to(folder) for entry in entries)
+
+  if folders := [entry for entry in flat if entry.is_dir()]:
+    raise UserError(
+      f"{folders[0]}: a folder in a class folder (in all {len(folders)}:"
+      f" {show(folders)}); allowed: image files alone, so move theirs up, or"
+      " the folders out"
+    )
+  if odd := [entry for entry in flat if entry.suffix.lower() not in SUFFIXES]:
+    raise UserError(
+      f"{odd[0]}: not an image; allowed: {', '.join(SUFFIXES)}, so convert, or"
+      f" take out, {len(odd)} of {len(flat)} files: {show(odd)}"
+    )
+  empty = [n for n, names in zip(class_names, files, strict=True) if not names]
+  if empty:
+    raise UserError(
+      f"{folder / empty[0]}: no images in this class folder (in all"
+      f" {len(empty)}: {some(empty)}); add some, or remove it from train and"
+      " test"
+    )
 
 
 def _contents(file: pathlib.Path) -> bytes:

@@ -21,7 +21,7 @@ from absl import logging
 import numpy as np
 
 from nao_jax.data import kjv
-from nao_jax.errors import UserError
+from nao_jax.errors import UserError, some
 
 END, UNKNOWN = "<eos>", "<unk>"
 
@@ -252,17 +252,13 @@ def _choose_part(names: Sequence[str], part: str, source: str) -> str:
   if candidates:
     raise UserError(
       f"--text={source}: {len(candidates)} candidates for {wanted}:"
-      f" {_some(candidates)}; allowed: exactly one, so take the others out"
+      f" {some(sorted(candidates))}; allowed: exactly one, so take the others"
+      " out"
     )
   raise UserError(
-    f"--text={source}: no {wanted}; holds {_some(names) or 'no files'}; needs"
-    f" exactly one file for each of {', '.join(_PARTS)}"
+    f"--text={source}: no {wanted}; holds {some(sorted(names)) or 'no files'};"
+    f" needs exactly one file for each of {', '.join(_PARTS)}"
   )
-
-
-def _some(names: Sequence[str]) -> str:
-  more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-  return ", ".join(sorted(names)[:5]) + more
 
 
 def _lines(contents: bytes, place: str) -> list[str]:

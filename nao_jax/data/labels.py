@@ -1,0 +1,79 @@
+"""What labels of images have to be: whole numbers from 0, of 2 classes or more.
+
+Shapes: N images.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from absl import logging
+import numpy as np
+
+from nao_jax.errors import UserError, some
+
+
+def check_labels(labels: np.ndarray, classes: int, place: str) -> None:
+  """Requires that labels [N] are 0 to `classes` - 1.
+
+  Raises:
+    UserError: one is not; the message gives its index.
+  """
+  (wrong,) = np.nonzero((labels < 0) | (labels >= classes))
+  if wrong.size:
+    check_label(labels[wrong[0]], classes, f"{place}[{wrong[0]}]")
+
+
+def check_label(label: int, classes: int, place: str) -> None:
+  """Requires that a label is 0 to `classes` - 1.
+
+  Raises:
+    UserError: it is not.
+  """
+  if not 0 <= label < classes:
+    raise UserError(f"{place}: label {label}; allowed: 0 to {classes - 1}")
+
+
+def check_classes(
+  labels: np.ndarray, names: Sequence[str], place: str
+) -> list[str]:
+  """Requires that there are 2 or more classes to tell apart.
+
+  Args:
+    labels: int [N], each from 0 to below the number of classes.
+    names: of the classes.
+    place: what messages call the labels.
+
+  Returns:
+    The classes that no label is of.
+
+  Raises:
+    UserError: there are not.
+  """
+  counts = np.bincount(labels, minlength=len(names))
+  if len(names) < 2 or np.count_nonzero(counts) < 2:
+    raise UserError(
+      f"{place}: 1 class only, {names[int(np.argmax(counts))]}; a"
+      " classification needs 2 or more classes"
+    )
+  return [names[number] for number in np.flatnonzero(counts == 0)]
+
+
+def warn_of_empty(
+  place: str, part: str, empty: Iterable[str], names: Sequence[str]
+) -> None:
+  """Says which classes have no image in a part.
+
+  Args:
+    place: what messages call the data set.
+    part: "training" or "test".
+    empty: the classes.
+    names: of all classes.
+  """
+  if empty := list(empty):
+    logging.warning(
+      "%s: no %s image of %d of %d classes: %s",
+      place,
+      part,
+      len(empty),
+      len(names),
+      some(empty),
+    )
