@@ -64,7 +64,7 @@ def measure(workers: int, late: float | None, times: Times, seeds: int) -> dict:
 def main(_):
   """Simulates all and prints a table."""
   if _JSON.value:
-    check_writable(_JSON.value, "--json")
+    check_writable(_JSON.value, "json")
   times = Times(_SPREAD.value, _STRAGGLERS.value, _FACTOR.value, _FIT.value)
   table = rich.table.Table(title=f"{_SEEDS.value} searches each; {times}")
   headings = ("workers", "late", "utilisation", "before the last round")

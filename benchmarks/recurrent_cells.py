@@ -46,9 +46,9 @@ from nao_jax.rnn_presets import SearchRnnConfig
 from nao_jax.runs.progress import Progress
 from nao_jax.runs.trials import Trials
 from nao_jax.runs.workdir import flatten, read_settings, unflatten, write
+from nao_jax.settings import validate
 from nao_jax.spaces import rnn
 from nao_jax.strategies.uniform import sample_new
-from nao_jax.training import language
 from nao_jax.training.recurrent import Trainer
 
 _WORKDIR = run_flags.workdir()
@@ -132,8 +132,9 @@ def _with_flags(config: SearchRnnConfig) -> SearchRnnConfig:
   network = dataclasses.replace(network, width=_WIDTH.value or network.width)
   rate = _LEARNING_RATE.value or train.learning_rate
   train = dataclasses.replace(train, epochs=_EPOCHS.value, learning_rate=rate)
-  language.check(network, train)
-  return dataclasses.replace(config, network=network, train=train)
+  config = dataclasses.replace(config, network=network, train=train)
+  validate(config)
+  return config
 
 
 class Results:

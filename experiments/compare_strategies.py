@@ -27,6 +27,7 @@ _THREADS = flags.DEFINE_integer(
   "Trials at a time; by default as many as processors or devices.",
   lower_bound=1,
 )
+settings.stands_for("json", "file")
 settings.define(comparison.CompareConfig, {})
 
 

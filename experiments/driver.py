@@ -9,6 +9,7 @@ from typing import NoReturn, TextIO
 from absl import app, flags, logging
 
 from experiments import compilation_cache, guard
+from experiments.settings import in_flags
 import nao_jax
 from nao_jax.errors import Stopped, UserError
 from nao_jax.runs.streams import LastingStream
@@ -54,9 +55,9 @@ def run(
       if prints_result and output.lost and output.lost != _BROKEN_PIPE:
         raise UserError(f"standard output: {output.lost}; send it elsewhere")
     except UserError as error:
-      _exit(f"error: {error}", guard.BAD_USAGE)
+      _exit(f"error: {in_flags(str(error))}", guard.BAD_USAGE)
     except Stopped as stopped:
-      _exit(str(stopped), _SIGNALLED + stopped.signal)
+      _exit(in_flags(str(stopped)), _SIGNALLED + stopped.signal)
     except KeyboardInterrupt:
       _exit("interrupted", guard.INTERRUPTED)
     finally:
@@ -119,6 +120,7 @@ def _parse_flags(argv: Sequence[str]) -> Sequence[str]:
 
 
 def _set_up_logging() -> None:
+  logging.get_absl_handler().addFilter(_in_flags)
   if flags.FLAGS["verbosity"].present:
     return
   logging.set_verbosity(logging.INFO)
@@ -128,6 +130,12 @@ def _set_up_logging() -> None:
       or os.path.abspath(record.pathname).startswith(_OURS)
     )
   )
+
+
+def _in_flags(record) -> bool:
+  """Has a log line name flags; lets every line pass."""
+  record.msg, record.args = in_flags(record.getMessage()), ()
+  return True
 
 
 def _exit(message: str, code: int) -> NoReturn:

@@ -28,7 +28,7 @@ _OUTPUT = flags.DEFINE_string(
 
 def main(_):
   """Reads all architectures and writes the table."""
-  check_writable(_OUTPUT.value, "--output")
+  check_writable(_OUTPUT.value, "output")
   arrays = nats_bench.read(_NATS_BENCH.value, Progress())
   content = io.BytesIO()
   np.savez_compressed(content, allow_pickle=False, **arrays)

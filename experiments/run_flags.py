@@ -6,7 +6,8 @@ from absl import flags, logging
 import jax
 
 from experiments import settings
-from nao_jax import __version__, ranges
+from nao_jax import __version__
+from nao_jax import settings as library_settings
 from nao_jax.errors import UserError
 from nao_jax.evaluators.executors import ExecutorConfig
 from nao_jax.runs import processes
@@ -52,6 +53,8 @@ def log() -> flags.FlagHolder:
 
 def architectures() -> flags.FlagHolder:
   """Defines --arch, of a search."""
+  settings.stands_for("arch", "architectures")
+  settings.stands_for("arch", "given")
   return flags.DEFINE_multi_string(
     "arch",
     [],
@@ -72,6 +75,8 @@ def trials() -> flags.FlagHolder:
 
 def checkpoints() -> Callable[[], CheckpointConfig]:
   """Defines --checkpoint_minutes and --checkpoint_steps; call what it gives."""
+  settings.stands_for("checkpoint_minutes", "checkpoints.minutes")
+  settings.stands_for("checkpoint_steps", "checkpoints.steps")
   minutes = flags.DEFINE_float(
     "checkpoint_minutes",
     CheckpointConfig.minutes,
@@ -87,16 +92,18 @@ def checkpoints() -> Callable[[], CheckpointConfig]:
   )
 
   def chosen() -> CheckpointConfig:
+    config = CheckpointConfig(minutes.value, steps.value)
     # NaN is not below the bound.
-    ranges.check({"weight": {"checkpoint_minutes": minutes.value}})
-    return CheckpointConfig(minutes.value, steps.value)
+    with library_settings.within("checkpoints", config):
+      library_settings.validate(config)
+    return config
 
   return chosen
 
 
 def executor() -> Callable[[], ExecutorConfig]:
   """Defines the flags of where candidates train; call what it gives."""
-  return settings.define_all(ExecutorConfig)
+  return settings.define_all(ExecutorConfig, "executor")
 
 
 # What may differ between the processes of a run.

@@ -1,7 +1,9 @@
 """Flags made from frozen dataclasses, which hold the only defaults.
 
 Every field becomes a flag whose default is "as in the preset", so that a
-preset is a value of the dataclass and a flag overrides one field of it.
+preset is a value of the dataclass and a flag overrides one field of it. The
+library names settings by their fields (`search.pool_size`); what it says is
+shown with their flags (--pool_size) in the place of that.
 """
 
 from collections.abc import Callable
@@ -11,7 +13,8 @@ import re
 
 from absl import flags
 
-from nao_jax.errors import UserError
+from nao_jax import settings
+from nao_jax.errors import UserError, rename
 
 _DEFINE = {
   bool: flags.DEFINE_boolean,
@@ -20,6 +23,9 @@ _DEFINE = {
   str: flags.DEFINE_string,
 }
 
+
+# The flag of each setting whose name is another one.
+_FLAGS: dict[str, str] = {}
 
 # What the data decide, so that a flag would have no effect.
 _FROM_DATA = ("classes", "vocabulary")
@@ -36,40 +42,32 @@ def define(
       field; without an entry they have no prefix.
     fixed: fields that get no flag, as something else decides them.
   """
-  for field in dataclasses.fields(config_class):
-    _define_field(config_class, field, "", prefixes, (*_FROM_DATA, *fixed))
-
-
-def _define_field(owner, field, prefix, prefixes, fixed):
-  if dataclasses.is_dataclass(field.type):
-    inner_prefix = prefixes.get(field.name, "")
-    for inner in dataclasses.fields(field.type):
-      _define_field(field.type, inner, inner_prefix, prefixes, fixed)
-  elif field.name not in fixed:
-    text = _described(owner)[field.name]
+  known = _flags(config_class, prefixes, (*_FROM_DATA, *fixed))
+  _FLAGS.update(known)
+  fields = settings.names(config_class)
+  for name, flag in known.items():
+    field, text = fields[name], _help(config_class, name)
     _DEFINE[field.type](
-      f"{prefix}{field.name}",
-      None,
-      f"{text} (default: the preset's, else {field.default})",
+      flag, None, f"{text} (default: the preset's, else {field.default})"
     )
 
 
-def define_all(config_class: type) -> Callable:
+def define_all(config_class: type, name: str) -> Callable:
   """Defines a flag for each field, which belongs to no preset.
 
   Args:
     config_class: a frozen dataclass whose docstring describes its attributes.
+    name: of the argument that the library takes it as.
 
   Returns:
     A function that gives the settings, once flags are parsed.
   """
-  described = _described(config_class)
-  given = {
-    field.name: _DEFINE[field.type](
-      field.name, field.default, described[field.name]
+  given = {}
+  for field in dataclasses.fields(config_class):
+    _FLAGS[f"{name}.{field.name}"] = field.name
+    given[field.name] = _DEFINE[field.type](
+      field.name, field.default, _help(config_class, field.name)
     )
-    for field in dataclasses.fields(config_class)
-  }
   return lambda: config_class(**{k: flag.value for k, flag in given.items()})
 
 
@@ -86,6 +84,57 @@ def given(config_class: type) -> list[str]:
   ]
 
 
+def stands_for(flag: str, name: str) -> None:
+  """Has messages show a flag where the library names an argument."""
+  _FLAGS[name] = flag
+
+
+def in_flags(message: str) -> str:
+  """What the library says, with flags in the place of settings.
+
+  `search.pool_size=1` becomes --pool_size=1, `search.extend=True` --extend and
+  `search.extend=False` --noextend. What is no setting stays as it is.
+  """
+  return rename(message, _in_flags)
+
+
+def _in_flags(name: str, value: str | None) -> str | None:
+  flag = _FLAGS.get(name, name)
+  if flag not in flags.FLAGS:
+    return None
+  if value is None:
+    return f"--{flag}"
+  if flags.FLAGS[flag].boolean and value in ("True", "False"):
+    return f"--{flag}" if value == "True" else f"--no{flag}"
+  return f"--{flag}={value}"
+
+
+def _flags(config_class: type, prefixes: dict[str, str], fixed) -> dict:
+  """{dotted name of a setting: its flag}."""
+  found = {}
+  for name in settings.names(config_class):
+    *owners, own = name.split(".")
+    if own not in fixed:
+      prefix = prefixes.get(owners[-1], "") if owners else ""
+      found[name] = f"{prefix}{own}"
+  return found
+
+
+def _help(config_class: type, name: str) -> str:
+  """What a setting is, from the docstring of its class, and its limits."""
+  *owners, own = name.split(".")
+  for owner in owners:
+    fields = {x.name: x for x in dataclasses.fields(config_class)}
+    config_class = fields[owner].type
+  text = _described(config_class)[own]
+  field = settings.names(config_class)[own]
+  limits = settings.limits(field)
+  # A choice is described where it has more than a name.
+  if limits.text and not limits.choices:
+    text = f"{text.rstrip('.')}; allowed: {limits.text}"
+  return text
+
+
 def _described(owner: type) -> dict[str, str]:
   """{attribute: description} of a docstring's Attributes section."""
   section = inspect.getdoc(owner).partition("Attributes:\n")[2]
@@ -99,23 +148,19 @@ def choose(presets: dict, preset: str, prefixes: dict[str, str]):
   """The preset with the given flags in place of its own values.
 
   Raises:
-    UserError: there is no such preset.
+    UserError: there is no such preset; or a flag is outside its limits, or
+      would do nothing beside the others.
   """
   if preset not in presets:
     raise UserError(
       f"--preset={preset}: unknown; allowed: {', '.join(presets)}"
     )
-  return _override(presets[preset], "", prefixes)
-
-
-def _override(config, prefix, prefixes):
-  changes = {}
-  for field in dataclasses.fields(config):
-    value = getattr(config, field.name)
-    if dataclasses.is_dataclass(value):
-      inner = prefixes.get(field.name, "")
-      changes[field.name] = _override(value, inner, prefixes)
-    elif f"{prefix}{field.name}" in flags.FLAGS:
-      given = flags.FLAGS[f"{prefix}{field.name}"].value
-      changes[field.name] = value if given is None else given
-  return dataclasses.replace(config, **changes)
+  base = presets[preset]
+  given = {
+    name: flags.FLAGS[flag].value
+    for name, flag in _flags(type(base), prefixes, ()).items()
+    if flag in flags.FLAGS and flags.FLAGS[flag].value is not None
+  }
+  config = settings.replace(base, given)
+  settings.validate(config, base)
+  return config

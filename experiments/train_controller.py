@@ -28,7 +28,7 @@ def main(_):
   config = settings.choose({"": StudyConfig()}, "", _PREFIXES)
   if _JSON.value:
     controller_study.check(config)
-    check_writable(_JSON.value, "--json")
+    check_writable(_JSON.value, "json")
   found = controller_study.run(config)
   if _JSON.value:
     write(pathlib.Path(_JSON.value), json.dumps(found, indent=2) + "\n")

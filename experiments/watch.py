@@ -13,7 +13,7 @@ from absl import flags
 import rich.live
 
 from experiments import driver
-from nao_jax import ranges
+from nao_jax.errors import UserError
 from nao_jax.report import watching
 from nao_jax.runs import streams
 
@@ -31,7 +31,8 @@ _SECONDS = flags.DEFINE_float(
 def main(_):
   """Shows the run."""
   # Not a number is not below a bound.
-  ranges.check({"rate": {"seconds": _SECONDS.value}})
+  if not _SECONDS.value < float("inf"):
+    raise UserError(f"`seconds={_SECONDS.value}`: allowed: 0.1 or more")
   seen = watching.look(_WORKDIR.value)
   console = streams.console(wide=120)
   if _ONCE.value or not console.is_terminal or not seen.at_work:

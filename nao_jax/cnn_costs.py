@@ -1,7 +1,7 @@
 """What convolutional cells cost, for searches with a limit or a front.
 
 Parameters and multiply-adds are exact, of the stand-alone network at the sizes
-of the final comparison (`--final_channels`, `--final_cells_per_stage`), without
+of the final comparison (`final.channels`, `final.cells_per_stage`), without
 its auxiliary head. A latency comes from a function of your own, or is the sum
 of what a table says of the operations.
 
@@ -15,12 +15,13 @@ import math
 
 import numpy as np
 
-from nao_jax import objectives, ranges
+from nao_jax import objectives
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.objectives import Cost, Demand
 from nao_jax.presets import SearchCnnConfig
+from nao_jax.settings import within
 from nao_jax.spaces import cnn
 
 NAMES = ("params", "multiply_adds", "latency")
@@ -35,24 +36,26 @@ def check(config: SearchCnnConfig, latency: Cost | None) -> None:
     UserError: the message names the flag.
   """
   asked = config.demand
-  ranges.check({"weight": {"limit_penalty": asked.limit_penalty}})
-  found = objectives.parse(asked, NAMES)
+  with within("demand", asked):
+    found = objectives.parse(asked, NAMES)
   if found and found[2] and config.strategy == "local":
     raise UserError(
-      f"--strategy=local --objectives={asked.objectives}: local search goes by "
-      "one score; give another strategy"
+      f"`strategy=local` `demand.objectives={asked.objectives}`: local search "
+      "goes by one score; give another strategy"
     )
   if found is None or found[0] != "latency":
     if asked.latency_table:
       raise UserError(
-        f"--latency_table={asked.latency_table}: nothing asks for a latency; "
-        "add --limit=latency:MILLISECONDS or --objectives=score,latency"
+        f"`demand.latency_table={asked.latency_table}`: nothing asks for a "
+        "latency; add `demand.limit=latency:MILLISECONDS` or "
+        "`demand.objectives=score,latency`"
       )
     return
   if (latency is None) == (not asked.latency_table):
     raise UserError(
-      "--limit, --objectives: a latency comes from --latency_table=FILE, or "
-      "from the argument `latency` of cnn_search.run; give exactly one of them"
+      "`demand.limit`, `demand.objectives`: a latency comes from "
+      "`demand.latency_table`, or from the argument `latency` of "
+      "cnn_search.run; give exactly one of them"
     )
   if asked.latency_table:
     read_table(asked.latency_table, config.network.ops)
@@ -131,7 +134,7 @@ def read_table(path: str, ops: str) -> tuple[float, np.ndarray]:
   Raises:
     UserError: the file has another form; the message names the line.
   """
-  place, names = f"--latency_table={path}", cnn.OP_SETS[ops]
+  place, names = f"`demand.latency_table={path}`", cnn.OP_SETS[ops]
   base, times = 0.0, np.full((len(_CELLS), len(names)), np.nan)
   for number, row in enumerate(_rows(path, place), 2):
     where = f"{place}, line {number}"
@@ -146,7 +149,7 @@ def read_table(path: str, ops: str) -> tuple[float, np.ndarray]:
     elif cell not in _CELLS or op not in names:
       raise UserError(
         f"{where}: {cell},{op} is none of normal or reduction, and an op of "
-        f"--ops={ops}: {', '.join(names)}"
+        f"`network.ops={ops}`: {', '.join(names)}"
       )
     else:
       times[_CELLS.index(cell), names.index(op)] = value

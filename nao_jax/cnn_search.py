@@ -13,9 +13,10 @@ from nao_jax import (
   cnn_costs,
   objectives,
   outcome,
-  ranges,
+  parallel,
   search,
-  search_checks,
+  search_settings,
+  settings,
 )
 from nao_jax.data import digest, images
 from nao_jax.errors import UserError
@@ -24,7 +25,6 @@ from nao_jax.evaluators.executors import LOCAL, ExecutorConfig
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import (
-  SAMPLINGS,
   Alone,
   SharedWeights,
   check_each_step,
@@ -41,8 +41,9 @@ from nao_jax.runs.trials import Trials
 from nao_jax.runs.workdir import flatten
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
+from nao_jax.strategies.choice import strategy
 from nao_jax.training.candidate import Trainer as CandidateTrainer
-from nao_jax.training.recipe import TrainConfig, check_training
+from nao_jax.training.recipe import TrainConfig
 from nao_jax.training.scratch import ScratchTrainer
 from nao_jax.training.supernet import Trainer
 
@@ -73,7 +74,7 @@ def run(
     devices: of each process to use; all by default.
     checkpoints: when the state within a round is saved.
     plain: show progress as lines on a terminal, too.
-    latency: what `--limit=latency:..` and `--objectives=score,latency` go by,
+    latency: what a limit on the latency and `objectives="score,latency"` go by,
       in the place of a table: takes tokens int32 [N, 8 nodes] in pairs, see
       `cnn.to_cells`, and gives [N], in the unit of the limit.
     executor: with the evaluator `scratch`, where candidates train.
@@ -89,12 +90,13 @@ def run(
       Nothing long has run by then.
     Stopped: by a signal; the same call goes on.
   """
+  settings.validate(config)
   space = cnn.space(config.network.nodes, config.network.ops, config.coding)
   given = _given(space, architectures)
   _check(config, given, devices, trials)
   executor.check(config.evaluator)
   if team is not None:
-    search_checks.check_together(config)
+    search_settings.check_processes(config)
   cnn_costs.check(config, latency)
   config, data = _load(config, data_dir, devices)
   if team is not None:
@@ -175,9 +177,7 @@ def _search(
       _Recoding(opened, config.coding),
       search_key,
       config.search,
-      strategy=search_checks.strategy(
-        config, space, demand is not None and demand.steers
-      ),
+      strategy=strategy(config, space, demand is not None and demand.steers),
       given=given,
       journal=journal,
       demand=cnn_costs.recoded(demand, config.coding),
@@ -245,35 +245,19 @@ def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
   rows = [cnn.parse(space, text) for text in architectures]
   given = np.array(rows, np.int32).reshape(-1, space.length)
   if len(set(space.keys(given))) < len(given):
-    raise UserError("--arch: two of the architectures are the same function")
+    raise UserError("`architectures`: two of them are the same function")
   return given
 
 
 def _check(config: SearchCnnConfig, given: np.ndarray, devices, trials) -> None:
   """What can be wrong before the data are known."""
-  check_training(config.network, config.train, config.sgd)
-  final = config.final
-  ranges.check(
-    {
-      "count": {"final_repeats": final.repeats, "final_epochs": final.epochs},
-      "kept": {"final_drop_path_keep": final.drop_path_keep},
-    }
-  )
-  search_checks.check(config, given, devices, trials)
-  _check_sampling(config, devices)
-
-
-def _check_sampling(config: SearchCnnConfig, devices) -> None:
-  """How shared weights train, and whether they do."""
-  if config.sampling not in SAMPLINGS:
+  search_settings.check_trials(config, trials)
+  if len(given) > config.search.pool_size:
     raise UserError(
-      f"--sampling={config.sampling}: unknown; allowed: {', '.join(SAMPLINGS)}"
+      f"`architectures`: {len(given)} of them do not fit "
+      f"`search.pool_size={config.search.pool_size}`"
     )
-  if config.train_only_new and not config.search.extend:
-    raise UserError(
-      "--train_only_new: what is new stands at the end of a pool that none "
-      "leaves; add --extend"
-    )
+  parallel.check(devices)
   if config.evaluator == "shared":
     check_each_step(
       config.architectures_per_step,
@@ -281,13 +265,6 @@ def _check_sampling(config: SearchCnnConfig, devices) -> None:
       config.search.pool_size,
       devices,
     )
-    return
-  for flag in ("sampling", "train_only_new", "architectures_per_step"):
-    if getattr(config, flag) != getattr(SearchCnnConfig, flag):
-      raise UserError(
-        f"--{flag}: says how shared weights train; allowed only with "
-        "--evaluator=shared"
-      )
 
 
 def _fit_to_data(config, data, devices) -> SearchCnnConfig:
@@ -296,20 +273,28 @@ def _fit_to_data(config, data, devices) -> SearchCnnConfig:
   config = dataclasses.replace(config, network=network)
   height, width = data.train.images.shape[1:3]
   if height != width:
-    raise UserError(f"--dataset={config.dataset}: images are not square")
+    raise UserError(f"`dataset={config.dataset}`: images are not square")
   if not len(data.validation.labels):
     raise UserError(
-      f"--validation_fraction={config.validation_fraction}: no image is left "
+      f"`validation_fraction={config.validation_fraction}`: no image is left "
       "to score with; give more"
     )
-  network.check(height)
+  with settings.within("network", network):
+    network.check(height)
   # A candidate trains on one device, the supernet on all of them.
   on = 1 if config.evaluator == "scratch" else devices
   _trainer(config, data).check(on)
-  config.final.check(len(data.train.labels))
-  config.final.network(network).check(height, "--final_")
-  if not config.final.specialise:
-    _alone_trainer(config, data).check(devices, "--final_batch")
+  final = config.final
+  if not final.cells:
+    return config
+  with (
+    settings.within("network", network),
+    settings.within("final", final),
+  ):
+    final.check(len(data.train.labels))
+    final.network(network).check(height)
+  if not final.specialise:
+    _alone_trainer(config, data).check(devices, "final.batch")
   return config
 
 

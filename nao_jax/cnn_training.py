@@ -9,12 +9,12 @@ from absl import logging
 import jax
 import numpy as np
 
-from nao_jax import parallel, ranges
+from nao_jax import parallel, settings
 from nao_jax.data import images, stream
 from nao_jax.data.digest import Digest
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
-from nao_jax.recipes import INPUTS, TrainCnnConfig
+from nao_jax.recipes import TrainCnnConfig
 from nao_jax.runs import checkpoint, streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.processes import Team, leading
@@ -22,7 +22,6 @@ from nao_jax.runs.progress import Each
 from nao_jax.runs.workdir import Workdir, flatten
 from nao_jax.spaces import cnn
 from nao_jax.training.feeds import InMemory, Streamed
-from nao_jax.training.recipe import check_training
 from nao_jax.training.stand_alone import Trainer, TrainState
 from nao_jax.training.team_training import FeedHelper, TeamFeed
 
@@ -176,18 +175,7 @@ def run(
 
 def check(config: TrainCnnConfig, devices: int | None = None) -> None:
   """Raises UserError for what can be wrong before the data are known."""
-  check_training(config.network, config.train, config.sgd)
-  ranges.check({"count": {"accumulate": config.accumulate}})
-  if config.input not in INPUTS:
-    raise UserError(
-      f"--input={config.input}: unknown; allowed: {', '.join(INPUTS)}"
-    )
-  if config.input == "stream" and config.validation_fraction:
-    raise UserError(
-      f"--validation_fraction={config.validation_fraction}: with "
-      "--input=stream nothing is held out; give 0"
-    )
-  images.check_seed(config.seed)
+  settings.validate(config)
   parallel.check(devices)
 
 
@@ -236,18 +224,21 @@ def fit_to_data(
 
 def _check_size(config: TrainCnnConfig, network, shape) -> None:
   height, width, _ = shape
-  source = f"--dataset={config.dataset} ({'x'.join(map(str, shape))})"
+  source = f"`dataset={config.dataset}` ({'x'.join(map(str, shape))})"
   if config.input == "stream":
-    source = f"--stream_size={height}"
+    source = f"`stream.size={height}`"
   if height != width:
     raise UserError(
       f"{source}: allowed: square images; prepare them from a folder with "
-      "prepare_images --size=N, or give --input=stream"
+      "experiments.prepare_images and a `size`, or give `input=stream`"
     )
   try:
-    network.check(height)
+    with settings.within("network", network):
+      network.check(height)
   except UserError as error:
-    raise UserError(f"{source}, --stem={network.stem}: {error}") from error
+    raise UserError(
+      f"{source}, `network.stem={network.stem}`: {error}"
+    ) from error
 
 
 def _train(
@@ -294,7 +285,7 @@ class _Log:
     if not np.isfinite(losses).all():
       raise UserError(
         f"the training diverged at step {self.step} (loss {losses[-1]}); "
-        "give a smaller --learning_rate and another --workdir"
+        "give a smaller `sgd.learning_rate` and another `workdir`"
       )
     epoch, into = divmod(self.step, trainer.steps_per_epoch)
     if into == 0:

@@ -19,7 +19,7 @@ from absl import logging
 import jax
 import numpy as np
 
-from nao_jax import objectives, ranges, search
+from nao_jax import objectives, search
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.data import tables
@@ -30,6 +30,7 @@ from nao_jax.report.curves import Curves, summary
 from nao_jax.runs import json_file
 from nao_jax.runs.workdir import check_writable, flatten, write
 from nao_jax.search import SearchConfig
+from nao_jax.settings import LAST_SEED, Only, field, validate
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Strategy, nao_plus
 from nao_jax.strategies.evolution import Evolution
@@ -59,15 +60,17 @@ class CompareConfig:
       worth in the ascent; 0: what is beyond is rejected and no more.
   """
 
+  ACTS_WITH = (Only(("limit_penalty",), "limit"),)
+
   table: str = tables.GRAPH
   dataset: str = "cora"
   signal: str = "valid"
   report: str = "test"
-  budget: int = 200
-  trials: int = 100
-  seed: int = 0
+  budget: int = field(200, least=FIRST)
+  trials: int = field(100, least=1)
+  seed: int = field(0, least=0, most=LAST_SEED)
   limit: str = ""
-  limit_penalty: float = 1.0
+  limit_penalty: float = field(1.0, least=0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +147,7 @@ def run(
   signal, report, demand = check(config, strategies)
   done = _read(file, config, signal.space)
   if file is not None:
-    check_writable(file, "--json")
+    check_writable(file, "file")
   curves = {}
   for name in strategies:
     if name not in done:
@@ -164,23 +167,17 @@ def check(
   Raises:
     UserError: the message names the flag.
   """
-  ranges.check(
-    {
-      "count": {"trials": config.trials},
-      "seed": {"seed": config.seed},
-      "weight": {"limit_penalty": config.limit_penalty},
-    }
-  )
+  validate(config)
   unknown = [name for name in strategies if name not in SETUPS]
   if unknown or not strategies:
     raise UserError(
-      f"--strategies={','.join(strategies)}: allowed: {', '.join(SETUPS)}"
+      f"`strategies={','.join(strategies)}`: allowed: {', '.join(SETUPS)}"
     )
   if len(set(strategies)) < len(strategies):
-    raise UserError(f"--strategies={','.join(strategies)}: one occurs twice")
+    raise UserError(f"`strategies={','.join(strategies)}`: one occurs twice")
   columns = [
     tables.load(config.table, config.dataset, name, flag)
-    for name, flag in ((config.signal, "--signal"), (config.report, "--report"))
+    for name, flag in ((config.signal, "signal"), (config.report, "report"))
   ]
   signal, report = (Table(column.space, column.scores) for column in columns)
   demand, allowed = _demand(config)
@@ -189,8 +186,8 @@ def check(
   most = np.sum(~np.isnan(signal.scores))
   if not FIRST <= config.budget <= most:
     raise UserError(
-      f"--budget={config.budget}: allowed: {FIRST} to {most}, the functions of "
-      "the table" + (f" that --limit={config.limit} allows" if demand else "")
+      f"`budget={config.budget}`: allowed: {FIRST} to {most}, the functions of "
+      "the table" + (f" that `limit={config.limit}` allows" if demand else "")
     )
   return signal, report, demand
 
@@ -261,11 +258,11 @@ def _demand(config: CompareConfig) -> tuple[Demand | None, np.ndarray | None]:
   name, limit = objectives.parse_limit(config.limit)
   if not name:
     return None, None
-  column = tables.load(config.table, config.dataset, name, "--limit")
+  column = tables.load(config.table, config.dataset, name, "limit")
   space, costs = column.space, np.float64(column.scores)
   if np.nanmin(costs) <= 0:
     raise UserError(
-      f"--limit={config.limit}: column {name!r} of the table has values of 0 "
+      f"`limit={config.limit}`: column {name!r} of the table has values of 0 "
       "or less, so it is no cost"
     )
   # What was not measured is not allowed.
@@ -294,7 +291,7 @@ def _read(file, config: CompareConfig, space: Space) -> dict[str, Curves]:
   """What the file holds of these settings, whose strategies are as today."""
   if file is None or not os.path.exists(file):
     return {}
-  place, wanted, advice = f"--json={file}", "a comparison", "give another file"
+  place, wanted, advice = f"`file={file}`", "a comparison", "give another file"
   held = json_file.read(file, place=place, wanted=wanted, advice=advice)
   try:
     settings, trials = held["settings"], dict(held["trials"])
@@ -329,12 +326,12 @@ def _curves_of_file(rows: dict, config: CompareConfig) -> Curves:
 def _described(setup: Setup) -> dict:
   """What decides the trials of a strategy, JSON-like."""
   described = {"pool": setup.pool, "batch": setup.batch}
-  for field in dataclasses.fields(setup.strategy):
-    value = getattr(setup.strategy, field.name)
+  for own in dataclasses.fields(setup.strategy):
+    value = getattr(setup.strategy, own.name)
     if isinstance(value, Controller):
       described["controller"] = flatten(value.config)
     elif not isinstance(value, Space):
-      described[field.name] = (
+      described[own.name] = (
         flatten(value) if dataclasses.is_dataclass(value) else value
       )
   return described

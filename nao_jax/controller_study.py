@@ -12,13 +12,13 @@ from absl import logging
 import jax
 import numpy as np
 
-from nao_jax import ranges, search_checks
 from nao_jax.controller import ascent, fit, metrics
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig, Params
 from nao_jax.data import tables
 from nao_jax.errors import UserError
 from nao_jax.evaluators.table import Table
+from nao_jax.settings import LAST_SEED, field, validate
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.strategies.uniform import sample_new
 
@@ -43,10 +43,10 @@ class StudyConfig:
   table: str = tables.GRAPH
   dataset: str = "cora"
   signal: str = "valid"
-  members: int = 600
-  measured: int = 600
-  best: int = 50
-  seed: int = 0
+  members: int = field(600, least=1)
+  measured: int = field(600, least=2)
+  best: int = field(50, least=1)
+  seed: int = field(0, least=0, most=LAST_SEED)
   controller: ControllerConfig = ControllerConfig()
   fit: FitConfig = FitConfig()
   nao: NaoConfig = NaoConfig()
@@ -99,25 +99,13 @@ def check(config: StudyConfig) -> Table:
   Raises:
     UserError: the message names the flag.
   """
-  ranges.check(
-    {
-      "count": {
-        "members": config.members,
-        "best": config.best,
-        "top_k": config.nao.top_k,
-      },
-      "seed": {"seed": config.seed},
-    }
-  )
-  search_checks.check_controller(config)
-  if config.measured < 2:
-    raise UserError(f"--measured={config.measured}: allowed: 2 or more")
+  validate(config)
   column = tables.load(config.table, config.dataset, config.signal)
   table = Table(column.space, column.scores)
   most = len(column.space.functions.representative)
   if config.members + config.measured > most:
     raise UserError(
-      f"--members={config.members} --measured={config.measured}: the table has "
+      f"`members={config.members}` `measured={config.measured}`: the table has "
       f"{most} functions"
     )
   return table

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nao_jax.errors import UserError
+from nao_jax.settings import field
 
 # Tokens int32 [N, L] to costs [N], each above 0.
 Cost = Callable[[np.ndarray], npt.ArrayLike]
@@ -35,7 +36,7 @@ class DemandConfig:
 
   limit: str = ""
   objectives: str = "score"
-  limit_penalty: float = 1.0
+  limit_penalty: float = field(1.0, least=0)
   latency_table: str = ""
 
 
@@ -262,7 +263,7 @@ def parse(config: DemandConfig, names: tuple[str, ...]) -> tuple | None:
   traded = _parse_objectives(config.objectives, names)
   if name and traded and name != traded:
     raise UserError(
-      f"--limit={config.limit} --objectives={config.objectives}: a search has "
+      f"`limit={config.limit}` `objectives={config.objectives}`: a search has "
       "one cost; name the same one"
     )
   if name or traded:
@@ -291,10 +292,10 @@ def parse_limit(
     limit = np.nan
   if not name or not 0 < limit < np.inf:
     raise UserError(
-      f"--limit={text}: give a cost and a number above 0, such as params:3e6"
+      f"`limit={text}`: give a cost and a number above 0, such as params:3e6"
     )
   if names is not None and name not in names:
-    raise UserError(f"--limit={text}: the costs are {', '.join(names)}")
+    raise UserError(f"`limit={text}`: the costs are {', '.join(names)}")
   return name, limit
 
 
@@ -304,7 +305,7 @@ def _parse_objectives(text: str, names) -> str:
   score, _, name = text.partition(",")
   if score != "score" or name not in names:
     raise UserError(
-      f"--objectives={text}: allowed: score, "
+      f"`objectives={text}`: allowed: score, "
       + ", ".join(f"'score,{name}'" for name in names)
     )
   return name

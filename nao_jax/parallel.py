@@ -78,11 +78,11 @@ def spread(
   )
 
 
-def check(devices: int | None, flag: str = "--devices") -> None:
+def check(devices: int | None, where: str = "devices") -> None:
   """Raises UserError if a process has fewer devices than that."""
   most = jax.local_device_count()
   if devices is not None and not 1 <= devices <= most:
-    raise UserError(f"{flag}={devices}: allowed: 1 to {most}")
+    raise UserError(f"`{where}={devices}`: allowed: 1 to {most}")
 
 
 def count(devices: int | None = None) -> int:

@@ -2,12 +2,19 @@
 
 import dataclasses
 
+from nao_jax import search_settings
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import V2, ControllerConfig
 from nao_jax.data.augment import AugmentConfig
+from nao_jax.errors import UserError
+from nao_jax.evaluators import EVALUATORS
+from nao_jax.evaluators.shared import SAMPLINGS
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.objectives import DemandConfig
 from nao_jax.search import SearchConfig
+from nao_jax.settings import LAST_SEED, Only, field
+from nao_jax.spaces import cnn
+from nao_jax.strategies.choice import STRATEGIES
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlusConfig
 from nao_jax.training.optimisers import SgdConfig
@@ -56,14 +63,19 @@ class SearchCnnConfig:
     demand: what cells may cost, and whether a lower cost is an aim.
   """
 
+  ACTS_WITH = (
+    *search_settings.ACTS_WITH,
+    Only(("sampling", "train_only_new"), "evaluator", ("shared",)),
+  )
+
   dataset: str = "cifar10"
-  validation_fraction: float = 0.1
-  seed: int = 0
-  strategy: str = "nao_plus"
-  evaluator: str = "shared"
-  coding: str = "pairs"
-  sampling: str = "uniform"
-  architectures_per_step: int = 1
+  validation_fraction: float = field(0.1, least=0, below=1)
+  seed: int = field(0, least=0, most=LAST_SEED)
+  strategy: str = field("nao_plus", choices=STRATEGIES)
+  evaluator: str = field("shared", choices=EVALUATORS)
+  coding: str = field("pairs", choices=tuple(cnn.CODINGS))
+  sampling: str = field("uniform", choices=SAMPLINGS)
+  architectures_per_step: int = field(1, least=1)
   train_only_new: bool = False
   prune: bool = False
   network: NetworkConfig = NetworkConfig()
@@ -77,6 +89,16 @@ class SearchCnnConfig:
   fit: FitConfig = FitConfig()
   final: ScratchConfig = ScratchConfig()
   demand: DemandConfig = DemandConfig()
+
+  def check_together(self) -> None:
+    """Raises UserError for settings that do not fit each other."""
+    search_settings.check_together(self)
+    if self.train_only_new and not self.search.extend:
+      raise UserError(
+        "`train_only_new=True`: what is new stands at the end of a pool that "
+        "none leaves; add `search.extend=True`"
+      )
+    cnn.check_coding(self.coding, self.network.ops)
 
 
 PRESETS = {

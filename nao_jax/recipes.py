@@ -4,7 +4,9 @@ import dataclasses
 
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.stream import StreamConfig
+from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.settings import LAST_SEED, Only, field
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
 
@@ -23,8 +25,9 @@ class TrainCnnConfig:
     validation_fraction: share of the training images to hold out and to
       measure after each epoch; nothing is chosen by it.
     input: `memory`, the data set lives on the devices and is augmented there
-      (--padding, --flip, --cutout); or `stream`, for one that is too large or
-      has images of many sizes, which become --stream_size pixels wide.
+      (`augment.padding`, `augment.flip`, `augment.cutout`); or `stream`, for
+      one that is too large or has images of many sizes, which become
+      `stream.size` pixels wide.
     standardize: normalise each image by itself, not by the data set.
     seed: decides everything.
     accumulate: parts into which a batch is cut to need less memory. Each has
@@ -37,20 +40,33 @@ class TrainCnnConfig:
     stream: random changes to streamed images.
   """
 
+  ACTS_WITH = (
+    Only(("augment",), "input", ("memory",)),
+    Only(("stream",), "input", ("stream",)),
+  )
+
   arch: str = "NAONet-A"
   dataset: str = "cifar10"
   test_split: str = "test"
-  validation_fraction: float = 0.0
-  input: str = "memory"
+  validation_fraction: float = field(0.0, least=0, below=1)
+  input: str = field("memory", choices=INPUTS)
   standardize: bool = False
-  seed: int = 0
-  accumulate: int = 1
+  seed: int = field(0, least=0, most=LAST_SEED)
+  accumulate: int = field(1, least=1)
   bfloat16: bool = False
   network: NetworkConfig = NetworkConfig()
   train: TrainConfig = TrainConfig()
   sgd: SgdConfig = SgdConfig()
   augment: AugmentConfig = AugmentConfig()
   stream: StreamConfig = StreamConfig()
+
+  def check_together(self) -> None:
+    """Raises UserError for settings that do not fit each other."""
+    if self.input == "stream" and self.validation_fraction:
+      raise UserError(
+        f"`validation_fraction={self.validation_fraction}`: with "
+        "`input=stream` nothing is held out; give 0"
+      )
 
 
 _CIFAR = TrainCnnConfig(

@@ -2,10 +2,14 @@
 
 import dataclasses
 
+from nao_jax import search_settings
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
+from nao_jax.evaluators import EVALUATORS
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.search import SearchConfig
+from nao_jax.settings import LAST_SEED, field
+from nao_jax.strategies.choice import STRATEGIES
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlusConfig
 from nao_jax.training.language import TextTrainConfig
@@ -23,9 +27,9 @@ class FinalRnnConfig:
     epochs: over the training text.
   """
 
-  cells: int = 3
-  repeats: int = 3
-  epochs: int = 10
+  cells: int = field(3, least=0)
+  repeats: int = field(3, least=1)
+  epochs: int = field(10, least=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,14 +68,16 @@ class SearchRnnConfig:
     final: the comparison of the best cells with random ones.
   """
 
+  ACTS_WITH = search_settings.ACTS_WITH
+
   text: str = "kjv"
-  vocab_size: int = 0
-  seed: int = 0
-  strategy: str = "nao_plus"
-  evaluator: str = "shared"
-  architectures_per_step: int = 1
+  vocab_size: int = field(0, least=0)
+  seed: int = field(0, least=0, most=LAST_SEED)
+  strategy: str = field("nao_plus", choices=STRATEGIES)
+  evaluator: str = field("shared", choices=EVALUATORS)
+  architectures_per_step: int = field(1, least=1)
   prune: bool = False
-  score_tokens: int = 0
+  score_tokens: int = field(0, least=0)
   network: LanguageModelConfig = LanguageModelConfig(width=300)
   train: TextTrainConfig = TextTrainConfig()
   search: SearchConfig = SearchConfig(pool_size=1000)
@@ -82,6 +88,10 @@ class SearchRnnConfig:
   )
   fit: FitConfig = FitConfig()
   final: FinalRnnConfig = FinalRnnConfig()
+
+  def check_together(self) -> None:
+    """Raises UserError for settings that do not fit each other."""
+    search_settings.check_together(self)
 
 
 _DEMO = SearchRnnConfig(

@@ -13,7 +13,13 @@ from absl import logging
 import jax
 import numpy as np
 
-from nao_jax import outcome, parallel, ranges, search, search_checks
+from nao_jax import (
+  outcome,
+  parallel,
+  search,
+  search_settings,
+  settings,
+)
 from nao_jax.data import text
 from nao_jax.errors import UserError
 from nao_jax.evaluators import executors
@@ -34,7 +40,7 @@ from nao_jax.runs.trials import Trials
 from nao_jax.runs.workdir import flatten
 from nao_jax.spaces import rnn
 from nao_jax.spaces.space import Space
-from nao_jax.training import language
+from nao_jax.strategies.choice import strategy
 from nao_jax.training.recurrent import Trainer
 
 # Seeds of the final trainings are so much larger than the search's.
@@ -76,16 +82,17 @@ def run(
       Nothing long has run by then.
     Stopped: by a signal; the same call goes on.
   """
+  settings.validate(config)
   space = rnn.space(config.network.nodes)
   given = _given(space, architectures)
   _check(config, given, devices, trials)
   executor.check(config.evaluator)
   if team is not None:
-    search_checks.check_together(config)
+    search_settings.check_processes(config)
   corpus = text.load(config.text, vocab_size=config.vocab_size)
   config = _fit_to_text(config, corpus)
   if team is not None:
-    team.compare({"--text": corpus.digest})
+    team.compare({"`text`": corpus.digest})
     if not team.first:
       shared = _shared(config, corpus, devices)
       return team.help(EvaluatorHelper(shared, team, "search").handlers)
@@ -124,7 +131,7 @@ def _search(
       opened,
       search_key,
       config.search,
-      strategy=search_checks.strategy(config, space),
+      strategy=strategy(config, space),
       given=given,
       journal=journal,
     )
@@ -169,38 +176,25 @@ def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
   for written, row in zip(architectures, rows, strict=True):
     if len(row) != space.length:
       raise UserError(
-        f"--arch={written}: {len(row) // 2} nodes; the search has "
-        f"{space.length // 2} (--nodes)"
+        f"`architectures={written}`: {len(row) // 2} nodes; the search has "
+        f"{space.length // 2} (`network.nodes`)"
       )
   given = np.array(rows, np.int32).reshape(-1, space.length)
   if len(set(space.keys(given))) < len(given):
-    raise UserError("--arch: the same architecture twice")
+    raise UserError("`architectures`: the same architecture twice")
   return given
 
 
 def _check(config: SearchRnnConfig, given: np.ndarray, devices, trials) -> None:
   """What can be wrong before the text is read."""
-  language.check(config.network, config.train)
-  search_checks.check(config, given, devices, trials)
-  ranges.check(
-    {
-      "count": {
-        "final_repeats": config.final.repeats,
-        "final_epochs": config.final.epochs,
-      },
-      "count or none": {
-        "final_cells": config.final.cells,
-        "score_tokens": config.score_tokens,
-      },
-      "seed": {"seed": config.seed},
-    }
-  )
+  search_settings.check_trials(config, trials)
+  if len(given) > config.search.pool_size:
+    raise UserError(
+      f"`architectures`: {len(given)} of them do not fit "
+      f"`search.pool_size={config.search.pool_size}`"
+    )
+  parallel.check(devices)
   if config.evaluator == "scratch":
-    if config.architectures_per_step != 1:
-      raise UserError(
-        "--architectures_per_step: says how shared weights train; allowed only "
-        "with --evaluator=shared"
-      )
     return
   check_each_step(
     config.architectures_per_step,
@@ -211,7 +205,7 @@ def _check(config: SearchRnnConfig, given: np.ndarray, devices, trials) -> None:
   parts = parallel.count(devices)
   if config.train.batch % parts:
     raise UserError(
-      f"--batch={config.train.batch}: {parts} devices share it (--devices); "
+      f"`train.batch={config.train.batch}`: {parts} `devices` share it; "
       f"give a multiple of {parts}"
     )
 
@@ -223,8 +217,8 @@ def _fit_to_text(config: SearchRnnConfig, corpus) -> SearchRnnConfig:
   scored = corpus.validation[: config.score_tokens or None]
   if len(scored) < 2 * config.train.batch:
     raise UserError(
-      f"--score_tokens={config.score_tokens}: each of {config.train.batch} "
-      "streams (--batch) needs two words; give more"
+      f"`score_tokens={config.score_tokens}`: each of {config.train.batch} "
+      "streams (`train.batch`) needs two words; give more"
     )
   network = dataclasses.replace(config.network, vocabulary=corpus.vocabulary)
   return dataclasses.replace(config, network=network)

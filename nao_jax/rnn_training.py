@@ -9,7 +9,7 @@ from absl import logging
 import jax
 import numpy as np
 
-from nao_jax import parallel, ranges
+from nao_jax import parallel, settings
 from nao_jax.data import text
 from nao_jax.data.text import Corpus
 from nao_jax.errors import UserError
@@ -19,8 +19,8 @@ from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.processes import Team, leading
 from nao_jax.runs.progress import Each
 from nao_jax.runs.workdir import Workdir, flatten
+from nao_jax.settings import LAST_SEED, field
 from nao_jax.spaces import rnn
-from nao_jax.training import language
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.stand_alone_language import (
   Call,
@@ -56,15 +56,15 @@ class TrainRnnConfig:
   """
 
   text: str = "kjv"
-  vocab_size: int = 0
+  vocab_size: int = field(0, least=0)
   arch: str = "NAO-RNN"
-  seed: int = 0
+  seed: int = field(0, least=0, most=LAST_SEED)
   network: LanguageModelConfig = LanguageModelConfig()
   train: TextTrainConfig = TextTrainConfig(
     epochs=4000, batch=64, learning_rate=20.0, clip=0.25, weight_decay=8e-7
   )
-  patience: int = 5
-  eval_batch: int = 10
+  patience: int = field(5, least=0)
+  eval_batch: int = field(10, least=1)
 
 
 _PTB = TrainRnnConfig(text="ptb.zip")
@@ -186,7 +186,7 @@ def run(
   training.trainer.check(devices)
   reader = training.reader(corpus, devices)
   if team is not None:
-    team.compare({"--text": corpus.digest})
+    team.compare({"`text`": corpus.digest})
     if not team.first:
       return team.help(ReaderHelper(reader, team, training.init()).handlers)
     reader = TeamReader(reader, team)
@@ -208,14 +208,7 @@ def run(
 
 def _check(config: TrainRnnConfig, devices: int | None) -> None:
   """What can be wrong before the text is read."""
-  language.check(config.network, config.train)
-  ranges.check(
-    {
-      "count": {"eval_batch": config.eval_batch},
-      "count or none": {"patience": config.patience},
-      "seed": {"seed": config.seed},
-    }
-  )
+  settings.validate(config)
   rnn.resolve(config.arch)
   parallel.check(devices)
 
@@ -288,7 +281,7 @@ def _roll_back(training: Training, state: TrainState) -> TrainState:
   if state.roll_backs == MOST_ROLL_BACKS:
     raise UserError(
       f"the training diverged {MOST_ROLL_BACKS + 1} times, now {where}; give a "
-      "smaller --learning_rate or --clip, and another --workdir"
+      "smaller `train.learning_rate` or `train.clip`, and another `workdir`"
     )
   logging.warning(
     "the training diverged %s; it goes back to %s, and on with other random "

@@ -18,7 +18,6 @@ import jax
 import numpy as np
 
 from nao_jax import pool as pools
-from nao_jax import ranges
 from nao_jax.errors import UserError
 from nao_jax.evaluators import Evaluator
 from nao_jax.evaluators.function import Function, Scores
@@ -27,6 +26,7 @@ from nao_jax.measures import SCORE
 from nao_jax.objectives import Demand, outcome
 from nao_jax.pool import Pool
 from nao_jax.search_state import Journal, SearchState
+from nao_jax.settings import Only, field, validate
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Proposal, Seen, Strategy, nao_plus, proposal
 from nao_jax.strategies.uniform import sample_new
@@ -48,12 +48,14 @@ class SearchConfig:
       `new_per_round`; for many workers as many as they are, and more.
   """
 
-  pool_size: int = 600
-  rounds: int = 4
-  new_per_round: int = 300
+  ACTS_WITH = (Only(("late",), "asynchronous"),)
+
+  pool_size: int = field(600, least=2)
+  rounds: int = field(4, least=0)
+  new_per_round: int = field(300, least=1)
   extend: bool = False
   asynchronous: bool = False
-  late: float = 0.5
+  late: float = field(0.5, above=0)
 
   @property
   def most_late(self) -> int:
@@ -62,33 +64,23 @@ class SearchConfig:
       return 0
     return max(1, round(self.late * self.new_per_round))
 
-  def check(self) -> None:
+  def check_together(self) -> None:
     """Raises UserError for sizes that cannot work together."""
-    for name, least in (("pool_size", 2), ("rounds", 0), ("new_per_round", 1)):
-      if getattr(self, name) < least:
-        raise UserError(
-          f"--{name}={getattr(self, name)}: allowed: {least} or more"
-        )
     if not self.extend and self.new_per_round >= self.pool_size:
       raise UserError(
-        f"--new_per_round={self.new_per_round}: some of the --pool_size="
-        f"{self.pool_size} members must stay; give a smaller number or --extend"
+        f"`new_per_round={self.new_per_round}`: some of the members "
+        f"(`pool_size={self.pool_size}`) must stay; give a smaller number, or "
+        "`extend=True`"
       )
-    self._check_late()
-
-  def _check_late(self) -> None:
     if not self.asynchronous:
-      if self.late != SearchConfig.late:
-        raise UserError("--late: allowed only with --asynchronous")
       return
-    ranges.check({"rate": {"late": self.late}})
     # A round begins with all members and ends with those that are not late.
     least = 2 if self.extend else 1 + self.new_per_round
     most = (self.pool_size - least) / self.new_per_round
     if self.most_late > self.pool_size - least:
       raise UserError(
-        f"--late={self.late}: of --pool_size={self.pool_size} members "
-        f"{least} must have a score when a round closes; give at most "
+        f"`late={self.late}`: of `pool_size={self.pool_size}` members {least} "
+        "must have a score when a round closes; give at most "
         f"{most:.3g}, or a larger pool"
       )
 
@@ -135,7 +127,7 @@ def run(
       allow the search.
     Stopped: by a signal, with a workdir or its journal.
   """
-  config.check()
+  validate(config, SearchConfig())
   estimates_cost = demand is not None and demand.steers
   strategy = strategy or nao_plus.small(space, estimates_cost)
   if estimates_cost:
@@ -144,8 +136,8 @@ def run(
     evaluator = Function(evaluator)
   if config.asynchronous and not hasattr(evaluator, "score_most"):
     raise UserError(
-      "--asynchronous: the evaluator scores all of the pool at once; allowed "
-      "only with one that has score_most"
+      "`asynchronous=True`: the evaluator scores all of the pool at once; "
+      "allowed only with one that has score_most"
     )
   given = _checked(space, given, config)
   # Scores have so many bits, and are compared with it.
@@ -253,12 +245,12 @@ def _checked(space: Space, given, config: SearchConfig) -> np.ndarray:
   rows = [space.validate(row, f"given[{at}]") for at, row in enumerate(rows)]
   if len(rows) > config.pool_size:
     raise UserError(
-      f"given: {len(rows)} architectures do not fit --pool_size="
-      f"{config.pool_size}"
+      f"`given`: {len(rows)} architectures do not fit "
+      f"`pool_size={config.pool_size}`"
     )
   tokens = np.array(rows, np.int32).reshape(-1, space.length)
   if len(set(space.keys(tokens))) < len(tokens):
-    raise UserError("given: two of the architectures are the same function")
+    raise UserError("`given`: two of the architectures are the same function")
   return tokens
 
 
@@ -280,14 +272,14 @@ def _first_pool(space, key, config, given, demand) -> Pool:
   if len(random) < wanted and demand is not None and demand.limit < np.inf:
     least = min(demand.known.values())
     raise UserError(
-      f"--limit={demand.name}:{demand.limit:g}: only {len(random)} of "
-      f"--pool_size={config.pool_size} random architectures were found within "
+      f"`demand.limit={demand.name}:{demand.limit:g}`: only {len(random)} of "
+      f"`pool_size={config.pool_size}` random architectures were found within "
       f"it, among {len(demand.known)}; the least {demand.name} of them is "
       f"{least:g}; give a larger limit or a smaller pool"
     )
   if len(random) < wanted:
     raise UserError(
-      f"--pool_size={config.pool_size}: space {space.name!r} has only about "
+      f"`pool_size={config.pool_size}`: space {space.name!r} has only about "
       f"{len(given) + len(random)} different architectures; give fewer"
     )
   return pools.start(given, random, config.rounds + 1)
@@ -297,7 +289,7 @@ def _check_given(given, demand: Demand) -> None:
   bad = np.flatnonzero(~demand.allows(given))
   if len(bad):
     raise UserError(
-      f"--arch: architecture {bad[0] + 1} of {len(given)} has {demand.name} "
+      f"`given`: architecture {bad[0] + 1} of {len(given)} has {demand.name} "
       f"{demand.costs(given)[bad[0]]:g}, more than the limit {demand.limit:g}"
     )
 
@@ -401,7 +393,8 @@ def _finite(scores: np.ndarray, round_: int) -> np.ndarray:
   if not finite.any():
     raise UserError(
       f"round {round_}: no architecture has a score that is a number: the "
-      "training diverged; give a smaller --learning_rate, and another --workdir"
+      "training diverged; give a smaller `learning_rate`, and another "
+      "`workdir`"
     )
   logging.warning(
     "round %d: %d of %d scores are not numbers and count as the worst",

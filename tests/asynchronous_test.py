@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.simulated import Times, simulate
 from nao_jax import pool as pools
-from nao_jax import search
+from nao_jax import search, settings
 from nao_jax.errors import UserError
 from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
@@ -131,16 +131,16 @@ def test_a_killed_search_goes_on_and_trains_nobody_a_third_time(
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"asynchronous": False, "late": 0.3}, "--late: allowed only with --asyn"),
-    ({"late": 0.0}, "--late=0.0: allowed: above 0"),
-    ({"late": 2.0}, r"--late=2.0: of --pool_size=30 .* give at most 1.87"),
+    ({"asynchronous": False, "late": 0.3}, "`late=0.3`: acts only with `asyn"),
+    ({"late": 0.0}, "`late=0.0`: allowed: above 0"),
+    ({"late": 2.0}, r"`late=2.0`: of `pool_size=30` .* give at most 1.87"),
   ],
 )
 def test_what_cannot_work_is_refused(changes, message):
   with pytest.raises(UserError, match=message):
-    dataclasses.replace(CONFIG, **changes).check()
+    settings.validate(dataclasses.replace(CONFIG, **changes))
 
 
 def test_an_evaluator_that_scores_all_at_once_is_refused():
-  with pytest.raises(UserError, match="--asynchronous: the evaluator scores"):
+  with pytest.raises(UserError, match="`asynchronous=True`: the evaluator"):
     search.run(SPACE, lambda tokens: tokens.sum(1), jax.random.key(0), CONFIG)

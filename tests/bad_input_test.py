@@ -801,7 +801,7 @@ def test_a_comparison_is_gone_on_with_or_refused(home, compared, data):
   folder = _fresh(home)
   file = folder / "compared.json"
   file.write_bytes(data.draw(damaged_json(document)))
-  with refusals(folder, f"--json={file}"):
+  with refusals(folder, f"`file={file}`"):
     found = comparison.run(config, ["random"], file=file, threads=1)
     curves.show(found, "valid", "test")
 
@@ -810,7 +810,7 @@ def test_a_file_that_cannot_be_written_is_refused_at_once(home, compared):
   folder = _fresh(home)
   (folder / "file").touch()
   for path in ("", "file/x.json", "a" * 300):
-    with refusals(folder, "--json=") as messages:
+    with refusals(folder, "`file=") as messages:
       comparison.run(compared[0], ["random"], file=folder / path)
     assert messages
 
@@ -949,7 +949,7 @@ def test_a_setting_of_a_comparison_is_taken_or_refused(
 ):
   config, _ = compared
   path, value = data.draw(_settings(config))
-  with refusals(_fresh(home), f"--{path[-1]}", "--strategies"):
+  with refusals(_fresh(home), path[-1], "`strategies="):
     comparison.check(_replaced(config, path, value), names)
 
 
@@ -967,7 +967,7 @@ def test_a_setting_of_a_study_is_taken_or_refused_by_its_flag(
 def test_a_network_is_described_or_refused_by_its_flag(home, data, size):
   path, value = data.draw(_settings(SMALL))
   tokens = np.int32(CELLS_PAIR["tokens"])
-  named = (f"--{path[-1]}", "images are", "--auxiliary")
+  named = (path[-1], "images are", "`auxiliary=")
   with refusals(_fresh(home), *named):
     network = _replaced(SMALL, path, value)
     network.check(size)
@@ -977,7 +977,7 @@ def test_a_network_is_described_or_refused_by_its_flag(home, data, size):
 
 @given(devices=INTEGERS)
 def test_numbers_of_devices_are_taken_or_refused(home, devices):
-  with refusals(_fresh(home), f"--devices={devices}"):
+  with refusals(_fresh(home), f"`devices={devices}`"):
     parallel.check(devices)
 
 

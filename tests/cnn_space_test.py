@@ -449,12 +449,12 @@ def test_triples_say_how_long_they_are_and_what_they_need():
 
 @pytest.mark.parametrize("ops", ["small", "middle"])
 def test_triples_are_for_the_large_set_alone(ops):
-  with pytest.raises(UserError, match=f"--coding=triples: .*--ops={ops}"):
+  with pytest.raises(UserError, match=f"`coding=triples`: .*network.ops={ops}"):
     cnn.space(5, ops, "triples")
 
 
 def test_an_unknown_coding_lists_the_codings():
-  with pytest.raises(UserError, match=r"--coding=paper: .*: pairs, triples$"):
+  with pytest.raises(UserError, match=r"`coding=paper`: .*: pairs, triples$"):
     cnn.space(coding="paper")
 
 

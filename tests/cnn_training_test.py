@@ -190,7 +190,7 @@ def test_evaluation_gives_the_result_again(finished, data_dir):
   # Three do not share a batch of 128 evenly.
   three = cnn_use.evaluate(workdir, data_dir=data_dir, devices=3)
   assert three["error"] == measured["error"]
-  with pytest.raises(UserError, match="--devices=5: allowed: 1 to 4"):
+  with pytest.raises(UserError, match="`devices=5`: allowed: 1 to 4"):
     cnn_use.evaluate(workdir, data_dir=data_dir, devices=5)
 
 
@@ -340,7 +340,7 @@ def test_a_training_that_diverges_stops_and_says_so(data_dir, tmp_path):
   config = dataclasses.replace(
     CONFIG, sgd=dataclasses.replace(CONFIG.sgd, learning_rate=1e30)
   )
-  with pytest.raises(UserError, match=r"diverged at step .* --learning_rate"):
+  with pytest.raises(UserError, match=r"diverged at .* `sgd.learning_rate`"):
     cnn_training.run(
       config, workdir=tmp_path / "run", data_dir=data_dir, devices=1
     )
@@ -351,19 +351,22 @@ def test_a_training_that_diverges_stops_and_says_so(data_dir, tmp_path):
   ("changes", "message"),
   [
     ({"arch": "NAONet-C"}, "--arch=NAONet-C: "),
-    ({"input": "disk"}, "--input=disk: unknown; allowed: memory, stream"),
-    ({"accumulate": 0}, "--accumulate=0: allowed: 1 or more"),
-    ({"accumulate": 3}, "--accumulate=3: --batch=128 is cut"),
+    ({"input": "disk"}, "`input=disk`: allowed: memory, stream"),
+    ({"accumulate": 0}, "`accumulate=0`: allowed: 1 or more"),
+    ({"accumulate": 3}, "`accumulate=3`: `train.batch=128` is cut"),
     ({"dataset": "cifar11"}, "--dataset=cifar11: not in"),
-    ({"train": TrainConfig(epochs=0)}, "--epochs=0: allowed: 1"),
-    ({"sgd": SgdConfig(schedule="flat")}, "--schedule=flat: unknown"),
-    ({"network": NetworkConfig(auxiliary=True)}, "--auxiliary: "),
+    ({"train": TrainConfig(epochs=0)}, "`train.epochs=0`: allowed: 1"),
+    (
+      {"sgd": SgdConfig(schedule="flat")},
+      "`sgd.schedule=flat`: allowed:",
+    ),
+    ({"network": NetworkConfig(auxiliary=True)}, "`network.auxiliary=True`: "),
     ({"test_split": "dev"}, "no split `dev`"),
-    ({"input": "stream", "seed": -1}, "--seed=-1: allowed: 0"),
+    ({"input": "stream", "seed": -1}, "`seed=-1`: allowed: 0"),
     ({"validation_fraction": 1e-4}, "holds out none of 1437 images"),
     (
       {"input": "stream", "stream": StreamConfig(size=10)},
-      "--stream_size=10, --stem=cifar: images are 10 pixels wide",
+      "`stream.size=10`, `network.stem=cifar`: images are 10 pixels wide",
     ),
   ],
 )

@@ -105,7 +105,7 @@ def _copy(file):
 
 def test_a_file_of_other_settings_is_left_alone(found, config):
   other = dataclasses.replace(config, seed=5)
-  with pytest.raises(UserError, match=r"^--json=\S*: holds another comparison"):
+  with pytest.raises(UserError, match=r"^`file=\S*`: holds another comparison"):
     comparison.run(other, CHEAP, file=found[0])
 
 
@@ -182,14 +182,14 @@ def test_the_plot_names_every_strategy(found, tmp_path):
 @pytest.mark.parametrize(
   ("changes", "strategies", "message"),
   [
-    ({"budget": 9}, CHEAP, "--budget=9: allowed: 10 to 6466"),
-    ({"budget": 7000}, CHEAP, "--budget=7000"),
-    ({"trials": 0}, CHEAP, "--trials=0"),
-    ({"seed": -1}, CHEAP, "--seed=-1"),
-    ({}, ("random", "best"), "--strategies=random,best: allowed: nao"),
-    ({}, (), "--strategies="),
+    ({"budget": 9}, CHEAP, "`budget=9`: allowed: 10 or more"),
+    ({"budget": 7000}, CHEAP, "`budget=7000`"),
+    ({"trials": 0}, CHEAP, "`trials=0`"),
+    ({"seed": -1}, CHEAP, "`seed=-1`"),
+    ({}, ("random", "best"), "`strategies=random,best`: allowed: nao"),
+    ({}, (), "`strategies="),
     ({}, ("random", "random"), "occurs twice"),
-    ({"report": "cost"}, CHEAP, "--report=cost: .* has no column 'edges_cost'"),
+    ({"report": "cost"}, CHEAP, "`report=cost`: .* has no column 'edges_cost'"),
   ],
 )
 def test_what_cannot_work_is_refused(changes, strategies, message, config):
@@ -230,7 +230,7 @@ def test_under_a_limit_the_best_is_the_best_of_what_it_allows(
 
 @pytest.mark.parametrize(
   ("limit", "message"),
-  [("weight:3", "--limit"), ("size:0.5", "--limit"), ("valid:-1", "--limit")],
+  [("weight:3", "limit"), ("size:0.5", "limit"), ("valid:-1", "limit")],
 )
 def test_a_limit_that_a_table_cannot_keep_is_named(
   limited, limit, message, tmp_path

@@ -73,11 +73,11 @@ def test_every_step_size_is_reported(found):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"members": 0}, "--members=0"),
-    ({"measured": 1}, "--measured=1"),
+    ({"members": 0}, "`members=0`"),
+    ({"measured": 1}, "`measured=1`"),
     ({"members": 6400}, "the table has 6466 functions"),
-    ({"best": 0}, "--best=0"),
-    ({"signal": "cost"}, "--signal=cost"),
+    ({"best": 0}, "`best=0`"),
+    ({"signal": "cost"}, "`signal=cost`"),
   ],
 )
 def test_what_cannot_work_is_refused(changes, message, config):

@@ -183,12 +183,6 @@ def test_the_same_key_gives_the_same_images_and_another_key_others(images):
   assert (run(1) != run(2)).any()
 
 
-@pytest.mark.parametrize("name", ["padding", "cutout"])
-def test_negative_pixels_are_refused(name):
-  with pytest.raises(UserError, match=f"--{name}=-1: allowed: 0"):
-    augment.AugmentConfig(**{name: -1})
-
-
 def test_an_epoch_sees_no_example_twice_and_leaves_out_the_rest(key):
   indices = np.asarray(augment.epoch_indices(key, 23, 5))
   assert indices.shape == (4, 5)

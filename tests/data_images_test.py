@@ -99,7 +99,7 @@ def test_a_constant_channel_can_be_divided_by():
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
 def test_a_fraction_out_of_range_is_refused(data_dir, fraction):
-  with pytest.raises(UserError, match=r"--validation_fraction=.*allowed"):
+  with pytest.raises(UserError, match=r"`validation_fraction=.*allowed"):
     load(data_dir, validation_fraction=fraction)
 
 
@@ -109,7 +109,7 @@ def test_a_fraction_that_leaves_nothing_to_train_with_is_refused(data_dir):
 
 
 def test_a_negative_seed_is_refused(data_dir):
-  with pytest.raises(UserError, match="--seed=-1"):
+  with pytest.raises(UserError, match="`seed=-1`"):
     load(data_dir, seed=-1)
 
 

@@ -307,24 +307,8 @@ def test_a_batch_that_cannot_be_filled_is_refused(plain_dir, batch):
 
 
 def test_a_negative_seed_is_refused(plain_dir):
-  with pytest.raises(UserError, match="--seed=-1"):
+  with pytest.raises(UserError, match="`seed=-1`"):
     open_stream(plain_dir, PLAIN).train_batches(BATCH, seed=-1)
-
-
-@pytest.mark.parametrize(
-  ("name", "value", "allowed"),
-  [
-    ("size", 0, "1 or more"),
-    ("brightness", -0.1, "0 or more"),
-    ("contrast", float("nan"), "0 or more"),
-    ("saturation", float("inf"), "0 or more"),
-    ("hue", 0.6, r"0 to 0\.5"),
-    ("workers", -1, "0 or more"),
-  ],
-)
-def test_a_setting_out_of_range_is_refused(name, value, allowed):
-  with pytest.raises(UserError, match=f"--stream_{name}={value}: .*{allowed}"):
-    stream.StreamConfig(**{name: value})
 
 
 def test_a_worker_that_dies_is_reported(noise_dir):

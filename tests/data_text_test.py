@@ -288,16 +288,16 @@ def test_streams_are_the_stretches_of_a_text_side_by_side(tokens, data):
 
 def test_more_streams_than_pairs_of_tokens_are_refused():
   with pytest.raises(UserError) as caught:
-    text.streams(np.zeros(7, np.int32), 4, flag="--eval_batch")
+    text.streams(np.zeros(7, np.int32), 4, where="eval_batch")
   message = str(caught.value)
-  assert message.startswith("--eval_batch=4: ")
+  assert message.startswith("`eval_batch=4`: ")
   assert "7 tokens" in message
   assert message.endswith("allowed: at most 3")
 
 
 @pytest.mark.parametrize("batch", [0, -2])
 def test_a_number_of_streams_below_one_is_refused(batch):
-  with pytest.raises(UserError, match=f"--batch={batch}: allowed: 1 or more"):
+  with pytest.raises(UserError, match=f"`train.batch={batch}`: allowed: 1 or"):
     text.streams(np.zeros(9, np.int32), batch)
 
 

@@ -25,13 +25,14 @@ LAYERS = (
     "nao_jax.rnn_search",
     "nao_jax.rnn_training",
   ),
-  ("nao_jax.cnn_costs", "nao_jax.outcome", "nao_jax.search_checks"),
+  ("nao_jax.cnn_costs", "nao_jax.outcome"),
   (
     "nao_jax.presets",
     "nao_jax.rnn_presets",
     "nao_jax.recipes",
     "nao_jax.journal",
     "nao_jax.search",
+    "nao_jax.search_settings",
   ),
   ("nao_jax.pool_file", "nao_jax.report", "nao_jax.search_state"),
   ("nao_jax.pool", "nao_jax.strategies"),
@@ -45,10 +46,9 @@ LAYERS = (
   (
     "nao_jax.measures",
     "nao_jax.objectives",
-    "nao_jax.ranges",
     "nao_jax.runs",
   ),
-  ("nao_jax.errors", "nao_jax.lazy"),
+  ("nao_jax.errors", "nao_jax.lazy", "nao_jax.settings"),
 )
 
 

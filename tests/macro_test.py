@@ -63,13 +63,13 @@ def test_cells_double_their_width_at_each_reduction():
 @pytest.mark.parametrize(
   ("changes", "size", "culprit"),
   [
-    ({"channels": 7}, 32, "--channels=7.*even"),
-    ({"channels": 0}, 32, "--channels=0"),
+    ({"channels": 7}, 32, "`channels=7`.*even"),
+    ({"channels": 0}, 32, "`channels=0`"),
     ({}, 34, "34 pixels.*multiple of 4"),
-    ({"auxiliary": True}, 28, "--auxiliary.*32x32.*28x28"),
-    ({"ops": "tiny"}, 32, "--ops=tiny.*small, middle, large"),
-    ({"nodes": 1}, 32, "--nodes=1.*2 to 7"),
-    ({"nodes": 8}, 32, "--nodes=8.*2 to 7"),
+    ({"auxiliary": True}, 28, "`auxiliary=True`.*32x32.*28x28"),
+    ({"ops": "tiny"}, 32, "`ops=tiny`.*small, middle, large"),
+    ({"nodes": 1}, 32, "`nodes=1`.*2 to 7"),
+    ({"nodes": 8}, 32, "`nodes=8`.*2 to 7"),
   ],
 )
 def test_sizes_that_cannot_be_built_are_refused(changes, size, culprit):

@@ -141,10 +141,10 @@ def test_scaled_costs_of_a_pool_are_from_0_to_1_in_any_unit():
 @pytest.mark.parametrize(
   ("flags", "message"),
   [
-    ({"limit": "params"}, "--limit=params: give a cost and a number above 0"),
+    ({"limit": "params"}, "`limit=params`: give a cost and a number above 0"),
     ({"limit": "params:-1"}, "give a cost and a number above 0"),
     ({"limit": "params:nan"}, "give a cost and a number above 0"),
-    ({"limit": "size:3"}, "--limit=size:3: the costs are params, latency"),
+    ({"limit": "size:3"}, "`limit=size:3`: the costs are params, latency"),
     ({"objectives": "params,score"}, "allowed: score, 'score,params'"),
     (
       {"limit": "params:3", "objectives": "score,latency"},
@@ -245,12 +245,14 @@ def test_the_same_search_is_the_same_and_leaves_its_front(tmp_path):
 
 
 def test_a_limit_that_admits_next_to_nothing_says_so():
-  with pytest.raises(UserError, match=r"--limit=total:6: only 1 of .* is 6;"):
+  with pytest.raises(
+    UserError, match=r"`demand.limit=total:6`: only 1 of .* 6;"
+  ):
     _searched("random", Demand("total", _total, limit=6))
 
 
 def test_a_given_architecture_beyond_the_limit_is_named():
-  with pytest.raises(UserError, match="--arch: architecture 1 of 1 has total"):
+  with pytest.raises(UserError, match="`given`: architecture 1 of 1 has total"):
     _searched(
       "random",
       Demand("total", _total, limit=12),
@@ -353,20 +355,19 @@ def test_a_latency_is_the_sum_of_the_branches(tmp_path):
 )
 def test_a_malformed_table_of_latencies_is_named(tmp_path, change, message):
   path = _table(tmp_path, change("\n".join(_lines())))
-  with pytest.raises(UserError, match=f"--latency_table=.*{message}"):
+  with pytest.raises(UserError, match=f"`demand.latency_table=.*{message}"):
     cnn_costs.read_table(path, "small")
 
 
 @pytest.mark.parametrize(
   ("flags", "message"),
   [
-    ({"limit": "latency:3"}, "--latency_table=FILE, or from the argument"),
-    ({"latency_table": "x.csv"}, "x.csv: nothing asks for a latency"),
+    ({"limit": "latency:3"}, "`demand.latency_table`, or from the argument"),
+    ({"latency_table": "x.csv"}, "x.csv`: nothing asks for a latency"),
     (
       {"limit": "latency:3", "latency_table": "x.csv"},
-      "--latency_table=x.csv: cannot be read",
+      "`demand.latency_table=x.csv`: cannot be read",
     ),
-    ({"limit_penalty": -1.0}, "--limit_penalty=-1.0: allowed: 0 or more"),
   ],
 )
 def test_flags_that_do_not_fit_together_are_named(flags, message):

@@ -333,20 +333,20 @@ def test_replicate_puts_whole_arrays_on_all_devices():
 @pytest.mark.parametrize(
   ("each", "batch", "members", "message"),
   [
-    (0, 8, 8, r"step=0: .* give 1 or a multiple of 4 \(--devices\)"),
-    (2, 8, 8, r"step=2: .* give 1 or a multiple of 4 \(--devices\)"),
-    (8, 12, 8, "step=8: they share --batch=12 evenly"),
-    (8, 8, 7, r"step=8: there are 7 members \(--pool_size\)"),
+    (0, 8, 8, r"step=0`: .* give 1 or a multiple of 4 \(`devices`\)"),
+    (2, 8, 8, r"step=2`: .* give 1 or a multiple of 4 \(`devices`\)"),
+    (8, 12, 8, "step=8`: they share `train.batch=12` evenly"),
+    (8, 8, 7, r"step=8`: there are 7 members \(`search.pool_size`\)"),
   ],
 )
 def test_architectures_that_cannot_share_a_step_are_refused(
   each, batch, members, message
 ):
-  with pytest.raises(UserError, match=f"^--architectures_per_{message}"):
+  with pytest.raises(UserError, match=f"^`architectures_per_{message}"):
     check_each_step(each, batch, members, DEVICES)
 
 
 def test_a_batch_that_devices_cannot_share_is_refused():
   assert TRAINER.check(DEVICES) is None
-  with pytest.raises(UserError, match=r"--batch=8: 3 devices"):
+  with pytest.raises(UserError, match=r"`train.batch=8`: 3 devices"):
     TRAINER.check(3)

@@ -172,19 +172,23 @@ def test_a_worker_with_other_code_is_refused():
     (
       {"executor": "slurm"},
       "scratch",
-      "--executor=slurm: unknown; allowed: lo",
+      "`executor.executor=slurm`: allowed: lo",
     ),
-    ({"trial_gpus": 1.0}, "scratch", "--trial_gpus: .* --executor=ray"),
-    ({"executor": "ray"}, "shared", "only with --evaluator=scratch"),
+    (
+      {"trial_gpus": 1.0},
+      "scratch",
+      "`executor.trial_gpus=1.0`: acts only with",
+    ),
+    ({"executor": "ray"}, "shared", "only with `evaluator=scratch`"),
     (
       {"executor": "ray", "trial_gpus": 2.0},
       "scratch",
-      "--trial_gpus=2.0: all",
+      "`executor.trial_gpus=2.0`: all",
     ),
     (
       {"executor": "ray", "trial_cpus": 0.0},
       "scratch",
-      "--trial_cpus=0.0: all",
+      "`executor.trial_cpus=0.0`: all",
     ),
     (
       {"executor": "ray", "ray_address": "here"},
@@ -215,7 +219,7 @@ def test_an_address_where_nobody_listens_is_refused_at_once():
 
 
 def test_processors_that_ray_cannot_count_are_refused():
-  with pytest.raises(UserError, match=r"--trial_cpus=1.5: .*whole number"):
+  with pytest.raises(UserError, match=r"`executor.trial_cpus=1.5`: .*whole"):
     ExecutorConfig("ray", trial_cpus=1.5).check("scratch")
 
 

@@ -311,7 +311,8 @@ def test_a_training_that_keeps_diverging_stops_and_says_so(config, tmp_path):
   config = dataclasses.replace(config, train=train)
   workdir = tmp_path / "run"
   with pytest.raises(
-    UserError, match=r"diverged 6 times, now in epoch 0, .*--learning_rate"
+    UserError,
+    match=r"diverged 6 times, now in epoch 0, .*learning_rate`",
   ):
     rnn_training.run(config, workdir=workdir, devices=1)
   assert not list(workdir.glob("checkpoints/*"))
@@ -366,18 +367,24 @@ def test_four_devices_train_like_one(finished, config, tmp_path):
     ({"arch": "NAO-LSTM"}, "--arch=NAO-LSTM: "),
     ({"text": "nowhere"}, "--text=nowhere: no such file"),
     ({"vocab_size": 1}, "--vocab_size=1: allowed: "),
-    ({"seed": -1}, "--seed=-1: allowed: 0 to 4294967295"),
-    ({"patience": -1}, "--patience=-1: allowed: 0 or more"),
-    ({"eval_batch": 0}, "--eval_batch=0: allowed: 1 or more"),
-    ({"eval_batch": 41}, "--eval_batch=41: too many streams for a text of 80"),
-    ({"train": TextTrainConfig(epochs=0)}, "--epochs=0: allowed: 1"),
-    ({"train": TextTrainConfig(batch=224)}, "--batch=224: too many streams"),
-    ({"train": TextTrainConfig(bptt=4)}, "--bptt=4: allowed: 5 or more"),
-    ({"train": TextTrainConfig(batch=7)}, "--batch=7: 4 devices share"),
-    ({"network": LanguageModelConfig(width=0)}, "--width=0: allowed: 1"),
+    ({"seed": -1}, "`seed=-1`: allowed: 0 to 4294967295"),
+    ({"patience": -1}, "`patience=-1`: allowed: 0 or more"),
+    ({"eval_batch": 0}, "`eval_batch=0`: allowed: 1 or more"),
+    ({"eval_batch": 41}, "`eval_batch=41`: too many streams for a text of 80"),
+    ({"train": TextTrainConfig(epochs=0)}, "`train.epochs=0`: allowed: 1"),
+    (
+      {"train": TextTrainConfig(batch=224)},
+      "`train.batch=224`: too many",
+    ),
+    ({"train": TextTrainConfig(bptt=4)}, "`train.bptt=4`: allowed: 5 or more"),
+    ({"train": TextTrainConfig(batch=7)}, "`train.batch=7`: 4 devices share"),
+    (
+      {"network": LanguageModelConfig(width=0)},
+      "`network.width=0`: allowed:",
+    ),
     (
       {"network": LanguageModelConfig(word_dropout=1.0)},
-      "--word_dropout=1.0: allowed: from 0 to below 1",
+      "`network.word_dropout=1.0`: allowed: from 0 to below 1",
     ),
   ],
 )
@@ -392,7 +399,7 @@ def test_what_cannot_work_is_refused_and_leaves_nothing(
 
 
 def test_more_devices_than_there_are_are_refused(config, tmp_path):
-  with pytest.raises(UserError, match="--devices=5: allowed: 1 to 4"):
+  with pytest.raises(UserError, match="`devices=5`: allowed: 1 to 4"):
     rnn_training.run(config, workdir=tmp_path / "run", devices=5)
 
 

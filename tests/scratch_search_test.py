@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from nao_jax import cnn_search, search_checks
+from nao_jax import cnn_search
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
 from nao_jax.data.augment import AugmentConfig
@@ -232,22 +232,22 @@ def test_what_was_trained_meanwhile_is_not_trained_again(
 @pytest.mark.parametrize(
   ("changes", "trials", "message"),
   [
-    ({"prune": True}, "t.sqlite", "--prune --trials=t.sqlite"),
-    ({"strategy": "best"}, None, "--strategy=best: unknown; allowed: nao, nao"),
+    ({"prune": True}, "t.sqlite", "`prune=True` `trials=t.sqlite`"),
+    ({"strategy": "best"}, None, "`strategy=best`: allowed: nao, nao"),
     (
       {
         "strategy": "local",
         "search": SearchConfig(pool_size=6, rounds=1, new_per_round=2),
       },
       None,
-      "--strategy=local: .* add --extend",
+      "`strategy=local`: .* add `search.extend=True`",
     ),
   ],
 )
 def test_what_does_not_go_together_is_refused(changes, trials, message):
   config = dataclasses.replace(CONFIG, **changes)
   with pytest.raises(UserError, match=message):
-    search_checks.check(config, np.zeros((0, 1)), 1, trials)
+    cnn_search.run(config, workdir=".", data_dir=".", trials=trials)
 
 
 # Whole searches.
@@ -314,12 +314,12 @@ def test_a_stopped_search_ends_as_one_that_was_not(data, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"evaluator": "table"}, "--evaluator=table: unknown; allowed: shared"),
+    ({"evaluator": "table"}, "`evaluator=table`: allowed: shared"),
     (
       {"evaluator": "shared", "prune": True},
-      "--prune: allowed only with --evaluator=scratch",
+      "`prune=True`: allowed only with `evaluator=scratch`",
     ),
-    ({"nao": NaoConfig(step_size=60)}, "--step_size=60: allowed: 1 to 50"),
+    ({"nao": NaoConfig(step_size=60)}, "`nao.step_size=60`: allowed: 1 to 50"),
   ],
 )
 def test_what_cannot_work_is_refused(changes, message, tmp_path):

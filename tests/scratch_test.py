@@ -105,11 +105,8 @@ def test_what_is_known_is_not_trained_again(data):
 @pytest.mark.parametrize(
   ("changes", "named"),
   [
-    ({"batch": 0}, "--final_batch=0: allowed: 1 to 128"),
-    ({"batch": 129}, "--final_batch=129: allowed: 1 to 128"),
-    ({"cells": -1}, "--final_cells=-1: allowed: 0"),
-    ({"repeats": 0}, "--final_repeats=0: allowed: 1"),
-    ({"epochs": 0}, "--final_epochs=0: allowed: 1"),
+    ({"batch": 0}, "`batch=0`: allowed: 1 to 128"),
+    ({"batch": 129}, "`batch=129`: allowed: 1 to 128"),
   ],
 )
 def test_impossible_settings_are_refused(changes, named):

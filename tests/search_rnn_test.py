@@ -22,7 +22,7 @@ from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.rnn_presets import PRESETS, FinalRnnConfig, SearchRnnConfig
 from nao_jax.search import SearchConfig
 from nao_jax.spaces import rnn
-from nao_jax.strategies.nao import NaoConfig
+from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.training import language
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recurrent import Trainer, programs, update
@@ -300,17 +300,17 @@ def test_a_stopped_search_ends_as_one_that_was_not(
   if evaluator == "scratch":
     assert f"0 waiting, best perplexity {perplexity:.2f}" in caplog.text
   assert np.shape(best["test_perplexity"]["random"]) == (1, 1)
-  tell = rnn_search.search_checks.Nao.tell
+  tell = Nao.tell
 
   def killed(*_):
     raise Killed
 
   with monkeypatch.context() as patch:
     # The second round never begins: nothing of the first was saved.
-    patch.setattr(rnn_search.search_checks.Nao, "tell", killed)
+    patch.setattr(Nao, "tell", killed)
     with pytest.raises(Killed):
       rnn_search.run(config, workdir=tmp_path / "stopped", devices=1)
-  assert rnn_search.search_checks.Nao.tell is tell
+  assert Nao.tell is tell
   with monkeypatch.context() as patch:
     patch.setattr(rnn_search.outcome, "compare", killed)
     with pytest.raises(Killed):
@@ -321,16 +321,22 @@ def test_a_stopped_search_ends_as_one_that_was_not(
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"train": dataclasses.replace(TRAIN, batch=6)}, "--batch=6: 4 devices"),
-    ({"train": dataclasses.replace(TRAIN, epochs=3)}, "--epochs=3: the pool"),
-    ({"train": dataclasses.replace(TRAIN, batch=400)}, "--batch=400"),
-    ({"score_tokens": 4}, "--score_tokens=4: each of 4 streams"),
+    (
+      {"train": dataclasses.replace(TRAIN, batch=6)},
+      "`train.batch=6`: 4 `dev",
+    ),
+    (
+      {"train": dataclasses.replace(TRAIN, epochs=3)},
+      "`train.epochs=3`: the",
+    ),
+    ({"train": dataclasses.replace(TRAIN, batch=400)}, "`train.batch=400`"),
+    ({"score_tokens": 4}, "`score_tokens=4`: each of 4 streams"),
     ({"text": "/nowhere"}, "--text=/nowhere"),
-    ({"seed": -1}, "--seed=-1"),
-    ({"network": dataclasses.replace(MODEL, nodes=21)}, "--nodes=21"),
+    ({"seed": -1}, "`seed=-1`"),
+    ({"network": dataclasses.replace(MODEL, nodes=21)}, "`network.nodes=21`"),
     (
       {"network": dataclasses.replace(MODEL, output_dropout=1.0)},
-      "--output_dropout=1.0",
+      "`network.output_dropout=1.0`",
     ),
   ],
 )
@@ -346,7 +352,7 @@ def test_what_cannot_work_is_refused(changes, message, config, tmp_path):
   ("arch", "message"),
   [
     ("0 1 2 1 0 1", "token 2 at position 2"),
-    ("NAO-RNN", "--arch=NAO-RNN: 11 nodes; the search has 3"),
+    ("NAO-RNN", "`architectures=NAO-RNN`: 11 nodes; the search has 3"),
     ("NAONet", "those are NAO-RNN, NAO-WS-RNN"),
   ],
 )
@@ -361,8 +367,8 @@ def test_the_driver_searches_and_says_what_is_wrong(folder, tmp_path):
   command = [
     sys.executable, "-m", "experiments.search_rnn", "--preset=demo",
     f"--text={folder}", f"--workdir={tmp_path / 'run'}", "--nodes=2",
-    "--width=4", "--batch=4", "--pool_size=4", "--top_k=2", "--rounds=0",
-    "--new_per_round=1", "--epochs=1", "--controller_epochs=1",
+    "--width=4", "--batch=4", "--pool_size=4", "--rounds=0",
+    "--epochs=1", "--new_per_round=1",
     "--final_cells=0", "--score_tokens=40", "--arch=0 1 1 2",
     "--log=plain",
   ]  # fmt: skip

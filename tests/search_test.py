@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from nao_jax import search
+from nao_jax import search, settings
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.errors import UserError
@@ -240,22 +240,22 @@ def test_given_architectures_start_in_the_pool(uniform_pool):
 
 def test_a_space_that_is_too_small_is_refused():
   small = Space("small", ((1, 2), (1, 2), (1,)))
-  with pytest.raises(UserError, match=r"--pool_size=24: .* about 4 "):
+  with pytest.raises(UserError, match=r"`pool_size=24`: .* about 4 "):
     search.run(small, None, jax.random.key(0), CONFIG, strategy=Uniform(small))
 
 
 @pytest.mark.parametrize(
   ("changes", "named"),
   [
-    ({"pool_size": 1}, "--pool_size=1:"),
-    ({"rounds": -1}, "--rounds=-1:"),
-    ({"new_per_round": 0}, "--new_per_round=0:"),
-    ({"new_per_round": 600}, "--new_per_round=600:"),
+    ({"pool_size": 1}, "`pool_size=1`:"),
+    ({"rounds": -1}, "`rounds=-1`:"),
+    ({"new_per_round": 0}, "`new_per_round=0`:"),
+    ({"new_per_round": 600}, "`new_per_round=600`:"),
   ],
 )
 def test_impossible_sizes_are_refused(changes, named):
   with pytest.raises(UserError, match=named):
-    SearchConfig(**changes).check()
+    settings.validate(SearchConfig(**changes))
 
 
 class Lost(Exception):
@@ -350,7 +350,7 @@ def test_what_diverged_counts_as_the_worst():
 
 
 def test_a_search_of_nothing_but_failures_says_so():
-  with pytest.raises(UserError, match=r"round 0: .* smaller --learning_rate"):
+  with pytest.raises(UserError, match=r"round 0: .* smaller `learning_rate`"):
     _search(Uniform(SPACE), evaluator=Diverging(1))
 
 

@@ -165,16 +165,18 @@ def subjects(folder: pathlib.Path) -> dict[str, Subject]:
     "pool_size": 8,
     "rounds": 2,
     "new_per_round": 3,
+    "controller_embedding": 4,
+    "controller_hidden": 8,
+    "controller_mlp_layers": 1,
+    "checkpoint_steps": 1,
+    "devices": 1,
+  }
+  nao = {
     "strategy": "nao",
     "top_k": 3,
     "max_step_size": 3,
     "held_out": 0.25,
-    "controller_embedding": 4,
-    "controller_hidden": 8,
-    "controller_mlp_layers": 1,
     "controller_epochs": 10,
-    "checkpoint_steps": 1,
-    "devices": 1,
   }
   plus = {
     "strategy": "nao_plus",
@@ -201,11 +203,12 @@ def subjects(folder: pathlib.Path) -> dict[str, Subject]:
   return {
     "search_cnn, shared": Subject(
       "search_cnn",
-      search | images | final | {"nodes": 2, "final_channels": 2},
+      search | nao | images | final | {"nodes": 2, "final_channels": 2},
     ),
     "search_cnn, scratch": Subject(
       "search_cnn",
       search
+      | nao
       | images
       | final
       | {
@@ -223,6 +226,7 @@ def subjects(folder: pathlib.Path) -> dict[str, Subject]:
     "search_rnn, scratch": Subject(
       "search_rnn",
       search
+      | nao
       | language
       | final
       | {"epochs": 3, "evaluator": "scratch", "extend": True},

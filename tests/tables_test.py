@@ -117,7 +117,7 @@ def test_a_single_array_is_refused(tmp_path):
 
 
 def test_a_missing_file_is_named():
-  with pytest.raises(UserError, match=r"--table=/nowhere\.npz: no such file"):
+  with pytest.raises(UserError, match=r"`table=/nowhere\.npz`: no such file"):
     tables.load("/nowhere.npz", "shapes", "valid")
 
 
@@ -174,9 +174,9 @@ def test_numbers_of_numpy_are_read_as_they_are(tmp_path):
 @pytest.mark.parametrize(
   ("dataset", "signal", "message"),
   [
-    ("mnist", "valid", "--dataset=mnist: nas-bench-graph has .*cora"),
-    ("proteins", "valid", "--dataset=proteins"),
-    ("cora", "valid12", "--signal=valid12: nas-bench-graph has valid and test"),
+    ("mnist", "valid", "`dataset=mnist`: nas-bench-graph has .*cora"),
+    ("proteins", "valid", "`dataset=proteins"),
+    ("cora", "valid12", "`signal=valid12`: nas-bench-graph has valid and test"),
   ],
 )
 def test_unknown_columns_of_the_packaged_benchmark_are_named(

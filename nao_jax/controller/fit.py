@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from nao_jax.controller.model import Controller, Params
+from nao_jax.settings import field
 from nao_jax.spaces.space import Space
 
 
@@ -30,12 +31,12 @@ class FitConfig:
     swap: show every architecture as a random one of the same function.
   """
 
-  epochs: int = 1000
-  batch: int = 100
-  learning_rate: float = 1e-3
-  trade_off: float = 0.8
-  weight_decay: float = 1e-4
-  clip: float = 5.0
+  epochs: int = field(1000, least=1)
+  batch: int = field(100, least=1)
+  learning_rate: float = field(1e-3, above=0)
+  trade_off: float = field(0.8, least=0, most=1)
+  weight_decay: float = field(1e-4, least=0)
+  clip: float = field(5.0, above=0)
   swap: bool = True
 
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from nao_jax.controller import lstm
 from nao_jax.controller.lstm import Lstm, uniform
+from nao_jax.settings import Only, field
 from nao_jax.spaces.space import SOS, Space
 
 Params = dict[str, chex.ArrayTree]
@@ -42,12 +43,14 @@ class ControllerConfig:
     embedding_dropout: the same for the encoder's embeddings.
   """
 
-  embedding: int = 48
-  hidden: int = 96
-  mlp_layers: int = 3
-  mlp_width: int = 200
-  mlp_dropout: float = 0.1
-  embedding_dropout: float = 0.0
+  ACTS_WITH = (Only(("mlp_width", "mlp_dropout"), "mlp_layers"),)
+
+  embedding: int = field(48, least=1)
+  hidden: int = field(96, least=1)
+  mlp_layers: int = field(3, least=0)
+  mlp_width: int = field(200, least=1)
+  mlp_dropout: float = field(0.1, least=0, below=1)
+  embedding_dropout: float = field(0.0, least=0, below=1)
 
 
 # The sizes of the follow-up, "Balanced NAO".

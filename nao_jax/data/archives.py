@@ -12,14 +12,14 @@ from nao_jax.errors import UserError
 
 
 @contextlib.contextmanager
-def reading(path: str | os.PathLike, flag: str) -> Iterator[BinaryIO]:
+def reading(path: str | os.PathLike, where: str) -> Iterator[BinaryIO]:
   """A file that is open as long as the context; UserError if it cannot be."""
   try:
     with open(path, "rb") as file:
       yield file
   except OSError as error:
     raise UserError(
-      f"{flag}={path}: {error.strerror}; give a .npz file"
+      f"`{where}={path}`: {error.strerror}; give a .npz file"
     ) from error
 
 
@@ -31,12 +31,12 @@ class Archive:
     names: of its arrays.
   """
 
-  def __init__(self, path: str | os.PathLike, flag: str, file: BinaryIO):
+  def __init__(self, path: str | os.PathLike, where: str, file: BinaryIO):
     """Looks at a file, which stays open as long as arrays are read.
 
     Args:
       path: of the file.
-      flag: that named it, for messages.
+      where: the setting or argument that gave it, for messages.
       file: see `reading`.
 
     Raises:
@@ -47,7 +47,7 @@ class Archive:
       self._arrays = _load(file)
     except Exception as error:  # Damaged archives raise nearly anything.
       raise UserError(
-        f"{flag}={path}: not a NumPy archive ({error}); give a .npz file"
+        f"`{where}={path}`: not a NumPy archive ({error}); give a .npz file"
       ) from error
     self.names = tuple(self._arrays.files)
 

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nao_jax import ranges
 from nao_jax.errors import UserError
+from nao_jax.settings import field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +27,9 @@ class AugmentConfig:
     cutout: side of the square that is blanked, in pixels; 0 for none.
   """
 
-  padding: int = 4
+  padding: int = field(4, least=0)
   flip: bool = True
-  cutout: int = 0
-
-  def __post_init__(self):
-    pixels = {"padding": self.padding, "cutout": self.cutout}
-    ranges.check({"count or none": pixels})
+  cutout: int = field(0, least=0)
 
 
 @functools.partial(jax.jit, static_argnames="config")

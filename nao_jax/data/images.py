@@ -11,10 +11,10 @@ from absl import logging
 import numpy as np
 import tensorflow_datasets as tfds
 
-from nao_jax import ranges
 from nao_jax.data import catalogue, digest, labels, pixels
 from nao_jax.data.digest import Digest
 from nao_jax.errors import UserError
+from nao_jax.settings import LAST_SEED
 
 DIGITS = "digits"
 
@@ -130,14 +130,15 @@ def load(
 def _check_arguments(validation_fraction: float, seed: int) -> None:
   if not 0 <= validation_fraction < 1:
     raise UserError(
-      f"--validation_fraction={validation_fraction}: allowed: from 0 to below 1"
+      f"`validation_fraction={validation_fraction}`: allowed: from 0 to below 1"
     )
   check_seed(seed)
 
 
 def check_seed(seed: int) -> None:
   """Raises UserError if the seed is out of range."""
-  ranges.check({"seed": {"seed": seed}})
+  if not 0 <= seed <= LAST_SEED:
+    raise UserError(f"`seed={seed}`: allowed: 0 to {LAST_SEED}")
 
 
 def _prepare_digits(data_dir: str | os.PathLike) -> None:

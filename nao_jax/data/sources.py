@@ -78,8 +78,8 @@ def from_npz(path: str | os.PathLike) -> Source:
     UserError: no such archive, an array is missing or not of this form, or a
       label is out of range.
   """
-  with reading(path, "--npz") as file:
-    return _read_archive(_Arrays(path, "--npz", file))
+  with reading(path, "npz") as file:
+    return _read_archive(_Arrays(path, "npz", file))
 
 
 class _Arrays(Archive):

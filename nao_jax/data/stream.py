@@ -15,12 +15,12 @@ import sys
 
 import numpy as np
 
-from nao_jax import ranges
 from nao_jax.data import ahead, images, pixels, transforms
 from nao_jax.data.augment import check_batch, eval_batches
 from nao_jax.data.digest import Digest
 from nao_jax.data.images import Examples, Record, Records
 from nao_jax.errors import UserError
+from nao_jax.settings import field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,24 +40,12 @@ class StreamConfig:
       No batch depends on it.
   """
 
-  size: int = 224
-  brightness: float = 0.4
-  contrast: float = 0.4
-  saturation: float = 0.4
-  hue: float = 0.2
-  workers: int = 4
-
-  def __post_init__(self):
-    changes = ("brightness", "contrast", "saturation")
-    ranges.check(
-      {
-        "count": {"stream_size": self.size},
-        "count or none": {"stream_workers": self.workers},
-        "weight": {f"stream_{name}": getattr(self, name) for name in changes},
-      }
-    )
-    if not 0 <= self.hue <= 0.5:
-      raise UserError(f"--stream_hue={self.hue}: allowed: 0 to 0.5")
+  size: int = field(224, least=1)
+  brightness: float = field(0.4, least=0)
+  contrast: float = field(0.4, least=0)
+  saturation: float = field(0.4, least=0)
+  hue: float = field(0.2, least=0, most=0.5)
+  workers: int = field(4, least=0)
 
 
 @dataclasses.dataclass(frozen=True)

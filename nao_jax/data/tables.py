@@ -22,7 +22,7 @@ from nao_jax.errors import UserError
 from nao_jax.spaces import nasbench201, nasbench_graph
 from nao_jax.spaces.space import Space
 
-# What --table says for the benchmark that a package brings.
+# The value of `table` for the benchmark that a package brings.
 GRAPH = "nas-bench-graph"
 _GRAPH_SIGNALS = {"valid": "valid_perf", "test": "perf"}
 # As the benchmark has them: millions, and seconds.
@@ -44,7 +44,7 @@ class Column(NamedTuple):
 
 
 def load(
-  table: str, dataset: str, signal: str, flag: str = "--signal"
+  table: str, dataset: str, signal: str, where: str = "signal"
 ) -> Column:
   """One column of a table.
 
@@ -54,25 +54,25 @@ def load(
     signal: which measurement, in per cent; or a cost: any column of an
       archive, and of `nas-bench-graph` its `params` (millions) and `latency`
       (seconds).
-    flag: which flag named the signal, for messages.
+    where: the setting that named the signal, for messages.
 
   Raises:
     UserError: there is no such table, data set or signal, or the file is not
       a table of a space that is known.
   """
   if table == GRAPH:
-    return _load_graph(dataset, signal, flag)
-  return _load_archive(table, dataset, signal, flag)
+    return _load_graph(dataset, signal, where)
+  return _load_archive(table, dataset, signal, where)
 
 
-def _load_archive(path, dataset, signal, flag) -> Column:
+def _load_archive(path, dataset, signal, where) -> Column:
   columns = _read_archive(os.fspath(path))
   name = f"{dataset}_{signal}"
   if name not in columns:
     known = ", ".join(sorted(columns)) or "none"
     raise UserError(
-      f"{flag}={signal}: {path} has no column {name!r} "
-      f"(--dataset={dataset}); its columns are {known}"
+      f"`{where}={signal}`: {path} has no column {name!r} "
+      f"(`dataset={dataset}`); its columns are {known}"
     )
   _check_finite(path, name, columns[name])
   return Column(nasbench201.space(), columns[name])
@@ -83,11 +83,11 @@ def _read_archive(path: str) -> dict[str, np.ndarray]:
   """Columns by function, float32 [F]."""
   if not os.path.exists(path):
     raise UserError(
-      f"--table={path}: no such file; give {GRAPH}, or a .npz file in the form "
+      f"`table={path}`: no such file; give {GRAPH}, or a .npz file in the form "
       "of NAS-Bench-201"
     )
-  with reading(path, "--table") as file:
-    archive = Archive(path, "--table", file)
+  with reading(path, "table") as file:
+    archive = Archive(path, "table", file)
     arrays = {name: archive[name] for name in archive.names}
   ops = arrays.pop("ops", None)
   names = arrays.pop("op_names", np.array(nasbench201.OPS))
@@ -112,7 +112,7 @@ def _rows(path, space: Space, ops, names) -> np.ndarray:
   if len(missing):
     example = nasbench201.to_text(space.functions.tokens(missing[0]))
     raise UserError(
-      f"--table={path}: {len(missing)} of {len(where)} architectures are "
+      f"`table={path}`: {len(missing)} of {len(where)} architectures are "
       f"missing, such as {example}"
     )
   return where[space.functions.representative]
@@ -123,14 +123,14 @@ def _check_ops(path, ops: np.ndarray | None) -> None:
   if ops is None or ops.ndim != 2 or ops.shape[1] != edges:
     found = "none" if ops is None else ops.shape
     raise UserError(
-      f"--table={path}: 'ops' must be [architectures, {edges}]; found: {found}"
+      f"`table={path}`: 'ops' must be [architectures, {edges}]; found: {found}"
     )
   found = ops.dtype
   if ops.size and ops.dtype.kind in "iuf":
     found = f"{ops.dtype} from {ops.min():g} to {ops.max():g}"
   if ops.dtype.kind not in "iu" or not np.isin(ops, np.arange(most + 1)).all():
     raise UserError(
-      f"--table={path}: 'ops' must be integers from 0 to {most}; found: {found}"
+      f"`table={path}`: 'ops' must be integers from 0 to {most}; found: {found}"
     )
 
 
@@ -140,7 +140,7 @@ def _order(path, names: np.ndarray) -> np.ndarray:
   found = [str(name) for name in names.ravel()[: len(known) + 1]]
   if names.ndim != 1 or sorted(found) != sorted(known):
     raise UserError(
-      f"--table={path}: 'op_names' must be {', '.join(known)}; found: "
+      f"`table={path}`: 'op_names' must be {', '.join(known)}; found: "
       f"{', '.join(found)}"
     )
   return np.array([known.index(name) for name in found])
@@ -150,16 +150,16 @@ def _check_finite(path, name, column) -> None:
   bad = np.flatnonzero(~np.isfinite(column))
   if len(bad):
     raise UserError(
-      f"--table={path}: column {name!r}: {len(bad)} of {len(column)} functions "
+      f"`table={path}`: column {name!r}: {len(bad)} of {len(column)} functions "
       f"have no score; one of them has {column[bad[0]]}"
     )
 
 
-def _load_graph(dataset, signal, flag) -> Column:
-  columns = _GRAPH_COSTS if flag == "--limit" else _GRAPH_SIGNALS
+def _load_graph(dataset, signal, where) -> Column:
+  columns = _GRAPH_COSTS if where == "limit" else _GRAPH_SIGNALS
   if signal not in columns:
-    raise UserError(f"{flag}={signal}: {GRAPH} has {' and '.join(columns)}")
-  factor = 1 if flag == "--limit" else 100
+    raise UserError(f"`{where}={signal}`: {GRAPH} has {' and '.join(columns)}")
+  factor = 1 if where == "limit" else 100
   path = _graph_file(dataset)
   space = nasbench_graph.space()
   scores = np.full(len(space.functions.representative), np.nan, np.float32)
@@ -170,7 +170,7 @@ def _load_graph(dataset, signal, flag) -> Column:
   if np.isnan(scores).sum() > 1:
     raise UserError(
       f"{path}: {np.isnan(scores).sum()} of {len(scores)} architectures are "
-      f"missing; --dataset={dataset} has another space, or the file is damaged"
+      f"missing; `dataset={dataset}` has another space, or the file is damaged"
     )
   return Column(space, scores)
 
@@ -180,14 +180,14 @@ def _graph_file(dataset: str) -> pathlib.Path:
   found = importlib.util.find_spec("nas_bench_graph")
   if found is None:
     raise UserError(
-      f"--table={GRAPH}: needs the package nas-bench-graph; pip install "
+      f"`table={GRAPH}`: needs the package nas-bench-graph; pip install "
       "'nao_jax[tables]'"
     )
   folder = pathlib.Path(found.origin).parent / "light"
   # The data set proteins has fewer operations.
   names = sorted(f.stem for f in folder.glob("*.bench") if f.stem != "proteins")
   if dataset not in names:
-    raise UserError(f"--dataset={dataset}: {GRAPH} has {', '.join(names)}")
+    raise UserError(f"`dataset={dataset}`: {GRAPH} has {', '.join(names)}")
   return folder / f"{dataset}.bench"
 
 

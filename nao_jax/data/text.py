@@ -99,7 +99,7 @@ def load(source: str, *, vocab_size: int = 0) -> Corpus:
 
 
 def streams(
-  tokens: np.ndarray, batch: int, *, flag: str = "--batch"
+  tokens: np.ndarray, batch: int, *, where: str = "train.batch"
 ) -> np.ndarray:
   """Cuts a text into stretches of equal length and lays them side by side.
 
@@ -116,11 +116,11 @@ def streams(
     UserError: `batch` is below 1, or leaves less than 2 tokens a stream.
   """
   if batch < 1:
-    raise UserError(f"{flag}={batch}: allowed: 1 or more streams")
+    raise UserError(f"`{where}={batch}`: allowed: 1 or more streams")
   steps = len(tokens) // batch
   if steps < 2:
     raise UserError(
-      f"{flag}={batch}: too many streams for a text of {len(tokens)} tokens,"
+      f"`{where}={batch}`: too many streams for a text of {len(tokens)} tokens,"
       " as each needs a token to read and one to predict; allowed: at most"
       f" {len(tokens) // 2}"
     )

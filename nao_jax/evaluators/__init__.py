@@ -11,6 +11,8 @@ import numpy as np
 
 from nao_jax import lazy
 
+EVALUATORS = ("shared", "scratch")
+
 __getattr__, __dir__ = lazy.submodules(__name__, __path__)
 
 # Called with the phase, the work done, all of the phase's work and, if there is

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 
-from nao_jax import ranges
 from nao_jax.errors import UserError
 from nao_jax.evaluators import cluster, local
 from nao_jax.evaluators.remote import Remote, Resources
 from nao_jax.evaluators.scratch import Executor
+from nao_jax.settings import Only, field, validate, within
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +26,23 @@ class ExecutorConfig:
     trial_memory: with `ray`, memory that a worker takes, in GiB; 0 for any.
   """
 
-  executor: str = "local"
+  ACTS_WITH = (
+    Only(
+      (
+        *("ray_address", "trial_workers", "trial_cpus"),
+        *("trial_gpus", "trial_memory"),
+      ),
+      "executor",
+      ("ray",),
+    ),
+  )
+
+  executor: str = field("local", choices=("local", "ray"))
   ray_address: str = ""
-  trial_workers: int = 0
-  trial_cpus: float = 1.0
-  trial_gpus: float = 0.0
-  trial_memory: float = 0.0
+  trial_workers: int = field(0, least=0)
+  trial_cpus: float = field(1.0, above=0)
+  trial_gpus: float = field(0.0, least=0, most=1)
+  trial_memory: float = field(0.0, least=0)
 
   def check(self, evaluator: str) -> None:
     """What can be wrong before the cluster is asked.
@@ -42,42 +53,26 @@ class ExecutorConfig:
     Raises:
       UserError: the message names the flag.
     """
-    if self.executor not in ("local", "ray"):
-      raise UserError(
-        f"--executor={self.executor}: unknown; allowed: local, ray"
-      )
+    with within("executor", self):
+      validate(self, LOCAL)
     if self.executor == "local":
-      self._check_unused()
       return
     if evaluator != "scratch":
       raise UserError(
-        "--executor=ray: allowed only with --evaluator=scratch, where "
+        "`executor.executor=ray`: allowed only with `evaluator=scratch`, where "
         "candidates train alone"
-      )
-    ranges.check(
-      {
-        "count or none": {"trial_workers": self.trial_workers},
-        "rate": {"trial_cpus": self.trial_cpus},
-        "share": {"trial_gpus": self.trial_gpus},
-        "weight": {"trial_memory": self.trial_memory},
-      }
-    )
-    if self.trial_cpus > 1 and self.trial_cpus % 1:
-      raise UserError(
-        f"--trial_cpus={self.trial_cpus:g}: above 1 Ray knows whole ones only; "
-        "give a whole number"
       )
     if self.ray_address:
       cluster.reach(self.ray_address)
     cluster.check_installed()
 
-  def _check_unused(self) -> None:
-    for field in dataclasses.fields(self)[1:]:
-      if getattr(self, field.name) != field.default:
-        raise UserError(
-          f"--{field.name}: says what workers get; allowed only with "
-          "--executor=ray"
-        )
+  def check_together(self) -> None:
+    """Refuses a part of a processor beside whole ones."""
+    if self.trial_cpus > 1 and self.trial_cpus % 1:
+      raise UserError(
+        f"`trial_cpus={self.trial_cpus:g}`: above 1 Ray knows whole ones only; "
+        "give a whole number"
+      )
 
   @property
   def resources(self) -> Resources:

@@ -301,19 +301,20 @@ def check_each_step(
   Raises:
     UserError: the devices or the batch cannot be shared by so many.
   """
-  parts, flag = parallel.count(devices), f"--architectures_per_step={each_step}"
+  parts, flag = parallel.count(devices), f"`architectures_per_step={each_step}`"
   if each_step < 1 or (each_step > 1 and each_step % parts):
     raise UserError(
       f"{flag}: an architecture trains on one device, or one on all "
-      f"{parts}; give 1 or a multiple of {parts} (--devices)"
+      f"{parts}; give 1 or a multiple of {parts} (`devices`)"
     )
   if batch % each_step:
     raise UserError(
-      f"{flag}: they share --batch={batch} evenly; give a divisor of it"
+      f"{flag}: they share `train.batch={batch}` evenly; give a divisor of it"
     )
   if each_step > members:
     raise UserError(
-      f"{flag}: there are {members} members (--pool_size); give that or less"
+      f"{flag}: there are {members} members (`search.pool_size`); give that "
+      "or less"
     )
 
 
@@ -351,8 +352,8 @@ def count_bad(
     if bad >= min(MOST_BAD, steps):
       raise UserError(
         f"the shared weights diverged: no loss of the last {bad} steps, to "
-        f"step {number}{when}, is finite; give a smaller --learning_rate, and "
-        "another --workdir"
+        f"step {number}{when}, is finite; give a smaller `sgd.learning_rate`, "
+        "and another `workdir`"
       )
   if skipped:
     logging.warning(

@@ -18,11 +18,13 @@ from nao_jax import parallel
 from nao_jax.errors import UserError
 from nao_jax.networks import layers, ops
 from nao_jax.networks.parameters import Statistics, declare, normaliser
+from nao_jax.settings import field, validate
 from nao_jax.spaces import cnn
 
 # Logits [B, classes], and those of the auxiliary head, if there is one.
 Outputs = tuple[jax.Array, jax.Array | None]
 
+STEMS = ("cifar", "imagenet")
 # No network is that large; beyond, numbers fail in other ways than by memory.
 MOST_CELLS, MOST_CHANNELS = 1000, 2**20
 
@@ -43,14 +45,14 @@ class NetworkConfig:
     dropout: probability of dropping a feature before the classifier.
   """
 
-  ops: str = "small"
-  nodes: int = 5
-  cells_per_stage: int = 3
-  channels: int = 20
-  classes: int = 10
-  stem: str = "cifar"
+  ops: str = field("small", choices=tuple(cnn.OP_SETS))
+  nodes: int = field(5, least=cnn.MIN_NODES, most=cnn.MAX_NODES)
+  cells_per_stage: int = field(3, least=1, most=MOST_CELLS)
+  channels: int = field(20, least=2, most=MOST_CHANNELS)
+  classes: int = field(10, least=1)
+  stem: str = field("cifar", choices=STEMS)
   auxiliary: bool = False
-  dropout: float = 0.0
+  dropout: float = field(0.0, least=0, below=1)
 
   @property
   def cells(self) -> tuple[tuple[bool, int], ...]:
@@ -62,25 +64,21 @@ class NetworkConfig:
       layout += [(False, width)] * self.cells_per_stage
     return tuple(layout)
 
-  def check(self, image_size: int, prefix: str = "--") -> None:
+  def check_together(self) -> None:
+    """Raises UserError for widths that cannot be halved."""
+    if self.channels % 2:
+      raise UserError(
+        f"`channels={self.channels}`: a factorized reduction halves the "
+        f"channels; give an even number from 2 to {MOST_CHANNELS}"
+      )
+
+  def check(self, image_size: int) -> None:
     """Raises UserError if the network cannot be built for such images.
 
     Args:
       image_size: height and width.
-      prefix: of the flags that the message names.
     """
-    if self.stem not in ("cifar", "imagenet"):
-      raise UserError(f"--stem={self.stem}: unknown; allowed: cifar, imagenet")
-    if not 1 <= self.cells_per_stage <= MOST_CELLS:
-      raise UserError(
-        f"{prefix}cells_per_stage={self.cells_per_stage}: allowed: 1 to "
-        f"{MOST_CELLS}"
-      )
-    if not 2 <= self.channels <= MOST_CHANNELS or self.channels % 2:
-      raise UserError(
-        f"{prefix}channels={self.channels}: a factorized reduction halves the "
-        f"channels; give an even number from 2 to {MOST_CHANNELS}"
-      )
+    validate(self)
     divisor, usual = (4, 32) if self.stem == "cifar" else (32, 224)
     if image_size % divisor:
       raise UserError(
@@ -89,10 +87,9 @@ class NetworkConfig:
       )
     if self.auxiliary and image_size != usual:
       raise UserError(
-        f"--auxiliary: the auxiliary head is made for {usual}x{usual} images, "
-        f"these are {image_size}x{image_size}; give --noauxiliary"
+        f"`auxiliary=True`: the auxiliary head is made for {usual}x{usual} "
+        f"images, these are {image_size}x{image_size}; give `auxiliary=False`"
       )
-    cnn.space(self.nodes, self.ops)
 
 
 def classify(

@@ -29,6 +29,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from nao_jax.networks.unroll import unroll
+from nao_jax.settings import field
+from nao_jax.spaces import rnn
 from nao_jax.spaces.rnn import ACTIVATIONS
 
 # Weights begin uniform within this (official).
@@ -50,14 +52,14 @@ class LanguageModelConfig:
     word_dropout: of whole words.
   """
 
-  nodes: int = 11
-  width: int = 850
-  vocabulary: int = 10_000
-  output_dropout: float = 0.75
-  hidden_dropout: float = 0.25
-  input_dropout: float = 0.75
-  embedding_dropout: float = 0.2
-  word_dropout: float = 0.0
+  nodes: int = field(11, least=rnn.MIN_NODES, most=rnn.MAX_NODES)
+  width: int = field(850, least=1)
+  vocabulary: int = field(10_000, least=1)
+  output_dropout: float = field(0.75, least=0, below=1)
+  hidden_dropout: float = field(0.25, least=0, below=1)
+  input_dropout: float = field(0.75, least=0, below=1)
+  embedding_dropout: float = field(0.2, least=0, below=1)
+  word_dropout: float = field(0.0, least=0, below=1)
 
   @property
   def parameters(self) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from nao_jax.errors import UserError
+from nao_jax.settings import field
 
 # How many are kept: if the newest is damaged, the one before serves.
 KEEP = 2
@@ -33,8 +34,8 @@ class CheckpointConfig:
     steps: or this many steps; 0 for no such limit.
   """
 
-  minutes: float = 10.0
-  steps: int = 0
+  minutes: float = field(10.0, least=0)
+  steps: int = field(0, least=0)
 
 
 DEFAULT = CheckpointConfig()

@@ -359,12 +359,12 @@ def _entry(found: dict, name: str):
   return found
 
 
-def check_writable(file: str | os.PathLike, flag: str) -> None:
+def check_writable(file: str | os.PathLike, where: str) -> None:
   """Makes the folder of a file that is to be written later.
 
   Args:
     file: its path.
-    flag: that named it, for messages.
+    where: the argument or the flag that gave it, for messages.
 
   Raises:
     UserError: no file of this name can be written.
@@ -378,7 +378,7 @@ def check_writable(file: str | os.PathLike, flag: str) -> None:
       pass
   except OSError as error:
     raise UserError(
-      f"{flag}={file}: cannot be written ({error.strerror}); give another"
+      f"`{where}={file}`: cannot be written ({error.strerror}); give another"
     ) from error
 
 

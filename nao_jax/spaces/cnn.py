@@ -84,7 +84,7 @@ def space(nodes: int = 5, ops: str = "small", coding: str = "pairs") -> Space:
     raise UserError(
       f"--nodes={nodes}: a cell has {MIN_NODES} to {MAX_NODES} nodes"
     )
-  _check_coding(coding, ops)
+  check_coding(coding, ops)
   op_choices, follows = _grammar(nodes, ops, coding)
   choices, swaps = [], []
   for _ in "normal", "reduction":
@@ -111,15 +111,16 @@ def coding_of(space_: Space) -> str:
   )
 
 
-def _check_coding(coding: str, ops: str) -> None:
+def check_coding(coding: str, ops: str) -> None:
+  """Raises UserError for a coding that there is not, or not for these ops."""
   if coding not in CODINGS:
     raise UserError(
-      f"--coding={coding}: unknown; allowed: {', '.join(CODINGS)}"
+      f"`coding={coding}`: unknown; allowed: {', '.join(CODINGS)}"
     )
   if coding == "triples" and ops != "large":
     raise UserError(
-      f"--coding={coding}: for --ops=large alone, not for --ops={ops}; change "
-      "one of the two"
+      f"`coding={coding}`: for `network.ops=large` alone, not for "
+      f"`network.ops={ops}`; change one of the two"
     )
 
 

@@ -19,6 +19,7 @@ from nao_jax.controller import ascent
 from nao_jax.controller.blocks import by_blocks
 from nao_jax.controller.fit import loss, swap
 from nao_jax.controller.model import Controller, Params, embed, normalise
+from nao_jax.settings import field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,27 +40,23 @@ class NaoPlusConfig:
     seeds: K.
     step_sizes: along the gradient, whose length is made that of the outputs.
     passes: times that the best candidates become seeds again, and once more.
-    noise: standard deviation of what is added to the seeds' outputs, relative
-      to their length.
-    greedy: share of the proposals that the whole ensemble ranks; the others
-      are ranked by one member each.
   """
 
-  members: int = 8
-  pretraining: int = 300
-  steps: int = 20
-  most_steps: int = 2000
-  labelled: int = 16
-  unlabelled: int = 8
-  learning_rate: float = 3e-3
-  weight_decay: float = 1e-4
-  clip: float = 2.0
-  trade_off: float = 0.8
-  seeds: int = 16
-  step_sizes: tuple[float, ...] = (0.3, 0.6, 1, 1.5, 2, 3, 5, 10)
-  passes: int = 3
-  noise: float = 0.0
-  greedy: float = 1.0
+  members: int = field(8, least=1)
+  pretraining: int = field(300, least=0)
+  steps: int = field(20, least=1)
+  most_steps: int = field(2000, least=1)
+  labelled: int = field(16, least=1)
+  unlabelled: int = field(8, least=0)
+  learning_rate: float = field(3e-3, above=0)
+  weight_decay: float = field(1e-4, least=0)
+  clip: float = field(2.0, above=0)
+  trade_off: float = field(0.8, least=0, most=1)
+  seeds: int = field(16, least=1)
+  step_sizes: tuple[float, ...] = field(
+    (0.3, 0.6, 1, 1.5, 2, 3, 5, 10), above=0
+  )
+  passes: int = field(3, least=1)
 
 
 class Ensemble(NamedTuple):
@@ -213,7 +210,6 @@ def _step(
 @functools.partial(jax.jit, static_argnames=("controller", "config"))
 def move(
   params: Params,
-  key: jax.Array,
   seeds: jax.Array,
   aim: ascent.Aim | None = None,
   *,
@@ -224,7 +220,6 @@ def move(
 
   Args:
     params: [E, ...].
-    key: of the noise.
     seeds: int32 [K, L].
     aim: what the ascent follows; see `ascent.worth`.
     controller: space and sizes of each member.
@@ -235,15 +230,8 @@ def move(
   """
   sizes = jnp.array(config.step_sizes)
 
-  def one(params, key):
+  def one(params):
     outputs, _ = controller.encode(params, seeds)
-    if config.noise:
-      outputs = normalise(
-        outputs
-        + config.noise
-        * outputs.shape[-1] ** -0.5
-        * jax.random.normal(key, outputs.shape)
-      )
     uphill = ascent.gradient(params, outputs, aim, controller=controller)
     length = [
       jnp.sqrt(jnp.sum(jnp.square(x), (-2, -1), keepdims=True))
@@ -254,7 +242,7 @@ def move(
     moved = moved.reshape(-1, *outputs.shape[1:])
     return controller.greedy_decode(params, moved, embed(moved))
 
-  tokens = jax.vmap(one)(params, jax.random.split(key, config.members))
+  tokens = jax.vmap(one)(params)
   return tokens.reshape(-1, tokens.shape[-1])
 
 

@@ -14,6 +14,8 @@ import numpy as np
 from nao_jax.controller import ascent, fit, metrics
 from nao_jax.controller.fit import FitState
 from nao_jax.controller.model import Controller
+from nao_jax.errors import UserError
+from nao_jax.settings import field
 from nao_jax.strategies import Proposal, Seen
 from nao_jax.strategies.inspection import inspection
 from nao_jax.strategies.plane import project
@@ -34,10 +36,18 @@ class NaoConfig:
       how well it predicts.
   """
 
-  top_k: int = 100
-  step_size: int = 1
-  max_step_size: int = 50
-  held_out: float = 0.1
+  top_k: int = field(100, least=1)
+  step_size: int = field(1, least=1)
+  max_step_size: int = field(50, least=1)
+  held_out: float = field(0.1, least=0, below=1)
+
+  def check_together(self) -> None:
+    """Raises UserError if there is no step to take."""
+    if self.step_size > self.max_step_size:
+      raise UserError(
+        f"`step_size={self.step_size}`: allowed: 1 to {self.max_step_size} "
+        "(`max_step_size`)"
+      )
 
   @property
   def step_sizes(self) -> jax.Array:
@@ -151,7 +161,7 @@ class Nao:
       if not np.isfinite(losses.total).all():
         logging.warning(
           "the controller diverged in epoch %d; a fresh one proposes in this "
-          "round; a smaller --controller_learning_rate may help",
+          "round; a smaller `fit.learning_rate` may help",
           np.argmin(np.isfinite(losses.total)) + state.epoch - part.epochs,
         )
         return self.init(key)

@@ -107,13 +107,13 @@ class NaoPlus:
   ) -> tuple[Ensemble, Proposal]:
     """Moves, decodes and ranks, pass after pass; see `Strategy`."""
     space, known, found = self.controller.space, set(seen.known), [self._none]
-    noise_key, draw_key = jax.random.split(key)
+    aim_key, draw_key = jax.random.split(key)
     rng = generator(jax.random.fold_in(key, 2))  # Beside the two above.
     best = seen.order[: self.config.seeds]
     seeds, decoded = (seen.tokens[best], best), 0
     for number in range(self.config.passes):
       tokens, origin = self._move(
-        state.params, jax.random.fold_in(noise_key, number), *seeds, seen
+        state.params, jax.random.fold_in(aim_key, number), *seeds, seen
       )
       decoded += len(tokens)
       new = _first_new(space, tokens, known)
@@ -127,10 +127,10 @@ class NaoPlus:
           *(column[new] for column in origin),
         )
       )
-      ranked = _chosen(found[-1], seen, rng, self.config.seeds, 1.0)
+      ranked = _chosen(found[-1], seen, rng, self.config.seeds)
       seeds = ranked.tokens, ranked.parents
     candidates = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
-    chosen = _chosen(candidates, seen, rng, limit, self.config.greedy)
+    chosen = _chosen(candidates, seen, rng, limit)
     # What is missing is drawn, so that a search never stands still.
     drawn = proposal(
       sample_new(
@@ -216,7 +216,7 @@ class NaoPlus:
     rows = np.resize(np.arange(len(seeds)), self.config.seeds)
     aim = seen.aim(key, len(rows))
     tokens = np.asarray(
-      ensemble.move(params, key, seeds[rows], aim, **self._settings)
+      ensemble.move(params, seeds[rows], aim, **self._settings)
     )
     _, step, seed = np.unravel_index(
       np.arange(len(tokens)),
@@ -263,10 +263,10 @@ def _select(candidates: Candidates, rows) -> Candidates:
   return jax.tree.map(lambda column: column[rows], candidates)
 
 
-def _chosen(candidates: Candidates, seen: Seen, rng, limit, greedy):
+def _chosen(candidates: Candidates, seen: Seen, rng, limit):
   """Those to evaluate, or to go on from; in a trade along the front."""
   if seen.demand is None or not seen.demand.trade:
-    return _select(candidates, choose(candidates.predicted, limit, greedy))
+    return _select(candidates, ranked(candidates.predicted)[:limit])
   costs = seen.demand.scaled(candidates.tokens, seen.tokens)
   rows = pick(candidates.predicted.mean(1), costs, rng.uniform(size=limit))
   return _select(candidates, rows)
@@ -282,22 +282,9 @@ def _first_new(space, tokens, known: set[bytes]) -> np.ndarray:
   return np.array(rows, np.int64)
 
 
-def choose(predicted: np.ndarray, limit: int, greedy: float) -> list[int]:
-  """Which candidates to evaluate.
-
-  Args:
-    predicted: [M, E].
-    limit: how many.
-    greedy: share that the mean ranks.
-  """
-  count = min(limit, len(predicted))
-  ranked = np.argsort(-predicted.mean(1), kind="stable").tolist()
-  chosen = ranked[: int(np.ceil(greedy * count))]
-  for number in range(count - len(chosen)):
-    own = predicted[:, number % predicted.shape[1]]
-    order = np.argsort(-own, kind="stable").tolist()
-    chosen.append(next(row for row in order if row not in chosen))
-  return chosen
+def ranked(predicted: np.ndarray) -> np.ndarray:
+  """Candidates in the order of their mean prediction [M, E], best first."""
+  return np.argsort(-predicted.mean(1), kind="stable")
 
 
 def held_out(count: int, members: int) -> np.ndarray:

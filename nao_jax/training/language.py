@@ -19,8 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nao_jax import parallel, ranges
-from nao_jax.errors import UserError
+from nao_jax import parallel
 from nao_jax.networks import recurrent
 from nao_jax.networks.recurrent import (
   LanguageModelConfig,
@@ -28,6 +27,7 @@ from nao_jax.networks.recurrent import (
   Outputs,
   Weights,
 )
+from nao_jax.settings import field
 
 PADDED_TO = 10
 
@@ -55,13 +55,13 @@ class TextTrainConfig:
       step to step (temporal activation regularisation).
   """
 
-  epochs: int = 1000
-  batch: int = 256
-  bptt: int = 35
-  learning_rate: float = 0.25
-  clip: float = 10.0
-  weight_decay: float = 5e-7
-  slowness: float = 1e-3
+  epochs: int = field(1000, least=1)
+  batch: int = field(256, least=1)
+  bptt: int = field(35, least=_SHORTEST)
+  learning_rate: float = field(0.25, above=0)
+  clip: float = field(10.0, above=0)
+  weight_decay: float = field(5e-7, least=0)
+  slowness: float = field(1e-3, least=0)
 
 
 class Stretch(NamedTuple):
@@ -79,30 +79,6 @@ class Stretch(NamedTuple):
   def padded(self) -> int:
     """Its length rounded up."""
     return -(-self.length // PADDED_TO) * PADDED_TO
-
-
-def check(model: LanguageModelConfig, train: TextTrainConfig) -> None:
-  """Raises UserError for a number outside its range."""
-  dropouts = ("output", "hidden", "input", "embedding", "word")
-  names = [f"{name}_dropout" for name in dropouts]
-  ranges.check(
-    {
-      "count": {
-        "width": model.width,
-        "epochs": train.epochs,
-        "batch": train.batch,
-        "bptt": train.bptt,
-      },
-      "rate": {"learning_rate": train.learning_rate, "clip": train.clip},
-      "weight": {
-        "weight_decay": train.weight_decay,
-        "slowness": train.slowness,
-      },
-      "dropped": {name: getattr(model, name) for name in names},
-    }
-  )
-  if train.bptt < _SHORTEST:
-    raise UserError(f"--bptt={train.bptt}: allowed: {_SHORTEST} or more")
 
 
 def stretches(seed: int, epoch: int, rows: int, bptt: int) -> Iterator[Stretch]:

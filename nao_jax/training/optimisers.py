@@ -6,7 +6,7 @@ import itertools
 
 import optax
 
-from nao_jax.errors import UserError
+from nao_jax.settings import Only, field
 
 SCHEDULES = ("cosine", "restarts", "step")
 
@@ -30,23 +30,23 @@ class SgdConfig:
     clip: largest global norm of the gradient.
   """
 
-  schedule: str = "cosine"
-  learning_rate: float = 0.025
-  end_learning_rate: float = 0.001
-  period: int = 10
-  period_factor: int = 2
-  decay: float = 0.97
-  momentum: float = 0.9
-  nesterov: bool = False
-  weight_decay: float = 3e-4
-  clip: float = 5.0
+  ACTS_WITH = (
+    Only(("end_learning_rate",), "schedule", ("cosine", "restarts")),
+    Only(("period", "period_factor"), "schedule", ("restarts",)),
+    Only(("decay",), "schedule", ("step",)),
+    Only(("nesterov",), "momentum"),
+  )
 
-  def check(self) -> None:
-    """Raises UserError for a schedule that does not exist."""
-    if self.schedule not in SCHEDULES:
-      raise UserError(
-        f"--schedule={self.schedule}: unknown; allowed: {', '.join(SCHEDULES)}"
-      )
+  schedule: str = field("cosine", choices=SCHEDULES)
+  learning_rate: float = field(0.025, above=0)
+  end_learning_rate: float = field(0.001, least=0)
+  period: int = field(10, least=1)
+  period_factor: int = field(2, least=1)
+  decay: float = field(0.97, above=0, most=1)
+  momentum: float = field(0.9, least=0, below=1)
+  nesterov: bool = False
+  weight_decay: float = field(3e-4, least=0)
+  clip: float = field(5.0, above=0)
 
   def by_epoch(self, epochs: int) -> Callable:
     """The learning rate as a function of the epoch, counted from 0."""

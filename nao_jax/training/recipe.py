@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from nao_jax import parallel, ranges
+from nao_jax import parallel
 from nao_jax.data.augment import AugmentConfig, augment
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig, Outputs, drop_path_masks
+from nao_jax.settings import field
 from nao_jax.training.optimisers import SgdConfig, sgd
 
 
@@ -34,36 +35,11 @@ class TrainConfig:
     auxiliary_weight: of the auxiliary head's loss.
   """
 
-  epochs: int = 150
-  batch: int = 64
-  drop_path_keep: float = 0.9
-  label_smoothing: float = 0.0
-  auxiliary_weight: float = 0.4
-
-
-def check_training(
-  network: NetworkConfig, train: TrainConfig, sgd: SgdConfig
-) -> None:
-  """Checks the numbers that every training of a network has."""
-  sgd.check()
-  ranges.check(
-    {
-      "count": {
-        "epochs": train.epochs,
-        "period": sgd.period,
-        "period_factor": sgd.period_factor,
-      },
-      "weight": {
-        "end_learning_rate": sgd.end_learning_rate,
-        "weight_decay": sgd.weight_decay,
-        "auxiliary_weight": train.auxiliary_weight,
-      },
-      "rate": {"learning_rate": sgd.learning_rate, "clip": sgd.clip},
-      "kept": {"drop_path_keep": train.drop_path_keep, "decay": sgd.decay},
-      "dropped": {"momentum": sgd.momentum, "dropout": network.dropout},
-      "share": {"label_smoothing": train.label_smoothing},
-    }
-  )
+  epochs: int = field(150, least=1)
+  batch: int = field(64, least=1)
+  drop_path_keep: float = field(0.9, above=0, most=1)
+  label_smoothing: float = field(0.0, least=0, most=1)
+  auxiliary_weight: float = field(0.4, least=0)
 
 
 class Images(NamedTuple):
@@ -164,17 +140,19 @@ class Recipe:
       total += self.train.auxiliary_weight * entropy(auxiliary)
     return total
 
-  def check(self, devices: int | None = None, flag: str = "--batch") -> None:
+  def check(
+    self, devices: int | None = None, where: str = "train.batch"
+  ) -> None:
     """Raises UserError if the batch does not fit the devices or the data."""
     parts = parallel.count(devices)
     if self.train.batch % parts:
       raise UserError(
-        f"{flag}={self.train.batch}: {parts} devices share a batch evenly; "
+        f"`{where}={self.train.batch}`: {parts} devices share a batch evenly; "
         f"give a multiple of {parts}"
       )
     if not 1 <= self.train.batch <= self.examples:
       raise UserError(
-        f"{flag}={self.train.batch}: there are {self.examples} training "
+        f"`{where}={self.train.batch}`: there are {self.examples} training "
         "images; give a batch from 1 to that"
       )
 

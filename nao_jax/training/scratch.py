@@ -16,8 +16,9 @@ import numpy as np
 from nao_jax.data.augment import AugmentConfig, epoch_indices, eval_batches
 from nao_jax.data.images import ImageData
 from nao_jax.errors import UserError
-from nao_jax.networks.macro import NetworkConfig
+from nao_jax.networks.macro import MOST_CELLS, MOST_CHANNELS, NetworkConfig
 from nao_jax.runs import pace
+from nao_jax.settings import Only, field
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import Images, TrainConfig, padded
 from nao_jax.training.stand_alone import Trainer, measure_batches, train_steps
@@ -43,13 +44,19 @@ class ScratchConfig:
       trainings that are shorter than a compile.
   """
 
-  cells: int = 3
-  repeats: int = 3
-  epochs: int = 10
-  channels: int = 20
-  cells_per_stage: int = 3
-  batch: int = 64
-  drop_path_keep: float = 1.0
+  ACTS_WITH = (
+    Only(
+      ("repeats", "epochs", "batch", "drop_path_keep", "specialise"), "cells"
+    ),
+  )
+
+  cells: int = field(3, least=0)
+  repeats: int = field(3, least=1)
+  epochs: int = field(10, least=1)
+  channels: int = field(20, least=2, most=MOST_CHANNELS)
+  cells_per_stage: int = field(3, least=1, most=MOST_CELLS)
+  batch: int = field(64, least=1)
+  drop_path_keep: float = field(1.0, above=0, most=1)
   specialise: bool = True
 
   def network(self, network: NetworkConfig) -> NetworkConfig:
@@ -65,14 +72,8 @@ class ScratchConfig:
     """Raises UserError for sizes that cannot work."""
     if not 1 <= self.batch <= examples:
       raise UserError(
-        f"--final_batch={self.batch}: allowed: 1 to {examples}, the training "
-        "images"
+        f"`batch={self.batch}`: allowed: 1 to {examples}, the training images"
       )
-    for name, least in (("cells", 0), ("repeats", 1), ("epochs", 1)):
-      if getattr(self, name) < least:
-        raise UserError(
-          f"--final_{name}={getattr(self, name)}: allowed: {least} or more"
-        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -87,13 +87,15 @@ class Trainer(Recipe):
     stats = variables.get("batch_stats", {})
     return TrainState(params, stats, self.optimiser.init(params), step)
 
-  def check(self, devices: int | None = None, flag: str = "--batch") -> None:
+  def check(
+    self, devices: int | None = None, where: str = "train.batch"
+  ) -> None:
     """As `Recipe.check`; the micro-batches must be of equal size, too."""
-    super().check(devices, flag)
+    super().check(devices, where)
     parts = parallel.count(devices) * self.accumulate
     if self.accumulate < 1 or self.train.batch % parts:
       raise UserError(
-        f"--accumulate={self.accumulate}: {flag}={self.train.batch} is cut "
+        f"`accumulate={self.accumulate}`: `{where}={self.train.batch}` is cut "
         f"into that many equal parts for each of {parallel.count(devices)} "
         "devices; give a divisor"
       )

@@ -128,8 +128,8 @@ class Trainer:
     parts = parallel.count(devices)
     if self.train.batch % parts:
       raise UserError(
-        f"--batch={self.train.batch}: {parts} devices share the streams evenly;"
-        f" give a multiple of {parts}, or --devices"
+        f"`train.batch={self.train.batch}`: {parts} devices share the streams "
+        f"evenly; give a multiple of {parts}, or `devices`"
       )
 
 
@@ -312,7 +312,7 @@ class Reader:
     self._streams = language.by_device(streams, devices)
     self._parts = {
       "validation": text.streams(
-        corpus.validation, eval_batch, flag="--eval_batch"
+        corpus.validation, eval_batch, where="eval_batch"
       ),
       "test": text.streams(corpus.test, 1),
     }

@@ -1,0 +1,237 @@
+"""Settings that know their own limits.
+
+Settings are frozen dataclasses. A number or a choice says on its field what it
+may be, and a class says in `ACTS_WITH` which of its settings need another one.
+`validate` looks at all of it. What else must hold between the settings of a
+class is the matter of its method `check_together`.
+
+Errors name a setting as the caller gives it, with dots where dataclasses are
+nested: `search.pool_size`.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import math
+import numbers
+import typing
+from typing import Any, NamedTuple, TypeVar
+
+from nao_jax.errors import UserError, rename
+
+_T = TypeVar("_T")
+_LIMITS = "limits"
+# JAX counts with 32 bits.
+_LARGEST = 2**31 - 1
+LAST_SEED = 2**32 - 1
+_WORDS = {int: "a whole number", float: "a number", bool: "True or False"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+  """Allowed values of a setting; each item of a tuple must be one.
+
+  Attributes:
+    least: the smallest number allowed.
+    most: the largest.
+    above: numbers must be larger than this.
+    below: numbers must be smaller than this.
+    choices: the words allowed; any if empty.
+  """
+
+  least: float | None = None
+  most: float | None = None
+  above: float | None = None
+  below: float | None = None
+  choices: tuple[str, ...] = ()
+
+  @property
+  def text(self) -> str:
+    """The limits in words, such as `2 or more`; "" if there are none."""
+    if self.choices:
+      return ", ".join(self.choices)
+    low, strict, high, open_ = self.least, self.above, self.most, self.below
+    lower = f"above {strict:g}" if strict is not None else None
+    upper = f"below {open_}" if open_ is not None else None
+    if low is not None:
+      if high is None and upper is None:
+        return f"{low} or more"
+      lower = f"{low}" if upper is None else f"from {low}"
+    if high is not None:
+      upper = f"{high}" if low is not None else f"at most {high}"
+    joint = " to " if low is not None else ", "
+    return joint.join(part for part in (lower, upper) if part)
+
+  def allow(self, value: Any) -> bool:
+    """Whether a value of the right type is allowed."""
+    if self.choices:
+      return value in self.choices
+    return (
+      (self.least is None or value >= self.least)
+      and (self.most is None or value <= self.most)
+      and (self.above is None or value > self.above)
+      and (self.below is None or value < self.below)
+    )
+
+
+def field(
+  default: _T,
+  *,
+  least: float | None = None,
+  most: float | None = None,
+  above: float | None = None,
+  below: float | None = None,
+  choices: tuple[str, ...] = (),
+) -> _T:
+  """Makes a dataclass field with a default and limits; see `Limits`."""
+  limits = Limits(least, most, above, below, choices)
+  return dataclasses.field(default=default, metadata={_LIMITS: limits})
+
+
+class Only(NamedTuple):
+  """A rule of `ACTS_WITH`: settings that act only with a value of another one.
+
+  Attributes:
+    settings: their names; that of a nested dataclass stands for all in it.
+    other: the setting they need.
+    values: of which `other` must have one; if empty, anything but 0, "" and
+      False.
+  """
+
+  settings: tuple[str, ...]
+  other: str
+  values: tuple[str, ...] = ()
+
+
+def limits(config_field: dataclasses.Field) -> Limits:
+  """The limits that stand on a field."""
+  return config_field.metadata.get(_LIMITS, Limits())
+
+
+def names(config: Any) -> dict[str, dataclasses.Field]:
+  """The dotted name of every setting of a dataclass or an instance of one."""
+  found = {}
+  for own in dataclasses.fields(config):
+    if dataclasses.is_dataclass(own.type):
+      inner = names(own.type)
+      found |= {f"{own.name}.{name}": value for name, value in inner.items()}
+    else:
+      found[own.name] = own
+  return found
+
+
+def get(config: Any, name: str) -> Any:
+  """The value of a setting, by its dotted name."""
+  for part in name.split("."):
+    config = getattr(config, part)
+  return config
+
+
+def replace(config: _T, changes: dict[str, Any]) -> _T:
+  """The settings with other values, by their dotted names."""
+  for name, value in changes.items():
+    first, _, rest = name.partition(".")
+    if rest:
+      value = replace(getattr(config, first), {rest: value})
+    config = dataclasses.replace(config, **{first: value})
+  return config
+
+
+def validate(config: Any, preset: Any = None) -> None:
+  """Checks all settings of a frozen dataclass, nested ones included.
+
+  Args:
+    config: the settings.
+    preset: what the user changed to make these settings. What was changed and
+      does nothing beside the others is refused; nothing is if there is none.
+
+  Raises:
+    UserError: a setting has the wrong type, is outside its limits, does not
+      fit the others, or would do nothing.
+  """
+  for own in dataclasses.fields(config):
+    value = getattr(config, own.name)
+    if dataclasses.is_dataclass(value):
+      with within(own.name, value):
+        validate(value, preset and getattr(preset, own.name))
+    else:
+      _check_value(own, value)
+  if hasattr(config, "check_together"):
+    config.check_together()
+  if preset is not None:
+    _refuse_idle(config, preset)
+
+
+@contextlib.contextmanager
+def within(name: str, config: Any) -> Iterator[None]:
+  """Writes `name.setting` for each setting of a config in errors of the block.
+
+  Args:
+    name: of the field, or of the argument, that holds the config.
+    config: a dataclass, whose settings the block names without that.
+  """
+  try:
+    yield
+  except UserError as error:
+    known = names(config)
+
+    def write(setting, value):
+      if setting not in known:
+        return None
+      return named(f"{name}.{setting}", value)
+
+    raise type(error)(rename(str(error), write)) from error
+
+
+def named(setting: str, value: Any = None) -> str:
+  """A setting as messages name it, with its value if one is given."""
+  return f"`{setting}`" if value is None else f"`{setting}={value}`"
+
+
+def _check_value(own: dataclasses.Field, value: Any) -> None:
+  allowed = limits(own)
+  kind, items = own.type, (value,)
+  if typing.get_origin(kind) is tuple:
+    kind, items = typing.get_args(kind)[0], value
+  for item in items:
+    if not _is_of(kind, item):
+      wanted = ", ".join(filter(None, (_WORDS.get(kind, "text"), allowed.text)))
+    elif not allowed.allow(item) or (kind is float and not math.isfinite(item)):
+      wanted = allowed.text or "a finite number"
+    elif kind is int and allowed.most is None and item > _LARGEST:
+      wanted = f"up to {_LARGEST}"
+    else:
+      continue
+    raise UserError(f"{named(own.name, value)}: allowed: {wanted}")
+
+
+def _is_of(kind: type, value: Any) -> bool:
+  """Whether a value has a type; a whole number may stand for another one."""
+  if kind not in (int, float):
+    return isinstance(value, kind)
+  if isinstance(value, bool):
+    return False
+  if kind is int:
+    return isinstance(value, numbers.Integral)
+  return isinstance(value, numbers.Real)
+
+
+def _refuse_idle(config: Any, preset: Any) -> None:
+  """Refuses what the user changed and what does nothing."""
+  for rule in getattr(config, "ACTS_WITH", ()):
+    other = get(config, rule.other)
+    if other in rule.values if rule.values else other:
+      continue
+    groups = tuple(f"{name}." for name in rule.settings)
+    for name in names(config):
+      if name not in rule.settings and not name.startswith(groups):
+        continue
+      value = get(config, name)
+      if name != rule.other and value != get(preset, name):
+        raise UserError(f"{named(name, value)}: acts only with {_wanted(rule)}")
+
+
+def _wanted(rule: Only) -> str:
+  if not rule.values:
+    return named(rule.other)
+  return " or ".join(named(rule.other, value) for value in rule.values)

@@ -1,0 +1,37 @@
+"""The strategies by name."""
+
+from typing import Any
+
+from nao_jax.controller.model import Controller
+from nao_jax.spaces.space import Space
+from nao_jax.strategies import Strategy
+from nao_jax.strategies.evolution import Evolution
+from nao_jax.strategies.local import Local
+from nao_jax.strategies.nao import Nao
+from nao_jax.strategies.nao_plus import NaoPlus
+from nao_jax.strategies.uniform import Uniform
+
+STRATEGIES = ("nao", "nao_plus", "random", "evolution", "local")
+# They go by the age of architectures, or by all that were scored.
+NEED_ALL = ("evolution", "local")
+
+
+def strategy(
+  config: Any, space: Space, estimates_cost: bool = False
+) -> Strategy:
+  """Makes the strategy that the settings of a search name.
+
+  Args:
+    config: has `strategy`, `controller`, `fit`, `nao` and `plus`.
+    space: the architectures.
+    estimates_cost: whether costs steer the ascent; see `Demand.steers`.
+  """
+  controller = Controller(space, config.controller, estimates_cost)
+  strategies = {
+    "nao": Nao(controller, config.fit, config.nao),
+    "nao_plus": NaoPlus(controller, config.plus),
+    "random": Uniform(space),
+    "evolution": Evolution(space),
+    "local": Local(space),
+  }
+  return strategies[config.strategy]
