@@ -20,8 +20,9 @@ WORDS = st.sampled_from(["a", "b", "the", "N", "naïve", "語", "🜁", "<unk>"]
 LINES = st.lists(st.lists(WORDS, max_size=6), min_size=1, max_size=8).filter(
   any
 )
-# White space that separates words; all but the first end no line.
-GAPS = st.sampled_from([" ", "  ", "\t", "\r", "\u2028", "\x85", " \xa0"])
+# White space that separates words, and what ends lines.
+GAPS = st.sampled_from([" ", "  ", "\t", "\v", "\f", "\x1c", " \xa0"])
+ENDS = st.sampled_from(["\n", "\r\n", "\r"])
 
 
 def _write(folder, train="a b\n", valid="a\n", test="b\n"):
@@ -68,11 +69,11 @@ def scratch(tmp_path_factory):
   return tmp_path_factory.mktemp("texts") / "scratch"
 
 
-@given(lines=LINES, gap=GAPS, last_end=st.booleans())
+@given(lines=LINES, gap=GAPS, end=ENDS, last_end=st.booleans())
 def test_a_text_of_known_words_is_read_back_from_its_tokens(
-  scratch, lines, gap, last_end
+  scratch, lines, gap, end, last_end
 ):
-  contents = "\n".join(gap.join(line) for line in lines) + "\n" * (
+  contents = end.join(gap.join(line) for line in lines) + end * (
     # An empty last line is a line only if it has an end.
     last_end or not lines[-1]
   )
@@ -166,6 +167,85 @@ def test_ends_of_lines_and_marks_of_windows_are_no_words(tmp_path):
   assert _read_back(corpus, corpus.train) == ["a", "<eos>", "b", "<eos>"]
 
 
+@pytest.mark.parametrize(
+  ("end", "said"),
+  [
+    ("\n", ""),
+    ("\r\n", ""),
+    ("\r\r\n", ""),
+    ("\r", "3 of 3 lines end with CR alone"),
+  ],
+)
+def test_lines_end_as_on_any_system(tmp_path, caplog, end, said):
+  # A blank line is one of them; the last line needs no end.
+  for text_ in (f"a b{end}{end}c{end}", f"a b{end}{end}c"):
+    corpus = text.load(_write(tmp_path, text_.encode(), "a", "a"))
+    assert _read_back(corpus, corpus.train) == [
+      *("a", "b", "<eos>", "<eos>", "c", "<eos>")
+    ]
+  count = said.replace("3 of", "2 of")  # Of the text without a last end.
+  assert said in caplog.text
+  assert count in caplog.text
+  assert bool(caplog.text.count("WARNING")) == bool(said)
+
+
+def test_lines_of_several_systems_in_one_file_all_end(tmp_path, caplog):
+  corpus = text.load(_write(tmp_path, b"a\r\nb\nc\rd", "a", "a"))
+  assert _read_back(corpus, corpus.train)[::2] == [*"abcd"]
+  assert "1 of 4 lines end with CR alone" in caplog.text
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
+def test_other_separators_are_white_space_with_a_word(
+  tmp_path, caplog, separator
+):
+  corpus = text.load(_write(tmp_path, f"a{separator}b\nc", "a", "a"))
+  assert _read_back(corpus, corpus.train) == ["a", "b", "<eos>", "c", "<eos>"]
+  assert "1 line separators of Unicode are white space" in caplog.text
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_text_that_other_separators_alone_cut_is_refused(
+  tmp_path, separator, part
+):
+  source = _write(tmp_path, **{part: separator.join("abc")})
+  message = _refusal(source)
+  assert f"tiny.{part}.txt: one line alone, with 2 line separators" in message
+  assert "allowed: lines that end with LF, CR LF or CR" in message
+
+
+def test_one_endless_line_is_taken_with_a_word(tmp_path, caplog):
+  corpus = text.load(_write(tmp_path, "ab " * 5000, "ab", "ab"))
+  assert len(corpus.train) == 5001
+  assert "tiny.train.txt: one line of 15000 characters" in caplog.text
+  assert "tiny.valid.txt: one line" not in caplog.text
+
+
+@pytest.mark.parametrize(
+  "coding", ["utf-16", "utf-16-be", "utf-32", "utf-32-be"]
+)
+@pytest.mark.parametrize("part", PARTS)
+def test_wide_unicode_is_refused_by_its_name(tmp_path, coding, part):
+  for mark in ("", "\ufeff"):
+    source = _write(tmp_path, **{part: f"{mark}a b\n".encode(coding)})
+    message = _refusal(source)
+    assert f"tiny.{part}.txt: " in message
+    assert "UTF-16" in message
+    assert "text in UTF-8, so convert the file" in message
+
+
+def test_marks_within_a_text_are_refused_by_their_line(tmp_path):
+  joined = "\ufeffa\nb\n\ufeffc\n".encode()
+  message = _refusal(_write(tmp_path, valid=joined))
+  assert "tiny.valid.txt: line 3 holds a byte order mark" in message
+
+
+def test_the_end_of_a_file_of_dos_is_no_word(tmp_path):
+  corpus = text.load(_write(tmp_path, b"a b\r\n\x1a", "a", "a"))
+  assert _read_back(corpus, corpus.train) == ["a", "b", "<eos>"]
+
+
 @pytest.mark.parametrize("ending", ["txt", "tokens", "raw"])
 @pytest.mark.parametrize("inside", ["", "wikitext-2/"])
 def test_a_zip_is_read_like_a_folder(tmp_path, ending, inside):
@@ -175,6 +255,8 @@ def test_a_zip_is_read_like_a_folder(tmp_path, ending, inside):
   }
   # What macOS adds to an archive.
   files |= {f"__MACOSX/._wiki.{part}.txt": b"\x00\x05" for part in PARTS}
+  for hidden in ("__MACOSX", ".ipynb_checkpoints", "a/.git"):
+    files |= {f"{hidden}/wiki.{part}.txt": b"x" for part in PARTS}
   packed = text.load(_pack(tmp_path / "wiki.zip", files | {f"{inside}x/": ""}))
   plain = text.load(_write(tmp_path / "plain", "a b c", "b", "c c"))
   assert packed.words == plain.words

@@ -5,6 +5,7 @@ line ends with the word `<eos>`, and a word that is not in the vocabulary is
 `<unk>`. For B streams, S is the number of steps.
 """
 
+import codecs
 import collections
 from collections.abc import Iterator, Sequence
 import dataclasses
@@ -14,6 +15,7 @@ import itertools
 import os
 import pathlib
 import posixpath
+import re
 from typing import NamedTuple
 import zipfile
 
@@ -27,6 +29,22 @@ END, UNKNOWN = "<eos>", "<unk>"
 
 _PARTS = ("train", "valid", "test")
 _ENDINGS = (".txt", ".tokens", ".raw")
+
+# The end of a line, where there are carriage returns: those before a line feed
+# belong to it, and each of the others ends a line.
+_CARRIAGES = re.compile(r"\r*\n|\r")
+_ALONE = re.compile(r"\r(?!\r*\n)")
+# What Unicode knows beside them: they may be all that a text has.
+_SEPARATORS = "\u2028\u2029\x85"
+_MARK, _DOS_END = "\ufeff", "\x1a"
+# UTF-32's, the little end first, begins with that of UTF-16.
+_WIDE_MARKS = (
+  codecs.BOM_UTF16_LE,
+  codecs.BOM_UTF16_BE,
+  codecs.BOM_UTF32_BE,
+)
+# Characters of a line that is likely to be a text without ends of lines.
+_LONG = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +93,8 @@ def load(source: str, *, vocab_size: int = 0) -> Corpus:
       brings (lower case, a verse a line); or a folder or .zip file that holds
       one file for each of `*.train.txt`, `*.valid.txt` and `*.test.txt`, also
       with the ending `.tokens` or `.raw`, in UTF-8, with words between white
-      space. (`./kjv` is a folder of that name.)
+      space and lines that end with LF, CR LF or CR. (`./kjv` is a folder of
+      that name.)
     vocab_size: at most this many words, `<eos>` and `<unk>` included, the most
       frequent ones; 0: all of them.
 
@@ -238,9 +257,15 @@ def _unpack(archive: zipfile.ZipFile, name: str, source: str) -> bytes:
 
 def _choose(names: Sequence[str], source: str) -> list[str]:
   """The files of the three parts, in their order."""
-  # Names with a dot are not texts: macOS puts ._ptb.train.txt into archives.
-  names = [n for n in names if not posixpath.basename(n).startswith(".")]
+  # Hidden names are not texts: macOS puts __MACOSX/._ptb.train.txt into
+  # archives, and Jupyter .ipynb_checkpoints/ptb.train.txt.
+  names = [name for name in names if not _is_hidden(name)]
   return [_choose_part(names, part, source) for part in _PARTS]
+
+
+def _is_hidden(name: str) -> bool:
+  parts = posixpath.normpath(name).split("/")
+  return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
 def _choose_part(names: Sequence[str], part: str, source: str) -> str:
@@ -264,6 +289,9 @@ def _choose_part(names: Sequence[str], part: str, source: str) -> str:
 def _lines(contents: bytes, place: str) -> list[str]:
   """The lines of a text, without their ends.
 
+  A line ends with LF (Unix), CR LF (Windows) or CR (old Macs), as for Python's
+  own text files; other separators that Unicode knows are white space.
+
   Args:
     contents: of the file.
     place: what messages call it.
@@ -274,17 +302,60 @@ def _lines(contents: bytes, place: str) -> list[str]:
       f"{place}: no word in its {len(contents)} bytes; a text has at least one"
       f" word besides {END}"
     )
-  # Not splitlines(), which knows many more ends of lines than Unix.
-  lines = text.removesuffix("\n").split("\n")
+  unix = _CARRIAGES.sub("\n", text)
+  lines = unix.removesuffix("\n").split("\n")
+  _say_what_ends(text, lines, place)
   if END in text:
     _check_ends(lines, place)
+  if _MARK in text:
+    _check_marks(lines, place)
   return lines
 
 
+def _say_what_ends(text: str, lines: Sequence[str], place: str) -> None:
+  """Says what ends lines, where that is no common end.
+
+  Raises:
+    UserError: separators that are white space are all that could end lines.
+  """
+  separators = sum(map(text.count, _SEPARATORS))
+  if len(lines) == 1 and separators:
+    raise UserError(
+      f"{place}: one line alone, with {separators} line separators of Unicode"
+      " (U+2028, U+2029, U+0085), which are white space here; allowed: lines"
+      " that end with LF, CR LF or CR, so replace them"
+    )
+  if separators:
+    logging.warning(
+      "%s: %d line separators of Unicode are white space, and end no line",
+      place,
+      separators,
+    )
+  if "\r" in text and (alone := len(_ALONE.findall(text))):
+    logging.warning(
+      "%s: %d of %d lines end with CR alone, as on old Macs",
+      place,
+      alone,
+      len(lines),
+    )
+  if len(lines) == 1 and len(text) > _LONG:
+    logging.warning(
+      "%s: one line of %d characters, so that it has one %s in all",
+      place,
+      len(text),
+      END,
+    )
+
+
 def _decode(contents: bytes, place: str) -> str:
+  if contents.startswith(_WIDE_MARKS):
+    raise UserError(
+      f"{place}: begins with the byte order mark of UTF-16 or UTF-32; allowed:"
+      " text in UTF-8, so convert the file"
+    )
   try:
     # Windows may put a byte order mark before the text.
-    text = contents.decode("utf-8").removeprefix("\ufeff")
+    text = contents.decode("utf-8").removeprefix(_MARK)
   except UnicodeDecodeError as error:
     raise UserError(
       f"{place}: byte {error.start} (0x{contents[error.start]:02x}) is not"
@@ -292,10 +363,20 @@ def _decode(contents: bytes, place: str) -> str:
     ) from error
   if (position := contents.find(0)) >= 0:
     raise UserError(
-      f"{place}: byte {position} is NUL, as in a binary file; allowed: text in"
-      " UTF-8"
+      f"{place}: byte {position} is NUL, as in a binary file or in UTF-16;"
+      " allowed: text in UTF-8, so convert the file"
     )
-  return text
+  # So texts end that come from DOS; it would be a word of its own.
+  return text.removesuffix(_DOS_END)
+
+
+def _check_marks(lines: Sequence[str], place: str) -> None:
+  # It cannot be seen, and would be a part of a word.
+  number = next(n for n, line in enumerate(lines, start=1) if _MARK in line)
+  raise UserError(
+    f"{place}: line {number} holds a byte order mark (U+FEFF), as where files"
+    " were joined; allowed: one before the first line, so remove it"
+  )
 
 
 def _check_ends(lines: Sequence[str], place: str) -> None:
