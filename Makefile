@@ -1,10 +1,21 @@
-# Everything runs in .venv, which PYTHON makes when it is missing or older than
-# requirements.txt. To change the Python: make clean, then make PYTHON=... test.
+# Everything runs in .venv, which PYTHON makes when it is missing, older than
+# requirements.txt, or made by another Python. TESTS chooses what is tested:
+#   make PYTHON=python3.13 TESTS=tests/pool_test.py test
 PYTHON ?= python3
+REQUIREMENTS := requirements.txt
+TESTS := tests
 VENV := .venv
 READY := $(VENV)/ready
 
-.PHONY: search search-text benchmark test soak lint docs wheel clean
+# Also the same when PYTHON is the one in .venv.
+MAKER := $(shell $(PYTHON) -c 'import sys; \
+  print(*sys.version_info[:3], sys.base_prefix)' 2>/dev/null)
+ifneq ($(MAKER),$(shell cat $(READY) 2>/dev/null))
+.PHONY: $(READY)
+endif
+
+.DELETE_ON_ERROR:
+.PHONY: search search-text benchmark test test-lowest soak lint docs wheel clean
 
 search: $(READY)
 	$(VENV)/bin/python -m experiments.search_cnn \
@@ -19,7 +30,16 @@ benchmark: $(READY)
 	  --trials=20 --budget=150 --json=runs/strategies.json
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest -rs -n 2 --dist worksteal --durations=15
+	$(VENV)/bin/python -m pytest -rs -n 2 --dist worksteal --durations=15 \
+	  $(TESTS)
+
+# With the lowest versions that setup.cfg allows.
+test-lowest: build/lowest/requirements.txt
+	@$(MAKE) --no-print-directory VENV=build/lowest/venv REQUIREMENTS=$< test
+
+build/lowest/requirements.txt: setup.cfg tests/lowest.py
+	@mkdir -p $(@D)
+	@$(PYTHON) -m tests.lowest > $@
 
 soak: $(READY)
 	$(VENV)/bin/python -m tests.soak --kills=50
@@ -42,16 +62,16 @@ $(VENV)/docs: $(READY) requirements-docs.txt
 	  -r requirements.txt -r requirements-docs.txt
 	@touch $@
 
-$(READY): requirements.txt
+$(READY): $(REQUIREMENTS)
 	@$(PYTHON) -c 'import sys; \
 	  sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || { \
 	  echo "error: PYTHON=$(PYTHON): $$($(PYTHON) --version 2>&1)," \
 	    "nao_jax runs on Python 3.11, 3.12 and 3.13" >&2; exit 1; }
-	@echo "installing requirements.txt into $(VENV)"
+	@echo "installing $(REQUIREMENTS) into $(VENV)"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(VENV)/bin/pip install -qq --disable-pip-version-check \
-	  -r requirements.txt
-	@touch $@
+	  -r $(REQUIREMENTS)
+	@echo "$(MAKER)" > $@
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
