@@ -65,6 +65,7 @@ _PREFIXES = {
   "controller": "controller_",
   "fit": "controller_",
   "final": "final_",
+  "finalist": "finalist_",
   "plus": "plus_",
 }
 settings.define(

@@ -106,6 +106,24 @@ def executor() -> Callable[[], ExecutorConfig]:
   return settings.define_all(ExecutorConfig, "executor")
 
 
+def retired(name: str, reason: str) -> Callable[[], None]:
+  """Defines a switch of an earlier version; call what it gives.
+
+  That says that the switch no longer acts, where it is given.
+
+  Args:
+    name: of the flag.
+    reason: why, a clause.
+  """
+  flag = flags.DEFINE_boolean(name, None, f"No longer acts: {reason}.")
+
+  def warn() -> None:
+    if flag.value is not None:
+      logging.warning("--%s no longer acts: %s", name, reason)
+
+  return warn
+
+
 # What may differ between the processes of a run.
 _OWN = (
   *("coordinator", "process_id", "coordinator_seconds", "data_dir", "text"),

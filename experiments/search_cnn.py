@@ -23,10 +23,14 @@ _DEVICES = run_flags.devices()
 _CHECKPOINTS = run_flags.checkpoints()
 _LOG = run_flags.log()
 _TEAM = run_flags.team()
+_SPECIALISE = run_flags.retired(
+  "final_specialise", "all cells of the comparison train in one program"
+)
 _PREFIXES = {
   "controller": "controller_",
   "fit": "controller_",
   "final": "final_",
+  "finalist": "finalist_",
   "plus": "plus_",
 }
 settings.define(presets.SearchCnnConfig, _PREFIXES, fixed=("step_sizes",))
@@ -35,6 +39,7 @@ settings.define(presets.SearchCnnConfig, _PREFIXES, fixed=("step_sizes",))
 def main(_):
   """Builds the settings from flags and runs the search."""
   team = _TEAM()
+  _SPECIALISE()
   cnn_search.run(
     settings.choose(presets.PRESETS, _PRESET.value, _PREFIXES),
     workdir=_WORKDIR.value,

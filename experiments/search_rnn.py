@@ -26,6 +26,7 @@ _PREFIXES = {
   "controller": "controller_",
   "fit": "controller_",
   "final": "final_",
+  "finalist": "finalist_",
   "plus": "plus_",
 }
 settings.define(rnn_presets.SearchRnnConfig, _PREFIXES, fixed=("step_sizes",))

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
-import functools
 
 from absl import logging
 import jax
@@ -11,8 +10,7 @@ import numpy as np
 
 from nao_jax import (
   cnn_costs,
-  objectives,
-  outcome,
+  finals,
   parallel,
   search,
   search_settings,
@@ -25,13 +23,14 @@ from nao_jax.evaluators.executors import LOCAL, ExecutorConfig
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import (
-  Alone,
   SharedWeights,
   check_each_step,
 )
 from nao_jax.evaluators.team_evaluator import EvaluatorHelper, TeamEvaluator
 from nao_jax.journal import SearchJournal
+from nao_jax.measures import ACCURACY
 from nao_jax.objectives import Cost
+from nao_jax.pool import Pool
 from nao_jax.presets import SearchCnnConfig
 from nao_jax.report import drawing, search_page
 from nao_jax.runs import streams
@@ -42,9 +41,9 @@ from nao_jax.runs.workdir import flatten
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.choice import strategy
+from nao_jax.training import final as final_training
 from nao_jax.training.candidate import Trainer as CandidateTrainer
-from nao_jax.training.recipe import TrainConfig
-from nao_jax.training.scratch import ScratchTrainer
+from nao_jax.training.final import FinalConfig, FinalistConfig
 from nao_jax.training.supernet import Trainer
 
 
@@ -119,9 +118,10 @@ def run(
     file = trials or journal.path / "trials.sqlite"
     evaluator = _evaluator(config, data, file, devices, executor, team)
     demand = cnn_costs.demand(config, data.image_shape, latency)
-    best = _search(
-      config, data, space, given, evaluator, demand, journal, devices, team
-    )
+    pool = _search(config, space, given, evaluator, demand, journal)
+    trainings = _trainings(config, data, file, devices, executor)
+    best = _finish(config, pool, trainings, demand, journal)
+    best["image"] = list(data.image_shape)
     journal.finish(best)
     _show(best, config, journal)
     search_page.try_to_write(journal.path)
@@ -156,21 +156,13 @@ def _settings(
 
 def _help(config, data, devices, team: Team) -> dict[str, Callable]:
   """What the other processes do for the first one; see `Team.help`."""
-  helped = EvaluatorHelper(
-    _shared(config, data, devices), team, "search"
-  ).handlers
-  if config.final.specialise:
-    return helped
-  trainer = _final_trainer(config, data, devices, None)
-  return helped | EvaluatorHelper(trainer.evaluator, team, "final").handlers
+  shared = _shared(config, data, devices)
+  return EvaluatorHelper(shared, team, "search").handlers
 
 
-def _search(
-  config, data, space, given, evaluator, demand, journal, devices, team
-) -> dict:
-  """The search and the comparison: what best.json will hold."""
-  search_key, final_key = jax.random.split(jax.random.key(config.seed))
-  pairs = cnn.space(config.network.nodes, config.network.ops)
+def _search(config, space, given, evaluator, demand, journal) -> Pool:
+  """The pool in the end, in pairs."""
+  search_key, _ = _keys(config)
   with evaluator as opened:
     pool = search.run(
       space,
@@ -182,33 +174,23 @@ def _search(
       journal=journal,
       demand=cnn_costs.recoded(demand, config.coding),
     )
-  # The search's programs are done with, and those of the comparison are to
+  return pool._replace(tokens=_in_pairs(pool.tokens, config.coding))
+
+
+def _finish(config, pool: Pool, trainings, demand, journal) -> dict:
+  """The trainings after the search: what best.json will hold."""
+  # The search's programs are done with, and those of the trainings are to
   # come: together they are the largest part of the memory.
   jax.clear_caches()
-  pool = pool._replace(tokens=_in_pairs(pool.tokens, config.coding))
-  best, score = outcome.winner(pairs, pool, cnn.to_text)
-  if demand is not None:
-    scores = pool.scores[:, -1]
-    scored = ~np.isnan(scores)
-    best |= objectives.outcome(
-      demand, pool.tokens[scored], scores[scored], cnn.to_text
-    )
-  random_key, train_key = jax.random.split(final_key)
-  trainer = _final_trainer(config, data, devices, team)
-  return best | {
-    f"validation_accuracy_{outcome.HOW[config.evaluator]}": score,
-    "test_accuracy": outcome.compare(
-      pairs,
-      pool,
-      config.final.cells,
-      random_key,
-      functools.partial(trainer.test_accuracies, train_key),
-      journal,
-      "test accuracy",
-      demand,
-    ),
-    "image": list(data.image_shape),
-  }
+  _, final_key = _keys(config)
+  # Each device trains a cell of its own, and nobody helps.
+  with parallel.alone():
+    return finals.run(trainings, pool, config, final_key, journal, demand)
+
+
+def _keys(config) -> jax.Array:
+  """Of the search, and of what comes after it."""
+  return jax.random.split(jax.random.key(config.seed))
 
 
 def _in_pairs(tokens: np.ndarray, coding: str) -> np.ndarray:
@@ -284,17 +266,15 @@ def _fit_to_data(config, data, devices) -> SearchCnnConfig:
   # A candidate trains on one device, the supernet on all of them.
   on = 1 if config.evaluator == "scratch" else devices
   _trainer(config, data).check(on)
-  final = config.final
-  if not final.cells:
-    return config
-  with (
-    settings.within("network", network),
-    settings.within("final", final),
-  ):
-    final.check(len(data.train.labels))
-    final.network(network).check(height)
-  if not final.specialise:
-    _alone_trainer(config, data).check(devices, "final.batch")
+  asked = {"final": config.final.cells, "finalist": config.finalists}
+  for name in (name for name, cells in asked.items() if cells):
+    budget = getattr(config, name)
+    with (
+      settings.within("network", network),
+      settings.within(name, budget),
+    ):
+      budget.network(network).check(height)
+    final_trainer(config, data, budget).check(1, f"{name}.batch")
   return config
 
 
@@ -321,8 +301,10 @@ def _evaluator(
   trainer = CandidateTrainer(**vars(_trainer(config, data)))
   candidates = ImageCandidates(trainer, data, config.seed, devices)
   known = Trials(trials, space.name, _protocol(config, data))
-  with executors.opened(executor, candidates) as where:
-    yield FromScratch(space, where, known, config.prune)
+  with executors.from_scratch(
+    executor, candidates, space, known, prune=config.prune
+  ) as evaluator:
+    yield evaluator
 
 
 def _shared(config, data, devices) -> SharedWeights:
@@ -349,46 +331,62 @@ def _protocol(config: SearchCnnConfig, data: images.ImageData) -> dict:
   )
 
 
-def _final_trainer(config, data, devices, team) -> ScratchTrainer | Alone:
-  final = config.final
-  if final.specialise:
-    return ScratchTrainer(
-      config.network, final, config.sgd, config.augment, data
+def final_trainer(
+  config: SearchCnnConfig,
+  data: images.ImageData,
+  budget: FinalConfig | FinalistConfig,
+) -> CandidateTrainer:
+  """The settings of trainings after the search.
+
+  Args:
+    config: of the search.
+    data: of which only the number of training images matters.
+    budget: what these trainings have for themselves.
+  """
+  return CandidateTrainer(
+    network=budget.network(config.network),
+    train=final_training.train(budget, config.train),
+    sgd=final_training.one_cosine(config.sgd),
+    augment=config.augment,
+    examples=len(data.train.labels),
+  )
+
+
+def _trainings(
+  config, data, trials, devices, executor: ExecutorConfig
+) -> finals.Trainings:
+  """How cells train after the search; see `finals.Trainings`."""
+  space = cnn.space(config.network.nodes, config.network.ops)
+
+  def opened(budget, number, part, last_only):
+    trainer = final_trainer(config, data, budget)
+    own = dataclasses.replace(
+      config,
+      seed=finals.seed(config.seed, number),
+      network=trainer.network,
+      train=trainer.train,
+      sgd=trainer.sgd,
+      prune=False,
     )
-  alone = Alone(_alone_trainer(config, data), data, final.repeats, devices)
-  if team is None:
-    return alone
-  lead = functools.partial(TeamEvaluator, team=team, name="final")
-  return dataclasses.replace(alone, lead=lead)
+    candidates = ImageCandidates(
+      trainer, data, own.seed, devices, part, last_only
+    )
+    measured = {"part": part, "last_only": last_only}
+    known = Trials(trials, space.name, _protocol(own, data) | measured)
+    return executors.from_scratch(executor, candidates, space, known)
 
-
-def _alone_trainer(config: SearchCnnConfig, data: images.ImageData) -> Trainer:
-  final = config.final
-  train = TrainConfig(
-    epochs=final.epochs,
-    batch=final.batch,
-    drop_path_keep=final.drop_path_keep,
+  return finals.Trainings(
+    space,
+    cnn.to_text,
+    ACCURACY,
+    lambda: opened(config.finalist, 0, "validation", False),
+    lambda number: opened(config.final, number, "test", True),
   )
-  return dataclasses.replace(
-    _trainer(config, data), network=final.network(config.network), train=train
-  )
-
-
-def _program(config: SearchCnnConfig) -> str:
-  if config.final.specialise:
-    return "stand-alone networks"
-  return "each alone in the search's network"
 
 
 def _show(best: dict, config: SearchCnnConfig, journal: SearchJournal) -> None:
   """The result as a table and a drawing."""
-  outcome.show(
-    best,
-    best["test_accuracy"],
-    measure="test accuracy",
-    digits=4,
-    title=f": {_program(config)}",
-  )
+  finals.show(best, ACCURACY, digits=4)
   names = cnn.OP_SETS[config.network.ops]
   pictures = [
     journal.path / f"best.{suffix}" for suffix in ("png", "svg", "pdf")

@@ -2,7 +2,7 @@
 
 pool.sqlite      architectures and their scores by round: pool_file.py
 rounds/*.npz     what the strategy made of the pool in each round: arrays
-final.json       what the cells trained from scratch so far measured
+final.json       what the trainings after the rounds measured so far
 report.html      all of it, to look at
 """
 
@@ -10,17 +10,17 @@ import io
 import json
 import os
 import pathlib
+from typing import Any
 
 from absl import logging
 import numpy as np
 import rich.table
 
 from nao_jax import pool as pools
-from nao_jax.errors import UserError
 from nao_jax.measures import ACCURACY, Measure
 from nao_jax.pool import Pool
 from nao_jax.pool_file import PoolFile
-from nao_jax.runs import checkpoint, json_file, streams
+from nao_jax.runs import checkpoint, streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.workdir import Workdir, write, write_bytes
 from nao_jax.search_state import Journal, SearchState
@@ -95,25 +95,29 @@ class SearchJournal(Workdir, Journal):
     self._enter(state.round)
     self.keep(state, 0, last=True)
 
-  def final_results(self) -> dict:
-    """What `save_final` wrote: {cell: [R]}."""
-    file = self.path / "final.json"
-    if not file.exists():
-      return {}
-    advice = "move it away, and the cells are trained again"
-    found = json_file.read(
-      file, place=str(file), wanted="results of trainings", advice=advice
-    )
-    for title, row in found.items():
-      if not isinstance(row, list) or not all(
-        value is None or isinstance(value, (int, float)) for value in row
-      ):
-        raise UserError(f"{file}: {title!r} is no list of numbers; {advice}")
-    return found
+  def keep_training(self, state: Any, steps: int) -> None:
+    """As `Workdir.keep`, for trainings after the rounds."""
+    Workdir.keep(self, state, steps)
 
-  def save_final(self, results: dict) -> None:
-    """Remembers the trainings from scratch that are done."""
-    write(self.path / "final.json", json.dumps(results, indent=2) + "\n")
+  def report_stage(
+    self, stage: str, row: dict, curves: dict[str, list[float]]
+  ) -> None:
+    """Appends a report of what came after the rounds.
+
+    Args:
+      stage: what it was.
+      row: JSON-like.
+      curves: {name: a number for each epoch}, for TensorBoard.
+    """
+    self.append({"stage": stage} | row)
+    for name, values in curves.items():
+      for epoch, value in enumerate(values, 1):
+        self.events.add_scalar(name, value, epoch)
+    self.events.flush()
+
+  def save_final(self, found: dict) -> None:
+    """Writes what best.json will hold of the trainings after the rounds."""
+    write(self.path / "final.json", json.dumps(found, indent=2) + "\n")
 
   def print_round(self, report: dict) -> None:
     """One table for one round."""

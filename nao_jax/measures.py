@@ -11,10 +11,12 @@ class Measure(NamedTuple):
   Attributes:
     name: of the number that is shown.
     show: writes it for a score.
+    value: the number itself, for a score.
   """
 
   name: str
   show: Callable[[float], str]
+  value: Callable[[float], float] = float
 
 
 def _perplexity(score: float) -> str:
@@ -26,5 +28,5 @@ def _perplexity(score: float) -> str:
 
 ACCURACY = Measure("accuracy", "{:.4f}".format)
 # Scores are minus nats a word; a mean of them shows as a geometric mean.
-PERPLEXITY = Measure("perplexity", _perplexity)
+PERPLEXITY = Measure("perplexity", _perplexity, lambda x: math.exp(-x))
 SCORE = Measure("score", "{:.4g}".format)

@@ -17,9 +17,9 @@ from nao_jax.spaces import cnn
 from nao_jax.strategies.choice import STRATEGIES
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlusConfig
+from nao_jax.training.final import FinalConfig, FinalistConfig
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
-from nao_jax.training.scratch import ScratchConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,11 @@ class SearchCnnConfig:
     plus: how `nao_plus` fits its controllers and proposes.
     controller: sizes of the controller.
     fit: how that of `nao` is fitted.
-    final: the training from scratch of the best cells and of random ones.
+    finalists: how many of the best by score train from scratch, each measured
+      on the whole validation part, before the first of them is the winner; as
+      many random cells train beside them. 0: the best score wins.
+    finalist: their training.
+    final: the comparison of the best cells with random ones.
     demand: what cells may cost, and whether a lower cost is an aim.
   """
 
@@ -87,7 +91,9 @@ class SearchCnnConfig:
   nao: NaoConfig = NaoConfig()
   controller: ControllerConfig = ControllerConfig()
   fit: FitConfig = FitConfig()
-  final: ScratchConfig = ScratchConfig()
+  finalists: int = field(5, least=0)
+  finalist: FinalistConfig = FinalistConfig()
+  final: FinalConfig = FinalConfig()
   demand: DemandConfig = DemandConfig()
 
   def check_together(self) -> None:
@@ -100,6 +106,17 @@ class SearchCnnConfig:
       )
     cnn.check_coding(self.coding, self.network.ops)
 
+
+# A training of a second or two on two cores; its finalists and the comparison
+# train alike, and so share their program.
+_DIGITS_FINALIST = FinalistConfig(
+  epochs=12,
+  channels=8,
+  cells_per_stage=1,
+  drop_path_keep=1.0,
+  dropout=0.0,
+  auxiliary=False,
+)
 
 PRESETS = {
   # `make search`: real digits, a few minutes on two cores.
@@ -114,15 +131,8 @@ PRESETS = {
     nao=NaoConfig(top_k=15, max_step_size=30, held_out=0.2),
     controller=ControllerConfig(embedding=24, hidden=48, mlp_width=64),
     fit=FitConfig(epochs=600, batch=50),
-    final=ScratchConfig(
-      cells=3,
-      repeats=3,
-      epochs=12,
-      channels=8,
-      cells_per_stage=1,
-      batch=64,
-      specialise=False,
-    ),
+    finalist=_DIGITS_FINALIST,
+    final=FinalConfig(epochs=12, channels=8, cells_per_stage=1),
   ),
   "cifar10": SearchCnnConfig(),
   # The search of the follow-up, "Balanced NAO" (Luo et al. 2019), NAO_V2; its
@@ -145,6 +155,7 @@ PRESETS = {
   # The search of the paper; a thousand trainings of 25 epochs.
   "cifar10_scratch": SearchCnnConfig(
     evaluator="scratch",
+    finalists=0,  # Scores are those of trainings from scratch.
     coding="triples",
     network=NetworkConfig(ops="large", channels=32, auxiliary=True),
     train=TrainConfig(epochs=25, batch=128, drop_path_keep=0.7),
@@ -166,6 +177,7 @@ PRESETS = {
     dataset="digits",
     validation_fraction=0.25,
     evaluator="scratch",
+    finalists=0,
     network=NetworkConfig(cells_per_stage=1, channels=8),
     train=TrainConfig(epochs=6, batch=64, drop_path_keep=1.0),
     sgd=SgdConfig(learning_rate=0.1),
@@ -174,8 +186,7 @@ PRESETS = {
     nao=NaoConfig(top_k=15, max_step_size=30, held_out=0.2),
     controller=ControllerConfig(embedding=24, hidden=48, mlp_width=64),
     fit=FitConfig(epochs=600, batch=50),
-    final=ScratchConfig(
-      cells=2, repeats=3, epochs=12, channels=8, cells_per_stage=1, batch=64
-    ),
+    finalist=_DIGITS_FINALIST,
+    final=FinalConfig(cells=2, epochs=12, channels=8, cells_per_stage=1),
   ),
 }

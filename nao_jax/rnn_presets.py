@@ -33,6 +33,19 @@ class FinalRnnConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class FinalistRnnConfig:
+  """How a finalist trains: alone, with the search's settings but for these.
+
+  The official code trains the ten best by hand, with its final recipe; ours.
+
+  Attributes:
+    epochs: over the training text.
+  """
+
+  epochs: int = field(10, least=1)
+
+
+@dataclasses.dataclass(frozen=True)
 class SearchRnnConfig:
   """All settings of one search.
 
@@ -65,6 +78,10 @@ class SearchRnnConfig:
     plus: how `nao_plus` fits its controllers and proposes.
     controller: sizes of the controller.
     fit: how that of `nao` is fitted.
+    finalists: how many of the best by score train from scratch, each measured
+      on the whole validation text, before the first of them is the winner; as
+      many random cells train beside them. 0: the best score wins.
+    finalist: their training.
     final: the comparison of the best cells with random ones.
   """
 
@@ -87,6 +104,8 @@ class SearchRnnConfig:
     mlp_layers=4, mlp_dropout=0.0, embedding_dropout=0.1
   )
   fit: FitConfig = FitConfig()
+  finalists: int = field(10, least=0)
+  finalist: FinalistRnnConfig = FinalistRnnConfig()
   final: FinalRnnConfig = FinalRnnConfig()
 
   def check_together(self) -> None:
@@ -110,6 +129,8 @@ _DEMO = SearchRnnConfig(
   nao=NaoConfig(top_k=15, max_step_size=30, held_out=0.2),
   controller=ControllerConfig(embedding=24, hidden=48, mlp_width=64),
   fit=FitConfig(epochs=400, batch=50),
+  finalists=3,
+  finalist=FinalistRnnConfig(epochs=1),
   final=FinalRnnConfig(cells=1, repeats=1, epochs=1),
 )
 

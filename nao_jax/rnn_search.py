@@ -6,7 +6,6 @@ Shapes: A architectures, L tokens.
 from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
-import functools
 import os
 
 from absl import logging
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 
 from nao_jax import (
-  outcome,
+  finals,
   parallel,
   search,
   search_settings,
@@ -42,9 +41,6 @@ from nao_jax.spaces import rnn
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.choice import strategy
 from nao_jax.training.recurrent import Trainer
-
-# Seeds of the final trainings are so much larger than the search's.
-_OTHER_SEEDS = 1000
 
 
 def run(
@@ -113,56 +109,30 @@ def run(
       return best
     file = trials or journal.path / "trials.sqlite"
     evaluator = _evaluator(config, space, corpus, file, devices, executor, team)
-    best = _search(config, corpus, space, given, evaluator, journal)
+    search_key, final_key = jax.random.split(jax.random.key(config.seed))
+    with evaluator as opened:
+      pool = search.run(
+        space,
+        opened,
+        search_key,
+        config.search,
+        strategy=strategy(config, space),
+        given=given,
+        journal=journal,
+      )
+    trainings = _trainings(config, space, corpus, file, devices, executor)
+    # Each device trains a cell of its own, and nobody helps.
+    with parallel.alone():
+      best = finals.run(trainings, pool, config, final_key, journal)
     journal.finish(best)
     _show(best, journal)
     search_page.try_to_write(journal.path)
   return best
 
 
-def _search(
-  config, corpus, space, given, evaluator, journal: SearchJournal
-) -> dict:
-  """The search and the comparison: what best.json will hold."""
-  search_key, final_key = jax.random.split(jax.random.key(config.seed))
-  with evaluator as opened:
-    pool = search.run(
-      space,
-      opened,
-      search_key,
-      config.search,
-      strategy=strategy(config, space),
-      given=given,
-      journal=journal,
-    )
-  best, score = outcome.winner(space, pool, rnn.to_text)
-  how = outcome.HOW[config.evaluator]
-  # A cell of the comparison trains on one device, and nobody helps.
-  with parallel.alone():
-    compared = outcome.compare(
-      space,
-      pool,
-      config.final.cells,
-      final_key,
-      functools.partial(_test_perplexities, config, corpus),
-      journal,
-      "test perplexity",
-    )
-  return best | {
-    f"validation_perplexity_{how}": float(np.exp(-score)),
-    "test_perplexity": compared,
-  }
-
-
 def _show(best: dict, journal: SearchJournal) -> None:
   """The result as a table and a drawing."""
-  outcome.show(
-    best,
-    best["test_perplexity"],
-    measure="test perplexity",
-    digits=2,
-    title="",
-  )
+  finals.show(best, PERPLEXITY, digits=2)
   pictures = [
     journal.path / f"best.{suffix}" for suffix in ("png", "svg", "pdf")
   ]
@@ -259,8 +229,10 @@ def _evaluator(
     devices,
   )
   known = Trials(trials, space.name, _protocol(config, corpus))
-  with executors.opened(executor, candidates) as where:
-    yield FromScratch(space, where, known, config.prune, PERPLEXITY)
+  with executors.from_scratch(
+    executor, candidates, space, known, prune=config.prune, measure=PERPLEXITY
+  ) as evaluator:
+    yield evaluator
 
 
 def _protocol(config: SearchRnnConfig, corpus) -> dict:
@@ -274,34 +246,42 @@ def _protocol(config: SearchRnnConfig, corpus) -> dict:
   )
 
 
-def _test_perplexities(
-  config: SearchRnnConfig, corpus, tokens: np.ndarray, known: int, shown
-) -> Iterator[float]:
-  """What trainings of one cell from scratch come to; one after the other.
+def _trainings(
+  config: SearchRnnConfig,
+  space: Space,
+  corpus,
+  trials,
+  devices,
+  executor: ExecutorConfig,
+) -> finals.Trainings:
+  """How cells train after the search; see `finals.Trainings`."""
 
-  Args:
-    config: all settings.
-    corpus: the text.
-    tokens: int32 [L].
-    known: trainings that are known.
-    shown: told the epochs done and all of them, again and again.
-  """
-  final = config.final
-  train = dataclasses.replace(config.train, epochs=final.epochs)
-  total = final.repeats * final.epochs
-  for repeat in range(known, final.repeats):
-    # Not the numbers that the search trained with.
-    seed = config.seed + _OTHER_SEEDS + repeat
-    candidates = TextCandidates(
-      Trainer(config.network, train), corpus.train, corpus.test, seed, 1
+  def opened(epochs, number, part, last_only):
+    own = dataclasses.replace(
+      config,
+      seed=finals.seed(config.seed, number),
+      train=dataclasses.replace(config.train, epochs=epochs),
+      prune=False,
+      score_tokens=0,
     )
-    state = candidates.start(tokens)
-    for epoch in range(final.epochs):
-      done = repeat * final.epochs + epoch
-      between = functools.partial(shown, done, total)
-      between()
-      ((state, _, score),) = candidates.epoch(
-        [tokens], [state], [epoch], between
-      )
-    shown(done + 1, total)
-    yield float(np.exp(-score))
+    candidates = TextCandidates(
+      Trainer(own.network, own.train),
+      corpus.train,
+      getattr(corpus, part),
+      own.seed,
+      devices,
+      last_only,
+    )
+    measured = {"part": part, "last_only": last_only}
+    known = Trials(trials, space.name, _protocol(own, corpus) | measured)
+    return executors.from_scratch(
+      executor, candidates, space, known, measure=PERPLEXITY
+    )
+
+  return finals.Trainings(
+    space,
+    rnn.to_text,
+    PERPLEXITY,
+    lambda: opened(config.finalist.epochs, 0, "validation", False),
+    lambda number: opened(config.final.epochs, number, "test", True),
+  )

@@ -15,6 +15,7 @@ ACTS_WITH = (
   Only(("plus",), "strategy", ("nao_plus",)),
   Only(("controller",), "strategy", ("nao", "nao_plus")),
   Only(("architectures_per_step",), "evaluator", ("shared",)),
+  Only(("finalist",), "finalists"),
 )
 
 
@@ -43,12 +44,7 @@ def check_together(config: Any) -> None:
       "where it stands among all; add `search.extend=True`, so that none "
       "leaves the pool"
     )
-  size = config.search.pool_size
-  if config.final.cells > size:
-    raise UserError(
-      f"`final.cells={config.final.cells}`: there are {size} members "
-      "(`search.pool_size`)"
-    )
+  _check_finals(config)
   if config.strategy == "nao":
     _check_nao(config)
   _check_epochs(config)
@@ -70,6 +66,22 @@ def check_processes(config: Any) -> None:
     raise UserError(
       f"`evaluator={config.evaluator}`: several processes train shared weights "
       "together; give `evaluator=shared`, or start one process"
+    )
+
+
+def _check_finals(config: Any) -> None:
+  size, cells = config.search.pool_size, config.final.cells
+  asked = {"finalists": config.finalists, "final.cells": cells}
+  for name, value in asked.items():
+    if value > size:
+      raise UserError(
+        f"`{name}={value}`: there are {size} members (`search.pool_size`)"
+      )
+  if 0 < config.finalists < cells:
+    raise UserError(
+      f"`final.cells={cells}`: the cells to compare are the best of "
+      f"`finalists={config.finalists}`; give at most so many, more finalists, "
+      "or `finalists=0`"
     )
 
 

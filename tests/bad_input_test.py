@@ -28,7 +28,6 @@ from nao_jax import (
   cnn_use,
   comparison,
   controller_study,
-  journal,
   parallel,
   rnn_search,
   rnn_training,
@@ -52,9 +51,9 @@ from nao_jax.runs.workdir import Workdir, flatten
 from nao_jax.search import SearchConfig
 from nao_jax.spaces import cnn, nasbench201, published, rnn
 from nao_jax.strategies.nao import NaoConfig
+from nao_jax.training.final import FinalConfig, FinalistConfig
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recipe import TrainConfig
-from nao_jax.training.scratch import ScratchConfig
 from tests import tiny_images
 
 _NUMBER = itertools.count()
@@ -635,15 +634,6 @@ def test_an_outcome_is_read_or_refused(home, content):
     assert f"{found['test']['loss']:.2f}"
 
 
-@given(content=damaged_json({"searched cell 1 of 1": [0.5, None]}))
-def test_results_of_trainings_are_read_or_refused(home, content):
-  folder = _run(home, **{"final.json": content})
-  run = journal.SearchJournal(folder, CONFIG["settings"], 1)
-  with run, refusals(folder, "final.json"):
-    for row in run.final_results().values():
-      assert np.array(row, np.float64).ndim == 1
-
-
 @given(data=st.data())
 def test_a_damaged_pool_is_replaced_or_refused(home, pool_file, data):
   folder = _fresh(home)
@@ -865,7 +855,11 @@ SEARCH_CNN = SearchCnnConfig(
   train=TrainConfig(epochs=2, batch=4),
   search=SearchConfig(pool_size=6, rounds=1, new_per_round=2),
   nao=NaoConfig(top_k=3, max_step_size=4),
-  final=ScratchConfig(cells=1, channels=2, cells_per_stage=1, batch=4),
+  finalists=1,
+  finalist=FinalistConfig(
+    channels=2, cells_per_stage=1, batch=4, auxiliary=False
+  ),
+  final=FinalConfig(cells=1, channels=2, cells_per_stage=1, batch=4),
 )
 TRAIN_CNN = dataclasses.replace(TRAINING.config, dataset="tiny")
 LANGUAGE = TextTrainConfig(epochs=2, batch=1)
@@ -909,6 +903,7 @@ def _entries(place):
       SearchRnnConfig(
         text=written,
         strategy="nao",
+        finalists=3,
         train=LANGUAGE,
         search=SEARCH_CNN.search,
         nao=nao,

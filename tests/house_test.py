@@ -25,7 +25,7 @@ LAYERS = (
     "nao_jax.rnn_search",
     "nao_jax.rnn_training",
   ),
-  ("nao_jax.cnn_costs", "nao_jax.outcome"),
+  ("nao_jax.cnn_costs", "nao_jax.finals"),
   (
     "nao_jax.presets",
     "nao_jax.rnn_presets",

@@ -4,7 +4,7 @@ Each part gets labels that a network is right about for another share of it, or
 a text of its own; so what an evaluator says tells which part it looked at.
 """
 
-import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,20 @@ from nao_jax.data import text
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.data.text import Corpus
-from nao_jax.evaluators.shared import Alone, SharedWeights
+from nao_jax.evaluators.image_candidates import ImageCandidates
+from nao_jax.evaluators.shared import SharedWeights
 from nao_jax.evaluators.shared_language import SharedLanguage
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.networks.supernet import Supernet
 from nao_jax.spaces import cnn, rnn
-from nao_jax.training import language, recipe, recurrent, supernet
+from nao_jax.training import (
+  candidate,
+  language,
+  recipe,
+  recurrent,
+  stand_alone,
+  supernet,
+)
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.optimisers import SgdConfig
 from tests.short_networks import ShortConfig
@@ -151,29 +159,41 @@ def test_shared_weights_are_trained_on_the_training_part(
   )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Trained:
-  """An evaluator whose training is over before it begins."""
-
-  evaluator: SharedWeights
-  state: object
-
-  def init(self, _):
-    return self.evaluator.replicate(self.state)
-
-  def score(self, *arguments):
-    return self.evaluator.score(*arguments)
-
-
-def test_what_is_trained_alone_is_measured_on_the_test_part(
-  trained, relabelled
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_candidates_are_measured_on_the_part_that_is_asked_for(
+  part, noise, monkeypatch
 ):
-  data = _evaluator(relabelled).data
-  alone = Alone(
-    TRAINER, data, 1, 1, lambda evaluator: _Trained(evaluator, trained[0])
+  trainer = candidate.Trainer(**vars(TRAINER))
+  cells = np.asarray(cnn.to_cells(POOL[0]))
+
+  def candidates(parts):
+    images = ImageData("noise", CLASSES, *parts.values(), MEAN, STD)
+    return ImageCandidates(trainer, images, 0, 1, part, last_only=True)
+
+  start = candidates(noise).start(POOL[0])
+  classify = jax.jit(
+    functools.partial(
+      stand_alone.classify, trainer=trainer, architecture=(cells,)
+    )
   )
-  (found,) = alone.test_accuracies(KEY, POOL[0])
-  assert found == pytest.approx(SHARES["test"])
+  parts = {
+    name: examples._replace(
+      labels=np.int32(
+        jnp.argmax(classify(start, examples.images, MEAN, STD), -1)
+        + (np.arange(COUNT) >= SHARES[name] * COUNT)
+      )
+      % CLASSES
+    )
+    for name, examples in noise.items()
+  }
+  # The network stays as it is.
+  monkeypatch.setattr(
+    ImageCandidates,
+    "_train_epoch",
+    lambda self, states, *_: (states, np.zeros((1, 1))),
+  )
+  ((_, _, found),) = candidates(parts).epoch([POOL[0]], [start], [0])
+  assert found == SHARES[part]
 
 
 # Texts.

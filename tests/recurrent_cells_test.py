@@ -247,6 +247,7 @@ def run(tmp_path_factory):
     network=MODEL,
     train=dataclasses.replace(TRAIN, learning_rate=10.0),
     search=SearchConfig(pool_size=6, rounds=1, new_per_round=2),
+    finalists=0,
     final=FinalRnnConfig(cells=0),
   )
   rnn_search.run(config, workdir=folder / "search", devices=1)

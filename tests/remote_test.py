@@ -244,6 +244,7 @@ def test_a_search_whose_driver_was_killed_ends_as_the_local_one(
     "pool_size": 3,
     "new_per_round": 1,
     "rounds": 1,
+    "finalists": 0,
     "final_cells": 0,
   }
   start = functools.partial(drivers.start, "search_cnn", short=False)

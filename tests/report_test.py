@@ -22,7 +22,7 @@ from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.errors import UserError
 from nao_jax.journal import SearchJournal
-from nao_jax.measures import PERPLEXITY
+from nao_jax.measures import ACCURACY, PERPLEXITY
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
@@ -435,6 +435,68 @@ def test_a_recurrent_cell_is_scored_by_its_perplexity(recurrent):
   assert EVIL in page.said
 
 
+@pytest.fixture(scope="module")
+def finalists(nao, home):
+  """The search with three finalists, whose order training turned around."""
+  path = shutil.copytree(nao, home / "finalists")
+  best, run = json.loads((path / "best.json").read_text()), runs.read(nao)
+
+  def entry(rank, value, row, place):
+    return {
+      "rank": rank,
+      "place": place,
+      "row": row,
+      "tokens": run.pool.tokens[row or 0].tolist(),
+      "text": "",
+      "validation_accuracy": value,
+      "curve": [0.25, value] if value else [],
+    }
+
+  first, second, third = run.pool.ranked(ROUNDS)[:3].tolist()
+  best["finalists"] = {
+    "searched": [
+      entry(1, 0.875, third, 3),
+      entry(3, 0.75, second, 2),
+      entry(4, 0.625, first, 1),
+    ],
+    "random": [entry(2, 0.8125, None, None), entry(5, None, None, None)],
+  }
+  (path / "best.json").write_text(json.dumps(best))
+  return path
+
+
+def test_finalists_are_shown_with_both_ranks(finalists):
+  page, run = _text(finalists), runs.read(finalists)
+  row = run.finalists["searched"][0]["row"]
+  score = ACCURACY.show(run.pool.scores[row, ROUNDS])
+  assert ("1", "searched", "3", score, "0.8750") in page.rows(5)
+  none = "\N{EN DASH}"
+  assert ("2", "random", none, none, "0.8125") in page.rows(5)
+  assert ("5", "random", none, none, "diverged") in page.rows(5)
+  # One random finalist is before two of the three.
+  assert "Of 6 pairs" in page.said
+  assert "came first in 4" in page.said
+  assert "of training: -1.00 over 3 cells" in page.said
+
+
+def test_the_winner_is_the_first_finalist(finalists):
+  page, run = _text(finalists), runs.read(finalists)
+  assert run.winner == run.pool.ranked(ROUNDS)[2]
+  assert f"Number {run.winner} of the pool, place 3 of" in page.said
+  assert "first of 3 finalists" in page.said
+  assert run.kind.text(run.pool.tokens[run.winner]) in page.said
+
+
+def test_damaged_finalists_are_left_out_and_said_so(finalists, tmp_path):
+  path = shutil.copytree(finalists, tmp_path / "run")
+  best = json.loads((path / "best.json").read_text())
+  best["finalists"]["searched"][0]["row"] = 10**6
+  (path / "best.json").write_text(json.dumps(best))
+  page = _text(path)
+  assert "finalists is damaged" in page.said
+  assert "The winner" in page.said
+
+
 def _without(path, tmp_path, *names):
   copy = shutil.copytree(path, tmp_path / "copy")
   for name in names:
@@ -451,7 +513,7 @@ def test_a_search_that_was_stopped_has_a_report(nao, tmp_path):
 
 def test_a_stopped_comparison_is_shown_as_far_as_it_is(nao, tmp_path):
   path = _without(nao, tmp_path, "best.json")
-  done = {"searched cell 1 of 2": [0.25, 0.75]}
+  done = {"test_accuracy": {"searched": [[0.25, 0.75]], "random": []}}
   (path / "final.json").write_text(json.dumps(done))
   page = _text(path)
   assert "These trainings have not ended" in page.said

@@ -23,9 +23,9 @@ from nao_jax.search import SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.training.candidate import Trainer
+from nao_jax.training.final import FinalConfig
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
-from nao_jax.training.scratch import ScratchConfig
 from tests import tracing
 from tests.short_networks import ShortConfig
 
@@ -264,7 +264,8 @@ CONFIG = SearchCnnConfig(
   nao=NaoConfig(top_k=3, max_step_size=4, held_out=0.0),
   controller=ControllerConfig(embedding=4, hidden=8, mlp_layers=0),
   fit=FitConfig(epochs=3, batch=4),
-  final=ScratchConfig(cells=0, batch=16),
+  finalists=0,
+  final=FinalConfig(cells=0, batch=16),
 )
 
 

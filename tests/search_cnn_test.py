@@ -39,6 +39,9 @@ FLAGS = {
   "controller_hidden": 8,
   "controller_mlp_layers": 1,
   "controller_epochs": 3,
+  "finalists": 2,
+  "finalist_epochs": 1,
+  "finalist_channels": 2,
   "final_cells": 1,
   "final_epochs": 1,
   "final_repeats": 1,
@@ -148,7 +151,10 @@ def test_the_database_refers_to_what_is_in_it(finished):
 def test_there_is_a_line_of_history_for_each_round(finished):
   lines = (finished[1] / "history.jsonl").read_text().splitlines()
   rows = [json.loads(line) for line in lines]
+  *rows, searched, random = rows
   assert [row["round"] for row in rows] == list(range(ROUNDS + 1))
+  assert searched["stage"] == "searched finalists"
+  assert random["stage"] == "random finalists"
   for row in rows[:-1]:
     assert {"kendall_tau", "pairwise_accuracy", "exact_reconstruction"} <= {
       *row
@@ -162,17 +168,30 @@ def test_there_is_a_line_of_history_for_each_round(finished):
     np.testing.assert_allclose((row["best"], row["mean"]), values, rtol=1e-6)
 
 
-def test_the_winner_is_the_best_of_the_last_round(finished):
+def test_the_winner_is_the_better_of_the_two_finalists(finished):
   best = _json(finished[1] / "best.json")
-  ((tokens, score, origin),) = _query(
+  rows = _query(
     finished[1],
-    "select tokens, score, origin from architectures join scores"
+    "select id, tokens, score, origin from architectures join scores"
     f" on id = architecture where round = {ROUNDS}"
-    " order by score desc, id limit 1",
+    " order by score desc, id limit 2",
   )
+  entries = best["finalists"]["searched"]
+  assert [entry["place"] for entry in entries] in ([1, 2], [2, 1])
+  row, tokens, score, origin = rows[entries[0]["place"] - 1]
+  assert (entries[0]["row"], entries[0]["tokens"]) == (row, best["tokens"])
   assert best["tokens"] == [int(token) for token in tokens.split()]
   assert best["validation_accuracy_with_shared_weights"] == score
   assert best["origin"] == origin
+  measured = [entry["validation_accuracy"] for entry in entries]
+  assert measured[0] == max(measured) == entries[0]["curve"][-1]
+  assert best["validation_accuracy_as_finalist"] == measured[0]
+  # All of the validation part, and of the test part.
+  for value, images in (
+    (measured[0], 359),
+    (best["test_accuracy"]["random"][0][0], 360),
+  ):
+    assert value * images == pytest.approx(round(value * images), abs=1e-3)
   assert {k: np.shape(v) for k, v in best["test_accuracy"].items()} == {
     "searched": (1, 1),
     "random": (1, 1),
@@ -196,7 +215,8 @@ def test_the_run_is_drawn_and_logged(finished):
   assert any(event.stat().st_size > 100 for event in events)
   # Plain lines, with the time that it took.
   assert re.search(r"train supernet: (\d+) of \1, \d+ s", process.errors)
-  for word in ("round 0 of 2", "1 searched", "1 random", "winner: "):
+  words = ("round 0 of 2", "finalists", "1 searched", "1 random", "winner: ")
+  for word in words:
     assert word in process.output
   assert "<svg" in (finished[1] / "report.html").read_text()
 
@@ -205,7 +225,7 @@ def test_the_status_says_where_the_time_went(finished):
   status = _json(finished[1] / "status.json")
   assert status["state"] == "finished"
   assert status["best"].endswith(f"(round {ROUNDS})")
-  phases = ("train supernet", "score pool", "fit controller", "searched cell")
+  phases = ("train supernet", "score pool", "fit controller", "train finalists")
   for phase in phases:
     seconds, compiled = status["seconds"][phase]
     assert 0 <= compiled < seconds
@@ -320,6 +340,14 @@ def _with(part, **changes):
       "`network.cells_per_stage=0`: ",
     ),
     (_with("final", cells=7), "`final.cells=7`: there are 6 members"),
+    (_with("final", cells=6), "`final.cells=6`: .* the best of `finalists=5`"),
+    (dataclasses.replace(TINY, finalists=7), "`finalists=7`: .* 6 members"),
+    (_with("finalist", channels=5), "`finalist.channels=5`: .* even number"),
+    (_with("finalist", dropout=1.0), "`finalist.dropout=1.0`: allowed: from"),
+    (
+      _with("finalist", auxiliary=True),
+      "`finalist.auxiliary=True`: .* 32x32",
+    ),
     (
       _with("search", new_per_round=6),
       "`search.new_per_round=6`: .*=6`.* must",

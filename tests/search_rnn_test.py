@@ -19,7 +19,12 @@ from nao_jax.evaluators.shared_language import SharedLanguage
 from nao_jax.evaluators.text_candidates import TextCandidates
 from nao_jax.networks import recurrent
 from nao_jax.networks.recurrent import LanguageModelConfig
-from nao_jax.rnn_presets import PRESETS, FinalRnnConfig, SearchRnnConfig
+from nao_jax.rnn_presets import (
+  PRESETS,
+  FinalistRnnConfig,
+  FinalRnnConfig,
+  SearchRnnConfig,
+)
 from nao_jax.search import SearchConfig
 from nao_jax.spaces import rnn
 from nao_jax.strategies.nao import Nao, NaoConfig
@@ -82,6 +87,8 @@ def config(folder):
     nao=NaoConfig(top_k=3, max_step_size=4, held_out=0.0),
     controller=ControllerConfig(embedding=4, hidden=8, mlp_layers=0),
     fit=FitConfig(epochs=3, batch=4),
+    finalists=2,
+    finalist=FinalistRnnConfig(epochs=1),
     final=FinalRnnConfig(cells=1, repeats=1, epochs=1),
   )
 
@@ -312,7 +319,7 @@ def test_a_stopped_search_ends_as_one_that_was_not(
       rnn_search.run(config, workdir=tmp_path / "stopped", devices=1)
   assert Nao.tell is tell
   with monkeypatch.context() as patch:
-    patch.setattr(rnn_search.outcome, "compare", killed)
+    patch.setattr(rnn_search.finals, "run", killed)
     with pytest.raises(Killed):
       rnn_search.run(config, workdir=tmp_path / "stopped", devices=1)
   assert rnn_search.run(config, workdir=tmp_path / "stopped", devices=1) == best
@@ -368,7 +375,7 @@ def test_the_driver_searches_and_says_what_is_wrong(folder, tmp_path):
     sys.executable, "-m", "experiments.search_rnn", "--preset=demo",
     f"--text={folder}", f"--workdir={tmp_path / 'run'}", "--nodes=2",
     "--width=4", "--batch=4", "--pool_size=4", "--rounds=0",
-    "--epochs=1", "--new_per_round=1",
+    "--epochs=1", "--new_per_round=1", "--finalists=0",
     "--final_cells=0", "--score_tokens=40", "--arch=0 1 1 2",
     "--log=plain",
   ]  # fmt: skip

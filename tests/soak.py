@@ -199,11 +199,21 @@ def subjects(folder: pathlib.Path) -> dict[str, Subject]:
     "batch": 4,
     "bptt": 5,
   }
-  final = {"final_cells": 1, "final_repeats": 1, "final_epochs": 1}
+  final = {
+    "finalists": 1,
+    "finalist_epochs": 1,
+    "final_cells": 1,
+    "final_repeats": 1,
+    "final_epochs": 1,
+  }
   return {
     "search_cnn, shared": Subject(
       "search_cnn",
-      search | nao | images | final | {"nodes": 2, "final_channels": 2},
+      search
+      | nao
+      | images
+      | final
+      | {"nodes": 2, "finalist_channels": 2, "final_channels": 2},
     ),
     "search_cnn, scratch": Subject(
       "search_cnn",
@@ -215,8 +225,8 @@ def subjects(folder: pathlib.Path) -> dict[str, Subject]:
         "preset": "digits_scratch",
         "nodes": 2,
         "cells_per_stage": 1,
+        "finalist_channels": 2,
         "final_channels": 2,
-        "final_specialise": False,
         "extend": True,
       },
     ),

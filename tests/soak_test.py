@@ -27,7 +27,7 @@ def test_a_killed_run_comes_to_what_one_comes_to_that_was_not(
   subject = subjects[name]
   if subject.driver == "search_cnn":
     # Half of the compiling; the other search has a final comparison.
-    flags = subject.flags | {"final_cells": 0}
+    flags = subject.flags | {"finalists": 0, "final_cells": 0}
     subject = dataclasses.replace(subject, flags=flags)
   survived = soak.survive(subject, tmp_path, kills, seed=1)
   assert survived.tried == kills

@@ -7,8 +7,11 @@ import dataclasses
 from nao_jax.errors import UserError
 from nao_jax.evaluators import cluster, local
 from nao_jax.evaluators.remote import Remote, Resources
-from nao_jax.evaluators.scratch import Executor
+from nao_jax.evaluators.scratch import Executor, FromScratch
+from nao_jax.measures import ACCURACY, Measure
+from nao_jax.runs.trials import Trials
 from nao_jax.settings import Only, field, validate, within
+from nao_jax.spaces.space import Space
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,3 +110,18 @@ def opened(
     yield remote
   finally:
     remote.close()
+
+
+@contextlib.contextmanager
+def from_scratch(
+  config: ExecutorConfig,
+  candidates: local.Candidates,
+  space: Space,
+  trials: Trials,
+  *,
+  prune: bool = False,
+  measure: Measure = ACCURACY,
+) -> Iterator[FromScratch]:
+  """The evaluator that trains candidates there; see `opened`, `FromScratch`."""
+  with opened(config, candidates) as executor:
+    yield FromScratch(space, executor, trials, prune, measure)

@@ -13,6 +13,7 @@ import numpy as np
 from nao_jax import parallel
 from nao_jax.data.augment import epoch_indices, eval_batches
 from nao_jax.data.images import ImageData
+from nao_jax.evaluators import local
 from nao_jax.runs import pace
 from nao_jax.runs.progress import Each
 from nao_jax.spaces import cnn
@@ -31,21 +32,25 @@ STEPS_A_CALL = 25
 
 @dataclasses.dataclass(frozen=True)
 class ImageCandidates:
-  """Networks of networks/candidate.py; a score is validation accuracy.
+  """Networks of networks/candidate.py; a score is an accuracy.
 
   See `local.Candidates`.
 
   Attributes:
     trainer: the settings of each training.
-    data: train and validation part are used, the test part never.
+    data: the train part is learnt.
     seed: of weights, order and augmentation, the same for all candidates.
     devices: how many local devices to use; all by default.
+    part: of the data that is measured, all of it: `validation` or `test`.
+    last_only: measure after the last epoch alone.
   """
 
   trainer: Trainer
   data: ImageData
   seed: int
   devices: int | None = None
+  part: str = "validation"
+  last_only: bool = False
 
   @property
   def epochs(self) -> int:
@@ -82,7 +87,7 @@ class ImageCandidates:
       devices=self.devices,
     )
     states, losses = self._train_epoch(states, architecture, epochs, between)
-    accuracies = self._measure(states, architecture)
+    accuracies = self._measure(states, architecture, epochs)
     states = jax.device_get(states)
     return [
       (jax.tree.map(lambda x, at=at: x[at], states), loss, accuracy)
@@ -110,12 +115,17 @@ class ImageCandidates:
       between()
     return states, np.concatenate(losses, 1)
 
-  def _measure(self, states, architecture) -> np.ndarray:
-    """Validation accuracies, [D]."""
+  def _measure(self, states, architecture, epochs) -> np.ndarray:
+    """Accuracies, [D]; minus infinity where none is asked for."""
+    wanted = local.measured_epochs(epochs, self.epochs, self.last_only)
+    if not wanted.any():
+      return np.full(len(wanted), -np.inf)
     axes = (0, None, None, None, 0)
     measure = program(_measure, self.trainer, self.devices, axes, 0)
-    measured = measure(states, self._valid, *self._valid_batches, architecture)
-    return np.asarray(measured.right) / len(self.data.validation.labels)
+    images, indices, counted = self._measured
+    measured = measure(states, images, indices, counted, architecture)
+    accuracies = np.asarray(measured.right) / np.asarray(measured.examples)
+    return np.where(wanted, accuracies, -np.inf)
 
   def _order(self, epoch: int) -> np.ndarray:
     """An epoch's examples: [steps, B]."""
@@ -134,21 +144,26 @@ class ImageCandidates:
 
   @functools.cached_property
   def _train(self) -> Images:
-    return self._place_images("train")
-
-  @functools.cached_property
-  def _valid(self) -> Images:
-    return self._place_images("validation")
-
-  def _place_images(self, part: str) -> Images:
-    images = Images(*getattr(self.data, part), self.data.mean, self.data.std)
+    images = Images(*self.data.train, self.data.mean, self.data.std)
     return parallel.replicate(images, devices=self.devices)
 
   @functools.cached_property
-  def _valid_batches(self):
-    count = len(self.data.validation.labels)
-    batches = eval_batches(count, self.trainer.train.batch)
-    return parallel.replicate(batches, devices=self.devices)
+  def _measured(self) -> tuple[Images, np.ndarray, np.ndarray]:
+    """The images that are measured, their batches, and who counts there.
+
+    Images are made up to whole batches, so that parts of nearly the same size
+    share a program.
+    """
+    part, batch = getattr(self.data, self.part), self.trainer.train.batch
+    whole = -(-len(part.labels) // batch) * batch
+    images = Images(
+      padded(part.images, whole),
+      padded(part.labels, whole),
+      self.data.mean,
+      self.data.std,
+    )
+    batches = eval_batches(len(part.labels), batch)
+    return parallel.replicate((images, *batches), devices=self.devices)
 
 
 def _steps(

@@ -3,7 +3,7 @@
 Shapes: L tokens, D devices, each of which trains another candidate.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 from typing import Any, NamedTuple, Protocol
 
@@ -52,8 +52,22 @@ class Candidates(Protocol):
       between: called about once a second; it may raise.
 
     Returns:
-      For each the new state, the mean loss, and the score; higher is better.
+      For each the new state, the mean loss, and the score, higher is better;
+      minus infinity if it was not measured.
     """
+
+
+def measured_epochs(
+  epochs: Sequence[int], total: int, last_only: bool
+) -> np.ndarray:
+  """Which of D candidates are measured after an epoch, bool [D].
+
+  Args:
+    epochs: the number of the epoch for each, from 0.
+    total: epochs of a training.
+    last_only: whether nothing counts but the last one.
+  """
+  return np.array([not last_only or at + 1 == total for at in epochs])
 
 
 class Running(NamedTuple):
@@ -222,7 +236,7 @@ class Place:
   Attributes:
     tokens: int32 [L].
     state: of its training, on the host.
-    curve: scores so far.
+    curve: scores so far; minus infinity after epochs that were not measured.
     diverged: whether its loss stopped being a number.
   """
 
@@ -238,7 +252,7 @@ class Place:
       state=state,
       # As exact as a state that is kept, so that who goes on has the same.
       curve=(*self.curve, float(np.float32(score))),
-      diverged=not np.isfinite([loss, score]).all(),
+      diverged=not np.isfinite(loss) or np.isnan(score),
     )
 
   def trial(self, limits: np.ndarray) -> Trial | None:
@@ -249,5 +263,6 @@ class Place:
       return None
     epoch = len(self.curve) - 1
     if len(self.curve) == len(limits) or self.curve[epoch] < limits[epoch]:
-      return Trial(max(self.curve), self.curve)
+      score = max(self.curve)
+      return Trial(score if np.isfinite(score) else None, self.curve)
     return None

@@ -157,7 +157,14 @@ class FromScratch:
     """As `score`, but that some candidates may be late; see `Asynchronous`."""
     del key
     canonical = self.space.canonical(tokens)
-    state = self._train_missing(canonical, state, round_, progress, keep, late)
+    limits = state.limits if self.prune else _no_limits(state)
+    known = self._known(canonical)
+    tally = _Tally(
+      f"round {round_}", "candidate", known, self.measure, self._told(progress)
+    )
+    state = self._train_missing(canonical, state, limits, tally, keep, late)
+    if self.prune:
+      tally.log_pruned(len(limits))
     trials = [self.trials.get(row) for row in canonical]
     ended = np.array([trial is not None for trial in trials])
     curves = [trial.curve for trial in trials if trial]
@@ -170,27 +177,46 @@ class FromScratch:
     scores[ended & np.isnan(scores)] = worst
     return state, scores
 
+  def train(
+    self,
+    state: ScratchState,
+    tokens: np.ndarray,
+    what: str,
+    progress: Progress,
+    keep: Keep = forget,
+  ) -> tuple[ScratchState, list[Trial]]:
+    """Trains what was never trained, all of it to the end; gives all trials.
+
+    The score after the last epoch is what counts.
+
+    Args:
+      state: see `score`.
+      tokens: int32 [N, L].
+      what: one of the architectures is, for the messages.
+      progress: see `score`.
+      keep: see `score`.
+    """
+    rows = self.space.canonical(tokens)
+    tally = _Tally(
+      f"{what}s",
+      what,
+      self._known(rows),
+      self.measure,
+      self._told(progress),
+      lambda trial: trial.last,
+    )
+    state = self._train_missing(rows, state, _no_limits(state), tally, keep, 0)
+    return state, [self.trials.get(row) for row in rows]
+
+  def _known(self, rows) -> dict[bytes, Trial | None]:
+    """The trials of canonical architectures, as far as there are any."""
+    return {row.tobytes(): self.trials.get(row) for row in rows}
+
   def _train_missing(
-    self, rows, state, round_, progress, keep, late
+    self, rows, state, limits, tally, keep, late
   ) -> ScratchState:
     rows = list({row.tobytes(): row for row in rows}.values())
-    known = [self.trials.get(row) for row in rows]
-    missing = [
-      row for row, trial in zip(rows, known, strict=True) if trial is None
-    ]
-    limits = state.limits
-    if not self.prune:
-      limits = np.full_like(limits, -np.inf)
-    tally = _Tally(
-      len(rows), list(filter(None, known)), self.measure, self._told(progress)
-    )
-    if tally.done:
-      logging.info(
-        "round %d: %d of %d candidates were trained before",
-        round_,
-        tally.done,
-        len(rows),
-      )
+    missing = [row for row in rows if self.trials.get(row) is None]
     tally.show()
     for news in self.executor.run(
       state.executor, missing, limits, self.trials, tally.show
@@ -203,7 +229,7 @@ class FromScratch:
       tally.show()
       if tally.left <= late:
         break
-    tally.summarise(round_, len(limits) if self.prune else None)
+    tally.summarise()
     return state
 
   def _told(self, progress: Progress) -> Progress:
@@ -213,8 +239,13 @@ class FromScratch:
     return lambda *at: progress(*at, self.executor.each)
 
 
+def _no_limits(state: ScratchState) -> np.ndarray:
+  """What every candidate satisfies after each epoch."""
+  return np.full_like(state.limits, -np.inf)
+
+
 class _Tally:
-  """What the user sees of a round's trainings.
+  """What the user sees of some trainings.
 
   Attributes:
     done: candidates that have a trial.
@@ -223,11 +254,28 @@ class _Tally:
   """
 
   def __init__(
-    self, total: int, known: list[Trial], measure: Measure, progress: Progress
+    self,
+    title: str,
+    what: str,
+    trials: dict[bytes, Trial | None],
+    measure: Measure,
+    progress: Progress,
+    score: Callable[[Trial], float | None] = lambda trial: trial.score,
   ):
+    self._score = score
+    known = list(filter(None, trials.values()))
     self.done, self.running = len(known), None
-    self._total, self._measure, self._progress = total, measure, progress
-    self._best, self._trained = _best(known), []
+    self._title, self._what, self._total = title, what, len(trials)
+    self._measure, self._progress = measure, progress
+    self._best, self._trained = self._best_of(known), []
+    if known:
+      logging.info(
+        "%s: %d of %d %ss were trained before",
+        title,
+        self.done,
+        self._total,
+        what,
+      )
 
   @property
   def left(self) -> int:
@@ -238,9 +286,9 @@ class _Tally:
     """Counts and logs a training that ended."""
     self.done += 1
     self._trained.append(trial)
-    self._best = max(self._best, _best([trial]))
+    self._best = max(self._best, self._best_of([trial]))
     logging.info(
-      "candidate %d of %d: %s", self.done, self._total, self._named(trial)
+      "%s %d of %d: %s", self._what, self.done, self._total, self._named(trial)
     )
 
   def show(self) -> None:
@@ -251,25 +299,37 @@ class _Tally:
       notes.append(f"{self.running} running, {waiting} waiting")
       if self._best > -np.inf:
         notes.append(f"best {self._shown(self._best)}")
-    self._progress("train candidates", self.done, self._total, ", ".join(notes))
+    title = f"train {self._what}s"
+    self._progress(title, self.done, self._total, ", ".join(notes))
 
-  def summarise(self, round_: int, epochs: int | None) -> None:
-    """Logs what was decided; `epochs` of a training, if some were pruned."""
-    sound = [trial for trial in self._trained if trial.score is not None]
+  @property
+  def _sound(self) -> list[Trial]:
+    """The trainings that ended, and well."""
+    return [trial for trial in self._trained if trial.score is not None]
+
+  def log_pruned(self, epochs: int) -> None:
+    """Logs how much was saved of trainings of so many epochs."""
+    saved = sum(epochs - len(trial.curve) for trial in self._sound)
+    logging.info("%s: pruning saved %d epochs", self._title, saved)
+
+  def summarise(self) -> None:
+    """Warns of trainings that came to nothing."""
     lost = sum(trial.lost for trial in self._trained)
-    diverged = len(self._trained) - len(sound) - lost
-    if diverged:
-      logging.warning("round %d: %d candidates diverged", round_, diverged)
-    if lost:
-      logging.warning("round %d: %d candidates have no training", round_, lost)
-    if epochs is not None:
-      saved = sum(epochs - len(trial.curve) for trial in sound)
-      logging.info("round %d: pruning saved %d epochs", round_, saved)
+    diverged = len(self._trained) - len(self._sound) - lost
+    for count, fault in ((diverged, "diverged"), (lost, "have no training")):
+      if count:
+        logging.warning("%s: %d %ss %s", self._title, count, self._what, fault)
 
   def _named(self, trial: Trial) -> str:
     if trial.lost:
       return "failed"
-    return "diverged" if trial.score is None else self._shown(trial.score)
+    score = self._score(trial)
+    return "diverged" if score is None else self._shown(score)
+
+  def _best_of(self, trials: list[Trial]) -> float:
+    """The best score; minus infinity if there is none."""
+    scores = map(self._score, trials)
+    return max((s for s in scores if s is not None), default=-np.inf)
 
   def _shown(self, score: float) -> str:
     return f"{self._measure.name} {self._measure.show(score)}"
@@ -284,9 +344,3 @@ def middle(curves: list[tuple[float, ...]], epochs: int) -> np.ndarray:
   for row, curve in zip(rows, curves, strict=True):
     row[: len(curve)] = curve
   return np.median(np.where(np.isnan(rows), -np.inf, rows), axis=0)
-
-
-def _best(trials) -> float:
-  """The best score; minus infinity if there is none."""
-  scores = [trial.score for trial in trials if trial.score is not None]
-  return max(scores, default=-np.inf)

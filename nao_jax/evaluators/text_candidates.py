@@ -12,6 +12,7 @@ import numpy as np
 
 from nao_jax import parallel
 from nao_jax.data import text
+from nao_jax.evaluators import local
 from nao_jax.networks.recurrent import Weights
 from nao_jax.runs import pace
 from nao_jax.runs.progress import Each
@@ -38,6 +39,7 @@ class TextCandidates:
     measured: the text to score with.
     seed: of weights, lengths and dropout, the same for all candidates.
     devices: how many local devices to use; all by default.
+    last_only: measure after the last epoch alone.
   """
 
   trainer: Trainer
@@ -45,6 +47,7 @@ class TextCandidates:
   measured: np.ndarray
   seed: int
   devices: int | None = None
+  last_only: bool = False
 
   @property
   def epochs(self) -> int:
@@ -74,7 +77,7 @@ class TextCandidates:
     between: Callable[[], None] = lambda: None,
   ) -> list[tuple]:
     """See `local.Candidates`."""
-    update, score = programs(self.trainer, self.devices)
+    update, _ = programs(self.trainer, self.devices)
     own = [
       (state, self._zeros, rnn.to_cells(np.asarray(row)), np.int32(epoch))
       for state, row, epoch in zip(states, tokens, epochs, strict=True)
@@ -97,14 +100,23 @@ class TextCandidates:
         losses.append(loss)
       jax.block_until_ready(loss)
       between()
-    scores = np.asarray(score(weights, cells[:, None], self._measured))
+    scores = self._scores(weights, cells, epochs)
     weights, losses = jax.device_get((weights, losses))
     return [
       (jax.tree.map(lambda x, at=at: x[at], weights), loss, scored)
       for at, (loss, scored) in enumerate(
-        zip(np.mean(losses, 0), scores[:, 0], strict=True)
+        zip(np.mean(losses, 0), scores, strict=True)
       )
     ]
+
+  def _scores(self, weights, cells, epochs) -> np.ndarray:
+    """Minus the mean nats a word, [D]; minus infinity where not asked for."""
+    wanted = local.measured_epochs(epochs, self.epochs, self.last_only)
+    if not wanted.any():
+      return np.full(len(wanted), -np.inf)
+    _, score = programs(self.trainer, self.devices)
+    scores = score(weights, cells[:, None], self._measured)
+    return np.where(wanted, np.asarray(scores)[:, 0], -np.inf)
 
   @functools.cached_property
   def _keys(self) -> jax.Array:

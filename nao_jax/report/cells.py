@@ -20,7 +20,7 @@ from nao_jax.report import drawing, recurrent_drawing
 from nao_jax.runs.workdir import unflatten
 from nao_jax.spaces import cnn, rnn
 from nao_jax.spaces.space import Space
-from nao_jax.training.scratch import ScratchConfig
+from nao_jax.training.final import FinalConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +195,7 @@ def of(settings: dict, source: str) -> Convolutional | Recurrent:
       kind = Recurrent(settings, network)
     else:
       network = unflatten(NetworkConfig, settings, "network.")
-      final = unflatten(ScratchConfig, settings, "final.")
+      final = unflatten(FinalConfig, settings, "final.")
       kind = Convolutional(settings, network, final.network(network))
     for name in ("search.rounds", "strategy", "evaluator", "seed"):
       settings[name]

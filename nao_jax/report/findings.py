@@ -333,7 +333,9 @@ def scratch_ranking(run: Run) -> Ranking | None:
   if run.settings["evaluator"] != "shared" or not run.scored:
     return None
   last = run.scored[-1]
-  ranked = run.pool.ranked(last)[: len(cells)]
+  ranked = run.pool.ranked(last)
+  if run.finalists:  # The best of them were compared, best first.
+    ranked = [entry["row"] for entry in run.finalists["searched"]]
   both = [
     (run.pool.scores[row, last], cell.mean())
     for row, cell in zip(ranked, cells, strict=False)

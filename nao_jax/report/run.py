@@ -45,8 +45,10 @@ class Run:
       None before the first round has ended.
     arrays: what the strategy made of the pool, by round.
     best: what best.json holds; None for a search that has not ended.
-    compared: what trainings from scratch measured, {"searched" or "random":
-      [cells, R]}, None for one that diverged.
+    finalists: what best.json says of them, {"searched" or "random": entries},
+      best first; empty where none were trained.
+    compared: what the comparison measured, {"searched" or "random": [cells,
+      R]}, None for one that diverged.
     seconds: {phase: [seconds, those of them in which jax compiled]}; empty
       where nobody counted.
     missing: what could not be read, in sentences.
@@ -59,6 +61,7 @@ class Run:
   pool: Pool | None
   arrays: dict[int, dict[str, np.ndarray]]
   best: dict | None
+  finalists: dict[str, list[dict]]
   compared: dict[str, list]
   seconds: dict[str, list[float]]
   missing: list[str]
@@ -87,7 +90,9 @@ class Run:
 
   @property
   def winner(self) -> int:
-    """The row that is the best of the last round."""
+    """The row of the best finalist, else of the best in the last round."""
+    if self.finalists:
+      return self.finalists["searched"][0]["row"]
     return int(self.pool.ranked(self.scored[-1])[0])
 
   def members(self, round_: int) -> np.ndarray:
@@ -115,15 +120,18 @@ def read(path: str | os.PathLike, flag: str = "--workdir") -> Run:
   config = json.loads((path / "config.json").read_text())
   history, missing = _history(path / "history.jsonl"), []
   best = _object(path / "best.json", missing)
+  pool = _pool(path / "pool.sqlite", kind)
+  final = best or _object(path / "final.json", missing) or {}
   return Run(
     path=path,
     kind=kind,
     config={name: config.get(name) for name in config if name != "settings"},
     history=history,
-    pool=_pool(path / "pool.sqlite", kind),
+    pool=pool,
     arrays=_all_arrays(path / "rounds", history, missing),
     best=best,
-    compared=_compared(path, kind, best, missing),
+    finalists=_finalists(final, kind, pool, missing),
+    compared=_compared(final, kind),
     seconds=status.seconds_of(status.read(path)),
     missing=missing,
   )
@@ -139,7 +147,8 @@ def _history(file: pathlib.Path) -> list[dict]:
       break  # It is being written.
     try:
       row = json.loads(line)
-      rows[row["round"] :] = [row]
+      if "stage" not in row:  # What comes after the rounds.
+        rows[row["round"] :] = [row]
     except (ValueError, KeyError, TypeError) as error:
       raise UserError(
         f"{file}: line {number} is damaged; start the search again: it goes on "
@@ -158,16 +167,29 @@ def _object(file: pathlib.Path, missing: list[str]) -> dict | None:
     return None
 
 
-def _compared(path, kind, best, missing) -> dict[str, list]:
-  """The trainings from scratch, from where they are."""
-  if best is not None:
-    found = best.get(kind.compared) or {}
-  else:
-    titles = _object(path / "final.json", missing) or {}
-    found = {
-      name: [row for title, row in titles.items() if title.startswith(name)]
-      for name in _FINAL
-    }
+def _finalists(final, kind, pool, missing) -> dict[str, list[dict]]:
+  """The finalists, if any were trained; not half of what is damaged."""
+  found, name = final.get("finalists"), f"validation_{kind.measure.name}"
+  if not found:
+    return {}
+  try:
+    entries = {group: list(map(dict, found[group])) for group in _FINAL}
+    for group, rows in entries.items():
+      for entry in rows:
+        float(np.float64(entry[name])), int(entry["rank"])
+        list(map(float, entry["curve"])), str(entry["text"])
+        if group == "searched":
+          pool.tokens[entry["row"]], int(entry["place"])
+    _ = entries["searched"][0]
+  except (*_WRONG, KeyError):
+    missing.append("What is said of the finalists is damaged and left out.")
+    return {}
+  return entries
+
+
+def _compared(final: dict, kind) -> dict[str, list]:
+  """What the comparison measured so far."""
+  found = final.get(kind.compared) or {}
   return {name: found[name] for name in _FINAL if found.get(name)}
 
 

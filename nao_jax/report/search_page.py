@@ -11,6 +11,7 @@ from nao_jax.report import (
   baseline,
   controller_sections,
   course,
+  finalists,
   findings,
   front,
   plots,
@@ -65,6 +66,7 @@ def of(run: Run, random: Sequence[Run] = ()) -> Page:
   if run.scored:
     sections = [
       winner(run),
+      finalists.section(run),
       _from_scratch(run),
       *sections,
       front.section(run),
@@ -92,10 +94,14 @@ def winner(run: Run, title: str = "") -> Section:
   """The best of the last round, drawn."""
   last, tokens = run.scored[-1], run.pool.tokens[run.winner]
   score = run.kind.measure.show(run.pool.scores[run.winner, last])
+  ranked = run.pool.ranked(last).tolist()
+  place = ranked.index(run.winner) + 1
   text = (
-    f"Number {run.winner} of the pool, first of {len(run.members(last))} "
-    f"members in round {last}: {words.score_name(run)} {score}."
+    f"Number {run.winner} of the pool, place {place} of {len(ranked)} members "
+    f"in round {last}: {words.score_name(run)} {score}."
   )
+  if run.finalists:
+    text += " It is the finalist that trained best from scratch."
   ended = "The winner" if run.best is not None else "The best so far"
   return Section(
     title or ended,
@@ -118,12 +124,13 @@ def _status(run: Run) -> str:
 def _tiles(run: Run) -> list[Tile]:
   rounds, last = course.rounds(run), run.scored[-1]
   origin = findings.origin(int(run.pool.origins[run.winner]))
+  best = Tile(
+    f"best validation {run.kind.measure.name}",
+    run.kind.measure.show(run.pool.scores[run.winner, last]),
+    f"{words.how(run)}; one run, round {last}",
+  )
   return [
-    Tile(
-      f"best validation {run.kind.measure.name}",
-      run.kind.measure.show(run.pool.scores[run.winner, last]),
-      f"{words.how(run)}; one run, round {last}",
-    ),
+    finalists.tile(run) if run.finalists else best,
     *(
       _tile_of(run, name, group)
       for name, group in findings.groups(run.compared).items()
@@ -161,8 +168,9 @@ def _from_scratch(run: Run) -> Section:
   if not groups:
     return Section(title, [_no_baseline(run)])
   texts = [
-    "The best cells of the last round and random ones, trained with the same "
-    "budget and the same seeds, and measured once, on the test part.",
+    f"The best {'finalists' if run.finalists else 'cells of the last round'} "
+    f"and random {'finalists' if run.finalists else 'cells'}, trained with the "
+    "same budget and the same seeds, and measured once, on the test part.",
     _verdict(run, groups),
     *_shared_weights(run),
   ]

@@ -229,7 +229,10 @@ def _table(seen: Look) -> Table:
       heading += f" {seen.measure.name}"
     table.add_column(heading, justify="right")
   for row in shown:
-    table.add_row(*(_cell(seen, name, row.get(name)) for name in names))
+    cells = [_cell(seen, name, row.get(name)) for name in names]
+    if cells and "stage" in row:  # After the rounds.
+      cells[0] = _text(row["stage"])
+    table.add_row(*cells)
   return table
 
 

@@ -37,12 +37,18 @@ class Trial:
 
   Attributes:
     score: higher is better; None if the training failed.
-    curve: the score after each epoch; it is shorter than the others if the
-      training was stopped early, and empty if every attempt broke off.
+    curve: the score after each epoch, minus infinity where it was not
+      measured; it is shorter than the others if the training was stopped
+      early, and empty if every attempt broke off.
   """
 
   score: float | None
   curve: tuple[float, ...]
+
+  @property
+  def last(self) -> float | None:
+    """The score after the last epoch; None if the training failed."""
+    return None if self.score is None else self.curve[-1]
 
   @property
   def lost(self) -> bool:

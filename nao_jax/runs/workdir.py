@@ -4,7 +4,7 @@ config.json      every setting, seed, versions, git revision, command
 history.jsonl    one line a round or an epoch
 events.*         the same for TensorBoard
 status.json      how far it is, and the seconds of each phase; see status.py
-checkpoints/     the last states
+checkpoints*/    the last states
 best.json, or    the outcome; it is written last, so it means: finished
 result.json
 """
@@ -49,6 +49,7 @@ class Workdir:
   Attributes:
     path: the directory.
     progress: how the user sees how far it is; raises Stopped, as `keep`.
+    events: of TensorBoard, from `rewind` on.
   """
 
   def __init__(
@@ -75,6 +76,7 @@ class Workdir:
     """
     self.path = pathlib.Path(path)
     self._outcome = self.path / outcome
+    self._states = "checkpoints"
     self._config = checkpoints
     self._kept, self._steps, self._saved_at = None, 0, time.monotonic()
     self._interruption = Interruption()
@@ -156,7 +158,28 @@ class Workdir:
   @property
   def checkpoints(self) -> pathlib.Path:
     """Where the states are."""
-    return self.path / "checkpoints"
+    return self.path / self._states
+
+  def begin_stage(self, name: str, state: typing.Any) -> typing.Any:
+    """Keeps states apart from those before, in a folder of their own.
+
+    Args:
+      name: of the stage; a run begins each once.
+      state: to begin with.
+
+    Returns:
+      The state that was saved last in this stage; the given one if none was.
+    """
+    self._states = f"checkpoints_{name}"
+    self._kept, self._steps = None, 0
+    self.check_space(state)
+    saved = checkpoint.restore(self.checkpoints, state)
+    return state if saved is None else saved
+
+  def end_stage(self) -> None:
+    """Forgets the states of a stage, whose results are elsewhere by now."""
+    self._kept, self._steps = None, 0
+    shutil.rmtree(self.checkpoints, ignore_errors=True)
 
   def finished(self, *numbers: str) -> dict | None:
     """The outcome, if this run has ended.
@@ -210,14 +233,15 @@ class Workdir:
     """
     rows = self.history()
     for number, row in enumerate(rows, 1):
-      if type(row.get(axis)) is not int:
+      if "stage" not in row and type(row.get(axis)) is not int:
         raise UserError(
           f"{self._history}: line {number}: `{axis}` is no whole number; take "
           "that line out"
         )
-    rows = [row for row in rows if row[axis] < position]
+    # A stage after them reports again when it ends again.
+    rows = [r for r in rows if "stage" not in r and r[axis] < position]
     write(self._history, "".join(json.dumps(row) + "\n" for row in rows))
-    self._events = tensorboardX.SummaryWriter(
+    self.events = tensorboardX.SummaryWriter(
       str(self.path), purge_step=position
     )
 
@@ -228,12 +252,16 @@ class Workdir:
       axis: the entry that is TensorBoard's step.
       report: JSON-like.
     """
-    with self._history.open("a") as file:
-      file.write(json.dumps(report) + "\n")
+    self.append(report)
     for name, value in report.items():
       if isinstance(value, (int, float)) and name != axis:
-        self._events.add_scalar(name, value, report[axis])
-    self._events.flush()
+        self.events.add_scalar(name, value, report[axis])
+    self.events.flush()
+
+  def append(self, report: dict) -> None:
+    """Appends a report, JSON-like, to the history alone."""
+    with self._history.open("a") as file:
+      file.write(json.dumps(report) + "\n")
 
   @property
   def _history(self) -> pathlib.Path:

@@ -1,0 +1,357 @@
+"""Trainings from scratch after a search: its finalists, and the comparison.
+
+A score that a search gives is not what a cell is worth: shared weights order
+cells badly, and candidates train for a short time. So the best of the pool by
+score, the finalists, train from scratch and are measured on the whole
+validation part: the first of them is the winner (the official code's last
+step). As many random cells train beside them with the same budget; the best of
+both groups are compared on the test part, which nothing has looked at before.
+
+Images and text differ in what `Trainings` holds, and in nothing else.
+
+Shapes: A architectures, L tokens, R trainings of each.
+"""
+
+from collections.abc import Callable
+import contextlib
+import dataclasses
+from typing import Any, NamedTuple
+
+from absl import logging
+import jax
+import numpy as np
+import rich.table
+
+from nao_jax import objectives
+from nao_jax.evaluators.scratch import FromScratch
+from nao_jax.journal import SearchJournal, origin_text
+from nao_jax.measures import Measure
+from nao_jax.objectives import Demand
+from nao_jax.pool import Pool
+from nao_jax.runs import streams
+from nao_jax.runs.trials import Trial
+from nao_jax.spaces.space import Space
+from nao_jax.strategies.uniform import sample_new
+
+# How an evaluator's scores are named in best.json.
+HOW = {"shared": "with_shared_weights", "scratch": "from_scratch"}
+GROUPS = ("searched", "random")
+
+Opened = contextlib.AbstractContextManager[FromScratch]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainings:
+  """How a task trains cells from scratch, and what is measured.
+
+  Attributes:
+    space: the architectures.
+    text: writes one, int32 [L], for people.
+    measure: what scores are for people.
+    finalists: opens what trains finalists, and measures them on the whole
+      validation part.
+    compared: opens what trains the cells of the comparison for the n-th time,
+      n from 1, and measures them on the test part; equal random numbers for
+      all cells, others for each n.
+  """
+
+  space: Space
+  text: Callable[[np.ndarray], str]
+  measure: Measure
+  finalists: Callable[[], Opened]
+  compared: Callable[[int], Opened]
+
+
+def seed(of_search: int, training: int) -> int:
+  """The seed of trainings after a search, none that the search trains with.
+
+  Args:
+    of_search: its seed.
+    training: 0 for the finalists, n for the n-th of the comparison.
+  """
+  sequence = np.random.SeedSequence([of_search, training])
+  return int(sequence.generate_state(1)[0])
+
+
+def run(
+  trainings: Trainings,
+  pool: Pool,
+  config: Any,
+  key: jax.Array,
+  journal: SearchJournal,
+  demand: Demand | None = None,
+) -> dict:
+  """Trains finalists, names the winner, and compares.
+
+  What the journal holds already is not trained again.
+
+  Args:
+    trainings: of the task.
+    pool: of the search, scored for the last time; in the tokens of
+      `trainings.space`.
+    config: has `finalists`, `evaluator` and `final`, with `cells` and
+      `repeats`.
+    key: of the random cells; consumed.
+    journal: remembers and shows.
+    demand: what random cells must satisfy, too.
+
+  Returns:
+    What best.json holds, JSON-like.
+  """
+  cells = _drawn(trainings.space, pool, config, key, demand)
+  found = {}
+  if config.finalists:
+    found["finalists"] = _trained_finalists(trainings, cells, journal)
+    journal.save_final(found)
+    cells = {
+      name: [
+        _Cell(np.int32(entry["tokens"]), entry["row"], entry["place"])
+        for entry in entries
+      ]
+      for name, entries in found["finalists"].items()
+    }
+  compared = {name: cells[name][: config.final.cells] for name in GROUPS}
+  found["compared"] = {
+    name: [cell.tokens.tolist() for cell in rows]
+    for name, rows in compared.items()
+  }
+  found |= _compared(trainings, compared, config.final, journal, found)
+  best = _winner(trainings, pool, cells["searched"][0].row, config, demand)
+  if config.finalists:
+    name = _validation(trainings)
+    best[f"{name}_as_finalist"] = found["finalists"]["searched"][0][name]
+  return best | found
+
+
+class _Cell(NamedTuple):
+  """A cell to train.
+
+  Attributes:
+    tokens: int32 [L].
+    row: of the pool; None for a random one, which is not in it.
+    place: in the pool by the last scores, from 1; None for a random one.
+  """
+
+  tokens: np.ndarray
+  row: int | None = None
+  place: int | None = None
+
+
+def _drawn(space, pool, config, key, demand) -> dict[str, list[_Cell]]:
+  """The best of the pool, and as many random cells that are not in it."""
+  count = config.finalists or config.final.cells
+  ranked = pool.ranked(pool.scores.shape[1] - 1)[: max(count, 1)].tolist()
+  wanted = len(ranked) if config.final.cells else 0
+  known = set(space.keys(pool.tokens))
+  random = sample_new(space, key, wanted, known, demand)
+  if len(random) < wanted:
+    logging.warning(
+      "the space has only %d cells that are not in the pool, where %d random "
+      "ones were to be compared",
+      len(random),
+      wanted,
+    )
+  return {
+    "searched": [
+      _Cell(pool.tokens[row], row, place) for place, row in enumerate(ranked, 1)
+    ],
+    "random": [_Cell(tokens) for tokens in random],
+  }
+
+
+def _trained_finalists(
+  trainings: Trainings, cells: dict[str, list[_Cell]], journal: SearchJournal
+) -> dict[str, list[dict]]:
+  """Trains finalists; those of each group best first, JSON-like."""
+  every = [cell for name in GROUPS for cell in cells[name]]
+  journal.progress.prefix = "finalists:"
+  trials = _train(
+    journal, "finalists", trainings.finalists(), every, "finalist"
+  )
+  # What diverged is the worst; ties keep the order of the search.
+  scores = [-np.inf if t.last is None else t.last for t in trials]
+  value, name = trainings.measure.value, _validation(trainings)
+  entries = {group: [] for group in GROUPS}
+  for rank, at in enumerate(np.argsort(-np.array(scores), kind="stable"), 1):
+    cell, trial = every[at], trials[at]
+    entries["random" if cell.row is None else "searched"].append(
+      {
+        "rank": rank,
+        "place": cell.place,
+        "row": cell.row,
+        "tokens": cell.tokens.tolist(),
+        "text": trainings.text(cell.tokens),
+        name: None if trial.last is None else value(trial.last),
+        "curve": [value(x) for x in trial.curve if np.isfinite(x)],
+      }
+    )
+  first = len(cells["searched"])
+  for group, own in (("searched", scores[:first]), ("random", scores[first:])):
+    if sound := [score for score in own if score > -np.inf]:
+      row = {"best": max(sound), "mean": float(np.mean(sound))}
+      curves = {
+        f"{name} of finalists/{group} {number}": entry["curve"]
+        for number, entry in enumerate(entries[group], 1)
+      }
+      journal.report_stage(f"{group} finalists", row, curves)
+  return entries
+
+
+def _compared(
+  trainings: Trainings,
+  cells: dict[str, list[_Cell]],
+  final: Any,
+  journal: SearchJournal,
+  found: dict,
+) -> dict[str, dict[str, list[list[float | None]]]]:
+  """{what is measured: {group: [cells, R]}}; None for one that diverged."""
+  every = [cell for name in GROUPS for cell in cells[name]]
+  name = f"test_{trainings.measure.name}"
+  values = [[] for _ in every]
+  for number in range(1, final.repeats + 1) if every else ():
+    journal.progress.prefix = (
+      f"comparison, training {number} of {final.repeats}:"
+    )
+    trials = _train(
+      journal,
+      f"comparison_{number}",
+      trainings.compared(number),
+      every,
+      "cell",
+    )
+    for own, trial in zip(values, trials, strict=True):
+      own.append(
+        None if trial.last is None else trainings.measure.value(trial.last)
+      )
+    first = len(cells["searched"])
+    grouped = {"searched": values[:first], "random": values[first:]}
+    journal.save_final(found | {name: grouped})
+  return {name: grouped if every else {group: [] for group in GROUPS}}
+
+
+def _train(
+  journal: SearchJournal,
+  stage: str,
+  opened: Opened,
+  cells: list[_Cell],
+  what: str,
+) -> list[Trial]:
+  """Trains cells from scratch, and goes on where that was stopped.
+
+  Args:
+    journal: remembers and shows.
+    stage: name of these trainings.
+    opened: what trains them.
+    cells: to train.
+    what: one of them is, for messages.
+  """
+  tokens = np.array([cell.tokens for cell in cells], np.int32)
+  with opened as evaluator:
+    state = journal.begin_stage(stage, evaluator.init(jax.random.key(0)))
+    _, trials = evaluator.train(
+      state, tokens, what, journal.progress, journal.keep_training
+    )
+  journal.end_stage()
+  return trials
+
+
+def _winner(trainings, pool: Pool, row: int, config, demand) -> dict:
+  """What best.json says of the winner, a row of the pool."""
+  last = pool.scores.shape[1] - 1
+  scored = ~np.isnan(pool.scores[:, last])
+  score, tokens = float(pool.scores[row, last]), pool.tokens[row]
+  measure = trainings.measure
+  found = {
+    "space": trainings.space.name,
+    "tokens": tokens.tolist(),
+    "text": trainings.text(tokens),
+    "origin": int(pool.origins[row]),
+    "step_size": float(pool.step_sizes[row]),
+    f"{_validation(trainings)}_{HOW[config.evaluator]}": measure.value(score),
+  }
+  if demand is None:
+    return found
+  costs = objectives.outcome(
+    demand, pool.tokens[scored], pool.scores[scored, last], trainings.text
+  )
+  costs["cost"]["value"] = float(demand.costs(tokens[None])[0])
+  return found | costs
+
+
+def _validation(trainings: Trainings) -> str:
+  return f"validation_{trainings.measure.name}"
+
+
+def show(best: dict, measure: Measure, digits: int) -> None:
+  """Prints the finalists, the comparison, and the winner.
+
+  Args:
+    best: what best.json holds.
+    measure: what scores are for people.
+    digits: of it, after the point.
+  """
+  console = streams.console()
+  for table in (
+    _finalists_table(best.get("finalists"), measure, digits),
+    _comparison_table(best[f"test_{measure.name}"], measure, digits),
+  ):
+    if table.rows:
+      console.print(table)
+  console.print(f"winner: {best['text']}", highlight=False)
+  console.print(f"it came from {origin_text(best['origin'])}", highlight=False)
+
+
+def _finalists_table(
+  finalists: dict | None, measure: Measure, digits: int
+) -> rich.table.Table:
+  """All finalists by what they came to; empty if there are none."""
+  name = f"validation {measure.name}"
+  table = _table(
+    "finalists: from scratch, same budget and seed",
+    ("rank", "cell", "place in the search", name),
+  )
+  entries = [
+    (entry["rank"], group, entry)
+    for group, own in (finalists or {}).items()
+    for entry in own
+  ]
+  for rank, group, entry in sorted(entries, key=lambda row: row[0]):
+    value = entry[name.replace(" ", "_")]
+    table.add_row(
+      str(rank),
+      group,
+      "" if entry["place"] is None else str(entry["place"]),
+      "diverged" if value is None else f"{value:.{digits}f}",
+    )
+  return table
+
+
+def _comparison_table(
+  compared: dict, measure: Measure, digits: int
+) -> rich.table.Table:
+  """The searched cells and the random ones; empty if nothing was trained."""
+  name = f"test {measure.name}"
+  table = _table(
+    "comparison: from scratch, same budget and seeds",
+    ("cells", "trainings", name, "standard deviation"),
+  )
+  for group, rows in compared.items():
+    values = np.array(rows, np.float64).ravel()
+    diverged, values = np.isnan(values).sum(), values[~np.isnan(values)]
+    if diverged:
+      logging.warning("%s cells: %d trainings diverged", group, diverged)
+    if len(values):
+      table.add_row(
+        f"{len(rows)} {group}",
+        str(len(values)),
+        f"{values.mean():.{digits}f}",
+        f"{values.std(ddof=min(1, len(values) - 1)):.{digits}f}",
+      )
+  return table
+
+
+def _table(title: str, headings: tuple[str, ...]) -> rich.table.Table:
+  table = rich.table.Table(title=title, title_justify="left")
+  for heading in headings:
+    table.add_column(heading)
+  return table

@@ -1,0 +1,148 @@
+"""The finalists of a search, in its report.
+
+Shapes: F finalists, searched and random ones.
+"""
+
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+import numpy as np
+
+from nao_jax.controller import metrics
+from nao_jax.report import plots, words
+from nao_jax.report.page import Plot, Section, Table, Tile
+from nao_jax.report.run import Run
+
+_COLOURS = {"searched": plots.NEW, "random": plots.POOL}
+
+
+def section(run: Run) -> Section | None:
+  """Where each finalist was in the search, and what training made of it."""
+  if not run.finalists:
+    return None
+  name = f"validation {run.kind.measure.name}"
+  searched, random = run.finalists["searched"], run.finalists["random"]
+  texts = [
+    f"The {len(searched)} best members by score, trained from scratch with one "
+    "budget and one seed, and measured on all of the validation part after the "
+    "last epoch. The first of them is the winner."
+  ]
+  if random:
+    texts += [
+      f"Beside them {len(random)} random cells that were never in the pool, "
+      "trained alike.",
+      _beaten(searched, random),
+    ]
+  texts.append(_agreement(run, searched))
+  rows = sorted(
+    (entry["rank"], group, entry)
+    for group, entries in run.finalists.items()
+    for entry in entries
+  )
+  head = ["rank", "cell", "place in the search", "score there", name]
+  table = Table(
+    head,
+    [
+      [
+        str(rank),
+        group,
+        words.NONE if entry["place"] is None else str(entry["place"]),
+        _score(run, entry),
+        _value(run, entry),
+      ]
+      for rank, group, entry in rows
+    ],
+    "One training each: what a second one with another seed would differ by is "
+    "not known from here.",
+    words=2,
+  )
+  caption = (
+    "Left, the validation part after each epoch, a line for each finalist; "
+    "right, from the place in the search to the rank after training, with "
+    "the ranks of random cells as dots."
+  )
+  return Section(
+    "Finalists: trained from scratch",
+    texts,
+    [Plot(figure(run.finalists, name), caption)],
+    [table],
+  )
+
+
+def _beaten(searched: list[dict], random: list[dict]) -> str:
+  """How often a searched finalist is before a random one."""
+  pairs = [(s["rank"], r["rank"]) for s in searched for r in random]
+  better = sum(one < other for one, other in pairs)
+  return (
+    f"Of {len(pairs)} pairs of a searched and a random finalist the searched "
+    f"one came first in {better}; by chance half of them would."
+  )
+
+
+def _agreement(run: Run, searched: list[dict]) -> str:
+  """Whether the search's order is the one that training gives."""
+  if len(searched) < 3:
+    return "Fewer than three finalists say nothing of the search's order."
+  places = np.array([entry["place"] for entry in searched], np.float64)
+  ranks = np.array([entry["rank"] for entry in searched], np.float64)
+  tau = metrics.kendall_tau(-places, -ranks)
+  return (
+    f"Kendall's tau between the order of the search ({words.how(run)}) and "
+    f"that of training: {tau:.2f} over {len(searched)} cells, which are few "
+    "and the top of the pool: this says little of the whole pool."
+  )
+
+
+def _score(run: Run, entry: dict) -> str:
+  if entry["place"] is None:
+    return words.NONE
+  return run.kind.measure.show(run.pool.scores[entry["row"], run.scored[-1]])
+
+
+def tile(run: Run) -> Tile:
+  """What the winner came to."""
+  entries = run.finalists["searched"]
+  return Tile(
+    f"best validation {run.kind.measure.name}",
+    _value(run, entries[0]),
+    f"from scratch, first of {len(entries)} finalists; one training",
+  )
+
+
+def _value(run: Run, entry: dict) -> str:
+  value = entry[f"validation_{run.kind.measure.name}"]
+  return "diverged" if value is None else words.compared_number(run, value)
+
+
+@matplotlib.rc_context(plots.STYLE)
+def figure(finalists: dict[str, list[dict]], ylabel: str) -> Figure:
+  """Curves of all finalists, and where their places in the search led.
+
+  Args:
+    finalists: what best.json says of them.
+    ylabel: what was measured.
+  """
+  drawn = Figure(figsize=(plots.WIDTH, plots.HEIGHT), layout="constrained")
+  left, right = drawn.subplots(1, 2, width_ratios=(3, 2))
+  for group, entries in finalists.items():
+    colour = _COLOURS[group]
+    for number, entry in enumerate(entries):
+      label = f"{group} finalists" if number == 0 else None
+      curve = entry["curve"]
+      epochs = np.arange(1, len(curve) + 1)
+      left.plot(epochs, curve, ".-", color=colour, lw=1, ms=3, label=label)
+      if entry["place"] is None:
+        right.scatter([1], [entry["rank"]], s=14, color=colour, zorder=3)
+      else:
+        ends = [entry["place"], entry["rank"]]
+        right.plot([0, 1], ends, "o-", color=colour, ms=3.5, lw=1)
+  left.set_xlabel("epoch")
+  left.set_ylabel(ylabel)
+  left.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+  right.set_xticks([0, 1], ["search", "trained"])
+  right.set_xlim(-0.2, 1.2)
+  right.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+  right.invert_yaxis()
+  right.set_ylabel("rank")
+  drawn.legend(loc="outside upper left", ncols=2)
+  return drawn

@@ -1,0 +1,301 @@
+"""Finalists, the winner, and the comparison with random cells."""
+
+import contextlib
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from nao_jax import cnn_search, finals, pool, presets, rnn_presets
+from nao_jax.data.images import Examples, ImageData
+from nao_jax.evaluators import local
+from nao_jax.evaluators.scratch import FromScratch
+from nao_jax.journal import SearchJournal
+from nao_jax.measures import ACCURACY, PERPLEXITY
+from nao_jax.runs.checkpoint import CheckpointConfig
+from nao_jax.runs.progress import Each
+from nao_jax.runs.trials import Trials
+from nao_jax.strategies.uniform import sample_new
+from nao_jax.training.final import FinalConfig, FinalistConfig
+from tests.tiny_candidates import SPACE
+
+EPOCHS = 3
+
+
+class Killed(Exception):
+  pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidates:
+  """What a cell is worth grows from epoch to epoch, but for the last one.
+
+  Attributes:
+    worth: of tokens, in the end; NaN diverges.
+    trained: (tokens, seed, epoch) of each epoch, in this order.
+    kill_at: the epochs after which there is no other.
+    seed: of these trainings.
+    last_only: see the candidates of images and text.
+  """
+
+  worth: object
+  trained: list
+  kill_at: int = 10**9
+  seed: int = 0
+  last_only: bool = False
+  epochs: int = EPOCHS
+  devices: int = 1
+  places: int = 1
+  each = Each(1, "words")
+
+  def start(self, tokens):
+    del tokens
+    return np.full((), self.seed % 1000, np.float32)
+
+  def epoch(self, tokens, states, epochs, between):
+    (row,), (state,), (epoch,) = tokens, states, epochs
+    if len(self.trained) >= self.kill_at:
+      raise Killed
+    between()
+    self.trained.append((tuple(row.tolist()), self.seed, epoch))
+    score = self.worth(row) + float(state) / 1e6 + (epoch == 1) * 100
+    wanted = local.measured_epochs(epochs, EPOCHS, self.last_only)[0]
+    return [(state + 1, 0.5, score if wanted else -np.inf)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """The settings that are looked at."""
+
+  finalists: int = 3
+  evaluator: str = "shared"
+  final: FinalConfig = FinalConfig(cells=2, repeats=2)
+
+
+def _scored(count, seed=0):
+  """A pool after its last scores: the later a member, the better."""
+  tokens = sample_new(SPACE, jax.random.key(seed), count, set())
+  first = pool.start(tokens[:0], tokens, 1)
+  return pool.record(first, np.arange(float(count)), 0)
+
+
+def _trainings(path, candidates, measure=ACCURACY, opened=None):
+  """As the tasks make them; `opened` is told of each that is opened."""
+
+  def open_(training, part, last_only):
+    if opened is not None:
+      opened.append(part)
+    seed = finals.seed(7, training)
+    own = dataclasses.replace(candidates, seed=seed, last_only=last_only)
+    known = Trials(
+      path / "trials.sqlite", SPACE.name, {"part": part, "n": seed}
+    )
+    return contextlib.nullcontext(
+      FromScratch(SPACE, local.Local(own), known, measure=measure)
+    )
+
+  return finals.Trainings(
+    SPACE,
+    lambda tokens: " ".join(map(str, tokens)),
+    measure,
+    lambda: open_(0, "validation", False),
+    lambda number: open_(number, "test", True),
+  )
+
+
+def _run(path, scored, candidates, config=None, *, steps=0, **changes):
+  often = CheckpointConfig(steps=steps)
+  with SearchJournal(path, {}, 0, checkpoints=often) as journal:
+    journal.rewind("round", 1)
+    return finals.run(
+      _trainings(path, candidates, **changes),
+      scored,
+      config or Config(),
+      jax.random.key(1),
+      journal,
+    )
+
+
+def _sum(row):
+  return float(np.sum(row)) / 100
+
+
+def _nothing(row):
+  del row
+  return 0.0
+
+
+def test_trainings_that_are_killed_anywhere_end_as_those_that_were_not(
+  tmp_path,
+):
+  config = Config(2, final=FinalConfig(cells=1, repeats=2))
+  scored, whole, pieces = _scored(8), [], []
+  best = _run(tmp_path / "whole", scored, Candidates(_sum, whole), config)
+
+  def go_on(kill_at):
+    candidates = Candidates(_sum, pieces, kill_at)
+    return _run(tmp_path / "stopped", scored, candidates, config, steps=1)
+
+  # Within a finalist, at the end of the last, and within the comparison.
+  for kill_at in (2, 4 * EPOCHS, 5 * EPOCHS + 1):
+    with pytest.raises(Killed):
+      go_on(kill_at)
+  assert go_on(10**9) == best
+  # Each epoch was saved, so none was trained twice.
+  assert pieces == whole
+  # 2 + 2 finalists once, 1 + 1 cells twice.
+  assert len(whole) == EPOCHS * (4 + 2 * 2)
+  lines = [
+    json.loads(line)
+    for line in (tmp_path / "stopped" / "history.jsonl")
+    .read_text()
+    .splitlines()
+  ]
+  stages = ["searched finalists", "random finalists"]
+  assert [line["stage"] for line in lines] == stages
+  assert not list((tmp_path / "stopped").glob("checkpoints_*"))
+
+
+def test_the_winner_is_the_finalist_that_trained_best(tmp_path):
+  """Not the member with the best score, and not by a middle epoch."""
+  scored = _scored(8)
+  ranked = scored.tokens[scored.ranked(0)].tolist()
+
+  def worth(row):
+    # The second place in the search is the best, the fourth would be better.
+    return {1: 0.9, 3: 1.0, 0: 0.5, 2: 0.7}.get(
+      ranked.index(row.tolist()) if row.tolist() in ranked else -1, 0.1
+    )
+
+  best = _run(tmp_path / "run", scored, Candidates(worth, []))
+  assert best["tokens"] == ranked[1]
+  entries = best["finalists"]["searched"]
+  assert [entry["place"] for entry in entries] == [2, 3, 1]
+  assert [entry["rank"] for entry in entries] == [1, 2, 3]
+  values = [entry["validation_accuracy"] for entry in entries]
+  np.testing.assert_allclose(values, [0.9, 0.7, 0.5], atol=1e-2)
+  assert best["validation_accuracy_as_finalist"] == values[0]
+  assert best["validation_accuracy_with_shared_weights"] == 6
+  assert best["compared"]["searched"] == [ranked[1], ranked[2]]
+
+
+def test_a_lower_perplexity_wins_and_what_diverged_is_last(tmp_path):
+  scored = _scored(8)
+  ranked = scored.tokens[scored.ranked(0)].tolist()
+  losses = [np.nan, 3.0, 2.0]
+
+  def worth(row):
+    row = row.tolist()
+    return -losses[ranked.index(row)] if row in ranked else -4.0
+
+  candidates = Candidates(worth, [])
+  best = _run(tmp_path / "run", scored, candidates, measure=PERPLEXITY)
+  entries = best["finalists"]["searched"]
+  assert [entry["place"] for entry in entries] == [3, 2, 1]
+  assert entries[0]["validation_perplexity"] == pytest.approx(
+    np.exp(2), rel=1e-2
+  )
+  assert entries[-1]["validation_perplexity"] is None
+  assert best["tokens"] == ranked[2]
+  # Of a random cell, by its last epoch.
+  found = np.array(best["test_perplexity"]["random"])
+  np.testing.assert_allclose(found, np.exp(4), rtol=1e-2)
+
+
+def test_the_test_part_is_opened_after_all_finalists_are_done(tmp_path):
+  opened, trained = [], []
+  _run(tmp_path / "run", _scored(8), Candidates(_sum, trained), opened=opened)
+  assert opened == ["validation", "test", "test"]
+  seeds = [seed for _, seed, _ in trained]
+  assert seeds == sorted(seeds, key=[*dict.fromkeys(seeds)].index)
+
+
+def test_all_cells_have_the_same_seed_and_each_training_another(tmp_path):
+  trained = []
+  best = _run(tmp_path / "run", _scored(8), Candidates(_sum, trained))
+  cells = {}
+  for row, seed, _ in trained:
+    cells.setdefault(seed, set()).add(row)
+  assert [len(rows) for rows in cells.values()] == [6, 4, 4]
+  assert len({finals.seed(7, n) for n in range(3)} | {7}) == 4
+  rows = best["test_accuracy"]["searched"] + best["test_accuracy"]["random"]
+  assert all(len(set(row)) == 2 for row in rows)
+
+
+@pytest.mark.parametrize("finalists", [0, 3])
+def test_random_cells_are_not_in_the_pool(finalists, tmp_path):
+  """Of 64 architectures the pool has all but three."""
+  scored = _scored(61, seed=3)
+  config = Config(finalists, final=FinalConfig(cells=3, repeats=1))
+  best = _run(tmp_path / "run", scored, Candidates(_sum, []), config)
+  random = set(map(tuple, best["compared"]["random"]))
+  assert random
+  assert not random & set(map(tuple, scored.tokens.tolist()))
+
+
+def test_without_finalists_the_best_score_wins(tmp_path):
+  scored, trained = _scored(8), []
+  config = Config(0, final=FinalConfig(cells=0))
+  best = _run(tmp_path / "run", scored, Candidates(_sum, trained), config)
+  assert not trained
+  assert best["tokens"] == scored.tokens[-1].tolist()
+  assert best["test_accuracy"] == {"searched": [], "random": []}
+  assert "finalists" not in best
+
+
+def test_without_a_comparison_no_random_cell_is_trained(tmp_path):
+  trained = []
+  config = Config(3, final=FinalConfig(cells=0))
+  best = _run(tmp_path / "run", _scored(8), Candidates(_sum, trained), config)
+  assert len(trained) == 3 * EPOCHS
+  assert best["finalists"]["random"] == []
+
+
+def test_both_tables_and_the_winner_are_printed(tmp_path, capsys):
+  best = _run(tmp_path / "run", _scored(8), Candidates(_sum, []))
+  finals.show(best, ACCURACY, digits=4)
+  shown = capsys.readouterr().out
+  for word in ("finalists", "place in the search", "comparison", "2 searched"):
+    assert word in shown
+  assert shown.count("searched") == 3 + 1
+  assert f"winner: {best['text']}" in shown
+
+
+@pytest.mark.parametrize("budget", ["final", "finalist"])
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_trainings_after_a_search_have_one_cosine_of_their_own(name, budget):
+  """Whatever schedule and however many epochs the search has."""
+  config = presets.PRESETS[name]
+  part = Examples(np.zeros((640, 8, 8, 1), np.uint8), np.zeros(640, np.int32))
+  data = ImageData("none", 10, part, part, part, None, None)
+  trainer = cnn_search.final_trainer(config, data, getattr(config, budget))
+  epochs = trainer.train.epochs
+  assert epochs == getattr(config, budget).epochs
+  rates = trainer.sgd.by_epoch(epochs)
+  top, end = config.sgd.learning_rate, config.sgd.end_learning_rate
+  assert float(rates(0)) == pytest.approx(top)
+  angle = np.pi * (epochs - 1) / epochs
+  last = end + (top - end) * (1 + np.cos(angle)) / 2
+  assert float(rates(epochs - 1)) == pytest.approx(last, rel=1e-4)
+  assert last < 0.1 * top
+
+
+def test_official_finalists_are_the_official_ones():
+  for name in ("cifar10", "cifar10_v2"):
+    config = presets.PRESETS[name]
+    assert config.finalists == 5
+    assert config.finalist == FinalistConfig(
+      epochs=10,
+      batch=64,
+      channels=20,
+      cells_per_stage=3,
+      drop_path_keep=0.8,
+      dropout=0.4,
+      auxiliary=True,
+    )
+    assert config.train.auxiliary_weight == 0.4
+    assert (config.sgd.learning_rate, config.sgd.clip) == (0.025, 5)
+    assert config.sgd.end_learning_rate == 0.001
+  assert rnn_presets.PRESETS["ptb"].finalists == 10
