@@ -264,7 +264,7 @@ def _models(folder, config, pool) -> dict[str, Model]:
   """The models to compare, by what they are called."""
   trainer = Trainer(config.network, config.train)
   cells = {
-    "found": rnn.resolve(str(folder / "best.json"), "--workdir"),
+    "found": rnn.resolve(str(folder / "best.json"), "workdir"),
     "NAO-RNN": rnn.resolve("NAO-RNN"),
   }
   for number, row in enumerate(_random_cells(config, pool)):

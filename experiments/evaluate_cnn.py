@@ -8,7 +8,7 @@ import json
 
 from absl import flags
 
-from experiments import driver, run_flags
+from experiments import driver, run_flags, settings
 from nao_jax import cnn_use
 
 _WORKDIR = flags.DEFINE_string(
@@ -21,6 +21,7 @@ _DATASET = flags.DEFINE_string(
 _SPLIT = flags.DEFINE_string(
   "split", None, "Its split; the training's test split by default."
 )
+settings.stands_for("export", "file")
 _DEVICES = run_flags.devices()
 _EXPORT = flags.DEFINE_string(
   "export",

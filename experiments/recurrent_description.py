@@ -11,7 +11,7 @@ from nao_jax.runs import streams
 from nao_jax.spaces import notation, published, rnn
 
 
-def is_recurrent(text: str, source: str = "--arch") -> bool:
+def is_recurrent(text: str, source: str = "arch") -> bool:
   """Whether a name or a file says that it is of a recurrent cell."""
   if text.endswith(".json"):
     return str(notation.read(text, source).get("space")).startswith("rnn-")

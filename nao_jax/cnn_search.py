@@ -224,7 +224,7 @@ class _Recoding:
 
 
 def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
-  rows = [cnn.parse(space, text) for text in architectures]
+  rows = [cnn.parse(space, text, "architectures") for text in architectures]
   given = np.array(rows, np.int32).reshape(-1, space.length)
   if len(set(space.keys(given))) < len(given):
     raise UserError("`architectures`: two of them are the same function")

@@ -36,7 +36,7 @@ def load(workdir: str | os.PathLike) -> tuple[Training, TrainState]:
   state = training.restore(path / "checkpoints") if there else None
   if state is None:
     raise UserError(
-      f"--workdir={workdir}: no checkpoint there yet; train first"
+      f"`workdir={workdir}`: no checkpoint there yet; train first"
     )
   logging.info(
     "%s: step %d of %d", path, int(state.step), training.trainer.steps
@@ -46,7 +46,7 @@ def load(workdir: str | os.PathLike) -> tuple[Training, TrainState]:
 
 def _training(workdir: pathlib.Path) -> Training:
   """What config.json says of a training, which is looked at like flags."""
-  place = f"--workdir={workdir}: its config.json"
+  place = f"`workdir={workdir}`: its config.json"
   try:
     # Before there were digests, nothing was known of the data but the name.
     unknown = {"data.train": "", "data.test": ""}
@@ -60,13 +60,17 @@ def _training(workdir: pathlib.Path) -> Training:
     raise UserError(
       f"{place} is damaged: {error}; give another workdir"
     ) from error
-  check(training.config)
-  if not _is_whole(training):
+  try:
+    check(training.config)
+    whole = _is_whole(training)
+    training.config.network.check(training.image_shape[0])
+  except UserError as error:
+    raise UserError(f"{place} is damaged: {error}") from error
+  if not whole:
     raise UserError(
       f"{place} is damaged: its images, its network and its architecture do "
       "not belong together; give another workdir"
     )
-  training.config.network.check(training.image_shape[0])
   return training
 
 
@@ -121,8 +125,8 @@ def evaluate(
   ):
     if found != wanted:
       raise UserError(
-        f"--dataset={config.dataset}: {what} {found}, but the network in "
-        f"--workdir={workdir} was trained on {wanted}"
+        f"`dataset={config.dataset}`: {what} {found}, but the network in "
+        f"`workdir={workdir}` was trained on {wanted}"
       )
   _say_what_data(training, config, data.digest)
   return training.feed(data, devices).measure(state, "test")
@@ -181,14 +185,14 @@ def export(workdir: str | os.PathLike, file: str | os.PathLike) -> None:
   """
   path = pathlib.Path(file)
   if os.path.exists(path):
-    raise UserError(f"--export={file}: exists; give another name")
+    raise UserError(f"`file={file}`: exists; give another name")
   training, state = load(workdir)
   try:
     content = _serialise(training, state)
     write_bytes(path, content)
     logging.info("wrote %s, %d bytes", path, len(content))
   except OSError as error:
-    raise UserError(f"--export={file}: {error.strerror}") from error
+    raise UserError(f"`file={file}`: {error.strerror}") from error
 
 
 def _serialise(training: Training, state: TrainState) -> bytes:
@@ -196,7 +200,7 @@ def _serialise(training: Training, state: TrainState) -> bytes:
     import flatbuffers  # noqa: F401
   except ImportError as error:
     raise UserError(
-      "--export: needs the package flatbuffers; pip install flatbuffers"
+      "`file`: needs the package flatbuffers; pip install flatbuffers"
     ) from error
   mean, std = training.normaliser
 

@@ -55,6 +55,11 @@ class Stopped(Exception):
     self.signal = signal
 
 
+def named(setting: str, value: object = None) -> str:
+  """A setting as messages name it, with its value if one is given."""
+  return f"`{setting}`" if value is None else f"`{setting}={value}`"
+
+
 def rename(message: str, write: Callable[[str, str | None], str | None]) -> str:
   """Writes the settings of a message in another way.
 

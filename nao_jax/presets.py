@@ -12,7 +12,7 @@ from nao_jax.evaluators.shared import SAMPLINGS
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.objectives import DemandConfig
 from nao_jax.search import SearchConfig
-from nao_jax.settings import LAST_SEED, Only, field
+from nao_jax.settings import LAST_SEED, Only, field, within
 from nao_jax.spaces import cnn
 from nao_jax.strategies.choice import STRATEGIES
 from nao_jax.strategies.nao import NaoConfig
@@ -104,7 +104,8 @@ class SearchCnnConfig:
         "`train_only_new=True`: what is new stands at the end of a pool that "
         "none leaves; add `search.extend=True`"
       )
-    cnn.check_coding(self.coding, self.network.ops)
+    with within("network", self.network):
+      cnn.check_coding(self.coding, self.network.ops)
 
 
 # A training of a second or two on two cores; its finalists and the comparison

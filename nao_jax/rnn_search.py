@@ -142,7 +142,7 @@ def _show(best: dict, journal: SearchJournal) -> None:
 
 def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
   """Architectures from the command line, int32 [G, L]."""
-  rows = [rnn.resolve(written) for written in architectures]
+  rows = [rnn.resolve(written, "architectures") for written in architectures]
   for written, row in zip(architectures, rows, strict=True):
     if len(row) != space.length:
       raise UserError(

@@ -17,7 +17,7 @@ import numbers
 import typing
 from typing import Any, NamedTuple, TypeVar
 
-from nao_jax.errors import UserError, rename
+from nao_jax.errors import UserError, named, rename
 
 _T = TypeVar("_T")
 _LIMITS = "limits"
@@ -181,11 +181,6 @@ def within(name: str, config: Any) -> Iterator[None]:
       return named(f"{name}.{setting}", value)
 
     raise type(error)(rename(str(error), write)) from error
-
-
-def named(setting: str, value: Any = None) -> str:
-  """A setting as messages name it, with its value if one is given."""
-  return f"`{setting}`" if value is None else f"`{setting}={value}`"
 
 
 def _check_value(own: dataclasses.Field, value: Any) -> None:

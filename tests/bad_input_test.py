@@ -262,17 +262,17 @@ def _fresh(home):
 )
 def test_a_text_is_an_architecture_or_is_refused(home, written, ops, nodes):
   folder = _fresh(home)
-  with refusals(folder, "--arch", "--ops", "--nodes"):
+  with refusals(folder, "`arch", "`ops", "`nodes"):
     found = cnn.resolve(written, ops=ops, nodes=nodes)
     assert found.space.accepts(found.tokens)
-  with refusals(folder, "--arch"):
+  with refusals(folder, "`arch"):
     tokens = rnn.resolve(written)
     assert rnn.space(len(tokens) // 2).accepts(tokens)
-  with refusals(folder, "--arch"):
+  with refusals(folder, "`arch"):
     assert cnn.space(5, "large").accepts(
       cnn.parse(cnn.space(5, "large"), written)
     )
-  with refusals(folder, "--arch"):
+  with refusals(folder, "`arch"):
     assert nasbench201.space().accepts(nasbench201.parse(written))
 
 
@@ -293,7 +293,7 @@ def test_a_file_is_an_architecture_or_is_refused(home, content):
   folder = _fresh(home)
   file = folder / "best.json"
   file.write_bytes(content)
-  named = f"--arch={file}"
+  named = f"`arch={file}`"
   with refusals(folder, named):
     found = cnn.resolve(str(file))
     assert found.space.accepts(found.tokens)
@@ -312,7 +312,7 @@ def test_a_path_that_leads_to_no_file_is_refused(home):
   (folder / "file").touch()
   for path in ("none.json", "folder.json", "file/x.json", "a" * 300 + ".json"):
     for entry in (cnn.resolve, rnn.resolve):
-      with refusals(folder, f"--arch={folder / path}") as messages:
+      with refusals(folder, f"`arch={folder / path}`") as messages:
         entry(str(folder / path))
       assert messages
 
@@ -605,7 +605,7 @@ def test_settings_of_a_run_are_read_or_refused(home, content):
 def test_a_run_whose_settings_are_damaged_is_not_used(home, content):
   folder = _run(home, **{"config.json": content})
   # What is right in it is refused too, as there is no checkpoint.
-  with refusals(folder, str(folder), "--") as messages:
+  with refusals(folder, str(folder)) as messages:
     cnn_use.load(folder)
   assert messages
 
@@ -993,7 +993,7 @@ def test_numbers_of_devices_are_taken_or_refused(home, devices):
       ["--table={0}/evil.npz", "--json={0}/new/a.json"],
       "evil.npz: not a NumPy archive",
     ),
-    ("evaluate_cnn", ["--workdir={0}"], "--arch="),
+    ("evaluate_cnn", ["--workdir={0}"], "config.json is damaged: `arch="),
   ],
 )
 def test_a_driver_ends_with_2_and_a_line_and_leaves_nothing(

@@ -441,7 +441,7 @@ def test_a_kernel_that_the_type_does_not_have_is_refused():
 def test_triples_say_how_long_they_are_and_what_they_need():
   with pytest.raises(UserError, match=r"3 tokens, .* has 60$"):
     cnn.parse(triples_space(5), "0 1 2")
-  with pytest.raises(UserError, match=r"NAONet-B needs --ops=small"):
+  with pytest.raises(UserError, match=r"NAONet-B needs `network.ops=small`"):
     cnn.parse(triples_space(5), "NAONet-B")
   with pytest.raises(UserError, match=r"60 tokens, .*'cnn-small-5' has 40$"):
     cnn.parse(cnn.space(), NAONET_60_TOKENS)
@@ -449,7 +449,7 @@ def test_triples_say_how_long_they_are_and_what_they_need():
 
 @pytest.mark.parametrize("ops", ["small", "middle"])
 def test_triples_are_for_the_large_set_alone(ops):
-  with pytest.raises(UserError, match=f"`coding=triples`: .*network.ops={ops}"):
+  with pytest.raises(UserError, match=f"`coding=triples`: .*`ops={ops}`"):
     cnn.space(5, ops, "triples")
 
 
@@ -499,14 +499,14 @@ def test_recurrent_cells_share_one_table_of_activations():
 
 
 def test_a_name_of_another_op_set_says_which_flags_it_needs():
-  with pytest.raises(UserError, match=r"^--arch=naonet-a: .*--ops=large"):
+  with pytest.raises(UserError, match=r"^`arch=naonet-a`: .*ops=large"):
     cnn.parse(cnn.space(ops="small"), "naonet-a")
-  with pytest.raises(UserError, match=r"--ops=small --nodes=5"):
+  with pytest.raises(UserError, match=r"ops=small` and `network.nodes=5"):
     cnn.parse(cnn.space(7, "small"), "NAONet-B")
 
 
 def test_an_unknown_name_lists_the_names():
-  with pytest.raises(UserError, match=r"^--arch=NAONet-Z: ") as caught:
+  with pytest.raises(UserError, match=r"^`arch=NAONet-Z`: ") as caught:
     cnn.parse(cnn.space(), "NAONet-Z")
   assert all(name in str(caught.value) for name in PUBLISHED)
 
@@ -520,9 +520,9 @@ def test_a_corrupted_string_names_the_position_and_what_is_allowed(drawn, data):
   position = data.draw(st.integers(1, space.length - 1))
   words[position] = 12
   with pytest.raises(UserError) as caught:
-    cnn.parse(space, " ".join(map(str, words)), "--start")
+    cnn.parse(space, " ".join(map(str, words)), "start")
   message = str(caught.value)
-  assert message.startswith(f"--start: token 12 at position {position} ")
+  assert message.startswith(f"`start`: token 12 at position {position} ")
   offset = cnn.to_tokens(np.zeros((2, space.length // 8, 4), np.int32))[
     position
   ]
@@ -563,17 +563,17 @@ def test_a_file_with_something_else_is_refused_by_name(tmp_path, content, says):
   with pytest.raises(UserError) as caught:
     cnn.parse(cnn.space(), str(path))
   message = str(caught.value)
-  assert message.startswith(f"--arch={path}: ")
+  assert message.startswith(f"`arch={path}`: ")
   assert says in message
   assert "\n" not in message
 
 
 def test_a_file_that_is_not_there_is_refused_by_name(tmp_path):
   path = tmp_path / "none.json"
-  with pytest.raises(UserError, match=r"none\.json: No such file"):
+  with pytest.raises(UserError, match=r"none\.json`: No such file"):
     cnn.parse(cnn.space(), str(path))
   (tmp_path / "folder.json").mkdir()
-  with pytest.raises(UserError, match=r"folder\.json: Is a directory"):
+  with pytest.raises(UserError, match=r"folder\.json`: Is a directory"):
     cnn.parse(cnn.space(), str(tmp_path / "folder.json"))
 
 
@@ -621,33 +621,33 @@ def test_a_file_without_a_space_is_of_the_given_one(tmp_path):
 def test_a_file_of_another_space_is_refused_by_name(tmp_path, name):
   path = tmp_path / "best.json"
   path.write_text(json.dumps({"space": name, "tokens": [1, 2]}))
-  with pytest.raises(UserError, match=f"--start={path}: space '?{name}"):
-    cnn.resolve(str(path), source="--start")
+  with pytest.raises(UserError, match=f"`start={path}`: space '?{name}"):
+    cnn.resolve(str(path), source="start")
 
 
 @pytest.mark.parametrize(
   "text", ["NAONet-Z", "1 7 " * 21, "1 7 " * 32, "x.json"]
 )
 def test_what_is_no_architecture_of_any_space_is_refused(text):
-  with pytest.raises(UserError, match=r"^--arch"):
+  with pytest.raises(UserError, match=r"^`arch"):
     cnn.resolve(text)
 
 
 @pytest.mark.parametrize("name", ["NAO-RNN", "nao-ws-rnn"])
 def test_a_recurrent_cell_is_refused_as_such(name):
   for read in (cnn.resolve, lambda text: cnn.parse(cnn.space(), text)):
-    with pytest.raises(UserError, match=f"={name}: a recurrent.*NAONet-B"):
+    with pytest.raises(UserError, match=f"={name}`: a recurrent.*NAONet-B"):
       read(name)
 
 
 @pytest.mark.parametrize("nodes", [-1, 0, 1, 8])
 def test_a_cell_has_two_to_seven_nodes(nodes):
-  with pytest.raises(UserError, match=f"--nodes={nodes}: .*2 to 7"):
+  with pytest.raises(UserError, match=f"`nodes={nodes}`: .*2 to 7"):
     cnn.space(nodes)
 
 
 def test_an_unknown_op_set_lists_the_op_sets():
-  with pytest.raises(UserError, match=r"--ops=huge: .*small, middle, large"):
+  with pytest.raises(UserError, match=r"`ops=huge`: .*small, middle, large"):
     cnn.space(5, "huge")
 
 

@@ -240,7 +240,7 @@ def test_evaluation_on_other_images_than_it_was_trained_on_is_refused(
   finished, tmp_path
 ):
   tiny_images.prepare_tiny(tmp_path, tmp_path / "data")
-  with pytest.raises(UserError, match=r"--dataset=tiny: images of \(6, 5, 3\)"):
+  with pytest.raises(UserError, match=r"`dataset=tiny`: images of \(6, 5, 3\)"):
     cnn_use.evaluate(
       finished[0], data_dir=tmp_path / "data", dataset="tiny", devices=1
     )
@@ -350,7 +350,7 @@ def test_a_training_that_diverges_stops_and_says_so(data_dir, tmp_path):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"arch": "NAONet-C"}, "--arch=NAONet-C: "),
+    ({"arch": "NAONet-C"}, "`arch=NAONet-C`: "),
     ({"input": "disk"}, "`input=disk`: allowed: memory, stream"),
     ({"accumulate": 0}, "`accumulate=0`: allowed: 1 or more"),
     ({"accumulate": 3}, "`accumulate=3`: `train.batch=128` is cut"),

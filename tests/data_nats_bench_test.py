@@ -110,7 +110,7 @@ class _Evil:
   [
     ("meta", {"meta_archs": _Evil()}, "would call builtins.exec"),
     ("meta", {"other": 1}, "no list `meta_archs`"),
-    ("meta", {"meta_archs": ["|no~0|"]}, "architecture=|no~0|"),
+    ("meta", {"meta_archs": ["|no~0|"]}, "architecture |no~0|"),
     ("000001", {"12": _Evil()}, "000001.pickle.pbz2: not a pickle of data"),
     ("000001", {"12": 5}, "000001.pickle.pbz2: not results of NATS-Bench"),
     ("000001", None, "000001.pickle.pbz2: no such file"),

@@ -193,7 +193,7 @@ def test_a_worker_with_other_code_is_refused():
     (
       {"executor": "ray", "ray_address": "here"},
       "scratch",
-      "--ray_address=here: allowed: HOST:PORT",
+      "`executor.ray_address=here`: allowed: HOST:PORT",
     ),
   ],
 )
@@ -214,7 +214,7 @@ def test_an_address_where_nobody_listens_is_refused_at_once():
   with socket.socket() as taken:
     taken.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{taken.getsockname()[1]}"
-    with pytest.raises(UserError, match=f"--ray_address={address}: nobody"):
+    with pytest.raises(UserError, match=f"ray_address={address}`: nobody"):
       ExecutorConfig("ray", address).check("scratch")
 
 
@@ -226,7 +226,7 @@ def test_processors_that_ray_cannot_count_are_refused():
 def test_trials_that_fit_on_no_machine_are_refused(cluster, candidates):
   where = ExecutorConfig("ray", cluster[0], trial_cpus=3.0)
   with (
-    pytest.raises(UserError, match=r"--trial_cpus=3 .*no machine .*1 CPUs"),
+    pytest.raises(UserError, match=r"trial_cpus=3` .*no machine .*1 CPUs"),
     executors.opened(where, candidates),
   ):
     pass

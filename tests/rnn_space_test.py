@@ -119,11 +119,11 @@ def test_a_predecessor_that_does_not_exist_yet_is_refused_by_position(
   texts = [joined(tokens)] + [rnn.to_text(tokens)] * (node > 0)
   for text in texts:
     with pytest.raises(UserError) as caught:
-      rnn.resolve(text, "--start")
+      rnn.resolve(text, "start")
     message = str(caught.value)
     found = text.split()[2 * node]
     assert f": token {found} at position {2 * node} (counted " in message
-    assert message.startswith(f"--start={text}: ")
+    assert message.startswith(f"`start={text}`: ")
     first = int(text.split()[0] != "0")
     allowed = joined(range(first, first + node + 1))
     assert message.endswith(f"allowed there: {allowed}")
@@ -144,22 +144,22 @@ def test_an_unknown_activation_is_refused_by_position(drawn, data):
   ("text", "count"), [("", 0), ("0", 1), ("0 1 0", 3), ("1 13 1", 3)]
 )
 def test_a_text_without_two_numbers_a_node_is_refused(text, count):
-  with pytest.raises(UserError, match=f"^--arch={text}: {count} numbers; "):
+  with pytest.raises(UserError, match=f"^`arch={text}`: {count} numbers; "):
     rnn.resolve(text)
 
 
 @pytest.mark.parametrize("name", ["NAO-RNN-2", "NAONet-B", "0 one"])
 def test_an_unknown_name_lists_the_names(name):
-  with pytest.raises(UserError, match=f"^--start={name}: ") as caught:
-    rnn.resolve(name, "--start")
+  with pytest.raises(UserError, match=f"^`start={name}`: ") as caught:
+    rnn.resolve(name, "start")
   assert all(known in str(caught.value) for known in PUBLISHED)
 
 
 def test_a_text_of_another_number_of_nodes_is_not_parsed():
-  with pytest.raises(UserError, match=r"^--start: 4 tokens, .*has 6$"):
-    rnn.parse(rnn.space(3), [0, 1, 0, 1], "--start")
-  with pytest.raises(UserError, match=r"^--start: 0 tokens, .*has 6$"):
-    rnn.parse(rnn.space(3), [], "--start")
+  with pytest.raises(UserError, match=r"^start: 4 tokens, .*has 6$"):
+    rnn.parse(rnn.space(3), [0, 1, 0, 1], "start")
+  with pytest.raises(UserError, match=r"^start: 0 tokens, .*has 6$"):
+    rnn.parse(rnn.space(3), [], "start")
 
 
 @given(architectures())
@@ -191,18 +191,18 @@ def test_a_file_with_something_else_is_refused_by_name(tmp_path, content, says):
   with pytest.raises(UserError) as caught:
     rnn.resolve(str(path))
   message = str(caught.value)
-  assert message.startswith(f"--arch={path}: {says}")
+  assert message.startswith(f"`arch={path}`: {says}")
   assert "\n" not in message
 
 
 def test_a_file_that_is_not_there_is_refused_by_name(tmp_path):
-  with pytest.raises(UserError, match=r"none\.json: No such file"):
+  with pytest.raises(UserError, match=r"none\.json`: No such file"):
     rnn.resolve(str(tmp_path / "none.json"))
 
 
 @pytest.mark.parametrize("nodes", [-1, 0, 21])
 def test_a_cell_has_one_to_twenty_nodes(nodes):
-  with pytest.raises(UserError, match=f"--nodes={nodes}: .*1 to 20 nodes"):
+  with pytest.raises(UserError, match=f"`nodes={nodes}`: .*1 to 20 nodes"):
     rnn.space(nodes)
 
 

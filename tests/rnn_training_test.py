@@ -364,7 +364,7 @@ def test_four_devices_train_like_one(finished, config, tmp_path):
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"arch": "NAO-LSTM"}, "--arch=NAO-LSTM: "),
+    ({"arch": "NAO-LSTM"}, "`arch=NAO-LSTM`: "),
     ({"text": "nowhere"}, "--text=nowhere: no such file"),
     ({"vocab_size": 1}, "--vocab_size=1: allowed: "),
     ({"seed": -1}, "`seed=-1`: allowed: 0 to 4294967295"),

@@ -74,7 +74,7 @@ def _results_class() -> type:
     return importlib.import_module("nats_bench").ArchResults
   except ModuleNotFoundError as error:
     raise UserError(
-      "--nats_bench: needs the package nats-bench; pip install "
+      "`nats_bench`: needs the package nats-bench; pip install "
       "'nao_jax[tables]'"
     ) from error
 
@@ -89,7 +89,9 @@ def _meta(folder: str) -> list[str]:
 
 
 def _ops(text: str, folder: str) -> np.ndarray:
-  tokens = nasbench201.parse(str(text), f"--nats_bench={folder}: architecture")
+  tokens = nasbench201.parse(
+    str(text), f"`nats_bench={folder}`: architecture {text}"
+  )
   return tokens - nasbench201.to_tokens(np.zeros(len(nasbench201.EDGES)))
 
 
@@ -117,7 +119,7 @@ def _load(file: pathlib.Path):
       return number_pickles.load(opened)
   except FileNotFoundError as error:
     raise UserError(
-      f"{file}: no such file; --nats_bench takes the folder of the benchmark's "
+      f"{file}: no such file; `nats_bench` takes the folder of the benchmark's "
       "topology space, such as NATS-tss-v1_0-3ffb9-simple"
     ) from error
   except Exception as error:  # Damaged files raise nearly anything.

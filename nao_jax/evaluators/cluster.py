@@ -58,7 +58,7 @@ def connection(address: str, store: int) -> Iterator[ModuleType]:
       ray.init(found, log_to_driver=False, logging_level="error")
     except Exception as error:  # Each cause has a type of its own.
       raise UserError(
-        f"{flag(address)}: Ray refuses ({last_line(error)})"
+        f"{setting(address)}: Ray refuses ({last_line(error)})"
       ) from error
     stack.callback(ray.shutdown)
     yield ray
@@ -79,7 +79,7 @@ def _started(store: int) -> Iterator[str]:
     address = process.stdout.readline().strip()
     if not address:
       reason = process.stderr.read().strip().rpartition("\n")[2]
-      raise UserError(f"--executor=ray: Ray does not start ({reason})")
+      raise UserError(f"`executor.executor=ray`: Ray does not start ({reason})")
     yield address
     process.communicate()
 
@@ -88,7 +88,7 @@ def check_installed() -> None:
   """Raises UserError if there is no Ray."""
   if importlib.util.find_spec("ray") is None:
     raise UserError(
-      "--executor=ray: needs the package ray; pip install nao_jax[ray]"
+      "`executor.executor=ray`: needs the package ray; pip install nao_jax[ray]"
     )
 
 
@@ -121,13 +121,14 @@ def reach(address: str) -> None:
   """Raises UserError if nobody listens there."""
   host, _, port = address.rpartition(":")
   if not host or not port.isdecimal() or int(port) > 65535:
-    raise UserError(f"--ray_address={address}: allowed: HOST:PORT")
+    raise UserError(f"`executor.ray_address={address}`: allowed: HOST:PORT")
   try:
     socket.create_connection((host, int(port)), _UNTIL_REACHED).close()
   except OSError as error:
     raise UserError(
-      f"--ray_address={address}: nobody answers ({error}); start a cluster "
-      "there with `ray start --head`, or give none for one on this machine"
+      f"`executor.ray_address={address}`: nobody answers ({error}); start a "
+      "cluster there with `ray start --head`, or give none for one on this "
+      "machine"
     ) from error
 
 
@@ -153,9 +154,13 @@ def take_back_signals() -> None:
       signal.signal(number, signal.getsignal(number))
 
 
-def flag(address: str) -> str:
-  """The flag that named a cluster, for messages."""
-  return f"--ray_address={address}" if address else "--executor=ray"
+def setting(address: str) -> str:
+  """The setting that named a cluster, for messages."""
+  return (
+    f"`executor.ray_address={address}`"
+    if address
+    else "`executor.executor=ray`"
+  )
 
 
 def last_line(error: BaseException) -> str:

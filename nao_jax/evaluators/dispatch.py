@@ -129,8 +129,9 @@ class Dispatch:
       self._broken.add(task.key)
       if len(self._broken) >= _IN_SUCCESSION:
         raise UserError(
-          f"--executor=ray: {len(self._broken)} candidates broke off one after "
-          f"the other ({reason}); mend the cluster, the same command goes on"
+          f"`executor.executor=ray`: {len(self._broken)} candidates broke off "
+          f"one after the other ({reason}); mend the cluster, the same command "
+          "goes on"
         )
       self._break_off(task, reason, self._failures, FAILURES)
 
@@ -147,9 +148,9 @@ class Dispatch:
       self._lost[task.key] += 1
       if self._lost[task.key] >= LOSSES and len(self._lost) > 1:
         raise UserError(
-          f"--executor=ray: {len(self._lost)} candidates lost their machines, "
-          f"one of them {LOSSES} times, while no training ended ({reason}); "
-          "mend the cluster, the same command goes on"
+          f"`executor.executor=ray`: {len(self._lost)} candidates lost their "
+          f"machines, one of them {LOSSES} times, while no training ended "
+          f"({reason}); mend the cluster, the same command goes on"
         )
       self._break_off(task, reason, self._losses, LOSSES)
 
@@ -174,8 +175,8 @@ class Dispatch:
     self._given_up[task.key] = task
     if not self._succeeded and len(self._given_up) >= _SUSPICIOUS:
       raise UserError(
-        f"--executor=ray: {len(self._given_up)} candidates were given up, and "
-        f"no training ended ({reason}); the same command goes on"
+        f"`executor.executor=ray`: {len(self._given_up)} candidates were given "
+        f"up, and no training ended ({reason}); the same command goes on"
       )
     self._confirm()
 

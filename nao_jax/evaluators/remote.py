@@ -99,7 +99,7 @@ class Remote:
     seconds = _UNTIL_CONNECTED if self._address else _UNTIL_STARTED
     if not self._connected.wait(seconds):
       raise UserError(
-        f"{cluster.flag(self._address)}: no Ray cluster answered within "
+        f"{cluster.setting(self._address)}: no Ray cluster answered within "
         f"{seconds:.0f} s; start one with `ray start`, on this machine, too"
       )
     self._ready.wait()  # Large data take their time.
@@ -176,12 +176,12 @@ class _Workers:
         (node["Resources"] for node in ray.nodes() if node["Alive"]),
         key=lambda has: [has.get(name, 0) for name in reversed(asked)],
       )
-      flags = " ".join(
-        f"--trial_{name}={getattr(resources, name):g}"
+      wanted = " ".join(
+        f"`executor.trial_{name}={getattr(resources, name):g}`"
         for name in ("cpus", "gpus", "memory")
       )
       raise UserError(
-        f"{flags}: no machine of the Ray cluster has as much; one has "
+        f"{wanted}: no machine of the Ray cluster has as much; one has "
         f"{largest.get('CPU', 0):g} CPUs, {largest.get('GPU', 0):g} GPUs and "
         f"{largest.get('memory', 0) / 2**30:.1f} GiB"
       )
@@ -288,7 +288,7 @@ class _Workers:
     self._bad_starts += 1
     at_work = self._free or any(task for _, task in self._busy.values())
     if self._bad_starts >= _BAD_STARTS and not at_work:
-      raise UserError(f"--executor=ray: no worker comes up ({reason})")
+      raise UserError(f"`executor.executor=ray`: no worker comes up ({reason})")
 
 
 def _bytes(candidates) -> int:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nao_jax.errors import UserError
+from nao_jax.errors import UserError, named
 from nao_jax.spaces import notation, published, triples
 from nao_jax.spaces.arrays import Array
 from nao_jax.spaces.space import Space
@@ -79,10 +79,10 @@ def space(nodes: int = 5, ops: str = "small", coding: str = "pairs") -> Space:
       together, or a number of nodes outside 2 to 7.
   """
   if ops not in OP_SETS:
-    raise UserError(f"--ops={ops}: unknown; allowed: {', '.join(OP_SETS)}")
+    raise UserError(f"`ops={ops}`: unknown; allowed: {', '.join(OP_SETS)}")
   if not MIN_NODES <= nodes <= MAX_NODES:
     raise UserError(
-      f"--nodes={nodes}: a cell has {MIN_NODES} to {MAX_NODES} nodes"
+      f"`nodes={nodes}`: a cell has {MIN_NODES} to {MAX_NODES} nodes"
     )
   check_coding(coding, ops)
   op_choices, follows = _grammar(nodes, ops, coding)
@@ -119,8 +119,8 @@ def check_coding(coding: str, ops: str) -> None:
     )
   if coding == "triples" and ops != "large":
     raise UserError(
-      f"`coding={coding}`: for `network.ops=large` alone, not for "
-      f"`network.ops={ops}`; change one of the two"
+      f"`coding={coding}`: for `ops=large` alone, not for "
+      f"`ops={ops}`; change one of the two"
     )
 
 
@@ -171,7 +171,7 @@ def to_text(tokens: np.ndarray, coding: str = "pairs") -> str:
 
 
 def resolve(
-  text: str, *, ops: str = "small", nodes: int = 5, source: str = "--arch"
+  text: str, *, ops: str = "small", nodes: int = 5, source: str = "arch"
 ) -> Architecture:
   """Reads an architecture of whatever space it belongs to.
 
@@ -182,7 +182,7 @@ def resolve(
       they are triples, and the op set `large`.
     ops: the op set where the text does not say it.
     nodes: the number of nodes where the text does not say it.
-    source: the flag, for messages.
+    source: the setting or argument that gave it, for messages.
 
   Returns:
     The architecture in pairs, whatever coding the text is in.
@@ -199,7 +199,7 @@ def resolve(
   return Architecture(ops, nodes, parse(space(nodes, ops), text, source))
 
 
-def parse(space_: Space, text: str, source: str = "--arch") -> np.ndarray:
+def parse(space_: Space, text: str, source: str = "arch") -> np.ndarray:
   """Reads an architecture from the command line.
 
   Args:
@@ -210,7 +210,7 @@ def parse(space_: Space, text: str, source: str = "--arch") -> np.ndarray:
       cells, or a 0 (no token is 0), says that numbers are in the published
       notation; the others are tokens if they are legal ones. Tokens may be in
       another coding than the space's: their number says in which.
-    source: the flag, for messages.
+    source: the setting or argument that gave it, for messages.
 
   Returns:
     Tokens in the space's coding, int32 [L].
@@ -222,7 +222,7 @@ def parse(space_: Space, text: str, source: str = "--arch") -> np.ndarray:
   if text.endswith(".json"):
     tokens = notation.tokens_of_file(text, source)
     _check_space_of_file(space_, text, source)
-    return _from_tokens(space_, tokens, f"{source}={text}")
+    return _from_tokens(space_, tokens, named(source, text))
   numbers = notation.numbers(text)
   if numbers is None:
     return _tokens_of_name(space_, text, source)
@@ -231,15 +231,15 @@ def parse(space_: Space, text: str, source: str = "--arch") -> np.ndarray:
     zero_based = _zero_based(written)
     marked = "|" in text or 0 in numbers
     if marked or (zero_based.accepts(numbers) and not written.accepts(numbers)):
-      cells = zero_based.validate(numbers, source).reshape(2, -1, 4)
+      cells = zero_based.validate(numbers, named(source)).reshape(2, -1, 4)
       return to_tokens(cells, coding_of(space_))
-  return _from_tokens(space_, numbers, source)
+  return _from_tokens(space_, numbers, named(source))
 
 
-def _from_tokens(space_: Space, tokens: list[int], source: str) -> np.ndarray:
+def _from_tokens(space_: Space, tokens: list[int], place: str) -> np.ndarray:
   """Tokens of any coding, checked, in the space's."""
   written = _written_in(space_, tokens)
-  cells = to_cells(written.validate(tokens, source), coding_of(written))
+  cells = to_cells(written.validate(tokens, place), coding_of(written))
   return to_tokens(cells, coding_of(space_))
 
 
@@ -277,8 +277,8 @@ def _find(name: str, source: str) -> published.Published:
   recurrent = {entry.name.lower() for entry in published.RECURRENT}
   if name.strip().lower() in recurrent:
     raise UserError(
-      f"{source}={name}: a recurrent cell, which no network here is made of; "
-      "give a convolutional one: "
+      f"{named(source, name)}: a recurrent cell, which no network here is made "
+      "of; give a convolutional one: "
       + ", ".join(entry.name for entry in published.CONVOLUTIONAL)
     )
   return published.find(name, published.CONVOLUTIONAL, source)
@@ -288,8 +288,9 @@ def _tokens_of_name(space_: Space, name: str, source: str) -> np.ndarray:
   found = _find(name, source)
   if space(PUBLISHED_NODES, found.ops) not in _codings(space_):
     raise UserError(
-      f"{source}={name}: {found.name} needs --ops={found.ops} "
-      f"--nodes={PUBLISHED_NODES}, but this is space {space_.name!r}"
+      f"{named(source, name)}: {found.name} needs `network.ops={found.ops}` "
+      f"and `network.nodes={PUBLISHED_NODES}`, but this is space "
+      f"{space_.name!r}"
     )
   return parse(space_, found.text, source)
 
@@ -306,12 +307,12 @@ def _zero_based(space_: Space) -> Space:
 
 def _check_space_of_file(space_: Space, path: str, source: str) -> None:
   """Raises UserError if a file names another space."""
-  named = notation.read(path, source).get("space")
+  written = notation.read(path, source).get("space")
   known = [coded.name for coded in _codings(space_)]
-  if named is not None and named not in known:
+  if written is not None and written not in known:
     raise UserError(
-      f"{source}={path}: is of space {named!r}, but this is space "
-      f"{space_.name!r}; give one of this space, or the flags of that one"
+      f"{named(source, path)}: is of space {written!r}, but this is space "
+      f"{space_.name!r}; give one of this space, or the settings of that one"
     )
 
 
@@ -324,6 +325,6 @@ def _space_of_file(path: str, source: str) -> tuple[str, int] | None:
     if any(coded.name == name for coded in _codings(space(nodes, ops))):
       return ops, nodes
   raise UserError(
-    f"{source}={path}: space {name!r} is not one of convolutional cells; those "
-    f"are called like {space().name!r}"
+    f"{named(source, path)}: space {name!r} is not one of convolutional cells; "
+    f"those are called like {space().name!r}"
   )

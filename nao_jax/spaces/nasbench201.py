@@ -9,7 +9,7 @@ import functools
 
 import numpy as np
 
-from nao_jax.errors import UserError
+from nao_jax.errors import UserError, named
 from nao_jax.spaces import listed
 from nao_jax.spaces.space import Space
 
@@ -59,16 +59,21 @@ def to_text(tokens: np.ndarray) -> str:
   return "+".join(nodes)
 
 
-def parse(text: str, source: str = "--arch") -> np.ndarray:
+def parse(text: str, place: str | None = None) -> np.ndarray:
   """Reads the benchmark's notation; the reverse of `to_text`.
+
+  Args:
+    text: the architecture.
+    place: where it stands, for messages.
 
   Raises:
     UserError: it is not of that form; the message names the edge.
   """
+  place = place or named("arch", text)
   parts = [part for part in text.replace("+", "").split("|") if part]
   if len(parts) != len(EDGES):
     raise UserError(
-      f"{source}={text}: {len(parts)} operations; a cell of NAS-Bench-201 has "
+      f"{place}: {len(parts)} operations; a cell of NAS-Bench-201 has "
       f"{len(EDGES)}, as in {to_text(to_tokens(np.ones(len(EDGES))))}"
     )
   ops = []
@@ -76,7 +81,7 @@ def parse(text: str, source: str = "--arch") -> np.ndarray:
     op, _, number = part.partition("~")
     if op not in OPS or number != str(begin):
       raise UserError(
-        f"{source}={text}: {part!r} stands for the edge {begin} to {end}; "
+        f"{place}: {part!r} stands for the edge {begin} to {end}; "
         f"allowed there: one of {', '.join(OPS)}, then ~{begin}"
       )
     ops.append(OPS.index(op))

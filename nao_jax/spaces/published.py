@@ -10,7 +10,7 @@ than one way; here everything is in this project's numbers.
 
 import dataclasses
 
-from nao_jax.errors import UserError
+from nao_jax.errors import UserError, named
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,14 +89,14 @@ RECURRENT = (
 
 
 def find(
-  name: str, among: tuple[Published, ...], source: str = "--arch"
+  name: str, among: tuple[Published, ...], source: str = "arch"
 ) -> Published:
   """The architecture of this name; upper and lower case are the same.
 
   Args:
     name: what to look for.
     among: `CONVOLUTIONAL` or `RECURRENT`.
-    source: the flag, for the message.
+    source: the setting or argument that gave it, for the message.
 
   Raises:
     UserError: nothing has this name; the message lists the names.
@@ -106,6 +106,6 @@ def find(
       return architecture
   names = ", ".join(architecture.name for architecture in among)
   raise UserError(
-    f"{source}={name}: neither a .json file, nor a list of whole numbers, nor "
-    f"a published architecture; those are {names}"
+    f"{named(source, name)}: neither a .json file, nor a list of whole "
+    f"numbers, nor a published architecture; those are {names}"
   )

@@ -12,7 +12,7 @@ architectures are known to be the same function.
 
 import numpy as np
 
-from nao_jax.errors import UserError
+from nao_jax.errors import UserError, named
 from nao_jax.spaces import notation, published
 from nao_jax.spaces.arrays import Array
 from nao_jax.spaces.space import Space
@@ -33,7 +33,7 @@ def space(nodes: int = PUBLISHED_NODES) -> Space:
   """
   if not MIN_NODES <= nodes <= MAX_NODES:
     raise UserError(
-      f"--nodes={nodes}: a recurrent cell has {MIN_NODES} to {MAX_NODES} nodes"
+      f"`nodes={nodes}`: a recurrent cell has {MIN_NODES} to {MAX_NODES} nodes"
     )
   activations = tuple(range(nodes + 1, nodes + 1 + len(ACTIVATIONS)))
   choices = []
@@ -59,7 +59,7 @@ def to_text(tokens: np.ndarray) -> str:
   return " ".join(map(str, to_cells(np.asarray(tokens)).ravel()))
 
 
-def resolve(text: str, source: str = "--arch") -> np.ndarray:
+def resolve(text: str, source: str = "arch") -> np.ndarray:
   """Reads an architecture of however many nodes it has.
 
   Args:
@@ -67,7 +67,7 @@ def resolve(text: str, source: str = "--arch") -> np.ndarray:
       `tokens` (what a search writes), or numbers in the published notation, or
       tokens. The first predecessor tells the last two apart: it can only be 0,
       which no token is.
-    source: the flag, for messages.
+    source: the setting or argument that gave it, for messages.
 
   Returns:
     Tokens, int32 [2 N].
@@ -84,31 +84,31 @@ def resolve(text: str, source: str = "--arch") -> np.ndarray:
   nodes, odd = divmod(len(numbers), 2)
   if odd or not MIN_NODES <= nodes <= MAX_NODES:
     raise UserError(
-      f"{source}={text}: {len(numbers)} numbers; a recurrent cell has two for "
-      "each node, predecessor and activation, and "
+      f"{named(source, text)}: {len(numbers)} numbers; a recurrent cell has "
+      "two for each node, predecessor and activation, and "
       f"{MIN_NODES} to {MAX_NODES} nodes"
     )
-  return parse(space(len(numbers) // 2), numbers, f"{source}={text}")
+  return parse(space(len(numbers) // 2), numbers, named(source, text))
 
 
-def parse(space_: Space, numbers: list[int], source: str) -> np.ndarray:
+def parse(space_: Space, numbers: list[int], place: str) -> np.ndarray:
   """Numbers in the published notation, or tokens, to tokens int32 [2 N].
 
   Raises:
     UserError: they are not of this space; the message names the position.
   """
   if not numbers or numbers[0] != 0:
-    return space_.validate(numbers, source)
+    return space_.validate(numbers, place)
   zero_based = _zero_based(space_)
-  return to_tokens(zero_based.validate(numbers, source).reshape(-1, 2))
+  return to_tokens(zero_based.validate(numbers, place).reshape(-1, 2))
 
 
 def _numbers_of_file(path: str, source: str) -> list[int]:
   numbers = notation.tokens_of_file(path, source)
-  named = notation.read(path, source).get("space")
-  if named not in (None, f"rnn-{len(numbers) // 2}"):
+  written = notation.read(path, source).get("space")
+  if written not in (None, f"rnn-{len(numbers) // 2}"):
     raise UserError(
-      f"{source}={path}: space {named!r} is not one of recurrent cells"
+      f"{named(source, path)}: space {written!r} is not one of recurrent cells"
     )
   return numbers
 

@@ -167,13 +167,13 @@ class Space:
     return None
 
   def validate(
-    self, tokens: Sequence[int], source: str = "tokens"
+    self, tokens: Sequence[int], place: str = "tokens"
   ) -> np.ndarray:
     """Checks one sequence.
 
     Args:
       tokens: the sequence.
-      source: where it came from (a flag, a file), for the message.
+      place: where it came from, for the message.
 
     Returns:
       int32 [L].
@@ -184,7 +184,7 @@ class Space:
     """
     if len(tokens) != self.length:
       raise UserError(
-        f"{source}: {len(tokens)} tokens, but an architecture of space "
+        f"{place}: {len(tokens)} tokens, but an architecture of space "
         f"{self.name!r} has {self.length}"
       )
     position = self._first_illegal(tokens)
@@ -196,7 +196,7 @@ class Space:
         for token in self._allowed(position, before)
       )
       raise UserError(
-        f"{source}: token {tokens[position]} at {self._place(position)} "
+        f"{place}: token {tokens[position]} at {self._place(position)} "
         f"is illegal{after} in space {self.name!r}; allowed there: {allowed}"
       )
     return np.asarray(tokens, np.int32)
