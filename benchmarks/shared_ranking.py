@@ -99,6 +99,7 @@ def main(_):
     "settings": flatten(config),
     "pool": pool.tolist(),
     "candidates": _CANDIDATES.value,
+    "data": flatten(data.digest),
   }
   found = _held(given) or given | {
     "parameters": [
@@ -179,7 +180,7 @@ def _from_scratch(config, data, space, rows) -> np.ndarray:
   for seed in range(_REPEATS.value):
     protocol = {k: flatten(v) for k, v in recipe.items() if k != "examples"}
     protocol |= {
-      "dataset": config.dataset,
+      "data": flatten(data.digest),
       "part": "test",
       "seed": seed,
       "examples": recipe["examples"],

@@ -22,7 +22,7 @@ import numpy as np
 from nao_jax import objectives, search
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
-from nao_jax.data import tables
+from nao_jax.data import digest, tables
 from nao_jax.errors import UserError
 from nao_jax.evaluators.table import Table
 from nao_jax.objectives import Demand
@@ -145,14 +145,16 @@ def run(
     UserError: a setting or the table does not allow it.
   """
   signal, report, demand = check(config, strategies)
-  done = _read(file, config, signal.space)
+  # The name of a table says nothing about the scores in it.
+  table = digest.of_arrays(0, signal.scores, report.scores)
+  done = _read(file, config, signal.space, table)
   if file is not None:
     check_writable(file, "file")
   curves = {}
   for name in strategies:
     if name not in done:
       done[name] = _trials(config, name, signal, report, demand, threads)
-      _write(file, config, signal.space, done)
+      _write(file, config, signal.space, table, done)
     curves[name] = done[name]
   return curves
 
@@ -287,7 +289,9 @@ def _setup(name: str, space: Space, demand: Demand | None) -> Setup:
   return dataclasses.replace(setup, strategy=strategy)
 
 
-def _read(file, config: CompareConfig, space: Space) -> dict[str, Curves]:
+def _read(
+  file, config: CompareConfig, space: Space, table: str
+) -> dict[str, Curves]:
   """What the file holds of these settings, whose strategies are as today."""
   if file is None or not os.path.exists(file):
     return {}
@@ -305,6 +309,11 @@ def _read(file, config: CompareConfig, space: Space) -> dict[str, Curves]:
     raise UserError(f"{place}: not {wanted} ({error!r}); {advice}") from error
   if settings != flatten(config):
     raise UserError(f"{place}: holds another comparison, {settings}; {advice}")
+  if held.get("table") != table:
+    raise UserError(
+      f"{place}: holds a comparison on other scores than those that"
+      f" `table={config.table}` holds today; {advice}"
+    )
   for name in sorted(set(trials) - set(done)):
     logging.info("%s is no longer what %s holds of it", name, file)
   return done
@@ -340,7 +349,7 @@ def _described(setup: Setup) -> dict:
 _ARRAYS = ("signal", "report", "evaluations", "found")
 
 
-def _write(file, config: CompareConfig, space: Space, done) -> None:
+def _write(file, config: CompareConfig, space: Space, table: str, done) -> None:
   if file is None:
     return
   rows = {
@@ -350,6 +359,7 @@ def _write(file, config: CompareConfig, space: Space, done) -> None:
   }
   held = {
     "settings": flatten(config),
+    "table": table,
     "summary": summary(done),
     "trials": rows,
   }

@@ -109,6 +109,22 @@ def test_a_file_of_other_settings_is_left_alone(found, config):
     comparison.run(other, CHEAP, file=found[0])
 
 
+@pytest.mark.parametrize("signal", ["valid", "test"])
+def test_a_file_of_other_scores_is_left_alone(found, config, signal, tmp_path):
+  with np.load(config.table) as table:
+    arrays = dict(table)
+  arrays[f"edges_{signal}"][-1] += 1
+  # The name stays, as for who mended the table.
+  kept = shutil.copy(config.table, tmp_path / "kept.npz")
+  np.savez(config.table, **arrays)
+  try:
+    with pytest.raises(UserError, match=r"^`file=\S*`: .* on other scores"):
+      comparison.run(config, CHEAP, file=found[0])
+  finally:
+    shutil.copy(kept, config.table)
+  comparison.run(config, CHEAP, file=found[0])
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"settings": 3}'])
 def test_a_file_that_is_none_of_ours_is_refused(text, config, tmp_path):
   file = tmp_path / "other.json"

@@ -318,6 +318,24 @@ def test_images_of_another_type_than_bytes_are_refused(tmp_path, kind):
     images.load("foreign", data_dir=tmp_path, validation_fraction=0, seed=0)
 
 
+def test_transparency_of_a_data_set_of_others_is_left_out_with_a_word(
+  tmp_path, caplog
+):
+  clear = tiny_images.encode(np.full((4, 4, 4), 9, np.uint8))
+  examples = [(clear, 0), (clear, 1)]
+  write_foreign(tmp_path, {"train": examples, "test": examples})
+  features = tmp_path / "foreign" / "1.0.0" / "features.json"
+  document = json.loads(features.read_text())
+  image = document["featuresDict"]["features"]["image"]["image"]
+  image["shape"] = {"dimensions": ["4", "4", "4"]}
+  features.write_text(json.dumps(document))
+  data = images.load(
+    "foreign", data_dir=tmp_path, validation_fraction=0, seed=0
+  )
+  assert data.image_shape == (4, 4, 3)
+  assert "4 channels; transparency is left out" in caplog.text
+
+
 def test_a_data_set_without_classes_is_refused(tmp_path):
   number = tfds.features.Scalar(np.int64)
   with pytest.raises(UserError, match="has an `image` and a class `label`"):

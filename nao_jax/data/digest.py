@@ -97,11 +97,11 @@ def _file_digests(paths: Sequence[pathlib.Path]) -> list[str]:
   cache = paths[0].parent / CACHE
   known = _remembered(cache)
   try:
-    stamps = {path: _stamp(path) for path in paths}
+    stamps = {path: stamp(path) for path in paths}
     digests = {
       path: known[path.name][1]
-      for path, stamp in stamps.items()
-      if known.get(path.name, [None])[0] == stamp
+      for path, found in stamps.items()
+      if known.get(path.name, [None])[0] == found
     }
     new = [path for path in paths if path not in digests]
     read_at = time.time()
@@ -117,18 +117,18 @@ def _file_digests(paths: Sequence[pathlib.Path]) -> list[str]:
   return [digests[path] for path in paths]
 
 
-def _stamp(path: pathlib.Path) -> list[int]:
+def stamp(file: str | os.PathLike) -> list[int]:
   """What changes whenever a file does: size, times and place on the disk.
 
   The time of the last change of the entry (ctime) cannot be set back, as `cp
   -p` does that of the contents.
   """
-  found = path.stat()
+  found = os.stat(file)
   return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
-def _settled(stamp: list[int], read_at: float) -> bool:
-  return max(stamp[1:3]) / 1e9 < read_at - _SECONDS_TO_SETTLE
+def _settled(found: list[int], read_at: float) -> bool:
+  return max(found[1:3]) / 1e9 < read_at - _SECONDS_TO_SETTLE
 
 
 def _read(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:

@@ -215,6 +215,10 @@ def _check_kind(
       f"{directory}: its images are {kind}; allowed: uint8, so convert them,"
       " which takes a choice: which values become black and white"
     )
+  if features["image"].shape[-1] == 4:
+    logging.warning(
+      "%s: its images have 4 channels; transparency is left out", directory
+    )
   if (found := features["label"].num_classes) < 2:
     raise UserError(
       f"{directory}: {found} class only; a classification needs 2 or more"

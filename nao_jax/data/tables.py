@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nao_jax.data import number_pickles
+from nao_jax.data import digest, number_pickles
 from nao_jax.data.archives import Archive, reading
 from nao_jax.errors import UserError
 from nao_jax.spaces import nasbench201, nasbench_graph
@@ -66,7 +66,9 @@ def load(
 
 
 def _load_archive(path, dataset, signal, where) -> Column:
-  columns = _read_archive(os.fspath(path))
+  # A file that was mended is read again, though its name is the same.
+  stamp = tuple(digest.stamp(path)) if os.path.exists(path) else None
+  columns = _read_archive(os.fspath(path), stamp)
   name = f"{dataset}_{signal}"
   if name not in columns:
     known = ", ".join(sorted(columns)) or "none"
@@ -79,8 +81,9 @@ def _load_archive(path, dataset, signal, where) -> Column:
 
 
 @functools.lru_cache(maxsize=2)
-def _read_archive(path: str) -> dict[str, np.ndarray]:
-  """Columns by function, float32 [F]."""
+def _read_archive(path: str, stamp: tuple | None) -> dict[str, np.ndarray]:
+  """Columns by function, float32 [F]; `stamp` tells when to read again."""
+  del stamp
   if not os.path.exists(path):
     raise UserError(
       f"`table={path}`: no such file; give {GRAPH}, or a .npz file in the form "
