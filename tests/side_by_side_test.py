@@ -72,8 +72,9 @@ def test_the_driver_measures_both_and_keeps_what_others_measured(
   file = tmp_path / "results" / "found.json"
   file.parent.mkdir()
   file.write_text('{"other": {"kept": true}}')
-  command = [sys.executable, "-m", "benchmarks.side_by_side", "--nodes=2"]
-  command += [f"--peer={' '.join(peer)}", "--only=propose", "--pairs=1"]
+  sizes = ["--width=8", "--streams=2", "--steps=3"]
+  command = [sys.executable, "-m", "benchmarks.side_by_side", *sizes]
+  command += [f"--peer={' '.join(peer)}", "--only=rnn_score", "--pairs=1"]
   ended = subprocess.run(
     [*command, f"--json={file}"],
     cwd=pages.ROOT,
@@ -82,15 +83,15 @@ def test_the_driver_measures_both_and_keeps_what_others_measured(
     check=True,
   )
   held = json.loads(file.read_text())
-  (pair,) = held["propose"]["pairs"]
+  (pair,) = held["rnn_score"]["pairs"]
   assert held["other"] == {"kept": True}
   assert pair["peer"]["slowest"] == 9
   fastest, median, slowest = (
     pair["ours"][name] for name in ("fastest", "seconds", "slowest")
   )
   assert 0 < fastest <= median <= slowest
-  assert "--nodes=2" in held["propose"]["ours"]
-  assert held["propose"]["cores"] == sorted(os.sched_getaffinity(0))
+  assert held["rnn_score"]["ours"][-3:] == sizes
+  assert held["rnn_score"]["cores"] == [max(os.sched_getaffinity(0))]
   assert str(tmp_path) not in json.dumps(held)
   assert f"{pairs.ratios([pair])[0]:.2f}" in ended.stdout
 
