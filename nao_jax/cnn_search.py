@@ -35,6 +35,7 @@ from nao_jax.presets import SearchCnnConfig
 from nao_jax.report import drawing, search_page
 from nao_jax.runs import streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
+from nao_jax.runs.environment import in_32_bits
 from nao_jax.runs.processes import Team, leading
 from nao_jax.runs.trials import Trials
 from nao_jax.runs.workdir import flatten
@@ -47,6 +48,7 @@ from nao_jax.training.final import FinalConfig, FinalistConfig
 from nao_jax.training.supernet import Trainer
 
 
+@in_32_bits
 def run(
   config: SearchCnnConfig,
   *,

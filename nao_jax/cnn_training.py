@@ -17,6 +17,7 @@ from nao_jax.networks.cost import cost
 from nao_jax.recipes import TrainCnnConfig
 from nao_jax.runs import checkpoint, streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
+from nao_jax.runs.environment import in_32_bits
 from nao_jax.runs.processes import Team, leading
 from nao_jax.runs.progress import Each
 from nao_jax.runs.workdir import Workdir, flatten
@@ -118,6 +119,7 @@ class Training:
     return jax.random.split(jax.random.key(self.config.seed))
 
 
+@in_32_bits
 def run(
   config: TrainCnnConfig,
   *,

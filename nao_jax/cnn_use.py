@@ -12,6 +12,7 @@ from nao_jax.cnn_training import Training, check, open_data
 from nao_jax.data.digest import TEST_PART, Digest
 from nao_jax.errors import UserError
 from nao_jax.recipes import TrainCnnConfig
+from nao_jax.runs.environment import in_32_bits
 from nao_jax.runs.workdir import read_settings, unflatten, write_bytes
 from nao_jax.spaces import cnn
 from nao_jax.training.stand_alone import TrainState, classify
@@ -88,6 +89,7 @@ def _is_whole(training: Training) -> bool:
   )
 
 
+@in_32_bits
 def evaluate(
   workdir: str | os.PathLike,
   *,
@@ -170,6 +172,7 @@ def _say_what_data(
     )
 
 
+@in_32_bits
 def export(workdir: str | os.PathLike, file: str | os.PathLike) -> None:
   """Writes a trained network as a file that jax and flatbuffers can run.
 

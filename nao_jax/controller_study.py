@@ -18,6 +18,7 @@ from nao_jax.controller.model import Controller, ControllerConfig, Params
 from nao_jax.data import tables
 from nao_jax.errors import UserError
 from nao_jax.evaluators.table import Table
+from nao_jax.runs.environment import in_32_bits
 from nao_jax.settings import LAST_SEED, field, validate
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.strategies.uniform import sample_new
@@ -52,6 +53,7 @@ class StudyConfig:
   nao: NaoConfig = NaoConfig()
 
 
+@in_32_bits
 def run(config: StudyConfig) -> dict:
   """Fits a controller and measures it.
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nao_jax.errors import UserError
+from nao_jax.runs.environment import of_the_caller
 from nao_jax.settings import field
 
 # Tokens int32 [N, L] to costs [N], each above 0.
@@ -94,7 +95,8 @@ class Demand:
     return np.array([self.known[name] for name in names], np.float64)
 
   def _ask(self, tokens: np.ndarray) -> np.ndarray:
-    values = np.asarray(self.cost(tokens), np.float64)
+    with of_the_caller():
+      values = np.asarray(self.cost(tokens), np.float64)
     if values.shape != (len(tokens),):
       raise UserError(
         f"the cost {self.name!r} gave an array {list(values.shape)} for "

@@ -34,6 +34,7 @@ from nao_jax.report import recurrent_drawing, search_page
 from nao_jax.rnn_presets import SearchRnnConfig
 from nao_jax.runs import streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
+from nao_jax.runs.environment import in_32_bits
 from nao_jax.runs.processes import Team, leading
 from nao_jax.runs.trials import Trials
 from nao_jax.runs.workdir import flatten
@@ -43,6 +44,7 @@ from nao_jax.strategies.choice import strategy
 from nao_jax.training.recurrent import Trainer
 
 
+@in_32_bits
 def run(
   config: SearchRnnConfig,
   *,

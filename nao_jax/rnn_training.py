@@ -16,6 +16,7 @@ from nao_jax.errors import UserError
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.runs import checkpoint, streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
+from nao_jax.runs.environment import in_32_bits
 from nao_jax.runs.processes import Team, leading
 from nao_jax.runs.progress import Each
 from nao_jax.runs.workdir import Workdir, flatten
@@ -153,6 +154,7 @@ class Training:
     return jax.random.split(jax.random.key(self.config.seed))
 
 
+@in_32_bits
 def run(
   config: TrainRnnConfig,
   *,

@@ -25,6 +25,7 @@ from nao_jax.journal import SearchJournal
 from nao_jax.measures import SCORE
 from nao_jax.objectives import Demand, outcome
 from nao_jax.pool import Pool
+from nao_jax.runs.environment import in_32_bits
 from nao_jax.search_state import Journal, SearchState
 from nao_jax.settings import Only, field, validate
 from nao_jax.spaces.space import Space
@@ -85,6 +86,7 @@ class SearchConfig:
       )
 
 
+@in_32_bits
 def run(
   space: Space,
   evaluator: Evaluator | Scores,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from nao_jax.errors import UserError
 from nao_jax.evaluators import Keep, Progress, forget
+from nao_jax.runs.environment import of_the_caller
 
 # Tokens int32 [B, L] to scores [B], higher is better.
 Scores = Callable[[np.ndarray], npt.ArrayLike]
@@ -83,7 +84,8 @@ class Function:
   def _ask(self, tokens: np.ndarray) -> np.ndarray:
     count = len(tokens)
     asked = np.resize(tokens, (self.batch or count, tokens.shape[1]))
-    scores = np.asarray(self.scores(asked), np.float32)
+    with of_the_caller():
+      scores = np.asarray(self.scores(asked), np.float32)
     if scores.shape != (len(asked),):
       raise UserError(
         f"the function of scores gave an array {list(scores.shape)} for "

@@ -71,7 +71,7 @@ def conditions(gpus: float) -> dict:
   return {
     "code": _code(),
     "environment": environment,
-    "settings": {name: jax.config.values[name] for name in _SETTINGS},
+    "settings": {name: jax.config.read(name) for name in _SETTINGS},
     "programs": jax.config.jax_compilation_cache_dir,
   }
 

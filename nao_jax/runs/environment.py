@@ -1,0 +1,50 @@
+"""The environment's settings of jax, which are those of all its programs."""
+
+from collections.abc import Callable, Iterator
+import contextlib
+import contextvars
+import functools
+from typing import ParamSpec, TypeVar
+
+import jax
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+
+# Whether 64 bits were enabled where a function in 32 bits was called.
+_OUTSIDE: contextvars.ContextVar[bool | None] = contextvars.ContextVar(
+  "outside", default=None
+)
+
+
+def in_32_bits(
+  function: Callable[_Parameters, _Result],
+) -> Callable[_Parameters, _Result]:
+  """Decorates a function to compute in 32 bits, whatever JAX_ENABLE_X64 says.
+
+  With 64 bits enabled jax and its libraries draw other random numbers and
+  change the types of states, so that a result would depend on a variable that
+  another project has set. Outside of the function nothing changes. Threads that
+  the function starts need it, too.
+  """
+
+  @functools.wraps(function)
+  def inner(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+    outside = bool(jax.config.read("jax_enable_x64"))
+    token = _OUTSIDE.set(outside) if _OUTSIDE.get() is None else None
+    try:
+      with jax.enable_x64(False):
+        return function(*args, **kwargs)
+    finally:
+      if token is not None:
+        _OUTSIDE.reset(token)
+
+  return inner
+
+
+@contextlib.contextmanager
+def of_the_caller() -> Iterator[None]:
+  """Within it, a function of the user's computes as it does elsewhere."""
+  outside = _OUTSIDE.get()
+  with contextlib.nullcontext() if outside is None else jax.enable_x64(outside):
+    yield
