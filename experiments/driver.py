@@ -12,6 +12,7 @@ from experiments import compilation_cache, guard
 from experiments.settings import in_flags
 import nao_jax
 from nao_jax.errors import Stopped, UserError
+from nao_jax.runs import environment
 from nao_jax.runs.streams import LastingStream
 
 # Where the log lines of this project come from; libraries log at the same
@@ -54,6 +55,10 @@ def run(
       output.flush()
       if prints_result and output.lost and output.lost != _BROKEN_PIPE:
         raise UserError(f"standard output: {output.lost}; send it elsewhere")
+    except (RuntimeError, AssertionError):
+      if message := environment.missing_platform():
+        _exit(f"error: {message}", guard.BAD_USAGE)
+      raise
     except UserError as error:
       _exit(f"error: {in_flags(str(error))}", guard.BAD_USAGE)
     except Stopped as stopped:

@@ -27,7 +27,7 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators.table import Table
 from nao_jax.objectives import Demand
 from nao_jax.report.curves import Curves, summary
-from nao_jax.runs import json_file
+from nao_jax.runs import environment, json_file
 from nao_jax.runs.workdir import check_writable, flatten, write
 from nao_jax.search import SearchConfig
 from nao_jax.settings import LAST_SEED, Only, field, validate
@@ -197,7 +197,7 @@ def check(
 def _trials(config, name, signal, report, demand, threads) -> Curves:
   start = time.monotonic()
   setup = _setup(name, signal.space, demand)
-  devices = jax.local_devices()
+  devices = environment.local_devices()
   threads = threads or max(len(devices), os.cpu_count() or 1)
 
   def trial(number: int) -> np.ndarray:

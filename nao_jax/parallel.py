@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from nao_jax.errors import UserError, in_a_line
+from nao_jax.runs import environment
 
 AXIS = "devices"
 
@@ -80,7 +81,7 @@ def spread(
 
 def check(devices: int | None, where: str = "devices") -> None:
   """Raises UserError if a process has fewer devices than that."""
-  most = jax.local_device_count()
+  most = len(environment.local_devices())
   if devices is not None and not 1 <= devices <= most:
     raise UserError(f"`{where}={devices}`: allowed: 1 to {most}")
 
@@ -218,7 +219,7 @@ def own_part(x: jax.Array, axis: int, axis_name: str | None) -> jax.Array:
 
 
 def _local(number: int | None) -> list[jax.Device]:
-  return jax.local_devices()[:number]
+  return environment.local_devices()[:number]
 
 
 def _all(number: int | None) -> list[jax.Device]:

@@ -24,6 +24,9 @@ def main(_):
     raise KeyError("a bug")
   if _N.value == 9:
     raise KeyboardInterrupt
+  if _N.value == 10:
+    import jax
+    jax.random.key(0)
   print(_N.value + 1)
 if __name__ == "__main__":
   driver.run(main)
@@ -88,6 +91,18 @@ def test_ctrl_c_ends_with_130_and_no_traceback(run):
   result = run("--n=9")
   assert result.returncode == 130
   assert result.stderr.splitlines()[-1] == "interrupted"
+  assert "Traceback" not in result.stderr
+
+
+def test_a_platform_that_is_not_there_is_said_in_a_line(run, monkeypatch):
+  monkeypatch.setenv("JAX_PLATFORMS", "abacus")
+  result = run("--n=10")
+  assert result.returncode == 2
+  last = result.stderr.splitlines()[-1]
+  assert last.startswith(
+    "error: JAX_PLATFORMS=abacus: jax finds no such device"
+  )
+  assert "JAX_PLATFORMS=cpu" in last
   assert "Traceback" not in result.stderr
 
 

@@ -13,6 +13,7 @@ from nao_jax import (
   cnn_training,
   comparison,
   controller_study,
+  parallel,
   presets,
   rnn_search,
   rnn_training,
@@ -20,6 +21,7 @@ from nao_jax import (
 )
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
+from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.objectives import Demand
@@ -194,3 +196,13 @@ def test_a_function_of_the_user_keeps_its_64_bits(in_64_bits):
   assert set(seen) == {jnp.dtype("float64")}
   assert pool.scores.dtype == np.float32
   assert jnp.ones(1).dtype == jnp.float64
+
+
+def test_a_device_that_jax_does_not_find_is_asked_for_by_name(monkeypatch):
+  def none():
+    # As jax has it where the plugin for a GPU is not installed.
+    raise AssertionError
+
+  monkeypatch.setattr(jax, "local_devices", none)
+  with pytest.raises(UserError, match=r"JAX_PLATFORMS=.* unset it"):
+    parallel.check(1)

@@ -8,6 +8,8 @@ from typing import ParamSpec, TypeVar
 
 import jax
 
+from nao_jax.errors import UserError, in_a_line
+
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
 
@@ -48,3 +50,33 @@ def of_the_caller() -> Iterator[None]:
   outside = _OUTSIDE.get()
   with contextlib.nullcontext() if outside is None else jax.enable_x64(outside):
     yield
+
+
+def local_devices() -> list[jax.Device]:
+  """The devices of this process.
+
+  Raises:
+    UserError: there are none such as JAX_PLATFORMS asks for.
+  """
+  if message := missing_platform():
+    raise UserError(message)
+  return jax.local_devices()
+
+
+def missing_platform() -> str:
+  """Says what JAX_PLATFORMS asks for in vain; empty if it is there.
+
+  It looks for devices, so that processes must have met before.
+  """
+  try:
+    jax.local_devices()
+  except (RuntimeError, AssertionError) as error:
+    asked = jax.config.jax_platforms
+    reason = in_a_line(error).partition(" (set JAX_PLATFORMS")[0]
+    # jax leaves it at a bare assertion where a plugin found no device.
+    why = f" ({reason})" if str(error) else ""
+    return (
+      f"JAX_PLATFORMS={asked}: jax finds no such device{why}; cpu is always "
+      "there: JAX_PLATFORMS=cpu, or unset it to use the best there is"
+    )
+  return ""
