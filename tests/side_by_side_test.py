@@ -72,7 +72,7 @@ def test_the_driver_measures_both_and_keeps_what_others_measured(
   file = tmp_path / "results" / "found.json"
   file.parent.mkdir()
   file.write_text('{"other": {"kept": true}}')
-  sizes = ["--width=8", "--streams=2", "--steps=3"]
+  sizes = ["--streams=2", "--steps=3", "--width=8"]
   command = [sys.executable, "-m", "benchmarks.side_by_side", *sizes]
   command += [f"--peer={' '.join(peer)}", "--only=rnn_score", "--pairs=1"]
   ended = subprocess.run(
