@@ -231,6 +231,32 @@ def test_the_mean_is_that_of_the_weights_since_averaging_began(
     np.testing.assert_allclose(mean, plain, atol=1e-6)
 
 
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_the_mean_of_the_weights_is_what_is_measured(part, config):
+  """Not the last weights, and on the part that is asked for."""
+  training, corpus = _training(config)
+  model = training.init().model
+  larger = jax.tree.map(lambda x: 20 * x, model.weights)
+  model = model._replace(mean=larger)
+  found = training.reader(corpus, 1).measure(model, part)
+
+  def expected(weights, part, streams):
+    rows = text.streams(getattr(corpus, part), streams)
+    # In one piece, not in windows.
+    whole = language.windows(rows, len(rows) - 1)
+    return float(language.measure(weights, training.trainer.cell, whole))
+
+  streams = {"validation": config.eval_batch, "test": 1}
+  losses = {
+    (name, other): expected(weights, other, streams[other])
+    for name, weights in (("mean", larger), ("last", model.weights))
+    for other in streams
+  }
+  assert found["loss"] == pytest.approx(losses["mean", part], rel=1e-5)
+  others = [loss for key, loss in losses.items() if key != ("mean", part)]
+  assert min(abs(loss - found["loss"]) for loss in others) > 1e-3
+
+
 def _reference(losses, patience):
   """The epoch from which Merity et al. 2018, algorithm 1, average, or None."""
   logs = []
