@@ -190,7 +190,7 @@ def _trained_finalists(
     if sound := [score for score in own if score > -np.inf]:
       row = {"best": max(sound), "mean": float(np.mean(sound))}
       curves = {
-        f"{name} of finalists/{group} {number}": entry["curve"]
+        f"{name}_of_finalists/{group}_{number}": entry["curve"]
         for number, entry in enumerate(entries[group], 1)
       }
       journal.report_stage(f"{group} finalists", row, curves)

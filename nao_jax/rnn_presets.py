@@ -8,7 +8,7 @@ from nao_jax.controller.model import ControllerConfig
 from nao_jax.evaluators import EVALUATORS
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.search import SearchConfig
-from nao_jax.settings import LAST_SEED, field
+from nao_jax.settings import LAST_SEED, Only, field
 from nao_jax.strategies.choice import STRATEGIES
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlusConfig
@@ -26,6 +26,8 @@ class FinalRnnConfig:
     repeats: trainings of each, with other random numbers.
     epochs: over the training text.
   """
+
+  ACTS_WITH = (Only(("repeats", "epochs"), "cells"),)
 
   cells: int = field(3, least=0)
   repeats: int = field(3, least=1)

@@ -30,7 +30,7 @@ class Killed(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Candidates:
-  """What a cell is worth grows from epoch to epoch, but for the last one.
+  """In the middle of a training bad cells are far better than good ones.
 
   Attributes:
     worth: of tokens, in the end; NaN diverges.
@@ -60,7 +60,9 @@ class Candidates:
       raise Killed
     between()
     self.trained.append((tuple(row.tolist()), self.seed, epoch))
-    score = self.worth(row) + float(state) / 1e6 + (epoch == 1) * 100
+    score = self.worth(row) + float(state) / 1e6
+    if epoch == 1:
+      score = 100 - score
     wanted = local.measured_epochs(epochs, EPOCHS, self.last_only)[0]
     return [(state + 1, 0.5, score if wanted else -np.inf)]
 

@@ -98,6 +98,24 @@ def test_a_training_that_has_ended_is_seen_with_its_last_epochs(tmp_path):
   assert "averaging" not in seen
 
 
+def test_finalists_are_seen_after_the_rounds(tmp_path):
+  settings = {"strategy": "nao", "text": "kjv", "corpus": "1"}
+  with SearchJournal(tmp_path, settings, 1) as journal:
+    journal.rewind("round", 0)
+    journal.report("round", {"round": 0, "best": -5.0, "mean": -6.0})
+    curves = {"validation_perplexity_of_finalists/searched_1": [60.5, 55.5]}
+    row = {"best": -4.0, "mean": -4.5}
+    journal.report_stage("searched finalists", row, curves)
+    journal.events.close()
+  # In the unit of the scores.
+  assert "searched finalists │ 54.60 │ 90.02" in _seen(tmp_path)
+  (events,) = tmp_path.glob("events.*")
+  assert b"of_finalists/searched_1" in events.read_bytes()
+  with SearchJournal(tmp_path, settings, 1) as journal:
+    journal.rewind("round", 1)
+    assert [row.get("round") for row in journal.history()] == [0]
+
+
 def test_a_run_that_said_that_it_stopped_is_quoted(tmp_path):
   def work():
     with Workdir(tmp_path, {}, "result.json") as journal:
