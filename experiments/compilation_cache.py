@@ -9,6 +9,7 @@ from absl import flags, logging
 import jax
 
 from nao_jax.errors import UserError
+from nao_jax.runs import paths
 
 # They belong to the driver that asks for them, whose --help shows them.
 flags.disclaim_key_flags()
@@ -41,11 +42,10 @@ def set_up() -> None:
   if given is None and jax.config.jax_compilation_cache_dir:
     return
   try:
-    folder = pathlib.Path(given).expanduser() if given else _usual()
+    folder = paths.expanded(given) if given else _usual()
     _make(folder)
     _check(folder)
-  # Without a home, pathlib raises RuntimeError.
-  except (OSError, RuntimeError) as error:
+  except (OSError, UserError) as error:
     found = getattr(error, "strerror", None) or str(error)
     if given is not None:
       raise UserError(
@@ -63,7 +63,7 @@ def _usual() -> pathlib.Path:
   home = os.environ.get("XDG_CACHE_HOME", "")
   # Relative paths there are to be ignored.
   base = pathlib.Path(home if os.path.isabs(home) else "~/.cache")
-  return base.expanduser() / "nao_jax" / "programs"
+  return paths.expanded(base) / "nao_jax" / "programs"
 
 
 def _make(folder: pathlib.Path) -> None:

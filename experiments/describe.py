@@ -11,7 +11,6 @@ from collections.abc import Callable
 import dataclasses
 import functools
 import json
-import pathlib
 
 from absl import flags
 import numpy as np
@@ -24,7 +23,7 @@ from nao_jax.networks.cost import Cost, Part, cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.report import drawing, recurrent_drawing
-from nao_jax.runs import streams
+from nao_jax.runs import paths, streams
 from nao_jax.spaces import cnn, published, rnn
 from nao_jax.spaces.cnn import Architecture
 
@@ -189,7 +188,7 @@ def _draw(draw: Callable[..., None], name: str | None) -> list[str]:
   """The files that --output asks for; `draw` takes them and a title."""
   if _OUTPUT.value is None:
     return []
-  prefix = pathlib.Path(_OUTPUT.value)
+  prefix = paths.expanded(_OUTPUT.value)
   try:
     if _OUTPUT.value.endswith("/") or prefix.is_dir():
       prefix /= name or "cells"

@@ -8,13 +8,13 @@ nats-bench (`pip install 'nao_jax[tables]'`).
 """
 
 import io
-import pathlib
 
 from absl import flags, logging
 import numpy as np
 
 from experiments import driver
 from nao_jax.data import nats_bench
+from nao_jax.runs import paths
 from nao_jax.runs.progress import Progress
 from nao_jax.runs.workdir import check_writable, write_bytes
 
@@ -32,7 +32,7 @@ def main(_):
   arrays = nats_bench.read(_NATS_BENCH.value, Progress())
   content = io.BytesIO()
   np.savez_compressed(content, allow_pickle=False, **arrays)
-  write_bytes(pathlib.Path(_OUTPUT.value), content.getvalue())
+  write_bytes(paths.expanded(_OUTPUT.value), content.getvalue())
   columns = sorted(set(arrays) - {"ops", "op_names"})
   logging.info("%s: %s", _OUTPUT.value, ", ".join(columns))
 

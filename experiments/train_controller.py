@@ -6,7 +6,6 @@ python -m experiments.train_controller --dataset=arxiv --members=600
 """
 
 import json
-import pathlib
 
 from absl import flags
 import rich.table
@@ -14,7 +13,7 @@ import rich.table
 from experiments import driver, settings
 from nao_jax import controller_study
 from nao_jax.controller_study import StudyConfig
-from nao_jax.runs import streams
+from nao_jax.runs import paths, streams
 from nao_jax.runs.workdir import check_writable, write
 
 _JSON = flags.DEFINE_string("json", None, "File for the figures.")
@@ -31,7 +30,7 @@ def main(_):
     check_writable(_JSON.value, "json")
   found = controller_study.run(config)
   if _JSON.value:
-    write(pathlib.Path(_JSON.value), json.dumps(found, indent=2) + "\n")
+    write(paths.expanded(_JSON.value), json.dumps(found, indent=2) + "\n")
   _show(found)
 
 

@@ -21,6 +21,7 @@ from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.objectives import Cost, Demand
 from nao_jax.presets import SearchCnnConfig
+from nao_jax.runs import paths
 from nao_jax.settings import within
 from nao_jax.spaces import cnn
 
@@ -168,7 +169,7 @@ def read_table(path: str, ops: str) -> tuple[float, np.ndarray]:
 def _rows(path: str, place: str) -> list[list[str]]:
   """All lines but the first, which must be the heading."""
   try:
-    with open(path, encoding="utf-8", newline="") as file:
+    with paths.expanded(path).open(encoding="utf-8", newline="") as file:
       heading, *rows = list(csv.reader(file)) or [[]]
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     raise UserError(f"{place}: cannot be read ({error})") from error

@@ -12,6 +12,7 @@ from nao_jax.cnn_training import Training, check, open_data
 from nao_jax.data.digest import TEST_PART, Digest
 from nao_jax.errors import UserError
 from nao_jax.recipes import TrainCnnConfig
+from nao_jax.runs import paths
 from nao_jax.runs.environment import in_32_bits
 from nao_jax.runs.workdir import read_settings, unflatten, write_bytes
 from nao_jax.spaces import cnn
@@ -30,7 +31,7 @@ def load(workdir: str | os.PathLike) -> tuple[Training, TrainState]:
   Raises:
     UserError: there is no training, or no checkpoint of it yet.
   """
-  path = pathlib.Path(workdir)
+  path = paths.expanded(workdir)
   training = _training(path)
   # Its template is a whole network, which is worth making only if need be.
   there = os.path.exists(path / "checkpoints")
@@ -186,7 +187,7 @@ def export(workdir: str | os.PathLike, file: str | os.PathLike) -> None:
   Raises:
     UserError: as `load`; the file exists or cannot be written.
   """
-  path = pathlib.Path(file)
+  path = paths.expanded(file)
   if os.path.exists(path):
     raise UserError(f"`file={file}`: exists; give another name")
   training, state = load(workdir)

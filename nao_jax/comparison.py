@@ -12,7 +12,6 @@ import concurrent.futures
 import dataclasses
 import json
 import os
-import pathlib
 import time
 
 from absl import logging
@@ -27,7 +26,7 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators.table import Table
 from nao_jax.objectives import Demand
 from nao_jax.report.curves import Curves, summary
-from nao_jax.runs import environment, json_file
+from nao_jax.runs import environment, json_file, paths
 from nao_jax.runs.workdir import check_writable, flatten, write
 from nao_jax.search import SearchConfig
 from nao_jax.settings import LAST_SEED, Only, field, validate
@@ -293,7 +292,7 @@ def _read(
   file, config: CompareConfig, space: Space, table: str
 ) -> dict[str, Curves]:
   """What the file holds of these settings, whose strategies are as today."""
-  if file is None or not os.path.exists(file):
+  if file is None or not paths.expanded(file).exists():
     return {}
   place, wanted, advice = f"`file={file}`", "a comparison", "give another file"
   held = json_file.read(file, place=place, wanted=wanted, advice=advice)
@@ -363,4 +362,4 @@ def _write(file, config: CompareConfig, space: Space, table: str, done) -> None:
     "summary": summary(done),
     "trials": rows,
   }
-  write(pathlib.Path(file), json.dumps(held) + "\n")
+  write(paths.expanded(file), json.dumps(held) + "\n")

@@ -961,6 +961,10 @@ def test_the_driver_writes_the_report(nao, tmp_path):
   ("flags", "message"),
   [
     (["--workdir=nowhere"], "--workdir=nowhere: no run there"),
+    (
+      ["--compare=nowhere,b", "--output=c"],
+      "error: --compare=nowhere: no run there",
+    ),
     (["--compare=a,b"], "--output: the file to write"),
     (
       ["--compare=a,b", "--output=c", "--random=d"],

@@ -9,13 +9,14 @@ import zipfile
 import numpy as np
 
 from nao_jax.errors import UserError
+from nao_jax.runs import paths
 
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike, where: str) -> Iterator[BinaryIO]:
   """A file that is open as long as the context; UserError if it cannot be."""
   try:
-    with open(path, "rb") as file:
+    with paths.expanded(path).open("rb") as file:
       yield file
   except OSError as error:
     raise UserError(

@@ -14,7 +14,7 @@ import re
 import tensorflow_datasets as tfds
 
 from nao_jax.errors import UserError
-from nao_jax.runs import json_file
+from nao_jax.runs import json_file, paths
 
 # The keys of features.json whose values are classes.
 _CLASSES = ("pythonClassName", "python_class_name", "type")
@@ -53,10 +53,7 @@ def names(data_dir: str | os.PathLike) -> list[str]:
 
 def root(data_dir: str | os.PathLike) -> pathlib.Path:
   """`data_dir` as a path, `~` expanded; UserError for `~` of nobody."""
-  try:
-    return pathlib.Path(data_dir).expanduser()
-  except RuntimeError as error:
-    raise UserError(f"--data_dir={data_dir}: no such home directory") from error
+  return paths.expanded(data_dir)
 
 
 def check_features(directory: pathlib.Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 
 from nao_jax.data import number_pickles
 from nao_jax.errors import UserError
+from nao_jax.runs import paths
 from nao_jax.spaces import nasbench201
 
 # Trainings of 12 and of 200 epochs, and for each measurement the data set and
@@ -58,7 +59,7 @@ def read(
   columns = {name: np.full(len(texts), np.nan, np.float32) for name in names}
   for number in range(len(texts)):
     progress("read architectures", number, len(texts))
-    file = pathlib.Path(folder) / f"{number:06d}{_SUFFIX}"
+    file = paths.expanded(folder) / f"{number:06d}{_SUFFIX}"
     for name, value in _accuracies(file, results).items():
       columns[name][number] = value
   progress("read architectures", len(texts), len(texts))
@@ -80,7 +81,7 @@ def _results_class() -> type:
 
 
 def _meta(folder: str) -> list[str]:
-  file = pathlib.Path(folder) / f"meta{_SUFFIX}"
+  file = paths.expanded(folder) / f"meta{_SUFFIX}"
   found = _load(file)
   texts = found.get("meta_archs") if isinstance(found, dict) else None
   if not isinstance(texts, list) or not texts:

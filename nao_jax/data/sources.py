@@ -16,6 +16,7 @@ from nao_jax.data import labels, pixels
 from nao_jax.data.archives import Archive, reading
 from nao_jax.data.pixels import Looks
 from nao_jax.errors import UserError, some
+from nao_jax.runs import paths
 
 _KINDS = {"u": "unsigned", "i": "integer", "U": "string"}
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -229,7 +230,7 @@ def from_folder(path: str | os.PathLike, *, size: int | None = None) -> Source:
     UserError: a folder is missing or empty, or holds something else; the two
       parts have different classes, or one only.
   """
-  root = pathlib.Path(path)
+  root = paths.expanded(path)
   if size is not None and size < 1:
     raise UserError(f"--size={size}: allowed: 1 or more pixels")
   parts = {split: _class_folders(root / split) for split in ("train", "test")}

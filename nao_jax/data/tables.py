@@ -19,6 +19,7 @@ import numpy as np
 from nao_jax.data import digest, number_pickles
 from nao_jax.data.archives import Archive, reading
 from nao_jax.errors import UserError
+from nao_jax.runs import paths
 from nao_jax.spaces import nasbench201, nasbench_graph
 from nao_jax.spaces.space import Space
 
@@ -66,6 +67,7 @@ def load(
 
 
 def _load_archive(path, dataset, signal, where) -> Column:
+  path = paths.expanded(path)
   # A file that was mended is read again, though its name is the same.
   stamp = tuple(digest.stamp(path)) if os.path.exists(path) else None
   columns = _read_archive(os.fspath(path), stamp)

@@ -24,6 +24,7 @@ import numpy as np
 
 from nao_jax.data import kjv
 from nao_jax.errors import UserError, some
+from nao_jax.runs import paths
 
 END, UNKNOWN = "<eos>", "<unk>"
 
@@ -106,7 +107,11 @@ def load(source: str, *, vocab_size: int = 0) -> Corpus:
     raise UserError(
       f"--vocab_size={vocab_size}: allowed: 0 (all words), or 2 or more"
     )
-  texts = _Texts(*kjv.read()) if source == kjv.NAME else _read(source)
+  texts = (
+    _Texts(*kjv.read())
+    if source == kjv.NAME
+    else _read(os.fspath(paths.expanded(source)))
+  )
   words, parts = _encode(texts, vocab_size)
   logging.info(
     "%s: %d training, %d validation and %d test tokens, %d words",

@@ -19,6 +19,7 @@ from nao_jax.report import page as pages
 from nao_jax.report import run as runs
 from nao_jax.report.page import Page, Plot, Section, Table
 from nao_jax.report.run import Run
+from nao_jax.runs.paths import expanded
 
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -48,7 +49,7 @@ def write(
         f"--compare={run.path}: a search for {run.kind.what}, and "
         f"{found[0].path} is one for {found[0].kind.what}; give one kind"
       )
-  return pages.write(of(found), pathlib.Path(output), f"--output={output}")
+  return pages.write(of(found), expanded(output), f"--output={output}")
 
 
 def of(found: list[Run]) -> Page:

@@ -5,14 +5,13 @@ Shapes: R trials, B evaluations (the budget).
 
 import dataclasses
 import os
-import pathlib
 
 from matplotlib.figure import Figure
 import numpy as np
 import rich.table
 from scipy import stats
 
-from nao_jax.runs import streams
+from nao_jax.runs import paths, streams
 
 # How far apart the rows of a curve's table are.
 EVERY = 10
@@ -148,8 +147,9 @@ def draw(
   panels[0].set_title("the best so far", fontsize=10)
   panels[1].set_title("the same architecture, reported", fontsize=10)
   panels[0].legend(frameon=False, fontsize=8, loc="lower right")
+  path = paths.expanded(file)
   for end in (".png", ".svg"):
-    figure.savefig(pathlib.Path(file).with_suffix(end), dpi=160)
+    figure.savefig(path.with_suffix(end), dpi=160)
 
 
 def _band(panel, values: np.ndarray, name: str, colour: str) -> None:

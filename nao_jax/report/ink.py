@@ -15,6 +15,8 @@ from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
+from nao_jax.runs.paths import expanded
+
 # Fill and outline. The hues are Okabe and Ito's, which readers with any colour
 # vision tell apart.
 BLUE = ("#d3e6f5", "#0072b2")
@@ -52,7 +54,7 @@ def save(figure: Figure, paths: Paths) -> None:
   """Writes a figure to a file or files, .png, .svg or .pdf."""
   if isinstance(paths, str | os.PathLike):
     paths = [paths]
-  for path in map(os.fspath, paths):
+  for path in map(os.fspath, map(expanded, paths)):
     metadata = _DATES.get(os.path.splitext(path)[1])
     figure.savefig(path, dpi=DPI, metadata=metadata)
 

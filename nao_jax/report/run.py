@@ -22,7 +22,7 @@ from nao_jax.errors import UserError
 from nao_jax.pool import Pool
 from nao_jax.report import cells
 from nao_jax.report.cells import Convolutional, Recurrent
-from nao_jax.runs import status
+from nao_jax.runs import paths, status
 from nao_jax.runs.workdir import read_settings
 
 # What np.load raises for a file that is no archive, or half of one.
@@ -114,8 +114,8 @@ def read(path: str | os.PathLike, flag: str = "--workdir") -> Run:
   Raises:
     UserError: there is no search, or its settings or its pool are damaged.
   """
-  path = pathlib.Path(path)
-  settings = read_settings(path)
+  path = paths.expanded(path)
+  settings = read_settings(path, flag)
   kind = cells.of(settings, f"{flag}={path}")
   config = json.loads((path / "config.json").read_text())
   history, missing = _history(path / "history.jsonl"), []

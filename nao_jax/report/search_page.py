@@ -23,6 +23,7 @@ from nao_jax.report import run as runs
 from nao_jax.report.findings import Group
 from nao_jax.report.page import Facts, Page, Plot, Section, Table, Tile
 from nao_jax.report.run import Run
+from nao_jax.runs import paths
 
 NAME = "report.html"
 
@@ -42,7 +43,7 @@ def write(
   """
   run = runs.read(path)
   page = of(run, baseline.read(run, random))
-  return pages.write(page, pathlib.Path(path) / NAME, f"--workdir={path}")
+  return pages.write(page, paths.expanded(path) / NAME, f"--workdir={path}")
 
 
 def try_to_write(path: str | os.PathLike) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from nao_jax.errors import UserError
 from nao_jax.measures import ACCURACY, PERPLEXITY, SCORE, Measure
-from nao_jax.runs import json_file, lock, status
+from nao_jax.runs import json_file, lock, paths, status
 from nao_jax.runs.lock import Holder
 from nao_jax.runs.progress import clock
 from nao_jax.runs.workdir import read_settings
@@ -93,7 +93,7 @@ def look(path: str | os.PathLike) -> Look:
   Raises:
     UserError: there is no run, or its settings are damaged.
   """
-  path = pathlib.Path(path)
+  path = paths.expanded(path)
   settings, holder = read_settings(path), lock.holder(path)
   return Look(
     path=path,

@@ -17,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from nao_jax.errors import UserError
+from nao_jax.runs import paths
 from nao_jax.settings import field
 
 # How many are kept: if the newest is damaged, the one before serves.
@@ -79,8 +80,9 @@ def restore(
   Raises:
     UserError: all checkpoints are damaged, or hold something else.
   """
-  _refuse_files(pathlib.Path(directory))
-  if not pathlib.Path(directory).is_dir():
+  directory = paths.expanded(directory)
+  _refuse_files(directory)
+  if not directory.is_dir():
     return None
   with _manager(directory) as manager:
     steps = sorted(manager.all_steps(), reverse=True)
@@ -172,7 +174,7 @@ def _unflatten(directory, leaves: list, template, exact: bool):
 
 
 def _manager(directory) -> ocp.CheckpointManager:
-  path = pathlib.Path(directory).absolute()
+  path = paths.expanded(directory).absolute()
   path.mkdir(parents=True, exist_ok=True)
   return ocp.CheckpointManager(
     path,

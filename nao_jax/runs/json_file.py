@@ -2,9 +2,9 @@
 
 import json
 import os
-import pathlib
 
 from nao_jax.errors import UserError
+from nao_jax.runs import paths
 
 
 def read(
@@ -54,7 +54,7 @@ def read_lines(
 
 def _content(file: str | os.PathLike, place: str, advice: str) -> bytes:
   try:
-    return pathlib.Path(file).read_bytes()
+    return paths.expanded(file).read_bytes()
   except (OSError, ValueError) as error:  # The latter for a path with a NUL.
     reason = getattr(error, "strerror", None) or error
     raise UserError(f"{place}: {reason}; {advice}") from error

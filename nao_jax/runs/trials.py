@@ -11,12 +11,12 @@ import dataclasses
 import hashlib
 import json
 import os
-import pathlib
 import sqlite3
 
 import numpy as np
 
 from nao_jax.errors import UserError
+from nao_jax.runs import paths
 
 # Another process may be writing.
 _SECONDS_TO_WAIT = 60.0
@@ -72,7 +72,7 @@ class Trials:
     Raises:
       UserError: the file cannot be opened, or is something else.
     """
-    self.path = pathlib.Path(file)
+    self.path = paths.expanded(file).absolute()
     self._key = space, digest(protocol)
     try:
       self.path.parent.mkdir(parents=True, exist_ok=True)

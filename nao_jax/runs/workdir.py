@@ -29,7 +29,7 @@ import tensorboardX
 
 from nao_jax import __version__
 from nao_jax.errors import Stopped, UserError, in_a_line, storage_fault
-from nao_jax.runs import checkpoint, identity, json_file, lock
+from nao_jax.runs import checkpoint, identity, json_file, lock, paths
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.compile_time import CompileTime
 from nao_jax.runs.interruption import Interruption
@@ -74,7 +74,8 @@ class Workdir:
       UserError: the directory cannot be written, holds something else, or
         another process works there.
     """
-    self.path = pathlib.Path(path)
+    # A program may change its directory.
+    self.path = paths.expanded(path).absolute()
     self._outcome = self.path / outcome
     self._states = "checkpoints"
     self._config = checkpoints
@@ -268,16 +269,20 @@ class Workdir:
     return self.path / "history.jsonl"
 
 
-def read_settings(path: str | os.PathLike) -> dict:
+def read_settings(path: str | os.PathLike, flag: str = "--workdir") -> dict:
   """The settings of the run in a directory.
+
+  Args:
+    path: of the run.
+    flag: that named it, for messages.
 
   Raises:
     UserError: there is none, or its config.json is damaged.
   """
-  file = pathlib.Path(path) / "config.json"
+  file = paths.expanded(path) / "config.json"
   if not os.path.exists(file):
     raise UserError(
-      f"--workdir={path}: no run there (no {file}); give the --workdir of one"
+      f"{flag}={path}: no run there (no {file}); give the workdir of one"
     )
   return _settings(file)
 
@@ -397,7 +402,7 @@ def check_writable(file: str | os.PathLike, where: str) -> None:
   Raises:
     UserError: no file of this name can be written.
   """
-  path = pathlib.Path(file)
+  path = paths.expanded(file)
   try:
     if path.is_dir():
       raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
