@@ -102,6 +102,21 @@ def _nothing(*_):
   pass
 
 
+def test_a_step_that_is_not_finite_changes_nothing_and_ends_the_text():
+  trainer = Trainer(MODEL, TRAIN)
+  weights = trainer.init(jax.random.key(0))
+  cell = jnp.asarray(rnn.to_cells(ROWS[0]))
+  tokens = jnp.ones((11, 4), jnp.int32)
+  hidden = jnp.full((4, MODEL.width), jnp.nan)
+  key = jax.random.key(2)
+  new, after, loss = update(
+    weights, hidden, key, 7, cell, tokens, 8, trainer=trainer
+  )
+  assert np.isnan(loss)
+  assert not np.asarray(after).any()  # NaN is true.
+  jax.tree.map(np.testing.assert_array_equal, new, weights)
+
+
 def test_a_shared_step_is_dense_gradient_descent_on_the_bank():
   trainer = Trainer(MODEL, TRAIN, shared=True)
   weights = jax.tree.map(lambda x: 10 * x, trainer.init(jax.random.key(0)))

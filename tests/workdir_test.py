@@ -209,3 +209,15 @@ def test_a_folder_in_the_place_of_a_file_is_no_workdir(tmp_path):
   file.write_text("")
   with pytest.raises(UserError, match="cannot be written"):
     _open(file)
+
+
+def test_reports_of_what_is_done_again_are_forgotten(tmp_path):
+  with _open(tmp_path) as run:
+    run.rewind("epoch", 0)
+    for epoch in range(4):
+      run.report("epoch", {"epoch": epoch, "loss": 1.0})
+  with _open(tmp_path) as run:
+    run.rewind("epoch", 2)
+    run.report("epoch", {"epoch": 2, "loss": 2.0})
+    found = [(row["epoch"], row["loss"]) for row in run.history()]
+  assert found == [(0, 1.0), (1, 1.0), (2, 2.0)]
