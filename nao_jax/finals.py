@@ -103,13 +103,7 @@ def run(
   if config.finalists:
     found["finalists"] = _trained_finalists(trainings, cells, journal)
     journal.save_final(found)
-    cells = {
-      name: [
-        _Cell(np.int32(entry["tokens"]), entry["row"], entry["place"])
-        for entry in entries
-      ]
-      for name, entries in found["finalists"].items()
-    }
+    cells = {name: _cells(rows) for name, rows in found["finalists"].items()}
   compared = {name: cells[name][: config.final.cells] for name in GROUPS}
   found["compared"] = {
     name: [cell.tokens.tolist() for cell in rows]
@@ -135,6 +129,14 @@ class _Cell(NamedTuple):
   tokens: np.ndarray
   row: int | None = None
   place: int | None = None
+
+
+def _cells(entries: list[dict]) -> list[_Cell]:
+  """The cells of finalists, in their order."""
+  return [
+    _Cell(np.int32(entry["tokens"]), entry["row"], entry["place"])
+    for entry in entries
+  ]
 
 
 def _drawn(space, pool, config, key, demand) -> dict[str, list[_Cell]]:

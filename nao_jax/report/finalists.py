@@ -34,14 +34,28 @@ def section(run: Run) -> Section | None:
       _beaten(searched, random),
     ]
   texts.append(_agreement(run, searched))
+  caption = (
+    "Left, the validation part after each epoch, a line for each finalist; "
+    "right, from the place in the search to the rank after training, with "
+    "the ranks of random cells as dots."
+  )
+  return Section(
+    "Finalists: trained from scratch",
+    texts,
+    [Plot(figure(run.finalists, name), caption)],
+    [_table(run, name)],
+  )
+
+
+def _table(run: Run, name: str) -> Table:
+  """All finalists by rank."""
   rows = sorted(
     (entry["rank"], group, entry)
     for group, entries in run.finalists.items()
     for entry in entries
   )
-  head = ["rank", "cell", "place in the search", "score there", name]
-  table = Table(
-    head,
+  return Table(
+    ["rank", "cell", "place in the search", "score there", name],
     [
       [
         str(rank),
@@ -55,17 +69,6 @@ def section(run: Run) -> Section | None:
     "One training each: what a second one with another seed would differ by is "
     "not known from here.",
     words=2,
-  )
-  caption = (
-    "Left, the validation part after each epoch, a line for each finalist; "
-    "right, from the place in the search to the rank after training, with "
-    "the ranks of random cells as dots."
-  )
-  return Section(
-    "Finalists: trained from scratch",
-    texts,
-    [Plot(figure(run.finalists, name), caption)],
-    [table],
   )
 
 
