@@ -38,17 +38,16 @@ _DATA_DIR = flags.DEFINE_string(
   "data_dir", "~/.cache/nao_jax/data", "Directory of TFDS data sets."
 )
 _COUNT = flags.DEFINE_integer("count", 4, "Counted candidates.", lower_bound=1)
-_PREFIXES = {
-  "controller": "controller_",
-  "fit": "controller_",
-  "final": "final_",
-}
-settings.define(presets.SearchCnnConfig, _PREFIXES)
+settings.define(
+  presets.SearchCnnConfig, settings.SEARCH_PREFIXES, fixed=("step_sizes",)
+)
 
 
 def main(_):
   """Times both ways, candidate by candidate."""
-  config = settings.choose(presets.PRESETS, _PRESET.value, _PREFIXES)
+  config = settings.choose(
+    presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
+  )
   data = images.load(
     config.dataset,
     data_dir=_DATA_DIR.value,

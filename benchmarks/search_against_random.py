@@ -34,14 +34,10 @@ _SEEDS = flags.DEFINE_integer(
 _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
 _WORKDIR = run_flags.workdir()
 _DATA_DIR = run_flags.data_dir()
-_PREFIXES = {
-  "controller": "controller_",
-  "fit": "controller_",
-  "final": "final_",
-  "plus": "plus_",
-}
 settings.define(
-  presets.SearchCnnConfig, _PREFIXES, fixed=("step_sizes", "seed")
+  presets.SearchCnnConfig,
+  settings.SEARCH_PREFIXES,
+  fixed=("step_sizes", "seed"),
 )
 
 
@@ -49,7 +45,9 @@ def main(_):
   """Searches with each seed, and shows all of them."""
   if _JSON.value is not None:
     check_writable(_JSON.value, "--json")
-  config = settings.choose(presets.PRESETS, _PRESET.value, _PREFIXES)
+  config = settings.choose(
+    presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
+  )
   found = [
     cnn_search.run(
       dataclasses.replace(config, seed=seed),

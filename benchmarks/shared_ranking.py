@@ -61,23 +61,18 @@ _VARIANTS = flags.DEFINE_list(
   "How supernets train: a --sampling, and after a colon the"
   " --architectures_per_step. Each is compared with the first.",
 )
-_PREFIXES = {
-  "controller": "controller_",
-  "fit": "controller_",
-  "final": "final_",
-  "finalist": "finalist_",
-  "plus": "plus_",
-}
 settings.define(
   presets.SearchCnnConfig,
-  _PREFIXES,
+  settings.SEARCH_PREFIXES,
   fixed=("step_sizes", "sampling", "architectures_per_step"),
 )
 
 
 def main(_):
   """Trains what is missing, and shows all of it."""
-  config = settings.choose(presets.PRESETS, _PRESET.value, _PREFIXES)
+  config = settings.choose(
+    presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
+  )
   variants = _VARIANTS.value
   for variant in variants:
     check_each_step(

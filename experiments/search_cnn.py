@@ -26,14 +26,9 @@ _TEAM = run_flags.team()
 _SPECIALISE = run_flags.retired(
   "final_specialise", "all cells of the comparison train in one program"
 )
-_PREFIXES = {
-  "controller": "controller_",
-  "fit": "controller_",
-  "final": "final_",
-  "finalist": "finalist_",
-  "plus": "plus_",
-}
-settings.define(presets.SearchCnnConfig, _PREFIXES, fixed=("step_sizes",))
+settings.define(
+  presets.SearchCnnConfig, settings.SEARCH_PREFIXES, fixed=("step_sizes",)
+)
 
 
 def main(_):
@@ -41,7 +36,7 @@ def main(_):
   team = _TEAM()
   _SPECIALISE()
   cnn_search.run(
-    settings.choose(presets.PRESETS, _PRESET.value, _PREFIXES),
+    settings.choose(presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES),
     workdir=_WORKDIR.value,
     data_dir=_DATA_DIR.value,
     architectures=_ARCHITECTURES.value,

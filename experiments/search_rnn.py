@@ -22,21 +22,18 @@ _DEVICES = run_flags.devices()
 _CHECKPOINTS = run_flags.checkpoints()
 _LOG = run_flags.log()
 _TEAM = run_flags.team()
-_PREFIXES = {
-  "controller": "controller_",
-  "fit": "controller_",
-  "final": "final_",
-  "finalist": "finalist_",
-  "plus": "plus_",
-}
-settings.define(rnn_presets.SearchRnnConfig, _PREFIXES, fixed=("step_sizes",))
+settings.define(
+  rnn_presets.SearchRnnConfig, settings.SEARCH_PREFIXES, fixed=("step_sizes",)
+)
 
 
 def main(_):
   """Builds the settings from flags and runs the search."""
   team = _TEAM()
   rnn_search.run(
-    settings.choose(rnn_presets.PRESETS, _PRESET.value, _PREFIXES),
+    settings.choose(
+      rnn_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
+    ),
     workdir=_WORKDIR.value,
     architectures=_ARCHITECTURES.value,
     trials=_TRIALS.value,

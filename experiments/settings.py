@@ -27,6 +27,15 @@ _DEFINE = {
 # The flag of each setting whose name is another one.
 _FLAGS: dict[str, str] = {}
 
+# What the flags of a search's nested settings start with, see `define`.
+SEARCH_PREFIXES = {
+  "controller": "controller_",
+  "fit": "controller_",
+  "final": "final_",
+  "finalist": "finalist_",
+  "plus": "plus_",
+}
+
 # What the data decide, so that a flag would have no effect.
 _FROM_DATA = ("classes", "vocabulary")
 
