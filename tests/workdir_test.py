@@ -1,3 +1,4 @@
+import json
 import os
 import pathlib
 import shutil
@@ -77,6 +78,27 @@ def test_a_directory_is_free_again_after_a_run_or_a_refusal(tmp_path):
     _open(tmp_path, seed=2)
   with _open(tmp_path, seed=1):
     pass
+
+
+def test_a_run_of_another_version_is_refused_by_that_name(tmp_path):
+  with _open(tmp_path, seed=1):
+    pass
+  file = tmp_path / "config.json"
+  config = json.loads(file.read_text())
+  config["versions"]["nao_jax"] = "0.0.7"
+  config["git"] = "abc123"
+  file.write_text(json.dumps(config))
+  with _open(tmp_path, seed=1):
+    pass
+  with pytest.raises(UserError) as refused:
+    _open(tmp_path, seed=1, finalists=5)
+  for words in (
+    "nao_jax 0.0.7, revision abc123",
+    "finalists",
+    "finish it with",
+  ):
+    assert words in str(refused.value)
+  assert "same flags" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ import jax
 import tensorboardX
 
 from nao_jax import __version__
-from nao_jax.errors import Stopped, UserError, in_a_line, storage_fault
+from nao_jax.errors import Stopped, UserError, in_a_line, some, storage_fault
 from nao_jax.runs import checkpoint, identity, json_file, lock, paths
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.compile_time import CompileTime
@@ -309,6 +309,13 @@ def _write_or_compare(path: pathlib.Path, settings: dict) -> None:
   if not file.exists():
     write(file, json.dumps(_config(settings), indent=2) + "\n")
   there = _settings(file)
+  unknown = (there.keys() ^ settings.keys()) - identity.DIGESTS.keys()
+  if unknown and (program := _program(file)) != _this_program():
+    raise UserError(
+      f"--workdir={path}: holds a run of another version of this program, "
+      f"{program}; the settings of one of the two lack {some(sorted(unknown))}; "
+      "finish it with that version, or give another --workdir"
+    )
   different = [
     name
     for name in sorted({*there, *settings})
@@ -325,6 +332,21 @@ def _write_or_compare(path: pathlib.Path, settings: dict) -> None:
     )
   if changed := identity.refusal(there, settings, _version_of(file)):
     raise UserError(f"--workdir={path}: {changed}")
+
+
+def _program(file: pathlib.Path) -> str:
+  """The version and the revision that wrote a config.json, in words."""
+  revision = json.loads(file.read_bytes()).get("git")
+  return _named(_version_of(file) or "of unknown version", revision)
+
+
+def _this_program() -> str:
+  return _named(__version__, git_revision())
+
+
+def _named(version: str, revision: str | None) -> str:
+  found = f"nao_jax {version}"
+  return f"{found}, revision {revision}" if revision else found
 
 
 def _version_of(file: pathlib.Path) -> str | None:
