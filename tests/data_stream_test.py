@@ -2,6 +2,8 @@ import dataclasses
 import io
 import itertools
 import multiprocessing
+import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from nao_jax.errors import UserError
 from tests import tiny_images
 from tests.data_images_test import write_foreign
 
+ROOT = pathlib.Path(__file__).parents[1]
 TRAIN, TEST, BATCH = 11, 5, 4
 
 # In this process, and so that colours tell which image it is.
@@ -373,3 +376,48 @@ def test_workers_end_with_the_program(noise_dir, end, code, tracebacks):
   assert program.returncode == code, errors
   assert errors.count("Traceback") == tracebacks, errors
   assert bool(errors) == bool(tracebacks), errors
+
+
+# What each does at its top, where a main guard belongs.
+UNGUARDED = """
+import pathlib, sys
+from nao_jax.data import stream
+from nao_jax.runs.environment import in_32_bits
+config = stream.StreamConfig(size=6, workers=2)
+data = stream.open_stream("foreign", data_dir=sys.argv[1], config=config)
+def work():
+  pathlib.Path("worked").open("a").write("once ")
+  next(data.train_batches(4, seed=0))
+"""
+
+
+@pytest.mark.parametrize(
+  "last",
+  [
+    "next(data.train_batches(4, seed=0))",
+    # As the functions that train and search.
+    "in_32_bits(work)()",
+    # Whatever else a script does.
+    "pathlib.Path('only once').touch(exist_ok=False); work()",
+  ],
+)
+def test_a_script_without_a_main_guard_is_told_so_once(
+  noise_dir, tmp_path, last
+):
+  (tmp_path / "script.py").write_text(UNGUARDED + last)
+  ended = subprocess.run(
+    [sys.executable, "script.py", noise_dir],
+    check=False,
+    cwd=tmp_path,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+  )
+  assert ended.returncode == 1
+  said = [line for line in ended.stderr.splitlines() if "__main__" in line]
+  said = [line for line in said if "UserError" in line]
+  assert len(said) == 1
+  assert "memory" not in said[0]
+  if "in_32_bits" in last:
+    assert (tmp_path / "worked").read_text() == "once "
+    assert ended.stderr.count("Traceback") <= 2, "of the EOF, and of the error"

@@ -13,8 +13,17 @@ import weakref
 
 from nao_jax.data.images import Examples
 from nao_jax.errors import UserError
+from nao_jax.runs import environment
 
 _Make = Callable[[int], Examples]
+
+_GUARD = (
+  'a script that streams images needs `if __name__ == "__main__":` around what '
+  "it does, as each worker process imports it; or no workers: 0 in "
+  "`stream.workers`"
+)
+# How long a process takes that no longer answers.
+_SECONDS_TO_END = 10.0
 
 
 def iterate(make: _Make, numbers: range, workers: int) -> Iterator[Examples]:
@@ -29,6 +38,7 @@ def iterate(make: _Make, numbers: range, workers: int) -> Iterator[Examples]:
     UserError: on the way, a worker died; and whatever `make` raises.
   """
   if workers:
+    environment.leave_if_imported()
     made = _made_by_workers(make, numbers, workers)
   else:
     made = (make(number) for number in numbers)
@@ -59,12 +69,14 @@ def _made_by_workers(
   resource_tracker.ensure_running()
   signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
   with contextlib.ExitStack() as stack:
-    receivers = [
+    started = [
       stack.enter_context(_worker(make, numbers[first::workers]))
       for first in range(workers)
     ]
-    for _, receiver in zip(numbers, itertools.cycle(receivers), strict=False):
-      yield _next(receiver, workers)
+    for _, (process, receiver) in zip(
+      numbers, itertools.cycle(started), strict=False
+    ):
+      yield _next(process, receiver, workers)
 
 
 @contextlib.contextmanager
@@ -83,16 +95,25 @@ def _worker(make: _Make, numbers: range):
     process.start()
     sender.close()
     try:
-      yield receiver
+      yield process, receiver
     finally:
       process.terminate()
       process.join()
 
 
-def _next(receiver, workers: int) -> Examples:
+def _next(process, receiver, workers: int) -> Examples:
   try:
     received = receiver.recv()
   except (EOFError, OSError) as error:
+    process.join(_SECONDS_TO_END)
+    if process.exitcode == environment.IMPORTED:
+      raise UserError(_GUARD) from error
+    if (process.exitcode or 0) > 0:
+      # What goes wrong in making a batch would have been sent.
+      raise UserError(
+        f"a worker process could not start (exit code {process.exitcode}): "
+        f"{_GUARD}"
+      ) from error
     raise UserError(
       f"--stream_workers={workers}: a worker process died, for lack of memory"
       " perhaps; give fewer"

@@ -1,14 +1,18 @@
-"""The environment's settings of jax, which are those of all its programs."""
+"""Where a program runs: how many bits, on which devices, as a main module."""
 
 from collections.abc import Callable, Iterator
 import contextlib
 import contextvars
 import functools
+import multiprocessing
 from typing import ParamSpec, TypeVar
 
 import jax
 
 from nao_jax.errors import UserError, in_a_line
+
+# What a worker ends with that would do the work of the whole program.
+IMPORTED = 77
 
 _Parameters = ParamSpec("_Parameters")
 _Result = TypeVar("_Result")
@@ -17,6 +21,17 @@ _Result = TypeVar("_Result")
 _OUTSIDE: contextvars.ContextVar[bool | None] = contextvars.ContextVar(
   "outside", default=None
 )
+
+
+def leave_if_imported() -> None:
+  """Ends a worker process that has just imported the script that started it.
+
+  A script that does its work without asking whether it is the main module would
+  begin it again in each worker. The process that waits for the worker says so,
+  once.
+  """
+  if getattr(multiprocessing.current_process(), "_inheriting", False):
+    raise SystemExit(IMPORTED)
 
 
 def in_32_bits(
@@ -32,6 +47,7 @@ def in_32_bits(
 
   @functools.wraps(function)
   def inner(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+    leave_if_imported()
     outside = bool(jax.config.read("jax_enable_x64"))
     token = _OUTSIDE.set(outside) if _OUTSIDE.get() is None else None
     try:

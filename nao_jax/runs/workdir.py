@@ -313,8 +313,8 @@ def _write_or_compare(path: pathlib.Path, settings: dict) -> None:
   if unknown and (program := _program(file)) != _this_program():
     raise UserError(
       f"--workdir={path}: holds a run of another version of this program, "
-      f"{program}; the settings of one of the two lack {some(sorted(unknown))}; "
-      "finish it with that version, or give another --workdir"
+      f"{program} (one of the two lacks {some(sorted(unknown))}); finish "
+      "it with that version, or give another --workdir"
     )
   different = [
     name
