@@ -57,13 +57,14 @@ def close(a, b, **tolerance):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), a, b)
 
 
-def run(controller, state, tokens, targets, config, calls=1):
+def run(controller, state, tokens, targets, config, calls=1, trains=None):
   for _ in range(calls):
     state, losses = fit.fit(
       state,
       jax.random.key(2),
       tokens,
       targets,
+      trains=trains,
       controller=controller,
       config=config,
     )
@@ -91,6 +92,42 @@ def test_more_epochs_do_not_recompile(controller, params, tokens, targets):
   state, _ = run(controller, state, tokens[::-1], targets, STILL)
   assert fit.fit._cache_size() == compiled
   assert state.epoch == 2
+
+
+MOVING = dataclasses.replace(STILL, learning_rate=1e-2, epochs=3)
+
+
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_who_is_held_out_of_a_fit_has_no_part_in_it(
+  controller, params, tokens, targets, loss_and_gradients, count
+):
+  trains = np.isin(np.arange(COUNT), np.arange(COUNT)[::-1][:count])
+  state = fit.start(params, STILL)
+  _, losses = run(controller, state, tokens, targets, STILL, trains=trains)
+  _, expected = loss_and_gradients(
+    params, tokens[:, SWAPPED], targets, np.float32(trains)
+  )
+  for ours, theirs in zip(losses, expected, strict=True):
+    np.testing.assert_allclose(ours, [theirs], rtol=1e-5)
+  # Nor do others in their place change anything, in as many steps.
+  state = fit.start(params, MOVING)
+  one, _ = run(controller, state, tokens, targets, MOVING, trains=trains)
+  rows, values = tokens.copy(), np.where(trains, targets, 0.5)
+  rows[~trains] = tokens[-1]
+  other, _ = run(controller, state, rows, values, MOVING, trains=trains)
+  close(one, other, rtol=0)
+  (adam,) = (x for x in jax.tree.leaves(one.optimiser) if jnp.ndim(x) == 0)
+  assert adam == MOVING.epochs * -(-count // MOVING.batch)
+
+
+def test_one_program_serves_however_many_are_held_out(
+  controller, params, tokens, targets
+):
+  state = fit.start(params, STILL)
+  run(controller, state, tokens, targets, STILL, trains=np.arange(COUNT) < 6)
+  compiled = fit.fit._cache_size()
+  run(controller, state, tokens, targets, STILL, trains=np.arange(COUNT) < 2)
+  assert fit.fit._cache_size() == compiled
 
 
 def test_a_row_without_weight_has_no_influence(
@@ -202,10 +239,3 @@ def test_equal_scores_become_one_half():
 def test_scores_become_targets_from_zero_to_one_in_the_same_order():
   targets = fit.normalise_targets(jnp.array([3.0, -1.0, 1.0]))
   np.testing.assert_allclose(targets, [1.0, 0.0, 0.5])
-
-
-def test_a_split_holds_out_a_fraction_and_loses_nothing():
-  train, held_out = fit.split(jax.random.key(8), 25, 0.2)
-  assert len(held_out) == 5
-  both = np.concatenate([train, held_out])
-  np.testing.assert_array_equal(np.sort(both), np.arange(25))

@@ -85,6 +85,7 @@ def fit(
   tokens: jax.Array,
   targets: jax.Array,
   costs: jax.Array | None = None,
+  trains: jax.Array | None = None,
   *,
   controller: Controller,
   config: FitConfig,
@@ -97,9 +98,12 @@ def fit(
   Args:
     state: from `start` or from the previous call.
     key: consumed, except by further calls that go on from the new state.
-    tokens: int32 [N, L]; held-out architectures must not be among them.
+    tokens: int32 [N, L].
     targets: float32 [N] in [0, 1], higher is better; see `normalise_targets`.
     costs: float32 [N], scaled, for a controller that estimates them.
+    trains: bool [N], the ones to learn from; all by default, else one at least.
+      The others are left out of everything. One program serves however many
+      they are.
     controller: what to fit.
     config: how.
 
@@ -114,6 +118,7 @@ def fit(
     tokens=tokens,
     targets=targets,
     costs=costs,
+    trains=trains,
     controller=controller,
     config=config,
   )
@@ -177,24 +182,6 @@ def normalise_targets(scores: jax.Array) -> jax.Array:
   return jnp.where(span > 0, scaled, 0.5)
 
 
-def split(
-  key: jax.Array, count: int, fraction: float
-) -> tuple[jax.Array, jax.Array]:
-  """Draws which of `count` architectures train and which are held out.
-
-  Args:
-    key: consumed.
-    count: how many there are.
-    fraction: the share to hold out, rounded to whole architectures.
-
-  Returns:
-    Indices of the ones to train on and of the held-out ones.
-  """
-  order = jax.random.permutation(key, count)
-  held_out = round(count * fraction)
-  return order[held_out:], order[:held_out]
-
-
 def swap(key: jax.Array, tokens: jax.Array, *, space: Space) -> jax.Array:
   """Exchanges two branches in every cell; the function stays the same.
 
@@ -220,10 +207,12 @@ def swap(key: jax.Array, tokens: jax.Array, *, space: Space) -> jax.Array:
   return tokens
 
 
-def _epoch(state, _, *, key, tokens, targets, costs, controller, config):
+def _epoch(
+  state, _, *, key, tokens, targets, costs, trains, controller, config
+):
   """One pass in random order, as a scan over batches."""
   order_key, steps_key = jax.random.split(jax.random.fold_in(key, state.epoch))
-  indices, weights = _batches(order_key, len(tokens), config.batch)
+  indices, weights = _batches(order_key, len(tokens), config.batch, trains)
 
   def step(state, batch):
     indices, weights, key = batch
@@ -238,22 +227,39 @@ def _epoch(state, _, *, key, tokens, targets, costs, controller, config):
       config=config,
     )
 
+  def step_or_none(state, batch):
+    """A batch in which nothing counts changes nothing."""
+    nothing = jnp.zeros(())
+    return jax.lax.cond(
+      jnp.any(batch[1] > 0),
+      step,
+      lambda state, _: (state, Losses(nothing, nothing, nothing)),
+      state,
+      batch,
+    )
+
   keys = jax.random.split(steps_key, len(indices))
-  state, losses = jax.lax.scan(step, state, (indices, weights, keys))
-  share = jnp.sum(weights, axis=-1) / len(tokens)
+  state, losses = jax.lax.scan(
+    step if trains is None else step_or_none, state, (indices, weights, keys)
+  )
+  share = jnp.sum(weights, axis=-1) / jnp.sum(weights)
   losses = jax.tree.map(lambda loss: jnp.sum(loss * share), losses)
   return state._replace(epoch=state.epoch + 1), losses
 
 
-def _batches(key, count, batch):
+def _batches(key, count, batch, trains=None):
   """A random order in batches: indices and weights, [steps, B].
 
   The last batch is filled up with weight 0, so all batches have one shape and
-  every architecture counts once.
+  every architecture counts once. Those that do not train come last, with weight
+  0, in batches of their own where they fill some.
   """
   batch = min(batch, count)
   steps = -(-count // batch)
   order = jax.random.permutation(key, count)
+  if trains is not None:
+    order = order[jnp.argsort(~trains[order], stable=True)]
+    count = jnp.sum(trains)
   indices = jnp.resize(order, (steps, batch))
   weights = (jnp.arange(steps * batch) < count).astype(jnp.float32)
   return indices, weights.reshape(steps, batch)

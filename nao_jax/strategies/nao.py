@@ -16,7 +16,7 @@ from nao_jax.controller.fit import FitState
 from nao_jax.controller.model import Controller
 from nao_jax.errors import UserError
 from nao_jax.settings import field
-from nao_jax.strategies import Proposal, Seen
+from nao_jax.strategies import Proposal, Seen, folds
 from nao_jax.strategies.inspection import inspection
 from nao_jax.strategies.plane import project
 
@@ -32,8 +32,8 @@ class NaoConfig:
     top_k: K, best members of the pool whose embeddings are moved.
     step_size: the smallest step; the others are its multiples.
     max_step_size: the largest step.
-    held_out: share of the pool that the controller does not see, to measure
-      how well it predicts.
+    held_out: share of all architectures that the controller never learns from,
+      to measure how well it predicts; see folds.py.
   """
 
   top_k: int = field(100, least=1)
@@ -85,23 +85,24 @@ class Nao:
     """Fits the controller on the pool, but for the members held out.
 
     See `Strategy`. A fit that diverges gives way to a fresh controller.
+
+    Raises:
+      UserError: all members are held out.
     """
-    split_key, fit_key = jax.random.split(key)
-    train, held_out = map(
-      np.asarray,
-      fit.split(split_key, len(seen.tokens), self.config.held_out),
+    held_out = folds.held_out(
+      self.controller.space, seen.tokens, self.config.held_out
     )
-    costs = seen.costs()
+    if held_out.all():
+      raise UserError(
+        f"`nao.held_out={self.config.held_out}`: none of the pool's "
+        f"{len(held_out)} members is left to train the controller; give less, "
+        "or a larger `search.pool_size`"
+      )
+    trains = ~held_out
+    targets = np.zeros(len(trains), np.float32)
+    targets[trains] = fit.normalise_targets(np.float32(seen.scores[trains]))
     state = self._fit(
-      state,
-      fit_key,
-      (
-        seen.tokens[train],
-        fit.normalise_targets(seen.scores[train].astype(np.float32)),
-        None if costs is None else costs[train],
-      ),
-      progress,
-      keep,
+      state, key, (seen.tokens, targets, seen.costs(), trains), progress, keep
     )
     return state, self._inspect(
       state.params, seen.tokens, seen.scores, held_out
@@ -147,7 +148,7 @@ class Nao:
     )
 
   def _fit(self, state, key, lessons, progress, keep) -> FitState:
-    """Fits on tokens, targets and costs; see `fit.fit`."""
+    """Fits on tokens, targets, costs and who trains; see `fit.fit`."""
     epochs = self.fit.epochs
     calls = FIT_CALLS if epochs % FIT_CALLS == 0 else 1
     part = dataclasses.replace(self.fit, epochs=epochs // calls)
@@ -198,7 +199,7 @@ class Nao:
       scores,
       decoded=np.asarray(decoded),
       predicted=np.asarray(predicted),
-      held_out=np.isin(np.arange(len(tokens)), held_out),
+      held_out=held_out,
     )
 
 

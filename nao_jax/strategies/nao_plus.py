@@ -22,9 +22,17 @@ from scipy import stats
 
 from nao_jax.controller import metrics
 from nao_jax.controller.model import Controller, ControllerConfig
+from nao_jax.errors import UserError
 from nao_jax.objectives import pick
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Proposal, Seen, ensemble, generator, proposal
+from nao_jax.strategies import (
+  Proposal,
+  Seen,
+  ensemble,
+  folds,
+  generator,
+  proposal,
+)
 from nao_jax.strategies.ensemble import Ensemble, Lessons, NaoPlusConfig
 from nao_jax.strategies.inspection import inspection
 from nao_jax.strategies.plane import project
@@ -161,7 +169,7 @@ class NaoPlus:
   def _inspect(self, params, tokens, scores) -> dict:
     """How good the controllers are where they were not fitted; for people."""
     predicted = self._judged(params, tokens)
-    unseen = held_out(*predicted.shape).T
+    unseen = self._held_out(tokens).T
     # Of one member nothing is held out.
     own = unseen if unseen.any() else ~unseen
     first = jax.tree.map(lambda leaf: leaf[0], params)
@@ -176,6 +184,32 @@ class NaoPlus:
       predicted=np.mean(predicted, axis=1, where=own),
       held_out=unseen.any(axis=1),
     )
+
+  def _held_out(self, tokens) -> np.ndarray:
+    """Which architectures each member never learns from: bool [E, N].
+
+    Each one is held out of one member, so all can measure the ensemble. A
+    single member learns from all.
+    """
+    members = self.config.members
+    own = folds.numbers(self.controller.space, tokens, members)
+    return (own == np.arange(members)[:, None]) & (members > 1)
+
+  def _shown(self, tokens) -> list[np.ndarray]:
+    """The rows that each member learns from.
+
+    Raises:
+      UserError: for some member there are none.
+    """
+    rows = [np.flatnonzero(~hidden) for hidden in self._held_out(tokens)]
+    if not all(map(len, rows)):
+      raise UserError(
+        f"`plus.members={self.config.members}`: the scored members of the pool "
+        f"({len(tokens)}) are all held out of the same controller, which has "
+        "nothing to learn from; give a larger `search.pool_size`, or "
+        "`plus.members=1`"
+      )
+    return rows
 
   def _unlabelled(self, state) -> dict:
     """How much of the space was seen without scores, by each member."""
@@ -287,27 +321,17 @@ def ranked(predicted: np.ndarray) -> np.ndarray:
   return np.argsort(-predicted.mean(1), kind="stable")
 
 
-def held_out(count: int, members: int) -> np.ndarray:
-  """Which architectures each member never learns from: bool [E, N].
-
-  Each one is held out of one member, so all can measure the ensemble. A single
-  member learns from all.
-  """
-  rows = np.arange(count) % members
-  return (rows == np.arange(members)[:, None]) & (members > 1)
-
-
 def _lessons(rng, seen: Seen, steps: int, trade_off: float, strategy: NaoPlus):
   """What some steps learn from, `STEPS_A_CALL` of them at a time."""
   config, count = strategy.config, len(seen.tokens)
   targets = (stats.rankdata(seen.scores) - 1) / max(count - 1, 1)
-  folds = [np.flatnonzero(~own) for own in held_out(count, config.members)]
+  own_rows = strategy._shown(seen.tokens)
   costs = seen.costs()
   for start in range(0, steps, STEPS_A_CALL):
     number = np.arange(start, start + STEPS_A_CALL)
     shape = (len(number), config.labelled)
     rows = np.stack(
-      [own[rng.integers(0, len(own), shape)] for own in folds], axis=1
+      [own[rng.integers(0, len(own), shape)] for own in own_rows], axis=1
     )
     # Falls to 0 in the second half; 0 beyond the last step.
     rates = np.clip(2 * (1 - number / steps), 0, 1) * config.learning_rate
