@@ -146,7 +146,7 @@ def origin_text(origin: int) -> str:
   """Where an architecture came from, for people."""
   if origin == pools.GIVEN:
     return "given by --arch"
-  return "the random pool" if origin == pools.RANDOM else f"round {origin}"
+  return "a random draw" if origin == pools.RANDOM else f"round {origin}"
 
 
 def write_arrays(
@@ -171,6 +171,7 @@ def _cells(report: dict, measure: Measure):
       f"{report['pairwise_accuracy']:.3f}",
     )
     yield "Kendall\ntau", f"{report['kendall_tau']:.3f}"
+  if "exact_reconstruction" in report:
     exact = report["exact_reconstruction"]
     yield "exactly\nrebuilt", f"{exact:.3f}"
     yield "up to\nswaps", f"{report['equivalent_reconstruction']:.3f}"
@@ -179,6 +180,8 @@ def _cells(report: dict, measure: Measure):
     yield "late", str(report["late"])
   if "new" in report:
     yield "accepted", str(report["new"])
+  if report.get("random"):
+    yield "random", str(report["random"])
 
 
 def _by_step_size(report: dict) -> str:

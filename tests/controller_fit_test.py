@@ -239,3 +239,9 @@ def test_equal_scores_become_one_half():
 def test_scores_become_targets_from_zero_to_one_in_the_same_order():
   targets = fit.normalise_targets(jnp.array([3.0, -1.0, 1.0]))
   np.testing.assert_allclose(targets, [1.0, 0.0, 0.5])
+
+
+def test_who_is_held_out_sets_no_bound_of_the_targets():
+  scores = jnp.array([3.0, -1.0, 9.0, 1.0])
+  targets = fit.normalise_targets(scores, scores < 5)
+  np.testing.assert_allclose(targets[jnp.array([0, 1, 3])], [1.0, 0.0, 0.5])

@@ -1,5 +1,6 @@
 """Who is held out of which controller, and that it stays so."""
 
+import dataclasses
 import hashlib
 import types
 
@@ -8,8 +9,14 @@ import numpy as np
 import pytest
 
 from nao_jax.controller import fit
+from nao_jax.controller.fit import FitConfig
+from nao_jax.controller.model import Controller, ControllerConfig
+from nao_jax.errors import UserError
 from nao_jax.spaces import cnn, nasbench201, rnn
-from nao_jax.strategies import folds
+from nao_jax.spaces.space import Space
+from nao_jax.strategies import Seen, folds
+from nao_jax.strategies.nao import Nao, NaoConfig
+from nao_jax.strategies.nao_plus import NaoPlus, NaoPlusConfig
 from nao_jax.strategies.uniform import sample_new
 
 SPACES = {
@@ -86,3 +93,127 @@ def test_folds_are_known_answers():
   digest = hashlib.blake2b(name, digest_size=8).digest()
   number = int.from_bytes(digest, "little")
   assert folds.numbers(space, row, 1000) == [number % 1000] == [247]
+
+
+# Three tokens that the encoder reads in one step: there is no smaller LSTM.
+TINY = Space(
+  "tiny", tuple(tuple(range(9 * i + 1, 9 * i + 10)) for i in range(3)), (), 3
+)
+SIZES = ControllerConfig(
+  embedding=8, hidden=16, mlp_layers=1, mlp_width=32, mlp_dropout=0.0
+)
+STRATEGIES = {
+  "nao": Nao(
+    Controller(TINY, SIZES),
+    FitConfig(epochs=100, batch=64, learning_rate=0.02, weight_decay=0.0),
+    NaoConfig(top_k=4, held_out=0.5, max_step_size=2),
+  ),
+  "nao_plus": NaoPlus(
+    Controller(TINY, SIZES),
+    NaoPlusConfig(
+      members=2,
+      pretraining=0,
+      steps=10,
+      unlabelled=1,
+      learning_rate=0.02,
+      weight_decay=0.0,
+      seeds=2,
+      step_sizes=(0.5,),
+      passes=1,
+    ),
+  ),
+}
+MEMBERS, ROUNDS, NEW = 60, 5, 6
+
+
+def _quiet(*_):
+  pass
+
+
+def _noise(tokens, seed):
+  """A score that says nothing but which architecture it is of."""
+  names = [hashlib.sha256(name).digest() for name in TINY.keys(tokens)]
+  return np.array(
+    [np.random.default_rng([seed, *name]).normal() for name in names]
+  )
+
+
+def _accuracies(strategy, seed):
+  """Held-out pairwise accuracy in each round of a pool that changes.
+
+  Chance decides who leaves: where the worst do, what is left has been chosen
+  by its noise, and what comes by a prediction of it.
+  """
+  key, rng = jax.random.key(seed), np.random.default_rng(seed)
+  tokens = sample_new(TINY, key, MEMBERS, set())
+  known = set(TINY.keys(tokens))
+  state = strategy.init(jax.random.fold_in(key, 1))
+  for round_ in range(ROUNDS):
+    round_key = jax.random.fold_in(key, 2 + round_)
+    seen = Seen(tokens, _noise(tokens, seed), known)
+    state, report = strategy.tell(state, round_key, seen, _quiet, _quiet)
+    if "asked" in getattr(state, "_fields", ()):
+      state = state._replace(asked=np.int32(8 * NEW))
+    yield report["pairwise_accuracy"]
+    new = sample_new(TINY, round_key, NEW, known)
+    known |= set(TINY.keys(new))
+    stay = np.sort(rng.permutation(MEMBERS)[NEW:])
+    tokens = np.concatenate([tokens[stay], new])
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_noise_is_predicted_no_better_than_by_chance(name):
+  """Who was ever fitted to a member knows its noise by heart."""
+  found = np.array(
+    [[*_accuracies(STRATEGIES[name], seed)] for seed in range(10)]
+  )
+  assert found[:, 1:].mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_scores_of_the_held_out_change_nothing_that_is_learnt():
+  strategy = STRATEGIES["nao"]
+  tokens = sample_new(TINY, jax.random.key(0), MEMBERS, set())
+  scores = _noise(tokens, 0)
+  hidden = folds.held_out(TINY, tokens, strategy.config.held_out)
+  others = np.where(hidden, 100 - 50 * scores, scores)
+  states = [
+    strategy.tell(
+      strategy.init(jax.random.key(1)),
+      jax.random.key(2),
+      Seen(tokens, values, set()),
+      _quiet,
+      _quiet,
+    )[0]
+    for values in (scores, others)
+  ]
+  jax.tree.map(np.testing.assert_array_equal, *states)
+  strategy = STRATEGIES["nao_plus"]
+  apart = strategy._held_out(tokens)
+  assert apart.any(axis=0).all()
+  assert (apart[0] == ~apart[1]).all()
+
+
+def _tell(strategy, count):
+  tokens = sample_new(TINY, jax.random.key(0), count, set())
+  seen = Seen(tokens, np.arange(count, dtype=float), set())
+  state = strategy.init(jax.random.key(1))
+  return strategy.tell(state, jax.random.key(2), seen, _quiet, _quiet)[1]
+
+
+def test_a_pool_of_which_nobody_is_left_to_learn_from_is_refused():
+  nao, plus = STRATEGIES["nao"], STRATEGIES["nao_plus"]
+  nao = dataclasses.replace(nao, config=NaoConfig(held_out=0.999999))
+  with pytest.raises(UserError, match=r"`nao.held_out=0.999999`: none of the"):
+    _tell(nao, 5)
+  with pytest.raises(UserError, match=r"`plus.members=2`: the scored members"):
+    _tell(plus, 1)
+
+
+def test_without_two_held_out_nothing_is_said_of_the_ranking():
+  nao = dataclasses.replace(
+    STRATEGIES["nao"], config=NaoConfig(top_k=4, held_out=0.0)
+  )
+  report = _tell(nao, MEMBERS)
+  assert report["held_out"] == 0
+  assert "token_accuracy" in report
+  assert not {"pairwise_accuracy", "kendall_tau"} & set(report)

@@ -171,13 +171,22 @@ def loss(
   return total, Losses(total, mse, cross_entropy)
 
 
-def normalise_targets(scores: jax.Array) -> jax.Array:
-  """Scores [N] (finite, higher is better) to [0, 1] by minimum and maximum.
+def normalise_targets(
+  scores: jax.Array, trains: jax.Array | None = None
+) -> jax.Array:
+  """Scores (finite, higher is better) to [0, 1] by minimum and maximum.
 
   If all are equal there is nothing to learn, and all become 0.5.
+
+  Args:
+    scores: [N].
+    trains: bool [N], whose minimum and maximum count; all by default. The
+      others may come to lie outside of [0, 1].
   """
   scores = jnp.asarray(scores)
-  low, span = jnp.min(scores), jnp.ptp(scores)
+  counts = jnp.ones(len(scores), bool) if trains is None else trains
+  low = jnp.min(scores, where=counts, initial=jnp.inf)
+  span = jnp.max(scores, where=counts, initial=-jnp.inf) - low
   scaled = (scores - low) / jnp.where(span > 0, span, 1)
   return jnp.where(span > 0, scaled, 0.5)
 

@@ -29,26 +29,33 @@ def inspection(
     held_out: bool [N], whose predictions come from what was not fitted to them.
 
   Returns:
-    {name: value}; k of the precision is a quarter of what was held out, and
-    without that there is none.
+    {name: value}; nothing about ranking if fewer than two are held out. k of
+    the precision is a quarter of those.
   """
   rebuilt = metrics.reconstruction(space, tokens, decoded)
-  unseen = predicted[held_out], scores[held_out]
-  order = metrics.ranking(*unseen)
-  count = int(held_out.sum())
   return {
     "member_predicted": predicted,
     "member_held_out": held_out,
-    "held_out": count,
-    "pairwise_accuracy": order.pairwise,
-    "kendall_tau": order.kendall,
-    "spearman": order.spearman,
-    "precision_at_quarter": (
-      metrics.precision_at(-(-count // 4), *unseen) if count else None
-    ),
+    "held_out": int(held_out.sum()),
+    **_ranking(predicted[held_out], scores[held_out]),
     "exact_reconstruction": rebuilt.exact,
     # Swaps in training never show an architecture as it is written, so its
     # twin is as good an answer.
     "equivalent_reconstruction": rebuilt.equivalent,
     "token_accuracy": rebuilt.tokens,
+  }
+
+
+def _ranking(predicted: np.ndarray, scores: np.ndarray) -> dict:
+  """Of what was held out; of fewer than two nothing can be said."""
+  if len(scores) < 2:
+    return {}
+  order = metrics.ranking(predicted, scores)
+  return {
+    "pairwise_accuracy": order.pairwise,
+    "kendall_tau": order.kendall,
+    "spearman": order.spearman,
+    "precision_at_quarter": metrics.precision_at(
+      -(-len(scores) // 4), predicted, scores
+    ),
   }
