@@ -17,7 +17,8 @@ class Pool(NamedTuple):
 
   Attributes:
     tokens: int32 [A, L].
-    origins: int32 [A], the round that proposed it; 0 random, -1 given.
+    origins: int32 [A], the round that proposed it; 0 random, in whichever round
+      it was drawn, -1 given.
     parents: int32 [A], the row it was made from; -1 for none.
     step_sizes: float32 [A], along the predictor's gradient; 0 for none.
     alive: bool [A], is it in the pool now?
@@ -92,32 +93,48 @@ def replace_worst(
   round_: int,
   rows: np.ndarray,
   order: np.ndarray,
+  random: np.ndarray | None = None,
 ) -> Pool:
-  """Puts proposals in the place of the worst members.
+  """Puts what is new in the place of the worst members.
 
   The size of the pool stays; see `extend`. `order` has positions among `rows`,
   best first; members that are not among them stay.
   """
-  extended = extend(pool, proposal, round_, rows)
+  extended = extend(pool, proposal, round_, rows, random)
   ranked = rows[order]
-  worst = ranked[len(ranked) - len(proposal.tokens) :]
+  worst = ranked[len(ranked) - (len(extended.tokens) - len(pool.tokens)) :]
   alive = extended.alive.copy()
   alive[worst] = False
   return extended._replace(alive=alive)
 
 
 def extend(
-  pool: Pool, proposal: Proposal, round_: int, rows: np.ndarray
+  pool: Pool,
+  proposal: Proposal,
+  round_: int,
+  rows: np.ndarray,
+  random: np.ndarray | None = None,
 ) -> Pool:
-  """Adds proposals; a parent is given as a position among `rows`."""
-  count, rounds = len(proposal.tokens), pool.scores.shape[1]
-  parents = np.where(proposal.parents < 0, -1, rows[proposal.parents])
-  fresh = Pool(
-    tokens=proposal.tokens,
-    origins=np.full(count, round_ + 1, np.int32),
-    parents=parents.astype(np.int32),
-    step_sizes=proposal.step_sizes,
-    alive=np.ones(count, bool),
-    scores=np.full((count, rounds), np.nan, np.float32),
+  """Adds proposals, and after them random architectures.
+
+  Args:
+    pool: the pool of the round.
+    proposal: a parent is given as a position among `rows`.
+    round_: its number.
+    rows: of the members that the strategy saw.
+    random: int32 [n, L]; none by default.
+  """
+  random = proposal.tokens[:0] if random is None else random
+  count = len(proposal.tokens)
+  fresh = start(
+    proposal.tokens[:0],
+    np.concatenate([proposal.tokens, random]),
+    pool.scores.shape[1],
   )
+  # The rows of random ones are as `start` makes them.
+  fresh.origins[:count] = round_ + 1
+  fresh.parents[:count] = np.where(
+    proposal.parents < 0, -1, rows[proposal.parents]
+  )
+  fresh.step_sizes[:count] = proposal.step_sizes
   return Pool(*map(np.concatenate, zip(pool, fresh, strict=True)))

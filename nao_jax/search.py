@@ -41,7 +41,9 @@ class SearchConfig:
     pool_size: architectures in the first pool.
     rounds: times that proposals enter the pool; it is scored once more.
     new_per_round: proposals a round, at most.
-    extend: add proposals to the pool; else they replace its worst members.
+    random_per_round: random architectures that enter the pool beside the
+      proposals of each round.
+    extend: add what is new to the pool; else it replaces the worst members.
     asynchronous: propose before all of a round is scored, so that no device
       waits for its slowest training; those that are late come into the next
       round. The result then depends on who was faster.
@@ -54,6 +56,7 @@ class SearchConfig:
   pool_size: int = field(600, least=2)
   rounds: int = field(4, least=0)
   new_per_round: int = field(300, least=1)
+  random_per_round: int = field(0, least=0)
   extend: bool = False
   asynchronous: bool = False
   late: float = field(0.5, above=0)
@@ -65,18 +68,25 @@ class SearchConfig:
       return 0
     return max(1, round(self.late * self.new_per_round))
 
+  @property
+  def _entering(self) -> int:
+    """How many architectures enter the pool in a round, at most."""
+    return self.new_per_round + self.random_per_round
+
   def check_together(self) -> None:
     """Raises UserError for sizes that cannot work together."""
-    if not self.extend and self.new_per_round >= self.pool_size:
+    if not self.extend and self._entering >= self.pool_size:
+      random = f" `random_per_round={self.random_per_round}`"
       raise UserError(
-        f"`new_per_round={self.new_per_round}`: some of the members "
-        f"(`pool_size={self.pool_size}`) must stay; give a smaller number, or "
-        "`extend=True`"
+        f"`new_per_round={self.new_per_round}`"
+        + (random if self.random_per_round else "")
+        + f": some of the members (`pool_size={self.pool_size}`) must stay; "
+        "give a smaller number, or `extend=True`"
       )
     if not self.asynchronous:
       return
     # A round begins with all members and ends with those that are not late.
-    least = 2 if self.extend else 1 + self.new_per_round
+    least = 2 if self.extend else 1 + self._entering
     most = (self.pool_size - least) / self.new_per_round
     if self.most_late > self.pool_size - least:
       raise UserError(
@@ -328,14 +338,21 @@ def _round(
       )
       asked = drawn._replace(report=asked.report)
     known.update(space.keys(asked.tokens))
+    random = sample_new(
+      space,
+      jax.random.fold_in(round_key, 3),  # Beside the three above.
+      config.random_per_round,
+      known,
+      demand,
+    )
+    known.update(space.keys(random))
     if config.extend:
-      pool = pools.extend(pool, asked, round_, rows)
+      pool = pools.extend(pool, asked, round_, rows, random)
     else:
-      pool = pools.replace_worst(pool, asked, round_, rows, seen.order)
+      pool = pools.replace_worst(pool, asked, round_, rows, seen.order, random)
     state = state._replace(pool=pool, strategy=learnt)
-    report |= _in_rows(lessons | asked.report, rows) | {
-      "new": len(asked.tokens)
-    }
+    report |= _in_rows(lessons | asked.report, rows)
+    report |= {"new": len(asked.tokens), "random": len(random)}
     report["propose_seconds"] = clock.lap()
   return state._replace(round=round_ + 1), report
 

@@ -1,3 +1,4 @@
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -364,6 +365,82 @@ class Repeating:
       state,
       proposal(np.zeros((0, SPACE.length), np.int32)),
     )
+
+
+class Keys(Repeating):
+  """Remembers the keys of each round."""
+
+  def __init__(self):
+    super().__init__()
+    self.found = []
+    self.tell = lambda state, key, *_: (self._remember(key) or state, {})
+    ask = self.ask
+    self.ask = lambda state, key, *rest: (
+      self._remember(key) or ask(state, key, *rest)
+    )
+
+  def _remember(self, key):
+    self.found.append(tuple(jax.random.key_data(key).tolist()))
+
+
+def test_every_round_has_keys_of_its_own():
+  strategy = Keys()
+  pool = _search(strategy)
+  assert len(set(strategy.found)) == len(strategy.found) == 2 * CONFIG.rounds
+  # What is drawn where a strategy is at a loss differs, too, and would even if
+  # the search did not know the round before.
+  drawn = [pool.tokens[pool.origins == 1 + r] for r in range(CONFIG.rounds)]
+  ours, theirs = (set(SPACE.keys(rows)) for rows in drawn)
+  assert ours.isdisjoint(theirs)
+
+
+RANDOM = SearchConfig(
+  pool_size=24, rounds=2, new_per_round=6, random_per_round=5
+)
+
+
+@pytest.mark.parametrize("extend", [False, True])
+def test_random_architectures_enter_beside_the_proposals(extend):
+  config = dataclasses.replace(RANDOM, extend=extend)
+  reports = []
+
+  class Reports(Journal):
+    def end_round(self, state, report):
+      reports.append(report)
+
+    def progress(self, phase, done, total, note=""):
+      pass
+
+  pool = search.run(
+    SPACE,
+    Linear(),
+    jax.random.key(0),
+    config,
+    strategy=Uniform(SPACE),
+    journal=Reports(),
+  )
+  scored = ~np.isnan(pool.scores)
+  sizes = [24, 35, 46] if extend else [24, 24, 24]
+  assert scored.sum(0).tolist() == sizes
+  assert len(set(SPACE.keys(pool.tokens))) == len(pool.tokens) == 46
+  # They are of no round's making, and come after its proposals.
+  entered = [[round_] * 6 + [0] * 5 for round_ in (1, 2)]
+  assert pool.origins.tolist() == [0] * 24 + entered[0] + entered[1]
+  assert (pool.parents == -1).all()
+  assert [report.get("random") for report in reports] == [5, 5, None]
+  for round_ in range(config.rounds):
+    gone = scored[:, round_] & ~scored[:, round_ + 1]
+    stayed = scored[:, round_] & scored[:, round_ + 1]
+    assert gone.sum() == (0 if extend else 11)
+    if gone.any():
+      scores = pool.scores[:, round_]
+      assert scores[gone].max() <= scores[stayed].min()
+
+
+def test_what_enters_in_a_round_must_leave_somebody_in_the_pool():
+  config = dataclasses.replace(RANDOM, random_per_round=18)
+  with pytest.raises(UserError, match="`random_per_round=18`: some of the mem"):
+    search.run(SPACE, Linear(), jax.random.key(0), config)
 
 
 def test_random_members_take_the_place_of_known_proposals(caplog):

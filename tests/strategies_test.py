@@ -12,7 +12,7 @@ from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.spaces import cnn, nasbench201, rnn
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Seen, nao_plus
+from nao_jax.strategies import Seen, ensemble, nao_plus
 from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
@@ -188,6 +188,29 @@ def test_local_search_moves_to_the_first_better_neighbour():
       best = row
 
 
+def test_local_search_starts_from_the_best_of_the_pool(space):
+  seen, local = _seen(space), Local(space)
+  state, _ = local.tell(
+    local.init(jax.random.key(0)), jax.random.key(1), seen, _quiet, _quiet
+  )
+  np.testing.assert_array_equal(state.tokens, seen.tokens[seen.order[0]])
+  _, proposal = local.ask(state, jax.random.key(2), seen, LIMIT)
+  around = set(space.keys(space.neighbours(state.tokens)))
+  assert set(space.keys(proposal.tokens)) <= around
+
+
+@pytest.mark.timeout(60)
+def test_local_search_stays_where_no_neighbour_is_better(space):
+  """Who moves to one that is as good goes round in circles for ever."""
+  local, start = Local(space), _seen(space, 1).tokens
+  tokens = np.concatenate([start, space.neighbours(start[0])[:5]])
+  seen = Seen(tokens, np.zeros(len(tokens)), set(space.keys(tokens)))
+  state = local.init(jax.random.key(0))
+  for key in jax.random.split(jax.random.key(1)):
+    state, _ = local.tell(state, key, seen, _quiet, _quiet)
+    np.testing.assert_array_equal(state.tokens, start[0])
+
+
 def test_local_search_starts_anew_on_a_peak():
   space = rnn.space(2)
   tokens = _climb(space, lambda tokens: -np.arange(len(tokens)), 30)
@@ -301,6 +324,31 @@ def test_each_architecture_is_held_out_of_one_member(members):
   assert hidden.shape == (members, 40)
   # One that is alone learns from all.
   assert (hidden.sum(0) == (members > 1)).all()
+
+
+def test_the_gradients_of_each_member_are_clipped(fitted):
+  strategy, largest = fitted.strategy, 1e-3
+  config = dataclasses.replace(PLUS, clip=largest)
+  lessons = next(
+    nao_plus._lessons(np.random.default_rng(0), fitted.seen, 1, 0.8, strategy)
+  )
+  begin = ensemble.start(
+    jax.random.key(0), controller=strategy.controller, config=config
+  )
+  after = ensemble.train(
+    begin,
+    jax.random.key(1),
+    jax.tree.map(lambda leaf: leaf[:1], lessons),
+    controller=strategy.controller,
+    config=config,
+  )
+  # The first moment after a step is a tenth of the gradient.
+  squares = jax.tree.map(
+    lambda leaf: np.square(leaf).reshape(PLUS.members, -1).sum(1),
+    after.optimiser.mu,
+  )
+  lengths = np.sqrt(sum(jax.tree.leaves(squares)))
+  np.testing.assert_allclose(lengths, largest / 10, rtol=1e-4)
 
 
 def test_members_differ(fitted):

@@ -32,6 +32,7 @@ _COLUMNS = {
   "pairwise_accuracy": "pairwise",
   "kendall_tau": "Kendall's tau",
   "new": "accepted",
+  "random": "random",
   "score_seconds": "to score",
   "propose_seconds": "to propose",
   "epoch": "epoch",
@@ -43,7 +44,7 @@ _COLUMNS = {
   "words_per_second": "words/s",
 }
 _SCORES = ("best", "mean", "mean_of_newest")
-_WHOLE = ("round", "epoch", "new")
+_WHOLE = ("round", "epoch", "new", "random")
 _SECONDS = ("score_seconds", "propose_seconds")
 _OUTCOMES = ("best.json", "result.json")
 
