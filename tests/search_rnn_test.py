@@ -29,6 +29,7 @@ from nao_jax.search import SearchConfig
 from nao_jax.spaces import rnn
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.training import language
+from nao_jax.training import recurrent as training_recurrent
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recurrent import Trainer, programs, update
 from tests import tracing
@@ -298,6 +299,37 @@ def test_a_candidate_does_not_depend_on_those_beside_it(corpus):
       state,
       four[at][0],
     )
+
+
+def test_an_averaged_candidate_is_scored_by_the_mean_of_its_weights(
+  corpus, monkeypatch
+):
+  """Averaging begins after two epochs, of the candidate that has had two."""
+  monkeypatch.setattr(
+    training_recurrent,
+    "averages_from_now_on",
+    lambda losses, patience: len(losses) == 2,
+  )
+  trainer = Trainer(MODEL, dataclasses.replace(TRAIN, epochs=4))
+  texts = corpus.train[:97], corpus.validation
+  plain, averaged = (
+    TextCandidates(trainer, *texts, 0, 1, averaged=mean)
+    for mean in (False, True)
+  )
+  weights, state = plain.start(ROWS[0]), averaged.start(ROWS[0])
+  steps = len(plain._stretches)
+  assert steps > 1
+  for epoch in range(4):
+    ((weights, loss, score),) = plain.epoch([ROWS[0]], [weights], [epoch])
+    ((state, same_loss, mean_score),) = averaged.epoch(
+      [ROWS[0]], [state], [epoch]
+    )
+    # The training is that of one that is not averaged.
+    assert loss == same_loss
+    jax.tree.map(np.testing.assert_array_equal, weights, state.model.weights)
+    assert (score == mean_score) == (epoch < 2)
+    assert state.losses[epoch] == -mean_score
+    assert state.model.averaged == [1, 0, steps, 2 * steps][epoch]
 
 
 class Killed(Exception):

@@ -6,6 +6,7 @@ Shapes: D candidates, one on each device, B streams, T steps.
 from collections.abc import Callable
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -18,10 +19,32 @@ from nao_jax.runs import pace
 from nao_jax.runs.progress import Each
 from nao_jax.spaces import rnn
 from nao_jax.training import language
-from nao_jax.training.recurrent import Trainer, programs
+from nao_jax.training.recurrent import (
+  Model,
+  Trainer,
+  after_epoch,
+  not_averaged,
+  programs,
+)
 
 # After how many steps at most the host waits for the losses.
 STEPS_A_LOOK = 10
+
+# Averaging begins when the loss is above the best of all epochs but the last so
+# many and the one just done (official).
+PATIENCE = 5
+
+
+class Averaged(NamedTuple):
+  """The state of a candidate whose weights are averaged.
+
+  Attributes:
+    model: its weights and their mean.
+    losses: float32 [epochs], of what is measured, after each epoch done.
+  """
+
+  model: Model
+  losses: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +63,8 @@ class TextCandidates:
     seed: of weights, lengths and dropout, the same for all candidates.
     devices: how many local devices to use; all by default.
     last_only: measure after the last epoch alone.
+    averaged: score the mean of the weights, once the score has not improved for
+      `PATIENCE` epochs.
   """
 
   trainer: Trainer
@@ -48,6 +73,7 @@ class TextCandidates:
   seed: int
   devices: int | None = None
   last_only: bool = False
+  averaged: bool = False
 
   @property
   def epochs(self) -> int:
@@ -64,10 +90,14 @@ class TextCandidates:
     """What a whole training reads."""
     return Each(self.epochs * len(self.train), "words")
 
-  def start(self, tokens: np.ndarray) -> Weights:
+  def start(self, tokens: np.ndarray) -> Weights | Averaged:
     """See `local.Candidates`."""
     del tokens  # First weights do not depend on the cell.
-    return jax.device_get(self.trainer.init(self._keys[0]))
+    weights = jax.device_get(self.trainer.init(self._keys[0]))
+    if not self.averaged:
+      return weights
+    losses = np.full(self.epochs, np.inf, np.float32)
+    return Averaged(not_averaged(weights), losses)
 
   def epoch(
     self,
@@ -77,20 +107,21 @@ class TextCandidates:
     between: Callable[[], None] = lambda: None,
   ) -> list[tuple]:
     """See `local.Candidates`."""
-    update, _ = programs(self.trainer, self.devices)
+    update, _ = programs(self.trainer, self.devices, self.averaged)
+    models = [state.model if self.averaged else state for state in states]
     own = [
-      (state, self._zeros, rnn.to_cells(np.asarray(row)), np.int32(epoch))
-      for state, row, epoch in zip(states, tokens, epochs, strict=True)
+      (model, self._zeros, rnn.to_cells(np.asarray(row)), np.int32(epoch))
+      for model, row, epoch in zip(models, tokens, epochs, strict=True)
     ]
-    weights, hidden, cells, epoch = parallel.distribute(
+    model, hidden, cells, epoch = parallel.distribute(
       jax.tree.map(lambda *x: np.stack(x), *own), devices=self.devices
     )
     steps = len(self._stretches)
     losses = []
     for start, end in pace.calls(0, steps, STEPS_A_LOOK):
       for number in range(start, end):
-        weights, hidden, loss = update(
-          weights,
+        model, hidden, loss = update(
+          model,
           hidden,
           self._keys[1],
           epoch * steps + number,
@@ -100,14 +131,15 @@ class TextCandidates:
         losses.append(loss)
       jax.block_until_ready(loss)
       between()
-    scores = self._scores(weights, cells, epochs)
-    weights, losses = jax.device_get((weights, losses))
-    return [
-      (jax.tree.map(lambda x, at=at: x[at], weights), loss, scored)
-      for at, (loss, scored) in enumerate(
-        zip(np.mean(losses, 0), scores, strict=True)
-      )
+    measured = model.mean if self.averaged else model
+    scores = self._scores(measured, cells, epochs)
+    model, losses = jax.device_get((model, losses))
+    models = [
+      jax.tree.map(lambda x, at=at: x[at], model) for at in range(len(states))
     ]
+    if self.averaged:
+      models = list(map(_after_epoch, states, models, epochs, scores))
+    return list(zip(models, np.mean(losses, 0), scores, strict=True))
 
   def _scores(self, weights, cells, epochs) -> np.ndarray:
     """Minus the mean nats a word, [D]; minus infinity where not asked for."""
@@ -145,3 +177,13 @@ class TextCandidates:
     streams = text.streams(self.measured, train.batch)
     windows = language.windows(streams, train.bptt)
     return parallel.replicate(windows, devices=self.devices)
+
+
+def _after_epoch(
+  state: Averaged, model: Model, epoch: int, score: float
+) -> Averaged:
+  """The state with which a candidate's next epoch begins."""
+  losses = state.losses.copy()
+  losses[epoch] = -score
+  model = after_epoch(model, losses[: epoch + 1].tolist(), PATIENCE)
+  return Averaged(model, losses)

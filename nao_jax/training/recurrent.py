@@ -16,13 +16,15 @@ over the devices as in training/supernet.py.
 Shapes: B streams, D devices, N nodes, A architectures, n of them a step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from nao_jax import parallel
@@ -30,6 +32,27 @@ from nao_jax.networks import recurrent
 from nao_jax.networks.recurrent import LanguageModelConfig, Weights
 from nao_jax.training import language
 from nao_jax.training.language import TextTrainConfig
+
+
+class Model(NamedTuple):
+  """Weights, and their mean.
+
+  Attributes:
+    weights: of the cell, after the last step.
+    mean: over all steps since averaging began; before, the weights.
+    averaging: bool [], whether it has begun.
+    averaged: int32 [], how many steps the mean is over.
+  """
+
+  weights: Weights
+  mean: Weights
+  averaging: jax.Array
+  averaged: jax.Array
+
+
+def not_averaged(weights: Weights) -> Model:
+  """The model before averaging begins."""
+  return Model(weights, weights, np.bool_(False), np.int32(0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +143,67 @@ def update(
   return weights, hidden, loss
 
 
+def update_averaged(
+  model: Model,
+  hidden: jax.Array,
+  key: jax.Array,
+  number: jax.Array,
+  cell: jax.Array,
+  tokens: jax.Array,
+  length: jax.Array,
+  *,
+  trainer: Trainer,
+  axis_name: str | None = None,
+) -> tuple[Model, jax.Array, jax.Array]:
+  """As `update`, with the mean of the weights."""
+  weights, hidden, loss = update(
+    model.weights,
+    hidden,
+    key,
+    number,
+    cell,
+    tokens,
+    length,
+    trainer=trainer,
+    axis_name=axis_name,
+  )
+  averaged = jnp.where(model.averaging, model.averaged + 1, 1)
+  mean = jax.tree.map(
+    functools.partial(_add_to_mean, averaged), model.mean, weights
+  )
+  return Model(weights, mean, model.averaging, averaged), hidden, loss
+
+
+def _add_to_mean(count, mean, new):
+  """The mean of `count` values, `new` being the last; of one, its bits."""
+  return jnp.where(count == 1, new, mean + (new - mean) / count)
+
+
+def averages_from_now_on(losses: Sequence[float], patience: int) -> bool:
+  """Whether the last loss says that averaging should begin.
+
+  Args:
+    losses: of validation after each epoch so far.
+    patience: how many epochs before the last one are not compared with it; it
+      has to be worse than the best of those before them.
+  """
+  compared = losses[: max(len(losses) - 1 - patience, 0)]
+  return bool(compared) and losses[-1] > min(compared)
+
+
+def after_epoch(model: Model, losses: Sequence[float], patience: int) -> Model:
+  """The model with which the next epoch begins.
+
+  Args:
+    model: after the last stretch of an epoch.
+    losses: of validation after each epoch so far.
+    patience: see `averages_from_now_on`.
+  """
+  if model.averaging or not averages_from_now_on(losses, patience):
+    return model
+  return model._replace(averaging=np.bool_(True), averaged=np.int32(0))
+
+
 def _gradients(
   weights, key, cell, tokens, hidden, length, *, trainer, axis_name=None
 ) -> language.Step:
@@ -185,16 +269,16 @@ def score(
 
 @functools.lru_cache(maxsize=4)
 def programs(
-  trainer: Trainer, devices: int | None
+  trainer: Trainer, devices: int | None, averaged: bool = False
 ) -> tuple[Callable, Callable]:
-  """`update` and `score`, compiled for every device.
+  """`update` (or `update_averaged`) and `score`, compiled for every device.
 
   Shared weights are whole on every device; states come by device, [D, ...],
   and so do tokens, [T + 1, D, B / D]. The weights of one cell come by device,
   [D, ...], and so does their cell; then the tokens are the same for all.
   """
   step = functools.partial(
-    update,
+    update_averaged if averaged else update,
     trainer=trainer,
     axis_name=parallel.AXIS if trainer.shared else None,
   )

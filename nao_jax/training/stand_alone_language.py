@@ -8,14 +8,13 @@ triggered"), and what is measured is that mean.
 Shapes: E epochs, T steps of a stretch, B streams, H width, D devices.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 import dataclasses
 import functools
 import itertools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nao_jax import parallel
@@ -27,25 +26,10 @@ from nao_jax.spaces import rnn
 from nao_jax.training import language, recurrent
 from nao_jax.training.feeds import program
 from nao_jax.training.language import Stretch, TextTrainConfig
+from nao_jax.training.recurrent import Model
 
 # How many are under way before their losses are looked at.
 STRETCHES_A_CALL = 25
-
-
-class Model(NamedTuple):
-  """Weights, and their mean.
-
-  Attributes:
-    weights: of the cell, after the last step.
-    mean: over all steps since averaging began; before, the weights.
-    averaging: bool [], whether it has begun.
-    averaged: int32 [], how many steps the mean is over.
-  """
-
-  weights: Weights
-  mean: Weights
-  averaging: jax.Array
-  averaged: jax.Array
 
 
 class TrainState(NamedTuple):
@@ -108,7 +92,7 @@ class Trainer:
   def init(self, key: jax.Array) -> TrainState:
     """The state before the first step; consumes the key."""
     weights = self.steps.init(key)
-    model = Model(weights, weights, np.bool_(False), np.int32(0))
+    model = recurrent.not_averaged(weights)
     return TrainState(
       model=model,
       hidden=self.zeros(),
@@ -159,8 +143,8 @@ def train_stretch(
   Returns:
     The new model, the new state, and the loss in nats a word.
   """
-  weights, hidden, loss = recurrent.update(
-    model.weights,
+  return recurrent.update_averaged(
+    model,
     hidden,
     key,
     number,
@@ -170,16 +154,6 @@ def train_stretch(
     trainer=trainer.steps,
     axis_name=axis_name,
   )
-  averaged = jnp.where(model.averaging, model.averaged + 1, 1)
-  mean = jax.tree.map(
-    functools.partial(_add_to_mean, averaged), model.mean, weights
-  )
-  return Model(weights, mean, model.averaging, averaged), hidden, loss
-
-
-def _add_to_mean(count, mean, new):
-  """The mean of `count` values, `new` being the last; of one, its bits."""
-  return jnp.where(count == 1, new, mean + (new - mean) / count)
 
 
 @functools.partial(jax.jit, static_argnames="trainer")
@@ -197,18 +171,6 @@ def measure(
     trainer: the settings.
   """
   return language.measure(weights, trainer.cell, windows)
-
-
-def averages_from_now_on(losses: Sequence[float], patience: int) -> bool:
-  """Whether the last loss says that averaging should begin.
-
-  Args:
-    losses: of validation after each epoch so far.
-    patience: how many epochs before the last one are not compared with it; it
-      has to be worse than the best of those before them.
-  """
-  compared = losses[: max(len(losses) - 1 - patience, 0)]
-  return bool(compared) and losses[-1] > min(compared)
 
 
 def end_epoch(
@@ -232,11 +194,8 @@ def end_epoch(
     validation=validation,
     best=state.model if improved else state.best,
   )
-  if state.model.averaging or not averages_from_now_on(ended.losses, patience):
-    return ended
-  return ended._replace(
-    model=state.model._replace(averaging=np.bool_(True), averaged=np.int32(0))
-  )
+  model = recurrent.after_epoch(state.model, ended.losses, patience)
+  return ended._replace(model=model)
 
 
 def roll_back(state: TrainState, *, trainer: Trainer) -> TrainState:
