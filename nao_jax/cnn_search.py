@@ -140,7 +140,10 @@ def _load(
     validation_fraction=config.validation_fraction,
     seed=config.seed,
   )
-  return _fit_to_data(config, data, devices), data
+  config = _fit_to_data(config, data, devices)
+  if config.standardize:
+    data = dataclasses.replace(data, mean=None, std=None)
+  return config, data
 
 
 def _settings(
@@ -323,7 +326,7 @@ def _shared(config, data, devices) -> SharedWeights:
 
 def _protocol(config: SearchCnnConfig, data: images.ImageData) -> dict:
   """What determines the score of a candidate, but the candidate."""
-  names = ("validation_fraction", "seed", "prune")
+  names = ("validation_fraction", "seed", "prune", "standardize")
   parts = ("network", "train", "sgd", "augment")
   return (
     {name: getattr(config, name) for name in names}

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -265,6 +267,22 @@ def test_dropout_needs_a_key(tokens):
   score = predict(params, embedding)
   assert not np.allclose(score, predict(params, embedding, key))
   np.testing.assert_array_equal(score, predict(params, embedding))
+
+
+def test_dropped_outputs_of_the_encoder_are_zero_before_they_are_normalised(
+  tokens,
+):
+  config = dataclasses.replace(TINY, output_dropout=0.5)
+  controller = Controller(cnn.space(2), config)
+  params = random_params(controller)
+  encode = jax.jit(controller.encode)
+  plain, _ = encode(params, tokens)
+  dropped, embedding = encode(params, tokens, jax.random.key(0))
+  kept = dropped != 0
+  assert 0.4 < kept.mean() < 0.6
+  expected = unit(np.where(kept, plain, 0))
+  np.testing.assert_allclose(dropped, expected, atol=1e-6)
+  np.testing.assert_allclose(embedding, unit(expected.mean(1)), atol=1e-6)
 
 
 def test_normalising_zero_gives_zero_and_no_nan():

@@ -17,7 +17,7 @@ from nao_jax.evaluators import scratch
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
-from nao_jax.presets import PRESETS, SearchCnnConfig
+from nao_jax.presets import SearchCnnConfig
 from nao_jax.runs.trials import Trial, Trials
 from nao_jax.search import SearchConfig
 from nao_jax.spaces import cnn
@@ -254,6 +254,7 @@ def test_what_does_not_go_together_is_refused(changes, trials, message):
 
 CONFIG = SearchCnnConfig(
   seed=1,
+  standardize=True,
   strategy="nao",
   evaluator="scratch",
   network=NETWORK,
@@ -320,20 +321,13 @@ def test_a_stopped_search_ends_as_one_that_was_not(data, tmp_path, monkeypatch):
       {"evaluator": "shared", "prune": True},
       "`prune=True`: allowed only with `evaluator=scratch`",
     ),
-    ({"nao": NaoConfig(step_size=60)}, "`nao.step_size=60`: allowed: 1 to 50"),
+    ({"nao": NaoConfig(step_size=60)}, "`nao.step_size=60`: allowed: 1 to 51"),
   ],
 )
 def test_what_cannot_work_is_refused(changes, message, tmp_path):
   config = dataclasses.replace(CONFIG, **changes)
   with pytest.raises(UserError, match=message):
     cnn_search.run(config, workdir=tmp_path / "run", data_dir=tmp_path)
-
-
-def test_the_papers_preset_has_the_papers_settings():
-  config = PRESETS["cifar10_scratch"]
-  assert config.nao.step_sizes.tolist() == [10, 20, 30]
-  rates = config.sgd.by_epoch(config.train.epochs)
-  assert float(rates(24)) == pytest.approx(0.0208, abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ FLAGS = {
   "top_k": 3,
   "max_step_size": 4,
   "held_out": 0.4,
+  "standardize": True,
   "controller_embedding": 4,
   "controller_hidden": 8,
   "controller_mlp_layers": 1,

@@ -41,6 +41,8 @@ class ControllerConfig:
     mlp_width: their width.
     mlp_dropout: the share of their units that is dropped in training.
     embedding_dropout: the same for the encoder's embeddings.
+    output_dropout: the same for the encoder's outputs, before they are
+      normalised, as in the official code in TensorFlow.
   """
 
   ACTS_WITH = (Only(("mlp_width", "mlp_dropout"), "mlp_layers"),)
@@ -51,6 +53,7 @@ class ControllerConfig:
   mlp_width: int = field(200, least=1)
   mlp_dropout: float = field(0.1, least=0, below=1)
   embedding_dropout: float = field(0.0, least=0, below=1)
+  output_dropout: float = field(0.0, least=0, below=1)
 
 
 # The sizes of the follow-up, "Balanced NAO".
@@ -214,7 +217,7 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(self, tokens: jax.Array) -> jax.Array:
-    """Encodes; drops parts of the embeddings if there is a dropout key."""
+    """Encodes; drops parts of embeddings and outputs if there is a key."""
     config, batch = self.config, len(tokens)
     embedding = self.param(
       "embedding",
@@ -230,7 +233,8 @@ class Encoder(nn.Module):
     else:
       gates = cell.project_tokens(embedding, folded)
     zeros = jnp.zeros((batch, config.hidden))
-    return normalise(cell(gates, (zeros, zeros)).swapaxes(0, 1))
+    outputs = cell(gates, (zeros, zeros)).swapaxes(0, 1)
+    return normalise(_dropout(self, config.output_dropout)(outputs))
 
 
 class Predictor(nn.Module):

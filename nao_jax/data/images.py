@@ -41,9 +41,10 @@ class ImageData:
     train: the examples to train with.
     validation: examples held out of the training part, to choose by.
     test: the examples to report on, used for nothing else.
-    mean: float32 [C], of the training images; full intensity is 1.
+    mean: float32 [C], of the training images; full intensity is 1. None where
+      each image is standardised by itself.
     std: float32 [C], the same for the standard deviation; 1 where a channel
-      is constant.
+      is constant. None if and only if the mean is.
     digest: of the contents, by which `load` tells data sets apart; empty for
       data that a program made up.
   """
@@ -53,8 +54,8 @@ class ImageData:
   train: Examples
   validation: Examples
   test: Examples
-  mean: np.ndarray
-  std: np.ndarray
+  mean: np.ndarray | None
+  std: np.ndarray | None
   digest: Digest = Digest()
 
   @property

@@ -26,20 +26,21 @@ FIT_CALLS = 10
 
 @dataclasses.dataclass(frozen=True)
 class NaoConfig:
-  """How proposals are made; the defaults are the official search's.
+  """How proposals are made; the defaults are the official search's (NAO_V1).
 
   Attributes:
     top_k: K, best members of the pool whose embeddings are moved.
     step_size: the smallest step; the others are its multiples.
-    max_step_size: the largest step.
+    max_step_size: the largest step. The official limit is 50, which is looked
+      at before a sweep's step grows: 51 is the last one.
     held_out: share of all architectures that the controller never learns from,
       to measure how well it predicts; see folds.py.
   """
 
   top_k: int = field(100, least=1)
   step_size: int = field(1, least=1)
-  max_step_size: int = field(50, least=1)
-  held_out: float = field(0.1, least=0, below=1)
+  max_step_size: int = field(51, least=1)
+  held_out: float = field(0.0, least=0, below=1)
 
   def check_together(self) -> None:
     """Raises UserError if there is no step to take."""
@@ -99,8 +100,7 @@ class Nao:
         "or a larger `search.pool_size`"
       )
     trains = ~held_out
-    targets = np.zeros(len(trains), np.float32)
-    targets[trains] = fit.normalise_targets(np.float32(seen.scores[trains]))
+    targets = fit.normalise_targets(np.float32(seen.scores), trains)
     state = self._fit(
       state, key, (seen.tokens, targets, seen.costs(), trains), progress, keep
     )
