@@ -23,7 +23,8 @@ In all of them:
 - The controller is that of the code in PyTorch: attention by products, without
   input feeding, first weights uniform within 1 / sqrt(fan in); Adam starts
   afresh in each round; gradients are clipped before weight decay is added.
-- The comparison with random cells at the end is ours.
+- The random finalists are ours, and so is the comparison with random cells at
+  the end.
 
 Of `cifar10` and `cifar10_v2` beside that:
 
@@ -47,6 +48,8 @@ Of `cifar10_tf` and `cifar10_scratch` beside the first list:
 - Dropout of the encoder's outputs acts in every round; there it ends with the
   first with shared weights. That of the predictor never acts there; here it
   is 0.
+- The finalists are those of the code in PyTorch; in TensorFlow, the five best
+  go to a grid search by hand.
 - The Adam moments of the controller there live from round to round, and its
   decoder attends as Bahdanau's, with its context in the next input.
 

@@ -20,7 +20,9 @@ the one from scratch; `demo` is ours. What differs from the official scripts:
   epochs run one program; a training that diverges is over, where the official
   one goes back to its best epoch. Pool and rounds are the paper's, as far as
   we know them: the official code has no script for them.
-- The comparison with random cells at the end is ours.
+- The official code leaves it to the user to train the ten best with the final
+  recipe; here they train for `finalist.epochs` with the search's. So do random
+  cells, with which they are compared: that is ours.
 """
 
 import dataclasses
@@ -42,8 +44,8 @@ from nao_jax.training.language import TextTrainConfig
 class FinalRnnConfig:
   """How the best cells and random ones are compared; ours.
 
-  Each is trained alone, with the search's settings but for these, and never
-  averaged: what would begin it is a validation loss.
+  Each is trained alone, with the search's settings but for these; weights are
+  not averaged.
 
   Attributes:
     cells: how many of the best, and how many random ones; 0 for none.
@@ -175,6 +177,7 @@ PRESETS = {
     text="ptb.zip",
     evaluator="scratch",
     averaged=True,
+    finalists=0,  # Scores are those of trainings from scratch.
     network=LanguageModelConfig(),
     train=TextTrainConfig(
       epochs=600, batch=64, learning_rate=20.0, clip=0.25, weight_decay=8e-7

@@ -229,7 +229,7 @@ def _evaluator(
     corpus.validation[: config.score_tokens or None],
     config.seed,
     devices,
-    config.averaged,
+    averaged=config.averaged,
   )
   known = Trials(trials, space.name, _protocol(config, corpus))
   with executors.from_scratch(
@@ -265,6 +265,7 @@ def _trainings(
       seed=finals.seed(config.seed, number),
       train=dataclasses.replace(config.train, epochs=epochs),
       prune=False,
+      averaged=False,
       score_tokens=0,
     )
     candidates = TextCandidates(
