@@ -18,6 +18,7 @@ from nao_jax import (
 from nao_jax.data import digest, images, prepare, sources, stream
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.runs import workdir
 from nao_jax.training.recipe import TrainConfig
 from tests import tiny_images
 
@@ -189,6 +190,7 @@ SEARCH = dataclasses.replace(
   network=NETWORK,
   train=dataclasses.replace(DIGITS.train, batch=8),
   final=dataclasses.replace(DIGITS.final, batch=8),
+  finalist=dataclasses.replace(DIGITS.finalist, batch=8),
 )
 
 
@@ -196,17 +198,17 @@ class Begun(Exception):
   pass
 
 
-def _begin(run, config, workdir, folder, monkeypatch):
+def _begin(monkeypatch, run, *arguments, **settings):
   """Runs up to where the work would begin."""
 
-  def begun(*_, **__):
+  def begun(*_):
     raise Begun
 
   with monkeypatch.context() as patch:
-    patch.setattr(cnn_training, "_train", begun)
-    patch.setattr(cnn_search, "_search", begun)
+    # What every run asks its workdir first.
+    patch.setattr(workdir.Workdir, "finished", begun)
     with pytest.raises(Begun):
-      run(config, workdir=workdir, data_dir=folder, devices=1)
+      run(*arguments, devices=1, **settings)
 
 
 RUNS = [
@@ -238,15 +240,15 @@ RUNS = [
 def test_a_run_does_not_go_on_with_other_data_of_the_same_name(
   run, config, encoded, change, part, tmp_path, monkeypatch
 ):
-  workdir = tmp_path / "run"
+  place = tmp_path / "run"
   first = _prepare(tmp_path / "first", encoded)
   for _ in range(2):  # The same data are no hindrance.
-    _begin(run, config, workdir, first, monkeypatch)
+    _begin(monkeypatch, run, config, workdir=place, data_dir=first)
   mended = _prepare(tmp_path / "mended", encoded, **change)
   with pytest.raises(UserError) as caught:
-    run(config, workdir=workdir, data_dir=mended, devices=1)
+    run(config, workdir=place, data_dir=mended, devices=1)
   message = str(caught.value)
-  assert message.startswith(f"--workdir={workdir}: holds a run on other data: ")
+  assert message.startswith(f"--workdir={place}: holds a run on other data: ")
   assert part in message
   assert "give another --workdir" in message
 
@@ -255,18 +257,18 @@ def test_a_run_does_not_go_on_with_other_data_of_the_same_name(
 def test_a_run_that_kept_no_digest_is_refused_by_its_version(
   name, tmp_path, monkeypatch
 ):
-  folder, workdir = _prepare(tmp_path / "data"), tmp_path / "run"
-  _begin(cnn_training.run, TRAINING, workdir, folder, monkeypatch)
-  config = json.loads((workdir / "config.json").read_text())
+  data, place = _prepare(tmp_path / "data"), tmp_path / "run"
+  _begin(monkeypatch, cnn_training.run, TRAINING, workdir=place, data_dir=data)
+  config = json.loads((place / "config.json").read_text())
   del config["settings"][name]
   config["versions"]["nao_jax"] = "0.3.1"
-  (workdir / "config.json").write_text(json.dumps(config))
+  (place / "config.json").write_text(json.dumps(config))
   with pytest.raises(UserError, match=rf"of nao_jax 0\.3\.1, which .*{name}"):
-    cnn_training.run(TRAINING, workdir=workdir, data_dir=folder, devices=1)
+    cnn_training.run(TRAINING, workdir=place, data_dir=data, devices=1)
 
 
 def test_a_table_of_latencies_that_changed_is_noticed(tmp_path, monkeypatch):
-  table, workdir = tmp_path / "latency.csv", tmp_path / "run"
+  table, place = tmp_path / "latency.csv", tmp_path / "run"
   demand = dataclasses.replace(
     SEARCH.demand, limit="latency:9", latency_table=str(table)
   )
@@ -283,14 +285,14 @@ def test_a_table_of_latencies_that_changed_is_noticed(tmp_path, monkeypatch):
 
   write(1)
   folder = _prepare(tmp_path / "data")
-  _begin(cnn_search.run, config, workdir, folder, monkeypatch)
+  _begin(monkeypatch, cnn_search.run, config, workdir=place, data_dir=folder)
   write(2)
   with pytest.raises(UserError, match="the table of latencies changed"):
-    cnn_search.run(config, workdir=workdir, data_dir=folder, devices=1)
+    cnn_search.run(config, workdir=place, data_dir=folder, devices=1)
 
 
 def test_a_text_that_changed_is_named(tmp_path, monkeypatch):
-  text, workdir = tmp_path / "text", tmp_path / "run"
+  text, place = tmp_path / "text", tmp_path / "run"
   text.mkdir()
   config = dataclasses.replace(
     rnn_presets.PRESETS["demo"], text=str(text), vocab_size=0
@@ -300,14 +302,8 @@ def test_a_text_that_changed_is_named(tmp_path, monkeypatch):
     for part in ("train", "valid", "test"):
       (text / f"a.{part}.txt").write_text(f"b {word} c d e f g\n" * 99)
 
-  def begun(*_, **__):
-    raise Begun
-
   write("x")
-  with monkeypatch.context() as patch:
-    patch.setattr(rnn_search, "_search", begun)
-    with pytest.raises(Begun):
-      rnn_search.run(config, workdir=workdir, devices=1)
+  _begin(monkeypatch, rnn_search.run, config, workdir=place)
   write("y")
   with pytest.raises(UserError, match=f"the text `{text}` changed since"):
-    rnn_search.run(config, workdir=workdir, devices=1)
+    rnn_search.run(config, workdir=place, devices=1)
