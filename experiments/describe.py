@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import json
 
-from absl import flags
+from absl import flags, logging
 import numpy as np
 from rich import box
 from rich.table import Table
@@ -113,6 +113,8 @@ def main(_):
 
 def _describe_recurrent() -> dict:
   tokens = rnn.resolve(_ARCH.value)
+  if said := rnn.numbering(_ARCH.value):
+    logging.warning("%s", said)
   description = recurrent_description.describe(
     tokens, _WIDTH.value, _VOCABULARY.value
   )

@@ -15,6 +15,8 @@ def is_recurrent(text: str, source: str = "arch") -> bool:
   """Whether a name or a file says that it is of a recurrent cell."""
   if text.endswith(".json"):
     return str(notation.read(text, source).get("space")).startswith("rnn-")
+  if text.lower().startswith(rnn.OTHER_ORDER):
+    return True
   names = {entry.name.lower() for entry in published.RECURRENT}
   return text.strip().lower() in names
 

@@ -145,6 +145,8 @@ def _show(best: dict, journal: SearchJournal) -> None:
 def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
   """Architectures from the command line, int32 [G, L]."""
   rows = [rnn.resolve(written, "architectures") for written in architectures]
+  for said in filter(None, map(rnn.numbering, architectures)):
+    logging.warning("%s", said)
   for written, row in zip(architectures, rows, strict=True):
     if len(row) != space.length:
       raise UserError(

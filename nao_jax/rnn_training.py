@@ -212,6 +212,8 @@ def _check(config: TrainRnnConfig, devices: int | None) -> None:
   """What can be wrong before the text is read."""
   settings.validate(config)
   rnn.resolve(config.arch)
+  if said := rnn.numbering(config.arch):
+    logging.warning("%s", said)
   parallel.check(devices)
 
 

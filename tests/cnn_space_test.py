@@ -660,3 +660,23 @@ def test_spaces_are_equal_by_value_and_differ_by_nodes_and_ops():
 def test_cells_of_jax_tokens_stay_integers():
   tokens = jnp.asarray(cnn.parse(cnn.space(), "NAO-WS"))
   assert cnn.to_cells(tokens).dtype == jnp.int32
+
+
+# As it stands in the official PyTorch code.
+OFFICIAL_A = (
+  "0 7 1 15 2 8 1 7 0 6 1 7 0 8 4 7 1 5 0 7 | "
+  "0 7 1 13 0 6 0 14 0 9 1 10 0 14 2 6 1 11 0 7"
+)
+
+
+@pytest.mark.parametrize("ops", ["large", "small"])
+def test_the_official_ids_of_the_large_set_are_told_from_these(ops):
+  with pytest.raises(UserError, match=r"from 5 to 15: take 5 from each"):
+    cnn.resolve(OFFICIAL_A, ops=ops)
+
+
+def test_another_id_out_of_range_is_no_official_one():
+  text = OFFICIAL_A.replace("0 7 1 15", "0 0 1 15")
+  with pytest.raises(UserError) as refused:
+    cnn.resolve(text, ops="large")
+  assert "official" not in str(refused.value)

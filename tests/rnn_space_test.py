@@ -229,3 +229,35 @@ def test_bars_commas_and_lines_only_separate_numbers(text):
 @pytest.mark.parametrize("text", ["NAO-RNN", "0 1 x", "0 1.5"])
 def test_a_text_with_anything_else_is_no_list_of_numbers(text):
   assert notation.numbers(text) is None
+
+
+# As it stands in the official code of the search without weight sharing.
+OFFICIAL = "0 1 0 1 1 1 3 0 4 1 4 1 5 1 1 1 7 1 1 1 1 2"
+
+
+def test_the_other_official_numbering_is_read_behind_its_prefix():
+  for text in (f"nao: {OFFICIAL}", f"NAO:{OFFICIAL}"):
+    np.testing.assert_array_equal(rnn.resolve(text), rnn.resolve("NAO-RNN"))
+  assert rnn.to_text(rnn.resolve("nao: 0 2 1 3 0 0")) == "0 3 1 2 0 0"
+
+
+@pytest.mark.parametrize("text", ["nao:", "nao: 1 3", "nao: NAO-RNN"])
+def test_nothing_else_stands_behind_the_prefix(text):
+  with pytest.raises(UserError, match="first of which is 0"):
+    rnn.resolve(text)
+
+
+def test_numbers_that_two_codes_read_in_two_ways_are_told_so():
+  said = rnn.numbering(OFFICIAL)
+  assert "2 sigmoid and 3 identity" in said
+  assert f"'nao: {OFFICIAL}', which is NAO-RNN" in said
+  assert "NAO-RNN" not in rnn.numbering("0 3")
+
+
+@pytest.mark.parametrize(
+  "text",
+  ["NAO-RNN", "0 1 1 0", "nao: 0 2", "1 14", "runs/best.json", ""]
+  + [entry.text for entry in published.RECURRENT],
+)
+def test_what_has_one_reading_needs_no_word(text):
+  assert rnn.numbering(text) == ""

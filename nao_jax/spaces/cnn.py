@@ -43,6 +43,9 @@ OP_SETS = {
   ),
 }  # fmt: skip
 
+# The ids of `large` in the official PyTorch code of the first version.
+_OFFICIAL_LARGE = 5, 15
+
 # Tokens of a branch.
 CODINGS = {"pairs": 2, "triples": 3}
 
@@ -231,9 +234,25 @@ def parse(space_: Space, text: str, source: str = "arch") -> np.ndarray:
     zero_based = _zero_based(written)
     marked = "|" in text or 0 in numbers
     if marked or (zero_based.accepts(numbers) and not written.accepts(numbers)):
-      cells = zero_based.validate(numbers, named(source)).reshape(2, -1, 4)
-      return to_tokens(cells, coding_of(space_))
+      cells = _validated(zero_based, numbers, named(source))
+      return to_tokens(cells.reshape(2, -1, 4), coding_of(space_))
   return _from_tokens(space_, numbers, named(source))
+
+
+def _validated(zero_based: Space, numbers: list[int], place: str) -> np.ndarray:
+  """Numbers in the published notation, checked: int32 [8 nodes]."""
+  try:
+    return zero_based.validate(numbers, place)
+  except UserError as error:
+    ops = numbers[1::2]
+    first, last = _OFFICIAL_LARGE
+    if first <= min(ops) and max(ops) <= last:
+      raise UserError(
+        f"{error}; the official PyTorch code numbers the op set large from "
+        f"{first} to {last}: take {first} from each op, and "
+        "`network.ops=large`"
+      ) from error
+    raise
 
 
 def _from_tokens(space_: Space, tokens: list[int], place: str) -> np.ndarray:

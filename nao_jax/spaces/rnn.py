@@ -17,9 +17,12 @@ from nao_jax.spaces import notation, published
 from nao_jax.spaces.arrays import Array
 from nao_jax.spaces.space import Space
 
-# The official codes number the last two in both ways; this is one of them, and
-# the published cells are written with it.
+# The official codes number the last two in both ways. This is that of the code
+# with weight sharing, in which the published cells are written here.
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
+# What numbers begin with that are in the order of the search without it.
+OTHER_ORDER = "nao:"
+_EXCHANGED = {2: 3, 3: 2}
 
 MIN_NODES, MAX_NODES = 1, 20
 PUBLISHED_NODES = 11
@@ -66,7 +69,9 @@ def resolve(text: str, source: str = "arch") -> np.ndarray:
     text: the name of a published cell, or the path of a JSON file with
       `tokens` (what a search writes), or numbers in the published notation, or
       tokens. The first predecessor tells the last two apart: it can only be 0,
-      which no token is.
+      which no token is. Behind `nao:` come numbers in the published notation
+      of the official code without weight sharing: 2 is the identity there and
+      3 the sigmoid, here it is the other way round.
     source: the setting or argument that gave it, for messages.
 
   Returns:
@@ -78,6 +83,8 @@ def resolve(text: str, source: str = "arch") -> np.ndarray:
   """
   if text.endswith(".json"):
     numbers = _numbers_of_file(text, source)
+  elif text.lower().startswith(OTHER_ORDER):
+    numbers = _in_this_order(text, source)
   elif (numbers := notation.numbers(text)) is None:
     found = published.find(text, published.RECURRENT, source)
     numbers = notation.numbers(found.text)
@@ -101,6 +108,49 @@ def parse(space_: Space, numbers: list[int], place: str) -> np.ndarray:
     return space_.validate(numbers, place)
   zero_based = _zero_based(space_)
   return to_tokens(zero_based.validate(numbers, place).reshape(-1, 2))
+
+
+def numbering(text: str) -> str:
+  """Says how activations 2 and 3 are read; empty where that is no question.
+
+  Args:
+    text: as for `resolve`.
+  """
+  numbers = notation.numbers(text) or [1]
+  if numbers[0] != 0 or not {*numbers[1::2]} & {*_EXCHANGED}:
+    return ""
+  if " ".join(map(str, numbers)) in (
+    entry.text for entry in published.RECURRENT
+  ):
+    return ""
+  said = (
+    "activations are read as 2 sigmoid and 3 identity, as in the official code "
+    "with weight sharing; that without it (NAO/rnn) has 2 identity and 3 "
+    f"sigmoid: if the numbers are from there, write '{OTHER_ORDER} {text}'"
+  )
+  other = " ".join(map(str, _exchange(numbers)))
+  for entry in published.RECURRENT:
+    if entry.text == other:
+      said += f", which is {entry.name}"
+  return said
+
+
+def _in_this_order(text: str, source: str) -> list[int]:
+  numbers = notation.numbers(text[len(OTHER_ORDER) :])
+  if not numbers or numbers[0] != 0:
+    raise UserError(
+      f"{named(source, text)}: behind {OTHER_ORDER} come numbers in the "
+      "published notation, the first of which is 0"
+    )
+  return _exchange(numbers)
+
+
+def _exchange(numbers: list[int]) -> list[int]:
+  """Numbers in the published notation with the last two activations swapped."""
+  return [
+    _EXCHANGED.get(number, number) if position % 2 else number
+    for position, number in enumerate(numbers)
+  ]
 
 
 def _numbers_of_file(path: str, source: str) -> list[int]:
