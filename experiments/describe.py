@@ -36,7 +36,8 @@ _ARCH = flags.DEFINE_string(
   "arch",
   None,
   "A published name, numbers in the published notation, tokens, or a .json file"
-  " with `tokens`.",
+  " with `tokens`. Activations of a recurrent cell are 2 sigmoid and 3 identity,"
+  " or behind 'nao:' the other way round.",
   required=True,
 )
 _OPS = flags.DEFINE_string(

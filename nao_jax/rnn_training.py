@@ -47,7 +47,8 @@ class TrainRnnConfig:
     vocab_size: words to know, the most frequent ones; 0 for all of the
       training text.
     arch: the architecture: a published name, numbers in the published
-      notation, tokens, or a .json file with `tokens`, such as a search's.
+      notation (2 is sigmoid and 3 identity, behind `nao:` the other way
+      round), tokens, or a .json file with `tokens`, such as a search's.
     seed: decides everything.
     network: the language model; how many nodes it has is the architecture's.
     train: its training.
