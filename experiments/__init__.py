@@ -1,6 +1,9 @@
-"""The programs, each of which has a --help."""
+"""The drivers of a checkout: `python -m experiments.search_cnn`, for example.
 
-from experiments import guard
+They are those of `nao_jax.experiments`, which an installed nao_jax has instead:
+users have a folder `experiments` of their own.
+"""
 
-if guard.starts_a_driver():
-  guard.set_up()
+from nao_jax import experiments as drivers
+
+__path__ = drivers.__path__

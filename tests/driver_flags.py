@@ -11,9 +11,9 @@ from absl import flags
 
 @contextlib.contextmanager
 def loaded(driver: str) -> Iterator[types.ModuleType]:
-  """Imports `experiments.DRIVER` afresh; its flags go with the block."""
+  """Imports a driver afresh; its flags go with the block."""
   before = set(flags.FLAGS)
-  name = f"experiments.{driver}"
+  name = f"nao_jax.experiments.{driver}"
   sys.modules.pop(name, None)
   try:
     yield importlib.import_module(name)

@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PROGRAM = """
 '''Adds.'''
 from absl import flags, logging
-from experiments import driver
+from nao_jax.experiments import driver
 from nao_jax.errors import UserError
 _N = flags.DEFINE_integer("n", 1, "A number.", lower_bound=0)
 def main(_):
@@ -127,7 +127,7 @@ def test_an_explicit_verbosity_shows_everything(run):
 LONG = """
 import os, pathlib, sys
 from absl import app, flags, logging
-from experiments import driver
+from nao_jax.experiments import driver
 from nao_jax.runs import streams
 _RESULT = flags.DEFINE_boolean("result", False, "Printing is all it does.")
 def main(_):
@@ -250,3 +250,18 @@ def test_what_the_environment_lacks_is_one_line(tmp_path, library, named):
   assert errors.startswith("error: ")
   assert errors.count("\n") == 1
   assert named in errors
+
+
+def test_a_folder_of_the_user_is_in_nobodys_way(tmp_path):
+  (tmp_path / "experiments").mkdir()
+  (tmp_path / "experiments" / "__init__.py").write_text("")
+  ended = subprocess.run(
+    [sys.executable, "-m", "nao_jax.experiments.describe", "--arch=NAONet-Z"],
+    check=False,
+    cwd=tmp_path,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+  )
+  assert ended.returncode == 2
+  assert ended.stderr.startswith("error: --arch=NAONet-Z")

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A module may import from its own layer and from those below. A folder stands
 # for all its modules.
 LAYERS = (
-  ("experiments", "benchmarks"),
+  ("experiments", "nao_jax.experiments", "benchmarks"),
   ("nao_jax.cnn_use",),
   (
     "nao_jax.cnn_search",
@@ -71,6 +71,18 @@ PROJECT = _sources("nao_jax", "experiments", "benchmarks")
 DOOR = PROJECT.pop("nao_jax")
 
 
+def _is_in(name, place):
+  return f"{name}.".startswith(f"{place}.")
+
+
+# Without the programs.
+LIBRARY = {
+  name: source
+  for name, source in PROJECT.items()
+  if name.startswith("nao_jax.") and not _is_in(name, "nao_jax.experiments")
+}
+
+
 def _imports(source):
   """The dotted names a source imports, at its top or inside a function."""
   for node in ast.walk(ast.parse(source)):
@@ -79,10 +91,6 @@ def _imports(source):
     elif isinstance(node, ast.ImportFrom):
       assert node.level == 0, f"line {node.lineno}: a relative import"
       yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def _is_in(name, place):
-  return f"{name}.".startswith(f"{place}.")
 
 
 def _height(name):
@@ -149,10 +157,20 @@ def test_every_room_opens_without_a_device():
   )
 
 
+def test_drivers_are_imported_by_one_name():
+  """By two names, their flags would be defined twice."""
+  everything = PROJECT | _sources("tests")
+  assert not [
+    name
+    for name, source in everything.items()
+    if any(_is_in(imported, "experiments") for imported in _imports(source))
+  ]
+
+
 def test_the_library_reads_no_flags():
   assert not [
     name
-    for name, source in _sources("nao_jax").items()
+    for name, source in LIBRARY.items()
     if any(_is_in(imported, "absl.flags") for imported in _imports(source))
   ]
 
@@ -187,7 +205,7 @@ def _untyped(function):
 def test_public_functions_have_types():
   untyped = {
     f"{module}.{name}": missing
-    for module, source in _sources("nao_jax").items()
+    for module, source in LIBRARY.items()
     for name, function in _public(ast.parse(source))
     if (missing := _untyped(function))
   }

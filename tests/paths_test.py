@@ -102,7 +102,7 @@ def test_what_is_read_is_looked_for_in_the_home(home, name, monkeypatch):
 def test_nobody_else_expands(home):
   users = {
     path.relative_to(ROOT).as_posix()
-    for folder in ("nao_jax", "experiments")
+    for folder in ("nao_jax", "benchmarks")
     for path in (ROOT / folder).rglob("*.py")
     if re.search("expanduser", path.read_text(encoding="utf-8"))
   }

@@ -180,9 +180,9 @@ def open_builder(
     there = ", ".join(sorted({DIGITS, *catalogue.names(data_dir)}))
     raise UserError(
       f"--dataset={name}: not in --data_dir={data_dir} (available: {there});"
-      " prepare it with `python -m experiments.prepare_images --npz=FILE"
-      f" --name={name} --data_dir={data_dir}` or, where TensorFlow is"
-      f" installed, `tfds build {name} --data_dir={data_dir}"
+      " prepare it with `python -m nao_jax.experiments.prepare_images"
+      f" --npz=FILE --name={name} --data_dir={data_dir}` or, where TensorFlow"
+      f" is installed, `tfds build {name} --data_dir={data_dir}"
       " --file_format=array_record`"
     )
   catalogue.check_features(directory)

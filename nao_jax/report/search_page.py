@@ -52,8 +52,8 @@ def try_to_write(path: str | os.PathLike) -> None:
     logging.info("report in %s", write(path))
   except Exception as error:  # Whatever it is, the search has not failed.
     logging.warning(
-      "no report (%s: %s); python -m experiments.report --workdir=%s tries "
-      "again",
+      "no report (%s: %s); python -m nao_jax.experiments.report --workdir=%s "
+      "tries again",
       type(error).__name__,
       error,
       path,

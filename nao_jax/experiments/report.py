@@ -9,8 +9,8 @@ Files are only read; the report is the one that is written.
 
 from absl import flags
 
-from experiments import driver
 from nao_jax.errors import UserError
+from nao_jax.experiments import driver
 from nao_jax.report import comparison_page, search_page
 
 _WORKDIR = flags.DEFINE_string(

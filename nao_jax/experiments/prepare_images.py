@@ -10,9 +10,9 @@ stored as they are, to be streamed: photographs of any size.
 
 from absl import flags, logging
 
-from experiments import driver
 from nao_jax.data import prepare, sources
 from nao_jax.errors import UserError
+from nao_jax.experiments import driver
 
 _NPZ = flags.DEFINE_string("npz", None, "NumPy archive to read.")
 _FOLDER = flags.DEFINE_string("folder", None, "Folder of images to read.")

@@ -12,8 +12,8 @@ import time
 from absl import flags
 import rich.live
 
-from experiments import driver
 from nao_jax.errors import UserError
+from nao_jax.experiments import driver
 from nao_jax.report import watching
 from nao_jax.runs import streams
 

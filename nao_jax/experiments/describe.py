@@ -17,8 +17,8 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from experiments import driver, recurrent_description
 from nao_jax.errors import UserError
+from nao_jax.experiments import driver, recurrent_description
 from nao_jax.networks.cost import Cost, Part, cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
@@ -36,8 +36,8 @@ _ARCH = flags.DEFINE_string(
   "arch",
   None,
   "A published name, numbers in the published notation, tokens, or a .json file"
-  " with `tokens`. Activations of a recurrent cell are 2 sigmoid and 3 identity,"
-  " or behind 'nao:' the other way round.",
+  " with `tokens`. Of a recurrent cell, 2 is sigmoid and 3 identity, or behind"
+  " 'nao:' the other way round.",
   required=True,
 )
 _OPS = flags.DEFINE_string(

@@ -8,10 +8,10 @@ from typing import NoReturn, TextIO
 
 from absl import app, flags, logging
 
-from experiments import compilation_cache, guard
-from experiments.settings import in_flags
 import nao_jax
 from nao_jax.errors import Stopped, UserError
+from nao_jax.experiments import compilation_cache, guard
+from nao_jax.experiments.settings import in_flags
 from nao_jax.runs import environment
 from nao_jax.runs.streams import LastingStream
 

@@ -10,9 +10,9 @@ import json
 from absl import flags
 import rich.table
 
-from experiments import driver, settings
 from nao_jax import controller_study
 from nao_jax.controller_study import StudyConfig
+from nao_jax.experiments import driver, settings
 from nao_jax.runs import paths, streams
 from nao_jax.runs.workdir import check_writable, write
 

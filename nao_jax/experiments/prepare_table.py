@@ -12,8 +12,8 @@ import io
 from absl import flags, logging
 import numpy as np
 
-from experiments import driver
 from nao_jax.data import nats_bench
+from nao_jax.experiments import driver
 from nao_jax.runs import paths
 from nao_jax.runs.progress import Progress
 from nao_jax.runs.workdir import check_writable, write_bytes

@@ -10,8 +10,8 @@ setting.
 
 from absl import flags
 
-from experiments import driver, run_flags, settings
 from nao_jax import rnn_training
+from nao_jax.experiments import driver, run_flags, settings
 
 _PRESET = flags.DEFINE_string(
   "preset",

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from absl import flags, logging
 import jax
 
-from experiments import settings
 from nao_jax import __version__
 from nao_jax import settings as library_settings
 from nao_jax.errors import UserError
 from nao_jax.evaluators.executors import ExecutorConfig
+from nao_jax.experiments import settings
 from nao_jax.runs import processes
 from nao_jax.runs.checkpoint import CheckpointConfig
 
