@@ -43,6 +43,7 @@ from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.choice import strategy
 from nao_jax.training import final as final_training
+from nao_jax.training import memory_check
 from nao_jax.training.candidate import Trainer as CandidateTrainer
 from nao_jax.training.final import FinalConfig, FinalistConfig
 from nao_jax.training.supernet import Trainer
@@ -100,6 +101,13 @@ def run(
     search_settings.check_processes(config)
   cnn_costs.check(config, latency)
   config, data = _load(config, data_dir, devices)
+  if executor.executor == "local":
+    memory_check.check_search(
+      _searched(config, data),
+      data.image_shape,
+      each=config.architectures_per_step,
+      devices=devices,
+    )
   if team is not None:
     team.compare({"the data": flatten(data.digest)})
     if not team.first:
@@ -293,6 +301,16 @@ def _trainer(config: SearchCnnConfig, data: images.ImageData) -> Trainer:
   )
 
 
+def _searched(
+  config: SearchCnnConfig, data: images.ImageData
+) -> Trainer | CandidateTrainer:
+  """The settings by which members of the pool are trained."""
+  trainer = _trainer(config, data)
+  if config.evaluator == "shared":
+    return trainer
+  return CandidateTrainer(**vars(trainer))
+
+
 @contextlib.contextmanager
 def _evaluator(
   config, data, trials, devices, executor: ExecutorConfig, team: Team | None
@@ -303,8 +321,9 @@ def _evaluator(
     yield shared if team is None else TeamEvaluator(shared, team, "search")
     return
   space = cnn.space(config.network.nodes, config.network.ops)
-  trainer = CandidateTrainer(**vars(_trainer(config, data)))
-  candidates = ImageCandidates(trainer, data, config.seed, devices)
+  candidates = ImageCandidates(
+    _searched(config, data), data, config.seed, devices
+  )
   known = Trials(trials, space.name, _protocol(config, data))
   with executors.from_scratch(
     executor, candidates, space, known, prune=config.prune

@@ -22,6 +22,7 @@ from nao_jax.runs.processes import Team, leading
 from nao_jax.runs.progress import Each
 from nao_jax.runs.workdir import Workdir, flatten
 from nao_jax.spaces import cnn
+from nao_jax.training import memory_check
 from nao_jax.training.feeds import InMemory, Streamed
 from nao_jax.training.stand_alone import Trainer, TrainState
 from nao_jax.training.team_training import FeedHelper, TeamFeed
@@ -153,6 +154,12 @@ def run(
   data = open_data(config, data_dir)
   training = fit_to_data(config, data)
   training.trainer.check(devices)
+  memory_check.check_network(
+    training.trainer,
+    training.image_shape,
+    held=training.examples if config.input == "memory" else 0,
+    devices=devices,
+  )
   feed = training.feed(data, devices)
   if team is not None:
     team.compare({"the data": flatten(data.digest)})

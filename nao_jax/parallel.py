@@ -120,7 +120,7 @@ def own_rows(rows: Any, axis: int = 0, *, devices: int | None = None) -> Any:
   """
   if _processes() == 1:
     return rows
-  own = len(_local(devices))
+  own = len(local(devices))
   first = jax.process_index() * own
   return rows[(slice(None),) * axis + (slice(first, first + own),)]
 
@@ -186,7 +186,7 @@ def of_first(number: int) -> int:
 
 
 def _sharding(devices, *axes: str) -> jax.sharding.NamedSharding:
-  mesh = jax.sharding.Mesh(np.array(_local(devices)), (AXIS,))
+  mesh = jax.sharding.Mesh(np.array(local(devices)), (AXIS,))
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
 
@@ -218,13 +218,14 @@ def own_part(x: jax.Array, axis: int, axis_name: str | None) -> jax.Array:
   return lax.dynamic_slice_in_dim(x, start, part, axis)
 
 
-def _local(number: int | None) -> list[jax.Device]:
+def local(number: int | None = None) -> list[jax.Device]:
+  """Those of this process's devices that `spread` uses."""
   return environment.local_devices()[:number]
 
 
 def _all(number: int | None) -> list[jax.Device]:
   if _processes() == 1:
-    return _local(number)
+    return local(number)
   return [
     device
     for process in range(_processes())

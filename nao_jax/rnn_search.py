@@ -41,6 +41,7 @@ from nao_jax.runs.workdir import flatten
 from nao_jax.spaces import rnn
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.choice import strategy
+from nao_jax.training import memory_check
 from nao_jax.training.recurrent import Trainer
 
 
@@ -89,6 +90,13 @@ def run(
     search_settings.check_processes(config)
   corpus = text.load(config.text, vocab_size=config.vocab_size)
   config = _fit_to_text(config, corpus)
+  if executor.executor == "local":
+    shared = config.evaluator == "shared"
+    memory_check.check_text(
+      Trainer(config.network, config.train, shared),
+      words=len(corpus.train),
+      devices=devices if shared else 1,
+    )
   if team is not None:
     team.compare({"`text`": corpus.digest})
     if not team.first:

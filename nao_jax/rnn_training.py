@@ -22,6 +22,7 @@ from nao_jax.runs.progress import Each
 from nao_jax.runs.workdir import Workdir, flatten
 from nao_jax.settings import LAST_SEED, field
 from nao_jax.spaces import rnn
+from nao_jax.training import memory_check
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.stand_alone_language import (
   Call,
@@ -187,6 +188,9 @@ def run(
   corpus = text.load(config.text, vocab_size=config.vocab_size)
   training = fit_to_text(config, corpus)
   training.trainer.check(devices)
+  memory_check.check_text(
+    training.trainer, words=training.train_words, devices=devices
+  )
   reader = training.reader(corpus, devices)
   if team is not None:
     team.compare({"`text`": corpus.digest})

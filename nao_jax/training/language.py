@@ -81,6 +81,11 @@ class Stretch(NamedTuple):
     return -(-self.length // PADDED_TO) * PADDED_TO
 
 
+def longest(train: TextTrainConfig) -> int:
+  """Steps of the longest stretch there can be, padded."""
+  return Stretch(0, train.bptt + _LONGER).padded
+
+
 def stretches(seed: int, epoch: int, rows: int, bptt: int) -> Iterator[Stretch]:
   """The pieces of one epoch; together they are all the text.
 
@@ -183,16 +188,33 @@ def gradients(
       same; its softmax is tied, too.
   """
 
-  def objective(weights):
-    outputs = apply(weights, cell, tokens[:-1], hidden, masks, length)
-    loss = _mean(_losses(weights, outputs.dropped, tokens[1:]), length)
-    changes = jnp.square(outputs.raw[1:] - outputs.raw[:-1])
-    penalty = _mean(changes.mean(-1), length - 1)
-    return loss + slowness * penalty, (loss, outputs.hidden)
-
-  found, (loss, hidden) = jax.grad(objective, has_aux=True)(weights)
+  found, (loss, hidden) = jax.grad(objective, has_aux=True)(
+    weights, cell, tokens, length, hidden, masks, slowness, apply
+  )
   found, loss = parallel.mean((found, loss), axis_name)
   return Step(found, loss, hidden)
+
+
+def objective(
+  weights: Weights,
+  cell: jax.Array,
+  tokens: jax.Array,
+  length: jax.Array,
+  hidden: jax.Array,
+  masks: Masks,
+  slowness: float,
+  apply: Callable[..., Outputs] = recurrent.apply,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+  """What `gradients` differentiates; see there.
+
+  Returns:
+    The loss with its penalty; the loss, and the state after the stretch.
+  """
+  outputs = apply(weights, cell, tokens[:-1], hidden, masks, length)
+  loss = _mean(_losses(weights, outputs.dropped, tokens[1:]), length)
+  changes = jnp.square(outputs.raw[1:] - outputs.raw[:-1])
+  penalty = _mean(changes.mean(-1), length - 1)
+  return loss + slowness * penalty, (loss, outputs.hidden)
 
 
 def _losses(weights, outputs, targets):

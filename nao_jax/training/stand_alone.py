@@ -134,7 +134,7 @@ def gradients(
     stats, total = carry
     number, images, labels, masks = part
     rngs = {"dropout": jax.random.fold_in(dropout_key, number)}
-    (loss, stats), gradient = jax.value_and_grad(_loss, has_aux=True)(
+    (loss, stats), gradient = jax.value_and_grad(batch_loss, has_aux=True)(
       state.params,
       stats,
       (images, *architecture, masks),
@@ -168,8 +168,26 @@ def _cut(x, parts: int):
   return x.reshape(parts, -1, *x.shape[1:])
 
 
-def _loss(params, stats, inputs, labels, rngs, trainer, axis_name):
-  """Of one micro-batch; and the new running statistics."""
+def batch_loss(
+  params: dict,
+  stats: dict,
+  inputs: tuple,
+  labels: jax.Array,
+  rngs: dict,
+  trainer: Trainer,
+  axis_name: str | None = None,
+) -> tuple[jax.Array, dict]:
+  """The loss of one micro-batch, and the new running statistics.
+
+  Args:
+    params: of the network.
+    stats: the running statistics before it.
+    inputs: images, the architecture if it is data, and drop-path factors.
+    labels: int32 [B / M].
+    rngs: a key for `dropout`.
+    trainer: the settings.
+    axis_name: the mapped axis over which BatchNorm takes its statistics.
+  """
   if trainer.bfloat16:
     params, inputs = _to_bfloat16((params, inputs))
   outputs, updated = trainer.model(axis_name).apply(

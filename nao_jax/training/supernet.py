@@ -82,21 +82,35 @@ def gradients(
   """
   path_key, dropout_key = jax.random.split(key)
   masks = trainer.masks(path_key, len(images), progress, axis_name)
-  model = Supernet(trainer.network, axis_name)
-
-  def loss(params):
-    outputs = model.apply(
-      params,
-      images,
-      cells,
-      masks,
-      deterministic=False,
-      rngs={"dropout": dropout_key},
-    )
-    return trainer.loss(outputs, labels)
-
-  value, gradient = jax.value_and_grad(loss)(params)
+  inputs, rngs = (images, cells, masks), {"dropout": dropout_key}
+  value, gradient = jax.value_and_grad(batch_loss)(
+    params, inputs, labels, rngs, trainer, axis_name
+  )
   return parallel.mean((gradient, value), axis_name)
+
+
+def batch_loss(
+  params: dict,
+  inputs: tuple,
+  labels: jax.Array,
+  rngs: dict,
+  trainer: Trainer,
+  axis_name: str | None = None,
+) -> jax.Array:
+  """The loss of one architecture on one batch.
+
+  Args:
+    params: of the supernet.
+    inputs: images, cells int32 [2, nodes, 4], and drop-path factors.
+    labels: int32 [B].
+    rngs: a key for `dropout`.
+    trainer: the settings.
+    axis_name: the mapped axis over which BatchNorm takes its statistics.
+  """
+  outputs = Supernet(trainer.network, axis_name).apply(
+    params, *inputs, deterministic=False, rngs=rngs
+  )
+  return trainer.loss(outputs, labels)
 
 
 def mean_gradients(

@@ -1,0 +1,143 @@
+"""Prints the memory of every published recipe, in Markdown; nothing is run.
+
+python -m benchmarks.memory
+
+GiB of a training step on one device, in float32 and in bfloat16, and the least
+`--accumulate` that fits devices of some sizes, of which jax takes three
+quarters by default.
+"""
+
+import dataclasses
+
+from nao_jax import presets, recipes, rnn_presets, rnn_training
+from nao_jax.data.augment import AugmentConfig
+from nao_jax.spaces import cnn, rnn
+from nao_jax.training import (
+  candidate,
+  memory,
+  recurrent,
+  stand_alone,
+  stand_alone_language,
+  supernet,
+)
+
+# A device of so many GB gives jax a share of them.
+DEVICES, SHARE = (16, 24, 40, 80), 0.75
+CIFAR, IMAGENET = ((32, 32, 3), 50_000), ((224, 224, 3), 0)
+CLASSES = {"cifar100": 100, "imagenet2012": 1000}
+
+
+def trainer(
+  config: recipes.TrainCnnConfig, *, bfloat16: bool = False
+) -> stand_alone.Trainer:
+  """The settings of a recipe's steps; as on its data set, of any size."""
+  found = cnn.resolve(
+    config.arch, ops=config.network.ops, nodes=config.network.nodes
+  )
+  network = dataclasses.replace(
+    config.network,
+    ops=found.ops,
+    nodes=found.nodes,
+    classes=CLASSES.get(config.dataset, 10),
+  )
+  return stand_alone.Trainer(
+    network=network,
+    train=config.train,
+    sgd=config.sgd,
+    augment=AugmentConfig(),
+    examples=50_000,
+    tokens=tuple(found.tokens.tolist()),
+    bfloat16=bfloat16,
+  )
+
+
+def _fitting(settings, shape, held) -> str:
+  needed = [
+    memory.least_accumulate(
+      settings, shape, int(SHARE * gigabytes * 1e9), held=held
+    )
+    for gigabytes in DEVICES
+  ]
+  return ", ".join("none" if parts is None else str(parts) for parts in needed)
+
+
+def network_row(name: str) -> str:
+  """One recipe of `train_cnn`."""
+  config = recipes.RECIPES[name]
+  shape, held = IMAGENET if config.input == "stream" else CIFAR
+  cells = [f"`{name}`", str(config.train.batch)]
+  for bfloat16 in (False, True):
+    settings = trainer(config, bfloat16=bfloat16)
+    needed = memory.of_network(settings, shape, held=held)
+    cells += [_gib(needed.kept), _gib(needed.total)]
+    cells.append(_fitting(settings, shape, held))
+  return _row(cells)
+
+
+def search_row(name: str) -> str:
+  """One preset of `search_cnn`, on one device."""
+  config = presets.PRESETS[name]
+  settings = {
+    "network": config.network,
+    "train": config.train,
+    "sgd": config.sgd,
+    "augment": config.augment,
+    "examples": 45_000,
+  }
+  if config.evaluator == "shared":
+    needed = memory.of_supernet(
+      supernet.Trainer(**settings), CIFAR[0], held=45_000
+    )
+  else:
+    needed = memory.of_network(
+      candidate.Trainer(**settings), CIFAR[0], held=45_000
+    )
+  return _other_row(f"`{name}`", config.train.batch, needed)
+
+
+def text_rows() -> list[str]:
+  """The recurrent recipes, and the search."""
+  rows = []
+  for name, words, vocabulary in (
+    ("ptb", 929_589, 10_000),
+    ("wikitext2", 2_088_628, 33_278),
+  ):
+    config = rnn_training.RECIPES[name]
+    tokens = tuple(rnn.resolve(config.arch).tolist())
+    model = dataclasses.replace(
+      config.network, nodes=len(tokens) // 2, vocabulary=vocabulary
+    )
+    settings = stand_alone_language.Trainer(model, config.train, tokens)
+    needed = memory.of_text(settings, words=words)
+    rows.append(_other_row(f"`train_rnn {name}`", config.train.batch, needed))
+  config = rnn_presets.PRESETS["ptb"]
+  settings = recurrent.Trainer(config.network, config.train, shared=True)
+  needed = memory.of_text(settings, words=929_589)
+  return [*rows, _other_row("`search_rnn ptb`", config.train.batch, needed)]
+
+
+def _other_row(name, batch, needed) -> str:
+  return _row([name, str(batch), _gib(needed.kept), _gib(needed.total)])
+
+
+def _gib(count: int) -> str:
+  return f"{count / 2**30:.1f}"
+
+
+def _row(cells) -> str:
+  return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+  """Prints a row as soon as it is counted."""
+  for name in recipes.RECIPES:
+    if name != "digits":
+      print(network_row(name), flush=True)
+  for name, config in presets.PRESETS.items():
+    if not config.dataset.startswith("digits"):
+      print(search_row(name), flush=True)
+  print("\n".join(text_rows()))
+
+
+if __name__ == "__main__":
+  main()

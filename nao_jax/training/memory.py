@@ -1,0 +1,321 @@
+"""Memory that a training step needs, counted without a device.
+
+Between its forward and its backward pass a step keeps what the gradients are
+computed from. jax says what that is without running anything: the function that
+pulls gradients back is a pytree of it. Compilers need some more for what is
+under way, `working`, which is a rule of thumb.
+
+Shapes: B images a step, D devices, M micro-batches.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import functools
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from nao_jax.training import (
+  candidate,
+  language,
+  recurrent,
+  stand_alone,
+  stand_alone_language,
+  supernet,
+)
+
+# Maps of the largest size that are made and used up between others.
+_UNDER_WAY = 4
+# What only gives its input another shape, or is made anew where it is used.
+_RESHAPING = ("reshape", "squeeze", "copy")
+_CALLS = {
+  "jit": "jaxpr",
+  "pjit": "jaxpr",
+  "closed_call": "call_jaxpr",
+  "custom_jvp_call": "call_jaxpr",
+  "custom_vjp_call": "call_jaxpr",
+}
+
+
+class Memory(NamedTuple):
+  """Bytes on one device.
+
+  Attributes:
+    state: parameters, running statistics and the optimiser's state.
+    gradients: of one micro-batch, and the sum of all.
+    kept: between the passes of one micro-batch.
+    working: for what is under way.
+    data: images or text that live on the device, and those of a step.
+  """
+
+  state: int
+  gradients: int
+  kept: int
+  working: int
+  data: int
+
+  @property
+  def total(self) -> int:
+    """All of it."""
+    return sum(self)
+
+
+def size(tree: Any) -> int:
+  """Bytes of arrays, or of their shapes."""
+  return sum(
+    leaf.size * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(tree)
+    if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+  )
+
+
+def kept(loss: Callable, params: Any, *inputs: Any) -> tuple[int, int]:
+  """Counts what is kept between forward and backward pass.
+
+  What the caller holds anyway, the parameters and inputs, is not counted, nor
+  is one number in many places, which compilers make anew.
+
+  Args:
+    loss: (params, *inputs) to the number whose gradient is wanted.
+    params: arrays or their shapes.
+    *inputs: likewise.
+
+  Returns:
+    Bytes of all of it, and of its largest array.
+  """
+
+  def residuals(params, *inputs):
+    return jax.vjp(lambda params: loss(params, *inputs), params)[1]
+
+  jaxpr = jax.make_jaxpr(residuals)(params, *inputs).jaxpr
+  makers = {
+    var: equation for equation in jaxpr.eqns for var in equation.outvars
+  }
+  found = {_origin(var, makers) for var in jaxpr.outvars}
+  sizes = [
+    var.aval.size * var.aval.dtype.itemsize
+    for var in found - {None, *jaxpr.invars, *jaxpr.constvars}
+    if not jnp.issubdtype(var.aval.dtype, jax.dtypes.prng_key)
+  ]
+  return sum(sizes), max(sizes, default=0)
+
+
+def _origin(var, makers: dict):
+  """The variable whose memory another one shares; None if it needs none."""
+  if hasattr(var, "val"):  # A number in the program.
+    return None
+  equation = makers.get(var)
+  if equation is None:
+    return var
+  name = equation.primitive.name
+  if name == "broadcast_in_dim" and not equation.invars[0].aval.shape:
+    return None
+  if name in _RESHAPING:
+    return _origin(equation.invars[0], makers)
+  inner = equation.params.get(_CALLS.get(name))
+  if inner is None:
+    return var
+  # A function may hand on what it was given: that is no memory of its own.
+  inside = {v: e for e in inner.jaxpr.eqns for v in e.outvars}
+  at = equation.outvars.index(var)
+  source = _origin(inner.jaxpr.outvars[at], inside)
+  if source is None or source in inner.jaxpr.constvars:
+    return None
+  if source in inner.jaxpr.invars:
+    read = equation.invars[inner.jaxpr.invars.index(source)]
+    return _origin(read, makers)
+  # Results that are one and the same count once.
+  twins = [_origin(v, inside) is source for v in inner.jaxpr.outvars]
+  return equation.outvars[twins.index(True)]
+
+
+# Kept, as what fits is looked for in the same two sizes again and again.
+@functools.lru_cache(maxsize=16)
+def of_network(
+  trainer: stand_alone.Trainer,
+  image_shape: tuple[int, ...],
+  *,
+  held: int = 0,
+  devices: int = 1,
+) -> Memory:
+  """A step of one network's training, also of a candidate's.
+
+  Args:
+    trainer: the settings; of `training.candidate` too.
+    image_shape: (H, W, C).
+    held: uint8 images that live on the device.
+    devices: D, which share a batch.
+  """
+  own = trainer.train.batch // devices
+  part = own // trainer.accumulate
+  nodes, dtype = trainer.network.nodes, jnp.float32
+  architecture = ()
+  if isinstance(trainer, candidate.Trainer):
+    architecture = (_shape((2, nodes, 4), jnp.int32),)
+  images = _shape((part, *image_shape), dtype)
+  variables = jax.eval_shape(
+    trainer.model().init, jax.random.key(0), images, *architecture
+  )
+  params, stats = variables["params"], variables.get("batch_stats", {})
+
+  def loss(params, stats, inputs, labels, rngs):
+    return stand_alone.batch_loss(params, stats, inputs, labels, rngs, trainer)[
+      0
+    ]
+
+  masks = _masks(trainer, part)
+  labels, rngs = _shape((part,), jnp.int32), _rngs()
+  inputs = (images, *architecture, masks)
+  counted, largest = kept(loss, params, stats, inputs, labels, rngs)
+  optimiser = jax.eval_shape(trainer.optimiser.init, params)
+  return Memory(
+    state=size((params, stats, optimiser)),
+    gradients=2 * size(params),
+    kept=counted,
+    working=_UNDER_WAY * largest,
+    data=held * math.prod(image_shape)
+    + size((_shape((own, *image_shape), dtype), _masks(trainer, own))),
+  )
+
+
+def of_supernet(
+  trainer: supernet.Trainer,
+  image_shape: tuple[int, ...],
+  *,
+  held: int = 0,
+  devices: int = 1,
+  each: int = 1,
+) -> Memory:
+  """A step of a supernet's training.
+
+  Args:
+    trainer: the settings.
+    image_shape: (H, W, C).
+    held: see `of_network`.
+    devices: see there.
+    each: architectures that a step trains, a multiple of D or 1.
+  """
+  own = trainer.train.batch // devices
+  part = own if each == 1 else trainer.train.batch // each
+  images = _shape((part, *image_shape), jnp.float32)
+  cells = _shape((2, trainer.network.nodes, 4), jnp.int32)
+  params = jax.eval_shape(
+    supernet.Supernet(trainer.network).init, jax.random.key(0), images, cells
+  )
+
+  def loss(params, inputs, labels, rngs):
+    return supernet.batch_loss(params, inputs, labels, rngs, trainer)
+
+  inputs = (images, cells, _masks(trainer, part))
+  labels = _shape((part,), jnp.int32)
+  counted, largest = kept(loss, params, inputs, labels, _rngs())
+  optimiser = jax.eval_shape(trainer.optimiser.init, params)
+  return Memory(
+    state=size((params, optimiser)),
+    gradients=(1 if each == 1 else 2) * size(params),
+    kept=counted,
+    working=_UNDER_WAY * largest,
+    data=held * math.prod(image_shape)
+    + size(_shape((own, *image_shape), jnp.float32)),
+  )
+
+
+def of_text(
+  trainer: stand_alone_language.Trainer | recurrent.Trainer,
+  *,
+  words: int = 0,
+  devices: int = 1,
+) -> Memory:
+  """A step of a language model's training, on the longest stretch of text.
+
+  Args:
+    trainer: of one cell; or of a search, whose weights all cells share.
+    words: of the text that lives on the device.
+    devices: D, which share the streams.
+  """
+  steps, state = trainer, None
+  if isinstance(trainer, stand_alone_language.Trainer):
+    steps = trainer.steps
+    state = jax.eval_shape(trainer.init, jax.random.key(0))
+  model, streams = steps.model, steps.train.batch // devices
+  weights = jax.eval_shape(steps.init, jax.random.key(0))
+  cell = _shape((model.nodes, 2), jnp.int32)
+  chosen = jax.eval_shape(steps.of_cell, weights, cell)
+  length = language.longest(steps.train)
+
+  def loss(weights, cell, tokens, length, hidden, masks):
+    return language.objective(
+      weights, cell, tokens, length, hidden, masks, steps.train.slowness
+    )[0]
+
+  counted, largest = kept(
+    loss,
+    chosen,
+    cell,
+    _shape((length + 1, streams), jnp.int32),
+    _shape((), jnp.int32),
+    _shape((streams, model.width), jnp.float32),
+    jax.eval_shape(
+      lambda: language.masks(jax.random.key(0), model, streams, None)
+    ),
+  )
+  return Memory(
+    state=size(weights if state is None else state),
+    gradients=size(chosen) + size(weights),
+    kept=counted,
+    working=_UNDER_WAY * largest,
+    data=4 * words,
+  )
+
+
+def _shape(shape, dtype) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(shape, dtype)
+
+
+def _rngs():
+  return jax.eval_shape(lambda: {"dropout": jax.random.key(0)})
+
+
+def _masks(trainer, images: int):
+  """Drop-path factors of so many images, or None."""
+  if trainer.train.drop_path_keep == 1:
+    return None
+  network = trainer.network
+  shape = len(network.cells), 2 * network.nodes, images
+  return _shape(shape, jnp.float32)
+
+
+def least_accumulate(
+  trainer: stand_alone.Trainer,
+  image_shape: tuple[int, ...],
+  room: int,
+  *,
+  held: int = 0,
+  devices: int = 1,
+) -> int | None:
+  """The fewest micro-batches with which a training fits, if there are any.
+
+  Args:
+    trainer: the settings.
+    image_shape: (H, W, C).
+    room: bytes on each device.
+    held: see `of_network`.
+    devices: see there.
+  """
+
+  def memory(parts):
+    changed = dataclasses.replace(trainer, accumulate=parts)
+    return of_network(changed, image_shape, held=held, devices=devices)
+
+  own = trainer.train.batch // devices
+  # What is kept is a straight line over the images of a micro-batch.
+  one, more = memory(own), memory(max(own // 2, 1))
+  images = own // max(own // 2, 1)
+  slope = (more.total - one.total) / max(images - 1, 1)
+  for parts in range(1, own + 1):
+    needed = one.total + slope * (own // parts - 1)
+    if own % parts == 0 and needed <= room:
+      return parts
+  return None
