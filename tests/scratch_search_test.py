@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import types
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from nao_jax.controller.model import ControllerConfig
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
-from nao_jax.evaluators import scratch
+from nao_jax.evaluators import image_candidates, scratch
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
@@ -96,6 +97,34 @@ def _evaluator(data, file, *, devices=1, sgd=SGD, **changes):
 def _scores(evaluator, rows=ROWS, progress=_nothing):
   state = evaluator.init(jax.random.key(0))
   return evaluator.score(state, jax.random.key(0), rows, 0, progress)[1]
+
+
+def test_each_epoch_of_a_candidate_has_an_order_of_its_own(
+  data, tmp_path, monkeypatch
+):
+  orders = []
+
+  def program(function, trainer, devices, in_axes, out_axes):
+    """Trains nothing, and notes which images each step was given."""
+
+    def steps(state, key, images, rows, count, architecture):
+      orders.append(np.array(rows[0, :count]))
+      return state, np.zeros((1, rows.shape[1]), np.float32)
+
+    def measure(*arguments):
+      return types.SimpleNamespace(right=np.zeros(1))
+
+    return {"_steps": steps, "_measure": measure}[function.__name__]
+
+  monkeypatch.setattr(image_candidates, "program", program)
+  _scores(_evaluator(data, tmp_path / "trials.sqlite"), ROWS[:2])
+  first, second = np.concatenate(orders).reshape(2, TRAIN.epochs, 48)
+  for order in first:
+    np.testing.assert_array_equal(np.sort(order), np.arange(48))
+  for one, other in itertools.combinations(first, 2):
+    assert (one != other).mean() > 0.8
+  # The same for every candidate, whose scores are compared.
+  np.testing.assert_array_equal(first, second)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,54 @@ import pytest
 
 from nao_jax.networks import layers, tape
 
+
+@dataclasses.dataclass(frozen=True)
+class Times:
+  """Multiplies by a factor, and takes every stride-th pixel."""
+
+  stride: int
+  factor: float
+
+  def __call__(self, x, weights, memory):
+    return self.factor * x[:, :: self.stride, :: self.stride], memory
+
+
+# Small and first: what is wrong in the large shows here within seconds.
+@pytest.mark.parametrize(
+  ("reduction", "expected"),
+  # Nodes 2 and 3: 10 of state 0 plus 100 of state 1, then 100 of node 2 plus
+  # 10 of state 1. A strided branch adds half a unit for every unit.
+  [(False, (210.0, 21020.0)), (True, (315.0, 31530.0))],
+)
+def test_only_branches_that_read_an_input_are_strided(reduction, expected):
+  rows = np.array([[0, 0, 1, 1], [2, 1, 1, 0]], np.int32)
+  inputs = np.ones((2, 1, 4, 4, 1), np.float32)
+  inputs[1] = 2
+  # What stands for the inputs must not be read by any branch.
+  shrunk = np.full((2, 1, 2, 2, 1), -7, np.float32) if reduction else None
+
+  def operations(stride):
+    scale = 1.5 if stride == 2 else 1
+    return tuple(Times(stride, scale * factor) for factor in (10.0, 100.0))
+
+  states, _ = tape.run_cell(
+    operations, inputs, shrunk, lambda stride: ((), ()), (), None, rows
+  )
+  assert states.shape == (4, 1, *((2, 2) if reduction else (4, 4)), 1)
+  np.testing.assert_array_equal(states[:2], inputs if shrunk is None else -7)
+  for state, value in zip(states[2:], expected, strict=True):
+    np.testing.assert_array_equal(state, value)
+
+
+def test_only_loose_ends_are_combined():
+  states = np.float32([1, 2, 3, 4]).reshape(4, 1, 1, 1, 1)
+  kernels = np.float32([1, 10, 100, 1000]).reshape(4, 1, 1)
+  loose = np.array([False, True, False, True])
+  assert tape.combine(states, kernels, loose).item() == 4020
+  order, count = tape.loose_ends(jnp.asarray(loose))
+  assert (order.tolist(), count.item()) == ([1, 3, 0, 2], 2)
+
+
 MAP = (3, 4, 4, 2)
 NODES, OPS = 3, 3
 BRANCHES = 2 * NODES

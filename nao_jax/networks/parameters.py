@@ -201,8 +201,8 @@ def initialise(module: nn.Module, key: jax.Array, *inputs) -> dict:
   Returns:
     The variables, NumPy arrays.
   """
-  shapes = _shapes(module, *map(jax.typeof, inputs))
-  leaves = jax.tree.leaves_with_path(shapes)
+  tree = shapes(module, *map(jax.typeof, inputs))
+  leaves = jax.tree.leaves_with_path(tree)
   sizes = [leaf.size for _, leaf in leaves]
   normals = jax.random.normal(key, (sum(sizes),))
   parts = np.split(np.asarray(normals), np.cumsum(sizes)[:-1])
@@ -215,12 +215,16 @@ def initialise(module: nn.Module, key: jax.Array, *inputs) -> dict:
     )
     for (path, leaf), part in zip(leaves, parts, strict=True)
   ]
-  return jax.tree.unflatten(jax.tree.structure(shapes), values)
+  return jax.tree.unflatten(jax.tree.structure(tree), values)
+
+
+def shapes(module: nn.Module, *inputs: Any) -> dict:
+  """The shapes of a network's variables, from those of its inputs."""
+  return _shapes(module, *((x.shape, x.dtype) for x in inputs))
 
 
 # Kept, as thousands of candidates have the same.
 @functools.cache
-def _shapes(module: nn.Module, *inputs):
-  """The shapes of a network's variables, from those of its inputs."""
-  inputs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
+def _shapes(module, *inputs):
+  inputs = [jax.ShapeDtypeStruct(*each) for each in inputs]
   return jax.eval_shape(module.init, jax.random.key(0), *inputs)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from nao_jax.networks import parameters
 from nao_jax.training import (
   candidate,
   language,
@@ -155,9 +156,8 @@ def of_network(
   if isinstance(trainer, candidate.Trainer):
     architecture = (_shape((2, nodes, 4), jnp.int32),)
   images = _shape((part, *image_shape), dtype)
-  variables = jax.eval_shape(
-    trainer.model().init, jax.random.key(0), images, *architecture
-  )
+  one = _shape((1, *image_shape), dtype)
+  variables = parameters.shapes(trainer.model(), one, *architecture)
   params, stats = variables["params"], variables.get("batch_stats", {})
 
   def loss(params, stats, inputs, labels, rngs):
@@ -201,9 +201,8 @@ def of_supernet(
   part = own if each == 1 else trainer.train.batch // each
   images = _shape((part, *image_shape), jnp.float32)
   cells = _shape((2, trainer.network.nodes, 4), jnp.int32)
-  params = jax.eval_shape(
-    supernet.Supernet(trainer.network).init, jax.random.key(0), images, cells
-  )
+  one = _shape((1, *image_shape), jnp.float32)
+  params = parameters.shapes(supernet.Supernet(trainer.network), one, cells)
 
   def loss(params, inputs, labels, rngs):
     return supernet.batch_loss(params, inputs, labels, rngs, trainer)
