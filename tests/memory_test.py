@@ -234,7 +234,10 @@ def test_a_device_is_believed_and_a_cpu_is_the_machine():
 
 def _train_cnn(folder):
   cnn_training.run(
-    recipes.RECIPES["digits"], workdir=folder, data_dir=folder.parent / "data", devices=1
+    recipes.RECIPES["digits"],
+    workdir=folder,
+    data_dir=folder.parent / "data",
+    devices=1,
   )
 
 
@@ -244,7 +247,9 @@ def _train_rnn(folder):
 
 def _search_cnn(preset, folder):
   config = presets.PRESETS[preset]
-  cnn_search.run(config, workdir=str(folder), data_dir=folder.parent / "data", devices=1)
+  cnn_search.run(
+    config, workdir=str(folder), data_dir=folder.parent / "data", devices=1
+  )
 
 
 @pytest.mark.parametrize(

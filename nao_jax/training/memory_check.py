@@ -112,7 +112,9 @@ def check_search(
     return
   needed = count(trainer, image_shape)
   if needed.total > found:
-    raise _refused(needed, found, "give a smaller `network.channels` or `train.batch`")
+    raise _refused(
+      needed, found, "give a smaller `network.channels` or `train.batch`"
+    )
 
 
 def check_text(
@@ -138,7 +140,11 @@ def check_text(
     return
   needed = memory.of_text(trainer, words=words, devices=parallel.count(devices))
   if needed.total > found:
-    raise _refused(needed, found, "give a smaller `network.width`, `train.batch` or `train.bptt`")
+    raise _refused(
+      needed,
+      found,
+      "give a smaller `network.width`, `train.batch` or `train.bptt`",
+    )
 
 
 def _small(network, image_shape, images: int, room: int | None) -> bool:
