@@ -7,6 +7,7 @@ through all sizes but the first.
 """
 
 from collections.abc import Callable, Iterator
+import contextlib
 import json
 import pathlib
 import sqlite3
@@ -90,7 +91,7 @@ def _trials(space: Space, tokens: np.ndarray, folder: str) -> Trials:
   """A file of as many trials, written at once."""
   trials = Trials(pathlib.Path(folder, f"trials-{len(tokens)}"), space.name, {})
   curve = json.dumps([0.5] * 25)
-  with sqlite3.connect(trials.path) as database:
+  with contextlib.closing(sqlite3.connect(trials.path)) as database, database:
     database.executemany(
       "insert or ignore into trials values (?, ?, ?, 0.5, ?, 0)",
       (
@@ -98,7 +99,6 @@ def _trials(space: Space, tokens: np.ndarray, folder: str) -> Trials:
         for row in tokens.tolist()
       ),
     )
-  database.close()
   return trials
 
 

@@ -237,3 +237,22 @@ def test_nothing_imports_tensorflow():
     for name, source in everything.items()
     if any(_is_in(imported, "tensorflow") for imported in _imports(source))
   ]
+
+
+def _calls(tree, name):
+  """The calls of a function by this name."""
+  return [
+    node
+    for node in ast.walk(tree)
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == name
+  ]
+
+
+def test_databases_are_closed():
+  """Their own `with` does not close them, of which Python 3.13 warns."""
+  for name, source in (PROJECT | _sources("tests")).items():
+    tree = ast.parse(source)
+    closing = _calls(tree, "contextlib.closing")
+    closed = {id(inner) for call in closing for inner in call.args}
+    for call in _calls(tree, "sqlite3.connect"):
+      assert id(call) in closed, f"{name}, line {call.lineno}"

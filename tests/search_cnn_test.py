@@ -1,5 +1,6 @@
 """The driver in a process, at sizes that nobody would choose."""
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -79,11 +80,8 @@ def finished(driver):
 
 
 def _query(workdir, text):
-  database = sqlite3.connect(workdir / "pool.sqlite")
-  try:
+  with contextlib.closing(sqlite3.connect(workdir / "pool.sqlite")) as database:
     return database.execute(text).fetchall()
-  finally:
-    database.close()
 
 
 def _tables(workdir):

@@ -8,6 +8,7 @@ comes to its end, that must be the same: pool, scores, parameters, outcome.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import pathlib
 import random
@@ -127,7 +128,7 @@ def outcome(workdir: pathlib.Path) -> dict:
     if (workdir / name).exists():
       found[name] = (workdir / name).read_bytes()
   for file in sorted(workdir.glob("*.sqlite")):
-    with sqlite3.connect(file) as database:
+    with contextlib.closing(sqlite3.connect(file)) as database:
       # Which of two candidates ends first decides the order of trials.
       found[file.name] = sorted(database.iterdump())
   found["state"] = _newest_state(workdir / "checkpoints")

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import sqlite3
 
@@ -44,8 +45,9 @@ def test_a_failed_trial_is_marked(file):
   trials = Trials(file, "a", PROTOCOL)
   trials.add([1], Trial(None, (0.1,)))
   assert trials.get([1]) == Trial(None, (0.1,))
-  rows = sqlite3.connect(file).execute("select score, failed from trials")
-  assert rows.fetchall() == [(None, 1)]
+  with contextlib.closing(sqlite3.connect(file)) as database:
+    rows = database.execute("select score, failed from trials").fetchall()
+  assert rows == [(None, 1)]
 
 
 def test_a_file_of_something_else_is_refused_and_kept(tmp_path):

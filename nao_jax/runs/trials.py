@@ -125,8 +125,12 @@ class Trials:
   def _open(self):
     """A connection that commits, or rolls back, and closes."""
     try:
-      database = sqlite3.connect(self.path, timeout=_SECONDS_TO_WAIT)
-      with contextlib.closing(database), database:
+      with (
+        contextlib.closing(
+          sqlite3.connect(self.path, timeout=_SECONDS_TO_WAIT)
+        ) as database,
+        database,
+      ):
         yield database
     except sqlite3.Error as error:
       raise self._refusal(error) from error
