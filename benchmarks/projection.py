@@ -110,7 +110,8 @@ def controller_phases(
 
 def pool_sizes(search) -> list[int]:
   """At each scoring."""
-  grown = search.new_per_round if search.extend else 0
+  entering = search.new_per_round + search.random_per_round
+  grown = entering if search.extend else 0
   return [search.pool_size + grown * n for n in range(search.rounds + 1)]
 
 
