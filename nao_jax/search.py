@@ -41,14 +41,14 @@ class SearchConfig:
     pool_size: architectures in the first pool.
     rounds: times that proposals enter the pool; it is scored once more.
     new_per_round: proposals a round, at most.
-    random_per_round: random architectures that enter the pool beside the
-      proposals of each round.
     extend: add what is new to the pool; else it replaces the worst members.
     asynchronous: propose before all of a round is scored, so that no device
       waits for its slowest training; those that are late come into the next
       round. The result then depends on who was faster.
     late: with `asynchronous`, how many may be late, as a share of
       `new_per_round`; for many workers as many as they are, and more.
+    random_per_round: random architectures that enter the pool beside the
+      proposals of each round.
   """
 
   ACTS_WITH = (Only(("late",), "asynchronous"),)
@@ -56,10 +56,10 @@ class SearchConfig:
   pool_size: int = field(600, least=2)
   rounds: int = field(4, least=0)
   new_per_round: int = field(300, least=1)
-  random_per_round: int = field(0, least=0)
   extend: bool = False
   asynchronous: bool = False
   late: float = field(0.5, above=0)
+  random_per_round: int = field(0, least=0)
 
   @property
   def most_late(self) -> int:
