@@ -60,7 +60,8 @@ def row(pair: Pair) -> list[str]:
   """A row under `HEAD`; searches without a sound figure are left out."""
   sound = np.isfinite(pair.searched) & np.isfinite(pair.random)
   searched, random = pair.searched[sound], pair.random[sound]
-  difference = searched - random
+  # Equal values may have been added up in another order.
+  difference = np.round(searched - random, 9)
   higher = f"{np.sum(difference > 0)} of {len(difference)}"
   if ties := np.sum(difference == 0):
     higher += f", equal {ties}"

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from benchmarks import paired, tables
@@ -45,6 +46,11 @@ def test_what_diverged_has_no_part_in_a_mean():
   # .9 and .8 against .6 and .9: the second search has nothing to compare.
   assert shown == ["0.8500 (0.0500)", "0.7500 (0.1500)", "0.1000 (0.2000)"]
   assert higher == "1 of 2"
+
+
+def test_values_that_differ_by_rounding_are_equal():
+  pair = paired.Pair("", np.array([0.1 + 0.2]), np.array([0.3]))
+  assert paired.row(pair)[-1] == "0 of 1, equal 1"
 
 
 def test_finalists_are_compared_where_all_searches_have_them():
