@@ -198,17 +198,20 @@ class Begun(Exception):
   pass
 
 
-def _begin(monkeypatch, run, *arguments, **settings):
-  """Runs up to where the work would begin."""
+@pytest.fixture(autouse=True)
+def no_work(monkeypatch):
+  """Runs end where their work would begin."""
 
   def begun(*_):
     raise Begun
 
-  with monkeypatch.context() as patch:
-    # What every run asks its workdir first.
-    patch.setattr(workdir.Workdir, "finished", begun)
-    with pytest.raises(Begun):
-      run(*arguments, devices=1, **settings)
+  # What every run asks its workdir first.
+  monkeypatch.setattr(workdir.Workdir, "finished", begun)
+
+
+def _begin(run, *arguments, **settings):
+  with pytest.raises(Begun):
+    run(*arguments, devices=1, **settings)
 
 
 RUNS = [
@@ -238,12 +241,12 @@ RUNS = [
   ],
 )
 def test_a_run_does_not_go_on_with_other_data_of_the_same_name(
-  run, config, encoded, change, part, tmp_path, monkeypatch
+  run, config, encoded, change, part, tmp_path
 ):
   place = tmp_path / "run"
   first = _prepare(tmp_path / "first", encoded)
   for _ in range(2):  # The same data are no hindrance.
-    _begin(monkeypatch, run, config, workdir=place, data_dir=first)
+    _begin(run, config, workdir=place, data_dir=first)
   mended = _prepare(tmp_path / "mended", encoded, **change)
   with pytest.raises(UserError) as caught:
     run(config, workdir=place, data_dir=mended, devices=1)
@@ -254,11 +257,9 @@ def test_a_run_does_not_go_on_with_other_data_of_the_same_name(
 
 
 @pytest.mark.parametrize("name", ["data.train", "data.test"])
-def test_a_run_that_kept_no_digest_is_refused_by_its_version(
-  name, tmp_path, monkeypatch
-):
+def test_a_run_that_kept_no_digest_is_refused_by_its_version(name, tmp_path):
   data, place = _prepare(tmp_path / "data"), tmp_path / "run"
-  _begin(monkeypatch, cnn_training.run, TRAINING, workdir=place, data_dir=data)
+  _begin(cnn_training.run, TRAINING, workdir=place, data_dir=data)
   config = json.loads((place / "config.json").read_text())
   del config["settings"][name]
   config["versions"]["nao_jax"] = "0.3.1"
@@ -267,7 +268,7 @@ def test_a_run_that_kept_no_digest_is_refused_by_its_version(
     cnn_training.run(TRAINING, workdir=place, data_dir=data, devices=1)
 
 
-def test_a_table_of_latencies_that_changed_is_noticed(tmp_path, monkeypatch):
+def test_a_table_of_latencies_that_changed_is_noticed(tmp_path):
   table, place = tmp_path / "latency.csv", tmp_path / "run"
   demand = dataclasses.replace(
     SEARCH.demand, limit="latency:9", latency_table=str(table)
@@ -285,13 +286,13 @@ def test_a_table_of_latencies_that_changed_is_noticed(tmp_path, monkeypatch):
 
   write(1)
   folder = _prepare(tmp_path / "data")
-  _begin(monkeypatch, cnn_search.run, config, workdir=place, data_dir=folder)
+  _begin(cnn_search.run, config, workdir=place, data_dir=folder)
   write(2)
   with pytest.raises(UserError, match="the table of latencies changed"):
     cnn_search.run(config, workdir=place, data_dir=folder, devices=1)
 
 
-def test_a_text_that_changed_is_named(tmp_path, monkeypatch):
+def test_a_text_that_changed_is_named(tmp_path):
   text, place = tmp_path / "text", tmp_path / "run"
   text.mkdir()
   config = dataclasses.replace(
@@ -303,7 +304,7 @@ def test_a_text_that_changed_is_named(tmp_path, monkeypatch):
       (text / f"a.{part}.txt").write_text(f"b {word} c d e f g\n" * 99)
 
   write("x")
-  _begin(monkeypatch, rnn_search.run, config, workdir=place)
+  _begin(rnn_search.run, config, workdir=place)
   write("y")
   with pytest.raises(UserError, match=f"the text `{text}` changed since"):
     rnn_search.run(config, workdir=place, devices=1)
