@@ -20,7 +20,7 @@ import rich.console
 import rich.table
 
 from benchmarks.simulated import Times, simulate
-from nao_jax.experiments import driver
+from experiments import driver
 from nao_jax.runs.workdir import check_writable
 from nao_jax.search import SearchConfig
 

@@ -21,12 +21,12 @@ import numpy as np
 import rich.console
 import rich.table
 
+from experiments import driver, settings
 from nao_jax import presets
 from nao_jax.data import images
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
-from nao_jax.experiments import driver, settings
 from nao_jax.runs.trials import Trials
 from nao_jax.spaces import cnn
 from nao_jax.strategies.uniform import sample_new

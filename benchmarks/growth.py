@@ -21,10 +21,10 @@ import rich.console
 import rich.table
 
 from benchmarks.counting import exponent
+from experiments import driver
 from nao_jax import pool as pools
 from nao_jax.controller import metrics
 from nao_jax.errors import UserError
-from nao_jax.experiments import driver
 from nao_jax.pool import Pool
 from nao_jax.pool_file import PoolFile
 from nao_jax.runs.trials import Trial, Trials, digest

@@ -20,10 +20,10 @@ import rich.console
 import rich.table
 
 from benchmarks.work import Sizes
+from experiments import driver
 from nao_jax import presets, rnn_presets
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.errors import UserError
-from nao_jax.experiments import driver
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs import json_file

@@ -33,6 +33,7 @@ import rich.table
 
 from benchmarks.language_models import Model, of_cell, of_lstm, train
 from benchmarks.language_pool import Pool
+from experiments import driver, run_flags
 from nao_jax.controller import metrics
 from nao_jax.data import text
 from nao_jax.data.text import Corpus
@@ -40,7 +41,6 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.text_candidates import TextCandidates
-from nao_jax.experiments import driver, run_flags
 from nao_jax.measures import PERPLEXITY
 from nao_jax.rnn_presets import SearchRnnConfig
 from nao_jax.runs.progress import Progress

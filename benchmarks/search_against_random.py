@@ -23,8 +23,8 @@ import rich.console
 import rich.table
 
 from benchmarks import machine, paired
+from experiments import driver, run_flags, settings
 from nao_jax import cnn_search, presets
-from nao_jax.experiments import driver, run_flags, settings
 from nao_jax.runs.workdir import check_writable, git_revision, write
 
 _PRESET = flags.DEFINE_string("preset", "digits", "Settings to start from.")

@@ -21,6 +21,7 @@ import rich.console
 import rich.table
 from scipy import stats
 
+from experiments import driver, settings
 from nao_jax import presets
 from nao_jax.data import images
 from nao_jax.errors import UserError
@@ -28,7 +29,6 @@ from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import SAMPLINGS, SharedWeights, check_each_step
-from nao_jax.experiments import driver, settings
 from nao_jax.networks.cost import cost
 from nao_jax.runs import json_file
 from nao_jax.runs.trials import Trials

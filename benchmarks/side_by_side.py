@@ -36,8 +36,8 @@ from benchmarks import machine, pairs
 from benchmarks.pairs import KINDS
 from benchmarks.tables import RESULTS
 from benchmarks.work import Sizes
+from experiments import driver, settings
 from nao_jax.errors import UserError
-from nao_jax.experiments import driver, settings
 from nao_jax.runs import json_file
 from nao_jax.runs.workdir import git_revision, write
 

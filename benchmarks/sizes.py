@@ -26,7 +26,7 @@ import rich.table
 
 from benchmarks.counting import exponent
 from benchmarks.work import Sizes
-from nao_jax.experiments import driver
+from experiments import driver
 
 _FOLDER = flags.DEFINE_string("folder", None, "Keeps the figures.")
 _PICTURE = flags.DEFINE_string("picture", None, "File to draw the curves to.")

@@ -14,7 +14,7 @@ import re
 import statistics
 
 from benchmarks import pairs
-from nao_jax.experiments import driver
+from experiments import driver
 from nao_jax.runs.workdir import write
 
 ROOT = pathlib.Path(__file__).parents[1]

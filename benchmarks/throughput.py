@@ -26,8 +26,8 @@ import rich.table
 from benchmarks import machine, work
 from benchmarks.machine import Machine
 from benchmarks.work import Sizes, Work
+from experiments import driver, settings
 from nao_jax.errors import UserError
-from nao_jax.experiments import driver, settings
 
 _ONLY = flags.DEFINE_list("only", None, "Names to measure; all by default.")
 _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")

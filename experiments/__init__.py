@@ -1,9 +1,11 @@
-"""The drivers of a checkout: `python -m experiments.search_cnn`, for example.
+"""The drivers: absl flags in, one library call each.
 
-They are those of `nao_jax.experiments`, which an installed nao_jax has instead:
-users have a folder `experiments` of their own.
+From a checkout `python -m experiments.search_cnn`, for example; each has a
+--help. A wheel installs them as `nao_jax.experiments` (the link beside the
+library's packages), since users have folders named `experiments` of their own.
 """
 
-from nao_jax import experiments as drivers
+from . import guard
 
-__path__ = drivers.__path__
+if guard.starts_a_driver():
+  guard.set_up()

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import numpy as np
 import pytest
 
+from experiments import recurrent_description
 from nao_jax import (
   cnn_search,
   cnn_training,
@@ -36,7 +37,6 @@ from nao_jax.comparison import CompareConfig
 from nao_jax.controller_study import StudyConfig
 from nao_jax.data import images, prepare, sources, tables, text
 from nao_jax.errors import UserError
-from nao_jax.experiments import recurrent_description
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.pool_file import PoolFile

@@ -9,7 +9,7 @@ from tests import pages
 SCRIPT = """
 import runpy, sys
 from absl import flags
-import nao_jax.experiments.driver
+import experiments.driver
 for module in sys.argv[1:]:
   before = set(flags.FLAGS)
   runpy.run_module(module, run_name="started")

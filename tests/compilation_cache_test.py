@@ -5,8 +5,8 @@ from absl.testing import flagsaver
 import jax
 import pytest
 
+from experiments import compilation_cache
 from nao_jax.errors import UserError
-from nao_jax.experiments import compilation_cache
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from absl import flags
 def loaded(driver: str) -> Iterator[types.ModuleType]:
   """Imports a driver afresh; its flags go with the block."""
   before = set(flags.FLAGS)
-  name = f"nao_jax.experiments.{driver}"
+  name = f"experiments.{driver}"
   sys.modules.pop(name, None)
   try:
     yield importlib.import_module(name)

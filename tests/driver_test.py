@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PROGRAM = """
 '''Adds.'''
 from absl import flags, logging
-from nao_jax.experiments import driver
+from experiments import driver
 from nao_jax.errors import UserError
 _N = flags.DEFINE_integer("n", 1, "A number.", lower_bound=0)
 def main(_):
@@ -127,7 +127,7 @@ def test_an_explicit_verbosity_shows_everything(run):
 LONG = """
 import os, pathlib, sys
 from absl import app, flags, logging
-from nao_jax.experiments import driver
+from experiments import driver
 from nao_jax.runs import streams
 _RESULT = flags.DEFINE_boolean("result", False, "Printing is all it does.")
 def main(_):

@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A module may import from its own layer and from those below. A folder stands
 # for all its modules.
 LAYERS = (
-  ("experiments", "nao_jax.experiments", "benchmarks"),
+  ("experiments", "benchmarks"),
   ("nao_jax.cnn_use",),
   (
     "nao_jax.cnn_search",
@@ -75,22 +75,15 @@ def _is_in(name, place):
   return f"{name}.".startswith(f"{place}.")
 
 
-# Without the programs.
-LIBRARY = {
-  name: source
-  for name, source in PROJECT.items()
-  if name.startswith("nao_jax.") and not _is_in(name, "nao_jax.experiments")
-}
-
-
 def _imports(source):
   """The dotted names a source imports, at its top or inside a function."""
   for node in ast.walk(ast.parse(source)):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
-      assert node.level == 0, f"line {node.lineno}: a relative import"
-      yield from (f"{node.module}.{alias.name}" for alias in node.names)
+      # Drivers alone import each other so; the test of it is below.
+      place = ["experiments"] * node.level + [node.module] * bool(node.module)
+      yield from (f"{'.'.join(place)}.{alias.name}" for alias in node.names)
 
 
 def _height(name):
@@ -157,20 +150,31 @@ def test_every_room_opens_without_a_device():
   )
 
 
+def test_drivers_alone_import_each_other_relatively():
+  """A wheel has them as nao_jax.experiments, a checkout as experiments, too."""
+  relative = {
+    name.partition(".")[0]
+    for name, source in (PROJECT | _sources("tests")).items()
+    for node in ast.walk(ast.parse(source))
+    if isinstance(node, ast.ImportFrom) and node.level
+  }
+  assert relative == {"experiments"}
+
+
 def test_drivers_are_imported_by_one_name():
   """By two names, their flags would be defined twice."""
   everything = PROJECT | _sources("tests")
   assert not [
     name
     for name, source in everything.items()
-    if any(_is_in(imported, "experiments") for imported in _imports(source))
+    if any(_is_in(x, "nao_jax.experiments") for x in _imports(source))
   ]
 
 
 def test_the_library_reads_no_flags():
   assert not [
     name
-    for name, source in LIBRARY.items()
+    for name, source in _sources("nao_jax").items()
     if any(_is_in(imported, "absl.flags") for imported in _imports(source))
   ]
 
@@ -205,7 +209,7 @@ def _untyped(function):
 def test_public_functions_have_types():
   untyped = {
     f"{module}.{name}": missing
-    for module, source in LIBRARY.items()
+    for module, source in _sources("nao_jax").items()
     for name, function in _public(ast.parse(source))
     if (missing := _untyped(function))
   }

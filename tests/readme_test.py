@@ -6,8 +6,8 @@ import runpy
 from absl import flags
 import pytest
 
+from experiments import driver  # Flags that are not a driver's own.
 from nao_jax import presets, recipes, rnn_presets, rnn_training
-from nao_jax.experiments import driver  # Flags that are not a driver's own.
 from tests import pages
 
 del driver
@@ -46,7 +46,7 @@ def test_every_driver_is_in_the_readme():
   named = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
   drivers = {
     path.stem
-    for path in (pages.ROOT / "nao_jax" / "experiments").glob("*.py")
+    for path in (pages.ROOT / "experiments").glob("*.py")
     if "driver.run(" in path.read_text(encoding="utf-8")
   }
   assert named == drivers

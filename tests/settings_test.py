@@ -8,12 +8,12 @@ from typing import NamedTuple
 from absl import flags
 import pytest
 
+from experiments import settings as flag_settings
 from nao_jax import presets, recipes, rnn_presets, rnn_training, settings
 from nao_jax.comparison import CompareConfig
 from nao_jax.controller_study import StudyConfig
 from nao_jax.errors import UserError
 from nao_jax.evaluators.executors import ExecutorConfig
-from nao_jax.experiments import settings as flag_settings
 from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.settings import Only, field
 from tests import driver_flags

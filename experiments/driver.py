@@ -10,10 +10,11 @@ from absl import app, flags, logging
 
 import nao_jax
 from nao_jax.errors import Stopped, UserError
-from nao_jax.experiments import compilation_cache, guard
-from nao_jax.experiments.settings import in_flags
 from nao_jax.runs import environment
 from nao_jax.runs.streams import LastingStream
+
+from . import compilation_cache, guard
+from .settings import in_flags
 
 # Where the log lines of this project come from; libraries log at the same
 # level, and what they say there is of no use to the user.

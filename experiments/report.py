@@ -10,8 +10,9 @@ Files are only read; the report is the one that is written.
 from absl import flags
 
 from nao_jax.errors import UserError
-from nao_jax.experiments import driver
 from nao_jax.report import comparison_page, search_page
+
+from . import driver
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Directory of a search; its report.html is written."

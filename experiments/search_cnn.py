@@ -1,6 +1,6 @@
-"""Searches for a recurrent cell.
+"""Searches for a convolutional cell.
 
-python -m experiments.search_rnn --preset=demo --workdir=runs/text
+python -m experiments.search_cnn --preset=digits --workdir=runs/digits
 
 The same command again goes on where a search stopped. --helpfull lists every
 setting.
@@ -8,13 +8,15 @@ setting.
 
 from absl import flags
 
-from nao_jax import rnn_presets, rnn_search
-from nao_jax.experiments import driver, run_flags, settings
+from nao_jax import cnn_search, presets
+
+from . import driver, run_flags, settings
 
 _PRESET = flags.DEFINE_string(
-  "preset", "ptb", f"Settings to start from: {', '.join(rnn_presets.PRESETS)}."
+  "preset", "cifar10", f"Settings to start from: {', '.join(presets.PRESETS)}."
 )
 _WORKDIR = run_flags.workdir()
+_DATA_DIR = run_flags.data_dir()
 _ARCHITECTURES = run_flags.architectures()
 _TRIALS = run_flags.trials()
 _EXECUTOR = run_flags.executor()
@@ -22,19 +24,22 @@ _DEVICES = run_flags.devices()
 _CHECKPOINTS = run_flags.checkpoints()
 _LOG = run_flags.log()
 _TEAM = run_flags.team()
+_SPECIALISE = run_flags.retired(
+  "final_specialise", "all cells of the comparison train in one program"
+)
 settings.define(
-  rnn_presets.SearchRnnConfig, settings.SEARCH_PREFIXES, fixed=("step_sizes",)
+  presets.SearchCnnConfig, settings.SEARCH_PREFIXES, fixed=("step_sizes",)
 )
 
 
 def main(_):
   """Builds the settings from flags and runs the search."""
   team = _TEAM()
-  rnn_search.run(
-    settings.choose(
-      rnn_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
-    ),
+  _SPECIALISE()
+  cnn_search.run(
+    settings.choose(presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES),
     workdir=_WORKDIR.value,
+    data_dir=_DATA_DIR.value,
     architectures=_ARCHITECTURES.value,
     trials=_TRIALS.value,
     devices=_DEVICES.value,

@@ -12,7 +12,8 @@ from absl import flags, logging
 
 from nao_jax.data import prepare, sources
 from nao_jax.errors import UserError
-from nao_jax.experiments import driver
+
+from . import driver
 
 _NPZ = flags.DEFINE_string("npz", None, "NumPy archive to read.")
 _FOLDER = flags.DEFINE_string("folder", None, "Folder of images to read.")

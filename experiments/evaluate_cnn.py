@@ -9,7 +9,8 @@ import json
 from absl import flags
 
 from nao_jax import cnn_use
-from nao_jax.experiments import driver, run_flags, settings
+
+from . import driver, run_flags, settings
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Directory of the training.", required=True

@@ -18,7 +18,6 @@ from rich import box
 from rich.table import Table
 
 from nao_jax.errors import UserError
-from nao_jax.experiments import driver, recurrent_description
 from nao_jax.networks.cost import Cost, Part, cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
@@ -26,6 +25,8 @@ from nao_jax.report import drawing, recurrent_drawing
 from nao_jax.runs import paths, streams
 from nao_jax.spaces import cnn, published, rnn
 from nao_jax.spaces.cnn import Architecture
+
+from . import driver, recurrent_description
 
 # Height and width of the images that each stem is made for.
 _IMAGE_SIZES = {"cifar": 32, "imagenet": 224}

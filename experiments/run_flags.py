@@ -9,9 +9,10 @@ from nao_jax import __version__
 from nao_jax import settings as library_settings
 from nao_jax.errors import UserError
 from nao_jax.evaluators.executors import ExecutorConfig
-from nao_jax.experiments import settings
 from nao_jax.runs import processes
 from nao_jax.runs.checkpoint import CheckpointConfig
+
+from . import settings
 
 # They belong to the driver that asks for them, whose --help shows them.
 flags.disclaim_key_flags()

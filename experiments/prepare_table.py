@@ -13,10 +13,11 @@ from absl import flags, logging
 import numpy as np
 
 from nao_jax.data import nats_bench
-from nao_jax.experiments import driver
 from nao_jax.runs import paths
 from nao_jax.runs.progress import Progress
 from nao_jax.runs.workdir import check_writable, write_bytes
+
+from . import driver
 
 _NATS_BENCH = flags.DEFINE_string(
   "nats_bench", None, "Folder of NATS-Bench's topology space.", required=True

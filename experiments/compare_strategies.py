@@ -10,8 +10,9 @@ from absl import flags
 
 from nao_jax import comparison
 from nao_jax.errors import UserError
-from nao_jax.experiments import driver, settings
 from nao_jax.report.curves import draw, show
+
+from . import driver, settings
 
 _STRATEGIES = flags.DEFINE_list(
   "strategies", list(comparison.SETUPS), "What to compare, separated by commas."

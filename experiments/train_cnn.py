@@ -11,7 +11,8 @@ setting.
 from absl import flags
 
 from nao_jax import cnn_training, recipes
-from nao_jax.experiments import driver, run_flags, settings
+
+from . import driver, run_flags, settings
 
 _PRESET = flags.DEFINE_string(
   "preset",

@@ -1,6 +1,6 @@
-"""Searches for a convolutional cell.
+"""Searches for a recurrent cell.
 
-python -m experiments.search_cnn --preset=digits --workdir=runs/digits
+python -m experiments.search_rnn --preset=demo --workdir=runs/text
 
 The same command again goes on where a search stopped. --helpfull lists every
 setting.
@@ -8,14 +8,14 @@ setting.
 
 from absl import flags
 
-from nao_jax import cnn_search, presets
-from nao_jax.experiments import driver, run_flags, settings
+from nao_jax import rnn_presets, rnn_search
+
+from . import driver, run_flags, settings
 
 _PRESET = flags.DEFINE_string(
-  "preset", "cifar10", f"Settings to start from: {', '.join(presets.PRESETS)}."
+  "preset", "ptb", f"Settings to start from: {', '.join(rnn_presets.PRESETS)}."
 )
 _WORKDIR = run_flags.workdir()
-_DATA_DIR = run_flags.data_dir()
 _ARCHITECTURES = run_flags.architectures()
 _TRIALS = run_flags.trials()
 _EXECUTOR = run_flags.executor()
@@ -23,22 +23,19 @@ _DEVICES = run_flags.devices()
 _CHECKPOINTS = run_flags.checkpoints()
 _LOG = run_flags.log()
 _TEAM = run_flags.team()
-_SPECIALISE = run_flags.retired(
-  "final_specialise", "all cells of the comparison train in one program"
-)
 settings.define(
-  presets.SearchCnnConfig, settings.SEARCH_PREFIXES, fixed=("step_sizes",)
+  rnn_presets.SearchRnnConfig, settings.SEARCH_PREFIXES, fixed=("step_sizes",)
 )
 
 
 def main(_):
   """Builds the settings from flags and runs the search."""
   team = _TEAM()
-  _SPECIALISE()
-  cnn_search.run(
-    settings.choose(presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES),
+  rnn_search.run(
+    settings.choose(
+      rnn_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
+    ),
     workdir=_WORKDIR.value,
-    data_dir=_DATA_DIR.value,
     architectures=_ARCHITECTURES.value,
     trials=_TRIALS.value,
     devices=_DEVICES.value,

@@ -12,9 +12,10 @@ import rich.table
 
 from nao_jax import controller_study
 from nao_jax.controller_study import StudyConfig
-from nao_jax.experiments import driver, settings
 from nao_jax.runs import paths, streams
 from nao_jax.runs.workdir import check_writable, write
+
+from . import driver, settings
 
 _JSON = flags.DEFINE_string("json", None, "File for the figures.")
 _PREFIXES = {"controller": "controller_", "fit": "controller_"}

@@ -13,9 +13,10 @@ from absl import flags
 import rich.live
 
 from nao_jax.errors import UserError
-from nao_jax.experiments import driver
 from nao_jax.report import watching
 from nao_jax.runs import streams
+
+from . import driver
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Directory of the run.", required=True
