@@ -17,6 +17,8 @@ import numbers
 import typing
 from typing import Any, NamedTuple, TypeVar
 
+from absl import logging
+
 from nao_jax.errors import UserError, named, rename
 
 _T = TypeVar("_T")
@@ -149,17 +151,22 @@ def validate(config: Any, preset: Any = None) -> None:
     UserError: a setting has the wrong type, is outside its limits, does not
       fit the others, or would do nothing.
   """
+  _validate(config, preset, "")
+
+
+def _validate(config: Any, preset: Any, prefix: str) -> None:
   for own in dataclasses.fields(config):
     value = getattr(config, own.name)
     if dataclasses.is_dataclass(value):
+      below = preset and getattr(preset, own.name)
       with within(own.name, value):
-        validate(value, preset and getattr(preset, own.name))
+        _validate(value, below, f"{prefix}{own.name}.")
     else:
       _check_value(own, value)
   if hasattr(config, "check_together"):
     config.check_together()
   if preset is not None:
-    _refuse_idle(config, preset)
+    _refuse_idle(config, preset, prefix)
 
 
 @contextlib.contextmanager
@@ -211,8 +218,12 @@ def _is_of(kind: type, value: Any) -> bool:
   return isinstance(value, numbers.Real)
 
 
-def _refuse_idle(config: Any, preset: Any) -> None:
-  """Refuses what the user changed and what does nothing."""
+def _refuse_idle(config: Any, preset: Any, prefix: str) -> None:
+  """Refuses what the user changed and what does nothing.
+
+  Where the user has switched off the part that it belongs to, as for a quick
+  trial, the rest of that part is only said to do nothing.
+  """
   for rule in getattr(config, "ACTS_WITH", ()):
     other = get(config, rule.other)
     if other in rule.values if rule.values else other:
@@ -222,8 +233,16 @@ def _refuse_idle(config: Any, preset: Any) -> None:
       if name not in rule.settings and not name.startswith(groups):
         continue
       value = get(config, name)
-      if name != rule.other and value != get(preset, name):
-        raise UserError(f"{named(name, value)}: acts only with {_wanted(rule)}")
+      if name == rule.other or value == get(preset, name):
+        continue
+      if not rule.values and other != get(preset, rule.other):
+        logging.warning(
+          "%s does nothing with %s",
+          named(f"{prefix}{name}", value),
+          named(f"{prefix}{rule.other}", other),
+        )
+        continue
+      raise UserError(f"{named(name, value)}: acts only with {_wanted(rule)}")
 
 
 def _wanted(rule: Only) -> str:

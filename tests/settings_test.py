@@ -204,3 +204,11 @@ def test_a_switch_is_written_as_its_flag():
   with driver_flags.loaded("search_cnn"):
     line = flag_settings.in_flags("`search.extend=True` `search.extend=False`")
   assert line == "--extend --noextend"
+
+
+def test_what_belongs_to_a_part_that_is_switched_off_is_said_to_be_idle(caplog):
+  """As `--final_cells=0 --final_batch=8`, of a script for quick trials."""
+  preset = Outer(inner=Inner(moves=True))
+  settings.validate(Outer(inner=Inner(moves=False, speed=2.0)), preset)
+  (said,) = caplog.messages
+  assert said == "`inner.speed=2.0` does nothing with `inner.moves=False`"
