@@ -221,7 +221,7 @@ def _is_of(kind: type, value: Any) -> bool:
 def _refuse_idle(config: Any, preset: Any, prefix: str) -> None:
   """Refuses what the user changed and what does nothing.
 
-  Where the user has switched off the part that it belongs to, as for a quick
+  Where the user asked for 0 of the part that it belongs to, as for a quick
   trial, the rest of that part is only said to do nothing.
   """
   for rule in getattr(config, "ACTS_WITH", ()):
@@ -235,7 +235,7 @@ def _refuse_idle(config: Any, preset: Any, prefix: str) -> None:
       value = get(config, name)
       if name == rule.other or value == get(preset, name):
         continue
-      if not rule.values and other != get(preset, rule.other):
+      if type(other) is int and other != get(preset, rule.other):
         logging.warning(
           "%s does nothing with %s",
           named(f"{prefix}{name}", value),

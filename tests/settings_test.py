@@ -206,9 +206,22 @@ def test_a_switch_is_written_as_its_flag():
   assert line == "--extend --noextend"
 
 
-def test_what_belongs_to_a_part_that_is_switched_off_is_said_to_be_idle(caplog):
+@dataclasses.dataclass(frozen=True)
+class Part:
+  ACTS_WITH = (Only(("size",), "count"),)
+
+  count: int = field(2, least=0)
+  size: int = field(1, least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+  part: Part = Part()
+
+
+def test_of_a_part_that_is_left_out_the_rest_is_only_said_to_be_idle(caplog):
   """As `--final_cells=0 --final_batch=8`, of a script for quick trials."""
-  preset = Outer(inner=Inner(moves=True))
-  settings.validate(Outer(inner=Inner(moves=False, speed=2.0)), preset)
-  (said,) = caplog.messages
-  assert said == "`inner.speed=2.0` does nothing with `inner.moves=False`"
+  settings.validate(Whole(Part(count=0, size=3)), Whole())
+  assert caplog.messages == ["`part.size=3` does nothing with `part.count=0`"]
+  with pytest.raises(UserError, match=r"`part.size=3`: acts only with"):
+    settings.validate(Whole(Part(count=0, size=3)), Whole(Part(count=0)))
