@@ -138,7 +138,7 @@ def test_a_killed_search_goes_on_and_trains_nobody_a_third_time(
 )
 def test_what_cannot_work_is_refused(changes, message):
   with pytest.raises(UserError, match=message):
-    settings.validate(dataclasses.replace(CONFIG, **changes))
+    settings.validate(dataclasses.replace(CONFIG, **changes), CONFIG)
 
 
 def test_an_evaluator_that_scores_all_at_once_is_refused():
