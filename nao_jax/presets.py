@@ -119,7 +119,8 @@ class SearchCnnConfig:
     fit: how that of `nao` is fitted.
     finalists: how many of the best by score train from scratch, each measured
       on the whole validation part, before the first of them is the winner; as
-      many random cells train beside them. 0: the best score wins.
+      many random cells train beside them. A smaller pool has fewer; 0: the
+      best score wins.
     finalist: their training.
     final: the comparison of the best cells with random ones.
     demand: what cells may cost, and whether a lower cost is an aim.

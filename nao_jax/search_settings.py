@@ -71,12 +71,11 @@ def check_processes(config: Any) -> None:
 
 def _check_finals(config: Any) -> None:
   size, cells = config.search.pool_size, config.final.cells
-  asked = {"finalists": config.finalists, "final.cells": cells}
-  for name, value in asked.items():
-    if value > size:
-      raise UserError(
-        f"`{name}={value}`: there are {size} members (`search.pool_size`)"
-      )
+  # A pool may have fewer members than the usual number of finalists.
+  if cells > size:
+    raise UserError(
+      f"`final.cells={cells}`: there are {size} members (`search.pool_size`)"
+    )
   if 0 < config.finalists < cells:
     raise UserError(
       f"`final.cells={cells}`: the cells to compare are the best of "

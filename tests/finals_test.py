@@ -237,6 +237,12 @@ def test_random_cells_are_not_in_the_pool(finalists, tmp_path):
   assert not random & set(map(tuple, scored.tokens.tolist()))
 
 
+def test_a_small_pool_has_fewer_finalists_than_usual(tmp_path):
+  config = Config(5, final=FinalConfig(cells=0))
+  best = _run(tmp_path / "run", _scored(3), Candidates(_sum, []), config)
+  assert len(best["finalists"]["searched"]) == 3
+
+
 def test_without_finalists_the_best_score_wins(tmp_path):
   scored, trained = _scored(8), []
   config = Config(0, final=FinalConfig(cells=0))

@@ -340,7 +340,6 @@ def _with(part, **changes):
     ),
     (_with("final", cells=7), "`final.cells=7`: there are 6 members"),
     (_with("final", cells=6), "`final.cells=6`: .* the best of `finalists=5`"),
-    (dataclasses.replace(TINY, finalists=7), "`finalists=7`: .* 6 members"),
     (_with("finalist", channels=5), "`finalist.channels=5`: .* even number"),
     (_with("finalist", dropout=1.0), "`finalist.dropout=1.0`: allowed: from"),
     (
