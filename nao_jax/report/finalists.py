@@ -133,7 +133,10 @@ def figure(finalists: dict[str, list[dict]], ylabel: str) -> Figure:
       label = f"{group} finalists" if number == 0 else None
       curve = entry["curve"]
       epochs = np.arange(1, len(curve) + 1)
-      left.plot(epochs, curve, ".-", color=colour, lw=1, ms=3, label=label)
+      above = {"zorder": 2.5 if group == "searched" else 2.0}
+      left.plot(
+        epochs, curve, ".-", color=colour, lw=1, ms=3, label=label, **above
+      )
       if entry["place"] is None:
         right.scatter([1], [entry["rank"]], s=14, color=colour, zorder=3)
       else:
