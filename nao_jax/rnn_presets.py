@@ -164,7 +164,7 @@ _DEMO = SearchRnnConfig(
   nao=NaoConfig(top_k=15, max_step_size=30, held_out=0.2),
   controller=ControllerConfig(embedding=24, hidden=48, mlp_width=64),
   fit=FitConfig(epochs=400, batch=50),
-  finalists=3,
+  finalists=2,
   finalist=FinalistRnnConfig(epochs=1),
   final=FinalRnnConfig(cells=1, repeats=1, epochs=1),
 )
