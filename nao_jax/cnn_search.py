@@ -279,6 +279,7 @@ def _fit_to_data(config, data, devices) -> SearchCnnConfig:
   # A candidate trains on one device, the supernet on all of them.
   on = 1 if config.evaluator == "scratch" else devices
   _trainer(config, data).check(on)
+  config = _with_small_batches(config, len(data.train.labels))
   asked = {"final": config.final.cells, "finalist": config.finalists}
   for name in (name for name, cells in asked.items() if cells):
     budget = getattr(config, name)
@@ -289,6 +290,25 @@ def _fit_to_data(config, data, devices) -> SearchCnnConfig:
       budget.network(network).check(height)
     final_trainer(config, data, budget).check(1, f"{name}.batch")
   return config
+
+
+def _with_small_batches(
+  config: SearchCnnConfig, examples: int
+) -> SearchCnnConfig:
+  """Finalists' batches of all images where there are fewer than in a batch.
+
+  They come with every preset, also where somebody tries a few images.
+  """
+  batch = config.finalist.batch
+  if not config.finalists or batch <= examples:
+    return config
+  logging.warning(
+    "`finalist.batch=%d`: batches are of %d, all training images",
+    batch,
+    examples,
+  )
+  finalist = dataclasses.replace(config.finalist, batch=examples)
+  return dataclasses.replace(config, finalist=finalist)
 
 
 def _trainer(config: SearchCnnConfig, data: images.ImageData) -> Trainer:

@@ -10,10 +10,13 @@ from nao_jax.errors import UserError
 from nao_jax.settings import Only
 from nao_jax.strategies.choice import NEED_ALL
 
+# The baseline of a search is the same command with this strategy.
+_BASELINE = ("random",)
+
 ACTS_WITH = (
-  Only(("nao", "fit"), "strategy", ("nao",)),
-  Only(("plus",), "strategy", ("nao_plus",)),
-  Only(("controller",), "strategy", ("nao", "nao_plus")),
+  Only(("nao", "fit"), "strategy", ("nao",), _BASELINE),
+  Only(("plus",), "strategy", ("nao_plus",), _BASELINE),
+  Only(("controller",), "strategy", ("nao", "nao_plus"), _BASELINE),
   Only(("architectures_per_step",), "evaluator", ("shared",)),
   Only(("finalist",), "finalists"),
 )

@@ -98,11 +98,14 @@ class Only(NamedTuple):
     other: the setting they need.
     values: of which `other` must have one; if empty, anything but 0, "" and
       False.
+    said_with: values of `other` with which settings that do nothing are said to
+      do so, and not refused.
   """
 
   settings: tuple[str, ...]
   other: str
   values: tuple[str, ...] = ()
+  said_with: tuple[str, ...] = ()
 
 
 def limits(config_field: dataclasses.Field) -> Limits:
@@ -221,8 +224,8 @@ def _is_of(kind: type, value: Any) -> bool:
 def _refuse_idle(config: Any, preset: Any, prefix: str) -> None:
   """Refuses what the user changed and what does nothing.
 
-  Where the user asked for 0 of the part that it belongs to, as for a quick
-  trial, the rest of that part is only said to do nothing.
+  It is only said where the rule allows that, or where the user asked for 0 of
+  the part that the setting belongs to, as for a quick trial.
   """
   for rule in getattr(config, "ACTS_WITH", ()):
     other = get(config, rule.other)
@@ -235,7 +238,8 @@ def _refuse_idle(config: Any, preset: Any, prefix: str) -> None:
       value = get(config, name)
       if name == rule.other or value == get(preset, name):
         continue
-      if type(other) is int and other != get(preset, rule.other):
+      left_out = type(other) is int and other != get(preset, rule.other)
+      if left_out or other in rule.said_with:
         logging.warning(
           "%s does nothing with %s",
           named(f"{prefix}{name}", value),

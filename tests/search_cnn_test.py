@@ -420,3 +420,11 @@ def test_a_damaged_config_is_refused(tmp_path):
   (tmp_path / "config.json").write_text("{")
   with pytest.raises(UserError, match=r"config.json: damaged"):
     Workdir(tmp_path, {}, "best.json")
+
+
+def test_finalists_of_a_few_images_train_on_all_of_them_at_a_time(caplog):
+  usual = presets.PRESETS["digits"]
+  found = cnn_search._with_small_batches(usual, 24)
+  assert found.finalist == dataclasses.replace(usual.finalist, batch=24)
+  assert "batches are of 24" in caplog.text
+  assert cnn_search._with_small_batches(usual, 1000) == usual

@@ -225,3 +225,18 @@ def test_of_a_part_that_is_left_out_the_rest_is_only_said_to_be_idle(caplog):
   assert caplog.messages == ["`part.size=3` does nothing with `part.count=0`"]
   with pytest.raises(UserError, match=r"`part.size=3`: acts only with"):
     settings.validate(Whole(Part(count=0, size=3)), Whole(Part(count=0)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Strategies:
+  ACTS_WITH = (Only(("seeds",), "strategy", ("clever",), ("random",)),)
+
+  strategy: str = field("clever", choices=("clever", "other", "random"))
+  seeds: int = field(1, least=1)
+
+
+def test_a_baseline_takes_the_flags_of_its_search(caplog):
+  settings.validate(Strategies("random", 2), Strategies())
+  assert caplog.messages == ["`seeds=2` does nothing with `strategy=random`"]
+  with pytest.raises(UserError, match=r"`seeds=2`: acts only with"):
+    settings.validate(Strategies("other", 2), Strategies())
