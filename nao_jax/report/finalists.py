@@ -31,7 +31,7 @@ def section(run: Run) -> Section | None:
     texts += [
       f"Beside them {len(random)} random cells that were never in the pool, "
       "trained alike.",
-      _beaten(searched, random),
+      _beaten(run, searched, random),
     ]
   texts.append(_agreement(run, searched))
   caption = (
@@ -72,14 +72,26 @@ def _table(run: Run, name: str) -> Table:
   )
 
 
-def _beaten(searched: list[dict], random: list[dict]) -> str:
-  """How often a searched finalist is before a random one."""
-  pairs = [(s["rank"], r["rank"]) for s in searched for r in random]
-  better = sum(one < other for one, other in pairs)
+def _beaten(run: Run, searched: list[dict], random: list[dict]) -> str:
+  """How often a searched finalist is better than a random one."""
+  one, other = _worth(run, searched)[:, None], _worth(run, random)[None]
+  better = np.sum(one > other) + np.sum(one == other) / 2
   return (
-    f"Of {len(pairs)} pairs of a searched and a random finalist the searched "
-    f"one came first in {better}; by chance half of them would."
+    f"Of {one.size * other.size} pairs of a searched and a random finalist the "
+    f"searched one was better in {better:g}, ties counting half; by chance it "
+    "would be in half of them."
   )
+
+
+def _worth(run: Run, entries: list[dict]) -> np.ndarray:
+  """What training made of finalists, higher is better, [F]."""
+  name, sign = f"validation_{run.kind.measure.name}", 1
+  if not run.kind.higher_is_better:
+    sign = -1
+  values = [entry[name] for entry in entries]
+  # Perplexities and accuracies are far from it.
+  worst = -1e30
+  return np.array([worst if v is None else sign * v for v in values])
 
 
 def _agreement(run: Run, searched: list[dict]) -> str:
@@ -87,8 +99,7 @@ def _agreement(run: Run, searched: list[dict]) -> str:
   if len(searched) < 3:
     return "Fewer than three finalists say nothing of the search's order."
   places = np.array([entry["place"] for entry in searched], np.float64)
-  ranks = np.array([entry["rank"] for entry in searched], np.float64)
-  tau = metrics.kendall_tau(-places, -ranks)
+  tau = metrics.kendall_tau(-places, _worth(run, searched))
   return (
     f"Kendall's tau between the order of the search ({words.how(run)}) and "
     f"that of training: {tau:.2f} over {len(searched)} cells, which are few "
