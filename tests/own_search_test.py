@@ -153,8 +153,11 @@ def test_given_architectures_may_be_lists_of_any_integers():
   ("given", "message"),
   [
     ([[1, 6, 11, 16, 99]], r"given\[0\]: token 99 .*slot 4"),
-    ([[1, 6, 11, 16, 20]] * 2, "given: two of the architectures are the same"),
-    ([[1, 6, 11, 16, 20]] * 9, "given: 9 architectures do not fit"),
+    (
+      [[1, 6, 11, 16, 20]] * 2,
+      "`given`: two of the architectures are the same",
+    ),
+    ([[1, 6, 11, 16, 20]] * 9, "`given`: 9 architectures do not fit"),
   ],
 )
 def test_given_architectures_that_cannot_be_are_refused(given, message):
