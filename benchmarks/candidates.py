@@ -22,7 +22,6 @@ import rich.console
 import rich.table
 
 from experiments import driver, settings
-from nao_jax import presets
 from nao_jax.data import images
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.local import Local
@@ -30,6 +29,7 @@ from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.runs.trials import Trials
 from nao_jax.spaces import cnn
 from nao_jax.strategies.uniform import sample_new
+from nao_jax.tasks import image_presets
 from nao_jax.training import candidate, stand_alone
 from nao_jax.training.feeds import InMemory
 
@@ -39,14 +39,14 @@ _DATA_DIR = flags.DEFINE_string(
 )
 _COUNT = flags.DEFINE_integer("count", 4, "Counted candidates.", lower_bound=1)
 settings.define(
-  presets.SearchCnnConfig, settings.SEARCH_PREFIXES, fixed=("step_sizes",)
+  image_presets.SearchCnnConfig, settings.SEARCH_PREFIXES, fixed=("step_sizes",)
 )
 
 
 def main(_):
   """Times both ways, candidate by candidate."""
   config = settings.choose(
-    presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
+    image_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
   )
   data = images.load(
     config.dataset,

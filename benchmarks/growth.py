@@ -26,8 +26,8 @@ from nao_jax import pool as pools
 from nao_jax.controller import metrics
 from nao_jax.errors import UserError
 from nao_jax.pool import Pool
-from nao_jax.pool_file import PoolFile
 from nao_jax.runs.trials import Trial, Trials, digest
+from nao_jax.search.pool_file import PoolFile
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Seen, proposal

@@ -9,9 +9,14 @@ quarters by default.
 
 import dataclasses
 
-from nao_jax import presets, recipes, rnn_presets, rnn_training
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.spaces import cnn, rnn
+from nao_jax.tasks import (
+  image_presets,
+  image_recipes,
+  text_presets,
+  text_training,
+)
 from nao_jax.training import (
   candidate,
   memory,
@@ -28,7 +33,7 @@ CLASSES = {"cifar100": 100, "imagenet2012": 1000}
 
 
 def trainer(
-  config: recipes.TrainCnnConfig, *, bfloat16: bool = False
+  config: image_recipes.TrainCnnConfig, *, bfloat16: bool = False
 ) -> stand_alone.Trainer:
   """The settings of a recipe's steps; as on its data set, of any size."""
   found = cnn.resolve(
@@ -63,7 +68,7 @@ def _fitting(settings, shape, held) -> str:
 
 def network_row(name: str) -> str:
   """One recipe of `train_cnn`."""
-  config = recipes.RECIPES[name]
+  config = image_recipes.RECIPES[name]
   shape, held = IMAGENET if config.input == "stream" else CIFAR
   cells = [f"`{name}`", str(config.train.batch)]
   for bfloat16 in (False, True):
@@ -76,7 +81,7 @@ def network_row(name: str) -> str:
 
 def search_row(name: str) -> str:
   """One preset of `search_cnn`, on one device."""
-  config = presets.PRESETS[name]
+  config = image_presets.PRESETS[name]
   settings = {
     "network": config.network,
     "train": config.train,
@@ -102,7 +107,7 @@ def text_rows() -> list[str]:
     ("ptb", 929_589, 10_000),
     ("wikitext2", 2_088_628, 33_278),
   ):
-    config = rnn_training.RECIPES[name]
+    config = text_training.RECIPES[name]
     tokens = tuple(rnn.resolve(config.arch).tolist())
     model = dataclasses.replace(
       config.network, nodes=len(tokens) // 2, vocabulary=vocabulary
@@ -110,7 +115,7 @@ def text_rows() -> list[str]:
     settings = stand_alone_language.Trainer(model, config.train, tokens)
     needed = memory.of_text(settings, words=words)
     rows.append(_other_row(f"`train_rnn {name}`", config.train.batch, needed))
-  config = rnn_presets.PRESETS["ptb"]
+  config = text_presets.PRESETS["ptb"]
   settings = recurrent.Trainer(config.network, config.train, shared=True)
   needed = memory.of_text(settings, words=929_589)
   return [*rows, _other_row("`search_rnn ptb`", config.train.batch, needed)]
@@ -130,10 +135,10 @@ def _row(cells) -> str:
 
 def main() -> None:
   """Prints a row as soon as it is counted."""
-  for name in recipes.RECIPES:
+  for name in image_recipes.RECIPES:
     if name != "digits":
       print(network_row(name), flush=True)
-  for name, config in presets.PRESETS.items():
+  for name, config in image_presets.PRESETS.items():
     if not config.dataset.startswith("digits"):
       print(search_row(name), flush=True)
   print("\n".join(text_rows()))

@@ -21,7 +21,6 @@ import rich.table
 
 from benchmarks.work import Sizes
 from experiments import driver
-from nao_jax import presets, rnn_presets
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
@@ -29,6 +28,7 @@ from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs import json_file
 from nao_jax.spaces import cnn
 from nao_jax.strategies.nao import NaoConfig
+from nao_jax.tasks import image_presets, text_presets
 from nao_jax.training import supernet
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import Images, TrainConfig
@@ -115,7 +115,9 @@ def pool_sizes(search) -> list[int]:
   return [search.pool_size + grown * n for n in range(search.rounds + 1)]
 
 
-def shared_cells(rates: Rates, config: presets.SearchCnnConfig) -> list[Phase]:
+def shared_cells(
+  rates: Rates, config: image_presets.SearchCnnConfig
+) -> list[Phase]:
   """A search of cells with shared weights."""
   pools = pool_sizes(config.search)
   held = int(CIFAR_IMAGES * config.validation_fraction)
@@ -133,7 +135,9 @@ def shared_cells(rates: Rates, config: presets.SearchCnnConfig) -> list[Phase]:
   ]
 
 
-def scratch_cells(rates: Rates, config: presets.SearchCnnConfig) -> list[Phase]:
+def scratch_cells(
+  rates: Rates, config: image_presets.SearchCnnConfig
+) -> list[Phase]:
   """A search of cells, each trained alone; a round waits for its slowest."""
   return [
     Phase(
@@ -154,7 +158,7 @@ def scratch_cells(rates: Rates, config: presets.SearchCnnConfig) -> list[Phase]:
   ]
 
 
-def trial_seconds(rates: Rates, config: presets.SearchCnnConfig) -> float:
+def trial_seconds(rates: Rates, config: image_presets.SearchCnnConfig) -> float:
   """Of one training; an image costs as its multiply-adds say."""
   held = int(CIFAR_IMAGES * config.validation_fraction)
   read = config.train.epochs * (CIFAR_IMAGES - held + FORWARD_SHARE * held)
@@ -166,7 +170,7 @@ def trial_seconds(rates: Rates, config: presets.SearchCnnConfig) -> float:
 
 
 def shared_language(
-  rates: Rates, config: rnn_presets.SearchRnnConfig
+  rates: Rates, config: text_presets.SearchRnnConfig
 ) -> list[Phase]:
   """A search of recurrent cells with shared weights."""
   pools = pool_sizes(config.search)
@@ -247,7 +251,7 @@ def _hours(phases: list[Phase], link: float) -> list[str]:
 
 def _trials_table(rates: Rates) -> rich.table.Table:
   """Many trials: when does the serial fit matter?"""
-  config = presets.PRESETS["cifar10_scratch"]
+  config = image_presets.PRESETS["cifar10_scratch"]
   trial = trial_seconds(rates, config)
   # As many rounds, each fitting all that is known, as the paper's search has.
   rounds = config.search.rounds
@@ -297,9 +301,11 @@ def main(_):
   rates = Rates(_read(_MEASURED.value), _FASTER.value)
   link = _LINK.value * 1e9
   searches = {
-    "cifar10": shared_cells(rates, presets.PRESETS["cifar10"]),
-    "cifar10_scratch": scratch_cells(rates, presets.PRESETS["cifar10_scratch"]),
-    "ptb": shared_language(rates, rnn_presets.PRESETS["ptb"]),
+    "cifar10": shared_cells(rates, image_presets.PRESETS["cifar10"]),
+    "cifar10_scratch": scratch_cells(
+      rates, image_presets.PRESETS["cifar10_scratch"]
+    ),
+    "ptb": shared_language(rates, text_presets.PRESETS["ptb"]),
   }
   console = rich.console.Console(width=120)
   console.print(

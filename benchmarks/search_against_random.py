@@ -24,8 +24,8 @@ import rich.table
 
 from benchmarks import machine, paired
 from experiments import driver, run_flags, settings
-from nao_jax import cnn_search, presets
 from nao_jax.runs.workdir import check_writable, git_revision, write
+from nao_jax.tasks import image_presets, image_search
 
 _PRESET = flags.DEFINE_string("preset", "digits", "Settings to start from.")
 _SEEDS = flags.DEFINE_integer(
@@ -35,7 +35,7 @@ _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
 _WORKDIR = run_flags.workdir()
 _DATA_DIR = run_flags.data_dir()
 settings.define(
-  presets.SearchCnnConfig,
+  image_presets.SearchCnnConfig,
   settings.SEARCH_PREFIXES,
   fixed=("step_sizes", "seed"),
 )
@@ -46,10 +46,10 @@ def main(_):
   if _JSON.value is not None:
     check_writable(_JSON.value, "--json")
   config = settings.choose(
-    presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
+    image_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
   )
   found = [
-    cnn_search.run(
+    image_search.run(
       dataclasses.replace(config, seed=seed),
       workdir=str(pathlib.Path(_WORKDIR.value) / f"seed_{seed}"),
       data_dir=_DATA_DIR.value,
@@ -71,7 +71,9 @@ def main(_):
     _write(config, pairs)
 
 
-def _write(config: presets.SearchCnnConfig, pairs: list[paired.Pair]) -> None:
+def _write(
+  config: image_presets.SearchCnnConfig, pairs: list[paired.Pair]
+) -> None:
   """A file of results as `benchmarks.tables` shows them, all values beside."""
   command = shlex.join(["python", "-m", *_command()])
   content = {

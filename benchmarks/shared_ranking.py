@@ -22,7 +22,6 @@ import rich.table
 from scipy import stats
 
 from experiments import driver, settings
-from nao_jax import presets
 from nao_jax.data import images
 from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
@@ -35,6 +34,7 @@ from nao_jax.runs.trials import Trials
 from nao_jax.runs.workdir import flatten, write
 from nao_jax.spaces import cnn
 from nao_jax.strategies.uniform import sample_new
+from nao_jax.tasks import image_presets
 from nao_jax.training import candidate, supernet
 
 _PRESET = flags.DEFINE_string("preset", "digits", "Settings to start from.")
@@ -62,7 +62,7 @@ _VARIANTS = flags.DEFINE_list(
   " --architectures_per_step. Each is compared with the first.",
 )
 settings.define(
-  presets.SearchCnnConfig,
+  image_presets.SearchCnnConfig,
   settings.SEARCH_PREFIXES,
   fixed=("step_sizes", "sampling", "architectures_per_step"),
 )
@@ -71,7 +71,7 @@ settings.define(
 def main(_):
   """Trains what is missing, and shows all of it."""
   config = settings.choose(
-    presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
+    image_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
   )
   variants = _VARIANTS.value
   for variant in variants:

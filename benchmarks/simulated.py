@@ -7,12 +7,12 @@ import heapq
 import jax
 import numpy as np
 
-from nao_jax import search
 from nao_jax.evaluators.dispatch import Dispatch, Task
 from nao_jax.evaluators.scratch import FromScratch, News
 from nao_jax.runs.progress import Each
 from nao_jax.runs.trials import Trial
-from nao_jax.search import SearchConfig
+from nao_jax.search import loop
+from nao_jax.search.loop import SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.strategies.uniform import Uniform
 
@@ -138,11 +138,11 @@ class Fitted(Uniform):
 
 def simulate(
   workers: int, config: SearchConfig, times: Times, seed: int
-) -> tuple[search.Pool, Simulated]:
+) -> tuple[loop.Pool, Simulated]:
   """A whole search: its pool, and the executor at its end."""
   executor = Simulated(workers, times, seed)
   space = cnn.space()
-  pool = search.run(
+  pool = loop.run(
     space,
     FromScratch(space, executor, Memory()),
     jax.random.key(seed),

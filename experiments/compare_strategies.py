@@ -8,9 +8,9 @@ The same command again runs only what the file does not hold yet.
 
 from absl import flags
 
-from nao_jax import comparison
 from nao_jax.errors import UserError
 from nao_jax.report.curves import draw, show
+from nao_jax.studies import comparison
 
 from . import driver, settings
 

@@ -17,11 +17,11 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from nao_jax.drawing import convolutional, recurrent
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import Cost, Part, cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
-from nao_jax.report import drawing, recurrent_drawing
 from nao_jax.runs import paths, streams
 from nao_jax.spaces import cnn, published, rnn
 from nao_jax.spaces.cnn import Architecture
@@ -120,7 +120,7 @@ def _describe_recurrent() -> dict:
   description = recurrent_description.describe(
     tokens, _WIDTH.value, _VOCABULARY.value
   )
-  draw = functools.partial(recurrent_drawing.draw_cell, tokens)
+  draw = functools.partial(recurrent.draw_cell, tokens)
   return description | {"drawings": _draw(draw, description["name"])}
 
 
@@ -130,7 +130,7 @@ def _describe() -> dict:
   found = cost(config, architecture.tokens, image_size, _IMAGE_CHANNELS.value)
   description = _identity(architecture)
   draw = functools.partial(
-    drawing.draw_cells, architecture.tokens, cnn.OP_SETS[architecture.ops]
+    convolutional.draw_cells, architecture.tokens, cnn.OP_SETS[architecture.ops]
   )
   return description | {
     "network": dataclasses.asdict(config),

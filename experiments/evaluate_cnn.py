@@ -8,7 +8,7 @@ import json
 
 from absl import flags
 
-from nao_jax import cnn_use
+from nao_jax.tasks import image_inference
 
 from . import driver, run_flags, settings
 
@@ -35,9 +35,9 @@ _EXPORT = flags.DEFINE_string(
 def main(_):
   """Measures or exports."""
   if _EXPORT.value is not None:
-    cnn_use.export(_WORKDIR.value, _EXPORT.value)
+    image_inference.export(_WORKDIR.value, _EXPORT.value)
     return
-  measured = cnn_use.evaluate(
+  measured = image_inference.evaluate(
     _WORKDIR.value,
     data_dir=_DATA_DIR.value,
     dataset=_DATASET.value,

@@ -7,9 +7,9 @@ import jax
 
 from nao_jax import __version__
 from nao_jax import settings as library_settings
+from nao_jax.distributed import processes
 from nao_jax.errors import UserError
 from nao_jax.evaluators.executors import ExecutorConfig
-from nao_jax.runs import processes
 from nao_jax.runs.checkpoint import CheckpointConfig
 
 from . import settings

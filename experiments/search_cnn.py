@@ -8,12 +8,14 @@ setting.
 
 from absl import flags
 
-from nao_jax import cnn_search, presets
+from nao_jax.tasks import image_presets, image_search
 
 from . import driver, run_flags, settings
 
 _PRESET = flags.DEFINE_string(
-  "preset", "cifar10", f"Settings to start from: {', '.join(presets.PRESETS)}."
+  "preset",
+  "cifar10",
+  f"Settings to start from: {', '.join(image_presets.PRESETS)}.",
 )
 _WORKDIR = run_flags.workdir()
 _DATA_DIR = run_flags.data_dir()
@@ -28,7 +30,7 @@ _SPECIALISE = run_flags.retired(
   "final_specialise", "all cells of the comparison train in one program"
 )
 settings.define(
-  presets.SearchCnnConfig, settings.SEARCH_PREFIXES, fixed=("step_sizes",)
+  image_presets.SearchCnnConfig, settings.SEARCH_PREFIXES, fixed=("step_sizes",)
 )
 
 
@@ -36,8 +38,10 @@ def main(_):
   """Builds the settings from flags and runs the search."""
   team = _TEAM()
   _SPECIALISE()
-  cnn_search.run(
-    settings.choose(presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES),
+  image_search.run(
+    settings.choose(
+      image_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
+    ),
     workdir=_WORKDIR.value,
     data_dir=_DATA_DIR.value,
     architectures=_ARCHITECTURES.value,

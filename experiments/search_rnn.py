@@ -8,12 +8,12 @@ setting.
 
 from absl import flags
 
-from nao_jax import rnn_presets, rnn_search
+from nao_jax.tasks import text_presets, text_search
 
 from . import driver, run_flags, settings
 
 _PRESET = flags.DEFINE_string(
-  "preset", "ptb", f"Settings to start from: {', '.join(rnn_presets.PRESETS)}."
+  "preset", "ptb", f"Settings to start from: {', '.join(text_presets.PRESETS)}."
 )
 _WORKDIR = run_flags.workdir()
 _ARCHITECTURES = run_flags.architectures()
@@ -24,16 +24,16 @@ _CHECKPOINTS = run_flags.checkpoints()
 _LOG = run_flags.log()
 _TEAM = run_flags.team()
 settings.define(
-  rnn_presets.SearchRnnConfig, settings.SEARCH_PREFIXES, fixed=("step_sizes",)
+  text_presets.SearchRnnConfig, settings.SEARCH_PREFIXES, fixed=("step_sizes",)
 )
 
 
 def main(_):
   """Builds the settings from flags and runs the search."""
   team = _TEAM()
-  rnn_search.run(
+  text_search.run(
     settings.choose(
-      rnn_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
+      text_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
     ),
     workdir=_WORKDIR.value,
     architectures=_ARCHITECTURES.value,

@@ -10,14 +10,14 @@ setting.
 
 from absl import flags
 
-from nao_jax import cnn_training, recipes
+from nao_jax.tasks import image_recipes, image_training
 
 from . import driver, run_flags, settings
 
 _PRESET = flags.DEFINE_string(
   "preset",
   "naonet_a_36_cifar10",
-  f"Settings to start from: {', '.join(recipes.RECIPES)}.",
+  f"Settings to start from: {', '.join(image_recipes.RECIPES)}.",
 )
 _WORKDIR = run_flags.workdir()
 _DATA_DIR = run_flags.data_dir()
@@ -26,14 +26,14 @@ _CHECKPOINTS = run_flags.checkpoints()
 _LOG = run_flags.log()
 _TEAM = run_flags.team()
 _PREFIXES = {"stream": "stream_"}
-settings.define(recipes.TrainCnnConfig, _PREFIXES)
+settings.define(image_recipes.TrainCnnConfig, _PREFIXES)
 
 
 def main(_):
   """Builds the settings from flags and trains."""
   team = _TEAM()
-  cnn_training.run(
-    settings.choose(recipes.RECIPES, _PRESET.value, _PREFIXES),
+  image_training.run(
+    settings.choose(image_recipes.RECIPES, _PRESET.value, _PREFIXES),
     workdir=_WORKDIR.value,
     data_dir=_DATA_DIR.value,
     devices=_DEVICES.value,

@@ -10,14 +10,14 @@ setting.
 
 from absl import flags
 
-from nao_jax import rnn_training
+from nao_jax.tasks import text_training
 
 from . import driver, run_flags, settings
 
 _PRESET = flags.DEFINE_string(
   "preset",
   "ptb",
-  f"Settings to start from: {', '.join(rnn_training.RECIPES)}.",
+  f"Settings to start from: {', '.join(text_training.RECIPES)}.",
 )
 _WORKDIR = run_flags.workdir()
 _DEVICES = run_flags.devices()
@@ -26,14 +26,14 @@ _LOG = run_flags.log()
 _TEAM = run_flags.team()
 _PREFIXES = {}
 # The architecture says how many nodes there are.
-settings.define(rnn_training.TrainRnnConfig, _PREFIXES, fixed=("nodes",))
+settings.define(text_training.TrainRnnConfig, _PREFIXES, fixed=("nodes",))
 
 
 def main(_):
   """Builds the settings from flags and trains."""
   team = _TEAM()
-  rnn_training.run(
-    settings.choose(rnn_training.RECIPES, _PRESET.value, _PREFIXES),
+  text_training.run(
+    settings.choose(text_training.RECIPES, _PRESET.value, _PREFIXES),
     workdir=_WORKDIR.value,
     devices=_DEVICES.value,
     checkpoints=_CHECKPOINTS(),

@@ -1,7 +1,7 @@
 """Neural Architecture Optimization (Luo et al., NeurIPS 2018) in JAX.
 
 `import nao_jax` is enough: a module loads when it is first named, such as
-`nao_jax.search.run` or `nao_jax.spaces.slots.space`. Until then the import
+`nao_jax.search.loop.run` or `nao_jax.spaces.slots.space`. Until then the import
 takes no time, and no import touches a device.
 """
 
@@ -11,33 +11,25 @@ from nao_jax import lazy
 
 if TYPE_CHECKING:
   from nao_jax import (
-    cnn_search,
-    cnn_training,
-    cnn_use,
-    comparison,
     controller,
-    controller_study,
     data,
+    distributed,
+    drawing,
     errors,
     evaluators,
-    finals,
-    journal,
-    measures,
+    metrics,
     networks,
+    objectives,
     parallel,
     pool,
-    presets,
-    recipes,
     report,
-    rnn_presets,
-    rnn_search,
-    rnn_training,
     runs,
     search,
-    search_state,
     settings,
     spaces,
     strategies,
+    studies,
+    tasks,
     training,
   )
 
@@ -46,33 +38,25 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-  "cnn_search",
-  "cnn_training",
-  "cnn_use",
-  "comparison",
   "controller",
-  "controller_study",
   "data",
+  "distributed",
+  "drawing",
   "errors",
   "evaluators",
-  "finals",
-  "journal",
-  "measures",
+  "metrics",
   "networks",
+  "objectives",
   "parallel",
   "pool",
-  "presets",
-  "recipes",
   "report",
-  "rnn_presets",
-  "rnn_search",
-  "rnn_training",
   "runs",
   "search",
-  "search_state",
   "settings",
   "spaces",
   "strategies",
+  "studies",
+  "tasks",
   "training",
 ]
 

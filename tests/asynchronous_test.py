@@ -8,12 +8,13 @@ import pytest
 
 from benchmarks.simulated import Times, simulate
 from nao_jax import pool as pools
-from nao_jax import search, settings
+from nao_jax import settings
 from nao_jax.errors import UserError
 from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.runs.trials import Trials
-from nao_jax.search import SearchConfig
+from nao_jax.search import loop
+from nao_jax.search.loop import SearchConfig
 from nao_jax.strategies import proposal
 from nao_jax.strategies.uniform import Uniform
 from tests.tiny_candidates import SPACE, TinyCandidates
@@ -101,7 +102,7 @@ def test_a_killed_search_goes_on_and_trains_nobody_a_third_time(
   def run(workdir):
     trials = Trials(tmp_path / "trials.sqlite", SPACE.name, {})
     evaluator = FromScratch(SPACE, Local(candidates), trials)
-    return search.run(
+    return loop.run(
       SPACE,
       evaluator,
       jax.random.key(0),
@@ -143,4 +144,4 @@ def test_what_cannot_work_is_refused(changes, message):
 
 def test_an_evaluator_that_scores_all_at_once_is_refused():
   with pytest.raises(UserError, match="`asynchronous=True`: the evaluator"):
-    search.run(SPACE, lambda tokens: tokens.sum(1), jax.random.key(0), CONFIG)
+    loop.run(SPACE, lambda tokens: tokens.sum(1), jax.random.key(0), CONFIG)

@@ -22,35 +22,34 @@ import numpy as np
 import pytest
 
 from experiments import recurrent_description
-from nao_jax import (
-  cnn_search,
-  cnn_training,
-  cnn_use,
-  comparison,
-  controller_study,
-  parallel,
-  rnn_search,
-  rnn_training,
-)
+from nao_jax import parallel
 from nao_jax import pool as pools
-from nao_jax.comparison import CompareConfig
-from nao_jax.controller_study import StudyConfig
 from nao_jax.data import images, prepare, sources, tables, text
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
-from nao_jax.pool_file import PoolFile
-from nao_jax.presets import SearchCnnConfig
-from nao_jax.recipes import TrainCnnConfig
 from nao_jax.report import curves
-from nao_jax.rnn_presets import SearchRnnConfig
-from nao_jax.rnn_training import TrainRnnConfig
 from nao_jax.runs import checkpoint, workdir
 from nao_jax.runs.trials import Trial, Trials
 from nao_jax.runs.workdir import Workdir, flatten
-from nao_jax.search import SearchConfig
+from nao_jax.search.loop import SearchConfig
+from nao_jax.search.pool_file import PoolFile
 from nao_jax.spaces import cnn, nasbench201, published, rnn
 from nao_jax.strategies.nao import NaoConfig
+from nao_jax.studies import comparison, controller_study
+from nao_jax.studies.comparison import CompareConfig
+from nao_jax.studies.controller_study import StudyConfig
+from nao_jax.tasks import (
+  image_inference,
+  image_search,
+  image_training,
+  text_search,
+  text_training,
+)
+from nao_jax.tasks.image_presets import SearchCnnConfig
+from nao_jax.tasks.image_recipes import TrainCnnConfig
+from nao_jax.tasks.text_presets import SearchRnnConfig
+from nao_jax.tasks.text_training import TrainRnnConfig
 from nao_jax.training.final import FinalConfig, FinalistConfig
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recipe import TrainConfig
@@ -563,7 +562,7 @@ def test_no_class_that_a_data_set_names_is_imported(
 
 HISTORY = [{"epoch": n, "loss": 1.5 - n, "note": None} for n in range(3)]
 RESULT = {"steps": 3, "test": {"loss": 0.25, "error": 0.5}}
-TRAINING = cnn_training.Training(
+TRAINING = image_training.Training(
   config=TrainCnnConfig(
     arch=cnn.to_text(np.array(CELLS_PAIR["tokens"])),
     network=NetworkConfig(nodes=2, cells_per_stage=1, channels=2),
@@ -606,7 +605,7 @@ def test_a_run_whose_settings_are_damaged_is_not_used(home, content):
   folder = _run(home, **{"config.json": content})
   # What is right in it is refused too, as there is no checkpoint.
   with refusals(folder, str(folder)) as messages:
-    cnn_use.load(folder)
+    image_inference.load(folder)
   assert messages
 
 
@@ -893,11 +892,13 @@ def _entries(place):
   return {
     "search_cnn": (
       SEARCH_CNN,
-      lambda c: cnn_search.run(c, workdir=foreign, data_dir=data, devices=1),
+      lambda c: image_search.run(c, workdir=foreign, data_dir=data, devices=1),
     ),
     "train_cnn": (
       TRAIN_CNN,
-      lambda c: cnn_training.run(c, workdir=foreign, data_dir=data, devices=1),
+      lambda c: image_training.run(
+        c, workdir=foreign, data_dir=data, devices=1
+      ),
     ),
     "search_rnn": (
       SearchRnnConfig(
@@ -908,11 +909,11 @@ def _entries(place):
         search=SEARCH_CNN.search,
         nao=nao,
       ),
-      lambda c: rnn_search.run(c, workdir=foreign, devices=1),
+      lambda c: text_search.run(c, workdir=foreign, devices=1),
     ),
     "train_rnn": (
       TrainRnnConfig(text=written, train=LANGUAGE, eval_batch=2),
-      lambda c: rnn_training.run(c, workdir=foreign, devices=1),
+      lambda c: text_training.run(c, workdir=foreign, devices=1),
     ),
   }
 

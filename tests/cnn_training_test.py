@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-from nao_jax import cnn_training, cnn_use, recipes
 from nao_jax.data import images, prepare, sources
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.stream import StreamConfig
@@ -16,6 +15,7 @@ from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs import checkpoint
 from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.spaces import cnn
+from nao_jax.tasks import image_inference, image_recipes, image_training
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
 from tests import tiny_images, tracing
@@ -25,7 +25,7 @@ from tests.short_networks import TWO_CELLS
 ARCH = "0 0 1 4 2 2 0 4 | 0 4 1 2 2 3 1 4"
 EPOCHS, BATCH = 2, 128
 STEPS = EPOCHS * (1437 // BATCH)
-CONFIG = recipes.TrainCnnConfig(
+CONFIG = image_recipes.TrainCnnConfig(
   arch=ARCH,
   dataset="digits",
   seed=5,
@@ -54,7 +54,7 @@ def data_dir(tmp_path_factory):
 def finished(tmp_path_factory, data_dir):
   """A training that has run to its end: its workdir and its result."""
   workdir = tmp_path_factory.mktemp("finished") / "run"
-  train, later = cnn_training.InMemory.train, collections.Counter()
+  train, later = image_training.InMemory.train, collections.Counter()
 
   def watched(*arguments):
     for state, losses in train(*arguments):
@@ -64,8 +64,8 @@ def finished(tmp_path_factory, data_dir):
       later.update(found)
 
   with pytest.MonkeyPatch.context() as patch, tracing.programs() as found:
-    patch.setattr(cnn_training.InMemory, "train", watched)
-    result = cnn_training.run(
+    patch.setattr(image_training.InMemory, "train", watched)
+    result = image_training.run(
       CONFIG, workdir=workdir, data_dir=data_dir, devices=1
     )
   assert not later, "the second epoch traces or compiles something anew"
@@ -78,7 +78,7 @@ class Killed(Exception):
 
 def _run_until(step, workdir, data_dir, monkeypatch, **settings):
   """Runs a training that ends abruptly in the call after `step`."""
-  train = cnn_training.InMemory.train
+  train = image_training.InMemory.train
 
   def mortal(*arguments):
     for state, losses in train(*arguments):
@@ -87,16 +87,16 @@ def _run_until(step, workdir, data_dir, monkeypatch, **settings):
       yield state, losses
 
   with monkeypatch.context() as patch:
-    patch.setattr(cnn_training.InMemory, "train", mortal)
+    patch.setattr(image_training.InMemory, "train", mortal)
     with pytest.raises(Killed):
-      cnn_training.run(
+      image_training.run(
         CONFIG, workdir=workdir, data_dir=data_dir, devices=1, **settings
       )
 
 
 def _leaves(workdir):
   """Everything in the last checkpoint."""
-  return jax.tree.leaves(cnn_use.load(workdir)[1])
+  return jax.tree.leaves(image_inference.load(workdir)[1])
 
 
 def _assert_same_bits(workdir, other):
@@ -111,7 +111,7 @@ def test_the_result_says_what_was_trained_and_how_good_it_is(finished):
   assert result["steps"] == STEPS
   assert result["test"]["examples"] == 360
   assert 0 < result["test"]["top_5_error"] < result["test"]["error"] < 0.9
-  params = cnn_use.load(workdir)[1].params
+  params = image_inference.load(workdir)[1].params
   assert result["parameters"] == sum(x.size for x in jax.tree.leaves(params))
 
 
@@ -139,7 +139,7 @@ def test_a_stopped_training_ends_with_the_same_bits(
   workdir = tmp_path / "run"
   every = {"checkpoints": CheckpointConfig(steps=2)}
   _run_until(step, workdir, data_dir, monkeypatch, **every)
-  result = cnn_training.run(
+  result = image_training.run(
     CONFIG, workdir=workdir, data_dir=data_dir, devices=1, **every
   )
   assert result == finished[1]
@@ -149,7 +149,7 @@ def test_a_stopped_training_ends_with_the_same_bits(
 def test_a_finished_training_is_left_as_it_is(finished, data_dir):
   workdir, result = finished
   before = {p: p.stat().st_mtime_ns for p in workdir.rglob("[!.]*")}
-  again = cnn_training.run(
+  again = image_training.run(
     CONFIG, workdir=workdir, data_dir=data_dir, devices=1
   )
   assert again == result
@@ -161,15 +161,15 @@ def test_another_architecture_is_refused_in_the_same_workdir(
 ):
   other = dataclasses.replace(CONFIG, arch=ARCH.replace("0 0", "1 0", 1))
   with pytest.raises(UserError, match=r"holds another run \(config.arch is"):
-    cnn_training.run(other, workdir=finished[0], data_dir=data_dir, devices=1)
+    image_training.run(other, workdir=finished[0], data_dir=data_dir, devices=1)
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(finished, data_dir):
   other = dataclasses.replace(
     CONFIG, network=dataclasses.replace(CONFIG.network, channels=6)
   )
-  data = cnn_training.open_data(other, data_dir)
-  training = cnn_training.fit_to_data(other, data)
+  data = image_training.open_data(other, data_dir)
+  training = image_training.fit_to_data(other, data)
   with pytest.raises(UserError, match=r"array \d+ is \[.*another architecture"):
     training.restore(finished[0] / "checkpoints")
 
@@ -180,18 +180,18 @@ def test_a_checkpoint_of_a_rewired_cell_is_refused(finished, tmp_path):
   file = tmp_path / "copy" / "config.json"
   file.write_text(file.read_text().replace("0 4 1 2 2 3", "1 4 0 2 2 3"))
   with pytest.raises(UserError, match="holds another architecture"):
-    cnn_use.load(tmp_path / "copy")
+    image_inference.load(tmp_path / "copy")
 
 
 def test_evaluation_gives_the_result_again(finished, data_dir):
   workdir, result = finished
-  measured = cnn_use.evaluate(workdir, data_dir=data_dir, devices=1)
+  measured = image_inference.evaluate(workdir, data_dir=data_dir, devices=1)
   assert measured == result["test"]
   # Three do not share a batch of 128 evenly.
-  three = cnn_use.evaluate(workdir, data_dir=data_dir, devices=3)
+  three = image_inference.evaluate(workdir, data_dir=data_dir, devices=3)
   assert three["error"] == measured["error"]
   with pytest.raises(UserError, match="`devices=5`: allowed: 1 to 4"):
-    cnn_use.evaluate(workdir, data_dir=data_dir, devices=5)
+    image_inference.evaluate(workdir, data_dir=data_dir, devices=5)
 
 
 @pytest.mark.parametrize(
@@ -211,13 +211,15 @@ def test_evaluation_says_if_the_data_are_not_those_of_the_training(
 ):
   def opened(config, folder):
     config = dataclasses.replace(config, dataset="digits", test_split="test")
-    data = cnn_training.open_data(config, folder)
+    data = image_training.open_data(config, folder)
     return dataclasses.replace(
       data, digest=dataclasses.replace(data.digest, **changes)
     )
 
-  monkeypatch.setattr(cnn_use, "open_data", opened)
-  cnn_use.evaluate(finished[0], data_dir=data_dir, devices=1, **arguments)
+  monkeypatch.setattr(image_inference, "open_data", opened)
+  image_inference.evaluate(
+    finished[0], data_dir=data_dir, devices=1, **arguments
+  )
   warned = [x.getMessage() for x in caplog.records if x.levelname == "WARNING"]
   assert len(warned) == bool(said)
   assert said in "".join(warned)
@@ -231,7 +233,7 @@ def test_evaluation_says_if_the_training_kept_no_digest(
   for part in ("train", "test"):
     del config["settings"][f"data.{part}"]
   (workdir / "config.json").write_text(json.dumps(config))
-  measured = cnn_use.evaluate(workdir, data_dir=data_dir, devices=1)
+  measured = image_inference.evaluate(workdir, data_dir=data_dir, devices=1)
   assert measured == finished[1]["test"]
   assert "digits: the training kept no digest of its data" in caplog.text
 
@@ -241,7 +243,7 @@ def test_evaluation_on_other_images_than_it_was_trained_on_is_refused(
 ):
   tiny_images.prepare_tiny(tmp_path, tmp_path / "data")
   with pytest.raises(UserError, match=r"`dataset=tiny`: images of \(6, 5, 3\)"):
-    cnn_use.evaluate(
+    image_inference.evaluate(
       finished[0], data_dir=tmp_path / "data", dataset="tiny", devices=1
     )
 
@@ -250,24 +252,24 @@ def test_an_exported_network_gives_the_same_logits(
   finished, data_dir, tmp_path
 ):
   file = tmp_path / "network.jax"
-  cnn_use.export(finished[0], file)
+  image_inference.export(finished[0], file)
   exported = jax.export.deserialize(bytearray(file.read_bytes()))
   test = images.load(
     "digits", data_dir=data_dir, validation_fraction=0.0, seed=0
   ).test
-  training, state = cnn_use.load(finished[0])
-  expected = cnn_use.classify(
+  training, state = image_inference.load(finished[0])
+  expected = image_inference.classify(
     state, test.images, *training.normaliser, trainer=training.trainer
   )
   neighbour = file.with_suffix(".partial")
   neighbour.write_text("precious")
-  cnn_use.export(finished[0], file.with_name("network.bin"))
+  image_inference.export(finished[0], file.with_name("network.bin"))
   assert neighbour.read_text() == "precious"
   for count in (1, 360):  # Any number of images.
     logits = exported.call(test.images[:count])
     np.testing.assert_allclose(logits, expected[:count], atol=1e-4)
   with pytest.raises(UserError, match=r"network.jax: exists"):
-    cnn_use.export(finished[0], file)
+    image_inference.export(finished[0], file)
 
 
 @pytest.fixture(scope="module")
@@ -303,16 +305,16 @@ def test_a_stopped_training_on_a_stream_ends_with_the_same_bits(
   every = CheckpointConfig(steps=3)
   whole, stopped = tmp_path / "whole", tmp_path / "stopped"
   arguments = {"data_dir": photographs, "devices": 1, "checkpoints": every}
-  result = cnn_training.run(config, workdir=whole, **arguments)
+  result = image_training.run(config, workdir=whole, **arguments)
   assert result["steps"] == 15
   assert result["test"]["examples"] == 6
   with monkeypatch.context() as patch:
     patch.setattr(checkpoint, "save", _save_until(checkpoint.save, 9))
     with pytest.raises(Killed):
-      cnn_training.run(config, workdir=stopped, **arguments)
-  assert cnn_training.run(config, workdir=stopped, **arguments) == result
+      image_training.run(config, workdir=stopped, **arguments)
+  assert image_training.run(config, workdir=stopped, **arguments) == result
   _assert_same_bits(whole, stopped)
-  measured = cnn_use.evaluate(whole, data_dir=photographs, devices=1)
+  measured = image_inference.evaluate(whole, data_dir=photographs, devices=1)
   assert measured == result["test"]
 
 
@@ -327,7 +329,7 @@ def _save_until(save, last):
 
 def test_validation_images_are_measured_after_each_epoch(data_dir, tmp_path):
   config = dataclasses.replace(CONFIG, validation_fraction=0.2)
-  cnn_training.run(
+  image_training.run(
     config, workdir=tmp_path / "run", data_dir=data_dir, devices=1
   )
   lines = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
@@ -341,7 +343,7 @@ def test_a_training_that_diverges_stops_and_says_so(data_dir, tmp_path):
     CONFIG, sgd=dataclasses.replace(CONFIG.sgd, learning_rate=1e30)
   )
   with pytest.raises(UserError, match=r"diverged at .* `sgd.learning_rate`"):
-    cnn_training.run(
+    image_training.run(
       config, workdir=tmp_path / "run", data_dir=data_dir, devices=1
     )
   assert not list((tmp_path / "run").glob("checkpoints/*"))
@@ -376,7 +378,7 @@ def test_what_cannot_work_is_refused_and_leaves_nothing(
   workdir = tmp_path / "run"
   config = dataclasses.replace(CONFIG, **changes)
   with pytest.raises(UserError) as caught:
-    cnn_training.run(config, workdir=workdir, data_dir=data_dir, devices=1)
+    image_training.run(config, workdir=workdir, data_dir=data_dir, devices=1)
   assert message in str(caught.value)
   assert not workdir.exists()
 
@@ -385,9 +387,9 @@ def test_a_search_workdir_is_no_training(tmp_path):
   settings = {"search.rounds": 3}
   (tmp_path / "config.json").write_text(json.dumps({"settings": settings}))
   with pytest.raises(UserError, match="not of a search"):
-    cnn_use.load(tmp_path)
+    image_inference.load(tmp_path)
   with pytest.raises(UserError, match="no run there"):
-    cnn_use.load(tmp_path / "nothing")
+    image_inference.load(tmp_path / "nothing")
 
 
 # (epochs, batch, weight decay, dropout, drop-path keep, channels, cells per
@@ -407,7 +409,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_recipes_are_the_published_ones(name):
-  config = recipes.RECIPES[name]
+  config = image_recipes.RECIPES[name]
   assert PUBLISHED[name] == (
     config.train.epochs,
     config.train.batch,
@@ -446,7 +448,7 @@ OPTIMISERS = {
 
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_optimisers_of_recipes_are_the_published_ones(name):
-  config = recipes.RECIPES[name]
+  config = image_recipes.RECIPES[name]
   assert OPTIMISERS[name] == (
     config.arch,
     config.sgd.schedule,
@@ -463,7 +465,7 @@ def test_optimisers_of_recipes_are_the_published_ones(name):
 
 def test_imagenet_recipes_decay_by_3_percent_an_epoch():
   for name in ("naonet_a_imagenet", "naonet_v2_imagenet"):
-    config = recipes.RECIPES[name]
+    config = image_recipes.RECIPES[name]
     rates = [float(config.sgd.by_epoch(250)(epoch)) for epoch in (0, 1)]
     assert rates == pytest.approx([0.1, 0.097])
     assert config.train.label_smoothing == 0.1
@@ -491,6 +493,8 @@ def test_four_devices_train_like_one(data_dir, photographs, tmp_path):
     results = []
     for devices in (1, 4):
       workdir = tmp_path / f"{config.input}_{devices}"
-      cnn_training.run(config, workdir=workdir, data_dir=home, devices=devices)
+      image_training.run(
+        config, workdir=workdir, data_dir=home, devices=devices
+      )
       results.append(_losses(workdir))
     np.testing.assert_allclose(*results, rtol=2e-2)

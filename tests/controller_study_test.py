@@ -5,14 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nao_jax import controller_study
 from nao_jax.controller import metrics
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
-from nao_jax.controller_study import StudyConfig
 from nao_jax.errors import UserError
 from nao_jax.spaces import nasbench201
 from nao_jax.strategies.nao import NaoConfig
+from nao_jax.studies import controller_study
+from nao_jax.studies.controller_study import StudyConfig
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,18 @@ import os
 import numpy as np
 import pytest
 
-from nao_jax import (
-  cnn_search,
-  cnn_training,
-  presets,
-  recipes,
-  rnn_presets,
-  rnn_search,
-)
 from nao_jax.data import digest, images, prepare, sources, stream
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs import workdir
+from nao_jax.tasks import (
+  image_presets,
+  image_recipes,
+  image_search,
+  image_training,
+  text_presets,
+  text_search,
+)
 from nao_jax.training.recipe import TrainConfig
 from tests import tiny_images
 
@@ -180,10 +180,10 @@ def test_a_file_that_cannot_be_read_is_named(files):
 
 # Runs.
 
-TRAINING = recipes.TrainCnnConfig(
+TRAINING = image_recipes.TrainCnnConfig(
   arch=ARCH, dataset="mine", network=NETWORK, train=TrainConfig(1, 8)
 )
-DIGITS = presets.PRESETS["digits"]
+DIGITS = image_presets.PRESETS["digits"]
 SEARCH = dataclasses.replace(
   DIGITS,
   dataset="mine",
@@ -215,17 +215,17 @@ def _begin(run, *arguments, **settings):
 
 
 RUNS = [
-  (cnn_training.run, TRAINING, False),
+  (image_training.run, TRAINING, False),
   (
-    cnn_training.run,
+    image_training.run,
     dataclasses.replace(
       TRAINING, input="stream", stream=stream.StreamConfig(size=8, workers=0)
     ),
     True,
   ),
-  (cnn_search.run, SEARCH, False),
+  (image_search.run, SEARCH, False),
   (
-    cnn_search.run,
+    image_search.run,
     dataclasses.replace(SEARCH, evaluator="scratch"),
     False,
   ),
@@ -259,13 +259,13 @@ def test_a_run_does_not_go_on_with_other_data_of_the_same_name(
 @pytest.mark.parametrize("name", ["data.train", "data.test"])
 def test_a_run_that_kept_no_digest_is_refused_by_its_version(name, tmp_path):
   data, place = _prepare(tmp_path / "data"), tmp_path / "run"
-  _begin(cnn_training.run, TRAINING, workdir=place, data_dir=data)
+  _begin(image_training.run, TRAINING, workdir=place, data_dir=data)
   config = json.loads((place / "config.json").read_text())
   del config["settings"][name]
   config["versions"]["nao_jax"] = "0.3.1"
   (place / "config.json").write_text(json.dumps(config))
   with pytest.raises(UserError, match=rf"of nao_jax 0\.3\.1, which .*{name}"):
-    cnn_training.run(TRAINING, workdir=place, data_dir=data, devices=1)
+    image_training.run(TRAINING, workdir=place, data_dir=data, devices=1)
 
 
 def test_a_table_of_latencies_that_changed_is_noticed(tmp_path):
@@ -274,7 +274,7 @@ def test_a_table_of_latencies_that_changed_is_noticed(tmp_path):
     SEARCH.demand, limit="latency:9", latency_table=str(table)
   )
   config = dataclasses.replace(SEARCH, demand=demand)
-  ops = cnn_search.cnn.OP_SETS[NETWORK.ops]
+  ops = image_search.cnn.OP_SETS[NETWORK.ops]
 
   def write(milliseconds):
     rows = [
@@ -286,17 +286,17 @@ def test_a_table_of_latencies_that_changed_is_noticed(tmp_path):
 
   write(1)
   folder = _prepare(tmp_path / "data")
-  _begin(cnn_search.run, config, workdir=place, data_dir=folder)
+  _begin(image_search.run, config, workdir=place, data_dir=folder)
   write(2)
   with pytest.raises(UserError, match="the table of latencies changed"):
-    cnn_search.run(config, workdir=place, data_dir=folder, devices=1)
+    image_search.run(config, workdir=place, data_dir=folder, devices=1)
 
 
 def test_a_text_that_changed_is_named(tmp_path):
   text, place = tmp_path / "text", tmp_path / "run"
   text.mkdir()
   config = dataclasses.replace(
-    rnn_presets.PRESETS["demo"], text=str(text), vocab_size=0
+    text_presets.PRESETS["demo"], text=str(text), vocab_size=0
   )
 
   def write(word):
@@ -304,7 +304,7 @@ def test_a_text_that_changed_is_named(tmp_path):
       (text / f"a.{part}.txt").write_text(f"b {word} c d e f g\n" * 99)
 
   write("x")
-  _begin(rnn_search.run, config, workdir=place)
+  _begin(text_search.run, config, workdir=place)
   write("y")
   with pytest.raises(UserError, match=f"the text `{text}` changed since"):
-    rnn_search.run(config, workdir=place, devices=1)
+    text_search.run(config, workdir=place, devices=1)

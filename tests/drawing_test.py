@@ -10,7 +10,7 @@ from matplotlib.patches import FancyBboxPatch, PathPatch
 import numpy as np
 import pytest
 
-from nao_jax.report import drawing
+from nao_jax.drawing import convolutional
 from nao_jax.spaces import cnn, published
 
 NAMES = [entry.name for entry in published.CONVOLUTIONAL]
@@ -40,7 +40,7 @@ def drawn(request):
   make = named if isinstance(request.param, str) else random
   which = [request.param] if make is named else request.param
   tokens, ops = make(*which)
-  return tokens, ops, drawing.figure(tokens, ops, title="An architecture")
+  return tokens, ops, convolutional.figure(tokens, ops, title="An architecture")
 
 
 class Picture:
@@ -50,13 +50,13 @@ class Picture:
     (axes,) = figure.axes
     boxes = [p for p in axes.patches if isinstance(p, FancyBboxPatch)]
     self.texts = [text for text in axes.texts if text.get_text()]
-    self.cards = [b for b in boxes if to_hex(b.get_fc()) == drawing.CARD]
-    self.boxes = [b for b in boxes if to_hex(b.get_fc()) != drawing.CARD]
+    self.cards = [b for b in boxes if to_hex(b.get_fc()) == convolutional.CARD]
+    self.boxes = [b for b in boxes if to_hex(b.get_fc()) != convolutional.CARD]
     self.wires = [
       patch.get_path()
       for patch in axes.patches
       if isinstance(patch, PathPatch)
-      and to_hex(patch.get_ec()) == drawing.WIRE
+      and to_hex(patch.get_ec()) == convolutional.WIRE
       and 3 <= patch.get_zorder() < 4
       and not patch.get_fill()
     ]
@@ -105,20 +105,20 @@ def within(point, box):
 
 def test_the_graph_of_a_cell_lists_branches_and_loose_ends():
   cell = np.array([[0, 1, 0, 2], [2, 0, 0, 0]])
-  assert drawing.edges(cell, ("one", "two", "three")) == [
-    drawing.Edge(0, 2, 0, "two"),
-    drawing.Edge(0, 2, 1, "three"),
-    drawing.Edge(2, 3, 0, "one"),
-    drawing.Edge(0, 3, 1, "one"),
-    drawing.Edge(1, 4, 0, None),
-    drawing.Edge(3, 4, 0, None),
+  assert convolutional.edges(cell, ("one", "two", "three")) == [
+    convolutional.Edge(0, 2, 0, "two"),
+    convolutional.Edge(0, 2, 1, "three"),
+    convolutional.Edge(2, 3, 0, "one"),
+    convolutional.Edge(0, 3, 1, "one"),
+    convolutional.Edge(1, 4, 0, None),
+    convolutional.Edge(3, 4, 0, None),
   ]
 
 
 def test_the_graph_turns_back_into_the_cells(drawn):
   tokens, ops, _ = drawn
   for cell in cnn.to_cells(tokens):
-    graph = drawing.edges(cell, ops)
+    graph = convolutional.edges(cell, ops)
     again = np.zeros_like(cell)
     for source, target, branch, op in graph:
       if op is not None:
@@ -142,8 +142,8 @@ def test_the_picture_shows_the_architecture(drawn):
     shown[int(wire.vertices[0, 0] >= reduction)].append(edge)
   for cell, found in zip(cnn.to_cells(tokens), shown, strict=True):
     expected = [
-      (e.source, e.target if e.op else None, e.op and drawing.label(e.op))
-      for e in drawing.edges(cell, ops)
+      (e.source, e.target if e.op else None, e.op and convolutional.label(e.op))
+      for e in convolutional.edges(cell, ops)
     ]
     assert sorted(found, key=str) == sorted(expected, key=str)
 
@@ -193,27 +193,27 @@ def test_texts_do_not_overlap_and_fit_their_boxes(drawn):
 
 def test_letters_are_large_enough_at_900_pixels(drawn):
   width = drawn[2].get_size_inches()[0] * 72
-  assert drawing.FONT * 900 / width > 8.5
+  assert convolutional.FONT * 900 / width > 8.5
 
 
 @pytest.mark.parametrize("ops", cnn.OP_SETS.values(), ids=cnn.OP_SETS)
 def test_every_op_has_a_label_and_a_family(ops):
-  labels = [drawing.label(op) for op in ops]
+  labels = [convolutional.label(op) for op in ops]
   assert len(set(labels)) == len(ops)
   for op in ops:
-    assert any(op.startswith(family) for family in drawing.FAMILIES)
+    assert any(op.startswith(family) for family in convolutional.FAMILIES)
 
 
 def test_labels_part_the_kernel_from_the_kind():
-  assert drawing.label("sep_conv_3x3") == "sep conv\n3\xd73"
-  assert drawing.label("conv_1x7_7x1") == "conv\n1\xd77\xb77\xd71"
-  assert drawing.label("identity") == "identity"
+  assert convolutional.label("sep_conv_3x3") == "sep conv\n3\xd73"
+  assert convolutional.label("conv_1x7_7x1") == "conv\n1\xd77\xb77\xd71"
+  assert convolutional.label("identity") == "identity"
 
 
 def test_files_are_written_and_the_svg_has_every_label(tmp_path):
   tokens, ops = named("NAONet-A")
   png, svg = tmp_path / "cells.png", tmp_path / "cells.svg"
-  drawing.draw_cells(tokens, ops, [png, svg], title="NAONet-A")
+  convolutional.draw_cells(tokens, ops, [png, svg], title="NAONet-A")
   assert png.read_bytes().startswith(b"\x89PNG")
   root = ElementTree.parse(svg).getroot()
   words = [
@@ -223,7 +223,7 @@ def test_files_are_written_and_the_svg_has_every_label(tmp_path):
   assert "NAONet-A" in words
   for cell in cnn.to_cells(tokens):
     for op in set(np.ravel(cell[:, 1::2])):
-      for line in drawing.label(ops[op]).split("\n"):
+      for line in convolutional.label(ops[op]).split("\n"):
         assert line in words
 
 
@@ -231,6 +231,6 @@ def test_files_are_written_and_the_svg_has_every_label(tmp_path):
 def test_the_same_architecture_gives_the_same_bytes(tmp_path, suffix):
   tokens, ops = random(2, "small")
   first, second = (tmp_path / f"{name}.{suffix}" for name in "ab")
-  drawing.draw_cells(tokens, ops, first)
-  drawing.draw_cells(tokens, ops, str(second))
+  convolutional.draw_cells(tokens, ops, first)
+  convolutional.draw_cells(tokens, ops, str(second))
   assert first.read_bytes() == second.read_bytes()

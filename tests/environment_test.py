@@ -8,29 +8,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nao_jax import (
-  cnn_search,
-  cnn_training,
-  comparison,
-  controller_study,
-  parallel,
-  presets,
-  rnn_search,
-  rnn_training,
-  search,
-)
+from nao_jax import parallel
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.objectives import Demand
-from nao_jax.recipes import TrainCnnConfig
-from nao_jax.rnn_presets import FinalRnnConfig, SearchRnnConfig
-from nao_jax.search import SearchConfig
+from nao_jax.search import loop
+from nao_jax.search.loop import SearchConfig
 from nao_jax.spaces import nasbench201, slots
 from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.nao import NaoConfig
+from nao_jax.studies import comparison, controller_study
+from nao_jax.tasks import (
+  image_presets,
+  image_search,
+  image_training,
+  text_search,
+  text_training,
+)
+from nao_jax.tasks.image_recipes import TrainCnnConfig
+from nao_jax.tasks.text_presets import FinalRnnConfig, SearchRnnConfig
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recipe import TrainConfig
 from tests.short_networks import TWO_CELLS
@@ -83,11 +82,11 @@ def _train_images(folder, workdir):
     network=NetworkConfig(cells_per_stage=1, channels=4, nodes=2, dropout=0.1),
     train=TrainConfig(epochs=1, batch=256, drop_path_keep=0.9),
   )
-  return cnn_training.run(config, workdir=workdir, data_dir=folder, devices=1)
+  return image_training.run(config, workdir=workdir, data_dir=folder, devices=1)
 
 
 def _search_images(folder, workdir):
-  digits = presets.PRESETS["digits"]
+  digits = image_presets.PRESETS["digits"]
   config = dataclasses.replace(
     digits,
     strategy="random",
@@ -96,18 +95,18 @@ def _search_images(folder, workdir):
     search=dataclasses.replace(SEARCH, pool_size=2, new_per_round=1),
     final=dataclasses.replace(digits.final, cells=0),
   )
-  return cnn_search.run(config, workdir=workdir, data_dir=folder, devices=1)
+  return image_search.run(config, workdir=workdir, data_dir=folder, devices=1)
 
 
 def _train_text(folder, workdir):
-  config = rnn_training.TrainRnnConfig(
+  config = text_training.TrainRnnConfig(
     text=str(folder / "text"),
     arch="0 0 1 1",
     network=MODEL,
     train=TextTrainConfig(epochs=1, batch=2, bptt=5),
     eval_batch=2,
   )
-  return rnn_training.run(config, workdir=workdir, devices=1)
+  return text_training.run(config, workdir=workdir, devices=1)
 
 
 def _search_text(folder, workdir):
@@ -122,7 +121,7 @@ def _search_text(folder, workdir):
     fit=FIT,
     final=FinalRnnConfig(cells=0),
   )
-  return rnn_search.run(config, workdir=workdir, devices=1)
+  return text_search.run(config, workdir=workdir, devices=1)
 
 
 def _study(folder, workdir):
@@ -185,7 +184,7 @@ def test_a_function_of_the_user_keeps_its_64_bits(in_64_bits):
   def costs(tokens):
     return scores(tokens) + 1
 
-  pool = search.run(
+  pool = loop.run(
     space,
     scores,
     jax.random.key(0),

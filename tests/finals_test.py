@@ -8,16 +8,18 @@ import jax
 import numpy as np
 import pytest
 
-from nao_jax import cnn_search, finals, pool, presets, rnn_presets
+from nao_jax import pool
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.evaluators import local
 from nao_jax.evaluators.scratch import FromScratch
-from nao_jax.journal import SearchJournal
-from nao_jax.measures import ACCURACY, PERPLEXITY
+from nao_jax.metrics import ACCURACY, PERPLEXITY
 from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.runs.progress import Each
 from nao_jax.runs.trials import Trials
+from nao_jax.search import finals
+from nao_jax.search.journal import SearchJournal
 from nao_jax.strategies.uniform import sample_new
+from nao_jax.tasks import image_presets, image_search, text_presets
 from nao_jax.training.final import FinalConfig, FinalistConfig
 from tests.tiny_candidates import SPACE
 
@@ -272,13 +274,13 @@ def test_both_tables_and_the_winner_are_printed(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("budget", ["final", "finalist"])
-@pytest.mark.parametrize("name", presets.PRESETS)
+@pytest.mark.parametrize("name", image_presets.PRESETS)
 def test_trainings_after_a_search_have_one_cosine_of_their_own(name, budget):
   """Whatever schedule and however many epochs the search has."""
-  config = presets.PRESETS[name]
+  config = image_presets.PRESETS[name]
   part = Examples(np.zeros((640, 8, 8, 1), np.uint8), np.zeros(640, np.int32))
   data = ImageData("none", 10, part, part, part, None, None)
-  trainer = cnn_search.final_trainer(config, data, getattr(config, budget))
+  trainer = image_search.final_trainer(config, data, getattr(config, budget))
   epochs = trainer.train.epochs
   assert epochs == getattr(config, budget).epochs
   rates = trainer.sgd.by_epoch(epochs)
@@ -292,7 +294,7 @@ def test_trainings_after_a_search_have_one_cosine_of_their_own(name, budget):
 
 def test_official_finalists_are_the_official_ones():
   for name in ("cifar10", "cifar10_v2"):
-    config = presets.PRESETS[name]
+    config = image_presets.PRESETS[name]
     assert config.finalists == 5
     assert config.finalist == FinalistConfig(
       epochs=10,
@@ -306,4 +308,4 @@ def test_official_finalists_are_the_official_ones():
     assert config.train.auxiliary_weight == 0.4
     assert (config.sgd.learning_rate, config.sgd.clip) == (0.025, 5)
     assert config.sgd.end_learning_rate == 0.001
-  assert rnn_presets.PRESETS["ptb"].finalists == 10
+  assert text_presets.PRESETS["ptb"].finalists == 10

@@ -3,7 +3,7 @@
 import numpy as np
 
 from nao_jax.pool import Pool
-from nao_jax.report import findings
+from nao_jax.report import analysis
 
 
 def test_an_ancestor_is_compared_with_its_parent_in_its_own_first_round():
@@ -19,7 +19,7 @@ def test_an_ancestor_is_compared_with_its_parent_in_its_own_first_round():
       [[0.1, 0.2, 0.3], [none, 0.5, 0.6], [none, none, 0.9]], np.float32
     ),
   )
-  first, second, third = findings.ancestors(pool, 2)
+  first, second, third = analysis.ancestors(pool, 2)
   assert [one.row for one in (first, second, third)] == [0, 1, 2]
   assert first.parent is None
   np.testing.assert_allclose(

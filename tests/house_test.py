@@ -16,39 +16,15 @@ ROOT = pathlib.Path(__file__).parents[1]
 # for all its modules.
 LAYERS = (
   ("experiments", "benchmarks"),
-  ("nao_jax.cnn_use",),
-  (
-    "nao_jax.cnn_search",
-    "nao_jax.cnn_training",
-    "nao_jax.comparison",
-    "nao_jax.controller_study",
-    "nao_jax.rnn_search",
-    "nao_jax.rnn_training",
-  ),
-  ("nao_jax.cnn_costs", "nao_jax.finals"),
-  (
-    "nao_jax.presets",
-    "nao_jax.rnn_presets",
-    "nao_jax.recipes",
-    "nao_jax.journal",
-    "nao_jax.search",
-    "nao_jax.search_settings",
-  ),
-  ("nao_jax.pool_file", "nao_jax.report", "nao_jax.search_state"),
-  ("nao_jax.pool", "nao_jax.strategies"),
-  ("nao_jax.controller", "nao_jax.evaluators"),
-  ("nao_jax.training", "nao_jax.networks"),
-  (
-    "nao_jax.spaces",
-    "nao_jax.data",
-    "nao_jax.parallel",
-  ),
-  (
-    "nao_jax.measures",
-    "nao_jax.objectives",
-    "nao_jax.runs",
-  ),
-  ("nao_jax.errors", "nao_jax.lazy", "nao_jax.settings"),
+  ("nao_jax.studies", "nao_jax.tasks"),
+  ("nao_jax.distributed", "nao_jax.report", "nao_jax.search"),
+  ("nao_jax.evaluators", "nao_jax.pool"),
+  ("nao_jax.strategies", "nao_jax.training"),
+  ("nao_jax.controller", "nao_jax.data", "nao_jax.drawing", "nao_jax.networks"),
+  ("nao_jax.objectives", "nao_jax.parallel", "nao_jax.spaces"),
+  ("nao_jax.runs",),
+  ("nao_jax.settings",),
+  ("nao_jax.errors", "nao_jax.lazy", "nao_jax.metrics"),
 )
 
 

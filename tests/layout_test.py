@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nao_jax.report import layout
+from nao_jax.drawing import layout
 
 # A busy machine must not fail a test.
 untimed = settings(deadline=None, max_examples=50)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from nao_jax.measures import ACCURACY, PERPLEXITY
+from nao_jax.metrics import ACCURACY, PERPLEXITY
 
 
 @pytest.mark.parametrize("perplexity", [1.0, 12.34, 84.2, 9999.5])

@@ -9,12 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nao_jax import cnn_search, cnn_training, presets, recipes, rnn_training
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.errors import UserError
 from nao_jax.networks import ops
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
+from nao_jax.tasks import (
+  image_presets,
+  image_recipes,
+  image_search,
+  image_training,
+  text_training,
+)
 from nao_jax.training import (
   candidate,
   language,
@@ -233,8 +239,8 @@ def test_a_device_is_believed_and_a_cpu_is_the_machine():
 
 
 def _train_cnn(folder):
-  cnn_training.run(
-    recipes.RECIPES["digits"],
+  image_training.run(
+    image_recipes.RECIPES["digits"],
     workdir=folder,
     data_dir=folder.parent / "data",
     devices=1,
@@ -242,12 +248,12 @@ def _train_cnn(folder):
 
 
 def _train_rnn(folder):
-  rnn_training.run(rnn_training.RECIPES["demo"], workdir=folder, devices=1)
+  text_training.run(text_training.RECIPES["demo"], workdir=folder, devices=1)
 
 
 def _search_cnn(preset, folder):
-  config = presets.PRESETS[preset]
-  cnn_search.run(
+  config = image_presets.PRESETS[preset]
+  image_search.run(
     config, workdir=str(folder), data_dir=folder.parent / "data", devices=1
   )
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from nao_jax import cnn_costs, objectives, search
+from nao_jax import objectives
 from nao_jax.controller import ascent, fit
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.errors import UserError
@@ -17,8 +17,8 @@ from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.objectives import Demand, DemandConfig
 from nao_jax.pool import Pool
-from nao_jax.presets import PRESETS
-from nao_jax.search import SearchConfig
+from nao_jax.search import loop
+from nao_jax.search.loop import SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Seen
@@ -27,6 +27,8 @@ from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlus, NaoPlusConfig
 from nao_jax.strategies.uniform import Uniform
+from nao_jax.tasks import image_costs
+from nao_jax.tasks.image_presets import PRESETS
 
 POINTS = arrays.arrays(
   float,
@@ -198,7 +200,7 @@ def _weighted(tokens):
 
 
 def _searched(name, demand, extend=True, rounds=2, **arguments) -> Pool:
-  return search.run(
+  return loop.run(
     SPACE,
     _weighted,
     KEY,
@@ -326,7 +328,7 @@ def _lines():
 
 
 def test_a_latency_is_the_sum_of_the_branches(tmp_path):
-  function = cnn_costs.table_cost(
+  function = image_costs.table_cost(
     _table(tmp_path, "\n".join(_lines())), "small"
   )
   tokens = np.asarray(CELLS.sample(KEY, 20))
@@ -356,7 +358,7 @@ def test_a_latency_is_the_sum_of_the_branches(tmp_path):
 def test_a_malformed_table_of_latencies_is_named(tmp_path, change, message):
   path = _table(tmp_path, change("\n".join(_lines())))
   with pytest.raises(UserError, match=f"`demand.latency_table=.*{message}"):
-    cnn_costs.read_table(path, "small")
+    image_costs.read_table(path, "small")
 
 
 @pytest.mark.parametrize(
@@ -373,7 +375,7 @@ def test_a_malformed_table_of_latencies_is_named(tmp_path, change, message):
 def test_flags_that_do_not_fit_together_are_named(flags, message):
   config = dataclasses.replace(PRESETS["digits"], demand=DemandConfig(**flags))
   with pytest.raises(UserError, match=message):
-    cnn_costs.check(config, None)
+    image_costs.check(config, None)
 
 
 def test_costs_are_those_of_the_final_network_in_any_coding():
@@ -383,10 +385,10 @@ def test_costs_are_those_of_the_final_network_in_any_coding():
     network=NetworkConfig(ops="large", nodes=2),
     demand=DemandConfig(limit="params:1e6"),
   )
-  demand = cnn_costs.demand(config, (8, 8, 1))
+  demand = image_costs.demand(config, (8, 8, 1))
   row = np.asarray(cnn.space(2, "large", "triples").sample(KEY, 1))
   pairs = cnn.to_tokens(cnn.to_cells(row, "triples"))
   network = config.final.network(config.network)
-  assert cnn_costs.recoded(demand, "triples").costs(row) == [
+  assert image_costs.recoded(demand, "triples").costs(row) == [
     cost(network, pairs[0], 8, 1).parameters
   ]

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from nao_jax import search
 from nao_jax.errors import Stopped, UserError
 from nao_jax.evaluators.function import Function
 from nao_jax.objectives import Demand
-from nao_jax.search import SearchConfig
+from nao_jax.search import loop
+from nao_jax.search.loop import SearchConfig
 from nao_jax.spaces import slots
 from nao_jax.strategies import nao_plus
 from nao_jax.strategies.evolution import Evolution
@@ -34,7 +34,7 @@ class Scores:
 
 def _search(scores, *, config=CONFIG, key=0, **arguments):
   arguments.setdefault("strategy", Evolution(SPACE))
-  return search.run(SPACE, scores, jax.random.key(key), config, **arguments)
+  return loop.run(SPACE, scores, jax.random.key(key), config, **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_a_workdir_of_another_search_is_refused(tmp_path, change, named):
 
 def test_a_workdir_and_a_journal_are_too_much(tmp_path):
   with pytest.raises(TypeError, match="not both"):
-    _search(Scores(), workdir=tmp_path / "run", journal=search.Journal())
+    _search(Scores(), workdir=tmp_path / "run", journal=loop.Journal())
 
 
 def test_given_architectures_may_be_lists_of_any_integers():

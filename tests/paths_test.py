@@ -6,18 +6,14 @@ import re
 import numpy as np
 import pytest
 
-from nao_jax import cnn_costs, cnn_use
 from nao_jax.data import images, nats_bench, sources, tables, text
+from nao_jax.drawing import convolutional
 from nao_jax.errors import UserError
-from nao_jax.report import (
-  comparison_page,
-  drawing,
-  search_page,
-  watching,
-)
+from nao_jax.report import comparison_page, search_page, watching
 from nao_jax.runs import checkpoint, paths, workdir
 from nao_jax.runs.trials import Trials
 from nao_jax.spaces import cnn, rnn
+from nao_jax.tasks import image_costs, image_inference
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -46,7 +42,7 @@ WRITERS = {
   "checkpoints": (lambda path: checkpoint.save(path, [np.ones(2)]), "x/1"),
   "figures": (lambda path: workdir.check_writable(f"{path}/y", "f"), "x"),
   "drawing": (
-    lambda path: drawing.draw_cells(
+    lambda path: convolutional.draw_cells(
       cnn.resolve("NAONet-B").tokens, cnn.OP_SETS["small"], f"{path}.png"
     ),
     "x.png",
@@ -67,7 +63,7 @@ READERS = {
   "report": search_page.write,
   "watch": watching.look,
   "compare": lambda path: comparison_page.write([path, path], "out.html"),
-  "training": cnn_use.load,
+  "training": image_inference.load,
   "architecture": lambda path: cnn.resolve(f"{path}.json"),
   "recurrent cell": lambda path: rnn.resolve(f"{path}.json"),
   "npz": sources.from_npz,
@@ -76,7 +72,7 @@ READERS = {
   "table": lambda path: tables.load(
     f"{path}.npz", "cora", "valid", where="table"
   ),
-  "costs": lambda path: cnn_costs.read_table(f"{path}.csv", "small"),
+  "costs": lambda path: image_costs.read_table(f"{path}.csv", "small"),
   "images": lambda path: images.load(
     "mine", data_dir=path, validation_fraction=0.1, seed=0
   ),

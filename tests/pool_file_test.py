@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from nao_jax import pool as pools
-from nao_jax import pool_file
-from nao_jax.pool_file import PoolFile
+from nao_jax.search import pool_file
+from nao_jax.search.pool_file import PoolFile
 from nao_jax.strategies import Proposal
 
 ROUNDS, LENGTH = 4, 3

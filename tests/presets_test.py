@@ -9,10 +9,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nao_jax import presets, rnn_presets
 from nao_jax.settings import validate
+from nao_jax.tasks import image_presets, text_presets
 
-CNN, RNN = presets.PRESETS, rnn_presets.PRESETS
+CNN, RNN = image_presets.PRESETS, text_presets.PRESETS
 OFFICIAL = {
   "cifar10": {
     "evaluator": "shared",
@@ -207,9 +207,9 @@ def test_a_preset_has_the_numbers_of_the_official_script(name):
 
 
 def test_the_defaults_are_official_searches():
-  assert presets.SearchCnnConfig() == CNN["cifar10"]
-  ptb = dataclasses.replace(RNN["ptb"], text=rnn_presets.SearchRnnConfig.text)
-  assert rnn_presets.SearchRnnConfig() == ptb
+  assert image_presets.SearchCnnConfig() == CNN["cifar10"]
+  ptb = dataclasses.replace(RNN["ptb"], text=text_presets.SearchRnnConfig.text)
+  assert text_presets.SearchRnnConfig() == ptb
 
 
 def test_every_other_preset_is_ours_and_names_its_strategy():

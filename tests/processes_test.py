@@ -14,11 +14,11 @@ import jax
 import numpy as np
 import pytest
 
+from nao_jax.distributed.processes import Rendezvous, meet
 from nao_jax.errors import UserError
 from nao_jax.runs import checkpoint, watch
 from nao_jax.runs.collectives import own_address
-from nao_jax.runs.processes import Rendezvous, meet
-from nao_jax.search_state import SearchState
+from nao_jax.search.state import SearchState
 from tests import team_work
 
 # Seconds; for machines with much other work.

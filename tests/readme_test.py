@@ -7,15 +7,20 @@ from absl import flags
 import pytest
 
 from experiments import driver  # Flags that are not a driver's own.
-from nao_jax import presets, recipes, rnn_presets, rnn_training
+from nao_jax.tasks import (
+  image_presets,
+  image_recipes,
+  text_presets,
+  text_training,
+)
 from tests import pages
 
 del driver
 PRESETS = {
-  "experiments.search_cnn": presets.PRESETS,
-  "experiments.search_rnn": rnn_presets.PRESETS,
-  "experiments.train_cnn": recipes.RECIPES,
-  "experiments.train_rnn": rnn_training.RECIPES,
+  "experiments.search_cnn": image_presets.PRESETS,
+  "experiments.search_rnn": text_presets.PRESETS,
+  "experiments.train_cnn": image_recipes.RECIPES,
+  "experiments.train_rnn": text_training.RECIPES,
 }
 COMMANDS = sorted(
   (pages.name(page), module, tuple(arguments))

@@ -17,13 +17,14 @@ import optax
 import pytest
 
 from benchmarks import language_models, language_pool, lstm, recurrent_cells
-from nao_jax import pool, rnn_search
+from nao_jax import pool
 from nao_jax.errors import UserError
 from nao_jax.networks import recurrent
 from nao_jax.networks.recurrent import LanguageModelConfig
-from nao_jax.pool_file import PoolFile
-from nao_jax.rnn_presets import FinalRnnConfig, SearchRnnConfig
-from nao_jax.search import SearchConfig
+from nao_jax.search.loop import SearchConfig
+from nao_jax.search.pool_file import PoolFile
+from nao_jax.tasks import text_search
+from nao_jax.tasks.text_presets import FinalRnnConfig, SearchRnnConfig
 from nao_jax.training import language
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recurrent import Trainer
@@ -250,7 +251,7 @@ def run(tmp_path_factory):
     finalists=0,
     final=FinalRnnConfig(cells=0),
   )
-  rnn_search.run(config, workdir=folder / "search", devices=1)
+  text_search.run(config, workdir=folder / "search", devices=1)
   return folder / "search"
 
 

@@ -12,14 +12,14 @@ from matplotlib.patches import FancyBboxPatch, PathPatch
 import numpy as np
 import pytest
 
-from nao_jax.report import ink, recurrent_drawing, tree
+from nao_jax.drawing import canvas, recurrent, tree_layout
 from nao_jax.spaces import published, rnn
 
 # A busy machine must not fail a test.
 untimed = settings(deadline=None, max_examples=50)
 few = settings(deadline=None, max_examples=12)
 
-SIZES = tree.Sizes(box=50.0)
+SIZES = tree_layout.Sizes(box=50.0)
 NAMES = [entry.name for entry in published.RECURRENT]
 CHAIN = [[node, node % 4] for node in range(20)]
 STAR = [[0, node % 4] for node in range(20)]
@@ -36,11 +36,11 @@ def cells(draw):
 
 
 def figure(cell, title=""):
-  return recurrent_drawing.figure(rnn.to_tokens(np.array(cell)), title=title)
+  return recurrent.figure(rnn.to_tokens(np.array(cell)), title=title)
 
 
 def arrange(cell):
-  return tree.arrange([parent for parent, _ in cell], SIZES)
+  return tree_layout.arrange([parent for parent, _ in cell], SIZES)
 
 
 @untimed
@@ -117,7 +117,7 @@ class Picture:
         and not patch.get_fill()
         and to_hex(patch.get_ec()) == colour
       ]
-      for colour in (ink.WIRE, recurrent_drawing.LIGHT)
+      for colour in (canvas.WIRE, recurrent.LIGHT)
     }
 
   def words(self, box):
@@ -157,8 +157,10 @@ def test_the_picture_shows_the_cell(cell):
   picture, nodes = Picture(figure(cell)), written(cell)
   edges = [(nodes[p], nodes[n]) for n, (p, _) in enumerate(cell, 1)]
   edges += [((end,), nodes[0]) for end in ("$x_t$", "$h_{t-1}$")]
-  assert Counter(map(picture.ends, picture.wires[ink.WIRE])) == Counter(edges)
-  ways_out = [picture.ends(w) for w in picture.wires[recurrent_drawing.LIGHT]]
+  assert Counter(map(picture.ends, picture.wires[canvas.WIRE])) == Counter(
+    edges
+  )
+  ways_out = [picture.ends(w) for w in picture.wires[recurrent.LIGHT]]
   assert Counter(source for source, _ in ways_out) == Counter(nodes[1:])
   assert len({target for _, target in ways_out}) == 1
   assert ways_out[0][1][0].endswith("h_t$")
@@ -211,14 +213,14 @@ def test_texts_fit_their_boxes_and_the_page(cell, title):
 
 
 def test_every_activation_has_a_colour_of_its_own():
-  assert set(recurrent_drawing.COLOURS) == set(rnn.ACTIVATIONS)
-  assert len(set(recurrent_drawing.COLOURS.values())) == len(rnn.ACTIVATIONS)
+  assert set(recurrent.COLOURS) == set(rnn.ACTIVATIONS)
+  assert len(set(recurrent.COLOURS.values())) == len(rnn.ACTIVATIONS)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_svg_has_every_node_and_its_activation_once(name, tmp_path):
   tokens = rnn.resolve(name)
-  recurrent_drawing.draw_cell(tokens, tmp_path / "cell.svg", title=name)
+  recurrent.draw_cell(tokens, tmp_path / "cell.svg", title=name)
   root = ElementTree.parse(tmp_path / "cell.svg").getroot()
   words = Counter(
     "".join(text.itertext()).strip()
@@ -234,6 +236,6 @@ def test_the_svg_has_every_node_and_its_activation_once(name, tmp_path):
 def test_the_same_cell_gives_the_same_bytes(tmp_path, suffix):
   tokens = rnn.resolve("NAO-RNN")
   first, second = (tmp_path / f"{name}.{suffix}" for name in "ab")
-  recurrent_drawing.draw_cell(tokens, [first], title="NAO-RNN")
-  recurrent_drawing.draw_cell(tokens.tolist(), str(second), title="NAO-RNN")
+  recurrent.draw_cell(tokens, [first], title="NAO-RNN")
+  recurrent.draw_cell(tokens.tolist(), str(second), title="NAO-RNN")
   assert first.read_bytes() == second.read_bytes()

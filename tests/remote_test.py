@@ -17,14 +17,14 @@ import jax
 import numpy as np
 import pytest
 
-from nao_jax import search
 from nao_jax.errors import UserError
 from nao_jax.evaluators import executors, worker
 from nao_jax.evaluators.dispatch import LOSSES, Dispatch
 from nao_jax.evaluators.executors import ExecutorConfig
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.runs.trials import Trial, Trials
-from nao_jax.search import SearchConfig
+from nao_jax.search import loop
+from nao_jax.search.loop import SearchConfig
 from nao_jax.strategies.uniform import Uniform
 from tests import drivers, ray_cluster
 from tests.tiny_candidates import SPACE, TinyCandidates
@@ -143,7 +143,7 @@ def test_workers_go_on_while_an_asynchronous_search_fits_its_controller(
   slow = dataclasses.replace(candidates, seconds=0.2)
   with executors.opened(where, slow) as executor:
     os.kill(os.getpid(), signal.SIGTERM)
-    pool = search.run(
+    pool = loop.run(
       SPACE,
       FromScratch(SPACE, executor, trials),
       jax.random.key(0),

@@ -17,32 +17,33 @@ import pytest
 from scipy import stats
 from sklearn.decomposition import PCA
 
-from nao_jax import rnn_presets, search
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.errors import UserError
-from nao_jax.journal import SearchJournal
-from nao_jax.measures import ACCURACY, PERPLEXITY
+from nao_jax.metrics import ACCURACY, PERPLEXITY
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
-from nao_jax.presets import SearchCnnConfig
 from nao_jax.report import (
+  analysis,
   baseline,
   comparison_page,
-  course,
-  findings,
+  learning_curves,
   search_page,
 )
 from nao_jax.report import run as runs
 from nao_jax.report.page import Page, Section, Table, Tile, render
 from nao_jax.runs.workdir import flatten
-from nao_jax.search import SearchConfig
+from nao_jax.search import loop
+from nao_jax.search.journal import SearchJournal
+from nao_jax.search.loop import SearchConfig
 from nao_jax.spaces import cnn, rnn
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlus, NaoPlusConfig
-from nao_jax.strategies.plane import project
+from nao_jax.strategies.projection import project
 from nao_jax.strategies.uniform import Uniform
+from nao_jax.tasks import text_presets
+from nao_jax.tasks.image_presets import SearchCnnConfig
 from tests import browser as browsers
 
 SPACE = cnn.space(2)
@@ -105,7 +106,7 @@ def _search(path, settings, strategy, space=SPACE, evaluator=None, **ends):
   """A real search of which the directory is all that is left."""
   journal = ends.pop("journal", SearchJournal)
   with journal(path, settings, ROUNDS) as journal:
-    search.run(
+    loop.run(
       space,
       evaluator or Linear(),
       jax.random.key(settings["seed"]),
@@ -143,7 +144,7 @@ def uniform(home):
 
 @pytest.fixture(scope="module")
 def recurrent(home):
-  config = rnn_presets.SearchRnnConfig(
+  config = text_presets.SearchRnnConfig(
     text=EVIL,
     strategy="random",
     network=LanguageModelConfig(nodes=3, width=8, vocabulary=50),
@@ -316,7 +317,7 @@ def test_proposals_are_predicted_before_they_are_scored(which, request):
   path = request.getfixturevalue(which)
   found = {
     one.round: one
-    for one in findings.foreseen(runs.read(path))
+    for one in analysis.foreseen(runs.read(path))
     if one.group == "proposals"
   }
   assert sorted(found) == list(range(ROUNDS))
@@ -341,7 +342,7 @@ def test_an_ensemble_holds_each_member_out_of_one_controller_and_says_so(plus):
 
 
 def test_measured_gains_are_over_the_seed_in_the_same_round(nao):
-  steps = findings.steps(runs.read(nao))
+  steps = analysis.steps(runs.read(nao))
   for step in steps:
     gains = _query(
       nao,
@@ -359,7 +360,7 @@ def test_measured_gains_are_over_the_seed_in_the_same_round(nao):
 
 def test_the_chain_of_parents_ends_with_the_winner(nao):
   run = runs.read(nao)
-  chain = findings.ancestors(run.pool, run.winner)
+  chain = analysis.ancestors(run.pool, run.winner)
   assert chain[-1].row == run.winner
   assert chain[0].origin == "random"
   parents = dict(_query(nao, "select id, parent from architectures"))
@@ -372,13 +373,13 @@ def test_a_parent_that_does_not_exist_ends_the_chain(nao):
   row = len(pool.tokens) - 1
   for wrong in (row, row + 7):
     parents = np.where(np.arange(len(pool.parents)) == row, wrong, -1)
-    (one,) = findings.ancestors(pool._replace(parents=parents), row)
+    (one,) = analysis.ancestors(pool._replace(parents=parents), row)
     assert one.parent is None
 
 
 def test_shares_of_ops_are_counted_by_rank(nao):
   run = runs.read(nao)
-  shares = findings.op_shares(run)
+  shares = analysis.op_shares(run)
   members = run.members(ROUNDS)
   scores = run.pool.scores[members, ROUNDS]
   best = members[np.argsort(-scores, kind="stable")[: shares.counts[0]]]
@@ -817,8 +818,12 @@ def test_one_random_search_has_no_spread(nao, uniform):
 
 
 def test_a_band_is_from_the_lowest_best_to_the_highest(uniform, other):
-  searches = [course.rounds(runs.read(path)) for path in (uniform, other)]
-  found = course.band(searches, course.AXES["round"], course.best_of)
+  searches = [
+    learning_curves.rounds(runs.read(path)) for path in (uniform, other)
+  ]
+  found = learning_curves.band(
+    searches, learning_curves.AXES["round"], learning_curves.best_of
+  )
   best = [
     [value for (value,) in _query(path, "select max(score) from scores"
       " group by round order by round")]
@@ -834,7 +839,7 @@ def test_a_band_is_from_the_lowest_best_to_the_highest(uniform, other):
 def _rounds(*places):
   """Rounds that end at these seconds, with a score of a hundredth of them."""
   return [
-    course.Round(
+    learning_curves.Round(
       number, np.array([(at or 0) / 100]), np.zeros(1, bool), number, at
     )
     for number, at in enumerate(places)
@@ -842,13 +847,20 @@ def _rounds(*places):
 
 
 def test_a_band_is_only_where_all_searches_are():
-  at = course.AXES["minutes"]
-  found = course.band([_rounds(60, 180), _rounds(120, 240)], at, course.best_of)
+  at = learning_curves.AXES["minutes"]
+  found = learning_curves.band(
+    [_rounds(60, 180), _rounds(120, 240)], at, learning_curves.best_of
+  )
   np.testing.assert_allclose(found.x, [2, 3])
   np.testing.assert_allclose(found.low, found.high)  # One line, two parts.
   apart = [_rounds(60, 120), _rounds(180, 240)]
-  assert course.band(apart, at, course.best_of) is None
-  assert course.band([_rounds(60), _rounds(None)], at, course.best_of) is None
+  assert learning_curves.band(apart, at, learning_curves.best_of) is None
+  assert (
+    learning_curves.band(
+      [_rounds(60), _rounds(None)], at, learning_curves.best_of
+    )
+    is None
+  )
 
 
 @pytest.mark.parametrize(
@@ -882,9 +894,9 @@ def test_shared_weights_are_compared_with_training_alone(which, sign, request):
   # The best of the pool is the best alone, and so on down, but for a tie.
   cells = [[60 + sign * value] for value in (9, 8, 8, 7)]
   few = dataclasses.replace(run, compared={"searched": cells[:2]})
-  assert findings.scratch_ranking(few) is None
+  assert analysis.scratch_ranking(few) is None
   run = dataclasses.replace(run, compared={"searched": cells})
-  found = findings.scratch_ranking(run)
+  found = analysis.scratch_ranking(run)
   ranked = run.pool.ranked(ROUNDS)[:4]
   np.testing.assert_array_equal(
     found.of.predicted, run.pool.scores[ranked, ROUNDS]
@@ -910,7 +922,8 @@ def test_searches_are_shown_side_by_side(nao, uniform, other, tmp_path):
     assert str(path) in page.cells
   assert ("strategy", "nao", "random", "random") in page.rows(4)
   best = [
-    course.rounds(runs.read(x))[-1].scores.max() for x in (uniform, other)
+    learning_curves.rounds(runs.read(x))[-1].scores.max()
+    for x in (uniform, other)
   ]
   mean, deviation = np.mean(best), np.std(best, ddof=1)
   assert ("B, C", "random", f"{mean:.4f}", f"{deviation:.4f}") in page.rows(4)

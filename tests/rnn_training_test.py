@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from nao_jax import rnn_training
 from nao_jax.data import text
 from nao_jax.errors import UserError
 from nao_jax.networks.recurrent import LanguageModelConfig
-from nao_jax.rnn_training import RECIPES, TrainRnnConfig
 from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.spaces import rnn
+from nao_jax.tasks import text_training
+from nao_jax.tasks.text_training import RECIPES, TrainRnnConfig
 from nao_jax.training import language, recurrent, stand_alone_language
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recurrent import averages_from_now_on
@@ -79,7 +79,7 @@ def config(folder):
 def finished(tmp_path_factory, config):
   """A training that has run to its end: its workdir and its result."""
   workdir = tmp_path_factory.mktemp("finished") / "run"
-  return workdir, rnn_training.run(config, workdir=workdir, devices=1)
+  return workdir, text_training.run(config, workdir=workdir, devices=1)
 
 
 class Killed(Exception):
@@ -88,7 +88,7 @@ class Killed(Exception):
 
 def _training(config):
   corpus = text.load(config.text, vocab_size=config.vocab_size)
-  return rnn_training.fit_to_text(config, corpus), corpus
+  return text_training.fit_to_text(config, corpus), corpus
 
 
 def _state(workdir, config):
@@ -125,7 +125,7 @@ def _run_until(epoch, step, config, workdir, **settings):
   with pytest.MonkeyPatch.context() as patch:
     _change_calls(patch, mortal)
     with pytest.raises(Killed):
-      rnn_training.run(config, workdir=workdir, devices=1, **settings)
+      text_training.run(config, workdir=workdir, devices=1, **settings)
 
 
 def test_the_result_says_what_was_trained_and_how_good_it_is(finished, config):
@@ -175,7 +175,7 @@ def test_a_stopped_training_ends_with_the_same_bits(
   workdir = tmp_path / "run"
   for epoch, step in ((0, 1), (0, 4), (1, 3), (2, 1), (2, 2), (3, 5)):
     _run_until(epoch, step, config, workdir, **every)
-  result = rnn_training.run(config, workdir=workdir, devices=1, **every)
+  result = text_training.run(config, workdir=workdir, devices=1, **every)
   assert result == finished[1]
   _assert_same_bits(workdir, finished[0], config)
   assert [report["epoch"] for report in _history(workdir)] == [*range(EPOCHS)]
@@ -192,11 +192,11 @@ def test_a_training_stopped_while_it_averages_ends_with_the_same_bits(
   )
   every = {"checkpoints": CheckpointConfig(steps=1)}
   whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-  result = rnn_training.run(config, workdir=whole, devices=1)
+  result = text_training.run(config, workdir=whole, devices=1)
   assert [r["averaging"] for r in _history(whole)] == [False] * 2 + [True] * 2
   for step in (1, 3):
     _run_until(2, step, config, stopped, **every)
-  again = rnn_training.run(config, workdir=stopped, devices=1, **every)
+  again = text_training.run(config, workdir=stopped, devices=1, **every)
   assert again == result
   _assert_same_bits(whole, stopped, config)
   state = _state(whole, config)
@@ -304,7 +304,7 @@ def test_a_training_that_diverges_goes_on_from_the_best_epoch(
   _change_calls(monkeypatch, _with_nan(2, 3, times=2))
   every = {"checkpoints": CheckpointConfig(steps=1)}
   whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-  result = rnn_training.run(config, workdir=whole, devices=1)
+  result = text_training.run(config, workdir=whole, devices=1)
   assert result["roll_backs"] == 2
   reports, before = _history(whole), _history(finished[0])
   assert [report["epoch"] for report in reports] == list(range(EPOCHS))
@@ -314,7 +314,9 @@ def test_a_training_that_diverges_goes_on_from_the_best_epoch(
     assert same == (report["epoch"] <= best)
   # What was rolled back is stopped and goes on like anything else.
   _run_until(2, 5, config, stopped, **every)
-  assert rnn_training.run(config, workdir=stopped, devices=1, **every) == result
+  assert (
+    text_training.run(config, workdir=stopped, devices=1, **every) == result
+  )
   _assert_same_bits(whole, stopped, config)
 
 
@@ -322,7 +324,7 @@ def test_a_training_that_diverges_at_once_starts_again(
   finished, config, tmp_path, monkeypatch
 ):
   _change_calls(monkeypatch, _with_nan(0, None, times=1))
-  result = rnn_training.run(config, workdir=tmp_path / "run", devices=1)
+  result = text_training.run(config, workdir=tmp_path / "run", devices=1)
   assert result["roll_backs"] == 1
   reports, before = _history(tmp_path / "run"), _history(finished[0])
   assert [report["epoch"] for report in reports] == list(range(EPOCHS))
@@ -337,21 +339,21 @@ def test_a_training_that_keeps_diverging_stops_and_says_so(config, tmp_path):
     UserError,
     match=r"diverged 6 times, now in epoch 0, .*learning_rate`",
   ):
-    rnn_training.run(config, workdir=workdir, devices=1)
+    text_training.run(config, workdir=workdir, devices=1)
   assert not list(workdir.glob("checkpoints/*"))
 
 
 def test_a_finished_training_is_left_as_it_is(finished, config):
   workdir, result = finished
   before = {p: p.stat().st_mtime_ns for p in workdir.rglob("[!.]*")}
-  assert rnn_training.run(config, workdir=workdir, devices=1) == result
+  assert text_training.run(config, workdir=workdir, devices=1) == result
   assert {p: p.stat().st_mtime_ns for p in workdir.rglob("[!.]*")} == before
 
 
 def test_another_architecture_is_refused_in_the_same_workdir(finished, config):
   other = dataclasses.replace(config, arch="0 0 1 1 1 3")
   with pytest.raises(UserError, match=r"holds another run \(config.arch is"):
-    rnn_training.run(other, workdir=finished[0], devices=1)
+    text_training.run(other, workdir=finished[0], devices=1)
   with pytest.raises(UserError, match="holds another architecture, 1 4"):
     _state(finished[0], other)
 
@@ -367,11 +369,11 @@ def test_another_text_is_refused_in_the_same_workdir(
     text, "load", lambda _, **options: load(str(tmp_path / "text"), **options)
   )
   with pytest.raises(UserError, match="train_words is 440 there and 444 here"):
-    rnn_training.run(config, workdir=finished[0], devices=1)
+    text_training.run(config, workdir=finished[0], devices=1)
 
 
 def test_four_devices_train_like_one(finished, config, tmp_path):
-  result = rnn_training.run(config, workdir=tmp_path / "run", devices=4)
+  result = text_training.run(config, workdir=tmp_path / "run", devices=4)
   for name in ("loss", "validation_loss"):
     one, four = (
       [report[name] for report in _history(path)]
@@ -416,14 +418,14 @@ def test_what_cannot_work_is_refused_and_leaves_nothing(
 ):
   workdir = tmp_path / "run"
   with pytest.raises(UserError) as caught:
-    rnn_training.run(dataclasses.replace(config, **changes), workdir=workdir)
+    text_training.run(dataclasses.replace(config, **changes), workdir=workdir)
   assert message in str(caught.value)
   assert not workdir.exists()
 
 
 def test_more_devices_than_there_are_are_refused(config, tmp_path):
   with pytest.raises(UserError, match="`devices=5`: allowed: 1 to 4"):
-    rnn_training.run(config, workdir=tmp_path / "run", devices=5)
+    text_training.run(config, workdir=tmp_path / "run", devices=5)
 
 
 # (width, epochs, weight decay, hidden dropout).

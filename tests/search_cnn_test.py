@@ -11,13 +11,13 @@ import sys
 import numpy as np
 import pytest
 
-from nao_jax import cnn_search, presets
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs.workdir import Workdir
-from nao_jax.search import SearchConfig
+from nao_jax.search.loop import SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.strategies.nao import NaoConfig
+from nao_jax.tasks import image_presets, image_search
 from nao_jax.training.recipe import TrainConfig
 from tests import drivers
 
@@ -104,7 +104,7 @@ def test_config_json_holds_what_decided_the_run(finished):
   assert settings["controller.hidden"] == 8
   for name, value in (("dataset", "digits"), ("augment.flip", False)):
     assert settings[name] == value
-  expected = len(list(_leaves(presets.SearchCnnConfig)))
+  expected = len(list(_leaves(image_presets.SearchCnnConfig)))
   # And --arch, and digests of the training and of the test part.
   assert len(settings) == expected + 3
   assert all(len(settings[f"data.{part}"]) == 16 for part in ("train", "test"))
@@ -274,7 +274,7 @@ def test_helpfull_describes_every_setting():
     text=True,
   )
   text = " ".join(process.stdout.split())
-  for owner, name in _leaves(presets.SearchCnnConfig):
+  for owner, name in _leaves(image_presets.SearchCnnConfig):
     # The data decide, and a list of sizes is no flag.
     if name in ("classes", "step_sizes"):
       continue
@@ -287,7 +287,7 @@ def test_helpfull_describes_every_setting():
 
 
 TINY = dataclasses.replace(
-  presets.PRESETS["digits"],
+  image_presets.PRESETS["digits"],
   strategy="nao",
   network=NetworkConfig(nodes=2, cells_per_stage=1, channels=2),
   train=TrainConfig(epochs=3),
@@ -364,7 +364,7 @@ def _with(part, **changes):
 def test_an_impossible_search_does_not_start(driver, tmp_path, config, message):
   workdir = tmp_path / "run"
   with pytest.raises(UserError, match=message) as caught:
-    cnn_search.run(
+    image_search.run(
       config, workdir=workdir, data_dir=driver.home / "data", devices=1
     )
   assert "\n" not in str(caught.value)
@@ -372,7 +372,7 @@ def test_an_impossible_search_does_not_start(driver, tmp_path, config, message):
 
 
 def test_the_preset_of_the_follow_up_starts_each_round_at_the_top():
-  config = presets.PRESETS["cifar10_v2"]
+  config = image_presets.PRESETS["cifar10_v2"]
   rates = config.sgd.by_epoch(config.train.epochs)
   rounds = config.search.rounds + 1
   each = config.train.epochs // rounds
@@ -394,7 +394,7 @@ def test_the_preset_of_the_follow_up_starts_each_round_at_the_top():
 )
 def test_an_illegal_architecture_is_named(tmp_path, architectures, message):
   with pytest.raises(UserError, match=message):
-    cnn_search.run(
+    image_search.run(
       TINY,
       workdir=tmp_path / "run",
       data_dir=tmp_path,
@@ -423,8 +423,8 @@ def test_a_damaged_config_is_refused(tmp_path):
 
 
 def test_finalists_of_a_few_images_train_on_all_of_them_at_a_time(caplog):
-  usual = presets.PRESETS["digits"]
-  found = cnn_search._with_small_batches(usual, 24)
+  usual = image_presets.PRESETS["digits"]
+  found = image_search._with_small_batches(usual, 24)
   assert found.finalist == dataclasses.replace(usual.finalist, batch=24)
   assert "batches are of 24" in caplog.text
-  assert cnn_search._with_small_batches(usual, 1000) == usual
+  assert image_search._with_small_batches(usual, 1000) == usual

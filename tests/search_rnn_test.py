@@ -11,7 +11,6 @@ import numpy as np
 import optax
 import pytest
 
-from nao_jax import rnn_search
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
 from nao_jax.errors import UserError
@@ -19,15 +18,16 @@ from nao_jax.evaluators.shared_language import SharedLanguage
 from nao_jax.evaluators.text_candidates import TextCandidates
 from nao_jax.networks import recurrent
 from nao_jax.networks.recurrent import LanguageModelConfig
-from nao_jax.rnn_presets import (
+from nao_jax.search.loop import SearchConfig
+from nao_jax.spaces import rnn
+from nao_jax.strategies.nao import Nao, NaoConfig
+from nao_jax.tasks import text_search
+from nao_jax.tasks.text_presets import (
   PRESETS,
   FinalistRnnConfig,
   FinalRnnConfig,
   SearchRnnConfig,
 )
-from nao_jax.search import SearchConfig
-from nao_jax.spaces import rnn
-from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.training import language
 from nao_jax.training import recurrent as training_recurrent
 from nao_jax.training.language import TextTrainConfig
@@ -96,7 +96,7 @@ def config(folder):
 
 @pytest.fixture(scope="module")
 def corpus(folder):
-  return rnn_search.text.load(str(folder))
+  return text_search.text.load(str(folder))
 
 
 def _nothing(*_):
@@ -342,7 +342,7 @@ def test_a_stopped_search_ends_as_one_that_was_not(
 ):
   caplog.set_level("INFO", logger="absl")
   config = dataclasses.replace(config, evaluator=evaluator)
-  best = rnn_search.run(config, workdir=tmp_path / "whole", devices=1)
+  best = text_search.run(config, workdir=tmp_path / "whole", devices=1)
   assert rnn.space(3).accepts(best["tokens"])
   name = {"shared": "with_shared_weights", "scratch": "from_scratch"}
   # Near that of 13 equally likely words.
@@ -363,13 +363,15 @@ def test_a_stopped_search_ends_as_one_that_was_not(
     # The second round never begins: nothing of the first was saved.
     patch.setattr(Nao, "tell", killed)
     with pytest.raises(Killed):
-      rnn_search.run(config, workdir=tmp_path / "stopped", devices=1)
+      text_search.run(config, workdir=tmp_path / "stopped", devices=1)
   assert Nao.tell is tell
   with monkeypatch.context() as patch:
-    patch.setattr(rnn_search.finals, "run", killed)
+    patch.setattr(text_search.finals, "run", killed)
     with pytest.raises(Killed):
-      rnn_search.run(config, workdir=tmp_path / "stopped", devices=1)
-  assert rnn_search.run(config, workdir=tmp_path / "stopped", devices=1) == best
+      text_search.run(config, workdir=tmp_path / "stopped", devices=1)
+  assert (
+    text_search.run(config, workdir=tmp_path / "stopped", devices=1) == best
+  )
 
 
 @pytest.mark.parametrize(
@@ -396,7 +398,7 @@ def test_a_stopped_search_ends_as_one_that_was_not(
 )
 def test_what_cannot_work_is_refused(changes, message, config, tmp_path):
   with pytest.raises(UserError, match=message):
-    rnn_search.run(
+    text_search.run(
       dataclasses.replace(config, **changes), workdir=tmp_path / "run"
     )
   assert not (tmp_path / "run").exists()
@@ -414,7 +416,7 @@ def test_an_architecture_that_does_not_fit_is_refused(
   arch, message, config, tmp_path
 ):
   with pytest.raises(UserError, match=message):
-    rnn_search.run(config, workdir=tmp_path / "run", architectures=[arch])
+    text_search.run(config, workdir=tmp_path / "run", architectures=[arch])
 
 
 def test_the_driver_searches_and_says_what_is_wrong(folder, tmp_path):

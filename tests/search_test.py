@@ -5,13 +5,14 @@ import jax
 import numpy as np
 import pytest
 
-from nao_jax import search, settings
+from nao_jax import settings
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.errors import UserError
-from nao_jax.journal import SearchJournal
 from nao_jax.runs.checkpoint import CheckpointConfig
-from nao_jax.search import Journal, SearchConfig
+from nao_jax.search import loop
+from nao_jax.search.journal import SearchJournal
+from nao_jax.search.loop import Journal, SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import proposal
@@ -78,7 +79,7 @@ def _nao():
 
 
 def _search(strategy, *, seed=0, evaluator=None, **arguments):
-  return search.run(
+  return loop.run(
     SPACE,
     evaluator or Linear(),
     jax.random.key(seed),
@@ -242,7 +243,7 @@ def test_given_architectures_start_in_the_pool(uniform_pool):
 def test_a_space_that_is_too_small_is_refused():
   small = Space("small", ((1, 2), (1, 2), (1,)))
   with pytest.raises(UserError, match=r"`pool_size=24`: .* about 4 "):
-    search.run(small, None, jax.random.key(0), CONFIG, strategy=Uniform(small))
+    loop.run(small, None, jax.random.key(0), CONFIG, strategy=Uniform(small))
 
 
 @pytest.mark.parametrize(
@@ -411,7 +412,7 @@ def test_random_architectures_enter_beside_the_proposals(extend):
     def progress(self, phase, done, total, note=""):
       pass
 
-  pool = search.run(
+  pool = loop.run(
     SPACE,
     Linear(),
     jax.random.key(0),
@@ -440,7 +441,7 @@ def test_random_architectures_enter_beside_the_proposals(extend):
 def test_what_enters_in_a_round_must_leave_somebody_in_the_pool():
   config = dataclasses.replace(RANDOM, random_per_round=18)
   with pytest.raises(UserError, match="`random_per_round=18`: some of the mem"):
-    search.run(SPACE, Linear(), jax.random.key(0), config)
+    loop.run(SPACE, Linear(), jax.random.key(0), config)
 
 
 def test_random_members_take_the_place_of_known_proposals(caplog):
@@ -455,7 +456,7 @@ def test_a_space_that_is_used_up_does_not_keep_a_search_going(caplog):
   small = Space("small", ((1, 2), (1, 2), (1,)))
   evaluator = Linear()
   evaluator.value = lambda tokens: tokens.mean(1)
-  pool = search.run(
+  pool = loop.run(
     small,
     evaluator,
     jax.random.key(0),

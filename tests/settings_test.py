@@ -9,13 +9,19 @@ from absl import flags
 import pytest
 
 from experiments import settings as flag_settings
-from nao_jax import presets, recipes, rnn_presets, rnn_training, settings
-from nao_jax.comparison import CompareConfig
-from nao_jax.controller_study import StudyConfig
+from nao_jax import settings
 from nao_jax.errors import UserError
 from nao_jax.evaluators.executors import ExecutorConfig
 from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.settings import Only, field
+from nao_jax.studies.comparison import CompareConfig
+from nao_jax.studies.controller_study import StudyConfig
+from nao_jax.tasks import (
+  image_presets,
+  image_recipes,
+  text_presets,
+  text_training,
+)
 from tests import driver_flags
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -34,10 +40,10 @@ class Driver(NamedTuple):
 
 
 DRIVERS = {
-  "search_cnn": Driver(presets.SearchCnnConfig, presets.PRESETS),
-  "search_rnn": Driver(rnn_presets.SearchRnnConfig, rnn_presets.PRESETS),
-  "train_cnn": Driver(recipes.TrainCnnConfig, recipes.RECIPES),
-  "train_rnn": Driver(rnn_training.TrainRnnConfig, rnn_training.RECIPES),
+  "search_cnn": Driver(image_presets.SearchCnnConfig, image_presets.PRESETS),
+  "search_rnn": Driver(text_presets.SearchRnnConfig, text_presets.PRESETS),
+  "train_cnn": Driver(image_recipes.TrainCnnConfig, image_recipes.RECIPES),
+  "train_rnn": Driver(text_training.TrainRnnConfig, text_training.RECIPES),
   "train_controller": Driver(StudyConfig, {"": StudyConfig()}),
   "compare_strategies": Driver(CompareConfig, {"": CompareConfig()}),
 }

@@ -13,22 +13,24 @@ import sys
 import jax
 import numpy as np
 
-from nao_jax import rnn_training, search
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.images import Examples, ImageData, Record
 from nao_jax.data.stream import ImageStream, StreamConfig
 from nao_jax.data.text import Corpus
+from nao_jax.distributed.evaluator import EvaluatorHelper, TeamEvaluator
+from nao_jax.distributed.processes import Rendezvous, meet
+from nao_jax.distributed.training import FeedHelper, TeamFeed
 from nao_jax.errors import UserError
 from nao_jax.evaluators import shared
 from nao_jax.evaluators.shared_language import SharedLanguage
-from nao_jax.evaluators.team_evaluator import EvaluatorHelper, TeamEvaluator
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.pool import Pool
-from nao_jax.runs import pace
-from nao_jax.runs.processes import Rendezvous, meet
-from nao_jax.search import SearchConfig
+from nao_jax.runs import chunking
+from nao_jax.search import loop
+from nao_jax.search.loop import SearchConfig
 from nao_jax.spaces import cnn, rnn
 from nao_jax.strategies.uniform import Uniform
+from nao_jax.tasks import text_training
 from nao_jax.training import (
   language,
   recipe,
@@ -40,7 +42,6 @@ from nao_jax.training.feeds import InMemory, Streamed
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.stand_alone_language import Reader
-from nao_jax.training.team_training import FeedHelper, TeamFeed
 from tests import tiny_images
 from tests.short_networks import ShortConfig
 
@@ -153,7 +154,7 @@ def write_text(base) -> None:
 
 def train_cell(base, team=None) -> dict | None:
   """Trains a recurrent cell; what comes of it."""
-  config = rnn_training.TrainRnnConfig(
+  config = text_training.TrainRnnConfig(
     text=str(base / TEXT),
     arch="0 0 1 1 0 3",
     network=LanguageModelConfig(width=8, output_dropout=0.2),
@@ -162,7 +163,7 @@ def train_cell(base, team=None) -> dict | None:
     ),
     eval_batch=2,
   )
-  return rnn_training.run(config, workdir=base / CELL, team=team)
+  return text_training.run(config, workdir=base / CELL, team=team)
 
 
 def make_cells_quick_and_diverge_once(patch) -> None:
@@ -184,7 +185,7 @@ def make_cells_quick_and_diverge_once(patch) -> None:
 
 def run(scores, workdir) -> Pool:
   """The search."""
-  return search.run(
+  return loop.run(
     SPACE,
     scores,
     jax.random.key(0),
@@ -197,7 +198,7 @@ def run(scores, workdir) -> Pool:
 def main(port: str, number: str, workdir: str) -> None:
   """Leads or helps."""
   jax.config.update("jax_disable_most_optimizations", True)
-  pace.SECONDS = 0.0  # A step a call, and so many places to die at.
+  chunking.SECONDS = 0.0  # A step a call, and so many places to die at.
   make_cells_quick_and_diverge_once(setattr)
   team = meet(Rendezvous(f"127.0.0.1:{port}", 2, int(number)))
   scores = evaluator()

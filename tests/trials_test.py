@@ -5,12 +5,12 @@ import sqlite3
 import numpy as np
 import pytest
 
-from nao_jax import cnn_search, presets, rnn_presets, rnn_search
 from nao_jax.data.digest import Digest
 from nao_jax.data.images import ImageData
 from nao_jax.data.text import Corpus
 from nao_jax.errors import UserError
 from nao_jax.runs.trials import Trial, Trials, digest
+from nao_jax.tasks import image_presets, image_search, text_presets, text_search
 
 PROTOCOL = {"epochs": 3, "dataset": "digits", "mean": [0.5]}
 
@@ -90,29 +90,29 @@ def _variants(config, parts, names):
 
 def _image_protocols():
   """What a trial of images is known by: as it is, and with each change."""
-  config = presets.PRESETS["digits"]
+  config = image_presets.PRESETS["digits"]
   data = ImageData("a", 2, None, None, None, None, None, Digest("a", "b"))
-  yield "", cnn_search._protocol(config, data)
+  yield "", image_search._protocol(config, data)
   other = dataclasses.replace(data, digest=Digest("c", "b"))
-  yield "data", cnn_search._protocol(config, other)
+  yield "data", image_search._protocol(config, other)
   parts = ("network", "train", "sgd", "augment")
   names = ("seed", "prune", "validation_fraction")
   for name, changed in _variants(config, parts, names):
-    yield name, cnn_search._protocol(changed, data)
+    yield name, image_search._protocol(changed, data)
 
 
 def _text_protocols():
   """The same of a text."""
-  config = rnn_presets.PRESETS["demo"]
+  config = text_presets.PRESETS["demo"]
   corpus, other = (
     Corpus("a", tuple(words), *3 * [np.zeros(9, np.int32)])
     for words in ("ab", "ac")
   )
-  yield "", rnn_search._protocol(config, corpus)
-  yield "text", rnn_search._protocol(config, other)
+  yield "", text_search._protocol(config, corpus)
+  yield "text", text_search._protocol(config, other)
   names = ("seed", "prune", "score_tokens")
   for name, changed in _variants(config, ("network", "train"), names):
-    yield name, rnn_search._protocol(changed, corpus)
+    yield name, text_search._protocol(changed, corpus)
 
 
 @pytest.mark.parametrize("protocols", [_image_protocols, _text_protocols])
@@ -127,14 +127,14 @@ def test_whatever_decides_a_score_makes_it_another_trial(protocols, file):
 
 
 def test_the_test_part_and_the_name_of_data_decide_no_score():
-  config = presets.PRESETS["digits"]
+  config = image_presets.PRESETS["digits"]
   first, other = (
     ImageData(name, 2, None, None, None, None, None, Digest("a", test))
     for name, test in ("ab", "cd")
   )
   renamed = dataclasses.replace(config, dataset="renamed")
   protocols = (
-    cnn_search._protocol(*it) for it in ((config, first), (renamed, other))
+    image_search._protocol(*it) for it in ((config, first), (renamed, other))
   )
   assert len({digest(protocol) for protocol in protocols}) == 1
 

@@ -10,10 +10,10 @@ import sys
 import pytest
 import rich.console
 
-from nao_jax.journal import SearchJournal
 from nao_jax.report import watching
 from nao_jax.runs import lock
 from nao_jax.runs.workdir import Workdir
+from nao_jax.search.journal import SearchJournal
 
 # A run that says how far it is, and then waits to be killed.
 RUN = """

@@ -14,7 +14,7 @@ import pathlib
 from absl import logging
 import numpy as np
 
-from nao_jax.data import number_pickles
+from nao_jax.data import restricted_unpickler
 from nao_jax.errors import UserError
 from nao_jax.runs import paths
 from nao_jax.spaces import nasbench201
@@ -117,7 +117,7 @@ def _accuracies(file: pathlib.Path, results: type) -> dict[str, float]:
 def _load(file: pathlib.Path):
   try:
     with bz2.open(file) as opened:
-      return number_pickles.load(opened)
+      return restricted_unpickler.load(opened)
   except FileNotFoundError as error:
     raise UserError(
       f"{file}: no such file; `nats_bench` takes the folder of the benchmark's "

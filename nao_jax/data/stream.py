@@ -15,7 +15,7 @@ import sys
 
 import numpy as np
 
-from nao_jax.data import ahead, images, pixels, transforms
+from nao_jax.data import images, pixels, prefetch, transforms
 from nao_jax.data.augment import check_batch, eval_batches
 from nao_jax.data.digest import Digest
 from nao_jax.data.images import Examples, Record, Records
@@ -145,7 +145,7 @@ class ImageStream:
     )
     make = functools.partial(_batch, examples, batch, _all(batch, rows))
     numbers = range(first_step, sys.maxsize)
-    return ahead.iterate(make, numbers, self.config.workers)
+    return prefetch.iterate(make, numbers, self.config.workers)
 
   def test_batches(
     self, batch: int, rows: Sequence[int] | None = None
@@ -168,7 +168,7 @@ class ImageStream:
     examples = _grain().MapDataset.source(self.test).map(cut).repeat()
     rows = _all(batch, rows)
     make = functools.partial(_batch, examples, batch, rows)
-    made = ahead.iterate(make, range(len(counted)), self.config.workers)
+    made = prefetch.iterate(make, range(len(counted)), self.config.workers)
     return zip(made, counted[:, rows], strict=True)
 
 

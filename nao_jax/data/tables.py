@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nao_jax.data import digest, number_pickles
+from nao_jax.data import digest, restricted_unpickler
 from nao_jax.data.archives import Archive, reading
 from nao_jax.errors import UserError
 from nao_jax.runs import paths
@@ -228,7 +228,7 @@ def read_graph(path: pathlib.Path) -> dict[int, dict[str, float]]:
   """
   try:
     with path.open("rb") as file:
-      found = number_pickles.load(file)
+      found = restricted_unpickler.load(file)
   except Exception as error:  # Damaged pickles raise nearly anything.
     raise UserError(f"{path}: not a table of numbers: {error}") from error
   if not isinstance(found, dict) or not all(

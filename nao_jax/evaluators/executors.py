@@ -8,7 +8,7 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators import cluster, local
 from nao_jax.evaluators.remote import Remote, Resources
 from nao_jax.evaluators.scratch import Executor, FromScratch
-from nao_jax.measures import ACCURACY, Measure
+from nao_jax.metrics import ACCURACY, Measure
 from nao_jax.runs.trials import Trials
 from nao_jax.settings import Only, field, validate, within
 from nao_jax.spaces.space import Space

@@ -14,7 +14,7 @@ from nao_jax import parallel
 from nao_jax.data.augment import epoch_indices, eval_batches
 from nao_jax.data.images import ImageData
 from nao_jax.evaluators import local
-from nao_jax.runs import pace
+from nao_jax.runs import chunking
 from nao_jax.runs.progress import Each
 from nao_jax.spaces import cnn
 from nao_jax.training.candidate import Trainer
@@ -102,7 +102,7 @@ class ImageCandidates:
     steps = program(_steps, self.trainer, self.devices, axes, 0)
     losses = []
     orders = np.stack([self._order(epoch) for epoch in epochs], 1)
-    for start, end in pace.calls(0, len(orders), STEPS_A_CALL):
+    for start, end in chunking.calls(0, len(orders), STEPS_A_CALL):
       states, loss = steps(
         states,
         self._step_key,

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from nao_jax.evaluators import Keep, Progress, forget
-from nao_jax.measures import ACCURACY, Measure
+from nao_jax.metrics import ACCURACY, Measure
 from nao_jax.runs.progress import Each
 from nao_jax.runs.trials import Trial, Trials
 from nao_jax.spaces.space import Space

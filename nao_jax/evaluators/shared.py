@@ -19,7 +19,7 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators import Evaluator, Keep, Progress, forget
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
-from nao_jax.runs import pace
+from nao_jax.runs import chunking
 from nao_jax.runs.progress import Each
 from nao_jax.spaces import cnn
 from nao_jax.training.recipe import Images, padded
@@ -183,7 +183,7 @@ class SharedWeights:
     each = Each(self.trainer.train.batch, "images")
     progress("train supernet", first, len(batches), "", each)
     losses = []
-    for start, end in pace.calls(
+    for start, end in chunking.calls(
       first, len(batches), STEPS_A_CALL, parallel.of_first
     ):
       supernet, found = self._train_steps(

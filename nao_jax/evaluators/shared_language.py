@@ -22,7 +22,7 @@ from nao_jax.evaluators.shared import (
   score_pool,
 )
 from nao_jax.networks.recurrent import Weights
-from nao_jax.runs import pace
+from nao_jax.runs import chunking
 from nao_jax.runs.progress import Each
 from nao_jax.spaces import rnn
 from nao_jax.training import language
@@ -154,7 +154,7 @@ class SharedLanguage:
     losses, words = [], len(self._train) * train.batch
     each = Each(words / len(stretches), "words")
     progress(title, int(first), len(stretches), "", each)
-    for start, end in pace.calls(
+    for start, end in chunking.calls(
       int(first), len(stretches), STEPS_A_LOOK, parallel.of_first
     ):
       found = []

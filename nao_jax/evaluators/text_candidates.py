@@ -15,7 +15,7 @@ from nao_jax import parallel
 from nao_jax.data import text
 from nao_jax.evaluators import local
 from nao_jax.networks.recurrent import Weights
-from nao_jax.runs import pace
+from nao_jax.runs import chunking
 from nao_jax.runs.progress import Each
 from nao_jax.spaces import rnn
 from nao_jax.training import language
@@ -118,7 +118,7 @@ class TextCandidates:
     )
     steps = len(self._stretches)
     losses = []
-    for start, end in pace.calls(0, steps, STEPS_A_LOOK):
+    for start, end in chunking.calls(0, steps, STEPS_A_LOOK):
       for number in range(start, end):
         model, hidden, loss = update(
           model,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import os
 
 from nao_jax.errors import UserError
-from nao_jax.report import course
+from nao_jax.report import learning_curves
 from nao_jax.report import run as runs
 from nao_jax.report.run import Run
 
@@ -60,9 +60,9 @@ def _checked(run: Run, other: Run) -> Run:
 def about(run: Run, random: list[Run]) -> list[str]:
   """What the random searches are, and how they compare at the end."""
   seeds = ", ".join(str(other.settings["seed"]) for other in random)
-  last = [course.rounds(other)[-1] for other in random]
+  last = [learning_curves.rounds(other)[-1] for other in random]
   show = run.kind.measure.show
-  best = [show(course.best_of(row)) for row in last]
+  best = [show(learning_curves.best_of(row)) for row in last]
   texts = [
     f"Random search beside it, seed {seeds}: the best of the last round so far "
     f"{', '.join(best)}. It draws as many new architectures in each round, "

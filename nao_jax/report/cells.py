@@ -11,12 +11,12 @@ from typing import ClassVar
 from matplotlib.figure import Figure
 import numpy as np
 
+from nao_jax.drawing import convolutional, recurrent
 from nao_jax.errors import UserError
-from nao_jax.measures import ACCURACY, PERPLEXITY, Measure
+from nao_jax.metrics import ACCURACY, PERPLEXITY, Measure
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
-from nao_jax.report import drawing, recurrent_drawing
 from nao_jax.runs.workdir import unflatten
 from nao_jax.spaces import cnn, rnn
 from nao_jax.spaces.space import Space
@@ -81,10 +81,10 @@ class Convolutional:
   def figures(self, tokens: np.ndarray) -> dict[str, Figure]:
     """The cells of plain tokens [L], by what they are."""
     return {
-      f"The {part.lower()} cell.": drawing.figure(
+      f"The {part.lower()} cell.": convolutional.figure(
         tokens, self.op_names, parts=[part]
       )
-      for part in drawing.PARTS
+      for part in convolutional.PARTS
     }
 
   def costs(
@@ -167,7 +167,7 @@ class Recurrent:
   def figures(self, tokens: np.ndarray) -> dict[str, Figure]:
     """The cell of tokens [L], by what it is."""
     name = "The cell, from what a step reads to what it gives."
-    return {name: recurrent_drawing.figure(tokens)}
+    return {name: recurrent.figure(tokens)}
 
   def costs(
     self, tokens: np.ndarray, image: list[int] | None

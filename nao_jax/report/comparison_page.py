@@ -8,12 +8,12 @@ import numpy as np
 
 from nao_jax.errors import UserError
 from nao_jax.report import (
+  analysis,
   baseline,
-  course,
-  findings,
+  formatting,
+  learning_curves,
   plots,
   search_page,
-  words,
 )
 from nao_jax.report import page as pages
 from nao_jax.report import run as runs
@@ -80,7 +80,7 @@ def of(found: list[Run]) -> Page:
 def _overview(named: dict[str, Run]) -> Section:
   rows = [_row(letter, run) for letter, run in named.items()]
   first = next(iter(named.values()))
-  name = words.compared_name(first)
+  name = formatting.compared_name(first)
   head = [
     "", "directory", "data", "strategy", "scores", "seed", "rounds",
     "architectures", "best validation", f"found: {name}", "± deviation",
@@ -98,8 +98,8 @@ def _overview(named: dict[str, Run]) -> Section:
 
 
 def _row(letter: str, run: Run) -> list[str]:
-  settings, rounds = run.settings, course.rounds(run)
-  groups, none = findings.groups(run.compared), findings.Group([], 0)
+  settings, rounds = run.settings, learning_curves.rounds(run)
+  groups, none = analysis.groups(run.compared), analysis.Group([], 0)
   best = run.kind.measure.show(rounds[-1].scores.max()) if rounds else ""
   measured = []
   for name in ("searched", "random"):
@@ -110,13 +110,13 @@ def _row(letter: str, run: Run) -> list[str]:
     str(run.path),
     run.kind.data,
     str(settings["strategy"]),
-    words.how(run),
+    formatting.how(run),
     str(settings["seed"]),
     f"{len(rounds)} of {settings['search.rounds'] + 1}",
     f"{rounds[-1].scored:,}" if rounds else "0",
-    best or words.NONE,
-    *(words.compared_number(run, value) for value in measured),
-    words.duration(rounds[-1].seconds if rounds else None),
+    best or formatting.NONE,
+    *(formatting.compared_number(run, value) for value in measured),
+    formatting.duration(rounds[-1].seconds if rounds else None),
   ]
 
 
@@ -145,24 +145,24 @@ def _warnings(named: dict[str, Run]) -> list[str]:
 
 def _curves(named: dict[str, Run]) -> Section | None:
   groups = {
-    _label(named, letters): [course.rounds(named[x]) for x in letters]
+    _label(named, letters): [learning_curves.rounds(named[x]) for x in letters]
     for letters in _alike({x: run for x, run in named.items() if run.scored})
   }
   if not groups:
     return None
   first = next(iter(named.values()))
   drawn = []
-  for name, at in course.AXES.items():
+  for name, at in learning_curves.AXES.items():
     curves = {
       label: (
-        course.band(searches, at, course.best_of),
-        course.band(searches, at, course.mean_of),
+        learning_curves.band(searches, at, learning_curves.best_of),
+        learning_curves.band(searches, at, learning_curves.mean_of),
       )
       for label, searches in groups.items()
     }
     curves = {label: both for label, both in curves.items() if both[0]}
     if curves:
-      axis = name, first.kind.tick, words.score_axis(first)
+      axis = name, first.kind.tick, formatting.score_axis(first)
       figure = plots.several(curves, *axis)
       text = f"By {name}. {_spread(groups)}"
       if missing := [label for label in groups if label not in curves]:
@@ -232,26 +232,28 @@ def _repeats(named: dict[str, Run]) -> Section:
 def _group(named: dict[str, Run], letters: list[str]) -> list[str]:
   """The row of some searches with the same settings."""
   found = [named[letter] for letter in letters]
-  best = np.array([course.rounds(run)[-1].scores.max() for run in found])
-  gains = [findings.advantage(findings.groups(run.compared)) for run in found]
+  best = np.array(
+    [learning_curves.rounds(run)[-1].scores.max() for run in found]
+  )
+  gains = [analysis.advantage(analysis.groups(run.compared)) for run in found]
   gains = np.array([gain.value for gain in gains if gain])
   return [
     ", ".join(letters),
     str(found[0].settings["strategy"]),
     found[0].kind.measure.show(best.mean()),
     f"{best.std(ddof=1):.4f}",
-    words.mean(gains, "{:+.4f}"),
-    words.number(findings.standard_error(gains), "{:.4f}"),
+    formatting.mean(gains, "{:+.4f}"),
+    formatting.number(analysis.standard_error(gains), "{:.4f}"),
   ]
 
 
 def _predictors(named: dict[str, Run]) -> Section | None:
   rows = []
   for letter, run in named.items():
-    last = {group.group: group for group in findings.foreseen(run)}
+    last = {group.group: group for group in analysis.foreseen(run)}
     last.pop("fitted", None)
     for name, group in last.items():
-      measures = findings.ranking(group).measures.values()
+      measures = analysis.ranking(group).measures.values()
       rows.append(
         [
           letter,
@@ -279,7 +281,7 @@ def _differences(named: dict[str, Run]) -> Section:
   names = sorted({name for own in settings.values() for name in own})
   rows = []
   for name in names:
-    values = [str(own.get(name, words.NONE)) for own in settings.values()]
+    values = [str(own.get(name, formatting.NONE)) for own in settings.values()]
     if len(set(values)) > 1:
       rows.append([name, *values])
   if not rows:

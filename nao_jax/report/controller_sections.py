@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from nao_jax.report import findings, plots, words
-from nao_jax.report.findings import Foreseen, Measured, Ranking, Step
+from nao_jax.report import analysis, formatting, plots
+from nao_jax.report.analysis import Foreseen, Measured, Ranking, Step
 from nao_jax.report.page import Plot, Section, Table
 from nao_jax.report.run import Run
-from nao_jax.strategies.plane import Plane
+from nao_jax.strategies.projection import Plane
 
 # Rounds whose embeddings are drawn.
 _PLANES = 3
@@ -18,7 +18,7 @@ _TARGETS = {
 
 def predictor(run: Run) -> Section:
   """Predictions and measurements."""
-  title, found = "Does the predictor know?", findings.foreseen(run)
+  title, found = "Does the predictor know?", analysis.foreseen(run)
   strategy = run.settings["strategy"]
   if not found and strategy not in _TARGETS:
     text = f"The strategy {strategy} predicts nothing and moves no embedding."
@@ -39,17 +39,17 @@ def predictor(run: Run) -> Section:
       "No member was held out of the fit: what is known of the predictor is "
       "how it ranked proposals before they were scored."
     )
-  rounds = words.spread_out(
-    sorted({group.round for group in found}), words.LISTED
+  rounds = formatting.spread_out(
+    sorted({group.round for group in found}), formatting.LISTED
   )
   shown = [group for group in found if group.round in rounds]
-  table = _rankings([findings.ranking(group) for group in shown])
+  table = _rankings([analysis.ranking(group) for group in shown])
   return Section(title, texts, _scatters(run, found), [table])
 
 
 def _scatters(run: Run, found: list[Foreseen]) -> list[Plot]:
   """The last round's members, and the last proposals that have scores."""
-  axes, drawn = (run.kind.tick, words.score_axis(run)), []
+  axes, drawn = (run.kind.tick, formatting.score_axis(run)), []
   members = [group for group in found if group.group != "proposals"]
   if members:
     last = members[-1].round
@@ -99,7 +99,7 @@ def with_interval(found: Measured) -> str:
 
 def gradient(run: Run) -> Section | None:
   """What moving embeddings uphill promised, and what came of it."""
-  steps = [step for step in findings.steps(run) if step.sizes]
+  steps = [step for step in analysis.steps(run) if step.sizes]
   if not steps:
     return None
   plus = run.settings["strategy"] == "nao_plus"
@@ -137,20 +137,22 @@ def gradient(run: Run) -> Section | None:
 
 def _by_round(run: Run, steps: list[Step]) -> Table:
   rows = []
-  for step in words.spread_out(steps, words.LISTED):
+  for step in formatting.spread_out(steps, formatting.LISTED):
     measured = step.measured[np.isfinite(step.measured)]
     better = np.mean(measured > 0) if len(measured) else None
     rows.append(
       [
         str(step.round),
-        words.number(step.decoded and step.decoded * len(step.sizes), "{:.0f}"),
-        words.number(None if step.new is None else sum(step.new), "{:d}"),
+        formatting.number(
+          step.decoded and step.decoded * len(step.sizes), "{:.0f}"
+        ),
+        formatting.number(None if step.new is None else sum(step.new), "{:d}"),
         str(len(step.size)),
-        words.mean(step.promised, "{:+.3f}"),
-        words.mean(step.predicted, "{:+.3f}"),
-        words.mean(measured, "{:+.4f}"),
-        words.number(findings.standard_error(measured), "{:.4f}"),
-        words.number(better, "{:.0%}"),
+        formatting.mean(step.promised, "{:+.3f}"),
+        formatting.mean(step.predicted, "{:+.3f}"),
+        formatting.mean(measured, "{:+.4f}"),
+        formatting.number(analysis.standard_error(measured), "{:.4f}"),
+        formatting.number(better, "{:.0%}"),
       ]
     )
   head = [
@@ -187,7 +189,7 @@ def planes(run: Run) -> Section | None:
   return Section(
     "Where the architectures lie",
     [text],
-    [_plane(run, round_) for round_ in words.spread_out(known, _PLANES)],
+    [_plane(run, round_) for round_ in formatting.spread_out(known, _PLANES)],
   )
 
 
@@ -202,7 +204,7 @@ def _plane(run: Run, round_: int) -> Plot:
       arrays["member_plane"], arrays["proposal_plane"], arrays["plane_share"]
     ),
     np.array(parents, int),
-    scores >= np.quantile(scores, 1 - findings.BEST),
+    scores >= np.quantile(scores, 1 - analysis.BEST),
   )
   return Plot(
     figure, f"Round {round_}; a line leads from a seed to what it became."

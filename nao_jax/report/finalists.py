@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 import numpy as np
 
 from nao_jax.controller import metrics
-from nao_jax.report import plots, words
+from nao_jax.report import formatting, plots
 from nao_jax.report.page import Plot, Section, Table, Tile
 from nao_jax.report.run import Run
 
@@ -60,7 +60,7 @@ def _table(run: Run, name: str) -> Table:
       [
         str(rank),
         group,
-        words.NONE if entry["place"] is None else str(entry["place"]),
+        formatting.NONE if entry["place"] is None else str(entry["place"]),
         _score(run, entry),
         _value(run, entry),
       ]
@@ -101,15 +101,15 @@ def _agreement(run: Run, searched: list[dict]) -> str:
   places = np.array([entry["place"] for entry in searched], np.float64)
   tau = metrics.kendall_tau(-places, _worth(run, searched))
   return (
-    f"Kendall's tau between the order of the search ({words.how(run)}) and "
-    f"that of training: {tau:.2f} over {len(searched)} cells, which are few "
-    "and the top of the pool: this says little of the whole pool."
+    f"Kendall's tau between the order of the search ({formatting.how(run)}) "
+    f"and that of training: {tau:.2f} over {len(searched)} cells, which are "
+    "few and the top of the pool: this says little of the whole pool."
   )
 
 
 def _score(run: Run, entry: dict) -> str:
   if entry["place"] is None:
-    return words.NONE
+    return formatting.NONE
   return run.kind.measure.show(run.pool.scores[entry["row"], run.scored[-1]])
 
 
@@ -125,7 +125,7 @@ def tile(run: Run) -> Tile:
 
 def _value(run: Run, entry: dict) -> str:
   value = entry[f"validation_{run.kind.measure.name}"]
-  return "diverged" if value is None else words.compared_number(run, value)
+  return "diverged" if value is None else formatting.compared_number(run, value)
 
 
 @matplotlib.rc_context(plots.STYLE)

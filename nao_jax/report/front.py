@@ -4,8 +4,9 @@ import matplotlib
 from matplotlib.figure import Figure
 import numpy as np
 
+from nao_jax.drawing import canvas
 from nao_jax.objectives import front
-from nao_jax.report import ink, plots, words
+from nao_jax.report import formatting, plots
 from nao_jax.report.page import Plot, Section, Table
 from nao_jax.report.run import Run
 
@@ -23,16 +24,17 @@ def section(run: Run) -> Section | None:
   figure = _plot(run, scores, cost, on_front, name, limit)
   text = (
     f"Exact costs of the {len(rows)} members of round {last}. No member is "
-    f"better than one on the front in both, {words.score_name(run)} and {name}."
+    "better than one on the front in both, "
+    f"{formatting.score_name(run)} and {name}."
   )
   if limit is not None:
     text += f" The limit of the search was {limit:g}."
   order = np.flatnonzero(on_front)[np.argsort(cost[on_front])]
   table = Table(
-    ["number", name, words.score_name(run)],
+    ["number", name, formatting.score_name(run)],
     [
       [str(rows[i]), f"{cost[i]:,.6g}", run.kind.measure.show(scores[i])]
-      for i in words.spread_out(order.tolist(), words.LISTED)
+      for i in formatting.spread_out(order.tolist(), formatting.LISTED)
     ],
     "The front, cheapest first.",
   )
@@ -62,9 +64,9 @@ def _plot(run: Run, scores, cost, on_front, name, limit) -> Figure:
     label="front",
   )
   if limit is not None:
-    axes.axvline(limit, color=ink.WIRE, ls="--", lw=1, label="limit")
+    axes.axvline(limit, color=canvas.WIRE, ls="--", lw=1, label="limit")
   axes.set_xlabel(name)
-  axes.set_ylabel(words.score_axis(run))
+  axes.set_ylabel(formatting.score_axis(run))
   axes.yaxis.set_major_formatter(lambda value, _: run.kind.tick(value))
   axes.figure.legend(loc="outside upper left", ncols=3)
   return axes.figure

@@ -11,32 +11,32 @@ from markupsafe import Markup, escape
 import matplotlib
 from matplotlib.figure import Figure
 
-from nao_jax.report import ink
+from nao_jax.drawing import canvas
 
 # What each colour of a figure is called in the page.
 COLOURS = {
-  ink.INK: "ink",
-  ink.WIRE: "wire",
+  canvas.INK: "ink",
+  canvas.WIRE: "wire",
   "#ffffff": "paper",
   "#cccccc": "frame",
   "#b4b4b4": "faint",
   "#aaaaaa": "faint",
   "#f8f8f6": "card",
-  ink.BLUE[0]: "blue-fill",
-  ink.BLUE[1]: "blue",
-  ink.VERMILION[0]: "vermilion-fill",
-  ink.VERMILION[1]: "vermilion",
-  ink.GREEN[0]: "green-fill",
-  ink.GREEN[1]: "green",
-  ink.GREY[0]: "grey-fill",
-  ink.GREY[1]: "grey",
+  canvas.BLUE[0]: "blue-fill",
+  canvas.BLUE[1]: "blue",
+  canvas.VERMILION[0]: "vermilion-fill",
+  canvas.VERMILION[1]: "vermilion",
+  canvas.GREEN[0]: "green-fill",
+  canvas.GREEN[1]: "green",
+  canvas.GREY[0]: "grey-fill",
+  canvas.GREY[1]: "grey",
 }
 # Who made it, and when, is said on the page.
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _REFERENCE = r'(?:xlink:href="|url\()#([\w-]+)'
 
 
-@matplotlib.rc_context(ink.STYLE)
+@matplotlib.rc_context(canvas.STYLE)
 def svg(figure: Figure, name: str, label: str) -> Markup:
   """A figure as an element of a page.
 

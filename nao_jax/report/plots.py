@@ -15,13 +15,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 import numpy as np
 
-from nao_jax.report import ink
-from nao_jax.report.course import AXES, Band, Round
-from nao_jax.report.findings import Foreseen, Group, Shares, Step
-from nao_jax.strategies.plane import Plane
+from nao_jax.drawing import canvas
+from nao_jax.report.analysis import Foreseen, Group, Shares, Step
+from nao_jax.report.learning_curves import AXES, Band, Round
+from nao_jax.strategies.projection import Plane
 
 POOL, NEW, BEST, HELD_OUT = (
-  colours[1] for colours in (ink.GREY, ink.BLUE, ink.VERMILION, ink.GREEN)
+  colours[1]
+  for colours in (canvas.GREY, canvas.BLUE, canvas.VERMILION, canvas.GREEN)
 )
 # Where nothing was held out, green is another search.
 RANDOM = HELD_OUT
@@ -30,21 +31,21 @@ _DOT, _SMALL, _MANY = 9, 3, 100
 # Inches.
 WIDTH, HEIGHT = 4.4, 3.0
 BAND, _SPREAD = (0.1, 0.9), "10 to 90 %"
-STYLE = ink.STYLE | {
+STYLE = canvas.STYLE | {
   "font.size": 9,
-  "text.color": ink.INK,
-  "axes.edgecolor": ink.WIRE,
-  "axes.labelcolor": ink.INK,
+  "text.color": canvas.INK,
+  "axes.edgecolor": canvas.WIRE,
+  "axes.labelcolor": canvas.INK,
   "axes.spines.top": False,
   "axes.spines.right": False,
   "axes.grid": True,
   "axes.axisbelow": True,
   "grid.color": "#cccccc",
   "grid.linewidth": 0.5,
-  "xtick.color": ink.WIRE,
-  "ytick.color": ink.WIRE,
-  "xtick.labelcolor": ink.INK,
-  "ytick.labelcolor": ink.INK,
+  "xtick.color": canvas.WIRE,
+  "ytick.color": canvas.WIRE,
+  "xtick.labelcolor": canvas.INK,
+  "ytick.labelcolor": canvas.INK,
   "legend.frameon": False,
   "legend.fontsize": 8,
 }
@@ -308,7 +309,7 @@ def _on_sizes(axes: Axes, sizes: Sequence[float]) -> None:
   at = range(0, len(sizes), every)
   axes.set_xticks(at, [f"{sizes[place]:g}" for place in at])
   axes.set_xlim(-0.6, len(sizes) - 0.4)
-  axes.axhline(0, color=ink.WIRE, lw=0.8)
+  axes.axhline(0, color=canvas.WIRE, lw=0.8)
   axes.set_xlabel("step size")
 
 
@@ -324,7 +325,7 @@ def plane(seen: Plane, parents: np.ndarray, best: np.ndarray) -> Figure:
   axes = _axes(3.6)
   made = parents >= 0
   ends = np.stack([seen.members[parents[made]], seen.proposals[made]])
-  axes.plot(*ends.transpose(2, 0, 1), color=ink.WIRE, lw=0.6, alpha=0.6)
+  axes.plot(*ends.transpose(2, 0, 1), color=canvas.WIRE, lw=0.6, alpha=0.6)
   for rows, look, label in (
     (seen.members[~best], {"facecolors": "none", "edgecolors": POOL}, "pool"),
     (seen.members[best], {"color": BEST}, "best quarter"),
@@ -358,7 +359,7 @@ def ops(shares: Shares, what: str) -> Figure:
     axes.barh(
       at + aside, 100 * share, 0.34, xerr=100 * np.nan_to_num(error),
       color=colour, alpha=0.75, label=label,
-      error_kw={"ecolor": ink.INK, "lw": 0.9},
+      error_kw={"ecolor": canvas.INK, "lw": 0.9},
     )  # fmt: skip
   axes.set_yticks(at, names)
   axes.invert_yaxis()

@@ -2,8 +2,14 @@
 
 import numpy as np
 
-from nao_jax.report import baseline, course, findings, plots, words
-from nao_jax.report.course import Band, Round
+from nao_jax.report import (
+  analysis,
+  baseline,
+  formatting,
+  learning_curves,
+  plots,
+)
+from nao_jax.report.learning_curves import Band, Round
 from nao_jax.report.page import Plot, Section, Table
 from nao_jax.report.run import Run
 
@@ -17,16 +23,20 @@ def scores(run: Run, random: list[Run]) -> Section:
     run: the search.
     random: random searches that measure the same.
   """
-  title, rounds = "Scores by round", course.rounds(run)
+  title, rounds = "Scores by round", learning_curves.rounds(run)
   if not rounds:
     return Section(title, ["No round has ended yet."])
-  others = [course.rounds(other) for other in random]
+  others = [learning_curves.rounds(other) for other in random]
   drawn = []
-  for name, at in course.AXES.items():
+  for name, at in learning_curves.AXES.items():
     if at(rounds[-1]) is None:
       continue
-    beside = course.band(others, at, course.best_of) if others else None
-    axis = run.kind.tick, words.score_axis(run)
+    beside = (
+      learning_curves.band(others, at, learning_curves.best_of)
+      if others
+      else None
+    )
+    axis = run.kind.tick, formatting.score_axis(run)
     figure = plots.progress(rounds, name, *axis, beside)
     text = f"By {name}{_OF_TIME if name == 'minutes' else ''}."
     drawn.append(Plot(figure, f"{text} {_spread(beside)}"))
@@ -78,7 +88,7 @@ def _about(run: Run, random: list[Run]) -> list[str]:
 def _by_round(run: Run, rounds: list[Round]) -> Table:
   show = run.kind.measure.show
   rows = []
-  for row in words.spread_out(rounds, words.LISTED):
+  for row in formatting.spread_out(rounds, formatting.LISTED):
     newest = row.scores[row.newest]
     rows.append(
       [
@@ -86,19 +96,18 @@ def _by_round(run: Run, rounds: list[Round]) -> Table:
         str(len(row.scores)),
         show(row.scores.max()),
         show(row.scores.mean()),
-        words.number(row.deviation, "{:.4f}"),
+        formatting.number(row.deviation, "{:.4f}"),
         str(len(newest)),
-        show(newest.mean()) if len(newest) else words.NONE,
-        words.duration(row.seconds),
+        show(newest.mean()) if len(newest) else formatting.NONE,
+        formatting.duration(row.seconds),
       ]
     )
   head = [
     "round", "members", "best", "mean", "standard deviation", "proposals",
     "their mean", "time so far",
   ]  # fmt: skip
-  caption = (
-    f"{words.score_name(run).capitalize()}; deviations are in {run.kind.unit}."
-  )
+  name = formatting.score_name(run).capitalize()
+  caption = f"{name}; deviations are in {run.kind.unit}."
   return Table(head, rows, caption)
 
 
@@ -106,13 +115,13 @@ def proposed(run: Run) -> Section | None:
   """Each round's proposals beside the others."""
   every = [
     row
-    for row in course.rounds(run)
+    for row in learning_curves.rounds(run)
     if row.newest.any() and not row.newest.all()
   ]
   if not every:
     return None
-  shown = words.spread_out(every, words.PLOTTED)
-  figure = plots.proposed(shown, run.kind.tick, words.score_axis(run))
+  shown = formatting.spread_out(every, formatting.PLOTTED)
+  figure = plots.proposed(shown, run.kind.tick, formatting.score_axis(run))
   caption = (
     "A dot is an architecture; the box is the middle half, the line the "
     "median. Both groups of a round are scored at the same time."
@@ -127,7 +136,7 @@ def proposed(run: Run) -> Section | None:
     "What was proposed",
     [text],
     [Plot(figure, caption)],
-    [_against_others(run, words.spread_out(every, words.LISTED))],
+    [_against_others(run, formatting.spread_out(every, formatting.LISTED))],
   )
 
 
@@ -135,12 +144,12 @@ def _against_others(run: Run, rounds: list[Round]) -> Table:
   rows = []
   for row in rounds:
     inside, others = row.scores[row.newest], row.scores[~row.newest]
-    error = np.hypot(*map(findings.standard_error, (inside, others)))
+    error = np.hypot(*map(analysis.standard_error, (inside, others)))
     rows.append(
       [
         str(row.number),
         f"{inside.mean() - others.mean():+.4f}",
-        words.number(error, "{:.4f}"),
+        formatting.number(error, "{:.4f}"),
         f"{np.mean(inside > np.median(others)):.0%}",
       ]
     )
@@ -150,14 +159,14 @@ def _against_others(run: Run, rounds: list[Round]) -> Table:
 
 def ops(run: Run) -> Section:
   """How often each op occurs by rank."""
-  shares = findings.op_shares(run)
+  shares = analysis.op_shares(run)
   caption = (
     f"The pool of round {run.scored[-1]}, by its scores in that round; the "
     "lines are standard errors over architectures."
   )
   columns = (shares.best, shares.best_error, shares.rest, shares.rest_error)
   rows = [
-    [name, *(words.number(100 * value, "{:.1f}") for value in values)]
+    [name, *(formatting.number(100 * value, "{:.1f}") for value in values)]
     for name, *values in zip(shares.names, *columns, strict=True)
   ]
   head = ["", "best quarter, %", "standard error", "rest, %", "standard error"]
@@ -171,15 +180,15 @@ def ops(run: Run) -> Section:
 def ancestry(run: Run) -> Section:
   """Where the best of the last round came from."""
   show = run.kind.measure.show
-  chain = findings.ancestors(run.pool, run.winner)
+  chain = analysis.ancestors(run.pool, run.winner)
   rows = [
     [
       str(one.row),
       one.origin,
-      words.number(one.step_size or None, "{:g}"),
-      words.number(one.changed, "{:d}"),
+      formatting.number(one.step_size or None, "{:g}"),
+      formatting.number(one.changed, "{:d}"),
       show(one.first),
-      words.NONE if one.parent is None else show(one.parent),
+      formatting.NONE if one.parent is None else show(one.parent),
       show(one.last),
     ]
     for one in chain

@@ -8,19 +8,19 @@ import shlex
 from absl import logging
 
 from nao_jax.report import (
+  analysis,
   baseline,
   controller_sections,
-  course,
   finalists,
-  findings,
+  formatting,
   front,
+  learning_curves,
   plots,
   pool_sections,
-  words,
 )
 from nao_jax.report import page as pages
 from nao_jax.report import run as runs
-from nao_jax.report.findings import Group
+from nao_jax.report.analysis import Group
 from nao_jax.report.page import Facts, Page, Plot, Section, Table, Tile
 from nao_jax.report.run import Run
 from nao_jax.runs import paths
@@ -83,7 +83,7 @@ def of(run: Run, random: Sequence[Run] = ()) -> Page:
   return Page(
     title=f"A search for {run.kind.what} on {run.kind.data}",
     about=(
-      f"{settings['strategy']}, scores {words.how(run)}, seed "
+      f"{settings['strategy']}, scores {formatting.how(run)}, seed "
       f"{settings['seed']}; {_status(run)}"
     ),
     tiles=_tiles(run) if run.scored else [],
@@ -99,7 +99,7 @@ def winner(run: Run, title: str = "") -> Section:
   place = ranked.index(run.winner) + 1
   text = (
     f"Number {run.winner} of the pool, place {place} of {len(ranked)} members "
-    f"in round {last}: {words.score_name(run)} {score}."
+    f"in round {last}: {formatting.score_name(run)} {score}."
   )
   if run.finalists:
     text += " It is the finalist that trained best from scratch."
@@ -123,18 +123,18 @@ def _status(run: Run) -> str:
 
 
 def _tiles(run: Run) -> list[Tile]:
-  rounds, last = course.rounds(run), run.scored[-1]
-  origin = findings.origin(int(run.pool.origins[run.winner]))
+  rounds, last = learning_curves.rounds(run), run.scored[-1]
+  origin = analysis.origin(int(run.pool.origins[run.winner]))
   best = Tile(
     f"best validation {run.kind.measure.name}",
     run.kind.measure.show(run.pool.scores[run.winner, last]),
-    f"{words.how(run)}; one run, round {last}",
+    f"{formatting.how(run)}; one run, round {last}",
   )
   return [
     finalists.tile(run) if run.finalists else best,
     *(
       _tile_of(run, name, group)
-      for name, group in findings.groups(run.compared).items()
+      for name, group in analysis.groups(run.compared).items()
     ),
     Tile("the best came from", origin, f"the last round is {last}"),
     Tile(
@@ -144,17 +144,17 @@ def _tiles(run: Run) -> list[Tile]:
     ),
     Tile(
       "time of the rounds",
-      words.duration(rounds[-1].seconds),
+      formatting.duration(rounds[-1].seconds),
       "without the trainings after them",
     ),
   ]
 
 
 def _tile_of(run: Run, name: str, group: Group) -> Tile:
-  spread = words.compared_number(run, group.deviation)
+  spread = formatting.compared_number(run, group.deviation)
   return Tile(
-    f"{name} cells, {words.compared_name(run)}",
-    words.compared_number(run, group.mean),
+    f"{name} cells, {formatting.compared_name(run)}",
+    formatting.compared_number(run, group.mean),
     f"from scratch; standard deviation {spread}, {len(group.values)} trainings",
   )
 
@@ -164,8 +164,11 @@ def _missing(run: Run) -> Section | None:
 
 
 def _from_scratch(run: Run) -> Section:
-  title, name = "From scratch: found and random cells", words.compared_name(run)
-  groups = findings.groups(run.compared)
+  title, name = (
+    "From scratch: found and random cells",
+    formatting.compared_name(run),
+  )
+  groups = analysis.groups(run.compared)
   if not groups:
     return Section(title, [_no_baseline(run)])
   texts = [
@@ -182,8 +185,8 @@ def _from_scratch(run: Run) -> Section:
       which,
       str(len(group.cells)),
       str(len(group.values)),
-      words.compared_number(run, group.mean),
-      words.compared_number(run, group.deviation),
+      formatting.compared_number(run, group.mean),
+      formatting.compared_number(run, group.deviation),
       str(group.diverged),
     ]
     for which, group in groups.items()
@@ -208,16 +211,16 @@ def _no_baseline(run: Run) -> str:
 
 
 def _verdict(run: Run, groups: dict[str, Group]) -> str:
-  found = findings.advantage(groups)
+  found = analysis.advantage(groups)
   if found is None:
     return "There is nothing to compare with yet."
   better = "higher" if run.kind.higher_is_better else "lower"
-  value = words.compared_number(run, found.value, "+")
+  value = formatting.compared_number(run, found.value, "+")
   start = f"Found minus random: {value} ({better} is better)"
   if found.interval is None:
     return f"{start}. One cell has no spread, so no difference is shown here."
   low, high = (
-    words.compared_number(run, value, "+") for value in found.interval
+    formatting.compared_number(run, value, "+") for value in found.interval
   )
   start += f"; two standard errors over cells either way: {low} to {high}. "
   if found.interval[0] <= 0 <= found.interval[1]:
@@ -229,7 +232,7 @@ def _shared_weights(run: Run) -> list[str]:
   """Whether scores with shared weights order cells as training alone does."""
   if run.settings["evaluator"] != "shared":
     return []
-  found = findings.scratch_ranking(run)
+  found = analysis.scratch_ranking(run)
   if found is None:
     return [
       "How well scores with shared weights order cells that are trained from "
@@ -268,8 +271,8 @@ def _costs(run: Run) -> Section:
 
 
 def _effort(run: Run) -> Table:
-  rounds = course.rounds(run)
-  groups = findings.groups(run.compared).values()
+  rounds = learning_curves.rounds(run)
+  groups = analysis.groups(run.compared).values()
   seconds = {
     name: sum(row.get(f"{name}_seconds", 0) for row in run.history)
     for name in ("score", "propose")

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from nao_jax.errors import UserError
-from nao_jax.measures import ACCURACY, PERPLEXITY, SCORE, Measure
+from nao_jax.metrics import ACCURACY, PERPLEXITY, SCORE, Measure
 from nao_jax.runs import json_file, lock, paths, status
 from nao_jax.runs.lock import Holder
 from nao_jax.runs.progress import clock

@@ -17,8 +17,8 @@ from nao_jax.controller.model import Controller
 from nao_jax.errors import UserError
 from nao_jax.settings import field
 from nao_jax.strategies import Proposal, Seen, folds
-from nao_jax.strategies.inspection import inspection
-from nao_jax.strategies.plane import project
+from nao_jax.strategies.controller_metrics import inspection
+from nao_jax.strategies.projection import project
 
 # Parts that a fit is cut into, to show how far it is.
 FIT_CALLS = 10

@@ -33,9 +33,9 @@ from nao_jax.strategies import (
   generator,
   proposal,
 )
+from nao_jax.strategies.controller_metrics import inspection
 from nao_jax.strategies.ensemble import Ensemble, Lessons, NaoPlusConfig
-from nao_jax.strategies.inspection import inspection
-from nao_jax.strategies.plane import project
+from nao_jax.strategies.projection import project
 from nao_jax.strategies.uniform import sample_new
 
 # So many steps are one program, whatever a round's number of them.

@@ -19,7 +19,7 @@ from nao_jax import parallel
 from nao_jax.data.augment import epoch_indices, eval_batches
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.data.stream import ImageStream
-from nao_jax.runs import pace
+from nao_jax.runs import chunking
 from nao_jax.training.recipe import Images, padded
 from nao_jax.training.stand_alone import (
   Measured,
@@ -77,7 +77,7 @@ class InMemory:
     for epoch in range(step // per_epoch, self.trainer.train.epochs):
       order = self._order(jax.random.fold_in(order_key, epoch))
       first = max(step - epoch * per_epoch, 0)
-      for start, end in pace.calls(
+      for start, end in chunking.calls(
         first, per_epoch, STEPS_A_CALL, parallel.of_first
       ):
         rows = parallel.own_rows(

@@ -11,7 +11,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from nao_jax.runs.processes import Team, Told
+from nao_jax.distributed.processes import Team, Told
 from nao_jax.training.feeds import InMemory, Streamed
 from nao_jax.training.stand_alone import TrainState
 from nao_jax.training.stand_alone_language import (

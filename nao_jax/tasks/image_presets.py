@@ -60,7 +60,6 @@ as far as we know them.
 
 import dataclasses
 
-from nao_jax import search_settings
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import V2, ControllerConfig
 from nao_jax.data.augment import AugmentConfig
@@ -69,7 +68,8 @@ from nao_jax.evaluators import EVALUATORS
 from nao_jax.evaluators.shared import SAMPLINGS
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.objectives import DemandConfig
-from nao_jax.search import SearchConfig
+from nao_jax.search import rules
+from nao_jax.search.loop import SearchConfig
 from nao_jax.settings import LAST_SEED, Only, field, within
 from nao_jax.spaces import cnn
 from nao_jax.strategies.choice import STRATEGIES
@@ -127,7 +127,7 @@ class SearchCnnConfig:
   """
 
   ACTS_WITH = (
-    *search_settings.ACTS_WITH,
+    *rules.ACTS_WITH,
     Only(("sampling", "train_only_new"), "evaluator", ("shared",)),
   )
 
@@ -158,7 +158,7 @@ class SearchCnnConfig:
 
   def check_together(self) -> None:
     """Raises UserError for settings that do not fit each other."""
-    search_settings.check_together(self)
+    rules.check_together(self)
     if self.train_only_new and not self.search.extend:
       raise UserError(
         "`train_only_new=True`: what is new stands at the end of a pool that "

@@ -17,13 +17,13 @@ import numpy as np
 import rich.table
 
 from nao_jax import pool as pools
-from nao_jax.measures import ACCURACY, Measure
+from nao_jax.metrics import ACCURACY, Measure
 from nao_jax.pool import Pool
-from nao_jax.pool_file import PoolFile
 from nao_jax.runs import checkpoint, streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.workdir import Workdir, write, write_bytes
-from nao_jax.search_state import Journal, SearchState
+from nao_jax.search.pool_file import PoolFile
+from nao_jax.search.state import Journal, SearchState
 
 
 class SearchJournal(Workdir, Journal):

@@ -12,35 +12,31 @@ from absl import logging
 import jax
 import numpy as np
 
-from nao_jax import (
-  finals,
-  parallel,
-  search,
-  search_settings,
-  settings,
-)
+from nao_jax import parallel, settings
 from nao_jax.data import text
+from nao_jax.distributed.evaluator import EvaluatorHelper, TeamEvaluator
+from nao_jax.distributed.processes import Team, leading
+from nao_jax.drawing import recurrent
 from nao_jax.errors import UserError
 from nao_jax.evaluators import executors
 from nao_jax.evaluators.executors import LOCAL, ExecutorConfig
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import check_each_step
 from nao_jax.evaluators.shared_language import SharedLanguage
-from nao_jax.evaluators.team_evaluator import EvaluatorHelper, TeamEvaluator
 from nao_jax.evaluators.text_candidates import TextCandidates
-from nao_jax.journal import SearchJournal
-from nao_jax.measures import PERPLEXITY
-from nao_jax.report import recurrent_drawing, search_page
-from nao_jax.rnn_presets import SearchRnnConfig
+from nao_jax.metrics import PERPLEXITY
+from nao_jax.report import search_page
 from nao_jax.runs import streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.environment import in_32_bits
-from nao_jax.runs.processes import Team, leading
 from nao_jax.runs.trials import Trials
 from nao_jax.runs.workdir import flatten
+from nao_jax.search import finals, loop, rules
+from nao_jax.search.journal import SearchJournal
 from nao_jax.spaces import rnn
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.choice import strategy
+from nao_jax.tasks.text_presets import SearchRnnConfig
 from nao_jax.training import memory_check
 from nao_jax.training.recurrent import Trainer
 
@@ -87,7 +83,7 @@ def run(
   _check(config, given, devices, trials)
   executor.check(config.evaluator)
   if team is not None:
-    search_settings.check_processes(config)
+    rules.check_processes(config)
   corpus = text.load(config.text, vocab_size=config.vocab_size)
   config = _fit_to_text(config, corpus)
   if executor.executor == "local":
@@ -121,7 +117,7 @@ def run(
     evaluator = _evaluator(config, space, corpus, file, devices, executor, team)
     search_key, final_key = jax.random.split(jax.random.key(config.seed))
     with evaluator as opened:
-      pool = search.run(
+      pool = loop.run(
         space,
         opened,
         search_key,
@@ -146,7 +142,7 @@ def _show(best: dict, journal: SearchJournal) -> None:
   pictures = [
     journal.path / f"best.{suffix}" for suffix in ("png", "svg", "pdf")
   ]
-  recurrent_drawing.draw_cell(best["tokens"], pictures, title="best cell")
+  recurrent.draw_cell(best["tokens"], pictures, title="best cell")
   streams.console().print(f"drawn in {pictures[0]}", highlight=False)
 
 
@@ -169,7 +165,7 @@ def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
 
 def _check(config: SearchRnnConfig, given: np.ndarray, devices, trials) -> None:
   """What can be wrong before the text is read."""
-  search_settings.check_trials(config, trials)
+  rules.check_trials(config, trials)
   if len(given) > config.search.pool_size:
     raise UserError(
       f"`architectures`: {len(given)} of them do not fit "

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from nao_jax.distributed.processes import Team, Told
 from nao_jax.evaluators import Evaluator, Keep, Progress, forget
-from nao_jax.runs.processes import Team, Told
 
 
 @dataclasses.dataclass(frozen=True)

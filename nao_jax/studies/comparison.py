@@ -18,7 +18,7 @@ from absl import logging
 import jax
 import numpy as np
 
-from nao_jax import objectives, search
+from nao_jax import objectives
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.data import digest, tables
@@ -28,7 +28,8 @@ from nao_jax.objectives import Demand
 from nao_jax.report.curves import Curves, summary
 from nao_jax.runs import environment, json_file, paths
 from nao_jax.runs.workdir import check_writable, flatten, write
-from nao_jax.search import SearchConfig
+from nao_jax.search import loop
+from nao_jax.search.loop import SearchConfig
 from nao_jax.settings import LAST_SEED, Only, field, validate
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Strategy, nao_plus
@@ -216,7 +217,7 @@ def _trials(config, name, signal, report, demand, threads) -> Curves:
 
 def _trial(setup, config, signal, demand, number) -> np.ndarray:
   """What one search evaluated, in order: int32 [at most B, L]."""
-  pool = search.run(
+  pool = loop.run(
     signal.space,
     signal,
     jax.random.key(config.seed + number),

@@ -12,12 +12,13 @@ import numpy as np
 from nao_jax import parallel, settings
 from nao_jax.data import text
 from nao_jax.data.text import Corpus
+from nao_jax.distributed.processes import Team, leading
+from nao_jax.distributed.training import ReaderHelper, TeamReader
 from nao_jax.errors import UserError
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.runs import checkpoint, streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.environment import in_32_bits
-from nao_jax.runs.processes import Team, leading
 from nao_jax.runs.progress import Each
 from nao_jax.runs.workdir import Workdir, flatten
 from nao_jax.settings import LAST_SEED, field
@@ -32,7 +33,6 @@ from nao_jax.training.stand_alone_language import (
   end_epoch,
   roll_back,
 )
-from nao_jax.training.team_training import ReaderHelper, TeamReader
 
 # A training that diverges so often would do it again.
 MOST_ROLL_BACKS = 5

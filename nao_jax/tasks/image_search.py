@@ -8,15 +8,11 @@ from absl import logging
 import jax
 import numpy as np
 
-from nao_jax import (
-  cnn_costs,
-  finals,
-  parallel,
-  search,
-  search_settings,
-  settings,
-)
+from nao_jax import parallel, settings
 from nao_jax.data import digest, images
+from nao_jax.distributed.evaluator import EvaluatorHelper, TeamEvaluator
+from nao_jax.distributed.processes import Team, leading
+from nao_jax.drawing import convolutional
 from nao_jax.errors import UserError
 from nao_jax.evaluators import executors
 from nao_jax.evaluators.executors import LOCAL, ExecutorConfig
@@ -26,22 +22,22 @@ from nao_jax.evaluators.shared import (
   SharedWeights,
   check_each_step,
 )
-from nao_jax.evaluators.team_evaluator import EvaluatorHelper, TeamEvaluator
-from nao_jax.journal import SearchJournal
-from nao_jax.measures import ACCURACY
+from nao_jax.metrics import ACCURACY
 from nao_jax.objectives import Cost
 from nao_jax.pool import Pool
-from nao_jax.presets import SearchCnnConfig
-from nao_jax.report import drawing, search_page
+from nao_jax.report import search_page
 from nao_jax.runs import streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.environment import in_32_bits
-from nao_jax.runs.processes import Team, leading
 from nao_jax.runs.trials import Trials
 from nao_jax.runs.workdir import flatten
+from nao_jax.search import finals, loop, rules
+from nao_jax.search.journal import SearchJournal
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.choice import strategy
+from nao_jax.tasks import image_costs
+from nao_jax.tasks.image_presets import SearchCnnConfig
 from nao_jax.training import final as final_training
 from nao_jax.training import memory_check
 from nao_jax.training.candidate import Trainer as CandidateTrainer
@@ -98,8 +94,8 @@ def run(
   _check(config, given, devices, trials)
   executor.check(config.evaluator)
   if team is not None:
-    search_settings.check_processes(config)
-  cnn_costs.check(config, latency)
+    rules.check_processes(config)
+  image_costs.check(config, latency)
   config, data = _load(config, data_dir, devices)
   if executor.executor == "local":
     memory_check.check_search(
@@ -127,7 +123,7 @@ def run(
       return best
     file = trials or journal.path / "trials.sqlite"
     evaluator = _evaluator(config, data, file, devices, executor, team)
-    demand = cnn_costs.demand(config, data.image_shape, latency)
+    demand = image_costs.demand(config, data.image_shape, latency)
     pool = _search(config, space, given, evaluator, demand, journal)
     trainings = _trainings(config, data, file, devices, executor)
     best = _finish(config, pool, trainings, demand, journal)
@@ -162,7 +158,7 @@ def _settings(
   settings |= {f"data.{k}": v for k, v in flatten(data.digest).items()}
   settings["arch"] = [row.tolist() for row in given]
   if table := config.demand.latency_table:
-    read = cnn_costs.read_table(table, config.network.ops)
+    read = image_costs.read_table(table, config.network.ops)
     settings["latency_table"] = digest.of_arrays(0, *map(np.asarray, read))
   return settings
 
@@ -177,7 +173,7 @@ def _search(config, space, given, evaluator, demand, journal) -> Pool:
   """The pool in the end, in pairs."""
   search_key, _ = _keys(config)
   with evaluator as opened:
-    pool = search.run(
+    pool = loop.run(
       space,
       _Recoding(opened, config.coding),
       search_key,
@@ -185,7 +181,7 @@ def _search(config, space, given, evaluator, demand, journal) -> Pool:
       strategy=strategy(config, space, demand is not None and demand.steers),
       given=given,
       journal=journal,
-      demand=cnn_costs.recoded(demand, config.coding),
+      demand=image_costs.recoded(demand, config.coding),
     )
   return pool._replace(tokens=_in_pairs(pool.tokens, config.coding))
 
@@ -246,7 +242,7 @@ def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
 
 def _check(config: SearchCnnConfig, given: np.ndarray, devices, trials) -> None:
   """What can be wrong before the data are known."""
-  search_settings.check_trials(config, trials)
+  rules.check_trials(config, trials)
   if len(given) > config.search.pool_size:
     raise UserError(
       f"`architectures`: {len(given)} of them do not fit "
@@ -435,5 +431,5 @@ def _show(best: dict, config: SearchCnnConfig, journal: SearchJournal) -> None:
   pictures = [
     journal.path / f"best.{suffix}" for suffix in ("png", "svg", "pdf")
   ]
-  drawing.draw_cells(best["tokens"], names, pictures, title="best cells")
+  convolutional.draw_cells(best["tokens"], names, pictures, title="best cells")
   streams.console().print(f"drawn in {pictures[0]}", highlight=False)

@@ -24,12 +24,12 @@ import rich.table
 
 from nao_jax import objectives
 from nao_jax.evaluators.scratch import FromScratch
-from nao_jax.journal import SearchJournal, origin_text
-from nao_jax.measures import Measure
+from nao_jax.metrics import Measure
 from nao_jax.objectives import Demand
 from nao_jax.pool import Pool
 from nao_jax.runs import streams
 from nao_jax.runs.trials import Trial
+from nao_jax.search.journal import SearchJournal, origin_text
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.uniform import sample_new
 

@@ -12,18 +12,18 @@ from matplotlib.patches import Circle, PathPatch
 from matplotlib.path import Path
 import numpy as np
 
-from nao_jax.report import ink, layout
-from nao_jax.report.ink import FONT, HEAD, INK, WIRE, Point
+from nao_jax.drawing import canvas, layout
+from nao_jax.drawing.canvas import FONT, HEAD, INK, WIRE, Point
 from nao_jax.spaces import cnn
 
 # Fill and outline by the start of an op's name.
 FAMILIES = {
-  "sep_conv": ink.BLUE,
-  "dil_sep_conv": ink.BLUE,
-  "conv": ink.VERMILION,
-  "max_pool": ink.GREEN,
-  "avg_pool": ink.GREEN,
-  "identity": ink.GREY,
+  "sep_conv": canvas.BLUE,
+  "dil_sep_conv": canvas.BLUE,
+  "conv": canvas.VERMILION,
+  "max_pool": canvas.GREEN,
+  "avg_pool": canvas.GREEN,
+  "identity": canvas.GREY,
   "zero": ("#ffffff", "#aaaaaa"),
 }
 FRAME, CARD = "#cccccc", "#f8f8f6"
@@ -74,7 +74,7 @@ def label(op: str) -> str:
 def draw_cells(
   tokens: np.ndarray,
   op_names: Sequence[str],
-  paths: ink.Paths,
+  paths: canvas.Paths,
   *,
   title: str = "",
 ) -> None:
@@ -88,10 +88,10 @@ def draw_cells(
     paths: the file or files to write, .png, .svg or .pdf.
     title: printed above both cells.
   """
-  ink.save(figure(tokens, op_names, title=title), paths)
+  canvas.save(figure(tokens, op_names, title=title), paths)
 
 
-@matplotlib.rc_context(ink.STYLE)
+@matplotlib.rc_context(canvas.STYLE)
 def figure(
   tokens: np.ndarray,
   op_names: Sequence[str],
@@ -111,16 +111,18 @@ def figure(
   cells = cells[[PARTS.index(part) for part in parts]]
   graphs = [edges(cell, op_names) for cell in cells]
   used = {edge.op for graph in graphs for edge in graph if edge.op}
-  sizes = layout.Sizes(op=10 + max(ink.text_width(label(op)) for op in used))
+  sizes = layout.Sizes(op=10 + max(canvas.text_width(label(op)) for op in used))
   plans = [layout.arrange(cell[:, ::2], sizes) for cell in cells]
   width = sum(plan.width for plan in plans) + (3 * len(plans) - 1) * MARGIN
   top = MARGIN + 22 + (24 if title else 0)
   bottom = top + max(map(_height, plans))
-  axes = ink.canvas(width, bottom + MARGIN)
-  ink.write(axes, width / 2, MARGIN + 6, title, size=12, weight="bold")
+  axes = canvas.canvas(width, bottom + MARGIN)
+  canvas.write(axes, width / 2, MARGIN + 6, title, size=12, weight="bold")
   left = MARGIN
   for name, graph, plan in zip(parts, graphs, plans, strict=True):
-    ink.write(axes, left + plan.width / 2, top - 16, f"{name} cell", size=9.5)
+    canvas.write(
+      axes, left + plan.width / 2, top - 16, f"{name} cell", size=9.5
+    )
     _Panel(axes, plan, sizes, left, top, bottom).draw(graph)
     left += plan.width + 3 * MARGIN
   return axes.figure
@@ -150,8 +152,8 @@ class _Panel:
         self._draw_op(edge)
     for state in range(len(self.plan.row)):
       routes = [self.route(edge) for edge in graph if edge.source == state]
-      ink.bed(self.axes, routes, zorder=3 + state / 100)
-      ink.wires(self.axes, routes, zorder=3.001 + state / 100)
+      canvas.bed(self.axes, routes, zorder=3 + state / 100)
+      canvas.wires(self.axes, routes, zorder=3.001 + state / 100)
     self._draw_ends()
 
   def route(self, edge: Edge) -> list[Point]:
@@ -192,25 +194,25 @@ class _Panel:
   def _draw_node(self, node: int):
     (x, bottom), width = self._exit(node), self.sizes.node
     y = bottom - NODE_HEIGHT
-    ink.box(self.axes, x, y, width, NODE_HEIGHT, (CARD, FRAME), zorder=1)
+    canvas.box(self.axes, x, y, width, NODE_HEIGHT, (CARD, FRAME), zorder=1)
     corner = x - width / 2 + 9
-    ink.write(self.axes, corner, bottom - 9, str(node), size=7, colour=WIRE)
+    canvas.write(self.axes, corner, bottom - 9, str(node), size=7, colour=WIRE)
     plus = bottom - PLUS - 2
     for branch in (0, 1):
       port = self._port(node, branch)
       bend = [(port, y + OP_HEIGHT), (port, plus), (x, plus)]
-      self.axes.add_patch(PathPatch(Path(bend), **ink.stroke(WIRE, 2)))
+      self.axes.add_patch(PathPatch(Path(bend), **canvas.stroke(WIRE, 2)))
     _plus(self.axes, x, plus)
 
   def _draw_op(self, edge: Edge):
     x = self._port(edge.target, edge.branch)
     y = self._y(self.plan.row[edge.target]) + self.sizes.pad
     colours = FAMILIES[re.match("|".join(FAMILIES), edge.op)[0]]
-    ink.box(self.axes, x, y, self.sizes.op, OP_HEIGHT, colours, zorder=4)
+    canvas.box(self.axes, x, y, self.sizes.op, OP_HEIGHT, colours, zorder=4)
     lines = label(edge.op).split("\n")
     first = y + OP_HEIGHT / 2 - LINE_HEIGHT * (len(lines) - 1) / 2
     for i, line in enumerate(lines):
-      ink.write(self.axes, x, first + i * LINE_HEIGHT, line)
+      canvas.write(self.axes, x, first + i * LINE_HEIGHT, line)
 
   def _draw_ends(self):
     end, whole = self.sizes.end, self.plan.width
@@ -220,8 +222,8 @@ class _Panel:
       (self._x(0, 1), self.top, end, "$c_{k-1}$"),
       (self.left + whole / 2, output, whole, CONCATENATION),
     ):
-      ink.box(self.axes, x, y, width, END_HEIGHT, ("white", INK), zorder=4)
-      ink.write(self.axes, x, y + END_HEIGHT / 2, text, size=FONT + 1)
+      canvas.box(self.axes, x, y, width, END_HEIGHT, ("white", INK), zorder=4)
+      canvas.write(self.axes, x, y + END_HEIGHT / 2, text, size=FONT + 1)
 
 
 def _plus(axes, x, y):
@@ -229,4 +231,4 @@ def _plus(axes, x, y):
   axes.add_patch(Circle((x, y), PLUS, **style))
   for dx, dy in ((3, 0), (0, 3)):
     line = Path([(x - dx, y - dy), (x + dx, y + dy)])
-    axes.add_patch(PathPatch(line, **ink.stroke(INK, 5)))
+    axes.add_patch(PathPatch(line, **canvas.stroke(INK, 5)))

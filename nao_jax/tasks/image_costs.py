@@ -20,10 +20,10 @@ from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.objectives import Cost, Demand
-from nao_jax.presets import SearchCnnConfig
 from nao_jax.runs import paths
 from nao_jax.settings import within
 from nao_jax.spaces import cnn
+from nao_jax.tasks.image_presets import SearchCnnConfig
 
 NAMES = ("params", "multiply_adds", "latency")
 _COLUMNS = ["cell", "op", "milliseconds"]

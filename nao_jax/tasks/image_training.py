@@ -12,20 +12,20 @@ import numpy as np
 from nao_jax import parallel, settings
 from nao_jax.data import images, stream
 from nao_jax.data.digest import Digest
+from nao_jax.distributed.processes import Team, leading
+from nao_jax.distributed.training import FeedHelper, TeamFeed
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
-from nao_jax.recipes import TrainCnnConfig
 from nao_jax.runs import checkpoint, streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.environment import in_32_bits
-from nao_jax.runs.processes import Team, leading
 from nao_jax.runs.progress import Each
 from nao_jax.runs.workdir import Workdir, flatten
 from nao_jax.spaces import cnn
+from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.training import memory_check
 from nao_jax.training.feeds import InMemory, Streamed
 from nao_jax.training.stand_alone import Trainer, TrainState
-from nao_jax.training.team_training import FeedHelper, TeamFeed
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,12 +27,12 @@ the one from scratch; `demo` is ours. What differs from the official scripts:
 
 import dataclasses
 
-from nao_jax import search_settings
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
 from nao_jax.evaluators import EVALUATORS
 from nao_jax.networks.recurrent import LanguageModelConfig
-from nao_jax.search import SearchConfig
+from nao_jax.search import rules
+from nao_jax.search.loop import SearchConfig
 from nao_jax.settings import LAST_SEED, Only, field
 from nao_jax.strategies.choice import STRATEGIES
 from nao_jax.strategies.nao import NaoConfig
@@ -116,7 +116,7 @@ class SearchRnnConfig:
   """
 
   ACTS_WITH = (
-    *search_settings.ACTS_WITH,
+    *rules.ACTS_WITH,
     Only(("averaged",), "evaluator", ("scratch",)),
   )
 
@@ -144,7 +144,7 @@ class SearchRnnConfig:
 
   def check_together(self) -> None:
     """Raises UserError for settings that do not fit each other."""
-    search_settings.check_together(self)
+    rules.check_together(self)
 
 
 _DEMO = SearchRnnConfig(

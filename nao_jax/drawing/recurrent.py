@@ -11,16 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 import numpy as np
 
-from nao_jax.report import ink, tree
-from nao_jax.report.ink import FONT, HEAD, INK, WIRE, Point
+from nao_jax.drawing import canvas, tree_layout
+from nao_jax.drawing.canvas import FONT, HEAD, INK, WIRE, Point
 from nao_jax.spaces import rnn
 
 # Fill and outline of each of `rnn.ACTIVATIONS`.
 COLOURS = {
-  "tanh": ink.BLUE,
-  "relu": ink.VERMILION,
-  "sigmoid": ink.GREEN,
-  "identity": ink.GREY,
+  "tanh": canvas.BLUE,
+  "relu": canvas.VERMILION,
+  "sigmoid": canvas.GREEN,
+  "identity": canvas.GREY,
 }
 PLAIN = ("white", INK)
 LIGHT = "#b4b4b4"  # The ways to the mean.
@@ -30,7 +30,9 @@ OVERHANG = 5  # Of the mean, past the outermost nodes and lanes.
 TITLE = 12
 
 
-def draw_cell(tokens: np.ndarray, paths: ink.Paths, *, title: str = "") -> None:
+def draw_cell(
+  tokens: np.ndarray, paths: canvas.Paths, *, title: str = ""
+) -> None:
   """Draws a recurrent cell.
 
   The same input gives the same bytes.
@@ -40,45 +42,47 @@ def draw_cell(tokens: np.ndarray, paths: ink.Paths, *, title: str = "") -> None:
     paths: the file or files to write, .png, .svg or .pdf.
     title: printed above the cell.
   """
-  ink.save(figure(tokens, title=title), paths)
+  canvas.save(figure(tokens, title=title), paths)
 
 
-@matplotlib.rc_context(ink.STYLE)
+@matplotlib.rc_context(canvas.STYLE)
 def figure(tokens: np.ndarray, *, title: str = "") -> Figure:
   """What `draw_cell` writes, for a page that wants the figure itself."""
   cell = rnn.to_cells(np.asarray(tokens))
   parents = cell[:, 0].tolist()
   activations = ["tanh", *(rnn.ACTIVATIONS[index] for index in cell[:, 1])]
-  sizes = tree.Sizes(box=12 + max(map(ink.text_width, activations)))
-  plan = tree.arrange(parents, sizes)
+  sizes = tree_layout.Sizes(box=12 + max(map(canvas.text_width, activations)))
+  plan = tree_layout.arrange(parents, sizes)
   left, width = _extent(plan, sizes)
-  titled = ink.text_width(title, TITLE, "bold") if title else 0
+  titled = canvas.text_width(title, TITLE, "bold") if title else 0
   page = max(width, titled) + 2 * MARGIN
   start = (page - width) / 2
   top = MARGIN + (26 if title else 0)
-  axes = ink.canvas(page, top + _height(plan) + MARGIN)
-  ink.write(axes, page / 2, MARGIN + 6, title, size=TITLE, weight="bold")
+  axes = canvas.canvas(page, top + _height(plan) + MARGIN)
+  canvas.write(axes, page / 2, MARGIN + 6, title, size=TITLE, weight="bold")
   panel = _Panel(axes, plan, sizes, start - left, top)
   panel.draw(parents, activations)
   panel.draw_mean(start + width / 2, width)
   return axes.figure
 
 
-def _extent(plan: tree.Layout, sizes: tree.Sizes) -> tuple[float, float]:
+def _extent(
+  plan: tree_layout.Layout, sizes: tree_layout.Sizes
+) -> tuple[float, float]:
   """The left edge and the width of everything; the mean is below it all."""
-  mean = 12 + ink.text_width(_mean(plan), FONT + 1)
+  mean = 12 + canvas.text_width(_mean(plan), FONT + 1)
   reach = max(END_WIDTH + sizes.gap / 2, mean / 2)
   root = plan.box[0]
   left = min(-OVERHANG, root - reach)
   return left, max(plan.width + OVERHANG, root + reach) - left
 
 
-def _height(plan: tree.Layout) -> float:
+def _height(plan: tree_layout.Layout) -> float:
   rows = max(plan.row) + 1
   return 2 * END_HEIGHT + rows * NODE_HEIGHT + (rows + 1) * GAP
 
 
-def _mean(plan: tree.Layout) -> str:
+def _mean(plan: tree_layout.Layout) -> str:
   nodes = len(plan.row) - 1
   what = f"mean of nodes 1\N{EN DASH}{nodes}" if nodes > 1 else "node 1"
   return rf"{what} $\rightarrow\ h_t$"
@@ -89,8 +93,8 @@ class _Panel:
   """The cell's place in the figure."""
 
   axes: Axes
-  plan: tree.Layout
-  sizes: tree.Sizes
+  plan: tree_layout.Layout
+  sizes: tree_layout.Sizes
   left: float
   top: float
 
@@ -100,37 +104,39 @@ class _Panel:
       self._draw_node(node, activation)
     nodes = range(1, len(activations))
     for node in nodes:
-      ink.wires(self.axes, [self._way_out(node)], zorder=2, colour=LIGHT)
+      canvas.wires(self.axes, [self._way_out(node)], zorder=2, colour=LIGHT)
     for parent in sorted(set(parents)):
       children = [n for n in nodes if parents[n - 1] == parent]
       routes = [self._edge(parent, child) for child in children]
-      ink.wires(self.axes, routes, zorder=3)
+      canvas.wires(self.axes, routes, zorder=3)
 
   def draw_mean(self, x: float, width: float) -> None:
     y = self._y(max(self.plan.row) + 1)
-    ink.box(self.axes, x, y, width, END_HEIGHT, PLAIN, zorder=4)
-    ink.write(self.axes, x, y + END_HEIGHT / 2, _mean(self.plan), size=FONT + 1)
+    canvas.box(self.axes, x, y, width, END_HEIGHT, PLAIN, zorder=4)
+    canvas.write(
+      self.axes, x, y + END_HEIGHT / 2, _mean(self.plan), size=FONT + 1
+    )
 
   def _draw_ends(self) -> None:
     x, y = self._exit(0)[0], self._y(0)
     sideways = (END_WIDTH + self.sizes.gap) / 2
     for side, text in ((-1, "$x_t$"), (1, "$h_{t-1}$")):
       middle, port = x + side * sideways, x + side * PORT
-      ink.box(
+      canvas.box(
         self.axes, middle, self.top, END_WIDTH, END_HEIGHT, PLAIN, zorder=4
       )
       middle_y = self.top + END_HEIGHT / 2
-      ink.write(self.axes, middle, middle_y, text, size=FONT + 1)
+      canvas.write(self.axes, middle, middle_y, text, size=FONT + 1)
       route = [(middle, self.top + END_HEIGHT), (port, y - HEAD), (port, y)]
-      ink.wires(self.axes, [route], zorder=3)
+      canvas.wires(self.axes, [route], zorder=3)
 
   def _draw_node(self, node: int, activation: str) -> None:
     (x, bottom), width = self._exit(node), self.sizes.box
     y = bottom - NODE_HEIGHT
     colours = COLOURS[activation] if node else PLAIN
-    ink.box(self.axes, x, y, width, NODE_HEIGHT, colours, zorder=4)
-    ink.write(self.axes, x, y + 7.5, str(node), size=7, colour=WIRE)
-    ink.write(self.axes, x, y + 18.5, activation)
+    canvas.box(self.axes, x, y, width, NODE_HEIGHT, colours, zorder=4)
+    canvas.write(self.axes, x, y + 7.5, str(node), size=7, colour=WIRE)
+    canvas.write(self.axes, x, y + 18.5, activation)
 
   def _edge(self, parent: int, child: int) -> list[Point]:
     x, y = self.left + self.plan.box[child], self._y(self.plan.row[child])

@@ -21,12 +21,12 @@ from nao_jax import pool as pools
 from nao_jax.errors import UserError
 from nao_jax.evaluators import Evaluator
 from nao_jax.evaluators.function import Function, Scores
-from nao_jax.journal import SearchJournal
-from nao_jax.measures import SCORE
+from nao_jax.metrics import SCORE
 from nao_jax.objectives import Demand, outcome
 from nao_jax.pool import Pool
 from nao_jax.runs.environment import in_32_bits
-from nao_jax.search_state import Journal, SearchState
+from nao_jax.search.journal import SearchJournal
+from nao_jax.search.state import Journal, SearchState
 from nao_jax.settings import Only, field, validate
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Proposal, Seen, Strategy, nao_plus, proposal

@@ -8,14 +8,14 @@ from absl import logging
 import jax
 
 from nao_jax import parallel
-from nao_jax.cnn_training import Training, check, open_data
 from nao_jax.data.digest import TEST_PART, Digest
 from nao_jax.errors import UserError
-from nao_jax.recipes import TrainCnnConfig
 from nao_jax.runs import paths
 from nao_jax.runs.environment import in_32_bits
 from nao_jax.runs.workdir import read_settings, unflatten, write_bytes
 from nao_jax.spaces import cnn
+from nao_jax.tasks.image_recipes import TrainCnnConfig
+from nao_jax.tasks.image_training import Training, check, open_data
 from nao_jax.training.stand_alone import TrainState, classify
 
 # What an exported network runs on.

@@ -1,0 +1,5 @@
+"""Several processes in one run: the first runs everything, the others help."""
+
+from nao_jax import lazy
+
+__getattr__, __dir__ = lazy.submodules(__name__, __path__)

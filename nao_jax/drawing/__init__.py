@@ -1,0 +1,5 @@
+"""Drawings of cells."""
+
+from nao_jax import lazy
+
+__getattr__, __dir__ = lazy.submodules(__name__, __path__)

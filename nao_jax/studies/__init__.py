@@ -1,0 +1,5 @@
+"""Experiments about searches: strategies compared, controllers measured."""
+
+from nao_jax import lazy
+
+__getattr__, __dir__ = lazy.submodules(__name__, __path__)
