@@ -1,4 +1,4 @@
-"""Training candidates, whose architecture is data: one program for all."""
+"""Trains candidates whose architecture is data: one program serves them all."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from nao_jax.training.stand_alone import TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Trainer(stand_alone.Trainer):
-  """The settings of every candidate's training; its methods are pure.
+  """Settings of every candidate's training; its methods are pure.
 
   The functions of `training.stand_alone` take it with `architecture=(cells,)`,
   int32 [2, nodes, 4].
@@ -21,13 +21,13 @@ class Trainer(stand_alone.Trainer):
   tokens: tuple[int, ...] = ()
 
   def model(self, axis_name: str | None = None) -> Candidate:
-    """The network."""
+    """Returns the network."""
     return Candidate(self.network, axis_name)
 
   def init(
     self, key: jax.Array, image_shape: tuple[int, ...], cells: jax.Array
   ) -> TrainState:
-    """The state before the first step; consumes the key.
+    """Returns the state before the first step; consumes the key.
 
     Args:
       key: a random key.

@@ -1,8 +1,8 @@
-"""Where a training's examples come from: device memory, or a stream.
+"""Sources of a training's examples: device memory, or a stream.
 
-Both feeds have the same two methods: `train` goes on from any step to the end,
-and `measure` looks at a part of the data. A training that goes on from step i
-sees the batches that an uninterrupted one sees after step i.
+Both sources have the same two methods: `train` goes on from any step to the
+end, and `measure` evaluates on one part of the data. A training that resumes at
+step i sees the same batches as one that was never interrupted.
 
 Shapes: B images a step, D devices.
 """
@@ -31,7 +31,7 @@ from nao_jax.training.stand_alone import (
   train_steps,
 )
 
-# How much work one call to the devices holds at most.
+# Largest number of steps in one call to the devices.
 STEPS_A_CALL = 25
 
 
@@ -39,7 +39,7 @@ STEPS_A_CALL = 25
 class InMemory:
   """Images that live on the devices and are augmented there.
 
-  Each device holds all of them, as it takes any at any step.
+  Each device holds all images, as each step may use any of them.
 
   Attributes:
     trainer: the settings.
@@ -61,9 +61,9 @@ class InMemory:
     """Trains to the end, some steps at a time.
 
     Args:
-      state: after `step` steps.
-      key: of the whole run.
-      step: as in the state.
+      state: the state after `step` steps.
+      key: the random key of the whole run.
+      step: number of steps done, as in the state.
 
     Yields:
       The state after a call, and the call's losses.
@@ -88,10 +88,10 @@ class InMemory:
         yield state, np.asarray(losses)[:count]
 
   def measure(self, state: TrainState, part: str) -> dict:
-    """How good a network is.
+    """Measures the network on a part of the data.
 
     Args:
-      state: of its training.
+      state: the state of its training.
       part: `validation` or `test`.
 
     Returns:
@@ -111,7 +111,7 @@ class InMemory:
     return _means(measured(state, images, indices, counted))
 
   def _order(self, key) -> np.ndarray:
-    """An epoch's examples: [steps, D, B / D]."""
+    """Returns the examples of an epoch in order: [steps, D, B / D]."""
     batch = self.trainer.train.batch
     order = np.asarray(epoch_indices(key, self.trainer.examples, batch))
     return order.reshape(len(order), parallel.count(self.devices), -1)
@@ -125,14 +125,14 @@ class InMemory:
 class Streamed:
   """Images that arrive augmented, batch by batch.
 
-  Each process reads those of its own devices.
+  Each process reads the images of its own devices.
 
   Attributes:
     trainer: the settings.
     stream: the images.
-    seed: of their order and of their augmentation.
-    mean: as in `InMemory`.
-    std: as in `InMemory`.
+    seed: the seed of the images' order and augmentation.
+    mean: see `InMemory`.
+    std: see `InMemory`.
     devices: how many of each process to use; all by default.
   """
 
@@ -146,11 +146,11 @@ class Streamed:
   def train(
     self, state: TrainState, key: jax.Array, step: int
   ) -> Iterator[tuple[TrainState, np.ndarray]]:
-    """As `InMemory.train`; a call is one step.
+    """Trains like `InMemory.train`; a call is one step.
 
     Raises:
-      UserError: on the way, an image of this or of another process is damaged,
-        or a worker that reads them died.
+      UserError: during the iteration, if an image of this or of another process
+        is damaged, or if a worker that reads images died.
     """
     _, step_key = jax.random.split(key)
     state, step_key = parallel.replicate(
@@ -174,7 +174,7 @@ class Streamed:
       yield state, np.asarray(loss)[None]
 
   def measure(self, state: TrainState, part: str) -> dict:
-    """As `InMemory.measure`; there is no validation part."""
+    """Measures like `InMemory.measure`; there is no validation part."""
     assert part == "test", part
     state = _without_optimiser(state, self.devices)
     _, batch = _evaluation_batch(self.trainer, self.devices)
@@ -189,17 +189,17 @@ class Streamed:
     return _means(total)
 
   def _own_rows(self, batch: int) -> np.ndarray:
-    """Which of a batch the devices of this process take: [D, B / D]."""
+    """Returns the rows of a batch for this process's devices: [D, B / D]."""
     rows = np.arange(batch).reshape(parallel.count(self.devices), -1)
     return parallel.own_rows(rows, devices=self.devices)
 
   def _cut(self, examples: Examples, rows: np.ndarray) -> Images:
-    """Such rows of a batch, the devices' parts along a new first axis."""
+    """Reshapes the rows of a batch, with the devices along a new first axis."""
     images, labels = (x.reshape(*rows.shape, *x.shape[1:]) for x in examples)
     return Images(images, labels, self.mean, self.std)
 
 
-# Each device gets its own images, and the whole of what normalises them.
+# Each device gets its own images, and all the normalisation statistics.
 _CUT = Images(0, 0, None, None)
 
 
@@ -211,16 +211,17 @@ def program(
   in_axes: tuple,
   out_axes: Any = None,
 ) -> Callable:
-  """A function of training/stand_alone.py, compiled for every device.
+  """Compiles a function of training/stand_alone.py for every device.
 
-  Equal trainings in one process, one that goes on say, share their programs.
+  Equal trainings in one process share their programs, for example a training
+  that is resumed.
 
   Args:
-    function: takes `trainer` and `axis_name`.
+    function: a function that takes `trainer` and `axis_name`.
     trainer: the settings.
     devices: see `parallel.spread`.
-    in_axes: see there.
-    out_axes: see there.
+    in_axes: see `parallel.spread`.
+    out_axes: see `parallel.spread`.
   """
   return parallel.spread(
     functools.partial(function, trainer=trainer, axis_name=parallel.AXIS),
@@ -231,12 +232,12 @@ def program(
 
 
 def _without_optimiser(state: TrainState, devices: int | None) -> TrainState:
-  """What a measurement needs of a state, on the devices."""
+  """Replicates the parts of a state that a measurement needs on the devices."""
   return parallel.replicate(state._replace(optimiser=()), devices=devices)
 
 
 def _evaluation_batch(trainer: Trainer, devices: int | None) -> tuple[int, int]:
-  """The number of devices, and a batch that they share evenly."""
+  """Returns the number of devices, and a batch size that they share evenly."""
   parts = parallel.count(devices)
   return parts, parts * -(-trainer.train.batch // parts)
 

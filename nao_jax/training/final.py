@@ -1,6 +1,6 @@
-"""How convolutional cells train from scratch after a search: settings.
+"""Settings for training convolutional cells from scratch after a search.
 
-Both trainings are those of networks/candidate.py, in which the cell is data.
+Both trainings use networks/candidate.py, where the cell is data.
 """
 
 import dataclasses
@@ -13,13 +13,14 @@ from nao_jax.training.recipe import TrainConfig
 
 @dataclasses.dataclass(frozen=True)
 class FinalistConfig:
-  """How a finalist trains; the defaults are the official code's (PyTorch).
+  """Settings of a finalist's training; defaults from the official PyTorch code.
 
-  All else is the search's: the optimiser, with one cosine over these epochs
-  whatever its schedule, the images, and the weight of the auxiliary head.
+  Everything else comes from the search: the optimiser (with one cosine over
+  these epochs, whatever the search's schedule), the images, and the weight of
+  the auxiliary head.
 
   Attributes:
-    epochs: over the training images.
+    epochs: passes over the training images.
     batch: images a step.
     channels: width of the first stage.
     cells_per_stage: normal cells in each of the three stages.
@@ -37,7 +38,7 @@ class FinalistConfig:
   auxiliary: bool = True
 
   def network(self, network: NetworkConfig) -> NetworkConfig:
-    """The search's network at the sizes of these trainings."""
+    """Returns the search's network, resized for the finalists."""
     return dataclasses.replace(
       network,
       channels=self.channels,
@@ -49,14 +50,16 @@ class FinalistConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FinalConfig:
-  """How the best cells and random ones are compared on the test part; ours.
+  """Settings of the final comparison of cells on the test part; ours.
 
-  All else is the search's, with one cosine over these epochs.
+  The best cells are compared with random ones. Everything else comes from the
+  search, with one cosine over these epochs.
 
   Attributes:
-    cells: how many of the best, and how many random ones; 0 for none.
-    repeats: trainings of each with other random numbers.
-    epochs: over the training images.
+    cells: number of best cells, and number of random cells; 0 for no
+      comparison.
+    repeats: trainings of each cell, each with other random numbers.
+    epochs: passes over the training images.
     channels: width of the first stage.
     cells_per_stage: normal cells in each of the three stages.
     batch: images a step.
@@ -74,7 +77,7 @@ class FinalConfig:
   drop_path_keep: float = field(1.0, above=0, most=1)
 
   def network(self, network: NetworkConfig) -> NetworkConfig:
-    """The search's network at the sizes of these trainings."""
+    """Returns the search's network, resized for the final comparison."""
     return dataclasses.replace(
       network,
       channels=self.channels,
@@ -86,7 +89,7 @@ class FinalConfig:
 def train(
   config: FinalistConfig | FinalConfig, search: TrainConfig
 ) -> TrainConfig:
-  """How the network trains; what these settings leave open is the search's."""
+  """Returns the search's training settings, with those of `config` replaced."""
   return dataclasses.replace(
     search,
     epochs=config.epochs,
@@ -96,5 +99,5 @@ def train(
 
 
 def one_cosine(search: SgdConfig) -> SgdConfig:
-  """The optimiser of a search, with one cosine over all epochs."""
+  """Returns a search's optimiser settings, with one cosine over all epochs."""
   return dataclasses.replace(search, schedule="cosine")

@@ -1,11 +1,12 @@
-"""What every training of a language model shares.
+"""Parts shared by every training of a language model.
 
-A training reads B streams of text side by side, a stretch at a time, and hands
-the state on to the next stretch. Stretches differ in length (Merity et al.
-2018); so that few programs are compiled, they are padded to a multiple of
-`PADDED_TO` steps.
+A training reads B streams of text in parallel, one bptt window at a time, and
+carries the hidden state on to the next window. Windows differ in length (Merity
+et al. 2018); they are padded to a multiple of `PADDED_TO` steps, so that few
+programs are compiled.
 
-Shapes: T steps of a stretch, B streams, H width, D devices.
+Shapes: T steps of a bptt window, B streams, H width, D devices, S rows of the
+streams, N nodes, V words in the vocabulary.
 """
 
 from collections.abc import Callable, Iterator
@@ -31,28 +32,30 @@ from nao_jax.settings import field
 
 PADDED_TO = 10
 
-# Logits that a score computes at a time: 4 MiB stay in a cache.
+# Number of logits that a score computes at a time: 4 MiB stay in a cache.
 _LOGITS = 2**20
 
-# The official lengths are normal around `bptt`, or, once in twenty, around half
-# of it, with this deviation, at least so long, and at most so much longer.
+# As in the official code, lengths are normal with this deviation around `bptt`
+# or, once in twenty, around half of it; they are at least `_SHORTEST` and at
+# most `bptt + _LONGER`.
 _DEVIATION, _SHORTEST, _LONGER = 5, 5, 20
 _HALVED = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class TextTrainConfig:
-  """How a language model trains; the defaults are the official search's.
+  """Settings of a language model's training; defaults from the official search.
 
   Attributes:
-    epochs: over the training text; of a search, all rounds together.
-    batch: B, streams, over all devices.
-    bptt: steps that gradients go back through, in the middle.
-    learning_rate: for a stretch of `bptt` steps; others in proportion.
+    epochs: passes over the training text; in a search, of all rounds together.
+    batch: B, the number of streams over all devices.
+    bptt: typical number of steps that gradients go back through.
+    learning_rate: the learning rate for a window of `bptt` steps; it is
+      proportional to the window's length.
     clip: largest global norm of the gradient.
-    weight_decay: times the weights, added to the clipped gradient.
-    slowness: of the loss of the mean squared change of the cell's output from
-      step to step (temporal activation regularisation).
+    weight_decay: factor of the weights that is added to the clipped gradient.
+    slowness: weight in the loss of the mean squared change of the cell's output
+      from step to step (temporal activation regularisation).
   """
 
   epochs: int = field(1000, least=1)
@@ -65,11 +68,11 @@ class TextTrainConfig:
 
 
 class Stretch(NamedTuple):
-  """A piece of the training text.
+  """A bptt window of the training text.
 
   Attributes:
     start: its first row in the streams.
-    length: how many rows it has; the rows after each are what to predict.
+    length: number of rows; the row after each one is its target.
   """
 
   start: int
@@ -77,23 +80,23 @@ class Stretch(NamedTuple):
 
   @property
   def padded(self) -> int:
-    """Its length rounded up."""
+    """The length, rounded up to a multiple of `PADDED_TO`."""
     return -(-self.length // PADDED_TO) * PADDED_TO
 
 
 def longest(train: TextTrainConfig) -> int:
-  """Steps of the longest stretch there can be, padded."""
+  """Returns the padded steps of the longest possible bptt window."""
   return Stretch(0, train.bptt + _LONGER).padded
 
 
 def stretches(seed: int, epoch: int, rows: int, bptt: int) -> Iterator[Stretch]:
-  """The pieces of one epoch; together they are all the text.
+  """Yields the bptt windows of one epoch; together they cover all the text.
 
   Args:
-    seed: of the whole run.
-    epoch: its number.
-    rows: of the streams; the last one is only predicted.
-    bptt: the length in the middle.
+    seed: the seed of the whole run.
+    epoch: the epoch's number.
+    rows: number of rows of the streams; the last one is only a target.
+    bptt: the typical length.
   """
   rng = np.random.default_rng([seed, epoch])
   start = 0
@@ -106,13 +109,13 @@ def stretches(seed: int, epoch: int, rows: int, bptt: int) -> Iterator[Stretch]:
 
 
 def by_device(streams: np.ndarray, devices: int | None = None) -> np.ndarray:
-  """The streams of this process: int32 [S, B] to [S, D, B / D].
+  """Returns the streams of this process: int32 [S, B] to [S, D, B / D].
 
-  They are neighbours in the text: what a process lays out is one piece of it,
-  and no other process's.
+  Each process gets streams that are neighbours in the text, so that it holds
+  one piece of the text, and no other process holds that piece.
 
   Args:
-    streams: what `text.streams` gives, the same in all processes.
+    streams: the result of `text.streams`, the same in all processes.
     devices: see `parallel.spread`.
   """
   shape = len(streams), parallel.count(devices), -1
@@ -120,11 +123,11 @@ def by_device(streams: np.ndarray, devices: int | None = None) -> np.ndarray:
 
 
 def cut(streams: np.ndarray, stretch: Stretch) -> np.ndarray:
-  """The rows of a stretch and the one after, padded: int32 [T + 1, ...].
+  """Returns a window's rows and the one after, padded: int32 [T + 1, ...].
 
   Args:
     streams: int32 [S, ...].
-    stretch: of them.
+    stretch: the bptt window.
   """
   rows = np.arange(stretch.start, stretch.start + stretch.padded + 1)
   return streams[np.minimum(rows, len(streams) - 1)]
@@ -136,9 +139,10 @@ def masks(
   streams: int,
   axis_name: str | None,
 ) -> Masks:
-  """Dropout for this device's share of the streams; consumes the key.
+  """Returns dropout masks for this device's streams; consumes the key.
 
-  They are drawn for all of them, and so do not depend on the devices.
+  They are drawn for all streams at once, and so do not depend on the number of
+  devices.
   """
   whole = 1 if axis_name is None else lax.axis_size(axis_name)
   drawn = recurrent.draw_masks(key, model, streams * whole)
@@ -148,12 +152,12 @@ def masks(
 
 
 class Step(NamedTuple):
-  """What comes of a stretch.
+  """Results of the gradient computation for a bptt window.
 
   Attributes:
-    gradients: of the weights, averaged over all streams.
-    loss: nats a word, averaged likewise, without the penalty.
-    hidden: [B, H], the state after it.
+    gradients: gradients of the weights, averaged over all streams.
+    loss: nats per word, averaged over all streams, without the penalty.
+    hidden: [B, H], the state after the window.
   """
 
   gradients: Weights
@@ -173,19 +177,20 @@ def gradients(
   axis_name: str | None = None,
   apply: Callable[..., Outputs] = recurrent.apply,
 ) -> Step:
-  """The gradients of the mean loss of one stretch.
+  """Computes the gradients of the mean loss of one bptt window.
 
   Args:
-    weights: of the cell.
+    weights: the weights of the cell.
     cell: int32 [N, 2].
-    tokens: int32 [T + 1, B], what `cut` gives, or a device's share of it.
-    length: steps that count.
-    hidden: [B, H], the state before.
-    masks: dropout.
-    slowness: weight of the penalty.
+    tokens: int32 [T + 1, B], the result of `cut`, or a device's share of it.
+    length: number of steps that count.
+    hidden: [B, H], the state before the window.
+    masks: the dropout masks.
+    slowness: the weight of the penalty.
     axis_name: the mapped axis over which to average.
-    apply: reads the text. Another model than the cell's takes and gives the
-      same; its softmax is tied, too.
+    apply: the function that reads the text. To train another model than the
+      cell, pass a function of the same signature; its softmax must be tied,
+      too.
   """
 
   found, (loss, hidden) = jax.grad(objective, has_aux=True)(
@@ -205,10 +210,11 @@ def objective(
   slowness: float,
   apply: Callable[..., Outputs] = recurrent.apply,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  """What `gradients` differentiates; see there.
+  """Returns the loss that `gradients` differentiates; same arguments.
 
   Returns:
-    The loss with its penalty; the loss, and the state after the stretch.
+    The loss with its penalty; the loss without it, and the state after the
+    window.
   """
   outputs = apply(weights, cell, tokens[:-1], hidden, masks, length)
   loss = _mean(_losses(weights, outputs.dropped, tokens[1:]), length)
@@ -218,16 +224,16 @@ def objective(
 
 
 def _losses(weights, outputs, targets):
-  """Nats of each word, [T, B]."""
+  """Returns the loss of each word in nats, [T, B]."""
   return optax.softmax_cross_entropy_with_integer_labels(
     recurrent.logits(weights, outputs), targets
   )
 
 
 def _losses_by_parts(weights, outputs, targets):
-  """As `_losses`, of a few steps at a time, whose logits stay in a cache.
+  """Computes `_losses` a few steps at a time, so that logits stay in a cache.
 
-  Logits are [V, words]: see unroll.py on the order of factors.
+  Logits are [V, words]: see unroll.py for the order of factors.
   """
   steps = len(targets)
   least = targets.size * len(weights.embedding) / _LOGITS
@@ -246,24 +252,24 @@ def _losses_by_parts(weights, outputs, targets):
 
 
 def _mean(values, length):
-  """Over the first `length` rows of [T, B]."""
+  """Returns the mean over the first `length` rows of [T, B]."""
   counts = jnp.arange(len(values)) < length
   total = jnp.sum(jnp.where(counts[:, None], values, 0))
   return total / jnp.maximum(length * values.shape[1], 1)
 
 
 def clipped(gradients: Weights, largest: float) -> Weights:
-  """The gradients, scaled down to a global norm of at most `largest`."""
+  """Returns the gradients, scaled to a global norm of at most `largest`."""
   norm = optax.tree.norm(gradients)
   factor = jnp.minimum(1, largest / jnp.maximum(norm, 1e-12))
   return jax.tree.map(lambda x: x * factor, gradients)
 
 
 def windows(streams: np.ndarray, steps: int) -> np.ndarray:
-  """All of a text for `measure`: int32 [windows, steps + 1, B].
+  """Cuts a text into windows for `measure`: int32 [windows, steps + 1, B].
 
-  Neighbours share a row, as what is predicted is read next. The text ends
-  wherever it does: what is missing is -1, which `measure` does not count.
+  Consecutive windows share a row, as the last target is the next input. The end
+  of the last window is filled with -1, which `measure` does not count.
   """
   count = -(-(len(streams) - 1) // steps)
   padded = np.full((count * steps + 1, streams.shape[1]), -1, np.int32)
@@ -280,14 +286,14 @@ def measure(
   apply: Callable[..., Outputs] = recurrent.apply,
   states: int = 1,
 ) -> jax.Array:
-  """Mean nats a word of a text, read from a zero state; no dropout.
+  """Returns the mean nats per word of a text, from a zero state; no dropout.
 
   Args:
-    weights: of the cell.
+    weights: the weights of the cell.
     cell: int32 [N, 2].
-    text: what `windows` gives.
-    apply: reads the text, see `gradients`.
-    states: how many times H numbers its state has.
+    text: the result of `windows`.
+    apply: the function that reads the text, see `gradients`.
+    states: number of vectors of width H in the hidden state.
   """
   width = states * weights.embedding.shape[1]
 

@@ -1,9 +1,9 @@
-"""Memory that a training step needs, counted without a device.
+"""Counts the memory that a training step needs, without a device.
 
-Between its forward and its backward pass a step keeps what the gradients are
-computed from. jax says what that is without running anything: the function that
-pulls gradients back is a pytree of it. Compilers need some more for what is
-under way, `working`, which is a rule of thumb.
+Between its forward and its backward pass, a step keeps the values that the
+gradients are computed from. JAX reports them without running anything: the
+function that pulls gradients back is a pytree of these values. Compilers also
+need room for intermediate values; `working` estimates it by a rule of thumb.
 
 Shapes: B images a step, D devices, M micro-batches.
 """
@@ -27,9 +27,9 @@ from nao_jax.training import (
   supernet,
 )
 
-# Maps of the largest size that are made and used up between others.
+# Number of maps of the largest size that are live at once as intermediates.
 _UNDER_WAY = 4
-# What only gives its input another shape, or is made anew where it is used.
+# Primitives that only reshape their input, or are recomputed where needed.
 _RESHAPING = ("reshape", "squeeze", "copy")
 _CALLS = {
   "jit": "jaxpr",
@@ -45,10 +45,10 @@ class Memory(NamedTuple):
 
   Attributes:
     state: parameters, running statistics and the optimiser's state.
-    gradients: of one micro-batch, and the sum of all.
-    kept: between the passes of one micro-batch.
-    working: for what is under way.
-    data: images or text that live on the device, and those of a step.
+    gradients: gradients of one micro-batch, and the sum over all.
+    kept: values kept between the two passes of one micro-batch.
+    working: intermediate values of the computation under way.
+    data: images or text that live on the device, and the inputs of one step.
   """
 
   state: int
@@ -59,12 +59,12 @@ class Memory(NamedTuple):
 
   @property
   def total(self) -> int:
-    """All of it."""
+    """Returns the sum of all parts."""
     return sum(self)
 
 
 def size(tree: Any) -> int:
-  """Bytes of arrays, or of their shapes."""
+  """Returns the bytes of arrays, or of their shapes."""
   return sum(
     leaf.size * leaf.dtype.itemsize
     for leaf in jax.tree.leaves(tree)
@@ -73,18 +73,18 @@ def size(tree: Any) -> int:
 
 
 def kept(loss: Callable, params: Any, *inputs: Any) -> tuple[int, int]:
-  """Counts what is kept between forward and backward pass.
+  """Counts the bytes kept between the forward and the backward pass.
 
-  What the caller holds anyway, the parameters and inputs, is not counted, nor
-  is one number in many places, which compilers make anew.
+  The parameters and inputs are not counted, as the caller holds them anyway;
+  nor are broadcast scalars, which compilers make anew.
 
   Args:
-    loss: (params, *inputs) to the number whose gradient is wanted.
+    loss: a function (params, *inputs) that returns the scalar to differentiate.
     params: arrays or their shapes.
-    *inputs: likewise.
+    *inputs: arrays or their shapes.
 
   Returns:
-    Bytes of all of it, and of its largest array.
+    Bytes of all the values, and of the largest array among them.
   """
 
   def residuals(params, *inputs):
@@ -104,7 +104,7 @@ def kept(loss: Callable, params: Any, *inputs: Any) -> tuple[int, int]:
 
 
 def _origin(var, makers: dict):
-  """The variable whose memory another one shares; None if it needs none."""
+  """Returns the variable whose memory `var` shares; None if it needs none."""
   if hasattr(var, "val"):  # A number in the program.
     return None
   equation = makers.get(var)
@@ -118,7 +118,7 @@ def _origin(var, makers: dict):
   inner = equation.params.get(_CALLS.get(name))
   if inner is None:
     return var
-  # A function may hand on what it was given: that is no memory of its own.
+  # A function may return one of its arguments: that takes no memory of its own.
   inside = {v: e for e in inner.jaxpr.eqns for v in e.outvars}
   at = equation.outvars.index(var)
   source = _origin(inner.jaxpr.outvars[at], inside)
@@ -127,12 +127,12 @@ def _origin(var, makers: dict):
   if source in inner.jaxpr.invars:
     read = equation.invars[inner.jaxpr.invars.index(source)]
     return _origin(read, makers)
-  # Results that are one and the same count once.
+  # Results that are the same variable count once.
   twins = [_origin(v, inside) is source for v in inner.jaxpr.outvars]
   return equation.outvars[twins.index(True)]
 
 
-# Kept, as what fits is looked for in the same two sizes again and again.
+# Cached, as the search for a fitting size asks for the same two sizes often.
 @functools.lru_cache(maxsize=16)
 def of_network(
   trainer: stand_alone.Trainer,
@@ -141,13 +141,13 @@ def of_network(
   held: int = 0,
   devices: int = 1,
 ) -> Memory:
-  """A step of one network's training, also of a candidate's.
+  """Counts a step of one network's training, or of a candidate's.
 
   Args:
-    trainer: the settings; of `training.candidate` too.
+    trainer: the settings; may be a `training.candidate.Trainer`.
     image_shape: (H, W, C).
-    held: uint8 images that live on the device.
-    devices: D, which share a batch.
+    held: number of uint8 images that live on the device.
+    devices: D, the devices that share a batch.
   """
   own = trainer.train.batch // devices
   part = own // trainer.accumulate
@@ -188,13 +188,13 @@ def of_supernet(
   devices: int = 1,
   each: int = 1,
 ) -> Memory:
-  """A step of a supernet's training.
+  """Counts a step of a supernet's training.
 
   Args:
     trainer: the settings.
     image_shape: (H, W, C).
     held: see `of_network`.
-    devices: see there.
+    devices: see `of_network`.
     each: architectures that a step trains, a multiple of D or 1.
   """
   own = trainer.train.batch // devices
@@ -227,12 +227,13 @@ def of_text(
   words: int = 0,
   devices: int = 1,
 ) -> Memory:
-  """A step of a language model's training, on the longest stretch of text.
+  """Counts a step of a language model's training, for the longest bptt window.
 
   Args:
-    trainer: of one cell; or of a search, whose weights all cells share.
-    words: of the text that lives on the device.
-    devices: D, which share the streams.
+    trainer: settings of the training of one cell, or of a search, whose weights
+      all cells share.
+    words: number of words of text that live on the device.
+    devices: D, the devices that share the streams.
   """
   steps, state = trainer, None
   if isinstance(trainer, stand_alone_language.Trainer):
@@ -278,7 +279,7 @@ def _rngs():
 
 
 def _masks(trainer, images: int):
-  """Drop-path factors of so many images, or None."""
+  """Returns the shape of the drop-path factors for `images`, or None."""
   if trainer.train.drop_path_keep == 1:
     return None
   network = trainer.network
@@ -294,14 +295,14 @@ def least_accumulate(
   held: int = 0,
   devices: int = 1,
 ) -> int | None:
-  """The fewest micro-batches with which a training fits, if there are any.
+  """Returns the fewest micro-batches with which a training fits, or None.
 
   Args:
     trainer: the settings.
     image_shape: (H, W, C).
-    room: bytes on each device.
+    room: bytes available on each device.
     held: see `of_network`.
-    devices: see there.
+    devices: see `of_network`.
   """
 
   def memory(parts):
@@ -309,7 +310,7 @@ def least_accumulate(
     return of_network(changed, image_shape, held=held, devices=devices)
 
   own = trainer.train.batch // devices
-  # What is kept is a straight line over the images of a micro-batch.
+  # Memory grows linearly with the images of a micro-batch.
   one, more = memory(own), memory(max(own // 2, 1))
   images = own // max(own // 2, 1)
   slope = (more.total - one.total) / max(images - 1, 1)

@@ -1,7 +1,7 @@
-"""Refuses a training that does not fit the memory, before anything long runs.
+"""Refuses a training that does not fit in memory, before anything long runs.
 
-Devices that say how much they may use are believed. A CPU does not say; its
-devices share the machine's memory.
+The limit that a device reports is trusted. A CPU reports none; its devices
+share the machine's memory.
 """
 
 import functools
@@ -23,12 +23,12 @@ from nao_jax.training import (
 from nao_jax.training.memory import Memory
 
 _GIB = 2**30
-# No branch keeps as many maps of the first stage's size.
+# Upper bound on the maps of the first stage's size that a branch keeps.
 _MAPS = 30
 
 
 def limit(device: jax.Device) -> int | None:
-  """The bytes that one device may use; None if nobody knows."""
+  """Returns the bytes that one device may use; None if unknown."""
   known = (device.memory_stats() or {}).get("bytes_limit")
   if known is None and device.platform == "cpu":
     try:
@@ -39,10 +39,10 @@ def limit(device: jax.Device) -> int | None:
 
 
 def room(devices: int | None = None) -> int | None:
-  """The bytes for each of this process's devices; None if nobody knows.
+  """Returns the bytes for each of this process's devices; None if unknown.
 
   Args:
-    devices: how many are used; all by default.
+    devices: number of devices used; all by default.
   """
   used = parallel.local(devices)
   known = limit(used[0])
@@ -62,8 +62,8 @@ def check_network(
   Args:
     trainer: the settings.
     image_shape: (H, W, C).
-    held: images that live on each device.
-    devices: how many of this process are used; all by default.
+    held: number of images that live on each device.
+    devices: number of this process's devices used; all by default.
   """
   sizes = {"held": held, "devices": parallel.count(devices)}
   found = room(devices)
@@ -93,10 +93,11 @@ def check_search(
   """Raises UserError if a step of a search does not fit.
 
   Args:
-    trainer: of shared weights, on all devices; or of candidates, one on each.
+    trainer: settings of a supernet, on all devices; or of candidates, one on
+      each device.
     image_shape: (H, W, C).
-    each: architectures that a step of shared weights trains.
-    devices: how many of this process are used; all by default.
+    each: architectures that a supernet's step trains.
+    devices: number of this process's devices used; all by default.
   """
   found, held = room(devices), trainer.examples
   if isinstance(trainer, candidate.Trainer):
@@ -127,8 +128,8 @@ def check_text(
 
   Args:
     trainer: the settings.
-    words: of the text that lives on each device.
-    devices: how many of this process are used; all by default.
+    words: number of words of text that live on each device.
+    devices: number of this process's devices used; all by default.
   """
   found, steps = room(devices), trainer
   if isinstance(trainer, stand_alone_language.Trainer):
@@ -148,7 +149,7 @@ def check_text(
 
 
 def _small(network, image_shape, images: int, room: int | None) -> bool:
-  """Whether a look is enough, which saves most runs some seconds."""
+  """Returns whether a rough estimate settles it, which saves some seconds."""
   height, width, _ = image_shape
   pixels = height * width / (64 if network.stem == "imagenet" else 1)
   maps = _MAPS * 2 * network.nodes * len(network.cells)

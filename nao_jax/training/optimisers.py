@@ -1,4 +1,4 @@
-"""Optimisers and their schedules, as settings."""
+"""Settings of optimisers and their schedules."""
 
 from collections.abc import Callable
 import dataclasses
@@ -13,20 +13,20 @@ SCHEDULES = ("cosine", "restarts", "step")
 
 @dataclasses.dataclass(frozen=True)
 class SgdConfig:
-  """Stochastic gradient descent; the defaults are the official search's.
+  """Settings of stochastic gradient descent; defaults from the official search.
 
   Attributes:
     schedule: `cosine`, one over all epochs; `restarts`, a cosine that starts
       again at the top, each time for longer (Loshchilov and Hutter 2017); or
       `step`, which multiplies by `decay` after each epoch.
-    learning_rate: of the first epoch.
-    end_learning_rate: where a cosine ends.
+    learning_rate: the learning rate of the first epoch.
+    end_learning_rate: the learning rate at the end of a cosine.
     period: epochs before the first restart.
-    period_factor: how many times as long each further period is.
-    decay: of the schedule `step`.
-    momentum: of the gradient.
-    nesterov: look ahead along the momentum.
-    weight_decay: times the weights, added to the clipped gradient.
+    period_factor: length of each further period, relative to the one before.
+    decay: factor per epoch, for the schedule `step`.
+    momentum: decay factor of the momentum.
+    nesterov: use Nesterov momentum.
+    weight_decay: factor of the weights that is added to the clipped gradient.
     clip: largest global norm of the gradient.
   """
 
@@ -49,7 +49,7 @@ class SgdConfig:
   clip: float = field(5.0, above=0)
 
   def by_epoch(self, epochs: int) -> Callable:
-    """The learning rate as a function of the epoch, counted from 0."""
+    """Returns the learning rate as a function of the epoch, counted from 0."""
     if self.schedule == "step":
       return optax.exponential_decay(self.learning_rate, 1, self.decay)
     lengths = self._periods(epochs) if self.schedule == "restarts" else [epochs]
@@ -75,7 +75,7 @@ class SgdConfig:
 def sgd(
   config: SgdConfig, *, epochs: int, steps_per_epoch: int
 ) -> optax.GradientTransformation:
-  """Clip, decay, momentum: PyTorch's order.
+  """Returns the optimiser: clipping, decay, momentum, in PyTorch's order.
 
   The learning rate changes once an epoch, as in the official code. Every
   parameter takes part in every step: one that the sampled architecture did not

@@ -1,4 +1,4 @@
-"""What every training of an image classifier shares.
+"""Parts shared by every training of an image classifier.
 
 Shapes: B images a step, D devices.
 """
@@ -24,15 +24,16 @@ from nao_jax.training.optimisers import SgdConfig, sgd
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-  """How a classifier trains; the defaults are the official search's.
+  """Settings of a classifier's training; defaults from the official search.
 
   Attributes:
-    epochs: over the training images; of a search, all rounds together.
-    batch: B, over all devices. A search scores with it too: BatchNorm uses
-      each batch's statistics, so it is part of the score.
+    epochs: passes over the training images; in a search, of all rounds
+      together.
+    batch: B, over all devices. A search uses it for scoring too: BatchNorm
+      takes each batch's statistics, so the batch size is part of the score.
     drop_path_keep: final probability that the last cell keeps a branch.
-    label_smoothing: share of a label's weight that goes to all classes.
-    auxiliary_weight: of the auxiliary head's loss.
+    label_smoothing: share of a label's weight that is spread over all classes.
+    auxiliary_weight: weight of the auxiliary head's loss.
   """
 
   epochs: int = field(150, least=1)
@@ -43,7 +44,7 @@ class TrainConfig:
 
 
 class Images(NamedTuple):
-  """Examples on the device, and what normalises them.
+  """Examples on the device, and the statistics that normalise them.
 
   Attributes:
     images: uint8 [n, H, W, C].
@@ -60,7 +61,7 @@ class Images(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """The settings of a training run; hashable.
+  """Settings of a training run; hashable.
 
   Attributes:
     network: sizes of the network.
@@ -78,16 +79,16 @@ class Recipe:
 
   @property
   def steps_per_epoch(self) -> int:
-    """Full batches; the rest of an epoch's random order is left out."""
+    """Number of full batches; the rest of an epoch's random order is unused."""
     return self.examples // self.train.batch
 
   @property
   def steps(self) -> int:
-    """Of the whole training."""
+    """Number of steps of the whole training."""
     return self.train.epochs * self.steps_per_epoch
 
   def progress(self, step: jax.Array) -> jax.Array:
-    """The share of the training that is done, for drop-path."""
+    """Returns the share of the training that is done, for drop-path."""
     return jnp.minimum(step / self.steps, 1)
 
   @property
@@ -106,16 +107,16 @@ class Recipe:
     progress: float | jax.Array,
     axis_name: str | None,
   ) -> jax.Array | None:
-    """Drop-path of this device's images; those of all are drawn at once.
+    """Draws the drop-path factors of the whole batch; returns this device's.
 
     Args:
       key: consumed.
-      own: images of this device, B / D.
+      own: number of this device's images, B / D.
       progress: share of the training that is done.
-      axis_name: the mapped axis along which the others are.
+      axis_name: the mapped axis over the devices.
 
     Returns:
-      [cells, 2 nodes, B / D]; None for no drop-path.
+      [cells, 2 nodes, B / D]; None without drop-path.
     """
     keep = self.train.drop_path_keep
     if keep == 1:
@@ -125,10 +126,10 @@ class Recipe:
     return parallel.own_part(masks, 2, axis_name)
 
   def loss(self, outputs: Outputs, labels: jax.Array) -> jax.Array:
-    """Cross-entropy, the auxiliary head's included; a mean over the batch.
+    """Returns the mean cross-entropy, that of the auxiliary head included.
 
     Args:
-      outputs: logits [B, classes], and the auxiliary head's or None.
+      outputs: logits [B, classes], and those of the auxiliary head or None.
       labels: int32 [B].
     """
     logits, auxiliary = outputs
@@ -160,7 +161,7 @@ class Recipe:
 def cross_entropy(
   logits: jax.Array, labels: jax.Array, smoothing: float = 0.0
 ) -> jax.Array:
-  """Mean over the batch, in nats.
+  """Returns the mean cross-entropy over the batch, in nats.
 
   Args:
     logits: [B, classes].
@@ -180,7 +181,7 @@ def augmented(
   config: AugmentConfig,
   axis_name: str | None,
 ) -> jax.Array:
-  """Each example has its own key, by its place in the whole batch."""
+  """Returns augmented images, each with a key by its place in the batch."""
   count = len(indices)
   first = 0 if axis_name is None else lax.axis_index(axis_name) * count
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(count))
@@ -195,16 +196,18 @@ def augmented(
 def repeat_steps(
   step: Callable, state: Any, rows: Any, count: jax.Array | None
 ) -> tuple[Any, jax.Array]:
-  """As `lax.scan`, of the first rows only, in a program for any number of them.
+  """Scans `step` over the first `count` rows; one program serves any count.
 
   Args:
-    step: takes the state and a row, and gives the new state and a loss.
-    state: before the first step.
+    step: a function of the state and a row that returns the new state and a
+      loss.
+    state: the state before the first step.
     rows: a tree of arrays [steps, ...].
-    count: int32 [], rows that count; all if None.
+    count: int32 [], rows to use; all if None.
 
   Returns:
-    The state after them, and the losses, float32 [steps]; 0 for the others.
+    The state after those rows, and the losses, float32 [steps]; 0 for the other
+    rows.
   """
 
   def body(number, carry):
@@ -219,5 +222,5 @@ def repeat_steps(
 
 
 def padded(rows: np.ndarray, length: int) -> np.ndarray:
-  """Rows for `repeat_steps`, made up to a fixed number with some that wait."""
+  """Returns rows for `repeat_steps`, padded to a fixed number by repetition."""
   return np.resize(rows, (length, *rows.shape[1:]))

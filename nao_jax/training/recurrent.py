@@ -1,19 +1,20 @@
-"""Steps of a search's language models: weights of one cell, or of all.
+"""Training steps of a search's language models, shared or one per cell.
 
-Of shared weights each stretch of text trains one architecture, drawn from the
-pool; its matrices are chosen from the bank once, and only they are
-differentiated. The rest of the bank decays, as dense stochastic gradient
-descent would have it.
+With shared weights, each bptt window trains one architecture, drawn from the
+pool; its matrices are gathered from the bank once, and only they are
+differentiated. The rest of the bank decays, as in dense stochastic gradient
+descent.
 
-There the state goes on from stretch to stretch although the architecture
-changes, as in the official code: to a cell, the state of another is a start
-like any other, nearer to what it will meet than zeros, and the weights that
-made it are partly its own. A score begins at zeros.
+The hidden state is carried from window to window although the architecture
+changes, as in the official code: for a cell, the state of another cell is a
+better start than zeros, as it is closer to the states that the cell will meet,
+and the two cells share some weights. Scoring starts from zeros.
 
-A step may also train n architectures, each on its share of the streams, spread
-over the devices as in training/supernet.py.
+A step may also train n architectures, each on its share of the streams; they
+are spread over the devices as in training/supernet.py.
 
-Shapes: B streams, D devices, N nodes, A architectures, n of them a step.
+Shapes: B streams, D devices, N nodes, A architectures, n architectures per
+step, T steps of a bptt window, H width.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,13 +36,14 @@ from nao_jax.training.language import TextTrainConfig
 
 
 class Model(NamedTuple):
-  """Weights, and their mean.
+  """Weights, and their mean over steps.
 
   Attributes:
-    weights: of the cell, after the last step.
-    mean: over all steps since averaging began; before, the weights.
-    averaging: bool [], whether it has begun.
-    averaged: int32 [], how many steps the mean is over.
+    weights: the weights after the last step.
+    mean: the mean over all steps since averaging began; before that, the
+      weights.
+    averaging: bool [], whether averaging has begun.
+    averaged: int32 [], number of steps in the mean.
   """
 
   weights: Weights
@@ -51,17 +53,17 @@ class Model(NamedTuple):
 
 
 def not_averaged(weights: Weights) -> Model:
-  """The model before averaging begins."""
+  """Returns the model before averaging begins."""
   return Model(weights, weights, np.bool_(False), np.int32(0))
 
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-  """The settings; hashable.
+  """Settings of a language model's training step; hashable.
 
   Attributes:
     model: the sizes.
-    train: the training.
+    train: the training settings.
     shared: whether the weights are the bank of all cells.
   """
 
@@ -70,11 +72,11 @@ class Trainer:
   shared: bool = False
 
   def init(self, key: jax.Array) -> Weights:
-    """Untrained weights; consumes the key."""
+    """Returns untrained weights; consumes the key."""
     return recurrent.init(key, self.model, shared=self.shared)
 
   def of_cell(self, weights: Weights, cell: jax.Array) -> Weights:
-    """Those that a cell computes with."""
+    """Returns the weights that a cell computes with."""
     return recurrent.choose(weights, cell) if self.shared else weights
 
 
@@ -90,20 +92,21 @@ def update(
   trainer: Trainer,
   axis_name: str | None = None,
 ) -> tuple[Weights, jax.Array, jax.Array]:
-  """One step: clip, decay, descend.
+  """Performs one step: clips the gradient, decays the weights, descends.
 
-  Where the loss or its gradient is not finite, the weights stay as they are,
-  and the text goes on from a zero state.
+  If the loss or its gradient is not finite, the weights stay as they are, and
+  the hidden state is set to zero.
 
   Args:
-    weights: of the cell, or of all.
-    hidden: [B / D, H], the state before, of this device's streams.
-    key: of the whole run.
-    number: of this step; the key folds it in.
-    cell: int32 [N, 2]; or, of shared weights, [n, N, 2] with n a multiple of D:
-      cells on equal shares of the streams, whose gradients are averaged.
+    weights: the weights of the cell, or of all cells.
+    hidden: [B / D, H], the state before the step, of this device's streams.
+    key: the random key of the whole run.
+    number: the number of this step, which is folded into the key.
+    cell: int32 [N, 2]; or, with shared weights, [n, N, 2] with n a multiple of
+      D: cells that train on equal shares of the streams, and whose gradients
+      are averaged.
     tokens: int32 [T + 1, B / D].
-    length: steps that count; the learning rate is in proportion.
+    length: number of steps that count; the learning rate is proportional to it.
     trainer: the settings.
     axis_name: the mapped axis over which to average.
 
@@ -125,7 +128,8 @@ def update(
   )
   sound = jnp.isfinite(step.loss + optax.tree.norm(step.gradients))
   rate = jnp.where(sound, train.learning_rate * length / train.bptt, 0)
-  # What is not chosen has gradient 0, and so no part in the norm.
+  # Matrices that were not chosen have gradient 0, so they add nothing to the
+  # norm.
   change = jax.tree.map(
     lambda x: jnp.where(sound, -rate * x, 0),
     language.clipped(step.gradients, train.clip),
@@ -155,7 +159,7 @@ def update_averaged(
   trainer: Trainer,
   axis_name: str | None = None,
 ) -> tuple[Model, jax.Array, jax.Array]:
-  """As `update`, with the mean of the weights."""
+  """Performs `update`, and updates the mean of the weights."""
   weights, hidden, loss = update(
     model.weights,
     hidden,
@@ -175,28 +179,29 @@ def update_averaged(
 
 
 def _add_to_mean(count, mean, new):
-  """The mean of `count` values, `new` being the last; of one, its bits."""
+  """Returns the mean of `count` values, `new` being the last; exact for one."""
   return jnp.where(count == 1, new, mean + (new - mean) / count)
 
 
 def averages_from_now_on(losses: Sequence[float], patience: int) -> bool:
-  """Whether the last loss says that averaging should begin.
+  """Returns whether the last loss says that averaging should begin.
 
   Args:
-    losses: of validation after each epoch so far.
-    patience: how many epochs before the last one are not compared with it; it
-      has to be worse than the best of those before them.
+    losses: validation losses after each epoch so far.
+    patience: number of epochs before the last one that are left out of the
+      comparison; averaging begins if the last loss is worse than the best of
+      the earlier ones.
   """
   compared = losses[: max(len(losses) - 1 - patience, 0)]
   return bool(compared) and losses[-1] > min(compared)
 
 
 def after_epoch(model: Model, losses: Sequence[float], patience: int) -> Model:
-  """The model with which the next epoch begins.
+  """Returns the model with which the next epoch begins.
 
   Args:
-    model: after the last stretch of an epoch.
-    losses: of validation after each epoch so far.
+    model: the model after the last window of an epoch.
+    losses: validation losses after each epoch so far.
     patience: see `averages_from_now_on`.
   """
   if model.averaging or not averages_from_now_on(losses, patience):
@@ -207,7 +212,7 @@ def after_epoch(model: Model, losses: Sequence[float], patience: int) -> Model:
 def _gradients(
   weights, key, cell, tokens, hidden, length, *, trainer, axis_name=None
 ) -> language.Step:
-  """Of the weights of one cell."""
+  """Computes the gradients of the weights of one cell."""
   streams = tokens.shape[1]
   return language.gradients(
     trainer.of_cell(weights, cell),
@@ -224,7 +229,7 @@ def _gradients(
 def _mean_gradients(
   weights, key, cells, tokens, hidden, length, *, trainer, axis_name
 ) -> language.Step:
-  """Of the whole bank: the mean over cells, each on B / n streams."""
+  """Computes the bank's gradients: the mean over cells on B / n streams."""
   numbers = parallel.own_part(jnp.arange(len(cells)), 0, axis_name)
   own = parallel.own_part(cells, 0, axis_name)
   shares = jnp.stack(jnp.split(tokens, len(own), axis=1))
@@ -252,12 +257,12 @@ def _mean_gradients(
 def score(
   weights: Weights, cells: jax.Array, text: jax.Array, *, trainer: Trainer
 ) -> jax.Array:
-  """Minus the mean nats a word of architectures, float32 [A].
+  """Returns minus the mean nats per word of each architecture, float32 [A].
 
   Args:
-    weights: of the cell, or of all.
+    weights: the weights of the cell, or of all cells.
     cells: int32 [A, N, 2].
-    text: what `language.windows` gives.
+    text: the result of `language.windows`.
     trainer: the settings.
   """
 
@@ -271,11 +276,11 @@ def score(
 def programs(
   trainer: Trainer, devices: int | None, averaged: bool = False
 ) -> tuple[Callable, Callable]:
-  """`update` (or `update_averaged`) and `score`, compiled for every device.
+  """Compiles `update` (or `update_averaged`) and `score` for every device.
 
-  Shared weights are whole on every device; states come by device, [D, ...],
-  and so do tokens, [T + 1, D, B / D]. The weights of one cell come by device,
-  [D, ...], and so does their cell; then the tokens are the same for all.
+  Shared weights are replicated on every device; states are split by device, [D,
+  ...], and so are tokens, [T + 1, D, B / D]. Without sharing, weights and cells
+  are split by device, [D, ...], and the tokens are the same for all.
   """
   step = functools.partial(
     update_averaged if averaged else update,

@@ -1,4 +1,4 @@
-"""Training and measuring the network of one architecture.
+"""Trains and measures the network of one architecture.
 
 Shapes: B images a step, D devices, M micro-batches a step.
 """
@@ -21,13 +21,13 @@ from nao_jax.training.recipe import Images, Recipe, augmented, repeat_steps
 
 
 class TrainState(NamedTuple):
-  """What a step takes and gives back.
+  """State of a training between two steps.
 
   Attributes:
-    params: of the network.
+    params: parameters of the network.
     batch_stats: BatchNorm's running statistics.
-    optimiser: its state.
-    step: int32 [], steps done; each has its own randomness.
+    optimiser: the optimiser's state.
+    step: int32 [], number of steps done; each has its own randomness.
   """
 
   params: dict
@@ -37,12 +37,13 @@ class TrainState(NamedTuple):
 
 
 class Measured(NamedTuple):
-  """Sums over examples; divided by `examples` they are means.
+  """Sums over examples; divided by `examples`, they are means.
 
   Attributes:
-    examples: int32 [], how many were counted.
-    right: int32 [], whose label has the largest logit.
-    in_top_5: int32 [], whose label is among the five largest.
+    examples: int32 [], number of examples counted.
+    right: int32 [], number of examples whose label has the largest logit.
+    in_top_5: int32 [], number of examples whose label is among the five
+      largest.
     loss: float32 [], cross-entropy in nats.
   """
 
@@ -54,14 +55,14 @@ class Measured(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Trainer(Recipe):
-  """The settings of one network's training; its methods are pure.
+  """Settings of one network's training; its methods are pure.
 
   Attributes:
     tokens: the architecture.
-    accumulate: M, parts into which a batch is cut, to need less memory; their
-      gradients are averaged, and each has its own BatchNorm statistics. Each
-      device cuts its own part, so results depend on how many there are.
-    bfloat16: compute in bfloat16, but for BatchNorm and the classifier; the
+    accumulate: M, the number of parts into which a batch is cut to save memory;
+      their gradients are averaged, and each has its own BatchNorm statistics.
+      Each device cuts its own part, so results depend on the number of devices.
+    bfloat16: compute in bfloat16, except for BatchNorm and the classifier; the
       weights stay in float32.
   """
 
@@ -70,11 +71,11 @@ class Trainer(Recipe):
   bfloat16: bool = False
 
   def model(self, axis_name: str | None = None) -> StandAlone:
-    """The network."""
+    """Returns the network."""
     return StandAlone(self.network, self.tokens, axis_name)
 
   def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
-    """The state before the first step; consumes the key.
+    """Returns the state before the first step; consumes the key.
 
     Args:
       key: a random key.
@@ -90,7 +91,7 @@ class Trainer(Recipe):
   def check(
     self, devices: int | None = None, where: str = "train.batch"
   ) -> None:
-    """As `Recipe.check`; the micro-batches must be of equal size, too."""
+    """Implements `Recipe.check`; micro-batches must be of equal size, too."""
     super().check(devices, where)
     parts = parallel.count(devices) * self.accumulate
     if self.accumulate < 1 or self.train.batch % parts:
@@ -111,15 +112,15 @@ def gradients(
   architecture: tuple = (),
   axis_name: str | None = None,
 ) -> tuple[dict, dict, jax.Array]:
-  """The gradient of the loss on one batch.
+  """Computes the gradient of the loss on one batch.
 
   Args:
-    state: the same on all devices.
+    state: the training state, the same on all devices.
     key: consumed; the same on all devices.
     images: float32 [B / D, H, W, C], this device's part.
     labels: int32 [B / D].
     trainer: the settings.
-    architecture: what the network takes after the images, if anything.
+    architecture: further inputs of the network, after the images, if any.
     axis_name: the mapped axis over which to average.
 
   Returns:
@@ -164,7 +165,7 @@ def gradients(
 
 
 def _cut(x, parts: int):
-  """[B, ...] to [M, B / M, ...]."""
+  """Reshapes [B, ...] to [M, B / M, ...]."""
   return x.reshape(parts, -1, *x.shape[1:])
 
 
@@ -177,11 +178,11 @@ def batch_loss(
   trainer: Trainer,
   axis_name: str | None = None,
 ) -> tuple[jax.Array, dict]:
-  """The loss of one micro-batch, and the new running statistics.
+  """Returns the loss of one micro-batch, and the new running statistics.
 
   Args:
-    params: of the network.
-    stats: the running statistics before it.
+    params: parameters of the network.
+    stats: the running statistics before the micro-batch.
     inputs: images, the architecture if it is data, and drop-path factors.
     labels: int32 [B / M].
     rngs: a key for `dropout`.
@@ -201,7 +202,7 @@ def batch_loss(
 
 
 def _to_bfloat16(tree):
-  """All real numbers but BatchNorm's and the classifiers'."""
+  """Casts all floats except those of BatchNorm and the classifiers."""
 
   def cast(path, leaf):
     name = jax.tree_util.keystr(path)
@@ -223,20 +224,21 @@ def train_steps(
   architecture: tuple = (),
   axis_name: str | None = None,
 ) -> tuple[TrainState, jax.Array]:
-  """Some steps in one program, on images that live on the device.
+  """Performs some steps in one program, on images that live on the device.
 
   Args:
-    state: the same on all devices.
-    key: of the whole run; step i uses what is folded in for i.
+    state: the training state, the same on all devices.
+    key: the random key of the whole run; step i uses the key with i folded in.
     data: the training images, whole on every device.
     indices: int32 [steps, B / D], this device's examples.
-    count: int32 [], steps to take of these; all if None.
+    count: int32 [], number of these steps to perform; all if None.
     trainer: the settings.
-    architecture: what the network takes after the images, if anything.
+    architecture: further inputs of the network, after the images, if any.
     axis_name: the mapped axis.
 
   Returns:
-    The new state and the losses [steps]; 0 for the steps that were not taken.
+    The new state and the losses [steps]; 0 for the steps that were not
+    performed.
   """
 
   def step(state, indices):
@@ -261,14 +263,14 @@ def train_batch(
   architecture: tuple = (),
   axis_name: str | None = None,
 ) -> tuple[TrainState, jax.Array]:
-  """One step on a batch that arrives augmented.
+  """Performs one step on a batch that arrives augmented.
 
   Args:
-    state: the same on all devices.
-    key: of the whole run, as for `train_steps`.
+    state: the training state, the same on all devices.
+    key: the random key of the whole run, as for `train_steps`.
     data: this device's B / D images.
     trainer: the settings.
-    architecture: what the network takes after the images, if anything.
+    architecture: further inputs of the network, after the images, if any.
     axis_name: the mapped axis.
 
   Returns:
@@ -307,15 +309,15 @@ def measure(
   architecture: tuple = (),
   axis_name: str | None = None,
 ) -> Measured:
-  """How good the network is on one batch.
+  """Measures the network on one batch.
 
   Args:
-    state: its parameters and running statistics are used.
+    state: the training state; its parameters and running statistics are used.
     data: this device's part of the batch.
     counted: bool [B / D], which of the images count.
     trainer: the settings.
-    architecture: what the network takes after the images, if anything.
-    axis_name: the mapped axis over which to add up.
+    architecture: further inputs of the network, after the images, if any.
+    axis_name: the mapped axis over which to sum.
   """
   logits = classify(
     state,
@@ -349,7 +351,7 @@ def measure_batches(
   architecture: tuple = (),
   axis_name: str | None = None,
 ) -> Measured:
-  """As `measure`, on batches of images that live on the device.
+  """Applies `measure` to batches of images that live on the device.
 
   Args:
     state: see `measure`.
@@ -357,8 +359,8 @@ def measure_batches(
     indices: int32 [batches, B / D], this device's examples.
     counted: bool [batches, B / D]; every example should count once.
     trainer: the settings.
-    architecture: what the network takes after the images, if anything.
-    axis_name: the mapped axis over which to add up.
+    architecture: further inputs of the network, after the images, if any.
+    axis_name: the mapped axis over which to sum.
   """
 
   def one(batch):
@@ -387,11 +389,11 @@ def classify(
   trainer: Trainer,
   architecture: tuple = (),
 ) -> jax.Array:
-  """Logits [B, classes] of images uint8 [B, H, W, C], for use.
+  """Returns the logits [B, classes] of images uint8 [B, H, W, C]; inference.
 
   Args:
-    state: its parameters and running statistics are used.
-    images: as they are stored, not normalised.
+    state: the training state; its parameters and running statistics are used.
+    images: the images as they are stored, not normalised.
     mean: float32 [C], or None if each image is standardised by itself.
     std: float32 [C], or None.
     trainer: the settings; the auxiliary head is left out.

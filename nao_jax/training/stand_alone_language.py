@@ -1,11 +1,12 @@
-"""Training and measuring the language model of one recurrent cell.
+"""Trains and measures the language model of one recurrent cell.
 
-Plain gradient descent, averaged from a time on: when the validation loss has
-not improved for some epochs, the training begins to keep the mean of the
-weights of all steps from there on (Merity et al. 2018, "non-monotonically
-triggered"), and what is measured is that mean.
+The optimiser is gradient descent with triggered averaging: once the validation
+loss has not improved for some epochs, the training begins to keep the mean of
+the weights of all steps from there on (Merity et al. 2018, "non-monotonically
+triggered"), and that mean is measured.
 
-Shapes: E epochs, T steps of a stretch, B streams, H width, D devices.
+Shapes: E epochs, T steps of a bptt window, B streams, H width, D devices, N
+nodes.
 """
 
 from collections.abc import Iterator
@@ -28,22 +29,23 @@ from nao_jax.training.feeds import program
 from nao_jax.training.language import Stretch, TextTrainConfig
 from nao_jax.training.recurrent import Model
 
-# How many are under way before their losses are looked at.
+# Number of windows that are dispatched before their losses are read.
 STRETCHES_A_CALL = 25
 
 
 class TrainState(NamedTuple):
-  """Everything that decides how a training goes on.
+  """State that determines how a training goes on.
 
   Attributes:
-    model: its weights.
-    hidden: [B, H], what the cell hands on to the next stretch.
-    epoch: int32 [], epochs done.
-    step: int32 [], stretches done in the epoch that has begun.
-    roll_backs: int32 [], how often the training went back to `best`.
-    validation: float32 [E], the loss after each epoch done; then infinity.
-    best: the model after the epoch with the lowest of them; before the first,
-      the untrained one.
+    model: the weights and their mean.
+    hidden: [B, H], the state that the cell carries on to the next bptt window.
+    epoch: int32 [], number of epochs done.
+    step: int32 [], number of bptt windows done in the current epoch.
+    roll_backs: int32 [], number of times the training went back to `best`.
+    validation: float32 [E], the loss after each epoch done; infinity for the
+      others.
+    best: the model after the epoch with the lowest validation loss; before the
+      first one, the untrained model.
   """
 
   model: Model
@@ -56,22 +58,22 @@ class TrainState(NamedTuple):
 
   @property
   def losses(self) -> list[float]:
-    """The validation losses so far."""
+    """Validation losses so far."""
     return self.validation[: int(self.epoch)].tolist()
 
   @property
   def epochs_of_best(self) -> int:
-    """How many epochs `best` has seen."""
+    """Number of epochs that `best` was trained for."""
     return int(np.argmin(self.losses)) + 1 if self.losses else 0
 
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-  """The settings of one model's training; hashable.
+  """Settings of one model's training; hashable.
 
   Attributes:
     network: the sizes.
-    train: the training.
+    train: the training settings.
     tokens: the architecture.
   """
 
@@ -90,7 +92,7 @@ class Trainer:
     return recurrent.Trainer(self.network, self.train)
 
   def init(self, key: jax.Array) -> TrainState:
-    """The state before the first step; consumes the key."""
+    """Returns the state before the first step; consumes the key."""
     weights = self.steps.init(key)
     model = recurrent.not_averaged(weights)
     return TrainState(
@@ -104,7 +106,7 @@ class Trainer:
     )
 
   def zeros(self) -> np.ndarray:
-    """What the cell starts every epoch with, [B, H]."""
+    """Returns the hidden state at the start of every epoch, [B, H]."""
     return np.zeros((self.train.batch, self.network.width), np.float32)
 
   def check(self, devices: int | None = None) -> None:
@@ -128,20 +130,20 @@ def train_stretch(
   trainer: Trainer,
   axis_name: str | None = None,
 ) -> tuple[Model, jax.Array, jax.Array]:
-  """One step.
+  """Performs one step on a bptt window.
 
   Args:
-    model: the same on all devices.
-    hidden: [B / D, H], the state before, of this device's streams.
-    key: of the epoch.
-    number: int32 [], of the step; the key folds it in.
+    model: the weights and their mean, the same on all devices.
+    hidden: [B / D, H], the state before the step, of this device's streams.
+    key: the random key of the epoch.
+    number: int32 [], the number of the step, which is folded into the key.
     tokens: int32 [T + 1, B / D], this device's part of `language.cut`.
-    length: int32 [], steps of the stretch that count.
+    length: int32 [], number of steps of the bptt window that count.
     trainer: the settings.
     axis_name: the mapped axis over which to average.
 
   Returns:
-    The new model, the new state, and the loss in nats a word.
+    The new model, the new hidden state, and the loss in nats per word.
   """
   return recurrent.update_averaged(
     model,
@@ -160,14 +162,14 @@ def train_stretch(
 def measure(
   weights: Weights, windows: jax.Array, *, trainer: Trainer
 ) -> jax.Array:
-  """Mean nats a word of a text.
+  """Returns the mean nats per word of a text.
 
-  Every device that has the arguments measures all of it: texts to measure are
+  Every device that has the arguments measures the whole text: these texts are
   small, and are read in few streams.
 
   Args:
-    weights: of the cell.
-    windows: what `language.windows` gives.
+    weights: the weights of the cell.
+    windows: the result of `language.windows`.
     trainer: the settings.
   """
   return language.measure(weights, trainer.cell, windows)
@@ -176,13 +178,13 @@ def measure(
 def end_epoch(
   state: TrainState, loss: float, *, trainer: Trainer, patience: int
 ) -> TrainState:
-  """The state at the start of the next epoch.
+  """Returns the state at the start of the next epoch.
 
   Args:
-    state: after the last stretch of an epoch.
-    loss: of validation, in nats a word.
+    state: the state after the last bptt window of an epoch.
+    loss: the validation loss, in nats per word.
     trainer: the settings.
-    patience: see `averages_from_now_on`.
+    patience: see `recurrent.averages_from_now_on`.
   """
   validation = np.array(state.validation)
   validation[int(state.epoch)] = loss
@@ -199,10 +201,10 @@ def end_epoch(
 
 
 def roll_back(state: TrainState, *, trainer: Trainer) -> TrainState:
-  """The state after the best epoch so far, to go on with other randomness.
+  """Returns to the state after the best epoch, with new randomness from there.
 
   Args:
-    state: of a training that diverged.
+    state: the state of a training that diverged.
     trainer: the settings.
   """
   epoch = state.epochs_of_best
@@ -220,12 +222,12 @@ def roll_back(state: TrainState, *, trainer: Trainer) -> TrainState:
 
 
 class Call(NamedTuple):
-  """What some stretches led to.
+  """Results of training on some bptt windows.
 
   Attributes:
-    state: after them.
-    losses: float32 [stretches], nats a word.
-    words: how many they predicted.
+    state: the state after the windows.
+    losses: float32 [windows], nats per word.
+    words: number of words that the windows predicted.
   """
 
   state: TrainState
@@ -234,15 +236,15 @@ class Call(NamedTuple):
 
   @property
   def diverged(self) -> bool:
-    """Whether a loss is not a number."""
+    """Whether a loss is not finite."""
     return not np.isfinite(self.losses).all()
 
 
 class Reader:
-  """A text, as a training reads it.
+  """A text, split into the streams and bptt windows that a training reads.
 
   Attributes:
-    words: that an epoch predicts.
+    words: number of words that an epoch predicts.
   """
 
   def __init__(
@@ -258,13 +260,13 @@ class Reader:
     Args:
       trainer: the settings.
       corpus: the text.
-      seed: of the lengths of the stretches.
-      eval_batch: streams to measure the validation part with; the test part is
-        measured as one.
+      seed: the seed of the lengths of the bptt windows.
+      eval_batch: number of streams to measure the validation part with; the
+        test part is measured as one stream.
       devices: how many of each process to use; all by default.
 
     Raises:
-      UserError: the text is too short for so many streams.
+      UserError: if the text is too short for the number of streams.
     """
     self._trainer, self._seed, self._devices = trainer, seed, devices
     streams = text.streams(corpus.train, trainer.train.batch)
@@ -278,17 +280,17 @@ class Reader:
     self.words = (len(self._streams) - 1) * trainer.train.batch
 
   def words_read(self, state: TrainState) -> int:
-    """That the training predicted so far, but for what it took back."""
+    """Returns the number of words predicted so far, without undone epochs."""
     done = self._stretches(state)[: int(state.step)]
     rows = done[-1].start + done[-1].length if done else 0
     return int(state.epoch) * self.words + rows * self._trainer.train.batch
 
   def train(self, state: TrainState, key: jax.Array) -> Iterator[Call]:
-    """Trains to the end of the epoch, some stretches at a time.
+    """Trains to the end of the epoch, some bptt windows at a time.
 
     Args:
-      state: at any step of it.
-      key: of the whole run.
+      state: the state at any step of the epoch.
+      key: the random key of the whole run.
     """
     step, axes = int(state.step), (None, 0, None)
     trained = program(
@@ -325,14 +327,14 @@ class Reader:
       )
 
   def measure(self, model: Model, part: str) -> dict:
-    """How good the mean weights of a model are.
+    """Measures the mean weights of a model.
 
     Args:
-      model: of its training.
+      model: the model of this training.
       part: `validation` or `test`.
 
     Returns:
-      JSON-like: `loss` in nats a word, `perplexity`, `words`.
+      JSON-like: `loss` in nats per word, `perplexity`, `words`.
     """
     streams = self._parts[part]
     weights, windows = parallel.replicate(
@@ -347,14 +349,14 @@ class Reader:
     }
 
   def _stretches(self, state: TrainState) -> list[Stretch]:
-    """Those of the epoch that has begun."""
+    """Returns the bptt windows of the current epoch."""
     # The generator takes a large seed as the sequence of its 32-bit words.
     seed = self._seed + (int(state.roll_backs) << 32)
     rows, bptt = len(self._streams), self._trainer.train.bptt
     return list(language.stretches(seed, int(state.epoch), rows, bptt))
 
   def _cut(self, hidden) -> np.ndarray:
-    """[B, H] to [D, B / D, H]."""
+    """Reshapes [B, H] to [D, B / D, H]."""
     parts = parallel.count(self._devices)
     return np.asarray(hidden).reshape(parts, -1, hidden.shape[1])
 

@@ -1,12 +1,12 @@
-"""Training the supernet and scoring architectures with it.
+"""Trains the supernet and scores architectures with it.
 
-A step trains one architecture, on all devices, or several, each on its share of
-the batch. Several are spread over the devices, and one after the other where
-there are fewer devices than architectures; up to rounding the numbers are the
-same on any number of them, as no architecture is on two.
+A step trains either one architecture on all devices, or several, each on its
+share of the batch. Several architectures are spread over the devices; a device
+with more than one trains them one after the other. Up to rounding, the results
+do not depend on the number of devices, as no architecture is split between two.
 
-Shapes: B images a step, n architectures of [2, nodes, 4] a step, D devices, N
-architectures of a pool.
+Shapes: B images per step, n architectures of [2, nodes, 4] per step, D devices,
+N architectures in the pool.
 """
 
 import dataclasses
@@ -27,12 +27,12 @@ from nao_jax.training.recipe import Images, Recipe, augmented, repeat_steps
 
 
 class TrainState(NamedTuple):
-  """What a step takes and gives back.
+  """State of a training between two steps.
 
   Attributes:
-    params: of the network.
-    optimiser: its state.
-    step: int32 [], steps done; each has its own randomness.
+    params: parameters of the network.
+    optimiser: the optimiser's state.
+    step: int32 [], number of steps done; each has its own randomness.
   """
 
   params: dict
@@ -42,15 +42,15 @@ class TrainState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Trainer(Recipe):
-  """The settings of a supernet's training; its methods are pure."""
+  """Settings of a supernet's training; its methods are pure."""
 
   def init(self, key: jax.Array, data: Images) -> TrainState:
-    """The state before the first step; consumes the key."""
+    """Returns the state before the first step; consumes the key."""
     cells = jnp.zeros((2, self.network.nodes, 4), jnp.int32)
     inputs = jnp.zeros((1, *data.images.shape[1:]))
     params = initialise(Supernet(self.network), key, inputs, cells)
     step = jnp.zeros((), jnp.int32)
-    # Jitted, it is one program of zeros in place of one for each shape.
+    # Under jit this is one program; otherwise each shape of zeros compiles one.
     return TrainState(params, jax.jit(self.optimiser.init)(params), step)
 
 
@@ -65,10 +65,10 @@ def gradients(
   trainer: Trainer,
   axis_name: str | None = None,
 ) -> tuple[dict, jax.Array]:
-  """The gradient of one architecture's loss on one batch.
+  """Computes the gradient of one architecture's loss on one batch.
 
   Args:
-    params: of the supernet.
+    params: parameters of the supernet.
     key: consumed; the same on all devices.
     images: float32 [B / D, H, W, C], this device's part.
     labels: int32 [B / D].
@@ -97,10 +97,10 @@ def batch_loss(
   trainer: Trainer,
   axis_name: str | None = None,
 ) -> jax.Array:
-  """The loss of one architecture on one batch.
+  """Returns the loss of one architecture on one batch.
 
   Args:
-    params: of the supernet.
+    params: parameters of the supernet.
     inputs: images, cells int32 [2, nodes, 4], and drop-path factors.
     labels: int32 [B].
     rngs: a key for `dropout`.
@@ -124,23 +124,23 @@ def mean_gradients(
   trainer: Trainer,
   axis_name: str | None = None,
 ) -> tuple[dict, jax.Array]:
-  """The mean of the gradients of n architectures, each on B / n images.
+  """Computes the mean gradient of n architectures, each on B / n images.
 
-  With one of them, that is `gradients`. With more, each has BatchNorm
-  statistics of its own images alone. A parameter that one of them uses has 1 /
-  n of its gradient, and one that none uses has 0.
+  With one architecture, this is `gradients`. With more, each architecture's
+  BatchNorm statistics come from its own images alone. A parameter that only one
+  architecture uses gets 1 / n of its gradient, and one that none uses gets 0.
 
   Args:
     params: see `gradients`.
-    key: see there; the architectures fold in their numbers.
-    images: see there; the first B / n of all are those of the first
-      architecture.
-    labels: see there.
+    key: see `gradients`; each architecture folds in its number.
+    images: see `gradients`; of the whole batch, the first B / n are those of
+      the first architecture.
+    labels: see `gradients`.
     cells: int32 [n, 2, nodes, 4], the same on all devices; n is 1, or a
       multiple of D that divides B.
-    progress: see there.
+    progress: see `gradients`.
     trainer: the settings.
-    axis_name: see there.
+    axis_name: see `gradients`.
 
   Returns:
     Gradient and loss, averaged over the whole batch.
@@ -179,22 +179,23 @@ def train_steps(
   trainer: Trainer,
   axis_name: str | None = None,
 ) -> tuple[TrainState, jax.Array]:
-  """Some steps in one program, each with architectures of its own.
+  """Performs some steps in one program, each with its own architectures.
 
   Args:
-    state: the same on all devices.
-    key: of the whole run; step i uses what is folded in for i.
+    state: the training state, the same on all devices.
+    key: the random key of the whole run; step i uses the key with i folded in.
     data: the training images, whole on every device.
     cells: int32 [steps, n, 2, nodes, 4], the same on all devices; see
       `draw_members` and `mean_gradients`.
     indices: int32 [steps, B / D], this device's examples.
-    count: int32 [], steps to take of these; all if None.
+    count: int32 [], number of these steps to perform; all if None.
     trainer: the settings.
     axis_name: the mapped axis.
 
   Returns:
-    The new state and the losses [steps]; 0 for the steps that were not taken,
-    NaN for those that changed nothing, as their gradient was not finite.
+    The new state and the losses [steps]; 0 for the steps that were not
+    performed, NaN for the steps that changed nothing because their gradient was
+    not finite.
   """
 
   def step(state, row):
@@ -215,8 +216,9 @@ def train_steps(
       gradient, state.optimiser, state.params
     )
     params = optax.apply_updates(state.params, updates)
-    # One architecture of thousands is no reason to lose what all share.
-    # A norm that overflows, beyond 1e19, is none to follow either.
+    # One diverging architecture among thousands must not destroy the shared
+    # weights. A gradient whose norm overflows, beyond 1e19, is not followed
+    # either.
     sound = jnp.isfinite(optax.tree.norm(gradient))
     params, optimiser = jax.tree.map(
       functools.partial(jnp.where, sound),
@@ -230,7 +232,7 @@ def train_steps(
 
 
 def _step_keys(key: jax.Array, step: jax.Array) -> jax.Array:
-  """Of the member of the pool, of the augmentation and of the loss."""
+  """Returns the keys of the drawn members, the augmentation and the loss."""
   return jax.random.split(jax.random.fold_in(key, step), 3)
 
 
@@ -246,13 +248,14 @@ def draw_members(
   """Draws which members of a pool each step trains.
 
   Args:
-    key: of the whole run, that of `train_steps`.
-    steps: int32 [steps], their numbers.
-    count: N, members.
-    chances: float32 [N], the probability of each; needed if a step trains
-      several, else they are all alike by default.
-    each: n, members that a step trains. They differ, so that with n > 1 the
-      chances are those of the first; if N < n, some train twice.
+    key: the random key of the whole run, that of `train_steps`.
+    steps: int32 [steps], the numbers of the steps.
+    count: N, the number of members.
+    chances: float32 [N], the probability of each member; required if a step
+      trains several; otherwise uniform by default.
+    each: n, the members that a step trains. They are distinct, so with n > 1
+      only the first is drawn with exactly these chances; if N < n, some train
+      twice.
 
   Returns:
     int32 [steps, n].
@@ -281,15 +284,15 @@ def score(
   *,
   network: NetworkConfig,
 ) -> jax.Array:
-  """The accuracy of each architecture on the same, whole set of examples.
+  """Returns the accuracy of each architecture on the same set of examples.
 
   Args:
-    params: of the supernet.
+    params: parameters of the supernet.
     pool: int32 [N, 2, nodes, 4].
     data: the examples.
     indices: int32 [batches, B]; the last batch is filled up with examples that
-      were seen before, which only complete its BatchNorm statistics.
-    counted: bool [batches, B]; every example counts once.
+      occurred before, which only complete its BatchNorm statistics.
+    counted: bool [batches, B], true once for every example.
     network: the sizes.
 
   Returns:
