@@ -15,24 +15,23 @@ EVALUATORS = ("shared", "scratch")
 
 __getattr__, __dir__ = lazy.submodules(__name__, __path__)
 
-# Called with the phase, the work done, all of the phase's work and, if there is
-# more to say, a note and what a unit of the work is made of; see
-# progress.Progress.
+# Called with the phase, the units of work done, the units of the whole phase
+# and, optionally, a note and the size of a unit; see progress.Progress.
 Progress = Callable[..., None]
 
-# Called with a state from which the same call goes on, see `Evaluator.score`,
-# and with the steps that were done since the last time.
+# Called with a state from which the same call can resume (see
+# `Evaluator.score`) and with the number of steps done since the last time.
 Keep = Callable[[Any, int], None]
 
 
 class Evaluator(Protocol):
-  """What `search.run` works with; the state is a tree of arrays."""
+  """Interface that `search.run` needs; the state is a tree of arrays."""
 
   def init(self, key: jax.Array) -> Any:
-    """The state before the first round; consumes the key."""
+    """Returns the state before the first round; consumes the key."""
 
   def replicate(self, state: Any) -> Any:
-    """Places a state that was restored where `score` wants it."""
+    """Places a restored state on the devices where `score` needs it."""
 
   def score(
     self,
@@ -46,15 +45,15 @@ class Evaluator(Protocol):
     """Scores the pool.
 
     Args:
-      state: from `init`, from the round before, or one that this round kept;
-        from that it goes on, and ends as if it had never been interrupted.
-        Its arrays may be gone afterwards, as the new state takes their place.
-      key: of the whole search, the same in every round.
+      state: from `init`, from the round before, or one that this round passed
+        to `keep`; from the latter the round resumes and ends as if it had never
+        been interrupted. Its arrays may be donated to the new state.
+      key: the key of the whole search, the same in every round.
       tokens: int32 [N, L], the pool.
       round_: number of this round, from 0.
-      progress: told how far it is.
-      keep: given the state whenever it is one to go on from; its arrays stay
-        until the next call of `keep` or `progress`.
+      progress: called with the progress of the round.
+      keep: called with every state from which the round can resume; its arrays
+        stay valid until the next call of `keep` or `progress`.
 
     Returns:
       The new state and the scores, float32 [N]; higher is better.
@@ -62,7 +61,7 @@ class Evaluator(Protocol):
 
 
 class Asynchronous(Evaluator, Protocol):
-  """An evaluator that a search without waiting works with."""
+  """Evaluator that can return before every architecture has a score."""
 
   def score_most(
     self,
@@ -75,22 +74,22 @@ class Asynchronous(Evaluator, Protocol):
     *,
     late: int,
   ) -> tuple[Any, np.ndarray]:
-    """As `score`, but it does not wait for all.
+    """Scores the pool like `score`, but does not wait for every score.
 
     Args:
-      state: see `score`; also one in which candidates are in training.
+      state: see `score`; candidates may be in training in it.
       key: see `score`.
       tokens: see `score`.
       round_: see `score`.
       progress: see `score`.
       keep: see `score`.
-      late: it ends when so many architectures, or fewer, have no score.
+      late: the call ends as soon as at most this many scores are missing.
 
     Returns:
-      The new state and the scores, float32 [N]; NaN for those to come.
+      The new state and the scores, float32 [N]; NaN for pending ones.
     """
 
 
 def forget(state: Any, steps: int) -> None:
-  """Keeps nothing."""
+  """Ignores a state; the default where no state has to be kept."""
   del state, steps

@@ -1,4 +1,4 @@
-"""Connections to Ray: the only file that imports it, and only when asked."""
+"""Connections to Ray, which is imported here alone and only on demand."""
 
 from collections.abc import Iterator
 import contextlib
@@ -15,13 +15,13 @@ from types import ModuleType
 from nao_jax.errors import UserError
 
 _UNTIL_REACHED = 3.0  # Seconds.
-# Ray keeps small things there beside the data.
+# Bytes; Ray keeps small objects in its store beside the data.
 _LEAST_STORE = 128 * 2**20
 
 
 # A cluster of one machine, in a process of its own: Ray forks, which a process
-# with jax's threads should not. It ends with whoever holds its standard input,
-# even one that is killed.
+# with jax's threads should not do. The process ends when its standard input
+# closes, which happens even if the parent is killed.
 _NODE = """
 import sys
 import ray
@@ -32,20 +32,24 @@ print(context.address_info["address"], flush=True)
 sys.stdin.read()
 ray.shutdown()
 """
-# In spite of its name: a cluster of one machine listens on loopback alone.
+# In spite of its name, this variable makes a cluster of one machine listen on
+# the loopback address alone.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 @contextlib.contextmanager
 def connection(address: str, store: int) -> Iterator[ModuleType]:
-  """Ray, connected; a cluster that was started here ends with the block.
+  """Connects to Ray; a cluster started here ends with the block.
 
   Args:
-    address: HOST:PORT, or empty to start one.
-    store: bytes that the shared memory of one that is started holds.
+    address: HOST:PORT of a cluster, or empty to start one.
+    store: size of the shared memory of a started cluster, in bytes.
+
+  Yields:
+    The module `ray`, connected.
 
   Raises:
-    UserError: Ray refuses.
+    UserError: Ray does not start, or refuses the connection.
   """
   with contextlib.ExitStack() as stack:
     stack.enter_context(_environment(address))
@@ -66,7 +70,7 @@ def connection(address: str, store: int) -> Iterator[ModuleType]:
 
 @contextlib.contextmanager
 def _started(store: int) -> Iterator[str]:
-  """The address of a cluster of this machine, until the end of the block."""
+  """Starts a cluster on this machine and yields its address."""
   process = subprocess.Popen(
     [sys.executable, "-c", _NODE, str(store)],
     stdin=subprocess.PIPE,
@@ -94,31 +98,34 @@ def check_installed() -> None:
 
 @contextlib.contextmanager
 def _environment(address: str) -> Iterator[None]:
-  """What Ray reads when it is imported and connects, until the block ends.
+  """Sets the environment that Ray reads when it is imported and connects.
+
+  The variables are removed at the end of the block.
 
   Args:
-    address: of the cluster to be used; empty for one of this machine, whose
-      processes get the same environment.
+    address: address of the cluster; empty for a cluster started on this
+      machine, whose processes inherit the environment.
   """
   before = dict(os.environ)
   os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
   if not address or _on_loopback_alone(address):
     os.environ.update(_LOOPBACK)
   if not address:
-    # Others on this machine, who can reach a loopback address, cannot enter.
+    # Other users of this machine can reach a loopback address; a token keeps
+    # them out.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
   try:
     yield
   finally:
-    # Whoever is started later may use another cluster, with another token.
+    # A process started later may use another cluster with another token.
     for name in os.environ.keys() - before.keys():
       if name.startswith("RAY_"):
         del os.environ[name]
 
 
 def reach(address: str) -> None:
-  """Raises UserError if nobody listens there."""
+  """Raises UserError if nothing listens at the address."""
   host, _, port = address.rpartition(":")
   if not host or not port.isdecimal() or int(port) > 65535:
     raise UserError(f"`executor.ray_address={address}`: allowed: HOST:PORT")
@@ -133,7 +140,7 @@ def reach(address: str) -> None:
 
 
 def _on_loopback_alone(address: str) -> bool:
-  """Whether a cluster of this machine hides from other machines."""
+  """Returns whether a cluster listens on this machine's loopback alone."""
   host, _, port = address.rpartition(":")
   if host not in ("127.0.0.1", "localhost"):
     return False
@@ -148,14 +155,14 @@ def _on_loopback_alone(address: str) -> bool:
 
 
 def take_back_signals() -> None:
-  """Undoes Ray's handler, beneath Python's, that aborts the process."""
+  """Replaces Ray's signal handlers, which abort the process, by Python's."""
   if threading.current_thread() is threading.main_thread():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
       signal.signal(number, signal.getsignal(number))
 
 
 def setting(address: str) -> str:
-  """The setting that named a cluster, for messages."""
+  """Returns the setting that named a cluster, for messages."""
   return (
     f"`executor.ray_address={address}`"
     if address
@@ -164,6 +171,6 @@ def setting(address: str) -> str:
 
 
 def last_line(error: BaseException) -> str:
-  """What an error says in the end; those of Ray have whole tracebacks."""
+  """Returns the last line of an error; Ray's errors hold whole tracebacks."""
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
   return lines[-1] if lines else type(error).__name__

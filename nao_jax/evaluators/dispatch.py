@@ -1,4 +1,4 @@
-"""Which candidate trains next where many train apart, and what of failures.
+"""Queue of candidates that train on a cluster, and the handling of failures.
 
 Shapes: L tokens.
 """
@@ -14,23 +14,24 @@ import numpy as np
 from nao_jax.errors import UserError
 from nao_jax.runs.trials import Trial, Trials
 
-# So often a training may fail, on whatever worker, before it is given up; and
-# so often may it lose its machine, which is hardly its own doing.
+# Failures, on any worker, and lost machines after which a candidate is given
+# up. A lost machine is rarely the candidate's fault, so its limit is higher.
 FAILURES, LOSSES = 3, 10
-# When as many candidates were given up before any training ended, it is not
-# the candidates.
+# If this many candidates were given up before any training ended, the cluster
+# is at fault, not the candidates.
 _SUSPICIOUS = 3
-# So many candidates that break off one after the other, with no training that
-# ends between, are not to blame either: a sick machine would use up the queue.
+# The same holds if this many candidates break off in succession with no
+# training that ends between them: a faulty machine would use up the queue.
 _IN_SUCCESSION = 8
 
 
 class Task(NamedTuple):
-  """A training to be done.
+  """Training to be done.
 
   Attributes:
     tokens: int32 [L], canonical.
-    limits: float32 [epochs], the least score after each epoch to go on.
+    limits: float32 [epochs], the least score after each epoch with which the
+      training goes on.
   """
 
   tokens: np.ndarray
@@ -38,54 +39,57 @@ class Task(NamedTuple):
 
   @property
   def key(self) -> bytes:
-    """Which architecture it is."""
+    """Hashable identity of the architecture."""
     return self.tokens.tobytes()
 
 
 class Dispatch:
-  """The candidates that wait and train; results go to the file of trials.
+  """Candidates that wait or train; results go to the file of trials.
 
-  One thread says what is wanted and reads the news, another one hands out the
-  tasks and says what came of them.
+  One thread calls `want` and reads results with `news`; another thread takes
+  tasks with `next` and reports their ends with `done`, `failed` and `lost`.
   """
 
   def __init__(self):
-    """Nothing is wanted."""
+    """Creates an empty queue."""
     self._lock = threading.Lock()
     self._trials, self._wanted = None, frozenset()
     self._waiting = collections.deque()
     self._running = {}
     self._failures, self._losses = collections.Counter(), collections.Counter()
     self._given_up, self._succeeded = {}, False
-    # Since a training ended: who broke off, and who lost how many machines.
+    # Since the last training that ended: the candidates that broke off, and the
+    # number of machines that each candidate lost.
     self._broken, self._lost = set(), collections.Counter()
     self._news = queue.SimpleQueue()
 
   @property
   def waiting(self) -> int:
-    """How many candidates nobody trains."""
+    """Number of candidates that wait."""
     return len(self._waiting)
 
   @property
   def running(self) -> int:
-    """How many are in training."""
+    """Number of candidates in training."""
     return len(self._running)
 
   def want(
     self, rows: list[np.ndarray], limits: np.ndarray, trials: Trials
   ) -> None:
-    """Says what is to be trained, instead of what waits.
+    """Replaces the waiting candidates.
 
     Args:
-      rows: int32 [L] of each, canonical; those in training stay there.
-      limits: float32 [epochs], for those that begin from now on.
-      trials: where results go; what is there by then is not trained.
+      rows: canonical candidates, each int32 [L]; candidates that are in
+        training stay in training.
+      limits: float32 [epochs], for trainings that begin from now on.
+      trials: receives the results; a candidate that has a trial there when its
+        turn comes is not trained.
     """
     with self._lock:
       self._trials = trials
       tasks = [Task(row, limits) for row in rows]
       self._wanted = {task.key for task in tasks}
-      # What ended before was found among the trials.
+      # Results of before are already found among the trials.
       self._news = queue.SimpleQueue()
       self._waiting = collections.deque(
         task for task in tasks if task.key not in self._running
@@ -93,7 +97,10 @@ class Dispatch:
       self._confirm()
 
   def next(self) -> Task | None:
-    """Hands out the first task that waits; what has a trial becomes news."""
+    """Hands out the first waiting task, or returns None.
+
+    A waiting candidate that has a trial by now is reported in `news` instead.
+    """
     with self._lock:
       while self._waiting:
         task = self._waiting.popleft()
@@ -106,7 +113,7 @@ class Dispatch:
     return None
 
   def done(self, task: Task, trial: Trial) -> None:
-    """A training ended; also one that diverged."""
+    """Records a training that ended, diverged or not."""
     with self._lock:
       self._trials.add(task.tokens, trial)
       self._succeeded = True
@@ -116,13 +123,13 @@ class Dispatch:
       self._confirm()
 
   def failed(self, task: Task, reason: str) -> None:
-    """A training broke off: it waits again, behind the others.
+    """Puts a training that broke off back, behind the others.
 
-    After the last time the candidate counts as one that diverged, with an
-    empty curve.
+    After `FAILURES` times the candidate is given up: it counts as diverged,
+    with an empty curve.
 
     Raises:
-      UserError: several candidates came to that, and no training ended; or
+      UserError: several candidates were given up before any training ended; or
         many broke off in succession.
     """
     with self._lock:
@@ -136,13 +143,15 @@ class Dispatch:
       self._break_off(task, reason, self._failures, FAILURES)
 
   def lost(self, task: Task, reason: str) -> None:
-    """The machine of a training is gone, or out of reach.
+    """Puts back a training whose machine is gone or out of reach.
 
-    As `failed`, but it may come more often, and to many candidates at once.
+    Works like `failed`, but with the limit `LOSSES`, and many candidates may
+    lose their machines at once.
 
     Raises:
-      UserError: several candidates were given up, and no training ended; or
-        one lost that many machines, and others theirs, while none ended.
+      UserError: several candidates were given up before any training ended; or
+        one candidate lost `LOSSES` machines and others lost theirs while no
+        training ended.
     """
     with self._lock:
       self._lost[task.key] += 1
@@ -157,7 +166,7 @@ class Dispatch:
   def _break_off(
     self, task: Task, reason: str, counts: collections.Counter, most: int
   ) -> None:
-    """Has a task wait again, or gives it up."""
+    """Puts a task back into the queue, or gives it up."""
     counts[task.key] += 1
     what = "broke off" if counts is self._failures else "lost its machine"
     if counts[task.key] < most:
@@ -181,7 +190,7 @@ class Dispatch:
     self._confirm()
 
   def _confirm(self) -> None:
-    """Writes down who failed, if it was not the fault of all workers."""
+    """Records given-up candidates once the workers are known to be sound."""
     others = self._waiting or len(self._running) > len(self._given_up)
     if others and not self._succeeded:
       return
@@ -200,10 +209,10 @@ class Dispatch:
       self._news.put((task.key, trial))
 
   def news(self, seconds: float) -> dict[bytes, Trial]:
-    """What ended of what is wanted, since the last time: {key: trial}.
+    """Returns wanted candidates that ended since the last call: {key: trial}.
 
     Args:
-      seconds: to wait for the first one, above 0.
+      seconds: how long to wait for the first result, above 0.
     """
     found = []
     try:

@@ -1,4 +1,4 @@
-"""Where candidates train from scratch: the choice, and its settings."""
+"""Choice of the executor that trains candidates from scratch."""
 
 from collections.abc import Iterator
 import contextlib
@@ -16,16 +16,16 @@ from nao_jax.spaces.space import Space
 
 @dataclasses.dataclass(frozen=True)
 class ExecutorConfig:
-  """Where candidates train from scratch, and what each of them gets.
+  """Where candidates train from scratch, and the resources of each.
 
   Attributes:
     executor: `local`, on the devices of this process; or `ray`, on a cluster.
     ray_address: with `ray`, HOST:PORT of a cluster to which this machine
-      belongs; by default one is started on this machine alone.
-    trial_workers: with `ray`, how many candidates train at a time; 0 for as
-      many as fit.
+      belongs; by default a cluster is started on this machine alone.
+    trial_workers: with `ray`, number of candidates that train at a time; 0 for
+      as many as fit.
     trial_cpus: with `ray`, processors that a worker takes.
-    trial_gpus: with `ray`, GPUs that a worker takes, at most 1; may be a part.
+    trial_gpus: with `ray`, GPUs that a worker takes, a fraction or 1 at most.
     trial_memory: with `ray`, memory that a worker takes, in GiB; 0 for any.
   """
 
@@ -48,13 +48,14 @@ class ExecutorConfig:
   trial_memory: float = field(0.0, least=0)
 
   def check(self, evaluator: str) -> None:
-    """What can be wrong before the cluster is asked.
+    """Checks the settings before the cluster is used.
 
     Args:
-      evaluator: of the search.
+      evaluator: name of the evaluator of the search.
 
     Raises:
-      UserError: the message names the flag.
+      UserError: a setting is out of range or does not fit the evaluator, no
+        cluster listens at the address, or Ray is not installed.
     """
     with within("executor", self):
       validate(self, LOCAL)
@@ -70,7 +71,7 @@ class ExecutorConfig:
     cluster.check_installed()
 
   def check_together(self) -> None:
-    """Refuses a part of a processor beside whole ones."""
+    """Raises UserError for a fractional number of processors above 1."""
     if self.trial_cpus > 1 and self.trial_cpus % 1:
       raise UserError(
         f"`trial_cpus={self.trial_cpus:g}`: above 1 Ray knows whole ones only; "
@@ -79,7 +80,7 @@ class ExecutorConfig:
 
   @property
   def resources(self) -> Resources:
-    """What workers take of the cluster."""
+    """Resources that workers take from the cluster."""
     return Resources(
       self.trial_workers, self.trial_cpus, self.trial_gpus, self.trial_memory
     )
@@ -92,14 +93,14 @@ LOCAL = ExecutorConfig()
 def opened(
   config: ExecutorConfig, candidates: local.Candidates
 ) -> Iterator[Executor]:
-  """The executor that the settings ask for, until the end of the block.
+  """Opens the executor that the settings name; it closes with the block.
 
   Args:
-    config: checked.
-    candidates: a dataclass; those of a cluster get copies with `devices=1`.
+    config: settings that passed `check`.
+    candidates: a dataclass; workers of a cluster get copies with `devices=1`.
 
   Raises:
-    UserError: the cluster is not there, or has no room for a worker.
+    UserError: no cluster answers, or it has no room for a worker.
   """
   if config.executor == "local":
     yield local.Local(candidates)
@@ -122,6 +123,9 @@ def from_scratch(
   prune: bool = False,
   measure: Measure = ACCURACY,
 ) -> Iterator[FromScratch]:
-  """The evaluator that trains candidates there; see `opened`, `FromScratch`."""
+  """Opens an executor and yields a `FromScratch` evaluator that uses it.
+
+  See `opened` and `FromScratch` for the arguments and errors.
+  """
   with opened(config, candidates) as executor:
     yield FromScratch(space, executor, trials, prune, measure)

@@ -1,7 +1,7 @@
-"""Scores from a function of your own.
+"""Scores from a function that the caller provides.
 
-Shapes: N architectures in the pool, M that were ever scored, B in a call, L
-tokens.
+Shapes: N architectures in the pool, M architectures ever scored, B
+architectures in a call, L tokens.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Scores = Callable[[np.ndarray], npt.ArrayLike]
 
 
 class Scored(NamedTuple):
-  """The state: every architecture that was scored.
+  """State of the evaluator: every architecture that was scored.
 
   Attributes:
     tokens: int32 [M, L].
@@ -34,25 +34,26 @@ class Scored(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-  """An evaluator that asks a function once for each architecture.
+  """Evaluator that calls a function once for each architecture.
 
   Attributes:
-    scores: the function; an architecture has one score, whenever it is asked.
-    batch: B; a last batch is filled up, so that the function sees one shape
-      and compiles once, and what is scored is remembered after every batch.
-      With 0, all that are new come in one call.
+    scores: the function; the score of an architecture must not depend on when
+      it is asked for.
+    batch: B; the last batch is filled up, so that the function sees one shape
+      and compiles once; scores are kept after every batch. With 0, all new
+      architectures are scored in one call.
   """
 
   scores: Scores
   batch: int = 0
 
   def init(self, key: jax.Array) -> Scored:
-    """Nothing is scored; the key is not needed."""
+    """Returns a state without scores; the key is not used."""
     del key
     return Scored(np.zeros((0, 0), np.int32), np.zeros(0, np.float32))
 
   def replicate(self, state: Scored) -> Scored:
-    """The state stays on the host."""
+    """Returns the state as it is: it stays on the host."""
     return state
 
   def score(
@@ -64,7 +65,13 @@ class Function:
     progress: Progress,
     keep: Keep = forget,
   ) -> tuple[Scored, np.ndarray]:
-    """The scores of the pool, int32 [N, L]: float32 [N]; see `Evaluator`."""
+    """Scores the architectures of the pool that were never scored.
+
+    Implements `Evaluator.score`.
+
+    Raises:
+      UserError: the function did not return one number per architecture.
+    """
     del key, round_
     known = _table(state)
     new = tokens[[row.tobytes() not in known for row in tokens]]

@@ -1,4 +1,4 @@
-"""Candidates that classify images, in training.
+"""Training of candidates that classify images.
 
 Shapes: D candidates, one on each device, B images a batch.
 """
@@ -26,23 +26,24 @@ from nao_jax.training.stand_alone import (
   train_steps,
 )
 
-# How much work one call to the devices holds at most.
+# The most training steps in one call to the devices.
 STEPS_A_CALL = 25
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageCandidates:
-  """Networks of networks/candidate.py; a score is an accuracy.
+  """Image networks of networks/candidate.py; the score is an accuracy.
 
-  See `local.Candidates`.
+  Implements `local.Candidates`.
 
   Attributes:
-    trainer: the settings of each training.
-    data: the train part is learnt.
-    seed: of weights, order and augmentation, the same for all candidates.
-    devices: how many local devices to use; all by default.
-    part: of the data that is measured, all of it: `validation` or `test`.
-    last_only: measure after the last epoch alone.
+    trainer: settings of each training.
+    data: the data set; networks are trained on its train part.
+    seed: seed of weights, order and augmentation, the same for all candidates.
+    devices: number of local devices to use; all by default.
+    part: the part of the data that accuracies are measured on, as a whole:
+      `validation` or `test`.
+    last_only: whether to measure after the last epoch alone.
   """
 
   trainer: Trainer
@@ -54,21 +55,21 @@ class ImageCandidates:
 
   @property
   def epochs(self) -> int:
-    """Of each training."""
+    """Number of epochs of each training."""
     return self.trainer.train.epochs
 
   @property
   def places(self) -> int:
-    """D."""
+    """Number of candidates that train at a time, D."""
     return parallel.count(self.devices)
 
   @property
   def each(self) -> Each:
-    """What a whole training reads."""
+    """Work unit: the images that a whole training reads."""
     return Each(self.epochs * self.trainer.examples, "images")
 
   def start(self, tokens: np.ndarray) -> TrainState:
-    """See `local.Candidates`."""
+    """Implements `local.Candidates.start`."""
     cells = np.asarray(cnn.to_cells(tokens))
     state = self.trainer.init(self._keys[0], self.data.image_shape, cells)
     return jax.device_get(state)
@@ -80,7 +81,7 @@ class ImageCandidates:
     epochs: list[int],
     between: Callable[[], None] = lambda: None,
   ) -> list[tuple]:
-    """See `local.Candidates`."""
+    """Implements `local.Candidates.epoch`."""
     cells = [(np.asarray(cnn.to_cells(row)),) for row in tokens]
     states, architecture = parallel.distribute(
       jax.tree.map(lambda *x: np.stack(x), *zip(states, cells, strict=True)),
@@ -97,7 +98,7 @@ class ImageCandidates:
     ]
 
   def _train_epoch(self, states, architecture, epochs, between):
-    """The new states and the losses, [D, steps]."""
+    """Returns the new states and the losses, [D, steps]."""
     axes = (0, None, None, 0, None, 0)
     steps = program(_steps, self.trainer, self.devices, axes, 0)
     losses = []
@@ -116,7 +117,7 @@ class ImageCandidates:
     return states, np.concatenate(losses, 1)
 
   def _measure(self, states, architecture, epochs) -> np.ndarray:
-    """Accuracies, [D]; minus infinity where none is asked for."""
+    """Returns accuracies, [D]; minus infinity for those not to be measured."""
     wanted = local.measured_epochs(epochs, self.epochs, self.last_only)
     if not wanted.any():
       return np.full(len(wanted), -np.inf)
@@ -128,14 +129,14 @@ class ImageCandidates:
     return np.where(wanted, accuracies, -np.inf)
 
   def _order(self, epoch: int) -> np.ndarray:
-    """An epoch's examples: [steps, B]."""
+    """Returns the indices of an epoch's examples, [steps, B]."""
     key = jax.random.fold_in(self._keys[1], epoch)
     batch = self.trainer.train.batch
     return np.asarray(epoch_indices(key, self.trainer.examples, batch))
 
   @functools.cached_property
   def _keys(self) -> jax.Array:
-    """Of the first weights, of the order, and of the steps."""
+    """Keys of the first weights, of the order and of the steps."""
     return jax.random.split(jax.random.key(self.seed), 3)
 
   @functools.cached_property
@@ -149,9 +150,9 @@ class ImageCandidates:
 
   @functools.cached_property
   def _measured(self) -> tuple[Images, np.ndarray, np.ndarray]:
-    """The images that are measured, their batches, and who counts there.
+    """Images to measure, the indices of their batches, and which ones count.
 
-    Images are made up to whole batches, so that parts of nearly the same size
+    Images are padded to whole batches, so that parts of nearly the same size
     share a program.
     """
     part, batch = getattr(self.data, self.part), self.trainer.train.batch

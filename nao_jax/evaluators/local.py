@@ -1,6 +1,6 @@
-"""Trainings from scratch on the devices of this process.
+"""Training from scratch on the devices of this process.
 
-Shapes: L tokens, D devices, each of which trains another candidate.
+Shapes: L tokens, D devices, each of which trains a candidate of its own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,16 +16,16 @@ from nao_jax.runs.trials import Trial, Trials
 
 
 class Candidates(Protocol):
-  """How candidates of one kind train.
+  """Interface of a kind of candidates that can be trained.
 
-  What comes of a candidate depends on nothing but its tokens: neither on the
-  others nor on the number of devices.
+  The result of a candidate depends on its tokens alone: neither on other
+  candidates nor on the number of devices.
 
   Attributes:
-    epochs: of each training.
-    devices: how many local devices to use; all by default.
-    places: how many candidates train at a time, D.
-    each: what a whole training reads.
+    epochs: number of epochs of each training.
+    devices: number of local devices to use; all by default.
+    places: number of candidates that train at a time, D.
+    each: work unit: the data that a whole training reads.
   """
 
   epochs: int
@@ -34,7 +34,7 @@ class Candidates(Protocol):
   each: Each
 
   def start(self, tokens: np.ndarray) -> Any:
-    """The state of a candidate before its first epoch, on the host."""
+    """Returns a candidate's state before its first epoch, on the host."""
 
   def epoch(
     self,
@@ -46,26 +46,26 @@ class Candidates(Protocol):
     """Trains D candidates for an epoch.
 
     Args:
-      tokens: int32 [L] of each.
-      states: of each, from `start` or from the epoch before.
-      epochs: the number of this epoch for each, from 0.
+      tokens: D candidates, each int32 [L].
+      states: D states, each from `start` or from the epoch before.
+      epochs: the number of this epoch for each candidate, from 0.
       between: called about once a second; it may raise.
 
     Returns:
-      For each the new state, the mean loss, and the score, higher is better;
-      minus infinity if it was not measured.
+      For each candidate the new state, the mean loss and the score; a higher
+      score is better, and minus infinity means that it was not measured.
     """
 
 
 def measured_epochs(
   epochs: Sequence[int], total: int, last_only: bool
 ) -> np.ndarray:
-  """Which of D candidates are measured after an epoch, bool [D].
+  """Returns for each of D candidates whether to measure it, bool [D].
 
   Args:
-    epochs: the number of the epoch for each, from 0.
-    total: epochs of a training.
-    last_only: whether nothing counts but the last one.
+    epochs: the number of the epoch for each candidate, from 0.
+    total: number of epochs of a training.
+    last_only: whether to measure after the last epoch alone.
   """
   return np.array([not last_only or at + 1 == total for at in epochs])
 
@@ -74,10 +74,10 @@ class Running(NamedTuple):
   """Candidates in the middle of their training.
 
   Attributes:
-    busy: bool [D], the places where one trains.
-    tokens: int32 [D, L].
-    curves: float32 [D, epochs], their scores so far; NaN for those to come.
-    training: a tree of arrays [D, ...], the states of their training.
+    busy: bool [D], the places in which a candidate trains.
+    tokens: int32 [D, L], the candidates.
+    curves: float32 [D, epochs], scores so far; NaN for epochs to come.
+    training: a tree of arrays [D, ...], the states of the trainings.
   """
 
   busy: np.ndarray
@@ -88,26 +88,26 @@ class Running(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Local:
-  """An executor (see `scratch.Executor`) whose state is a Running.
+  """Executor (see `scratch.Executor`) whose state is a `Running`.
 
   Attributes:
-    candidates: their training.
+    candidates: how candidates train.
   """
 
   candidates: Candidates
 
   @property
   def epochs(self) -> int:
-    """Of each training."""
+    """Number of epochs of each training."""
     return self.candidates.epochs
 
   @property
   def each(self) -> Each:
-    """What a whole training reads."""
+    """Work unit: the data that a whole training reads."""
     return self.candidates.each
 
   def init(self, anybody: np.ndarray) -> Running:
-    """See `scratch.Executor`."""
+    """Implements `scratch.Executor.init`."""
     nobody = Place(anybody, self.candidates.start(anybody))
     return pack([None] * self.candidates.places, nobody, self.epochs)
 
@@ -119,10 +119,12 @@ class Local:
     trials: Trials,
     between: Callable[[], None],
   ) -> Iterator[News]:
-    """See `scratch.Executor`; a free place goes to the next candidate.
+    """Implements `scratch.Executor.run`.
+
+    A free place goes to the next candidate.
 
     Yields:
-      News after each epoch.
+      An update after each epoch.
     """
     wanted = {row.tobytes() for row in rows}
     resumed = [x for x in _unpack(state) if x.tokens.tobytes() in wanted]
@@ -143,7 +145,10 @@ class Local:
       yield News(finished, sum(x is not None for x in places), state)
 
   def _next(self, waiting, begun, trials, finished) -> "Place | None":
-    """The next candidate to train; what was trained meanwhile is finished."""
+    """Returns the next candidate to train, None if there is none.
+
+    Candidates that were trained meanwhile are added to `finished`.
+    """
     while waiting:
       tokens = waiting.pop(0)
       trial = trials.get(tokens)
@@ -154,8 +159,11 @@ class Local:
     return None
 
   def _epoch(self, places, limits, trials, between) -> list[Trial]:
-    """Trains the candidates in their places; frees those of the finished."""
-    # A place without a candidate repeats another's work.
+    """Trains an epoch, frees the places of finished candidates.
+
+    Returns their trials.
+    """
+    # A place without a candidate repeats the work of another place.
     busy = next(place for place in places if place)
     running = [place or busy for place in places]
     trained = self.candidates.epoch(
@@ -179,12 +187,13 @@ class Local:
 def train(
   candidates: Candidates, tokens: np.ndarray, limits: np.ndarray
 ) -> Trial:
-  """A whole training of one candidate, of whom one trains at a time.
+  """Trains one candidate to the end and returns its trial.
 
   Args:
-    candidates: how it trains.
+    candidates: how the candidate trains; it must have one place.
     tokens: int32 [L].
-    limits: float32 [epochs], the least score after each epoch to go on.
+    limits: float32 [epochs], the least score after each epoch with which the
+      training goes on.
   """
   place = Place(tokens, candidates.start(tokens))
   while (trial := place.trial(limits)) is None:
@@ -196,14 +205,14 @@ def train(
 
 
 def pack(places: list["Place | None"], nobody: "Place", epochs: int) -> Running:
-  """The state with these candidates in training.
+  """Stacks candidates in training into one state.
 
   Args:
-    places: of D; may be none at all.
-    nobody: what stands where no candidate trains.
-    epochs: of each training.
+    places: D candidates, None where no candidate trains; D may be 0.
+    nobody: filled in where no candidate trains.
+    epochs: number of epochs of each training.
   """
-  # Stacked with one more, so that there may be no place at all.
+  # One more candidate is stacked and cut off again, as D may be 0.
   filled = [nobody, *(place or nobody for place in places)]
   curves = np.full((len(filled), epochs), np.nan, np.float32)
   for curve, place in zip(curves, filled, strict=True):
@@ -218,7 +227,7 @@ def pack(places: list["Place | None"], nobody: "Place", epochs: int) -> Running:
 
 
 def _unpack(state: Running) -> list["Place"]:
-  """The candidates in training."""
+  """Returns the candidates in training."""
   return [
     Place(
       state.tokens[at],
@@ -231,11 +240,11 @@ def _unpack(state: Running) -> list["Place"]:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """A candidate in training.
+  """Candidate in training.
 
   Attributes:
     tokens: int32 [L].
-    state: of its training, on the host.
+    state: the state of its training, on the host.
     curve: scores so far; minus infinity after epochs that were not measured.
     diverged: whether its loss stopped being a number.
   """
@@ -246,17 +255,17 @@ class Place:
   diverged: bool = False
 
   def after_epoch(self, state: Any, loss: float, score: float) -> "Place":
-    """The same, one epoch later."""
+    """Returns the candidate one epoch later."""
     return dataclasses.replace(
       self,
       state=state,
-      # As exact as a state that is kept, so that who goes on has the same.
+      # Rounded like a kept state: a resumed training gives the same curve.
       curve=(*self.curve, float(np.float32(score))),
       diverged=not np.isfinite(loss) or np.isnan(score),
     )
 
   def trial(self, limits: np.ndarray) -> Trial | None:
-    """What came of it, if the training is over."""
+    """Returns the trial if the training is over, else None."""
     if self.diverged:
       return Trial(None, self.curve)
     if not self.curve:

@@ -1,9 +1,8 @@
-"""Trainings from scratch on a Ray cluster.
+"""Training from scratch on a Ray cluster.
 
 Each worker is a process that compiles once and trains one candidate after the
-other. The data go to each machine once, and its workers read them where they
-lie. A worker that is lost takes one training with it, which begins again on
-another one.
+other. The data are sent to each machine once and shared by its workers. If a
+worker is lost, its training begins again on another worker.
 
 Shapes: L tokens.
 """
@@ -34,18 +33,18 @@ _UNTIL_ENDED = 10.0
 _LOOK = 0.2
 _BETWEEN_HIRES = 2.0
 _AFTER_A_BAD_START = 10.0
-# So many workers in a row that do not come up, with none at work, are enough.
+# Workers in succession that fail to start, with none at work, before giving up.
 _BAD_STARTS = 6
 
 
 class Resources(NamedTuple):
-  """What workers take of a cluster.
+  """Resources that workers take from a cluster.
 
   Attributes:
-    workers: how many at most; 0 for as many as fit.
-    cpus: processors of each.
-    gpus: of each.
-    memory: of each, in GiB; 0 for any.
+    workers: the most workers at a time; 0 for as many as fit.
+    cpus: processors of each worker.
+    gpus: GPUs of each worker.
+    memory: memory of each worker, in GiB; 0 for no demand.
   """
 
   workers: int = 0
@@ -55,7 +54,7 @@ class Resources(NamedTuple):
 
   @property
   def of_ray(self) -> dict[str, float]:
-    """What is asked for, by Ray's names, in bytes."""
+    """Resources of a worker by Ray's names; memory in bytes."""
     asked = {
       "CPU": self.cpus,
       "GPU": self.gpus,
@@ -65,21 +64,21 @@ class Resources(NamedTuple):
 
 
 class Remote:
-  """An executor (see `scratch.Executor`) whose workers are Ray's actors.
+  """Executor (see `scratch.Executor`) whose workers are Ray actors.
 
-  Its state holds nothing: who trains at a kill waits again. Between two calls
-  of `run` the workers go on with what waits. Ray is used in one thread alone,
-  as Ray in several threads gets stuck.
+  Its state is empty: candidates in training when the process is killed begin
+  again. Between two calls of `run` the workers go on with the waiting
+  candidates. Ray is used in one thread alone, as it hangs in several threads.
   """
 
   def __init__(
     self, address: str, resources: Resources, candidates: local.Candidates
   ):
-    """Connects to nothing yet.
+    """Creates an executor that is not connected yet; see `open`.
 
     Args:
       address: HOST:PORT of a cluster; empty to start one on this machine.
-      resources: what workers take of it.
+      resources: resources that workers take from the cluster.
       candidates: a dataclass; each worker gets a copy with `devices=1`.
     """
     self.epochs = candidates.epochs
@@ -94,7 +93,11 @@ class Remote:
     self._thread = threading.Thread(target=self._serve, daemon=True)
 
   def open(self) -> None:
-    """Connects; raises UserError if there is no cluster, or no room in it."""
+    """Connects to the cluster.
+
+    Raises:
+      UserError: no cluster answers, or it has no room for a worker.
+    """
     self._thread.start()
     seconds = _UNTIL_CONNECTED if self._address else _UNTIL_STARTED
     if not self._connected.wait(seconds):
@@ -102,19 +105,19 @@ class Remote:
         f"{cluster.setting(self._address)}: no Ray cluster answered within "
         f"{seconds:.0f} s; start one with `ray start`, on this machine, too"
       )
-    self._ready.wait()  # Large data take their time.
+    self._ready.wait()  # No limit, as large data take long to send.
     if self._error:
       raise self._error
     cluster.take_back_signals()
 
   def close(self) -> None:
-    """Ends the workers, and a cluster that was started here."""
+    """Ends the workers and a cluster that was started here."""
     self._closing.set()
     if self._connected.is_set():
       self._thread.join(_UNTIL_ENDED)
 
   def init(self, anybody: np.ndarray) -> local.Running:
-    """See `scratch.Executor`: the local state, of no devices."""
+    """Implements `scratch.Executor.init`: a local state of no devices."""
     place = local.Place(anybody, self._candidates.start(anybody))
     return local.pack([], place, self.epochs)
 
@@ -126,8 +129,8 @@ class Remote:
     trials: Trials,
     between: Callable[[], None],
   ) -> Iterator[News]:
-    """See `scratch.Executor`."""
-    # Who was in training on the devices of another process waits again.
+    """Implements `scratch.Executor.run`."""
+    # Candidates in training on the devices of a former process begin again.
     state = jax.tree.map(lambda x: x[:0], state)
     self._dispatch.want(rows, limits, trials)
     left = {row.tobytes() for row in rows}
@@ -143,7 +146,7 @@ class Remote:
         yield News([*news.values()], shown, state)
 
   def _serve(self) -> None:
-    """What the thread does that uses Ray."""
+    """Connects and serves the queue; runs in the thread that uses Ray."""
     try:
       store = 2 * _bytes(self._candidates)
       with cluster.connection(self._address, store) as ray:
@@ -155,7 +158,7 @@ class Remote:
             pool.step(self._dispatch)
         finally:
           pool.end()
-    except BaseException as error:  # It is raised where somebody sees it.
+    except BaseException as error:  # `open` or `run` raises it.
       self._error = error
     finally:
       self._connected.set()
@@ -163,12 +166,16 @@ class Remote:
 
 
 class _Workers:
-  """Ray's actors, and what each of them is doing."""
+  """Ray actors and the task of each."""
 
   def __init__(
     self, ray: ModuleType, resources: Resources, candidates: local.Candidates
   ):
-    """Puts the data where workers find them."""
+    """Stores the data in the cluster.
+
+    Raises:
+      UserError: no machine of the cluster has room for a worker.
+    """
     self._ray, self._resources = ray, resources
     asked = resources.of_ray
     if not self._room():
@@ -185,7 +192,7 @@ class _Workers:
         f"{largest.get('CPU', 0):g} CPUs, {largest.get('GPU', 0):g} GPUs and "
         f"{largest.get('memory', 0) / 2**30:.1f} GiB"
       )
-    # On a device of its own, whatever the driver has.
+    # Each worker trains on one device, however many this process has.
     self._data = ray.put(dataclasses.replace(candidates, devices=1))
     self._conditions = worker.conditions(resources.gpus)
     self._new = ray.remote(worker.Worker).options(
@@ -193,14 +200,14 @@ class _Workers:
       num_gpus=resources.gpus,
       memory=int(resources.memory * 2**30) or None,
     )
-    # {what Ray promises: (its worker, the task; None for a start)}
+    # {Ray's promise: (worker, task)}; the task is None while a worker starts.
     self._busy: dict[Any, tuple[Any, Task | None]] = {}
     self._free = []
     self._hire_at = 0.0
     self._bad_starts = 0
 
   def step(self, dispatch: Dispatch) -> None:
-    """Hires, hands out tasks, and waits a little for results."""
+    """Starts workers, hands out tasks and waits briefly for results."""
     if time.monotonic() >= self._hire_at:
       self._hire(dispatch.waiting)
     while self._free and (task := dispatch.next()):
@@ -215,7 +222,7 @@ class _Workers:
       self._collect(promise, dispatch)
 
   def _hire(self, waiting: int) -> None:
-    """Starts as many workers as there is room and work for."""
+    """Starts as many workers as there are room and waiting candidates for."""
     self._hire_at = time.monotonic() + _BETWEEN_HIRES
     idle = len(self._free)
     idle += sum(task is None for _, task in self._busy.values())
@@ -226,16 +233,16 @@ class _Workers:
       self._busy[actor.prepare.remote(self._conditions)] = actor, None
 
   def end(self) -> None:
-    """Ends all workers, also where the cluster goes on."""
+    """Ends all workers, even if the cluster stays."""
     for actor in [*self._free, *(actor for actor, _ in self._busy.values())]:
       self._ray.kill(actor)
 
   def _room(self) -> int:
-    """How many workers the machines of the cluster hold."""
+    """Returns how many workers fit into the machines of the cluster."""
     asked = self._resources.of_ray
     return sum(
       min(
-        # A GPU has room for ten tenths, in spite of rounding.
+        # The tolerance lets ten tenths fit into one GPU in spite of rounding.
         int(node["Resources"].get(name, 0) / amount + 1e-6)
         for name, amount in asked.items()
       )
@@ -244,7 +251,7 @@ class _Workers:
     )
 
   def _collect(self, promise, dispatch: Dispatch) -> None:
-    """Looks at what came of a promise."""
+    """Handles the result of a promise, an error included."""
     actor, task = self._busy.pop(promise)
     errors = self._ray.exceptions
     try:
@@ -254,7 +261,7 @@ class _Workers:
       if task is None:
         self._refuse(actor, reason)
         return
-      # Whatever broke, the next one begins in a fresh process.
+      # The next training begins in a fresh process, whatever failed.
       self._ray.kill(actor)
       broke_off = dispatch.lost if self._is_lost(error) else dispatch.failed
       broke_off(task, reason)
@@ -269,10 +276,10 @@ class _Workers:
     self._free.append(actor)
 
   def _is_lost(self, error: BaseException) -> bool:
-    """Whether the machine of a worker is gone, or out of reach.
+    """Returns whether the machine of a worker is gone or out of reach.
 
-    Of a machine that was not preempted Ray says so in words alone, and until it
-    knows, that its workers are unavailable.
+    Unless a machine was preempted, Ray reports its loss in the text of the
+    error alone; before it notices the loss, it reports unavailable workers.
     """
     errors = self._ray.exceptions
     return isinstance(error, errors.ActorUnavailableError) or (
@@ -281,7 +288,11 @@ class _Workers:
     )
 
   def _refuse(self, actor, reason: str) -> None:
-    """Gives up a worker that did not come up; raises UserError if all do."""
+    """Gives up a worker that did not start.
+
+    Raises:
+      UserError: `_BAD_STARTS` workers in succession did not start.
+    """
     self._ray.kill(actor)
     logging.warning("a worker did not come up: %s", reason)
     self._hire_at = time.monotonic() + _AFTER_A_BAD_START
@@ -292,7 +303,7 @@ class _Workers:
 
 
 def _bytes(candidates) -> int:
-  """How much data candidates bring."""
+  """Returns the size of the arrays in `candidates`, in bytes."""
   buffers = []
   pickle.dumps(candidates, protocol=5, buffer_callback=buffers.append)
   return sum(buffer.raw().nbytes for buffer in buffers)

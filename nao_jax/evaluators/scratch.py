@@ -1,9 +1,8 @@
-"""Scores from scratch: train each architecture alone, once in a lifetime.
+"""Scores from scratch: each architecture is trained alone, and only once.
 
-All candidates of a space run in one program, in which the architecture is data;
-an executor says where: on the devices of this process (`local.py`) or in those
-of a cluster (`remote.py`). What a training gave is remembered in a file of
-trials.
+All candidates of a space run in one program, in which the architecture is data.
+An executor chooses the devices: those of this process (`local.py`) or those of
+a cluster (`remote.py`). Results of trainings are kept in a file of trials.
 
 Shapes: N architectures, L tokens.
 """
@@ -24,12 +23,12 @@ from nao_jax.spaces.space import Space
 
 
 class News(NamedTuple):
-  """What came of trainings since the last news.
+  """Update on the trainings since the update before.
 
   Attributes:
-    finished: trials that there are now; their file has them.
-    running: how many candidates are in training.
-    state: of the executor, to go on from.
+    finished: new trials, which their file holds already.
+    running: number of candidates in training.
+    state: state of the executor, from which it can resume.
   """
 
   finished: list[Trial]
@@ -38,21 +37,21 @@ class News(NamedTuple):
 
 
 class Executor(Protocol):
-  """Where candidates train; its state is a tree of arrays.
+  """Interface of a place where candidates train; the state is a tree of arrays.
 
   Attributes:
-    epochs: of each training.
-    each: what a whole training reads.
+    epochs: number of epochs of each training.
+    each: work unit: the data that a whole training reads.
   """
 
   epochs: int
   each: Each
 
   def init(self, anybody: np.ndarray) -> Any:
-    """The state in which no candidate trains.
+    """Returns the state in which no candidate trains.
 
     Args:
-      anybody: int32 [L], some architecture.
+      anybody: int32 [L], any architecture; it gives the shapes of the state.
     """
 
   def run(
@@ -65,28 +64,30 @@ class Executor(Protocol):
   ) -> Iterator[News]:
     """Trains candidates until all have a trial.
 
-    What comes of a candidate depends on nothing but its tokens and the limits.
-    Whoever takes no more news leaves the others in training, and goes on with
-    another call that has them among its rows.
+    The result of a candidate depends on its tokens and the limits alone. A
+    caller that stops iterating leaves the other candidates in training; they
+    go on in a later call that has them among its rows.
 
     Args:
-      state: from `init`, or of the last news.
-      rows: int32 [L] of each, canonical, no two alike; the first ones go first.
-      limits: float32 [epochs], the least score after each epoch of a candidate
-        that goes on.
-      trials: where the results go; what is found there is not trained.
+      state: from `init` or from the last update.
+      rows: canonical candidates, each int32 [L], no two alike; they are begun
+        in this order.
+      limits: float32 [epochs], the least score after each epoch with which a
+        candidate goes on.
+      trials: receives the results; a candidate with a trial there is not
+        trained.
       between: called about once a second; it may raise.
 
     Yields:
-      News, often, and once more after the last trial.
+      Updates, often, and one after the last trial.
     """
 
 
 class ScratchState(NamedTuple):
-  """What the evaluator is, between two rounds or within one.
+  """State of the evaluator, between two rounds or within one.
 
   Attributes:
-    limits: float32 [epochs], what `prune` asks for after each epoch.
+    limits: float32 [epochs], the least score after each epoch with `prune`.
     executor: the state of the executor.
   """
 
@@ -96,17 +97,17 @@ class ScratchState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FromScratch:
-  """An evaluator whose state is a ScratchState.
+  """Evaluator that trains from scratch; its state is a `ScratchState`.
 
   A score is the best one after any epoch, as in the official search.
 
   Attributes:
-    space: the architectures.
-    executor: what trains them, and where.
-    trials: what is known already, and where results go.
-    prune: stop a candidate when it is worse after an epoch than half of the
-      pool of the round before was; the first pool is never pruned.
-    measure: what scores are for people.
+    space: the search space.
+    executor: trains the candidates.
+    trials: known results; new results are added.
+    prune: whether to stop a candidate whose score after an epoch is below the
+      median of the round before; the first pool is never pruned.
+    measure: the metric, for messages.
   """
 
   space: Space
@@ -116,14 +117,14 @@ class FromScratch:
   measure: Measure = ACCURACY
 
   def init(self, key: jax.Array) -> ScratchState:
-    """Nobody trains, and nothing is asked for yet."""
+    """Returns a state with no candidate in training and no limits."""
     del key
     limits = np.full(self.executor.epochs, -np.inf, np.float32)
     anybody = np.int32([legal[0] for legal in self.space.choices])
     return ScratchState(limits, self.executor.init(anybody))
 
   def replicate(self, state: ScratchState) -> ScratchState:
-    """The state is the host's."""
+    """Returns the state as it is: it stays on the host."""
     return state
 
   def score(
@@ -135,11 +136,11 @@ class FromScratch:
     progress: Progress,
     keep: Keep = forget,
   ) -> tuple[ScratchState, np.ndarray]:
-    """Trains what was never trained, and looks up the others.
+    """Trains candidates without a trial and looks up the others.
 
-    See `Evaluator`. The key is not used: what a trial gives does not depend on
-    the search. A candidate whose training diverged has the worst score of the
-    others.
+    Implements `Evaluator.score`. The key is not used, as a trial does not
+    depend on the search. A candidate whose training diverged gets the worst
+    score of the others.
     """
     return self.score_most(state, key, tokens, round_, progress, keep, late=0)
 
@@ -154,7 +155,10 @@ class FromScratch:
     *,
     late: int,
   ) -> tuple[ScratchState, np.ndarray]:
-    """As `score`, but that some candidates may be late; see `Asynchronous`."""
+    """Scores like `score`, but returns while some candidates are pending.
+
+    Implements `Asynchronous.score_most`.
+    """
     del key
     canonical = self.space.canonical(tokens)
     limits = state.limits if self.prune else _no_limits(state)
@@ -172,7 +176,7 @@ class FromScratch:
     scores = np.float32(
       [np.nan if not t or t.score is None else t.score for t in trials]
     )
-    # Of nothing but failures all are as bad.
+    # If all candidates failed, they all get the same score.
     worst = 0.0 if np.isnan(scores).all() else np.nanmin(scores)
     scores[ended & np.isnan(scores)] = worst
     return state, scores
@@ -185,16 +189,19 @@ class FromScratch:
     progress: Progress,
     keep: Keep = forget,
   ) -> tuple[ScratchState, list[Trial]]:
-    """Trains what was never trained, all of it to the end; gives all trials.
+    """Trains architectures without a trial, all of them to the last epoch.
 
-    The score after the last epoch is what counts.
+    Messages show the score after the last epoch.
 
     Args:
       state: see `score`.
       tokens: int32 [N, L].
-      what: one of the architectures is, for the messages.
+      what: noun for one of the architectures, for messages.
       progress: see `score`.
       keep: see `score`.
+
+    Returns:
+      The new state and N trials.
     """
     rows = self.space.canonical(tokens)
     tally = _Tally(
@@ -209,7 +216,7 @@ class FromScratch:
     return state, [self.trials.get(row) for row in rows]
 
   def _known(self, rows) -> dict[bytes, Trial | None]:
-    """The trials of canonical architectures, as far as there are any."""
+    """Returns the trial of each canonical architecture, None if missing."""
     return {row.tobytes(): self.trials.get(row) for row in rows}
 
   def _train_missing(
@@ -233,24 +240,26 @@ class FromScratch:
     return state
 
   def _told(self, progress: Progress) -> Progress:
-    """Says how fast it goes too, where all trainings are of one length."""
+    """Adds the work unit to the progress, unless trainings may be pruned.
+
+    Pruned trainings differ in length, so a speed would be wrong.
+    """
     if self.prune:
       return progress
     return lambda *at: progress(*at, self.executor.each)
 
 
 def _no_limits(state: ScratchState) -> np.ndarray:
-  """What every candidate satisfies after each epoch."""
+  """Returns limits that no candidate falls below."""
   return np.full_like(state.limits, -np.inf)
 
 
 class _Tally:
-  """What the user sees of some trainings.
+  """Counts trainings and shows them to the user.
 
   Attributes:
-    done: candidates that have a trial.
-    running: candidates in the middle of their training; None before the first
-      look.
+    done: number of candidates that have a trial.
+    running: number of candidates in training; None before the first update.
   """
 
   def __init__(
@@ -279,11 +288,11 @@ class _Tally:
 
   @property
   def left(self) -> int:
-    """Candidates without a trial."""
+    """Number of candidates without a trial."""
     return self._total - self.done
 
   def add(self, trial: Trial) -> None:
-    """Counts and logs a training that ended."""
+    """Counts and logs a training that has ended."""
     self.done += 1
     self._trained.append(trial)
     self._best = max(self._best, self._best_of([trial]))
@@ -292,7 +301,7 @@ class _Tally:
     )
 
   def show(self) -> None:
-    """Shows how far it is."""
+    """Reports the progress."""
     notes = []
     if self.running is not None:
       waiting = self.left - self.running
@@ -304,16 +313,16 @@ class _Tally:
 
   @property
   def _sound(self) -> list[Trial]:
-    """The trainings that ended, and well."""
+    """Trials that have a score."""
     return [trial for trial in self._trained if trial.score is not None]
 
   def log_pruned(self, epochs: int) -> None:
-    """Logs how much was saved of trainings of so many epochs."""
+    """Logs how many epochs pruning saved, of `epochs` for each training."""
     saved = sum(epochs - len(trial.curve) for trial in self._sound)
     logging.info("%s: pruning saved %d epochs", self._title, saved)
 
   def summarise(self) -> None:
-    """Warns of trainings that came to nothing."""
+    """Warns of trainings without a score."""
     lost = sum(trial.lost for trial in self._trained)
     diverged = len(self._trained) - len(self._sound) - lost
     for count, fault in ((diverged, "diverged"), (lost, "have no training")):
@@ -327,7 +336,7 @@ class _Tally:
     return "diverged" if score is None else self._shown(score)
 
   def _best_of(self, trials: list[Trial]) -> float:
-    """The best score; minus infinity if there is none."""
+    """Returns the best score; minus infinity if there is none."""
     scores = map(self._score, trials)
     return max((s for s in scores if s is not None), default=-np.inf)
 
@@ -336,9 +345,9 @@ class _Tally:
 
 
 def middle(curves: list[tuple[float, ...]], epochs: int) -> np.ndarray:
-  """What half of the candidates reached after each epoch, [epochs].
+  """Returns the median score of candidates after each epoch, [epochs].
 
-  One that ended early counts as worse than all others from then on.
+  A candidate that ended early counts as minus infinity from then on.
   """
   rows = np.full((len(curves), epochs), -np.inf, np.float32)
   for row, curve in zip(rows, curves, strict=True):

@@ -31,18 +31,18 @@ from nao_jax.training.supernet import (
   train_steps,
 )
 
-# How much work one call to the devices holds at most; progress is seen, and
-# an interrupt served, between calls.
+# The most training steps, and architectures to score on a device, in one call
+# to the devices; progress is shown and interrupts are served between calls.
 STEPS_A_CALL = 25
 ARCHITECTURES_A_CALL = 10
 
 
-# So many steps in succession without a finite gradient end a search.
+# Steps in succession without a finite gradient that end a search.
 MOST_BAD = 25
 
 NO_SCORES = np.zeros(0, np.float32)
 
-# How a step may choose the architecture that it trains.
+# Ways in which a step may choose the architecture that it trains.
 SAMPLINGS = ("uniform", "parameters")
 
 
@@ -57,20 +57,20 @@ def score_pool(
   a_call: int,
   devices: int | None,
 ) -> np.ndarray:
-  """Scores architectures some at a time, shared out to the devices.
+  """Scores architectures in chunks that the devices share.
 
   Args:
-    score: takes cells [D, n, ...] and gives their scores [D, n].
+    score: maps cells [D, n, ...] to their scores [D, n].
     cells: [N, ...].
-    scores: of the first ones, which were scored before.
-    progress: told how many are scored.
-    keep: given the scores so far.
-    each: what is read to score one of them.
-    a_call: n, how many a device scores in one call at most.
+    scores: scores of the first architectures, which are not scored again.
+    progress: called with the number of scored architectures.
+    keep: called with the scores so far and the size of the last chunk.
+    each: work unit: the data read to score one architecture.
+    a_call: n, the most architectures that a device scores in one call.
     devices: see `parallel.spread`.
 
   Returns:
-    float32 [N].
+    The scores, float32 [N].
   """
   parts = parallel.count(devices)
   size = min(a_call * parts, len(cells))
@@ -89,14 +89,14 @@ def score_pool(
 
 
 class SharedState(NamedTuple):
-  """What the evaluator is, between two rounds or within one.
+  """State of the evaluator, between two rounds or within one.
 
   Attributes:
-    supernet: its training.
-    scores: float32 [n], of the first members of the pool; none until all the
-      steps of a round are done, and none between rounds.
-    trained: int32 [], members of the pool in the rounds before.
-    bad: int32 [], steps without a finite gradient, the last in succession.
+    supernet: state of the supernet's training.
+    scores: float32 [n], scores of the first members of the pool; empty until
+      all steps of a round are done, and between rounds.
+    trained: int32 [], number of members of the pool in the round before.
+    bad: int32 [], number of last steps in succession without a finite gradient.
   """
 
   supernet: TrainState
@@ -107,21 +107,23 @@ class SharedState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SharedWeights:
-  """An evaluator whose state is a SharedState.
+  """Evaluator that trains a supernet; its state is a `SharedState`.
 
   Attributes:
-    trainer: the settings of the training.
+    trainer: settings of the training.
     data: train and validation part are used, the test part never.
-    rounds: how many times `score` will be called; the epochs are divided
-      evenly among them.
-    devices: how many of each process to use; all by default.
-    sampling: which member of the pool a step trains: `uniform`, any is as
-      likely; or `parameters`, each in proportion to those of its stand-alone
-      network, as larger networks need more training (Luo et al. 2019).
-    only_new: train no member that was in the pool in a round before; all are
-      scored. It needs a pool that none leaves.
-    each_step: n, architectures that a step trains, each on its share of the
-      batch; 1, or a multiple of the devices; see `check_each_step`.
+    rounds: number of calls of `score`; the epochs are divided evenly among
+      them.
+    devices: number of devices of each process to use; all by default.
+    sampling: how a step draws a member of the pool to train: `uniform`, all
+      with the same probability; or `parameters`, in proportion to the number
+      of parameters of its stand-alone network, as larger networks need more
+      training (Luo et al. 2019).
+    only_new: whether to train only members that were not in the pool in a
+      round before; all members are scored. It needs a pool from which no
+      member is removed.
+    each_step: n, number of architectures that a step trains, each on its share
+      of the batch: 1 or a multiple of the devices; see `check_each_step`.
   """
 
   trainer: Trainer
@@ -133,12 +135,12 @@ class SharedWeights:
   each_step: int = 1
 
   def init(self, key: jax.Array) -> SharedState:
-    """An untrained supernet; consumes the key."""
+    """Returns the state with an untrained supernet; consumes the key."""
     supernet = self.trainer.init(key, self._train)
     return self.replicate(SharedState(supernet, NO_SCORES, np.int32(0)))
 
   def replicate(self, state: SharedState) -> SharedState:
-    """See `Evaluator`."""
+    """Implements `Evaluator.replicate`."""
     supernet = parallel.replicate(state.supernet, devices=self.devices)
     return state._replace(supernet=supernet)
 
@@ -151,9 +153,12 @@ class SharedWeights:
     progress: Progress,
     keep: Keep = forget,
   ) -> tuple[SharedState, np.ndarray]:
-    """Trains on the pool for a round, then scores all of it.
+    """Trains the supernet on the pool for a round, then scores the pool.
 
-    Scores are validation accuracies; see `Evaluator`.
+    Implements `Evaluator.score`; scores are validation accuracies.
+
+    Raises:
+      UserError: the training diverged; see `count_bad`.
     """
     cells = np.asarray(cnn.to_cells(tokens))
     state = self._train_round(state, key, tokens, round_, progress, keep)
@@ -173,7 +178,7 @@ class SharedWeights:
     return state._replace(scores=NO_SCORES, trained=trained), scores
 
   def _train_round(self, state, key, tokens, round_, progress, keep):
-    """The state after all steps of the round; some may be done already."""
+    """Takes the steps of the round that are left and returns the state."""
     order_key, step_key = jax.random.split(key)
     batches = self._batches(order_key, round_)
     numbers = round_ * len(batches) + np.arange(len(batches), dtype=np.int32)
@@ -207,9 +212,9 @@ class SharedWeights:
     return state
 
   def _cells(self, state, key, tokens, numbers) -> np.ndarray:
-    """The architectures of each step of a round: [steps, n, 2, nodes, 4]."""
+    """Draws the architectures of each step, [steps, n, 2, nodes, 4]."""
     first = int(state.trained) if self.only_new else 0
-    # Without a new member there is nothing else to train.
+    # Without new members the whole pool is trained.
     pool = tokens[first:] if first < len(tokens) else tokens
     chances = None
     if self.sampling == "parameters":
@@ -223,7 +228,10 @@ class SharedWeights:
     return np.asarray(cnn.to_cells(pool))[np.asarray(members)]
 
   def _parameters(self, tokens: np.ndarray) -> np.ndarray:
-    """Of the stand-alone networks at the supernet's sizes, [N]."""
+    """Returns the parameters of the stand-alone networks, [N].
+
+    They are counted at the sizes of the supernet.
+    """
     size, _, channels = self.data.image_shape
     return np.array(
       [
@@ -234,7 +242,7 @@ class SharedWeights:
     )
 
   def _batches(self, key, round_) -> np.ndarray:
-    """A round's examples: [steps, D, B / D]."""
+    """Returns the indices of a round's examples, [steps, D, B / D]."""
     epochs = self.trainer.train.epochs // self.rounds
     batch = self.trainer.train.batch
     orders = [
@@ -290,16 +298,17 @@ class SharedWeights:
 def check_each_step(
   each_step: int, batch: int, members: int, devices: int | None
 ) -> None:
-  """Checks how many architectures a step trains.
+  """Checks the number of architectures that a step trains.
 
   Args:
-    each_step: n.
-    batch: B, examples or streams of a step.
-    members: of the first pool.
+    each_step: n, the number to check.
+    batch: B, examples or streams in a step.
+    members: number of members of the first pool.
     devices: see `parallel.spread`.
 
   Raises:
-    UserError: the devices or the batch cannot be shared by so many.
+    UserError: n architectures cannot share the devices or the batch evenly, or
+      the pool has fewer members.
   """
   parts, flag = parallel.count(devices), f"`architectures_per_step={each_step}`"
   if each_step < 1 or (each_step > 1 and each_step % parts):
@@ -319,7 +328,7 @@ def check_each_step(
 
 
 def mean_loss(losses: list[float]) -> float | None:
-  """Of the steps that have a finite one; None if there is no such step."""
+  """Returns the mean of the finite losses; None if there are none."""
   finite = np.isfinite(losses)
   return float(np.mean(losses, where=finite)) if finite.any() else None
 
@@ -327,21 +336,24 @@ def mean_loss(losses: list[float]) -> float | None:
 def count_bad(
   bad: int, losses: np.ndarray, step: int, steps: int, *, when: str = ""
 ) -> np.int32:
-  """How many steps in succession left the weights as they were, up to now.
+  """Counts the last steps in succession that left the weights unchanged.
 
   Args:
-    bad: the same, before these steps.
-    losses: of these steps, [n]; not finite where the gradient was not.
-    step: the number of the last of them, for the messages.
-    steps: of the whole round; a round of fewer than MOST_BAD needs no more
-      bad ones to end the search.
-    when: more about where they are, if there is more to say.
+    bad: the count before these steps.
+    losses: losses of these steps, [n]; not finite where the gradient is not.
+    step: number of the last of these steps, for messages.
+    steps: number of steps of the whole round; if it is less than MOST_BAD, that
+      many bad steps end the search.
+    when: addition to messages that says where the steps are.
+
+  Returns:
+    The count after these steps.
 
   Raises:
-    UserError: there were MOST_BAD in succession.
+    UserError: the count reached MOST_BAD or `steps`.
   """
   numbers = range(step - len(losses) + 1, step + 1)
-  # An array that was restored is not to be changed in place.
+  # A restored array must not be changed in place.
   bad, skipped = int(bad), []
   for number, loss in zip(numbers, losses, strict=True):
     if np.isfinite(loss):
@@ -368,16 +380,17 @@ def count_bad(
 class Alone:
   """Trains one architecture at a time in the supernet's program.
 
-  No weight is shared, since there is nobody to share it with. The network is
-  the search's: loose ends go through a 1x1 convolution, and BatchNorm uses the
+  A supernet with a single architecture shares no weights. The network is that
+  of the search: loose ends go through a 1x1 convolution, and BatchNorm uses the
   statistics of each batch, in the measurement too.
 
   Attributes:
-    trainer: the settings.
-    data: trains on the train part, is measured on the test part.
-    repeats: trainings of each architecture with other random numbers.
-    devices: how many of each process to use; all by default.
-    lead: makes the evaluator that helpers take part in of `evaluator`.
+    trainer: settings of the training.
+    data: networks train on the train part and are measured on the test part.
+    repeats: number of trainings of each architecture, with different random
+      numbers.
+    devices: number of devices of each process to use; all by default.
+    lead: wraps `evaluator` so that helper processes take part.
   """
 
   trainer: Trainer
@@ -388,7 +401,7 @@ class Alone:
 
   @functools.cached_property
   def evaluator(self) -> SharedWeights:
-    """What trains, and measures."""
+    """Evaluator that trains and measures; its validation part is the test."""
     data = dataclasses.replace(self.data, validation=self.data.test)
     return SharedWeights(self.trainer, data, 1, self.devices)
 
@@ -399,13 +412,16 @@ class Alone:
     known: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
   ) -> Iterator[float]:
-    """As `ScratchTrainer.test_accuracies`; each comes when it is measured."""
+    """Yields the test accuracy of each repeat, as soon as it is measured.
+
+    The arguments are those of `ScratchTrainer.test_accuracies`.
+    """
     steps, evaluator = self.trainer.steps, self.lead(self.evaluator)
     for repeat in range(known, self.repeats):
       init_key, run_key = jax.random.split(jax.random.fold_in(key, repeat))
 
       def shown(phase, done, total, *_, repeat=repeat):
-        # Seen between calls; the measurement is a step's work or less.
+        # The measurement is not shown, as it costs no more than a step.
         if total == steps:
           progress(repeat * steps + done, self.repeats * steps)
 

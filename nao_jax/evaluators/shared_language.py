@@ -29,24 +29,24 @@ from nao_jax.training import language
 from nao_jax.training.recurrent import Trainer, programs
 from nao_jax.training.supernet import draw_members
 
-# How much work one call to the devices holds at most, and after how many steps
-# at most the host waits for the losses.
+# The most architectures that a device scores in one call, and the most training
+# steps after which the host waits for the losses.
 ARCHITECTURES_A_CALL = 4
 STEPS_A_LOOK = 10
 
 
 class SharedLanguageState(NamedTuple):
-  """What the evaluator is, between two rounds or within one.
+  """State of the evaluator, between two rounds or within one.
 
   Attributes:
-    weights: the shared ones.
-    hidden: [D, B / D, H], the state of the recurrent network, where the text
-      was left; of all processes.
-    epoch: int32 [], done so far.
-    stretch: int32 [], stretches of the text that are done in this epoch.
-    scores: float32 [n], of the first members of the pool; none until all the
-      epochs of a round are done, and none between rounds.
-    bad: int32 [], steps without a finite gradient, the last in succession.
+    weights: the shared weights.
+    hidden: [D, B / D, H], the hidden state of the recurrent network after the
+      last step, for the devices of all processes.
+    epoch: int32 [], number of epochs done.
+    stretch: int32 [], number of bptt windows done in this epoch.
+    scores: float32 [n], scores of the first members of the pool; empty until
+      all epochs of a round are done, and between rounds.
+    bad: int32 [], number of last steps in succession without a finite gradient.
   """
 
   weights: Weights
@@ -59,22 +59,23 @@ class SharedLanguageState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SharedLanguage:
-  """An evaluator whose state is a SharedLanguageState.
+  """Evaluator whose state is a `SharedLanguageState`.
 
-  A score is minus the mean nats a word of the validation text, the same text
-  for all, read from a zero state that is carried to the end.
+  A score is minus the mean loss in nats per word on the validation text, which
+  is the same for all architectures; the hidden state starts at zero and is
+  carried through the text.
 
   Attributes:
-    trainer: the settings of the training, of shared weights.
+    trainer: settings of the training with shared weights.
     corpus: its training and validation text are used, the test text never.
-    seed: of the order of lengths.
-    rounds: how many times `score` will be called; the epochs are divided
-      evenly among them.
-    score_tokens: words of the validation text to score with, from its
-      beginning; 0 for all of it.
-    devices: how many of each process to use; all by default.
-    each_step: n, architectures that a stretch trains, each on its share of the
-      streams; see `shared.check_each_step`.
+    seed: seed of the lengths of the bptt windows.
+    rounds: number of calls of `score`; the epochs are divided evenly among
+      them.
+    score_tokens: number of words of the validation text to score with, from
+      its beginning; 0 for all.
+    devices: number of devices of each process to use; all by default.
+    each_step: n, number of architectures that train on a bptt window, each on
+      its share of the streams; see `shared.check_each_step`.
   """
 
   trainer: Trainer
@@ -86,7 +87,7 @@ class SharedLanguage:
   each_step: int = 1
 
   def init(self, key: jax.Array) -> SharedLanguageState:
-    """Untrained weights; consumes the key."""
+    """Returns the state with untrained weights; consumes the key."""
     train, width = self.trainer.train, self.trainer.model.width
     zeros = np.zeros((train.batch, width), np.float32)
     start = np.int32(0)
@@ -114,7 +115,9 @@ class SharedLanguage:
     progress: Progress,
     keep: Keep = forget,
   ) -> tuple[SharedLanguageState, np.ndarray]:
-    """Trains on the pool for a round, then scores all of it; see `Evaluator`.
+    """Trains the weights on the pool for a round, then scores the pool.
+
+    Implements `Evaluator.score`.
 
     Raises:
       UserError: the training diverged.
@@ -138,7 +141,7 @@ class SharedLanguage:
     return state._replace(scores=NO_SCORES), scores
 
   def _epoch(self, state, key, cells, progress, keep) -> SharedLanguageState:
-    """The state at the end of an epoch, of which a part may be done."""
+    """Trains the rest of an epoch and returns the state at its end."""
     update, _ = programs(self.trainer, self.devices)
     train, epoch, first = self.trainer.train, int(state.epoch), state.stretch
     title = f"train epoch {epoch + 1} of {train.epochs}"
@@ -185,7 +188,11 @@ class SharedLanguage:
     return state._replace(epoch=np.int32(epoch + 1), stretch=np.int32(0))
 
   def _drawn(self, key, stretches: int, members: int) -> np.ndarray:
-    """Who trains on each stretch: [stretches], or [stretches, n] for n > 1."""
+    """Draws the members that train on each bptt window.
+
+    Returns:
+      Indices into the pool, [stretches], or [stretches, n] for n > 1.
+    """
     if self.each_step == 1:
       return np.asarray(jax.random.randint(key, (stretches,), 0, members))
     chances = np.full(members, 1 / members, np.float32)
@@ -212,7 +219,7 @@ class SharedLanguage:
 
 
 def _log(epoch: int, losses: list[float]) -> None:
-  """Says how an epoch went, if any of its steps has a finite loss."""
+  """Logs the mean loss of an epoch, if any of its losses is finite."""
   if (loss := mean_loss(losses)) is not None:
     logging.info(
       "epoch %d: mean training loss %.4f, perplexity %.1f",

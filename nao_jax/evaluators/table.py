@@ -1,7 +1,7 @@
-"""Scores from a table of all architectures: a benchmark, looked up.
+"""Scores from the table of a benchmark.
 
-An evaluation is one function. Where the table has several sequences of one
-function, each measured by itself, the first sequence speaks for all of them.
+Each function of the space has one score. Where the table has several sequences
+of the same function, measured separately, the first one is used for all.
 
 Shapes: N architectures, L tokens, F functions of the space.
 """
@@ -17,10 +17,10 @@ from nao_jax.spaces.space import Space
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-  """An evaluator without a state.
+  """Evaluator that looks scores up; it has no state.
 
   Attributes:
-    space: the architectures; its `functions` are the rows.
+    space: the search space; its `functions` number the rows of the table.
     scores: float [F], higher is better; NaN where nothing was measured.
   """
 
@@ -33,22 +33,25 @@ class Table:
     return float(np.nanmax(self.scores))
 
   def within(self, allowed: np.ndarray) -> "Table":
-    """The table with scores of the functions that bool [F] allows only."""
+    """Returns the table without the scores outside `allowed`, bool [F]."""
     scores = np.where(allowed, self.scores, np.nan)
     return dataclasses.replace(self, scores=scores)
 
   def lookup(self, tokens: np.ndarray) -> np.ndarray:
-    """The scores of [..., L]; what was not measured has the worst one."""
+    """Returns the scores of tokens [..., L], [...].
+
+    An architecture that was not measured gets the worst score of the table.
+    """
     scores = self.scores[self.space.functions.number(tokens)]
     return np.where(np.isnan(scores), np.nanmin(self.scores), scores)
 
   def init(self, key: jax.Array) -> tuple:
-    """There is no state."""
+    """Returns an empty state; the key is not used."""
     del key
     return ()
 
   def replicate(self, state: tuple) -> tuple:
-    """There is no state."""
+    """Returns the empty state as it is."""
     return state
 
   def score(
@@ -60,6 +63,6 @@ class Table:
     progress: Progress,
     keep: Keep = forget,
   ) -> tuple[tuple, np.ndarray]:
-    """The scores of the pool, int32 [N, L]: float32 [N]."""
+    """Looks up the scores of the pool; implements `Evaluator.score`."""
     del key, round_, progress, keep
     return state, self.lookup(tokens).astype(np.float32)

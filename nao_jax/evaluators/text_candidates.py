@@ -1,4 +1,4 @@
-"""Candidates that model text, in training.
+"""Training of candidates that model text.
 
 Shapes: D candidates, one on each device, B streams, T steps.
 """
@@ -27,20 +27,21 @@ from nao_jax.training.recurrent import (
   programs,
 )
 
-# After how many steps at most the host waits for the losses.
+# The most training steps after which the host waits for the losses.
 STEPS_A_LOOK = 10
 
-# Averaging begins when the loss is above the best of all epochs but the last so
-# many and the one just done (official).
+# Averaging begins when the loss of an epoch is above the best loss of the
+# epochs that are more than this many epochs before it (official code).
 PATIENCE = 5
 
 
 class Averaged(NamedTuple):
-  """The state of a candidate whose weights are averaged.
+  """State of a candidate whose weights are averaged.
 
   Attributes:
-    model: its weights and their mean.
-    losses: float32 [epochs], of what is measured, after each epoch done.
+    model: the weights and their mean.
+    losses: float32 [epochs], measured loss after each epoch; infinity for
+      epochs to come.
   """
 
   model: Model
@@ -49,22 +50,23 @@ class Averaged(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class TextCandidates:
-  """Language models of one cell; a score is minus the mean nats a word.
+  """Language models of one cell; the score is minus the mean nats per word.
 
-  All epochs cut the text into the same stretches: places that are at different
-  epochs then run one program.
+  All epochs cut the text into the same bptt windows, so that places that are at
+  different epochs run one program.
 
-  See `local.Candidates`.
+  Implements `local.Candidates`.
 
   Attributes:
-    trainer: the settings of each training.
-    train: the text to learn.
+    trainer: settings of each training.
+    train: the text to train on.
     measured: the text to score with.
-    seed: of weights, lengths and dropout, the same for all candidates.
-    devices: how many local devices to use; all by default.
-    last_only: measure after the last epoch alone.
-    averaged: score the mean of the weights, once the score has not improved for
-      `PATIENCE` epochs.
+    seed: seed of weights, window lengths and dropout, the same for all
+      candidates.
+    devices: number of local devices to use; all by default.
+    last_only: whether to measure after the last epoch alone.
+    averaged: whether to score the mean of the weights once the score has not
+      improved for `PATIENCE` epochs.
   """
 
   trainer: Trainer
@@ -77,21 +79,21 @@ class TextCandidates:
 
   @property
   def epochs(self) -> int:
-    """Of each training."""
+    """Number of epochs of each training."""
     return self.trainer.train.epochs
 
   @property
   def places(self) -> int:
-    """D."""
+    """Number of candidates that train at a time, D."""
     return parallel.count(self.devices)
 
   @property
   def each(self) -> Each:
-    """What a whole training reads."""
+    """Work unit: the words that a whole training reads."""
     return Each(self.epochs * len(self.train), "words")
 
   def start(self, tokens: np.ndarray) -> Weights | Averaged:
-    """See `local.Candidates`."""
+    """Implements `local.Candidates.start`."""
     del tokens  # First weights do not depend on the cell.
     weights = jax.device_get(self.trainer.init(self._keys[0]))
     if not self.averaged:
@@ -106,7 +108,7 @@ class TextCandidates:
     epochs: list[int],
     between: Callable[[], None] = lambda: None,
   ) -> list[tuple]:
-    """See `local.Candidates`."""
+    """Implements `local.Candidates.epoch`."""
     update, _ = programs(self.trainer, self.devices, self.averaged)
     models = [state.model if self.averaged else state for state in states]
     own = [
@@ -142,7 +144,10 @@ class TextCandidates:
     return list(zip(models, np.mean(losses, 0), scores, strict=True))
 
   def _scores(self, weights, cells, epochs) -> np.ndarray:
-    """Minus the mean nats a word, [D]; minus infinity where not asked for."""
+    """Returns minus the mean nats per word, [D].
+
+    Minus infinity for candidates that are not to be measured.
+    """
     wanted = local.measured_epochs(epochs, self.epochs, self.last_only)
     if not wanted.any():
       return np.full(len(wanted), -np.inf)
@@ -152,18 +157,18 @@ class TextCandidates:
 
   @functools.cached_property
   def _keys(self) -> jax.Array:
-    """Of the first weights, and of the steps."""
+    """Keys of the first weights and of the steps."""
     return jax.random.split(jax.random.key(self.seed))
 
   @functools.cached_property
   def _zeros(self) -> np.ndarray:
-    """The state before a text."""
+    """Hidden state before a text."""
     train, model = self.trainer.train, self.trainer.model
     return np.zeros((train.batch, model.width), np.float32)
 
   @functools.cached_property
   def _stretches(self) -> list[tuple[np.ndarray, np.int32]]:
-    """The rows and the length of each."""
+    """Rows and length of each bptt window."""
     train = self.trainer.train
     streams = text.streams(self.train, train.batch)
     return [
@@ -182,7 +187,7 @@ class TextCandidates:
 def _after_epoch(
   state: Averaged, model: Model, epoch: int, score: float
 ) -> Averaged:
-  """The state with which a candidate's next epoch begins."""
+  """Returns the state with which a candidate's next epoch begins."""
   losses = state.losses.copy()
   losses[epoch] = -score
   model = after_epoch(model, losses[: epoch + 1].tolist(), PATIENCE)

@@ -1,4 +1,4 @@
-"""What runs in a worker process of a cluster, which need not be like this one.
+"""Worker process of a cluster, whose machine may differ from this one.
 
 Shapes: L tokens.
 """
@@ -16,7 +16,7 @@ import numpy as np
 from nao_jax.evaluators import local
 from nao_jax.runs.trials import Trial
 
-# What decides the numbers, beside the flags of the compiler.
+# Settings of jax that change numerical results, beside the compiler's flags.
 _SETTINGS = (
   "jax_enable_x64",
   "jax_default_matmul_precision",
@@ -27,13 +27,20 @@ _SETTINGS = (
 
 
 class Worker:
-  """A process of the cluster that trains one candidate after the other."""
+  """Process of the cluster that trains one candidate after the other."""
 
   def __init__(self, candidates: local.Candidates):
     self._candidates = candidates
 
   def prepare(self, conditions: dict) -> str:
-    """Takes over what decides the numbers; says what differs."""
+    """Takes over the settings that change numerical results.
+
+    Args:
+      conditions: from the function `conditions` in the driver's process.
+
+    Returns:
+      A description of versions that differ; empty if none do.
+    """
     own = _code()
     differences = [
       f"{name} is {own.get(name)} on {platform.node()} and {there} here"
@@ -42,7 +49,7 @@ class Worker:
     ]
     if differences:
       return f"{', '.join(differences)}; install the same there"
-    # jax has read nothing of it yet, as no device was asked for.
+    # jax has not read the environment yet, as no device was used.
     os.environ.pop("XLA_FLAGS", None)
     os.environ.update(conditions["environment"])
     for name, value in conditions["settings"].items():
@@ -53,15 +60,15 @@ class Worker:
     return ""
 
   def train(self, tokens: np.ndarray, limits: np.ndarray) -> Trial:
-    """A whole training."""
+    """Trains one candidate to the end; see `local.train`."""
     return local.train(self._candidates, tokens, limits)
 
 
 def conditions(gpus: float) -> dict:
-  """What a worker needs to give the numbers of this process.
+  """Returns what a worker needs to compute the same numbers as this process.
 
   Args:
-    gpus: that it takes; below 1 it must leave memory to others.
+    gpus: GPUs that the worker takes; a fraction leaves memory to others.
   """
   environment = {}
   if "XLA_FLAGS" in os.environ:
@@ -78,7 +85,7 @@ def conditions(gpus: float) -> dict:
 
 @functools.cache
 def _code() -> dict[str, str]:
-  """Versions of what computes, and a digest of this project's source."""
+  """Returns versions of packages that compute, and a digest of this source."""
   root = pathlib.Path(__file__).parents[1]
   source = hashlib.sha256()
   for file in sorted(root.rglob("*.py")):
