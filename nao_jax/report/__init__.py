@@ -1,4 +1,4 @@
-"""What people look at: drawings of cells."""
+"""Reports of searches as HTML pages, and the state of a run on a terminal."""
 
 from nao_jax import lazy
 

@@ -1,4 +1,4 @@
-"""What a report shows, as numbers, from what is on disk.
+"""Numbers behind a report, computed from the files of a run.
 
 Shapes: N members of the pool in a round, M proposals of a round, C decoded
 candidates, A architectures, P ops, R trainings of a cell.
@@ -14,17 +14,17 @@ from nao_jax.controller import metrics
 from nao_jax.pool import GIVEN, RANDOM, Pool
 from nao_jax.report.run import Run
 
-# The best members of a pool are this share of it.
+# Share of the pool that counts as its best members.
 BEST = 0.25
-# Draws of a bootstrap, and the members from which on it says something.
+# Draws of a bootstrap, and the fewest members that get an interval.
 _DRAWS, _LEAST = 300, 5
 
 
 class Foreseen(NamedTuple):
-  """Predictions beside what was measured.
+  """Predictions of a controller beside the measured scores.
 
   Attributes:
-    round: whose controller predicted.
+    round: the round whose controller predicted.
     group: "fitted" and "held out" are members of that round's pool;
       "proposals" were predicted before they were scored, one round later.
     predicted: float [N].
@@ -38,7 +38,7 @@ class Foreseen(NamedTuple):
 
 
 def foreseen(run: Run) -> list[Foreseen]:
-  """All predictions of which the score is known, by round and group."""
+  """Returns all predictions with a known score, by round and group."""
   found = []
   for round_, arrays in run.arrays.items():
     if round_ in run.scored and "member_predicted" in arrays:
@@ -68,7 +68,7 @@ def _pairs(round_, group, predicted, scores) -> Iterator[Foreseen]:
 
 
 class Measured(NamedTuple):
-  """A number and its 95 % interval, which few architectures do not have."""
+  """A number and its 95 % interval; None for too few architectures."""
 
   value: float
   interval: tuple[float, float] | None
@@ -76,11 +76,11 @@ class Measured(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-  """How well predictions order architectures.
+  """Quality of the order that predictions give to architectures.
 
   Attributes:
-    of: what was predicted.
-    k: of the precision at k.
+    of: the predictions and the scores.
+    k: the k of the precision at k.
     measures: {name: number}.
   """
 
@@ -119,21 +119,21 @@ def _measured(measure: Callable, of: Foreseen) -> Measured:
 
 
 class Step(NamedTuple):
-  """What one round's gradient step did.
+  """Result of the gradient step of one round.
 
   Attributes:
-    round: its number.
+    round: number of the round.
     sizes: the step sizes that were tried.
-    new: of each, how many candidates were new; None if it is not known.
-    decoded: how many candidates each of them gave; None if it is not known.
-    candidate_size: float [C], of what is predicted for candidates.
-    candidate_gain: float [C], over the seed.
-    size: float [M], of the accepted ones.
-    promised: float [M], the gain predicted for the point that was decoded; NaN
-      where there is none.
-    predicted: float [M], the gain predicted for what it was decoded to.
-    measured: float [M], over the seed in the round after; NaN where one of them
-      has no score there.
+    new: number of new candidates for each step size; None if unknown.
+    decoded: number of candidates decoded for each step size; None if unknown.
+    candidate_size: float [C], step size of each candidate.
+    candidate_gain: float [C], predicted gain of each candidate over its seed.
+    size: float [M], step size of each accepted proposal.
+    promised: float [M], the gain predicted for the embedding that was decoded;
+      NaN where there is none.
+    predicted: float [M], the gain predicted for the decoded architecture.
+    measured: float [M], the gain over the seed in the next round; NaN where
+      the proposal or its seed has no score there.
   """
 
   round: int
@@ -149,7 +149,7 @@ class Step(NamedTuple):
 
 
 def steps(run: Run) -> list[Step]:
-  """All rounds that moved embeddings."""
+  """Returns the gradient step of every round that moved embeddings."""
   by_round = {row["round"]: row for row in run.history}
   return [
     _step(run, by_round[round_], arrays)
@@ -186,15 +186,16 @@ def _step(run: Run, row: dict, arrays: dict) -> Step:
 
 
 class Ancestor(NamedTuple):
-  """One architecture in the chain that led to another.
+  """One architecture in the chain of parents that led to another.
 
   Attributes:
     row: its number in the pool.
     origin: where it came from.
-    step_size: of the step that made it; 0 for none.
-    changed: tokens that differ from its parent's; None without one.
+    step_size: size of the step that made it; 0 for none.
+    changed: number of tokens that differ from its parent's; None without a
+      parent.
     first: its score in the first round that it was in.
-    parent: its parent's score in the same round; None without one.
+    parent: its parent's score in the same round; None without a parent.
     last: its score in the last round that it was in.
   """
 
@@ -208,7 +209,7 @@ class Ancestor(NamedTuple):
 
 
 def ancestors(pool: Pool, row: int) -> list[Ancestor]:
-  """The chain of parents from the first one to a row of the pool."""
+  """Returns the chain of parents that ends at a row of the pool, in order."""
   chain = []
   while row >= 0:
     parent, scores = int(pool.parents[row]), pool.scores[row]
@@ -235,22 +236,22 @@ def ancestors(pool: Pool, row: int) -> list[Ancestor]:
 
 
 def origin(number: int) -> str:
-  """Where an architecture came from, in a word or two."""
+  """Returns the origin of an architecture in a word or two."""
   if number == GIVEN:
     return "--arch"
   return "random" if number == RANDOM else f"round {number}"
 
 
 class Shares(NamedTuple):
-  """How often each op occurs; means over architectures, and their errors.
+  """Frequencies of the ops: means over architectures and standard errors.
 
   Attributes:
-    names: of the ops, P.
-    best: float [P], among the best quarter of the pool.
+    names: names of the P ops.
+    best: float [P], share of each op in the best quarter of the pool.
     best_error: float [P], the standard error.
-    rest: float [P], among the others.
-    rest_error: float [P].
-    counts: how many architectures the best and the others are.
+    rest: float [P], share of each op in the other members.
+    rest_error: float [P], the standard error.
+    counts: number of architectures in the best quarter and in the rest.
   """
 
   names: tuple[str, ...]
@@ -262,7 +263,7 @@ class Shares(NamedTuple):
 
 
 def op_shares(run: Run) -> Shares:
-  """Of the last pool that was scored."""
+  """Returns the frequencies of the ops in the last pool that was scored."""
   ranked, names = run.pool.ranked(run.scored[-1]), run.kind.op_names
   count = max(1, round(BEST * len(ranked)))
   ops = run.kind.ops(run.pool.tokens[ranked])
@@ -279,7 +280,10 @@ def op_shares(run: Run) -> Shares:
 
 
 def standard_error(values: np.ndarray) -> np.ndarray:
-  """Of the mean over the first axis; NaN for fewer than two."""
+  """Returns the standard error of the mean over the first axis.
+
+  It is NaN for fewer than two values.
+  """
   if len(values) < 2:
     return np.full(values.shape[1:], np.nan)
   return values.std(0, ddof=1) / np.sqrt(len(values))
@@ -289,8 +293,8 @@ class Group(NamedTuple):
   """Cells that were trained from scratch.
 
   Attributes:
-    cells: what each one's trainings measured, without those that diverged.
-    diverged: how many did.
+    cells: the measurements of each cell, without trainings that diverged.
+    diverged: number of trainings that diverged.
   """
 
   cells: list[np.ndarray]
@@ -298,12 +302,12 @@ class Group(NamedTuple):
 
   @property
   def values(self) -> np.ndarray:
-    """Of all trainings."""
+    """The measurements of all trainings."""
     return np.concatenate(self.cells) if self.cells else np.zeros(0)
 
   @property
   def mean(self) -> float:
-    """Over all trainings; NaN for none."""
+    """The mean over all trainings; NaN if there is none."""
     return float(self.values.mean()) if len(self.values) else np.nan
 
   @property
@@ -313,7 +317,7 @@ class Group(NamedTuple):
 
 
 def groups(compared: dict[str, list]) -> dict[str, Group]:
-  """{"searched" or "random": trainings}."""
+  """Returns {"searched" or "random": trainings}."""
   found = {}
   for name, rows in compared.items():
     cells = [np.array(row, np.float64) for row in rows]
@@ -325,16 +329,17 @@ def groups(compared: dict[str, list]) -> dict[str, Group]:
 
 
 def scratch_ranking(run: Run) -> Ranking | None:
-  """How shared weights ordered the found cells that were trained from scratch.
+  """Measures how well shared weights ordered the cells trained from scratch.
 
-  None where fewer than three of them have a score, or nothing was shared.
+  Returns None where fewer than three found cells have both scores, or where
+  the search shared no weights.
   """
   cells = groups(run.compared).get("searched", Group([], 0)).cells
   if run.settings["evaluator"] != "shared" or not run.scored:
     return None
   last = run.scored[-1]
   ranked = run.pool.ranked(last)
-  if run.finalists:  # The best of them were compared, best first.
+  if run.finalists:  # The best finalists were compared, best first.
     ranked = [entry["row"] for entry in run.finalists["searched"]]
   both = [
     (run.pool.scores[row, last], cell.mean())
@@ -349,9 +354,10 @@ def scratch_ranking(run: Run) -> Ranking | None:
 
 
 def advantage(found: dict[str, Group]) -> Measured | None:
-  """Searched less random, over the means of cells, with two standard errors.
+  """Returns the mean of searched cells minus that of random cells.
 
-  The trainings of one cell are not independent of each other, so cells count.
+  The interval is two standard errors on either side, over the means of cells:
+  the trainings of one cell are not independent of each other.
   """
   if set(found) != {"searched", "random"}:
     return None

@@ -1,4 +1,4 @@
-"""Random searches that stand beside another one, and what they say."""
+"""Random searches that are shown beside another search."""
 
 from collections.abc import Sequence
 import os
@@ -8,7 +8,7 @@ from nao_jax.report import learning_curves
 from nao_jax.report import run as runs
 from nao_jax.report.run import Run
 
-# What must be equal for scores to be of one kind.
+# Settings that must be equal for scores to be comparable.
 MEASURED = (
   "dataset",
   "text",
@@ -18,17 +18,17 @@ MEASURED = (
   "validation_fraction",
   "evaluator",
 )
-# What random search does not use, or nobody sees in its scores.
+# Settings that random search does not use or that do not affect its scores.
 _UNUSED = ("nao.", "plus.", "controller.", "fit.", "final.")
 _EXPECTED = ("strategy", "seed")
 
 
 def read(run: Run, paths: Sequence[str | os.PathLike]) -> list[Run]:
-  """The random searches in these directories.
+  """Reads the random searches in these directories.
 
   Args:
-    run: the search that they are to stand beside.
-    paths: of theirs.
+    run: the search that they are shown beside.
+    paths: the directories of the random searches.
 
   Raises:
     UserError: one of them is no random search, has no scores yet, or measures
@@ -58,7 +58,7 @@ def _checked(run: Run, other: Run) -> Run:
 
 
 def about(run: Run, random: list[Run]) -> list[str]:
-  """What the random searches are, and how they compare at the end."""
+  """Describes the random searches and their best scores in sentences."""
   seeds = ", ".join(str(other.settings["seed"]) for other in random)
   last = [learning_curves.rounds(other)[-1] for other in random]
   show = run.kind.measure.show

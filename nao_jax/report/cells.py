@@ -1,4 +1,4 @@
-"""What a report has to know about the cells that a search was for.
+"""Properties of the searched cells that a report needs.
 
 Both classes have the same fields and methods.
 
@@ -28,9 +28,9 @@ class Convolutional:
   """A search for a normal and a reduction cell.
 
   Attributes:
-    settings: of the search, flat.
-    network: what scored the cells.
-    final: what the best ones were trained in from scratch.
+    settings: the settings of the search, flat.
+    network: the network that scored the cells.
+    final: the network in which the best cells were trained from scratch.
   """
 
   settings: dict
@@ -38,48 +38,48 @@ class Convolutional:
   final: NetworkConfig
 
   measure: ClassVar[Measure] = ACCURACY
-  # What differences of scores are in.
+  # Unit of differences of scores.
   unit: ClassVar[str] = "accuracy"
   what: ClassVar[str] = "convolutional cells"
-  # What has an op.
+  # Name of the parts of a cell that have an op.
   parts: ClassVar[str] = "branches"
   compared: ClassVar[str] = "test_accuracy"
   higher_is_better: ClassVar[bool] = True
 
   def tick(self, score: float) -> str:
-    """A score on an axis."""
+    """Formats a score on an axis."""
     return f"{score:.3g}"
 
   @property
   def data(self) -> str:
-    """What it learned from, in words."""
+    """Name of the data set."""
     return str(self.settings["dataset"])
 
   @property
   def space(self) -> Space:
-    """Of the pool's tokens."""
+    """Search space of the pool's tokens."""
     network = self.network
     return cnn.space(network.nodes, network.ops, self.settings["coding"])
 
   @property
   def op_names(self) -> tuple[str, ...]:
-    """Of the op set, P."""
+    """Names of the P ops."""
     return cnn.OP_SETS[self.network.ops]
 
   def plain(self, tokens: np.ndarray) -> np.ndarray:
-    """The pool's tokens [A, L] in the coding of everything else."""
+    """Converts the pool's tokens [A, L] to the encoding used elsewhere here."""
     return cnn.to_tokens(cnn.to_cells(tokens, self.settings["coding"]))
 
   def ops(self, tokens: np.ndarray) -> np.ndarray:
-    """Which ops plain tokens [A, L] have, int [A, B]."""
+    """Returns the ops of plain tokens [A, L], int [A, B]."""
     return cnn.to_cells(tokens)[..., 1::2].reshape(len(tokens), -1)
 
   def text(self, tokens: np.ndarray) -> str:
-    """Plain tokens [L] in the published notation."""
+    """Writes plain tokens [L] in the published notation."""
     return cnn.to_text(tokens)
 
   def figures(self, tokens: np.ndarray) -> dict[str, Figure]:
-    """The cells of plain tokens [L], by what they are."""
+    """Draws the cells of plain tokens [L]; returns {caption: figure}."""
     return {
       f"The {part.lower()} cell.": convolutional.figure(
         tokens, self.op_names, parts=[part]
@@ -90,11 +90,11 @@ class Convolutional:
   def costs(
     self, tokens: np.ndarray, image: list[int] | None
   ) -> list[tuple[str, str, str]]:
-    """(network, parameters, multiply-adds) of plain tokens [L].
+    """Returns (network, parameters, multiply-adds) of plain tokens [L].
 
     Args:
       tokens: the architecture.
-      image: height, width and channels; nothing is known without.
+      image: height, width and channels; without it the result is empty.
     """
     if image is None:
       return []
@@ -119,7 +119,7 @@ class Recurrent:
   """A search for a recurrent cell.
 
   Attributes:
-    settings: of the search, flat.
+    settings: the settings of the search, flat.
     network: its language model.
   """
 
@@ -134,60 +134,63 @@ class Recurrent:
   higher_is_better: ClassVar[bool] = False
 
   def tick(self, score: float) -> str:
-    """A score on an axis."""
+    """Formats a score on an axis."""
     return self.measure.show(score)
 
   @property
   def data(self) -> str:
-    """What it learned from, in words."""
+    """Name of the text."""
     return str(self.settings["text"])
 
   @property
   def space(self) -> Space:
-    """Of the pool's tokens."""
+    """Search space of the pool's tokens."""
     return rnn.space(self.network.nodes)
 
   @property
   def op_names(self) -> tuple[str, ...]:
-    """The activations, P."""
+    """Names of the P activations."""
     return rnn.ACTIVATIONS
 
   def plain(self, tokens: np.ndarray) -> np.ndarray:
-    """The pool's tokens [A, L], which have no other coding."""
+    """Returns the pool's tokens [A, L]; they have no other encoding."""
     return tokens
 
   def ops(self, tokens: np.ndarray) -> np.ndarray:
-    """Which activations tokens [A, L] have, int [A, B]."""
+    """Returns the activations of tokens [A, L], int [A, B]."""
     return rnn.to_cells(tokens)[..., 1]
 
   def text(self, tokens: np.ndarray) -> str:
-    """Tokens [L] in the published notation."""
+    """Writes tokens [L] in the published notation."""
     return rnn.to_text(tokens)
 
   def figures(self, tokens: np.ndarray) -> dict[str, Figure]:
-    """The cell of tokens [L], by what it is."""
+    """Draws the cell of tokens [L]; returns {caption: figure}."""
     name = "The cell, from what a step reads to what it gives."
     return {name: recurrent.figure(tokens)}
 
   def costs(
     self, tokens: np.ndarray, image: list[int] | None
   ) -> list[tuple[str, str, str]]:
-    """As of `Convolutional`; every cell of the space costs the same."""
+    """Returns the same columns as `Convolutional.costs`.
+
+    Every cell of the space costs the same.
+    """
     del tokens, image
-    # All weights but the biases of the words work once a word.
+    # Every weight but the output biases is used in one multiply-add a word.
     parameters, words = self.network.parameters, self.network.vocabulary
     return [("language model", f"{parameters:,}", f"{parameters - words:,}")]
 
 
 def of(settings: dict, source: str) -> Convolutional | Recurrent:
-  """The kind of cells that a search with these settings was for.
+  """Returns the kind of cells that a search with these settings was for.
 
   Args:
-    settings: of a run, flat.
-    source: where they are, for the message.
+    settings: the settings of a run, flat.
+    source: where they come from, for the message.
 
   Raises:
-    UserError: they are no settings of a search.
+    UserError: they are not the settings of a search.
   """
   try:
     if "text" in settings:

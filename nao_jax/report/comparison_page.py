@@ -1,4 +1,4 @@
-"""Several searches side by side, on one page."""
+"""A page that compares several searches."""
 
 from collections.abc import Sequence
 import os
@@ -27,15 +27,15 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 def write(
   paths: Sequence[str | os.PathLike], output: str | os.PathLike
 ) -> pathlib.Path:
-  """Writes a page about several searches; gives the file.
+  """Writes a page about several searches; returns the file.
 
   Args:
     paths: their directories.
     output: the file.
 
   Raises:
-    UserError: one of them is no search, or they are not of one kind of cells,
-      or the file cannot be written.
+    UserError: one of them is no search, the searches are for different kinds
+      of cells, or the file cannot be written.
   """
   if not 2 <= len(paths) <= len(_LETTERS):
     raise UserError(
@@ -53,7 +53,7 @@ def write(
 
 
 def of(found: list[Run]) -> Page:
-  """What the page says."""
+  """Builds the page that compares these searches."""
   named = dict(zip(_LETTERS, found, strict=False))
   sections = [
     _overview(named),
@@ -177,7 +177,7 @@ def _label(named: dict[str, Run], letters: list[str]) -> str:
 
 
 def _spread(groups: dict[str, list]) -> str:
-  """What a caption says of the curves."""
+  """Describes the curves for the caption of a plot."""
   text = "Solid: the best of the pool, dashed: its mean."
   counts = {len(searches) > 1 for searches in groups.values()}
   if True in counts:
@@ -192,7 +192,7 @@ def _spread(groups: dict[str, list]) -> str:
 
 
 def _alike(named: dict[str, Run]) -> list[list[str]]:
-  """The letters of searches that differ in nothing but the seed, together."""
+  """Groups the letters of searches that differ only in the seed."""
   groups: dict[str, dict[int, str]] = {}
   again = []
   for letter, run in named.items():
@@ -205,7 +205,7 @@ def _alike(named: dict[str, Run]) -> list[list[str]]:
 
 
 def _repeats(named: dict[str, Run]) -> Section:
-  """What searches that differ in nothing but the seed have in common."""
+  """Summarises groups of searches that differ only in the seed."""
   ended = {
     x: run for x, run in named.items() if run.best is not None and run.scored
   }
@@ -230,7 +230,7 @@ def _repeats(named: dict[str, Run]) -> Section:
 
 
 def _group(named: dict[str, Run], letters: list[str]) -> list[str]:
-  """The row of some searches with the same settings."""
+  """Returns the table row of searches with the same settings."""
   found = [named[letter] for letter in letters]
   best = np.array(
     [learning_curves.rounds(run)[-1].scores.max() for run in found]

@@ -1,4 +1,4 @@
-"""What the controller of a search says: predictions, steps, embeddings."""
+"""Sections about the controller: predictions, steps, embeddings."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from nao_jax.report.page import Plot, Section, Table
 from nao_jax.report.run import Run
 from nao_jax.strategies.projection import Plane
 
-# Rounds whose embeddings are drawn.
+# Number of rounds whose embeddings are drawn.
 _PLANES = 3
 _TARGETS = {
   "nao": "scores scaled to the pool, 0 for its worst and 1 for its best",
@@ -17,7 +17,7 @@ _TARGETS = {
 
 
 def predictor(run: Run) -> Section:
-  """Predictions and measurements."""
+  """Builds the section that compares predictions with measurements."""
   title, found = "Does the predictor know?", analysis.foreseen(run)
   strategy = run.settings["strategy"]
   if not found and strategy not in _TARGETS:
@@ -48,7 +48,7 @@ def predictor(run: Run) -> Section:
 
 
 def _scatters(run: Run, found: list[Foreseen]) -> list[Plot]:
-  """The last round's members, and the last proposals that have scores."""
+  """Plots the last round's members and the last proposals that have scores."""
   axes, drawn = (run.kind.tick, formatting.score_axis(run)), []
   members = [group for group in found if group.group != "proposals"]
   if members:
@@ -90,7 +90,7 @@ def _rankings(found: list[Ranking]) -> Table:
 
 
 def with_interval(found: Measured) -> str:
-  """A number, and its interval in brackets if there is one."""
+  """Formats a number with its interval in brackets if there is one."""
   if found.interval is None:
     return f"{found.value:.3f}"
   low, high = found.interval
@@ -98,7 +98,7 @@ def with_interval(found: Measured) -> str:
 
 
 def gradient(run: Run) -> Section | None:
-  """What moving embeddings uphill promised, and what came of it."""
+  """Builds the section about predicted and measured gains of gradient steps."""
   steps = [step for step in analysis.steps(run) if step.sizes]
   if not steps:
     return None
@@ -168,7 +168,7 @@ def _by_round(run: Run, steps: list[Step]) -> Table:
 
 
 def planes(run: Run) -> Section | None:
-  """Embeddings in two dimensions."""
+  """Builds the section that shows embeddings in two dimensions."""
   known = [
     round_
     for round_, arrays in run.arrays.items()

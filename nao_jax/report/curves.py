@@ -1,4 +1,4 @@
-"""What the trials of strategies found: figures, tables and a plot.
+"""Results of trials of strategies: figures, tables and a plot.
 
 Shapes: R trials, B evaluations (the budget).
 """
@@ -13,27 +13,27 @@ from scipy import stats
 
 from nao_jax.runs import paths, streams
 
-# How far apart the rows of a curve's table are.
+# Evaluations between two rows of a curve's table.
 EVERY = 10
-# Okabe and Ito's hues, which readers with any colour vision tell apart.
+# Hues of Okabe and Ito, distinct for readers with any colour vision.
 _COLOURS = ("#777777", "#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7")
-# Within so many standard errors two strategies are not told apart.
+# Differences of at most this many standard errors are not marked.
 _ERRORS = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
-  """What the trials of one strategy found, after each evaluation.
+  """Results of the trials of one strategy after each evaluation.
 
-  After the last evaluation of a trial its curves stay as they are: no trial
-  goes on after the best score of the table.
+  After the last evaluation of a trial its curves stay constant: a trial stops
+  when it has found the best score of the table.
 
   Attributes:
     signal: float [R, B], the best score so far.
     report: float [R, B], the reported measurement of that architecture.
-    evaluations: int [R], how many a trial made.
+    evaluations: int [R], number of evaluations in each trial.
     found: int [R], the evaluation that had the table's best score; 0 for none.
-    seconds: of all trials together, by the clock.
+    seconds: wall time of all trials together.
   """
 
   signal: np.ndarray
@@ -43,18 +43,21 @@ class Curves:
   seconds: float
 
   def to_optimum(self) -> np.ndarray:
-    """Evaluations to the best score; the budget where it was not found."""
+    """Returns the evaluations until the best score was found.
+
+    A trial that did not find it counts with the budget.
+    """
     budget = self.signal.shape[1]
     return np.where(self.found > 0, self.found, budget)
 
 
 def show(curves: dict[str, Curves], signal: str, report: str) -> None:
-  """Prints what was found, and which differences are more than chance.
+  """Prints the results and marks differences that are larger than chance.
 
   Args:
-    curves: of each strategy.
-    signal: what the search saw, in words.
-    report: what of it is reported, in words.
+    curves: {strategy: results}.
+    signal: name of the score that the search saw.
+    report: name of the measurement that is reported.
   """
   # Without a terminal rich assumes 80 columns, too few for the table.
   console = streams.console(wide=150)
@@ -126,10 +129,10 @@ def draw(
   """Plots the means with bands of one standard error on both sides.
 
   Args:
-    curves: of each strategy.
-    file: the plot has its name, but for the end: .png and .svg.
-    signal: as of `show`.
-    report: as of `show`.
+    curves: {strategy: results}.
+    file: the plot is written with this name and the suffixes .png and .svg.
+    signal: name of the score that the search saw.
+    report: name of the measurement that is reported.
   """
   figure = Figure(figsize=(9, 3.6), layout="constrained")
   panels = figure.subplots(1, 2)
@@ -163,7 +166,7 @@ def _band(panel, values: np.ndarray, name: str, colour: str) -> None:
 
 
 def _scale(panel, columns: list[np.ndarray]) -> None:
-  """Leaves out the first evaluations, which would take all of the height."""
+  """Leaves out the first evaluations, which would take up the whole height."""
   means = np.array([column.mean(0) for column in columns])
   shown = means[:, means.shape[1] // 20 :]
   margin = 0.05 * np.ptp(shown) or 1.0
@@ -171,7 +174,7 @@ def _scale(panel, columns: list[np.ndarray]) -> None:
 
 
 def summary(curves: dict[str, Curves]) -> dict:
-  """The figures of a comparison, JSON-like.
+  """Returns the figures of a comparison, JSON-like.
 
   Returns:
     {strategy: figures}: at each tenth evaluation the mean, the standard

@@ -1,4 +1,4 @@
-"""The finalists of a search, in its report.
+"""The section about the finalists of a search.
 
 Shapes: F finalists, searched and random ones.
 """
@@ -17,7 +17,7 @@ _COLOURS = {"searched": plots.NEW, "random": plots.POOL}
 
 
 def section(run: Run) -> Section | None:
-  """Where each finalist was in the search, and what training made of it."""
+  """Compares the finalists' places in the search with their ranks after it."""
   if not run.finalists:
     return None
   name = f"validation {run.kind.measure.name}"
@@ -48,7 +48,7 @@ def section(run: Run) -> Section | None:
 
 
 def _table(run: Run, name: str) -> Table:
-  """All finalists by rank."""
+  """Lists all finalists by rank."""
   rows = sorted(
     (entry["rank"], group, entry)
     for group, entries in run.finalists.items()
@@ -73,7 +73,7 @@ def _table(run: Run, name: str) -> Table:
 
 
 def _beaten(run: Run, searched: list[dict], random: list[dict]) -> str:
-  """How often a searched finalist is better than a random one."""
+  """Counts the pairs in which the searched finalist beats the random one."""
   one, other = _worth(run, searched)[:, None], _worth(run, random)[None]
   better = np.sum(one > other) + np.sum(one == other) / 2
   return (
@@ -84,18 +84,18 @@ def _beaten(run: Run, searched: list[dict], random: list[dict]) -> str:
 
 
 def _worth(run: Run, entries: list[dict]) -> np.ndarray:
-  """What training made of finalists, higher is better, [F]."""
+  """Returns the validation results of finalists, higher is better, [F]."""
   name, sign = f"validation_{run.kind.measure.name}", 1
   if not run.kind.higher_is_better:
     sign = -1
   values = [entry[name] for entry in entries]
-  # Perplexities and accuracies are far from it.
+  # Worse than any perplexity or accuracy; used where a training diverged.
   worst = -1e30
   return np.array([worst if v is None else sign * v for v in values])
 
 
 def _agreement(run: Run, searched: list[dict]) -> str:
-  """Whether the search's order is the one that training gives."""
+  """Describes how well the search's order agrees with that after training."""
   if len(searched) < 3:
     return "Fewer than three finalists say nothing of the search's order."
   places = np.array([entry["place"] for entry in searched], np.float64)
@@ -114,7 +114,7 @@ def _score(run: Run, entry: dict) -> str:
 
 
 def tile(run: Run) -> Tile:
-  """What the winner came to."""
+  """Returns the tile with the winner's result."""
   entries = run.finalists["searched"]
   return Tile(
     f"best validation {run.kind.measure.name}",
@@ -130,11 +130,11 @@ def _value(run: Run, entry: dict) -> str:
 
 @matplotlib.rc_context(plots.STYLE)
 def figure(finalists: dict[str, list[dict]], ylabel: str) -> Figure:
-  """Curves of all finalists, and where their places in the search led.
+  """Draws the curves of all finalists, and their places beside their ranks.
 
   Args:
-    finalists: what best.json says of them.
-    ylabel: what was measured.
+    finalists: the finalists in best.json.
+    ylabel: name of the measurement.
   """
   drawn = Figure(figsize=(plots.WIDTH, plots.HEIGHT), layout="constrained")
   left, right = drawn.subplots(1, 2, width_ratios=(3, 2))

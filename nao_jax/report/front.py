@@ -1,4 +1,4 @@
-"""Scores against costs: the last pool, its front and the limit."""
+"""The section about scores and costs: the last pool, its front, the limit."""
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -12,7 +12,7 @@ from nao_jax.report.run import Run
 
 
 def section(run: Run) -> Section | None:
-  """The last round's members; None for a search without costs."""
+  """Plots the last round's members; returns None for a search without costs."""
   last = run.scored[-1]
   cost = run.arrays.get(last, {}).get("member_cost")
   rows = run.members(last)

@@ -1,4 +1,4 @@
-"""Figures inside a page: SVG that takes its colours from the page.
+"""Figures as inline SVG that takes its colours from the page.
 
 The page defines `--ink`, `--paper` and the others of `COLOURS`, for a light and
 for a dark background.
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from nao_jax.drawing import canvas
 
-# What each colour of a figure is called in the page.
+# Name of each colour of a figure in the page.
 COLOURS = {
   canvas.INK: "ink",
   canvas.WIRE: "wire",
@@ -31,31 +31,31 @@ COLOURS = {
   canvas.GREY[0]: "grey-fill",
   canvas.GREY[1]: "grey",
 }
-# Who made it, and when, is said on the page.
+# The page itself names its author and its date.
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 _REFERENCE = r'(?:xlink:href="|url\()#([\w-]+)'
 
 
 @matplotlib.rc_context(canvas.STYLE)
 def svg(figure: Figure, name: str, label: str) -> Markup:
-  """A figure as an element of a page.
+  """Returns a figure as an element of a page.
 
   Args:
-    figure: on a transparent background from now on.
-    name: of the figure, another one for each on the page.
-    label: what it shows, for those who do not see it.
+    figure: the figure; its background is transparent from now on.
+    name: a name that no other figure of the page has.
+    label: description of the figure for readers who cannot see it.
   """
   file = io.StringIO()
   figure.savefig(file, format="svg", transparent=True, metadata=_NO_METADATA)
   text = file.getvalue()
   text = text[text.index("<svg") :]
-  # A style in an SVG is one of the whole page, which has this one already.
+  # A style in an SVG applies to the whole page, which has this one already.
   text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.S)
   text = _own_names(text, name)
   text = re.sub(r"#[0-9a-f]{6}\b", _colour, text)
   text = re.sub(r"\n\s*", " ", text)
   size = re.search(r' width="([\d.]+)pt" height="([\d.]+)pt"', text)
-  # Pixels of a page are smaller than points.
+  # A point is 4/3 pixels of a page.
   width, height = (f"{float(length) * 4 / 3:.0f}" for length in size.groups())
   head = f' width="{width}" height="{height}" role="img"'
   head += f' aria-label="{escape(label)}"'
@@ -63,7 +63,7 @@ def svg(figure: Figure, name: str, label: str) -> Markup:
 
 
 def _own_names(text: str, name: str) -> str:
-  """Names that no other figure of the page has, where they are needed."""
+  """Prefixes the referenced names, so that they are unique in the page."""
   used = set(re.findall(_REFERENCE, text))
   text = re.sub(
     r' id="([^"]*)"',

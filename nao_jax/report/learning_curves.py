@@ -1,4 +1,4 @@
-"""The course of a search: its rounds, and curves over them.
+"""Rounds of a search, and curves over them.
 
 Shapes: N members of the pool in a round, X places on an axis.
 """
@@ -15,11 +15,11 @@ class Round(NamedTuple):
   """The pool in one round.
 
   Attributes:
-    number: of the round, from 0.
-    scores: float [N], of all members.
-    newest: bool [N], those that the round before proposed.
-    scored: how many architectures were scored so far, in all rounds.
-    seconds: so far; None if it is not known.
+    number: number of the round, from 0.
+    scores: float [N], scores of all members.
+    newest: bool [N], whether the previous round proposed the member.
+    scored: number of architectures scored so far, in all rounds.
+    seconds: time so far; None if it is unknown.
   """
 
   number: int
@@ -35,7 +35,7 @@ class Round(NamedTuple):
 
 
 def rounds(run: Run) -> list[Round]:
-  """All that have scores."""
+  """Returns all rounds that have scores."""
   found, seconds = [], 0.0
   by_round = {row["round"]: row for row in run.history}
   for number in run.scored:
@@ -56,7 +56,7 @@ def rounds(run: Run) -> list[Round]:
   return found
 
 
-# What scores are drawn over: where a round is on each axis, if it is known.
+# Horizontal axes: {label: position of a round, None if it is unknown}.
 AXES: dict[str, Callable[[Round], float | None]] = {
   "round": lambda row: row.number,
   "architectures scored": lambda row: row.scored,
@@ -65,14 +65,14 @@ AXES: dict[str, Callable[[Round], float | None]] = {
 
 
 class Band(NamedTuple):
-  """A curve of one search, or of several that differ in nothing but the seed.
+  """A curve of one search, or of several that differ only in the seed.
 
   Attributes:
-    x: float [X], where all of them are.
-    low: float [X], the lowest of them.
-    mean: float [X].
-    high: float [X].
-    count: of searches.
+    x: float [X], positions that all searches cover.
+    low: float [X], the lowest value.
+    mean: float [X], the mean.
+    high: float [X], the highest value.
+    count: number of searches.
   """
 
   x: np.ndarray
@@ -87,13 +87,13 @@ def band(
   at: Callable[[Round], float | None],
   value: Callable[[Round], float],
 ) -> Band | None:
-  """What several searches have in common; None where they do not overlap.
+  """Summarises several searches; returns None where they do not overlap.
 
   Args:
-    searches: the rounds of each, at least one.
-    at: where a round is, of `AXES`. Between rounds a search is on the straight
-      line from one to the next.
-    value: of a round.
+    searches: the rounds of each search, at least one.
+    at: position of a round, a value of `AXES`. Between two rounds a search is
+      interpolated linearly.
+    value: value of a round.
   """
   curves = [
     ([at(row) for row in rows], [value(row) for row in rows])
@@ -112,10 +112,10 @@ def band(
 
 
 def best_of(row: Round) -> float:
-  """The best score of a round."""
+  """Returns the best score of a round."""
   return float(row.scores.max())
 
 
 def mean_of(row: Round) -> float:
-  """The mean score of a round."""
+  """Returns the mean score of a round."""
   return float(row.scores.mean())

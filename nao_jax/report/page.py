@@ -1,6 +1,6 @@
-"""A page for people: sections of text, plots and tables, as one HTML file.
+"""A page of sections with text, plots and tables, as one HTML file.
 
-Nothing in it is fetched from anywhere, and all text is escaped.
+The page loads nothing from elsewhere, and all text is escaped.
 """
 
 import dataclasses
@@ -22,9 +22,9 @@ class Plot:
   """A figure.
 
   Attributes:
-    figure: to be drawn.
-    caption: what it shows, and what its spread is.
-    own_size: whether it is as large as it was made, not as a column.
+    figure: the figure.
+    caption: what the figure shows, and the meaning of its bands.
+    own_size: whether it keeps its own size instead of the column's width.
   """
 
   figure: Figure
@@ -37,10 +37,11 @@ class Table:
   """A table of strings.
 
   Attributes:
-    head: of the columns.
-    rows: as many strings in each.
-    caption: what it shows.
-    words: so many columns from the left are words; numbers stand right.
+    head: headings of the columns.
+    rows: one string for each column in each row.
+    caption: what the table shows.
+    words: number of columns from the left that hold words and stand left;
+      numbers stand right.
   """
 
   head: list[str]
@@ -51,11 +52,11 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """Names and values, of which there are many.
+  """A long list of names and values.
 
   Attributes:
-    caption: what they are.
-    values: {name: value}; each is shown as it prints.
+    caption: what the list holds.
+    values: {name: value}; each value is shown as it prints.
   """
 
   caption: str
@@ -64,12 +65,12 @@ class Facts:
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-  """A number that is seen first.
+  """A number at the top of the page.
 
   Attributes:
-    name: of the number.
-    value: itself.
-    note: what it is worth.
+    name: name of the number.
+    value: the number.
+    note: how the number was obtained.
   """
 
   name: str
@@ -84,10 +85,10 @@ class Section:
   Attributes:
     title: its heading.
     texts: paragraphs before everything else.
-    plots: side by side where there is room.
-    tables: beside or below them.
+    plots: plots, side by side where there is room.
+    tables: tables beside or below the plots.
     code: lines to copy.
-    facts: the last.
+    facts: lists at the end of the section.
   """
 
   title: str
@@ -100,13 +101,13 @@ class Section:
 
 @dataclasses.dataclass(frozen=True)
 class Page:
-  """All of it.
+  """A whole page.
 
   Attributes:
-    title: of the page.
-    about: a line below.
-    tiles: the first numbers.
-    sections: in order.
+    title: title of the page.
+    about: the line below the title.
+    tiles: the numbers at the top.
+    sections: the sections in order.
   """
 
   title: str
@@ -116,7 +117,7 @@ class Page:
 
 
 def render(page: Page) -> str:
-  """The page as HTML."""
+  """Renders the page as HTML."""
   numbers = itertools.count(1)
 
   def drawn(plot: Plot):
@@ -133,12 +134,12 @@ def render(page: Page) -> str:
 
 
 def write(page: Page, file: pathlib.Path, flag: str) -> pathlib.Path:
-  """Renders a page into a file: all of it or nothing.
+  """Renders a page into a file, atomically.
 
   Args:
-    page: what to write.
-    file: where.
-    flag: what the user gave, for the message.
+    page: the page.
+    file: the file.
+    flag: the flag that named the file, for the message.
 
   Raises:
     UserError: the file cannot be written.

@@ -1,9 +1,9 @@
-"""The plots of a report; colours as in ink, which the page knows.
+"""Plots of a report, in the colours of `drawing.canvas`, which the page knows.
 
-Grey is the pool, blue what was proposed, vermilion the best, green what was
-held out or random search. Every figure is as wide as a telephone shows it.
+Grey is the pool, blue the proposals, vermilion the best, green held-out members
+or random search. Every figure is narrow enough for a telephone.
 
-Shapes: as in findings.
+Shapes: the letters of `analysis`.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,9 +24,9 @@ POOL, NEW, BEST, HELD_OUT = (
   colours[1]
   for colours in (canvas.GREY, canvas.BLUE, canvas.VERMILION, canvas.GREEN)
 )
-# Where nothing was held out, green is another search.
+# Plots without held-out members use green for random search.
 RANDOM = HELD_OUT
-# Areas of dots, and from how many on they are small.
+# Areas of large and small dots; groups above this count have small ones.
 _DOT, _SMALL, _MANY = 9, 3, 100
 # Inches.
 WIDTH, HEIGHT = 4.4, 3.0
@@ -54,7 +54,7 @@ Show = Callable[[float], str]
 
 
 def _styled(plot):
-  """For a function that makes a figure."""
+  """Decorates a function that makes a figure, to use the style of reports."""
   return functools.wraps(plot)(matplotlib.rc_context(STYLE)(plot))
 
 
@@ -64,13 +64,13 @@ def _axes(height: float = HEIGHT) -> Axes:
 
 
 def _scores_on(axis, show: Show) -> None:
-  """Ticks as people read scores."""
+  """Formats the ticks of an axis of scores."""
   axis.set_major_locator(MaxNLocator(6))
   axis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
 
 
 def _from_zero(axes: Axes, label: str) -> None:
-  """What is counted from 0 starts there."""
+  """Starts the x axis at 0."""
   right = axes.dataLim.x1 if axes.dataLim.x1 > 0 else 1.0
   axes.set_xlim(-0.04 * right, 1.04 * right)
   axes.xaxis.set_major_locator(MaxNLocator(6, integer=label != "minutes"))
@@ -89,13 +89,13 @@ def progress(
   ylabel: str,
   random: Band | None = None,
 ) -> Figure:
-  """Best and mean of the pool, round by round, and the pool's spread.
+  """Plots best and mean of the pool by round, and the spread of the pool.
 
   Args:
-    rounds: at least one.
-    xlabel: where each is, of `course.AXES`.
-    show: writes a score.
-    ylabel: what scores are.
+    rounds: at least one round.
+    xlabel: name of the x axis, a key of `AXES`.
+    show: formats a score.
+    ylabel: name of the scores.
     random: the best of random searches, if there are any.
   """
   x = [AXES[xlabel](row) for row in rounds]
@@ -118,7 +118,7 @@ def progress(
 
 
 def _band(axes: Axes, band: Band, colour: str, mark: str, label: str) -> None:
-  """The mean of some searches, and between which they lie."""
+  """Draws the mean of several searches and their range."""
   if band.count > 1:
     axes.fill_between(
       band.x, band.low, band.high, color=colour, alpha=0.2, lw=0
@@ -133,13 +133,13 @@ def several(
   show: Show,
   ylabel: str,
 ) -> Figure:
-  """Curves of several runs: solid is the best, dashed the mean of the pool.
+  """Plots curves of several runs: the best solid, the mean of the pool dashed.
 
   Args:
     curves: {letters of the runs: (best, mean)}.
-    xlabel: what x is.
-    show: writes a score.
-    ylabel: what scores are.
+    xlabel: name of the x axis.
+    show: formats a score.
+    ylabel: name of the scores.
   """
   axes = _axes()
   marks = "osD^vP*X"
@@ -158,12 +158,12 @@ def several(
 
 @_styled
 def proposed(rounds: list[Round], show: Show, ylabel: str) -> Figure:
-  """Scores of each round's proposals beside those of the others.
+  """Plots scores of each round's proposals beside those of the other members.
 
   Args:
-    rounds: those to show, with proposals in each.
-    show: writes a score.
-    ylabel: what scores are.
+    rounds: the rounds to show, each with proposals.
+    show: formats a score.
+    ylabel: name of the scores.
   """
   axes, rng = _axes(), np.random.default_rng(0)
   parts = (("the others", -0.2, POOL, False), ("proposals", 0.2, NEW, True))
@@ -194,12 +194,12 @@ def proposed(rounds: list[Round], show: Show, ylabel: str) -> Figure:
 
 @_styled
 def predictor(groups: list[Foreseen], show: Show, ylabel: str) -> Figure:
-  """What was predicted against what was measured.
+  """Plots predictions against measurements.
 
   Args:
-    groups: to show together.
-    show: writes a score.
-    ylabel: what scores are.
+    groups: the groups to show together.
+    show: formats a score.
+    ylabel: name of the scores.
   """
   axes = _axes()
   looks = {
@@ -222,7 +222,7 @@ def predictor(groups: list[Foreseen], show: Show, ylabel: str) -> Figure:
 
 @_styled
 def predicted_gain(steps: list[Step]) -> Figure:
-  """What the predictor promises for every candidate, by step size."""
+  """Plots the predicted gain of every candidate by step size."""
   axes = _axes()
   sizes, at = _places(steps)
   size = np.concatenate([step.candidate_size for step in steps])
@@ -242,11 +242,11 @@ def predicted_gain(steps: list[Step]) -> Figure:
 
 @_styled
 def measured_gain(steps: list[Step], ylabel: str) -> Figure:
-  """What accepted proposals were worth, by step size.
+  """Plots the measured gain of accepted proposals by step size.
 
   Args:
     steps: at least one has measurements.
-    ylabel: what gains are in.
+    ylabel: unit of the gains.
   """
   axes, rng = _axes(), np.random.default_rng(0)
   sizes, _ = _places(steps)
@@ -281,10 +281,10 @@ def measured_gain(steps: list[Step], ylabel: str) -> Figure:
 
 @_styled
 def new_candidates(steps: list[Step]) -> Figure:
-  """How much of what was decoded had not been seen, by step size.
+  """Plots the share of decoded candidates that were new, by step size.
 
   Args:
-    steps: all with counts.
+    steps: steps with counts of new candidates.
   """
   axes = _axes()
   sizes = steps[-1].sizes
@@ -299,7 +299,7 @@ def new_candidates(steps: list[Step]) -> Figure:
 
 
 def _places(steps: list[Step]) -> tuple[list[float], np.ndarray]:
-  """All step sizes, and where they are: side by side, whatever they are."""
+  """Returns all step sizes and their equally spaced positions."""
   sizes = sorted({size for step in steps for size in step.sizes})
   return sizes, np.arange(len(sizes))
 
@@ -315,10 +315,10 @@ def _on_sizes(axes: Axes, sizes: Sequence[float]) -> None:
 
 @_styled
 def plane(seen: Plane, parents: np.ndarray, best: np.ndarray) -> Figure:
-  """Embeddings of the pool, and lines from seeds to proposals.
+  """Plots embeddings of the pool, and lines from seeds to proposals.
 
   Args:
-    seen: the plane.
+    seen: the projected embeddings.
     parents: int [M], which member each proposal was made from; -1 for none.
     best: bool [N], the best quarter of the pool.
   """
@@ -342,11 +342,11 @@ def plane(seen: Plane, parents: np.ndarray, best: np.ndarray) -> Figure:
 
 @_styled
 def ops(shares: Shares, what: str) -> Figure:
-  """How often each op occurs among the best and among the rest.
+  """Plots how often each op occurs among the best and among the rest.
 
   Args:
-    shares: of the last pool.
-    what: the share is one of.
+    shares: frequencies in the last pool.
+    what: name of the parts that have an op.
   """
   names = [name.replace("_", " ") for name in shares.names]
   axes = _axes(0.9 + 0.34 * len(names))
@@ -371,11 +371,11 @@ def ops(shares: Shares, what: str) -> Figure:
 
 @_styled
 def from_scratch(groups: dict[str, Group], ylabel: str) -> Figure:
-  """Every training of every cell, and means with standard deviations.
+  """Plots every training of every cell, and means with standard deviations.
 
   Args:
     groups: searched and random cells.
-    ylabel: what was measured.
+    ylabel: name of the measurement.
   """
   axes, place, middles = _axes(), 0, []
   for name, group in groups.items():

@@ -1,4 +1,4 @@
-"""What the pool of a search says: its scores, its proposals, its best."""
+"""Sections about the pool: its scores, its proposals, its best members."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ _OF_TIME = " on the machine that ran it, compiling included"
 
 
 def scores(run: Run, random: list[Run]) -> Section:
-  """Best and mean by round, by architectures and by time.
+  """Plots best and mean by round, by architectures scored and by time.
 
   Args:
     run: the search.
@@ -44,7 +44,7 @@ def scores(run: Run, random: list[Run]) -> Section:
 
 
 def _spread(random: Band | None) -> str:
-  """What the bands of a plot are."""
+  """Describes the bands of a plot."""
   text = (
     "One run. The grey band is the spread of the pool's members, not of "
     "repeated searches; the best has none."
@@ -112,7 +112,7 @@ def _by_round(run: Run, rounds: list[Round]) -> Table:
 
 
 def proposed(run: Run) -> Section | None:
-  """Each round's proposals beside the others."""
+  """Compares each round's proposals with the other members."""
   every = [
     row
     for row in learning_curves.rounds(run)
@@ -158,7 +158,7 @@ def _against_others(run: Run, rounds: list[Round]) -> Table:
 
 
 def ops(run: Run) -> Section:
-  """How often each op occurs by rank."""
+  """Shows how often each op occurs among the best and among the rest."""
   shares = analysis.op_shares(run)
   caption = (
     f"The pool of round {run.scored[-1]}, by its scores in that round; the "
@@ -178,7 +178,7 @@ def ops(run: Run) -> Section:
 
 
 def ancestry(run: Run) -> Section:
-  """Where the best of the last round came from."""
+  """Shows the chain of parents of the winner."""
   show = run.kind.measure.show
   chain = analysis.ancestors(run.pool, run.winner)
   rows = [

@@ -1,7 +1,8 @@
-"""A search as it is on disk, whether it runs, was stopped, or has ended.
+"""The files of a search that is running, was stopped, or has ended.
 
-Files are only read, without a lock: what is being written is complete or not
-there at all. Whatever is damaged or missing is left out, and said so.
+Files are only read, without a lock: writers replace them atomically, and a last
+line of history.jsonl that is still being written is skipped. Damaged or missing
+files are left out, and the report says so.
 
 Shapes: A architectures (all that ever were in the pool), L tokens, N members of
 the pool in a round, M proposals of a round, R trainings of a cell.
@@ -25,33 +26,33 @@ from nao_jax.report.cells import Convolutional, Recurrent
 from nao_jax.runs import paths, status
 from nao_jax.runs.workdir import read_settings
 
-# What np.load raises for a file that is no archive, or half of one.
+# Errors of np.load for a file that is no archive, or half of one.
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
-# And what values of other types than ours do.
+# Errors that values of unexpected types raise.
 _WRONG = (ValueError, TypeError, AttributeError, IndexError)
 _FINAL = ("searched", "random")
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """A search.
+  """The contents of a search's directory.
 
   Attributes:
-    path: its directory.
-    kind: of its cells, with its settings.
-    config: what else config.json holds: command, versions, devices, git.
-    history: what was reported of each round, without gaps.
+    path: the directory.
+    kind: kind of the searched cells, with the settings.
+    config: the rest of config.json: command, versions, devices, git.
+    history: the reports of the rounds, without gaps.
     pool: every architecture in plain tokens, with scores of all rounds so far;
       None before the first round has ended.
-    arrays: what the strategy made of the pool, by round.
-    best: what best.json holds; None for a search that has not ended.
-    finalists: what best.json says of them, {"searched" or "random": entries},
+    arrays: {round: arrays that the strategy saved}.
+    best: contents of best.json; None for a search that has not ended.
+    finalists: the finalists in best.json, {"searched" or "random": entries},
       best first; empty where none were trained.
-    compared: what the comparison measured, {"searched" or "random": [cells,
-      R]}, None for one that diverged.
-    seconds: {phase: [seconds, those of them in which jax compiled]}; empty
-      where nobody counted.
-    missing: what could not be read, in sentences.
+    compared: results of the comparison, {"searched" or "random": [cells, R]};
+      None stands for a training that diverged.
+    seconds: {phase: [seconds, seconds of them in which jax compiled]}; empty
+      where no time was recorded.
+    missing: sentences about what could not be read.
   """
 
   path: pathlib.Path
@@ -68,12 +69,12 @@ class Run:
 
   @property
   def settings(self) -> dict:
-    """Of the search, flat."""
+    """The settings of the search, flat."""
     return self.kind.settings
 
   @property
   def image(self) -> list[int] | None:
-    """Height, width and channels, which are known at the end."""
+    """Height, width and channels of an image; None before the search ends."""
     found = (self.best or {}).get("image")
     numbers = isinstance(found, list) and len(found) == 3
     if not numbers or not all(isinstance(n, int) and n > 0 for n in found):
@@ -96,20 +97,20 @@ class Run:
     return int(self.pool.ranked(self.scored[-1])[0])
 
   def members(self, round_: int) -> np.ndarray:
-    """The rows that were in the pool in a round, int [N]."""
+    """Returns the rows that were in the pool in a round, int [N]."""
     return np.flatnonzero(~np.isnan(self.pool.scores[:, round_]))
 
   def proposals(self, round_: int) -> np.ndarray:
-    """The rows that a round proposed for the next one, int [M]."""
+    """Returns the rows that a round proposed for the next one, int [M]."""
     return np.flatnonzero(self.pool.origins == round_ + 1)
 
 
 def read(path: str | os.PathLike, flag: str = "--workdir") -> Run:
-  """Reads a directory.
+  """Reads the directory of a search.
 
   Args:
-    path: of the search.
-    flag: that named it, for messages.
+    path: the directory.
+    flag: the flag that named it, for messages.
 
   Raises:
     UserError: there is no search, or its settings or its pool are damaged.
@@ -138,7 +139,7 @@ def read(path: str | os.PathLike, flag: str = "--workdir") -> Run:
 
 
 def _history(file: pathlib.Path) -> list[dict]:
-  """The rounds 0, 1 .. as far as they were written."""
+  """Reads the reports of rounds 0, 1 .. as far as they were written."""
   if not file.exists():
     return []
   rows = []
@@ -168,7 +169,7 @@ def _object(file: pathlib.Path, missing: list[str]) -> dict | None:
 
 
 def _finalists(final, kind, pool, missing) -> dict[str, list[dict]]:
-  """The finalists, if any were trained; not half of what is damaged."""
+  """Returns the finalists if any were trained; empty if an entry is damaged."""
   found, name = final.get("finalists"), f"validation_{kind.measure.name}"
   if not found:
     return {}
@@ -188,16 +189,16 @@ def _finalists(final, kind, pool, missing) -> dict[str, list[dict]]:
 
 
 def _compared(final: dict, kind) -> dict[str, list]:
-  """What the comparison measured so far."""
+  """Returns the results of the comparison so far."""
   found = final.get(kind.compared) or {}
   return {name: found[name] for name in _FINAL if found.get(name)}
 
 
 def _pool(file: pathlib.Path, kind: Convolutional | Recurrent) -> Pool | None:
-  """The database as a pool in plain tokens; None before it is there."""
+  """Reads the database as a pool in plain tokens; None if there is no file."""
   if not file.exists():
     return None
-  # Not even a file beside it is made.
+  # Read-only, so that SQLite creates no files beside it.
   source = f"{file.absolute().as_uri()}?mode=ro"
   try:
     with contextlib.closing(sqlite3.connect(source, uri=True)) as database:
@@ -243,7 +244,10 @@ def _table(file, kind, rows, scores) -> Pool:
 def _all_arrays(
   folder: pathlib.Path, history: list[dict], missing: list[str]
 ) -> dict[int, dict[str, np.ndarray]]:
-  """Of the rounds that were reported; others are left from an earlier time."""
+  """Reads the arrays of the rounds in `history`.
+
+  Files of other rounds are left over from before an interruption.
+  """
   found = {}
   for round_ in (row["round"] for row in history):
     file = folder / f"{round_:04d}.npz"

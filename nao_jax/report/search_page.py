@@ -31,15 +31,15 @@ NAME = "report.html"
 def write(
   path: str | os.PathLike, random: Sequence[str | os.PathLike] = ()
 ) -> pathlib.Path:
-  """Writes the report of a search into its directory; gives the file.
+  """Writes the report of a search into its directory; returns the file.
 
   Args:
     path: the directory.
-    random: those of random searches to show beside it.
+    random: directories of random searches to show beside it.
 
   Raises:
-    UserError: there is no search, or one of the others is no random search
-      that measures the same, or the file cannot be written.
+    UserError: there is no search, one of the others is no random search that
+      measures the same, or the file cannot be written.
   """
   run = runs.read(path)
   page = of(run, baseline.read(run, random))
@@ -47,7 +47,7 @@ def write(
 
 
 def try_to_write(path: str | os.PathLike) -> None:
-  """Writes the report of a search that has ended; its result is safe."""
+  """Writes the report of a search that has ended; logs any failure."""
   try:
     logging.info("report in %s", write(path))
   except Exception as error:  # Whatever it is, the search has not failed.
@@ -61,7 +61,7 @@ def try_to_write(path: str | os.PathLike) -> None:
 
 
 def of(run: Run, random: Sequence[Run] = ()) -> Page:
-  """What the report says; `random` searches stand beside the run."""
+  """Builds the report of a run, with `random` searches beside it."""
   settings = run.settings
   sections = [pool_sections.scores(run, list(random))]
   if run.scored:
@@ -92,7 +92,7 @@ def of(run: Run, random: Sequence[Run] = ()) -> Page:
 
 
 def winner(run: Run, title: str = "") -> Section:
-  """The best of the last round, drawn."""
+  """Draws the winner, or the best of the last round so far."""
   last, tokens = run.scored[-1], run.pool.tokens[run.winner]
   score = run.kind.measure.show(run.pool.scores[run.winner, last])
   ranked = run.pool.ranked(last).tolist()
@@ -229,7 +229,7 @@ def _verdict(run: Run, groups: dict[str, Group]) -> str:
 
 
 def _shared_weights(run: Run) -> list[str]:
-  """Whether scores with shared weights order cells as training alone does."""
+  """Describes how well shared weights order the cells trained from scratch."""
   if run.settings["evaluator"] != "shared":
     return []
   found = analysis.scratch_ranking(run)
@@ -295,7 +295,7 @@ def _effort(run: Run) -> Table:
 
 
 def _phases(run: Run) -> list[Table]:
-  """Where the time went, as status.json counts it."""
+  """Tabulates the time of each phase in status.json."""
   if not run.seconds:
     return []
   total = [sum(part) for part in zip(*run.seconds.values(), strict=True)]

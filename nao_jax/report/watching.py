@@ -1,6 +1,6 @@
-"""A run as somebody sees it who looks on from outside, at any moment.
+"""View of a run from another process, at any moment.
 
-Files are only read, and the lock is not touched.
+It only reads files, and does not touch the lock.
 """
 
 import dataclasses
@@ -21,9 +21,9 @@ from nao_jax.runs.lock import Holder
 from nao_jax.runs.progress import clock
 from nao_jax.runs.workdir import read_settings
 
-# The last rounds or epochs that are shown.
+# Number of last rounds or epochs that are shown.
 ROWS = 12
-# Names in a report, with their headings, in this order.
+# Columns in this order: {name in history.jsonl: heading}.
 _COLUMNS = {
   "round": "round",
   "best": "best",
@@ -51,16 +51,16 @@ _OUTCOMES = ("best.json", "result.json")
 
 @dataclasses.dataclass(frozen=True)
 class Look:
-  """What can be seen of a run.
+  """Snapshot of a run.
 
   Attributes:
     path: its directory.
-    settings: flat.
-    holder: who took the directory last; None for nobody.
-    ended: whether its outcome is there.
-    status: what status.json held; may be empty.
+    settings: the settings, flat.
+    holder: the last process that took the directory; None if there was none.
+    ended: whether its result is written.
+    status: contents of status.json; may be empty.
     history: reports of rounds or epochs.
-    now: seconds since 1970 when all this was seen.
+    now: time of the snapshot, in seconds since 1970.
   """
 
   path: pathlib.Path
@@ -73,7 +73,7 @@ class Look:
 
   @property
   def at_work(self) -> bool:
-    """Whether a process is, as far as can be seen."""
+    """Whether a process is running it, as far as can be told."""
     if self.ended or self.holder is None:
       return False
     if self.holder.at_work is None:
@@ -82,14 +82,14 @@ class Look:
 
   @property
   def measure(self) -> Measure:
-    """Of a search's scores."""
+    """Measure of a search's scores."""
     if "corpus" in self.settings:
       return PERPLEXITY
     return ACCURACY if "dataset" in self.settings else SCORE
 
 
 def look(path: str | os.PathLike) -> Look:
-  """Looks at a directory once.
+  """Takes a snapshot of a directory.
 
   Raises:
     UserError: there is no run, or its settings are damaged.
@@ -108,7 +108,10 @@ def look(path: str | os.PathLike) -> Look:
 
 
 def _heard_of(path: pathlib.Path, holder: Holder | None) -> dict:
-  """The status; of another process than the one at work, only its sums."""
+  """Returns the status; only its sums if another process wrote it.
+
+  If no process is at work, the status of the last one is returned whole.
+  """
   said = status.read(path)
   own = holder is None or said.get("process") in (None, holder.process)
   return said if own or not holder.at_work else {"seconds": said.get("seconds")}
@@ -117,12 +120,12 @@ def _heard_of(path: pathlib.Path, holder: Holder | None) -> dict:
 def _history(file: pathlib.Path) -> list[dict]:
   try:
     return json_file.read_lines(file, wanted="a report", advice="")
-  except UserError:  # Not there yet, or damaged: the run itself says how.
+  except UserError:  # It does not exist yet, or the run reports the damage.
     return []
 
 
 def picture(seen: Look) -> RenderableType:
-  """What is shown of a run, at most a screen long."""
+  """Renders a snapshot for a terminal, at most a screen long."""
   about, state = _text(_about(seen)), _text(_state(seen))
   parts = [Text(about, style="bold"), Text(state)]
   if seen.status and not seen.ended:
@@ -164,7 +167,7 @@ def _state(seen: Look) -> str:
 
 
 def _heard(seen: Look) -> str:
-  """How old the last word is, where it says something."""
+  """Describes the age of the last status if it is more than 5 seconds."""
   told = _number(seen.status.get("time"))
   if told is None:
     return ", which has not said anything yet"
@@ -174,7 +177,7 @@ def _heard(seen: Look) -> str:
 
 
 def _position(seen: Look) -> list[RenderableType]:
-  """The phase, how far it is, and the best so far."""
+  """Renders the phase, its progress and the best so far."""
   said = seen.status
   title = f"{said.get('prefix', '')} {said.get('phase', '')}".strip()
   done, total = (_number(said.get(name)) for name in ("done", "total"))
@@ -196,7 +199,7 @@ def _position(seen: Look) -> list[RenderableType]:
 
 
 def _rounds_left(seen: Look) -> list[RenderableType]:
-  """How long the rounds to come may take, if they are like those so far."""
+  """Estimates the time of the rounds to come from the mean so far."""
   rounds = _number(seen.settings.get("search.rounds"))
   done = [
     sum(_number(row.get(name)) or 0.0 for name in _SECONDS)
@@ -231,7 +234,7 @@ def _table(seen: Look) -> Table:
     table.add_column(heading, justify="right")
   for row in shown:
     cells = [_cell(seen, name, row.get(name)) for name in names]
-    if cells and "stage" in row:  # After the rounds.
+    if cells and "stage" in row:  # A report from after the rounds.
       cells[0] = _text(row["stage"])
     table.add_row(*cells)
   return table
@@ -249,7 +252,7 @@ def _cell(seen: Look, name: str, value) -> str:
 
 
 def _number(value) -> float | None:
-  """A number that is one; files may hold anything."""
+  """Returns the value if it is a finite number; files may hold anything."""
   if type(value) not in (int, float):
     return None
   try:
@@ -259,7 +262,7 @@ def _number(value) -> float | None:
 
 
 def _text(value) -> str:
-  """As it can be shown on a terminal, which obeys what cannot be seen."""
+  """Replaces unprintable characters, which a terminal would obey."""
   return "".join(x if x.isprintable() else "?" for x in str(value))
 
 
