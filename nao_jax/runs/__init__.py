@@ -1,4 +1,4 @@
-"""What every run shares: its folder, checkpoints, progress, processes."""
+"""Parts that every run shares: its folder, checkpoints, progress, processes."""
 
 from nao_jax import lazy
 

@@ -1,8 +1,7 @@
 """Saving and resuming pytrees of arrays, on orbax.
 
-orbax writes to a temporary folder and renames it, so a checkpoint is there
-whole or not at all. A digest of the files tells when the disk gives back
-something else.
+orbax writes to a temporary folder and renames it, so a checkpoint is either
+complete or absent. A digest of the files detects damage on disk.
 """
 
 import dataclasses
@@ -20,19 +19,20 @@ from nao_jax.errors import UserError
 from nao_jax.runs import paths
 from nao_jax.settings import field
 
-# How many are kept: if the newest is damaged, the one before serves.
+# Number of checkpoints kept: if the newest is damaged, the other one serves.
 KEEP = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig:
-  """When the state is saved; it is at the end in any case.
+  """Intervals at which the state is saved; it is always saved at the end.
 
-  Looked at between calls to the devices, of 25 steps at most.
+  The intervals are checked between calls to the devices, which take at most
+  25 steps.
 
   Attributes:
-    minutes: when this long has passed since the last time.
-    steps: or this many steps; 0 for no such limit.
+    minutes: save when this many minutes have passed since the last save.
+    steps: save after this many steps; 0 for no such limit.
   """
 
   minutes: float = field(10.0, least=0)
@@ -43,12 +43,12 @@ DEFAULT = CheckpointConfig()
 
 
 _EMPTY = " is empty"
-# Where orbax puts the arrays, and the digest of the files that are there.
+# Folder in which orbax puts the arrays, and the file with their digest.
 _ARRAYS, _SEAL = "default", "files.sha256"
 
 
 def save(directory: str | os.PathLike, tree: Any) -> None:
-  """Adds a pytree of arrays and numbers; waits until it is on disk."""
+  """Saves a pytree of arrays and numbers; waits until it is on disk."""
   leaves = map(np.asarray, jax.device_get(jax.tree.leaves(tree)))
   arrays = dict(_named(number, leaf) for number, leaf in enumerate(leaves))
   with _manager(directory) as manager:
@@ -58,8 +58,8 @@ def save(directory: str | os.PathLike, tree: Any) -> None:
 
 
 def bytes_on_disk(tree: Any) -> int:
-  """What all the checkpoints take that are kept, before compression."""
-  # Another one is written before the oldest goes.
+  """Returns the size of all kept checkpoints before compression."""
+  # A new checkpoint is written before the oldest is deleted.
   leaves = jax.tree.leaves(tree)
   return (KEEP + 1) * sum(getattr(leaf, "nbytes", 8) for leaf in leaves)
 
@@ -67,12 +67,12 @@ def bytes_on_disk(tree: Any) -> int:
 def restore(
   directory: str | os.PathLike, template: Any, *, exact: bool = False
 ) -> Any:
-  """The newest checkpoint that is whole.
+  """Restores the newest checkpoint that is undamaged.
 
   Args:
-    directory: where `save` wrote.
+    directory: the directory given to `save`.
     template: a pytree of the same structure.
-    exact: whether shapes must be the template's, too.
+    exact: whether shapes must equal the template's, too.
 
   Returns:
     The pytree, of NumPy arrays; None if nothing was saved there.
@@ -106,14 +106,17 @@ def _refuse_files(directory: pathlib.Path) -> None:
 
 
 def _named(number: int, leaf: np.ndarray) -> tuple[str, np.ndarray]:
-  """What stands for a leaf; orbax takes no arrays without elements."""
+  """Returns the name and the array that are saved for a leaf.
+
+  orbax takes no arrays without elements: their shape is saved instead.
+  """
   if leaf.size:
     return f"{number:05d}", leaf
   return f"{number:05d}{_EMPTY}", np.int32(leaf.shape)
 
 
 def _read(manager, step: int) -> list[np.ndarray] | None:
-  """The arrays of a checkpoint; None if it is damaged."""
+  """Returns the arrays of a checkpoint; None if it is damaged."""
   try:
     _check_seal(pathlib.Path(manager.directory, str(step)))
     arrays = manager.restore(step, args=ocp.args.StandardRestore())
@@ -128,17 +131,17 @@ def _read(manager, step: int) -> list[np.ndarray] | None:
 
 
 def _seal(folder: pathlib.Path) -> None:
-  """Remembers the files of a checkpoint: all of it or nothing."""
+  """Writes the digest of a checkpoint's files, atomically."""
   temporary = folder / f".{_SEAL}.partial"
   temporary.write_text(_files_digest(folder))
   os.replace(temporary, folder / _SEAL)
 
 
 def _check_seal(folder: pathlib.Path) -> None:
-  """Raises ValueError if the files of a checkpoint are no longer the same.
+  """Raises ValueError if the files of a checkpoint have changed.
 
-  orbax notices damage too, but in threads whose tracebacks nobody can catch.
-  Without a seal, as a kill may leave it, that must do.
+  orbax notices damage too, but in threads whose tracebacks cannot be caught.
+  If a kill prevented the digest from being written, orbax is the only check.
   """
   seal = folder / _SEAL
   text = seal.read_text() if seal.exists() else ""
@@ -182,7 +185,7 @@ def _manager(directory) -> ocp.CheckpointManager:
       max_to_keep=KEEP,
       enable_async_checkpointing=False,
       create=False,
-      # The process that saves waits for no other one.
+      # The process that saves must not wait for other processes.
       multiprocessing_options=ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(),
         active_processes={jax.process_index()},

@@ -1,14 +1,14 @@
-"""How much work goes into one call to the devices.
+"""Division of work into calls to the devices.
 
-Between calls progress is seen, states are kept and signals are obeyed: calls
-that are short keep a run responsive, calls that are long keep devices busy.
-What comes of a run does not depend on how it is cut into calls.
+Between calls progress is shown, states are kept and signals are obeyed: short
+calls keep a run responsive, long calls keep devices busy. The result of a run
+does not depend on the division.
 """
 
 from collections.abc import Callable, Iterator
 import time
 
-# What a call should take.
+# Intended duration of a call.
 SECONDS = 1.0
 
 
@@ -18,19 +18,20 @@ def calls(
   most: int,
   agree: Callable[[int], int] = lambda size: size,
 ) -> Iterator[tuple[int, int]]:
-  """Cuts steps into calls of about a second.
+  """Divides steps into calls of about a second.
 
-  The time that the caller takes until it asks for the next call counts as that
-  of the steps, so it has to wait for the devices.
+  The time that the caller takes until it asks for the next call counts as the
+  time of the steps, so the caller has to wait for the devices.
 
   Args:
     first: the first step.
-    end: the one after the last.
-    most: steps in a call.
-    agree: makes one number of those of several processes, whose clocks differ.
+    end: the step after the last.
+    most: largest number of steps in a call.
+    agree: maps this process's number of steps to one that all processes share,
+      because their clocks differ.
 
   Yields:
-    The first step of a call, and the one after its last.
+    The first step of a call, and the step after its last.
   """
   size = 1
   while first < end:
@@ -38,6 +39,6 @@ def calls(
     start = time.monotonic()
     yield first, last
     speed = (last - first) / max(time.monotonic() - start, 1e-9)
-    # The first call compiles, and says little; the next ones tell.
+    # The first call includes compilation, so its speed is an underestimate.
     size = max(1, min(most, round(speed * SECONDS)))
     first = last

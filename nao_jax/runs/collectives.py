@@ -1,11 +1,11 @@
 """The address at which a process takes part in collectives between CPUs.
 
-jax has gloo, its collectives between CPUs, listen at the address that
-this machine's own name resolves to. In containers, and wherever /etc/hosts
-does not hold the name, it resolves to nothing, and jax fails; on many
-installations of Debian and Ubuntu it resolves to 127.0.1.1, which no other
-machine reaches. The address from which this process reaches the coordinator is
-one at which the other processes reach it.
+gloo, which jax uses for collectives between CPUs, listens at the address to
+which this machine's own name resolves. In containers, and wherever /etc/hosts
+lacks the name, it does not resolve, and jax fails; on many installations of
+Debian and Ubuntu it resolves to 127.0.1.1, which no other machine can reach.
+The address from which this process reaches the coordinator is one at which the
+other processes can reach it.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ def own_address(host: str, port: int) -> str:
 
   Args:
     host: name or address of the other machine, which may be this one.
-    port: any.
+    port: any port.
 
   Returns:
     A numeric address, IPv4 or IPv6.
 
   Raises:
-    OSError: the host is not known, or there is no way to it.
+    OSError: the host is unknown or cannot be reached.
   """
   found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
   for family, kind, _, _, address in found:
@@ -39,16 +39,16 @@ def own_address(host: str, port: int) -> str:
 
 
 def listen_at(address: str, client: Any) -> None:
-  """Has collectives between CPUs listen at an address of this machine.
+  """Makes collectives between CPUs listen at an address of this machine.
 
-  It must come after `jax.distributed.initialize` and before the first use of a
+  Call it after `jax.distributed.initialize` and before the first use of a
   device. Collectives other than gloo are left as they are.
 
   Args:
-    address: name or numeric.
-    client: of jax's coordinator.
+    address: a name or a numeric address.
+    client: the client of jax's coordinator.
   """
-  # jax passes no address on, and has no public name for what makes its client.
+  # jax passes no address on, and has no public function that makes its client.
   from jax._src import xla_bridge
   from jaxlib import _jax
 

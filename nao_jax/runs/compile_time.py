@@ -1,11 +1,11 @@
-"""How long jax compiles, as jax itself tells."""
+"""Time that jax spends compiling, as jax reports it."""
 
 import threading
 
 import jax
 
-# From a traced function to a program, see jax.monitoring. Tracing is left out:
-# functions are traced inside others, so its times contain each other.
+# Events of jax.monitoring from a traced function to a program. Tracing is left
+# out: functions are traced inside others, so its times contain each other.
 _EVENTS = (
   "/jax/core/compile/jaxpr_to_mlir_module_duration",
   "/jax/core/compile/backend_compile_duration",
@@ -13,10 +13,10 @@ _EVENTS = (
 
 
 class CompileTime:
-  """While it is entered, it adds up the seconds of this process.
+  """Context manager that adds up the compile time of this process.
 
   Attributes:
-    seconds: so far; of threads side by side, the sum.
+    seconds: the sum so far, over all threads.
   """
 
   def __init__(self):

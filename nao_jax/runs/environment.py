@@ -1,4 +1,4 @@
-"""Where a program runs: how many bits, on which devices, as a main module."""
+"""Environment of a program: precision, devices, main module."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -11,7 +11,7 @@ import jax
 
 from nao_jax.errors import UserError, in_a_line
 
-# What a worker ends with that would do the work of the whole program.
+# Exit status of a worker that would repeat the work of the whole program.
 IMPORTED = 77
 
 _Parameters = ParamSpec("_Parameters")
@@ -27,8 +27,8 @@ def leave_if_imported() -> None:
   """Ends a worker process that has just imported the script that started it.
 
   A script that does its work without asking whether it is the main module would
-  begin it again in each worker. The process that waits for the worker says so,
-  once.
+  start it again in each worker. The process that waits for the worker reports
+  this, once.
   """
   if getattr(multiprocessing.current_process(), "_inheriting", False):
     raise SystemExit(IMPORTED)
@@ -41,8 +41,8 @@ def in_32_bits(
 
   With 64 bits enabled jax and its libraries draw other random numbers and
   change the types of states, so that a result would depend on a variable that
-  another project has set. Outside of the function nothing changes. Threads that
-  the function starts need it, too.
+  another project has set. Nothing changes outside the function. Threads that
+  the function starts must be decorated, too.
   """
 
   @functools.wraps(function)
@@ -62,17 +62,17 @@ def in_32_bits(
 
 @contextlib.contextmanager
 def of_the_caller() -> Iterator[None]:
-  """Within it, a function of the user's computes as it does elsewhere."""
+  """Restores the caller's precision, for functions that the user supplied."""
   outside = _OUTSIDE.get()
   with contextlib.nullcontext() if outside is None else jax.enable_x64(outside):
     yield
 
 
 def local_devices() -> list[jax.Device]:
-  """The devices of this process.
+  """Returns the devices of this process.
 
   Raises:
-    UserError: there are none such as JAX_PLATFORMS asks for.
+    UserError: there are no devices of the kind that JAX_PLATFORMS asks for.
   """
   if message := missing_platform():
     raise UserError(message)
@@ -80,16 +80,17 @@ def local_devices() -> list[jax.Device]:
 
 
 def missing_platform() -> str:
-  """Says what JAX_PLATFORMS asks for in vain; empty if it is there.
+  """Describes the platform of JAX_PLATFORMS if it is missing; else empty.
 
-  It looks for devices, so that processes must have met before.
+  It looks for devices, so in a run of several processes it must be called
+  after they have been connected.
   """
   try:
     jax.local_devices()
   except (RuntimeError, AssertionError) as error:
     asked = jax.config.jax_platforms
     reason = in_a_line(error).partition(" (set JAX_PLATFORMS")[0]
-    # jax leaves it at a bare assertion where a plugin found no device.
+    # jax raises an assertion without a message where a plugin found no device.
     why = f" ({reason})" if str(error) else ""
     return (
       f"JAX_PLATFORMS={asked}: jax finds no such device{why}; cpu is always "

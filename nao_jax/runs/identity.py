@@ -1,23 +1,23 @@
-"""Whether a run that goes on still has the data that it began with."""
+"""Check that a resumed run still has the data that it began with."""
 
-# What settings call a digest of data, and that in words.
+# Digests of data: {name of the setting: the data in words}.
 DIGESTS = {
   "data.train": "the training part of `{}`",
   "data.test": "the test part of `{}`",
   "corpus": "the text `{}`",
   "latency_table": "the table of latencies",
 }
-# What they call the name of the data.
+# Settings that may hold the name of the data.
 _NAMES = ("dataset", "config.dataset", "text", "config.text")
 
 
 def refusal(there: dict, here: dict, version: str | None) -> str | None:
-  """Why a run cannot go on with the data of today, in words; None if it can.
+  """Returns the reason why a run cannot go on with its data; None if it can.
 
   Args:
-    there: the settings that it began with.
-    here: those of today, which differ in digests at most.
-    version: of the program that began it.
+    there: the settings that the run began with.
+    here: the current settings, which differ in digests at most.
+    version: the version of the program that began the run.
   """
   changed = [
     words for key, words in DIGESTS.items() if there.get(key) != here.get(key)

@@ -1,4 +1,4 @@
-"""JSON objects from files that may hold anything."""
+"""Validated reading of JSON objects from files."""
 
 import json
 import os
@@ -10,28 +10,28 @@ from nao_jax.runs import paths
 def read(
   file: str | os.PathLike, *, place: str, wanted: str, advice: str
 ) -> dict:
-  """The object in a file.
+  """Returns the object in a file.
 
   Args:
     file: its path.
-    place: what messages call it.
-    wanted: what it should be, for messages.
-    advice: what to do if it is not, for messages.
+    place: name of the file in messages.
+    wanted: the expected contents, for messages.
+    advice: what to do if the contents are different, for messages.
 
   Raises:
-    UserError: it cannot be read, or holds something else; says where.
+    UserError: the file cannot be read or holds something else.
   """
   content = _content(file, place, advice)
   return parse(content, place=place, wanted=wanted, advice=advice)
 
 
 def parse(content: bytes, *, place: str, wanted: str, advice: str) -> dict:
-  """The object in the contents of a file; see `read`."""
+  """Returns the object in the contents of a file; see `read`."""
   try:
     found = json.loads(content.decode())
     if not isinstance(found, dict):
       raise ValueError("no JSON object")
-  # A thousand brackets are too many for the parser.
+  # A thousand nested brackets exceed the recursion limit of the parser.
   except (ValueError, RecursionError) as error:
     raise UserError(f"{place}: not {wanted} ({error}); {advice}") from error
   return found
@@ -40,10 +40,10 @@ def parse(content: bytes, *, place: str, wanted: str, advice: str) -> dict:
 def read_lines(
   file: str | os.PathLike, *, wanted: str, advice: str
 ) -> list[dict]:
-  """The objects in a file that has one on each line; see `read`.
+  """Returns the objects in a file that has one on each line; see `read`.
 
-  What comes after the last end of a line is still being written, or was when
-  the writer was killed, and is left out.
+  Text after the last newline is left out: it is still being written, or was
+  when the writer was killed.
   """
   lines = _content(file, str(file), advice).split(b"\n")[:-1]
   return [
@@ -55,6 +55,6 @@ def read_lines(
 def _content(file: str | os.PathLike, place: str, advice: str) -> bytes:
   try:
     return paths.expanded(file).read_bytes()
-  except (OSError, ValueError) as error:  # The latter for a path with a NUL.
+  except (OSError, ValueError) as error:  # ValueError: a path with a NUL.
     reason = getattr(error, "strerror", None) or error
     raise UserError(f"{place}: {reason}; {advice}") from error

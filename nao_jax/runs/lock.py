@@ -1,4 +1,4 @@
-"""One process a directory."""
+"""A lock that lets one process at a time use a directory."""
 
 import fcntl
 import json
@@ -15,17 +15,17 @@ NAME = ".lock"
 
 
 class Lock:
-  """Held from creation to the end of a `with`, or of the process.
+  """A lock held from creation to the end of a `with`, or of the process.
 
-  The system lets go of it when the process ends, however it does: the lock of
-  a dead process is no lock.
+  The system releases it when the process ends in any way, so a dead process
+  never holds it.
   """
 
   def __init__(self, directory: pathlib.Path, flag: str):
     """Takes the lock.
 
     Args:
-      directory: exists and can be written.
+      directory: an existing, writable directory.
       flag: how the user named it, for messages.
 
     Raises:
@@ -67,12 +67,12 @@ def _holder(file) -> str:
 
 
 class Holder(NamedTuple):
-  """Who took the lock of a directory last.
+  """The process that took the lock of a directory last.
 
   Attributes:
-    process: its number.
+    process: its process number.
     host: its machine.
-    at_work: whether it holds the lock; None where that cannot be seen, as on
+    at_work: whether it holds the lock; None where that cannot be told: on
       another machine, or where the file system has no locks.
   """
 
@@ -82,7 +82,7 @@ class Holder(NamedTuple):
 
 
 def holder(directory: pathlib.Path) -> Holder | None:
-  """Who took a lock last, without touching it; None where nobody did."""
+  """Returns the last holder of a lock, without touching it; None if none."""
   try:
     file = directory / NAME
     held = json.loads(file.read_text())
@@ -98,7 +98,10 @@ def holder(directory: pathlib.Path) -> Holder | None:
 
 
 def _is_held(inode: int, process: int) -> bool | None:
-  """Whether the system has such a lock; to try it would keep others out."""
+  """Returns whether the system has such a lock, without trying to take it.
+
+  Trying would keep other processes out.
+  """
   try:
     rows = pathlib.Path("/proc/locks").read_text().splitlines()
   except OSError:  # Not Linux.

@@ -1,4 +1,4 @@
-"""Paths as users write them: the only place that knows of `~`."""
+"""Paths as users write them; the only module that expands `~`."""
 
 import os
 import pathlib
@@ -7,10 +7,10 @@ from nao_jax.errors import UserError
 
 
 def expanded(path: str | os.PathLike) -> pathlib.Path:
-  """A path with `~` expanded; a shell does so only at the start of a word.
+  """Expands `~`, which a shell expands only at the start of a word.
 
   Raises:
-    UserError: there is no home folder, or nobody of the name behind `~`.
+    UserError: there is no home folder, or no user of the name behind `~`.
   """
   try:
     return pathlib.Path(path).expanduser()

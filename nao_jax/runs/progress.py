@@ -1,4 +1,4 @@
-"""How far long work is: bars on a terminal, plain lines elsewhere."""
+"""Progress of long work: bars on a terminal, plain lines elsewhere."""
 
 from collections.abc import Callable
 import sys
@@ -15,16 +15,16 @@ from nao_jax.runs.streams import LastingStream
 
 # Seconds between two plain lines of one phase.
 INTERVAL = 10.0
-# Rates are those of so many seconds, or of so many changes if they are longer.
+# Rates are over this many seconds, or this many changes if they take longer.
 _WINDOW, _CHANGES = 20.0, 5
 
 
 class Each(NamedTuple):
-  """What one unit of work is made of, to say how fast it goes.
+  """Size of one unit of work, to show how fast it goes.
 
   Attributes:
-    count: how much, on average.
-    name: of what, in the plural.
+    count: number of items in a unit, on average.
+    name: name of the items, in the plural.
   """
 
   count: float
@@ -32,17 +32,17 @@ class Each(NamedTuple):
 
 
 class Position(NamedTuple):
-  """How far work is.
+  """Progress of the work.
 
   Attributes:
-    prefix: what precedes the phase, "round 2 of 4:" for example.
+    prefix: text before the phase, for example "round 2 of 4:".
     phase: what is being done.
-    done: units of the phase.
-    total: units of the phase.
-    note: more to say; may be empty.
-    rate: how fast it goes, "310 images/s" for example; empty if not known.
-    left: seconds of the phase that are left; None if not known.
-    best: so far, in words; empty before there is one.
+    done: units of the phase that are done.
+    total: all units of the phase.
+    note: further remarks; may be empty.
+    rate: speed, for example "310 images/s"; empty if unknown.
+    left: remaining seconds of the phase; None if unknown.
+    best: the best result so far, in words; empty before there is one.
   """
 
   prefix: str
@@ -61,17 +61,19 @@ class Position(NamedTuple):
 
   @property
   def remarks(self) -> list[str]:
-    """What is known beside the counts, shortest first."""
+    """The remarks beside the counts: rate, best so far, note."""
     best = self.best and f"best so far {self.best}"
     return [text for text in (self.rate, best, self.note) if text]
 
 
 class Progress:
-  """Call it with a phase, the work done and all the work; close it at the end.
+  """Shows progress; call it with a phase, the work done and all the work.
+
+  Close it at the end.
 
   Attributes:
-    prefix: what precedes the phase, "round 2 of 4" for example; change freely.
-    best: the best so far, in words; change freely.
+    prefix: text before the phase, for example "round 2 of 4"; may be changed.
+    best: the best result so far, in words; may be changed.
   """
 
   def __init__(
@@ -82,13 +84,13 @@ class Progress:
     *,
     plain: bool = False,
   ):
-    """Shows on `stream`, stderr by default.
+    """Shows progress on a stream.
 
     Args:
-      stream: where to.
-      before: called first, to stop a run for example.
-      told: called last, with how far it is.
-      plain: lines on a terminal, too.
+      stream: the stream; stderr by default.
+      before: called first, for example to stop a run.
+      told: called last, with the position.
+      plain: whether to write lines on a terminal, too.
     """
     shown = LastingStream(lambda: stream or sys.stderr)
     self.prefix = self.best = ""
@@ -105,7 +107,7 @@ class Progress:
     note: str = "",
     each: Each | None = None,
   ) -> None:
-    """Shows that `done` of `total` units of the phase are done, and more."""
+    """Shows that `done` of `total` units of the phase are done."""
     self._before()
     at = Position(self.prefix, phase, done, total, note, best=self.best)
     speed = self._speed.after(at.title, done)
@@ -116,18 +118,18 @@ class Progress:
     self._told(at)
 
   def close(self) -> None:
-    """Leaves the terminal as it was."""
+    """Restores the terminal."""
     self._display.close()
 
 
 class _Speed:
-  """Units a second, without the first ones, whose call compiles."""
+  """Units per second, without the first ones, whose call compiles."""
 
   def __init__(self):
     self._title, self._changes, self._compiles = None, [], True
 
   def after(self, title: str, done: int) -> float | None:
-    """The speed at this moment; None if it is not known yet."""
+    """Returns the current speed; None if it is unknown yet."""
     now = time.monotonic()
     if title != self._title or (self._changes and done < self._changes[-1][1]):
       self._title, self._changes, self._compiles = title, [], True
@@ -147,7 +149,7 @@ def _rate(number: float, name: str) -> str:
 
 
 class _Remarks(rich.progress.ProgressColumn):
-  """What gives way where a terminal is narrow."""
+  """Column that is shortened where a terminal is narrow."""
 
   def render(self, task: rich.progress.Task) -> Text:
     return Text(task.fields["remarks"], no_wrap=True, overflow="ellipsis")
@@ -215,7 +217,7 @@ class _Lines:
 
 
 def clock(seconds: float) -> str:
-  """Hours, minutes and seconds, as 1:02:03 or 2:03."""
+  """Formats seconds as 1:02:03 or 2:03."""
   minutes, seconds = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   if hours:

@@ -1,7 +1,7 @@
-"""status.json in a workdir: how far a run is, for those who look on.
+"""status.json in a workdir: progress of a run for other processes.
 
-It is no part of a run's result. Nothing goes on from it but the sums of
-seconds, and a disk that cannot take it does not stop the run.
+It is no part of a run's result. Only the sums of seconds are read back when a
+run resumes, and a disk that cannot take the file does not stop the run.
 """
 
 from collections.abc import Callable
@@ -15,16 +15,16 @@ import time
 from nao_jax.runs.progress import Position
 
 NAME = "status.json"
-# Seconds between two of them within a phase.
+# Seconds between two updates within a phase.
 INTERVAL = 1.0
-# No sum of seconds is as large.
+# Larger sums of seconds are damaged.
 _MOST = 1e12
-# What is counted in the name of a phase, "epoch 2 of 3" for example.
+# The counts in the name of a phase, for example "epoch 2 of 3".
 _COUNTS = re.compile(r" \d+ of \d+")
 
 
 class StatusFile:
-  """Written while a run goes on; the first word of a run makes it."""
+  """The status.json of a run, written while the run goes on."""
 
   def __init__(
     self, directory: pathlib.Path, compile_seconds: Callable[[], float]
@@ -32,8 +32,8 @@ class StatusFile:
     """Writes nothing yet.
 
     Args:
-      directory: of the run, which must be this process's.
-      compile_seconds: gives how long this process has compiled so far.
+      directory: the directory of the run, which this process must hold.
+      compile_seconds: returns the time this process has spent compiling so far.
     """
     self._file = directory / NAME
     self._compile_seconds = compile_seconds
@@ -41,7 +41,7 @@ class StatusFile:
     self._written = self._counted = self._compiled = 0.0
 
   def tell(self, at: Position) -> None:
-    """Says how far the run is."""
+    """Records the position of the run."""
     before = self._position
     if before is None:
       self._phases = seconds_of(read(self._file.parent))
@@ -55,13 +55,13 @@ class StatusFile:
       self._write("running")
 
   def end(self, state: str) -> None:
-    """Says how the run ended, if it ever said something."""
+    """Records how the run ended, if a position was ever recorded."""
     if self._position is not None:
       self._count(self._position.phase)
       self._write(state)
 
   def _count(self, phase: str) -> None:
-    """Adds the time since the last word to a phase."""
+    """Adds the time since the last update to a phase."""
     now, compiled = time.monotonic(), self._compile_seconds()
     sums = self._phases.setdefault(_COUNTS.sub("", phase), [0.0, 0.0])
     sums[0] += now - self._counted
@@ -84,14 +84,14 @@ class StatusFile:
       indent=2,
     )
     temporary = self._file.with_name(f".{NAME}.new")
-    # Not synced: nobody needs it after a crash of the machine.
+    # Not synced: the file is not needed after a crash of the machine.
     with contextlib.suppress(OSError):
       temporary.write_text(text + "\n")
       os.replace(temporary, self._file)
 
 
 def read(directory: pathlib.Path) -> dict:
-  """What a run wrote last; empty where there is nothing that can be read."""
+  """Returns the last status of a run; empty if it is missing or damaged."""
   try:
     found = json.loads((directory / NAME).read_text())
     return found if isinstance(found, dict) else {}
@@ -100,10 +100,12 @@ def read(directory: pathlib.Path) -> dict:
 
 
 def seconds_of(status: dict) -> dict[str, list[float]]:
-  """{phase: [seconds, those of them in which jax compiled]} of all sittings.
+  """Returns {phase: [seconds, seconds of them in which jax compiled]}.
+
+  The sums are over all sessions of the run.
 
   Args:
-    status: from `read`; what is damaged in it is left out.
+    status: from `read`; damaged entries are left out.
   """
   found = status.get("seconds")
   return {

@@ -1,8 +1,8 @@
-"""Output that outlives its reader.
+"""Output streams that keep working when their reader is gone.
 
-Standard output may be closed from the start, lose its reader (`| head`), its
-terminal or the space on its disk. What is shown there is worth less than the
-work, which goes on without it.
+Standard output may be closed from the start, or lose its reader (`| head`), its
+terminal or the space on its disk. The work matters more than its output, so it
+goes on without it.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from nao_jax.errors import in_a_line
 
 
 class LastingStream:
-  """A text stream whose writes do not fail: what cannot be written is dropped.
+  """A text stream whose writes do not fail: unwritable text is dropped.
 
   Characters that the stream's encoding lacks are written as escapes.
 
@@ -31,15 +31,15 @@ class LastingStream:
     """Wraps a stream.
 
     Args:
-      find: gives the stream, anew for each write as it may be exchanged; None
-        stands for one that is closed.
+      find: returns the stream; called for each write, as the stream may be
+        replaced. None stands for a closed stream.
       on_loss: called once with the reason, when the first write fails.
     """
     self._find_now, self._on_loss = find, on_loss
     self.lost = ""
 
   def write(self, text: str) -> int:
-    """Writes a text, or drops it; gives its length."""
+    """Writes a text, or drops it; returns its length."""
     try:
       self._try_to_write(text)
     except (OSError, ValueError) as error:
@@ -47,7 +47,7 @@ class LastingStream:
     return len(text)
 
   def flush(self) -> None:
-    """Writes what is buffered, or drops it."""
+    """Writes the buffer, or drops it."""
     stream = self._find()
     try:
       if stream is not None and not self.lost:
@@ -56,7 +56,7 @@ class LastingStream:
       self._lose(error)
 
   def isatty(self) -> bool:
-    """Whether it is a terminal that can still be written."""
+    """Returns whether this is a terminal that can still be written."""
     stream = self._find()
     try:
       return stream is not None and not self.lost and stream.isatty()
@@ -65,7 +65,10 @@ class LastingStream:
 
   @property
   def rich_proxied_file(self) -> "LastingStream":
-    """What rich writes to; while a bar is shown, `sys.stdout` is rich's own."""
+    """The stream that rich writes to.
+
+    While a bar is shown, `sys.stdout` is rich's own proxy.
+    """
     return self
 
   def __getattr__(self, name: str) -> Any:
@@ -95,11 +98,12 @@ class LastingStream:
 def console(
   *, wide: int | None = None, errors: bool = False
 ) -> rich.console.Console:
-  """A console for tables, whose printing does not fail.
+  """Returns a console for tables, whose printing does not fail.
 
   Args:
-    wide: characters of a line where there is no terminal; rich's 80 by default.
-    errors: print on standard error.
+    wide: characters in a line where there is no terminal; 80, rich's default,
+      if None.
+    errors: whether to print on standard error.
   """
   stream = LastingStream(lambda: sys.stderr if errors else sys.stdout)
   width = None if stream.isatty() else wide

@@ -1,8 +1,8 @@
-"""Trials: what trainings from scratch gave, in a file that searches share.
+"""Trials: results of trainings from scratch, in a file that searches share.
 
-A trial is known by its architecture (the canonical tokens) and its protocol: a
-hash of everything else that determines the score. The same trial is never run
-twice, by whichever search.
+A trial is identified by its architecture (the canonical tokens) and its
+protocol: a hash of everything else that determines the score. The same trial is
+never run twice, even by different searches.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ import numpy as np
 from nao_jax.errors import UserError
 from nao_jax.runs import paths
 
-# Another process may be writing.
+# Time to wait while another process is writing.
 _SECONDS_TO_WAIT = 60.0
 
 _TABLE = """
@@ -52,7 +52,7 @@ class Trial:
 
   @property
   def lost(self) -> bool:
-    """Whether every attempt broke off, by the loss of its worker say."""
+    """Whether every attempt broke off, for example as its worker was lost."""
     return not self.curve
 
 
@@ -62,12 +62,13 @@ class Trials:
   def __init__(
     self, file: str | os.PathLike, space: str, protocol: dict
   ) -> None:
-    """Opens the file, or makes it.
+    """Opens the file, or creates it.
 
     Args:
       file: an SQLite database.
       space: name of the search space.
-      protocol: JSON-like, all that determines a score but the architecture.
+      protocol: JSON-like, everything but the architecture that determines a
+        score.
 
     Raises:
       UserError: the file cannot be opened, or is something else.
@@ -80,12 +81,12 @@ class Trials:
       raise self._refusal(error) from error
     with self._open() as database:
       database.execute(_TABLE)
-      # Asks for the right to write, now and not after the first training.
+      # Fails now, not after the first training, if the file is read-only.
       database.execute("begin immediate")
       database.execute(f"select {_COLUMNS} from trials limit 1")
 
   def get(self, architecture: Sequence[int]) -> Trial | None:
-    """The trial of an architecture (canonical tokens), if it was run."""
+    """Returns the trial of an architecture (canonical tokens), or None."""
     with self._open() as database:
       row = database.execute(
         "select score, curve from trials"
@@ -97,7 +98,7 @@ class Trials:
   def _trial(self, score, curve) -> Trial:
     try:
       trial = Trial(score, tuple(json.loads(curve)))
-    # A text of a thousand brackets is too much for the parser.
+    # A thousand nested brackets exceed the recursion limit of the parser.
     except (ValueError, TypeError, RecursionError) as error:
       raise self._refusal(error) from error
     scores = trial.curve if score is None else (score, *trial.curve)
@@ -106,7 +107,7 @@ class Trials:
     return trial
 
   def add(self, architecture: Sequence[int], trial: Trial) -> None:
-    """Remembers a trial; if another process did before, its one stays."""
+    """Saves a trial; one that another process has already saved is kept."""
     space, protocol = self._key
     with self._open() as database:
       database.execute(
@@ -123,7 +124,7 @@ class Trials:
 
   @contextlib.contextmanager
   def _open(self):
-    """A connection that commits, or rolls back, and closes."""
+    """Opens a connection that commits, or rolls back, and closes."""
     try:
       with (
         contextlib.closing(
@@ -143,7 +144,7 @@ class Trials:
 
 
 def digest(protocol: dict) -> str:
-  """A short name of a JSON-like value; equal values have equal names."""
+  """Returns a short hash of a JSON-like value; it is equal for equal values."""
   text = json.dumps(protocol, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -2,12 +2,12 @@
 
 jax's own heartbeat would abort them too, after half a minute and with a trace
 of every stack; a process that waits for a dead one in a collective cannot do
-anything else. So each other process holds a connection to the first one, which
-the system closes when a process ends, however it does. Where a machine is gone
-at once, nobody closes it, and the heartbeat serves.
+anything else. Therefore each process holds a connection to the first one, which
+the system closes when a process ends in any way. If a machine fails at once,
+the connection stays open, and only the heartbeat detects it.
 
-One that ends with an error says so there first, as it lives on until jax has
-taken leave of the others, for which it would wait in vain.
+A process that ends with an error announces it first, because it lives on until
+jax has disconnected from the others, for which it would wait in vain.
 """
 
 from collections.abc import Callable
@@ -20,12 +20,12 @@ import threading
 
 from nao_jax.errors import UserError
 
-# As drivers end on what their user must mend.
+# The exit status of drivers for errors that the user must correct.
 _EXIT = 2
-# Bytes of the secret, and seconds until a stranger has to say it.
+# Bytes of the secret, and seconds within which a new connection must send it.
 _SECRET, _PATIENCE = 16, 10.0
-# Seconds in which whoever can will end by itself, with a better word; and bytes
-# of a reason.
+# Seconds in which a process may end by itself, with a better message, and the
+# most bytes of a reason.
 _GRACE, _REASON = 5.0, 2000
 
 
@@ -33,32 +33,32 @@ class Watch:
   """Ends this process when another one is gone."""
 
   def __init__(self, farewell: Callable[[], None] = lambda: None):
-    """Watches nobody yet.
+    """Creates a watch that has no connections yet.
 
     Args:
-      farewell: takes leave of the others, before this process is ended because
-        another one leaves.
+      farewell: disconnects from the other processes, before this process is
+        ended because another one ends.
     """
     self._farewell = farewell
     self._over = threading.Event()
-    # They live as long as this does.
+    # The open connections live as long as this object.
     self._open, self._reason = [], ""
 
   def begin(self) -> None:
-    """From now on it is news that a process ends, as it is at first."""
+    """Treats the end of another process as a failure again, as at first."""
     self._over.clear()
 
   def close(self) -> None:
-    """At the end of this process: tells others that do not expect it."""
+    """Tells the other processes that this one ends, unless they expect it."""
     if not self._over.is_set():
       self.leave("see what it says")
 
   def end(self) -> None:
-    """From now on it is no news that a process ends."""
+    """Treats the end of another process as expected from now on."""
     self._over.set()
 
   def leave(self, reason: str) -> None:
-    """Tells the others that this process ends, and so they must, too.
+    """Tells the others that this process ends, so that they end too.
 
     Args:
       reason: one line.
@@ -69,13 +69,14 @@ class Watch:
       self._say(connection)
 
   def others(self, host: str) -> tuple[int, str]:
-    """In the first process: waits for the others in the background.
+    """Waits in the background for the others; the first process calls it.
 
     Args:
-      host: to listen at.
+      host: the address to listen at.
 
     Returns:
-      The port, and a secret by which they are known: both must be told them.
+      The port, and a secret that identifies the other processes; pass both to
+      them.
     """
     server = socket.create_server((host, 0))
     token = secrets.token_hex(_SECRET)
@@ -94,15 +95,15 @@ class Watch:
     return server.getsockname()[1], token
 
   def first(self, address: tuple[str, int], token: str, number: int) -> None:
-    """In another process: watches the first one.
+    """Watches the first process; every other process calls it.
 
     Args:
-      address: of the first process.
+      address: host and port of the first process.
       token: its secret.
-      number: of this one.
+      number: the number of this process.
 
     Raises:
-      UserError: it cannot be reached.
+      UserError: the first process cannot be reached.
     """
     try:
       connection = socket.create_connection(address, _PATIENCE)
@@ -122,7 +123,7 @@ class Watch:
 
   def _wait(self, connection: socket.socket, number: int) -> None:
     self._open.append(connection)
-    self._say(connection)  # Who comes late.
+    self._say(connection)  # For a process that connects after `leave`.
     reason = ""
     with connection, contextlib.suppress(OSError):
       reason = connection.recv(_REASON).decode(errors="ignore")
@@ -150,7 +151,7 @@ class Watch:
 
 
 def _read(connection: socket.socket, token: str) -> int | None:
-  """The number of who has connected; None for who does not know the secret."""
+  """Returns the number of the connected process; None without the secret."""
   connection.settimeout(_PATIENCE)
   with contextlib.suppress(OSError):
     said = connection.recv(len(token) + 4, socket.MSG_WAITALL)

@@ -1,12 +1,12 @@
-"""What a run leaves on disk, and how it stops and goes on from there.
+"""The files of a run, and how it stops and resumes from them.
 
 config.json      every setting, seed, versions, git revision, command
 history.jsonl    one line a round or an epoch
 events.*         the same for TensorBoard
-status.json      how far it is, and the seconds of each phase; see status.py
+status.json      progress, and the seconds of each phase; see status.py
 checkpoints*/    the last states
-best.json, or    the outcome; it is written last, so it means: finished
-result.json
+best.json, or    the result; it is written last, so a run that has it is
+result.json      finished
 """
 
 import contextlib
@@ -40,16 +40,16 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 class Workdir:
-  """A directory that holds one run, which can be lost at any moment.
+  """The directory of one run, which may be interrupted at any moment.
 
-  Use it as a context manager: no other process gets in, Ctrl-C and SIGTERM wait
-  until the state is saved, a progress bar gives the terminal back, and a full
-  disk is a UserError.
+  Use it as a context manager: no other process can use the directory, Ctrl-C
+  and SIGTERM wait until the state is saved, the progress bar is removed from
+  the terminal at the end, and a full disk raises a UserError.
 
   Attributes:
     path: the directory.
-    progress: how the user sees how far it is; raises Stopped, as `keep`.
-    events: of TensorBoard, from `rewind` on.
+    progress: shows the progress to the user; raises Stopped, as `keep` does.
+    events: the writer for TensorBoard, set by `rewind`.
   """
 
   def __init__(
@@ -61,20 +61,20 @@ class Workdir:
     *,
     plain: bool = False,
   ):
-    """Takes the directory, or goes on in it.
+    """Takes the directory of a new run, or of a run to resume.
 
     Args:
-      path: created if it is not there.
-      settings: JSON-like; what decides the result.
+      path: created if it does not exist.
+      settings: JSON-like; all settings that determine the result.
       outcome: name of the file that is written last.
       checkpoints: when `keep` saves.
-      plain: show lines on a terminal, too.
+      plain: whether to show lines on a terminal, too.
 
     Raises:
       UserError: the directory cannot be written, holds something else, or
         another process works there.
     """
-    # A program may change its directory.
+    # A program may change its working directory.
     self.path = paths.expanded(path).absolute()
     self._outcome = self.path / outcome
     self._states = "checkpoints"
@@ -122,16 +122,16 @@ class Workdir:
       )
 
   def keep(self, state: typing.Any, steps: int, *, last: bool = False) -> None:
-    """Saves a state if it is time to.
+    """Saves a state if a save is due.
 
     Args:
-      state: a pytree of arrays, from which the run can go on; until the next
-        call of `keep` or `progress` its arrays stay as they are.
-      steps: how many were done since the last call.
+      state: a pytree of arrays, from which the run can go on; its arrays must
+        not change until the next call of `keep` or `progress`.
+      steps: number of steps since the last call.
       last: save it in any case.
 
     Raises:
-      Stopped: somebody asked to stop; the state is saved.
+      Stopped: a signal asked to stop; the state is saved.
     """
     self._kept = state
     self._steps += steps
@@ -158,15 +158,15 @@ class Workdir:
 
   @property
   def checkpoints(self) -> pathlib.Path:
-    """Where the states are."""
+    """The folder of the states."""
     return self.path / self._states
 
   def begin_stage(self, name: str, state: typing.Any) -> typing.Any:
-    """Keeps states apart from those before, in a folder of their own.
+    """Starts a stage, whose states are saved in a folder of their own.
 
     Args:
-      name: of the stage; a run begins each once.
-      state: to begin with.
+      name: name of the stage; a run begins each once.
+      state: the initial state.
 
     Returns:
       The state that was saved last in this stage; the given one if none was.
@@ -178,15 +178,15 @@ class Workdir:
     return state if saved is None else saved
 
   def end_stage(self) -> None:
-    """Forgets the states of a stage, whose results are elsewhere by now."""
+    """Deletes the states of a stage whose results are saved elsewhere."""
     self._kept, self._steps = None, 0
     shutil.rmtree(self.checkpoints, ignore_errors=True)
 
   def finished(self, *numbers: str) -> dict | None:
-    """The outcome, if this run has ended.
+    """Returns the result if this run has ended, else None.
 
     Args:
-      numbers: entries that are numbers, such as `test.loss`.
+      numbers: entries that must be numbers, such as `test.loss`.
 
     Raises:
       UserError: the file is damaged.
@@ -204,12 +204,12 @@ class Workdir:
     return found
 
   def finish(self, outcome: dict) -> None:
-    """Writes the outcome; from now on the run counts as finished."""
+    """Writes the result; from now on the run counts as finished."""
     write(self._outcome, json.dumps(outcome, indent=2) + "\n")
     self._status.end("finished")
 
   def history(self) -> list[dict]:
-    """All reports; UserError if one is damaged."""
+    """Returns all reports; raises UserError if one is damaged."""
     if not self._history.exists():
       return []
     return json_file.read_lines(
@@ -217,7 +217,7 @@ class Workdir:
     )
 
   def lowest(self, name: str) -> str:
-    """The report with the lowest value of this name, in words, if any."""
+    """Describes the report with the lowest value of this name, if any."""
     numbers = (int, float)
     rows = [x for x in self.history() if isinstance(x.get(name), numbers)]
     if not rows:
@@ -226,11 +226,11 @@ class Workdir:
     return f"{name.replace('_', ' ')} {best[name]:.4g} (epoch {best['epoch']})"
 
   def rewind(self, axis: str, position: int) -> None:
-    """Forgets the reports of work that is not in the restored state.
+    """Drops the reports of work that is not in the restored state.
 
     Args:
       axis: the entry of a report that counts: `round` or `epoch`.
-      position: the first one to forget.
+      position: the first round or epoch to drop.
     """
     rows = self.history()
     for number, row in enumerate(rows, 1):
@@ -239,7 +239,7 @@ class Workdir:
           f"{self._history}: line {number}: `{axis}` is no whole number; take "
           "that line out"
         )
-    # A stage after them reports again when it ends again.
+    # A stage after the rounds reports again when it ends again.
     rows = [r for r in rows if "stage" not in r and r[axis] < position]
     write(self._history, "".join(json.dumps(row) + "\n" for row in rows))
     self.events = tensorboardX.SummaryWriter(
@@ -270,14 +270,14 @@ class Workdir:
 
 
 def read_settings(path: str | os.PathLike, flag: str = "--workdir") -> dict:
-  """The settings of the run in a directory.
+  """Returns the settings of the run in a directory.
 
   Args:
-    path: of the run.
-    flag: that named it, for messages.
+    path: the directory.
+    flag: the flag that named it, for messages.
 
   Raises:
-    UserError: there is none, or its config.json is damaged.
+    UserError: there is no run, or its config.json is damaged.
   """
   file = paths.expanded(path) / "config.json"
   if not os.path.exists(file):
@@ -288,7 +288,7 @@ def read_settings(path: str | os.PathLike, flag: str = "--workdir") -> dict:
 
 
 def _state(error: BaseException | None) -> str:
-  """How a run ended, in words."""
+  """Describes how a run ended."""
   if error is None:
     return "finished"
   if isinstance(error, Stopped | KeyboardInterrupt):
@@ -297,14 +297,14 @@ def _state(error: BaseException | None) -> str:
 
 
 def _claim(path: pathlib.Path) -> lock.Lock:
-  """Takes the directory, which is made if it is not there."""
+  """Locks the directory; creates it if it does not exist."""
   path.mkdir(parents=True, exist_ok=True)
   _refuse_foreign(path)
   return lock.Lock(path, f"--workdir={path}")
 
 
 def _write_or_compare(path: pathlib.Path, settings: dict) -> None:
-  """Makes sure that the directory is new, or of the same settings."""
+  """Checks that the directory is new or has the same settings."""
   file = path / "config.json"
   if not file.exists():
     write(file, json.dumps(_config(settings), indent=2) + "\n")
@@ -335,7 +335,7 @@ def _write_or_compare(path: pathlib.Path, settings: dict) -> None:
 
 
 def _program(file: pathlib.Path) -> str:
-  """The version and the revision that wrote a config.json, in words."""
+  """Describes the version and the revision that wrote a config.json."""
   revision = json.loads(file.read_bytes()).get("git")
   return _named(_version_of(file) or "of unknown version", revision)
 
@@ -350,7 +350,7 @@ def _named(version: str, revision: str | None) -> str:
 
 
 def _version_of(file: pathlib.Path) -> str | None:
-  """Of this program, when it wrote a config.json."""
+  """Returns the version of this program that wrote a config.json."""
   versions = json.loads(file.read_bytes()).get("versions")
   found = versions.get("nao_jax") if isinstance(versions, dict) else None
   return found if isinstance(found, str) else None
@@ -394,7 +394,10 @@ def _version(name: str) -> str | None:
 
 
 def git_revision() -> str | None:
-  """The commit of this source, where it is a checkout, `-dirty` if changed."""
+  """Returns the commit of this source, with `-dirty` if it was changed.
+
+  It is None where the source is no git checkout.
+  """
   command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
   with contextlib.suppress(OSError, subprocess.CalledProcessError):
     return subprocess.run(
@@ -408,18 +411,18 @@ def git_revision() -> str | None:
 
 
 def _entry(found: dict, name: str):
-  """What a name such as `test.loss` leads to; None if to nothing."""
+  """Returns the value of a dotted name such as `test.loss`, or None."""
   for part in name.split("."):
     found = found.get(part) if isinstance(found, dict) else None
   return found
 
 
 def check_writable(file: str | os.PathLike, where: str) -> None:
-  """Makes the folder of a file that is to be written later.
+  """Checks that a file can be written later; creates its folder.
 
   Args:
     file: its path.
-    where: the argument or the flag that gave it, for messages.
+    where: the argument or the flag that named it, for messages.
 
   Raises:
     UserError: no file of this name can be written.
@@ -438,12 +441,12 @@ def check_writable(file: str | os.PathLike, where: str) -> None:
 
 
 def write(file: pathlib.Path, text: str) -> None:
-  """Replaces the text of a file: all of it or nothing."""
+  """Replaces the text of a file atomically."""
   write_bytes(file, text.encode())
 
 
 def write_bytes(file: pathlib.Path, content: bytes) -> None:
-  """Replaces the content of a file: all of it or nothing."""
+  """Replaces the content of a file atomically."""
   temporary = file.with_name(f".{file.name}.partial")
   with temporary.open("wb") as opened:
     opened.write(content)
@@ -453,7 +456,7 @@ def write_bytes(file: pathlib.Path, content: bytes) -> None:
 
 
 def flatten(config: typing.Any) -> dict:
-  """Nested dataclasses as one level of JSON-like settings."""
+  """Flattens nested dataclasses to one level of JSON-like settings."""
   settings = {}
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
@@ -467,7 +470,7 @@ def flatten(config: typing.Any) -> dict:
 def unflatten(
   config_class: type, settings: dict, prefix: str = ""
 ) -> typing.Any:
-  """The inverse of `flatten`, with lists for tuples as JSON has them.
+  """Inverts `flatten`; takes lists for tuples, as JSON has no tuples.
 
   Raises:
     KeyError: a setting is missing.
@@ -492,5 +495,5 @@ def _is_of_type(value, kind: type) -> bool:
     return isinstance(value, (tuple, list)) and all(
       _is_of_type(item, inner) for item in value
     )
-  # A whole number may stand for another one, but not a boolean.
+  # An int may stand for a float, but a boolean may not.
   return type(value) in ((int, float) if kind is float else (kind,))
