@@ -1,7 +1,7 @@
-"""What drawings are made of: a canvas, text, boxes and wires.
+"""Elements of drawings: a canvas, text, boxes and wires.
 
-Lengths are points (1/72 inch) and y counts from the top. The figure is a
-`matplotlib.figure.Figure` of its own: pyplot and its global state stay out.
+Lengths are in points (1/72 inch) and y counts from the top. Each figure is a
+`matplotlib.figure.Figure`, independent of pyplot and its global state.
 """
 
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ from matplotlib.textpath import TextPath
 
 from nao_jax.runs.paths import expanded
 
-# Fill and outline. The hues are Okabe and Ito's, which readers with any colour
-# vision tell apart.
+# Fill and outline. The hues are those of Okabe and Ito, distinct for readers
+# with any colour vision.
 BLUE = ("#d3e6f5", "#0072b2")
 VERMILION = ("#fbdfcd", "#d55e00")
 GREEN = ("#cdebe0", "#009e73")
@@ -28,13 +28,13 @@ FONT, DPI = 8.5, 200
 HEAD = 4  # The length of an arrowhead.
 STYLE = {
   "font.family": "sans-serif",
-  "font.sans-serif": ["DejaVu Sans"],  # Viewers fall back on their own.
+  "font.sans-serif": ["DejaVu Sans"],  # Viewers without it use their own.
   "mathtext.fontset": "dejavusans",
-  "pdf.fonttype": 42,  # Publishers refuse the default.
+  "pdf.fonttype": 42,  # TrueType; publishers refuse the default, Type 3.
   "svg.fonttype": "none",
   "svg.hashsalt": "nao_jax",
 }
-# No file says when it was written: the same figure gives the same bytes.
+# Files have no date, so that the same figure gives the same bytes.
 _DATES = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 Point = tuple[float, float]
@@ -42,7 +42,7 @@ Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
 
 def canvas(width: float, height: float) -> Axes:
-  """An empty white page."""
+  """Creates an empty white page."""
   figure = Figure(figsize=(width / 72, height / 72), facecolor="white")
   axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
   axes.set_axis_off()
@@ -60,7 +60,7 @@ def save(figure: Figure, paths: Paths) -> None:
 
 
 def text_width(text: str, size: float = FONT, weight: str = "normal") -> float:
-  """The width of the longest line."""
+  """Returns the width of the longest line."""
   font = FontProperties(family="DejaVu Sans", size=size, weight=weight)
   return max(
     TextPath((0, 0), line, prop=font).get_extents().width
@@ -78,7 +78,7 @@ def write(
   colour: str = INK,
   weight: str = "normal",
 ) -> None:
-  """One line of text with its middle, by the small letters, at x and y."""
+  """Writes one line of text, centred at x and y by its small letters."""
   axes.text(
     x, y + 0.36 * size, text, size=size, color=colour, weight=weight,
     ha="center", va="baseline", zorder=6,
@@ -86,7 +86,7 @@ def write(
 
 
 def stroke(colour: str, zorder: float, width: float = 1.0) -> dict:
-  """The style of a line."""
+  """Returns the style of a line."""
   return {
     "fill": False, "edgecolor": colour, "lw": width, "zorder": zorder,
     "capstyle": "butt", "joinstyle": "round",
@@ -103,7 +103,7 @@ def box(
   *,
   zorder: float,
 ) -> None:
-  """A box with round corners; x is its middle, y its upper edge."""
+  """Draws a box with round corners; x is its middle, y its upper edge."""
   fill, outline = colours
   axes.add_patch(
     FancyBboxPatch(
@@ -114,7 +114,7 @@ def box(
 
 
 def bed(axes: Axes, routes: list[list[Point]], *, zorder: float) -> None:
-  """What parts wires from those that they cross."""
+  """Draws white lines under wires, to set them off from wires they cross."""
   for corners in routes:
     axes.add_patch(PathPatch(_curve(corners), **stroke("white", zorder, 3.6)))
 
@@ -122,14 +122,14 @@ def bed(axes: Axes, routes: list[list[Point]], *, zorder: float) -> None:
 def wires(
   axes: Axes, routes: list[list[Point]], *, zorder: float, colour: str = WIRE
 ) -> None:
-  """Arrows; a route's corners: see `_curve`."""
+  """Draws arrows; `_curve` explains the corners of a route."""
   for corners in routes:
     axes.add_patch(PathPatch(_curve(corners), **stroke(colour, zorder)))
     _arrowhead(axes, *corners[-1], colour, zorder=zorder)
 
 
 def _curve(corners: list[Point]) -> Path:
-  """Corners in pairs: a bend from the first to the second, then straight."""
+  """Joins pairs of corners: a bend to the first, then a straight line."""
   points, codes = [corners[0]], [Path.MOVETO]
   for i, (x, y) in enumerate(corners[1:]):
     x0, y0 = points[-1]

@@ -1,4 +1,4 @@
-"""Drawings of convolutional cells, for pages and papers; lengths as in ink."""
+"""Drawings of convolutional cells; lengths as in `canvas`."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -29,7 +29,7 @@ FAMILIES = {
 FRAME, CARD = "#cccccc", "#f8f8f6"
 LINE_HEIGHT = 10.2
 OP_HEIGHT, NODE_HEIGHT, END_HEIGHT, GAP, MARGIN = 26, 54, 18, 34, 14
-PLUS = 6  # The radius of the plus.
+PLUS = 6  # Radius of the plus.
 PARTS = ("Normal", "Reduction")
 CONCATENATION = r"concatenation $\rightarrow\ c_k$"
 
@@ -38,10 +38,10 @@ class Edge(NamedTuple):
   """One edge of a cell's graph.
 
   Attributes:
-    source: the state it starts from; 0 and 1 are the inputs.
-    target: the node it ends in; nodes + 2 is the cell's output.
-    branch: 0 or 1, which branch of the node; 0 at the output.
-    op: the op on it; None on the way from a loose end to the output.
+    source: the state where the edge starts; 0 and 1 are the inputs.
+    target: the node where the edge ends; nodes + 2 is the cell's output.
+    branch: the branch of the node, 0 or 1; 0 at the output.
+    op: the op of the edge; None from a loose end to the output.
   """
 
   source: int
@@ -51,7 +51,7 @@ class Edge(NamedTuple):
 
 
 def edges(cell: np.ndarray, op_names: Sequence[str]) -> list[Edge]:
-  """The graph of one cell [nodes, 4]: its branches, then its loose ends."""
+  """Returns the graph of one cell [nodes, 4]: its branches, then loose ends."""
   cell = np.asarray(cell)
   branches = [
     Edge(source, node, branch, op_names[op])
@@ -63,7 +63,7 @@ def edges(cell: np.ndarray, op_names: Sequence[str]) -> list[Edge]:
 
 
 def label(op: str) -> str:
-  """An op's name in one or two lines: what it does, the size of its kernel."""
+  """Returns an op's name and the size of its kernel, in one or two lines."""
   name, kernels = re.fullmatch(r"(.*?)((?:_\d+x\d+)*)", op).groups()
   kernels = (
     kernels[1:].replace("_", "·").replace("x", "\N{MULTIPLICATION SIGN}")
@@ -99,13 +99,13 @@ def figure(
   title: str = "",
   parts: Sequence[str] = PARTS,
 ) -> Figure:
-  """What `draw_cells` writes, for a page that wants the figure itself.
+  """Returns the figure that `draw_cells` writes.
 
   Args:
     tokens: see `draw_cells`.
     op_names: see `draw_cells`.
     title: see `draw_cells`.
-    parts: which of the cells.
+    parts: the cells to draw, out of `PARTS`.
   """
   cells = cnn.to_cells(np.asarray(tokens))
   cells = cells[[PARTS.index(part) for part in parts]]
@@ -135,7 +135,7 @@ def _height(plan: layout.Layout) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class _Panel:
-  """One cell's place in the figure; the output is the row below the last."""
+  """One cell in the figure; the output is the row below the last."""
 
   axes: Axes
   plan: layout.Layout
@@ -157,7 +157,7 @@ class _Panel:
     self._draw_ends()
 
   def route(self, edge: Edge) -> list[Point]:
-    """Corners of an edge: it runs straight down in rows, bends in gaps."""
+    """Returns the corners of an edge: straight in rows, bent in gaps."""
     ends = [*self.plan.row, len(self.plan.rows)]
     x, y = self._exit(edge.source)
     corners = [(x, y)]
@@ -174,7 +174,7 @@ class _Panel:
     return self.left + self.plan.x[row, state]
 
   def _y(self, row: int) -> float:
-    """The upper edge of a row; the gaps share the height that is left."""
+    """Returns the upper edge of a row; the gaps share the spare height."""
     rows = len(self.plan.rows) - 1
     spare = self.bottom - self.top - 2 * END_HEIGHT - rows * NODE_HEIGHT
     below_inputs = row * spare / (rows + 1) + (row - 1) * NODE_HEIGHT
@@ -186,7 +186,7 @@ class _Panel:
     return self._x(row, state), self._y(row) + height
 
   def _port(self, node: int, branch: int) -> float:
-    """The middle of a branch; mirrored nodes have the second on the left."""
+    """Returns x of a branch; mirrored nodes have the second on the left."""
     on_the_left = (branch == 0) != (node in self.plan.mirrored)
     sideways = -self.sizes.port if on_the_left else self.sizes.port
     return self._x(self.plan.row[node], node) + sideways

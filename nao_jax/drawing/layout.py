@@ -1,9 +1,9 @@
-"""Where the parts of a drawn cell go.
+"""Layout of a drawn convolutional cell.
 
-States count as in a cell: 0 and 1 are the inputs, 2.. the nodes. Row 0 holds
-the inputs, each row below at most `WIDEST` nodes, and a bar below the last row
-is the output. A state that is needed beyond the next row keeps a lane in the
-rows between, so that no edge runs through a box: edges are vertical inside
+States are numbered as in a cell: 0 and 1 are the inputs, 2.. the nodes. Row 0
+holds the inputs, each row below at most `WIDEST` nodes, and a bar below the
+last row is the output. A state that is read below the next row keeps a lane in
+the rows between, so that no edge runs through a box: edges are vertical inside
 rows and bend only in the gaps (the layered drawing of Sugiyama, Tagawa and
 Toda, 1981). Two branches of a node may change sides, since they are summed.
 """
@@ -24,10 +24,10 @@ class Sizes:
   """Widths, in points.
 
   Attributes:
-    op: a box with an op; a node has two, side by side.
-    pad: around the boxes within a node.
-    gap: between neighbours in a row.
-    lane: a state that passes by.
+    op: width of a box with an op; a node has two, side by side.
+    pad: space around the boxes within a node.
+    gap: space between neighbours in a row.
+    lane: width of the lane of a state that passes a row.
   """
 
   op: float
@@ -37,30 +37,30 @@ class Sizes:
 
   @property
   def node(self) -> float:
-    """A node with its two ops."""
+    """Width of a node with its two ops."""
     return 2 * self.op + 3 * self.pad
 
   @property
   def port(self) -> float:
-    """From the middle of a node to the middle of one of its ops."""
+    """Distance from the middle of a node to the middle of one of its ops."""
     return (self.op + self.pad) / 2
 
   @property
   def end(self) -> float:
-    """An input; two neighbours stand straight above two ops."""
+    """Width of an input; two neighbours stand straight above two ops."""
     return self.op + self.pad - self.gap
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Where things are; x in points, 0 is the left edge.
+  """Positions of the parts; x in points, 0 is the left edge.
 
   Attributes:
-    rows: for each row the states in it, nodes and lanes, from left to right.
+    rows: for each row its states, nodes and lanes, from left to right.
     row: for each state, inputs first, the row of its box.
     x: for (row, state) the middle of the box or lane.
     mirrored: the nodes whose second branch is drawn on the left.
-    width: of everything.
+    width: width of the whole drawing.
   """
 
   rows: tuple[tuple[int, ...], ...]
@@ -71,11 +71,11 @@ class Layout:
 
 
 def arrange(inputs: np.ndarray, sizes: Sizes) -> Layout:
-  """Arranges one cell: few crossings first, then short edges.
+  """Arranges one cell with few crossings, and then with short edges.
 
   Args:
     inputs: int [nodes, 2], the states that the branches of each node read.
-    sizes: of the parts.
+    sizes: sizes of the parts.
   """
   inputs = np.asarray(inputs).tolist()
   row = _row_of_each_state(inputs)
@@ -130,7 +130,7 @@ def _states_of_each_row(inputs, row) -> tuple[tuple[int, ...], ...]:
 
 
 def _links(above, below, at, row, inputs) -> list[tuple[float, float]]:
-  """Edges from row `at - 1` to row `at` as pairs of ranks."""
+  """Returns the edges from row `at - 1` to row `at` as pairs of ranks."""
   rank = {state: i for i, state in enumerate(above)}
   links = []
   for i, state in enumerate(below):
@@ -156,7 +156,7 @@ def _crossings_between(rows, at, row, inputs) -> int:
 
 
 def _untangle(rows, row, inputs, seed):
-  """Shuffles the rows, then moves single states as long as that helps."""
+  """Shuffles the rows, then moves single states while crossings decrease."""
   rng = np.random.default_rng(seed)
   rows = [rows[0], *(tuple(rng.permutation(r).tolist()) for r in rows[1:])]
 
@@ -176,7 +176,7 @@ def _untangle(rows, row, inputs, seed):
 
 
 def _moves(order):
-  """All orders that differ in the place of one element."""
+  """Yields all orders that differ in the place of one element."""
   for i, j in itertools.permutations(range(len(order)), 2):
     rest = list(order)
     rest.insert(j, rest.pop(i))
@@ -185,7 +185,7 @@ def _moves(order):
 
 
 def _place(rows, row, inputs, sizes) -> tuple[float, Layout]:
-  """The x of everything by a linear programme: short, straight edges.
+  """Computes all x by a linear programme for short, straight edges.
 
   The variables are the middles of the items, the sideways length of each
   edge, and the total width; the left edge is 0.
@@ -220,7 +220,10 @@ def _half_width(item, row, sizes) -> float:
 
 
 def _edges(rows, row, inputs, sizes):
-  """(source, target, offset of the port, weight) of each edge; mirrored."""
+  """Returns (source, target, offset of the port, weight) of each edge.
+
+  The second result is the set of mirrored nodes.
+  """
   edges, mirrored = [], set()
   for at in range(1, len(rows)):
     rank = {state: i for i, state in enumerate(rows[at - 1])}

@@ -1,7 +1,8 @@
-"""Drawings of recurrent cells, for pages and papers; lengths as in ink.
+"""Drawings of recurrent cells; lengths as in `canvas`.
 
-From above: what a step reads, the state s_0 that the first highway step makes
-of it, the tree of the others, and their mean, which is the step's output.
+From the top: the inputs of a step, the state s_0 that the first highway step
+computes from them, the tree of the other states, and their mean, which is the
+step's output.
 """
 
 import dataclasses
@@ -23,10 +24,10 @@ COLOURS = {
   "identity": canvas.GREY,
 }
 PLAIN = ("white", INK)
-LIGHT = "#b4b4b4"  # The ways to the mean.
+LIGHT = "#b4b4b4"  # Wires from nodes to the mean.
 NODE_HEIGHT, END_HEIGHT, END_WIDTH, GAP, MARGIN = 27, 18, 40, 25, 14
-PORT = 9  # From the middle of s_0 to where input and state enter.
-OVERHANG = 5  # Of the mean, past the outermost nodes and lanes.
+PORT = 9  # Distance from the middle of s_0 to the wires of its two inputs.
+OVERHANG = 5  # Distance that the mean extends past the outermost parts.
 TITLE = 12
 
 
@@ -47,7 +48,7 @@ def draw_cell(
 
 @matplotlib.rc_context(canvas.STYLE)
 def figure(tokens: np.ndarray, *, title: str = "") -> Figure:
-  """What `draw_cell` writes, for a page that wants the figure itself."""
+  """Returns the figure that `draw_cell` writes."""
   cell = rnn.to_cells(np.asarray(tokens))
   parents = cell[:, 0].tolist()
   activations = ["tanh", *(rnn.ACTIVATIONS[index] for index in cell[:, 1])]
@@ -69,7 +70,7 @@ def figure(tokens: np.ndarray, *, title: str = "") -> Figure:
 def _extent(
   plan: tree_layout.Layout, sizes: tree_layout.Sizes
 ) -> tuple[float, float]:
-  """The left edge and the width of everything; the mean is below it all."""
+  """Returns the left edge and the width of the drawing, the mean included."""
   mean = 12 + canvas.text_width(_mean(plan), FONT + 1)
   reach = max(END_WIDTH + sizes.gap / 2, mean / 2)
   root = plan.box[0]
@@ -90,7 +91,7 @@ def _mean(plan: tree_layout.Layout) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class _Panel:
-  """The cell's place in the figure."""
+  """The cell in the figure."""
 
   axes: Axes
   plan: tree_layout.Layout
@@ -148,10 +149,10 @@ class _Panel:
     return [self._exit(node), (x, self._y(row + 1)), (x, self._y(last))]
 
   def _exit(self, node: int) -> Point:
-    """The middle of a node's lower edge."""
+    """Returns the middle of a node's lower edge."""
     y = self._y(self.plan.row[node]) + NODE_HEIGHT
     return self.left + self.plan.box[node], y
 
   def _y(self, row: int) -> float:
-    """The upper edge of a row; the mean is the row below the last."""
+    """Returns the upper edge of a row; the mean is the row below the last."""
     return self.top + END_HEIGHT + GAP + row * (NODE_HEIGHT + GAP)

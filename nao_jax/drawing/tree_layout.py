@@ -1,13 +1,13 @@
-"""Where the parts of a drawn tree go.
+"""Layout of a drawn tree.
 
 Node 0 is the root, in row 0; a child is a row below its parent. A lane leads
-from each node but the root down past the last row, as every node is read there,
-too. Edges are vertical inside rows and bend only in the gaps below, and no two
-of them cross: below a node its lane has children on both sides.
+from each node but the root down past the last row, because every node is read
+there, too. Edges are vertical inside rows and bend only in the gaps below, and
+no two of them cross: the lane of a node runs between its children.
 
-What is below a node is packed by its outline, row by row (Reingold and Tilford,
-1981), once to the left and once to the right; the mean of both is as legal as
-they are, and even.
+The subtree of a node is packed by its outline, row by row (Reingold and
+Tilford, 1981), once to the left and once to the right; the mean of both is as
+valid as they are, and symmetric.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ class Sizes:
   """Widths, in points.
 
   Attributes:
-    box: of a node.
-    lane: what a lane keeps free.
-    gap: between neighbours in a row.
+    box: width of a node.
+    lane: width that a lane keeps free.
+    gap: space between neighbours in a row.
   """
 
   box: float
@@ -34,13 +34,13 @@ class Sizes:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Where things are; x in points, 0 is the left edge.
+  """Positions of the parts; x in points, 0 is the left edge.
 
   Attributes:
-    row: of each node's box.
+    row: the row of each node's box.
     box: the middle of each node's box.
-    lane: x of each node's lane; the root's is its box's.
-    width: of everything.
+    lane: x of each node's lane; the root's is the middle of its box.
+    width: width of the whole drawing.
   """
 
   row: tuple[int, ...]
@@ -53,8 +53,8 @@ def arrange(parents: Sequence[int], sizes: Sizes) -> Layout:
   """Arranges a tree.
 
   Args:
-    parents: of the nodes 1, 2 ..; each is smaller than its child.
-    sizes: of the parts.
+    parents: the parents of the nodes 1, 2 ..; each is smaller than its child.
+    sizes: sizes of the parts.
   """
   row, below = [0], [[] for _ in range(len(parents) + 1)]
   for node, parent in enumerate(parents, 1):
@@ -75,12 +75,12 @@ def arrange(parents: Sequence[int], sizes: Sizes) -> Layout:
 
 @dataclasses.dataclass(frozen=True)
 class _Part:
-  """Things that keep their distances, and what they cover of each row.
+  """Items at fixed distances, and the outline that they cover in each row.
 
   Attributes:
-    x: the middles, by kind and node.
-    left: the leftmost x in each row, infinite where there is nothing.
-    right: the rightmost one.
+    x: {(kind, node): middle}.
+    left: the leftmost x in each row; infinite where the row is empty.
+    right: the rightmost x in each row; minus infinity where the row is empty.
   """
 
   x: dict[tuple[str, int], float]
@@ -106,12 +106,12 @@ class _Builder:
   sizes: Sizes
 
   def subtree(self, node: int) -> _Part:
-    """A node and all that is below it."""
+    """Arranges a node and all its descendants."""
     children = self._biggest_in_the_middle(self.below[node])
     parts = [self.subtree(child) for child in children]
     half, odd = divmod(len(children), 2)
     if node:
-      # Straight down, or past a middle child, which is straight below.
+      # The lane leads straight down, or past a middle child if there is one.
       aside = bool(odd) and _leans_to_the_left(parts[half], children[half])
       parts.insert(half + aside, self._thing("lane", node))
     joined = self._join(parts)
@@ -122,7 +122,7 @@ class _Builder:
     return joined | self._thing("box", node).moved(middle)
 
   def _biggest_in_the_middle(self, children: list[int]) -> list[int]:
-    """Those with as much below them are in the order of their numbers."""
+    """Orders children by size; equally large ones keep their order."""
     left, right = [], []
     by_size = sorted(children, key=self._size, reverse=True)
     for _, group in itertools.groupby(by_size, self._size):
@@ -143,7 +143,7 @@ class _Builder:
     return _Part({(kind, node): 0.0}, -outline, outline)
 
   def _join(self, parts: list[_Part]) -> _Part:
-    """Puts parts side by side, in this order, as near as they can be."""
+    """Puts parts side by side, in this order, as near as possible."""
     to_the_left = self._packed(parts)
     mirrored = [_Part(p.x, -p.right, -p.left) for p in reversed(parts)]
     to_the_right = [-by for by in reversed(self._packed(mirrored))]
@@ -155,7 +155,7 @@ class _Builder:
     return joined
 
   def _packed(self, parts: list[_Part]) -> list[float]:
-    """By how much each is moved when all are pushed to the left."""
+    """Returns the move of each part when all are pushed to the left."""
     moves, taken = [0.0], parts[0].right
     for part in parts[1:]:
       by = float(np.max(taken - part.left)) + self.sizes.gap
@@ -165,6 +165,6 @@ class _Builder:
 
 
 def _leans_to_the_left(part: _Part, node: int) -> bool:
-  """Whether a subtree, or what is drawn of it, has more room on its right."""
+  """Returns whether a subtree's box has at most as much on its right."""
   middle = part.x["box", node]
   return bool(part.right.max() - middle <= middle - part.left.min() + 1e-6)

@@ -1,10 +1,10 @@
-"""Strategies against each other on a benchmark table, trial by trial.
+"""Comparison of strategies on a benchmark table, trial by trial.
 
 A trial is one search with its own random numbers, the first pool included; the
 trials of one seed share that pool where it has the same size. An evaluation is
-one function looked up.
+the look-up of one function.
 
-Shapes: R trials, B evaluations (the budget).
+Shapes: R trials, B evaluations (the budget), F functions of the table.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,26 +38,26 @@ from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.uniform import Uniform
 
-# Evaluations before the first proposal, where a strategy does not say more.
+# Evaluations before the first proposal, unless a strategy needs more.
 FIRST = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class CompareConfig:
-  """What is compared, and on what.
+  """Settings of a comparison.
 
   Attributes:
     table: `nas-bench-graph`, or a .npz file in the form of NAS-Bench-201.
-    dataset: which data the architectures were trained on.
+    dataset: the data that the architectures were trained on.
     signal: the measurement that the search sees.
-    report: the measurement of what it found.
+    report: the measurement that is reported of the architecture found.
     budget: B, evaluations of a trial.
     trials: R.
-    seed: of the first trial; the others count on from it.
+    seed: seed of the first trial; the others count up from it.
     limit: the largest cost that is allowed, such as `latency:0.002`: a column
       of the table, in its unit; none if empty.
-    limit_penalty: how much of the predicted score a cost beyond the limit is
-      worth in the ascent; 0: what is beyond is rejected and no more.
+    limit_penalty: weight of a cost beyond the limit against the predicted
+      score in the ascent; with 0 such architectures are only rejected.
   """
 
   ACTS_WITH = (Only(("limit_penalty",), "limit"),)
@@ -75,12 +75,12 @@ class CompareConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-  """A strategy, and the search around it.
+  """A strategy and the sizes of its search.
 
   Attributes:
-    strategy: what proposes.
-    pool: random architectures that it starts with.
-    batch: proposals in a round.
+    strategy: the strategy.
+    pool: number of random architectures that it starts with.
+    batch: number of proposals in a round.
   """
 
   strategy: Strategy
@@ -88,7 +88,7 @@ class Setup:
   batch: int = 1
 
   def search(self, budget: int) -> SearchConfig:
-    """The sizes of a search with so many evaluations."""
+    """Returns the sizes of a search with this number of evaluations."""
     pool = min(self.pool, budget)
     return SearchConfig(
       pool_size=pool,
@@ -99,7 +99,7 @@ class Setup:
 
 
 def _nao(space: Space) -> Setup:
-  """As published, but for sizes that a hundred trials allow."""
+  """Sets up NAO as published, but at a size that allows a hundred trials."""
   controller = Controller(space, ControllerConfig(mlp_dropout=0.0))
   strategy = Nao(
     controller,
@@ -134,18 +134,19 @@ def run(
   Args:
     config: the settings.
     strategies: names among `SETUPS`.
-    file: JSON with the curves; what it holds of these settings is not run
-      again, and every strategy that is done is written at once.
-    threads: trials at a time; as many as processors or devices by default.
+    file: JSON with the curves; strategies that it holds for these settings are
+      not run again, and each strategy is written as soon as it is done.
+    threads: number of trials at a time; by default the number of processors or
+      devices, whichever is larger.
 
   Returns:
     {strategy: curves}.
 
   Raises:
-    UserError: a setting or the table does not allow it.
+    UserError: a setting is illegal or does not fit the table.
   """
   signal, report, demand = check(config, strategies)
-  # The name of a table says nothing about the scores in it.
+  # A table may hold other scores under the same name.
   table = digest.of_arrays(0, signal.scores, report.scores)
   done = _read(file, config, signal.space, table)
   if file is not None:
@@ -162,12 +163,12 @@ def run(
 def check(
   config: CompareConfig, strategies: Sequence[str]
 ) -> tuple[Table, Table, Demand | None]:
-  """The two columns of the table and the limit, if the settings fit them.
+  """Checks the settings; returns signal, report and cost constraint.
 
-  With a limit the first column has scores of what it allows only.
+  With a limit the signal has scores of the allowed functions only.
 
   Raises:
-    UserError: the message names the flag.
+    UserError: the message names the setting.
   """
   validate(config)
   unknown = [name for name in strategies if name not in SETUPS]
@@ -205,7 +206,7 @@ def _trials(config, name, signal, report, demand, threads) -> Curves:
       return _trial(setup, config, signal, demand, number)
 
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-    # The first one compiles what the others share.
+    # The first trial compiles the programs that the others share.
     tokens = [trial(0)]
     logging.info("%s: trial 1 of %d done", name, config.trials)
     for rows in pool.map(trial, range(1, config.trials)):
@@ -216,7 +217,10 @@ def _trials(config, name, signal, report, demand, threads) -> Curves:
 
 
 def _trial(setup, config, signal, demand, number) -> np.ndarray:
-  """What one search evaluated, in order: int32 [at most B, L]."""
+  """Returns the architectures that one search evaluated, in order.
+
+  They are int32 [at most B, L].
+  """
   pool = loop.run(
     signal.space,
     signal,
@@ -234,7 +238,7 @@ def _curves(tokens, budget, signal, report, start) -> Curves:
   for evaluated in tokens:
     scores = signal.lookup(evaluated)
     order = np.arange(len(scores))
-    # Of two equal scores the first one is kept.
+    # Ties keep the first architecture.
     best = np.maximum.accumulate(scores)
     at = np.maximum.accumulate(
       np.where(np.r_[True, scores[1:] > best[:-1]], order, 0)
@@ -256,7 +260,7 @@ def _curves(tokens, budget, signal, report, start) -> Curves:
 
 
 def _demand(config: CompareConfig) -> tuple[Demand | None, np.ndarray | None]:
-  """The limit, and which functions of the table it allows, bool [F]."""
+  """Returns the cost constraint and the functions it allows, bool [F]."""
   name, limit = objectives.parse_limit(config.limit)
   if not name:
     return None, None
@@ -267,7 +271,7 @@ def _demand(config: CompareConfig) -> tuple[Demand | None, np.ndarray | None]:
       f"`limit={config.limit}`: column {name!r} of the table has values of 0 "
       "or less, so it is no cost"
     )
-  # What was not measured is not allowed.
+  # Functions without a measured cost are not allowed.
   costs = np.where(np.isnan(costs), np.finfo(np.float64).max, costs)
   demand = Demand(
     name,
@@ -279,7 +283,7 @@ def _demand(config: CompareConfig) -> tuple[Demand | None, np.ndarray | None]:
 
 
 def _setup(name: str, space: Space, demand: Demand | None) -> Setup:
-  """A strategy; if costs steer it, its controller estimates them."""
+  """Returns a strategy; its controller estimates costs if they guide it."""
   setup = SETUPS[name](space)
   controller = getattr(setup.strategy, "controller", None)
   if controller is None or demand is None or not demand.steers:
@@ -292,7 +296,7 @@ def _setup(name: str, space: Space, demand: Demand | None) -> Setup:
 def _read(
   file, config: CompareConfig, space: Space, table: str
 ) -> dict[str, Curves]:
-  """What the file holds of these settings, whose strategies are as today."""
+  """Reads the curves in a file of strategies whose setup is unchanged."""
   if file is None or not paths.expanded(file).exists():
     return {}
   place, wanted, advice = f"`file={file}`", "a comparison", "give another file"
@@ -320,7 +324,10 @@ def _read(
 
 
 def _curves_of_file(rows: dict, config: CompareConfig) -> Curves:
-  """The curves of a strategy; ValueError and the like if they are none."""
+  """Reads the curves of a strategy.
+
+  It raises ValueError and other errors for damaged entries.
+  """
   arrays = [np.array(rows[field]) for field in _ARRAYS]
   trials, budget = (config.trials,), (config.budget,)
   shapes = [trials + budget, trials + budget, trials, trials]
@@ -333,7 +340,7 @@ def _curves_of_file(rows: dict, config: CompareConfig) -> Curves:
 
 
 def _described(setup: Setup) -> dict:
-  """What decides the trials of a strategy, JSON-like."""
+  """Describes the settings that determine a strategy's trials, JSON-like."""
   described = {"pool": setup.pool, "batch": setup.batch}
   for own in dataclasses.fields(setup.strategy):
     value = getattr(setup.strategy, own.name)

@@ -1,7 +1,7 @@
-"""A controller alone: how well it predicts, rebuilds and moves uphill.
+"""Measurement of a controller alone: prediction, reconstruction and ascent.
 
 It is fitted on some architectures of a benchmark table and measured on others,
-so nothing is trained but the controller.
+so only the controller is trained.
 
 Shapes: N architectures, K seeds, S step sizes.
 """
@@ -26,19 +26,19 @@ from nao_jax.strategies.uniform import sample_new
 
 @dataclasses.dataclass(frozen=True)
 class StudyConfig:
-  """What is fitted, and what it is measured on.
+  """Settings of the controller and its measurement.
 
   Attributes:
     table: `nas-bench-graph`, or a .npz file in the form of NAS-Bench-201.
-    dataset: which data the architectures were trained on.
+    dataset: the data that the architectures were trained on.
     signal: the measurement to predict.
-    members: architectures to fit on, drawn at random.
-    measured: others to measure on, which the controller never saw.
+    members: number of architectures to fit on, drawn at random.
+    measured: number of other architectures, which only the measurement uses.
     best: k of the precision at k.
-    seed: decides everything.
-    controller: its sizes.
-    fit: how it is fitted.
-    nao: which architectures move how far.
+    seed: determines all random numbers.
+    controller: sizes of the controller.
+    fit: settings of the fit.
+    nao: number of seeds and step sizes of the ascent.
   """
 
   table: str = tables.GRAPH
@@ -60,11 +60,11 @@ def run(config: StudyConfig) -> dict:
   Returns:
     JSON-like: `ranking` of the held-out architectures, each measure with its
     95 % interval; `reconstruction` of both groups; `steps`, for each step size
-    the mean gain that was predicted, the mean gain by the table, and the shares
-    of decoded architectures that differ from their seed and that are new.
+    the mean predicted gain, the mean gain by the table, and the shares of
+    decoded architectures that differ from their seed and that are new.
 
   Raises:
-    UserError: a setting or the table does not allow it.
+    UserError: a setting is illegal or does not fit the table.
   """
   table = check(config)
   draw_key, init_key, fit_key, rest = jax.random.split(
@@ -96,10 +96,10 @@ def run(config: StudyConfig) -> dict:
 
 
 def check(config: StudyConfig) -> Table:
-  """The table, and whether the settings fit it.
+  """Checks the settings; returns the table.
 
   Raises:
-    UserError: the message names the flag.
+    UserError: the message names the setting.
   """
   validate(config)
   column = tables.load(config.table, config.dataset, config.signal)
@@ -151,13 +151,13 @@ def _ranking(config, predictions, scores, rng) -> dict:
 
 
 def _rebuilt(controller, params, tokens) -> dict:
-  """Free-running, without the help of the true tokens."""
+  """Measures free-running decoding, without the true tokens as input."""
   decoded = metrics.reconstruct(params, tokens, controller=controller)
   return metrics.reconstruction(controller.space, tokens, decoded)._asdict()
 
 
 def _steps(config, controller, params, table, tokens) -> list[dict]:
-  """What the gradient step did to the best members, by step size."""
+  """Measures the gradient step on the best members, by step size."""
   scores = table.lookup(tokens)
   best = np.argsort(-scores, kind="stable")[: config.nao.top_k]
   sizes = config.nao.step_sizes
