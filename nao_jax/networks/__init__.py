@@ -1,4 +1,4 @@
-"""Candidate operations and the networks made of them."""
+"""Candidate operations and the networks built from them."""
 
 from nao_jax import lazy
 

@@ -1,14 +1,15 @@
-"""The candidate: the network of any one architecture, which is data.
+"""The candidate: a network for any one architecture, given as data.
 
-For each architecture this is the same function as the stand-alone network, but
-one trace and one compile serve all: for searches that train thousands of
-candidates from scratch, each for less time than a compile takes. Architectures
-may differ from device to device, or along a `lax.map`.
+For each architecture this computes the same function as the stand-alone
+network, but is traced and compiled only once for all architectures. It serves
+searches that train thousands of candidates from scratch, each for less time
+than a compilation takes. Architectures may differ from device to device, or
+along a `lax.map`.
 
-Every branch has weights for each op, of which the architecture uses one. A
-cell hands on all its states and which of them are loose ends; whatever reads
-it has weights for each state. What the architecture does not use has gradient
-0, and its running statistics stay as they are.
+Every branch has weights for each op, of which the architecture uses one. A cell
+returns all its states and marks its loose ends; the modules that read it have
+weights for each state. Weights that the architecture does not use have gradient
+0, and their running statistics stay as they are.
 
 Shapes: B images, N nodes, E = 2 N branches, S = N + 2 states.
 """
@@ -35,7 +36,7 @@ from nao_jax.spaces import cnn
 
 
 class Ends(NamedTuple):
-  """What a cell hands on.
+  """The output of a cell.
 
   Attributes:
     states: [S, C, H, W, B].
@@ -47,17 +48,17 @@ class Ends(NamedTuple):
 
   @property
   def maps(self) -> jax.Array:
-    """[S C, H, W, B], the concatenation, with zeros for what is not loose."""
+    """Returns the concatenation [S C, H, W, B], with zeros for other states."""
     loose = self.loose[:, None, None, None, None]
     kept = jnp.where(loose, self.states, 0)
     return kept.reshape(-1, *self.states.shape[2:])
 
 
 class Candidate(nn.Module):
-  """A classifier whose cells are given with its input.
+  """A classifier whose cells are an argument of the call.
 
-  `initialise_candidate` makes its variables: the initial distribution depends
-  on the architecture, which `init` does not look at.
+  Use `initialise_candidate` to create its variables: the initial distribution
+  depends on the architecture, which `init` ignores.
 
   Attributes:
     config: the sizes.
@@ -82,10 +83,11 @@ class Candidate(nn.Module):
       images: float32 [B, H, W, c].
       cells: int32 [2, N, 4], normal and reduction cell.
       masks: see `StandAlone`.
-      deterministic: see `StandAlone`. Dropout loses other features than there.
+      deterministic: see `StandAlone`. Dropout drops other features than it does
+        there.
 
     Returns:
-      logits [B, classes], and the auxiliary head's or None.
+      logits [B, classes], and those of the auxiliary head or None.
     """
     config = self.config
     statistics = "running" if deterministic else "tracked"
@@ -118,11 +120,11 @@ class Cell(nn.Module):
   """One cell of the candidate.
 
   Attributes:
-    ops: name of the op set.
-    width: C, in every state.
-    reduction: branches that read an input have stride 2.
-    axis_name: see Candidate.
-    statistics: what BatchNorm normalises by.
+    ops: the name of the op set.
+    width: C, the width of every state.
+    reduction: whether the branches that read an input have stride 2.
+    axis_name: see `Candidate`.
+    statistics: the statistics that BatchNorm normalises by.
   """
 
   ops: str
@@ -139,7 +141,7 @@ class Cell(nn.Module):
     rows: jax.Array,
     masks: jax.Array | None,
   ) -> Ends:
-    """Inputs are Ends or the stem's [C', H', W', B]; rows int32 [N, 4]."""
+    """Takes `Ends` or the stem's [C', H', W', B], and rows int32 [N, 4]."""
     inputs = self._calibrate(previous, current)
     loose = cnn.unused_states(rows)
     shrunk = self._shrink(inputs, loose) if self.reduction else None
@@ -162,13 +164,14 @@ class Cell(nn.Module):
     return Ends(states, loose)
 
   def _calibrate(self, previous, current):
-    """The two inputs at the cell's width and the size of the second."""
+    """Brings both inputs to the cell's width and the second one's map size."""
     size = _size(current)
 
     def one(i, x):
       kind = macro.Calibration
       if isinstance(x, Ends):
-        # A factorized reduction happens once a stage: zeros do not cost much.
+        # A factorized reduction occurs once per stage: computing it on zeros
+        # elsewhere costs little.
         x, kind = (x, Calibration) if _size(x) == size else (x.maps, kind)
       return kind(
         self.width,
@@ -186,7 +189,7 @@ class Cell(nn.Module):
     )
 
   def _weights(self, branches: int):
-    """{leaf: [E, ...]} of each op; an identity has some in reduction cells."""
+    """Returns {leaf: [E, ...]} of each op; reduction identities have some."""
     stride = 1 + self.reduction
     return {
       op: declare(self, op, ops.shapes(op, self.width, stride), (branches,))
@@ -201,17 +204,17 @@ class Cell(nn.Module):
 
   @property
   def _norms(self) -> int:
-    """The most BatchNorms that one operation has."""
+    """Returns the largest number of BatchNorms in one operation."""
     shapes = (ops.shapes(op, self.width, 2) for op in cnn.OP_SETS[self.ops])
     return max(sum("scale" in leaf for leaf in leaves) for leaves in shapes)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Operation:
-  """`ops.apply` as the tape wants it; equal by value.
+  """`ops.apply` with the signature that the tape needs; equal by value.
 
-  The branch remembers running statistics: mean and variance, both [BatchNorms
-  of an operation at most, C], whatever its op.
+  A branch's running statistics are its memory: mean and variance, both [largest
+  number of BatchNorms in an operation, C], whatever its op.
   """
 
   op: str
@@ -241,15 +244,15 @@ class _Operation:
 
 
 class Calibration(macro.Calibration):
-  """`macro.Calibration` of the loose ends of another cell, of equal map size.
+  """`macro.Calibration` for the loose ends of a cell of equal map size.
 
-  They pass untouched if together they have the cell's width, which depends on
-  how many they are.
+  Loose ends pass unchanged if together they have the cell's width, which
+  depends on their number.
   """
 
   @nn.compact
   def __call__(self, ends: Ends) -> jax.Array:
-    """To [width, size, size, B]."""
+    """Converts to [width, size, size, B]."""
     states, loose = ends
     total, width = states.shape[:2]
     order, count = loose_ends(loose)
@@ -259,29 +262,29 @@ class Calibration(macro.Calibration):
     norm = normaliser(self, used=count != fitting)
     y = norm(combine(states, kernels, loose), weights, axis_name=self.axis_name)
     untouched = jnp.concatenate([states[order[i]] for i in range(fitting)])
-    # Both were computed: of one or two loose ends, the other costs little.
+    # Both results are computed: with one or two loose ends, the other costs
+    # little.
     return jnp.where(count != fitting, y, untouched)
 
 
 def _size(x: Ends | jax.Array) -> int:
-  """Height and width of maps."""
+  """Returns the height and width of maps."""
   return jax.tree.leaves(x)[0].shape[-2]
 
 
 def initialise_candidate(
   candidate: Candidate, key: jax.Array, images: jax.Array, cells: jax.Array
 ) -> dict:
-  """Variables distributed as those of the stand-alone network.
+  """Returns variables distributed as those of the stand-alone network.
 
-  A kernel that reads the loose ends of a cell has their channels as its fan
-  in: C times their number, where `parameters.initialise` sees C S channels; so
-  has the bias of a classifier that reads them. As there, this is done on the
-  host.
+  A kernel that reads a cell's loose ends has fan-in C times their number, while
+  `parameters.initialise` counts C S channels; the bias of a classifier that
+  reads loose ends is scaled likewise. Like there, this runs on the host.
 
   Args:
     candidate: the network.
     key: consumed.
-    images: [B, H, W, c]; only the shape matters.
+    images: float32 [B, H, W, c]; only the shape matters.
     cells: int32 [2, N, 4].
 
   Returns:
@@ -302,9 +305,9 @@ def initialise_candidate(
 
 
 def _readers(config: NetworkConfig, factors) -> dict[tuple[str, ...], float]:
-  """{path of a module that reads a cell: the factor of that kind of cell}.
+  """Returns {path of a module that reads a cell: the factor of its kind}.
 
-  The stem is what calibrations before the first cell's output read.
+  Calibrations before the first cell's output read the stem.
   """
   of_cell = [factors[int(reduction)] for reduction, _ in config.cells]
   calibrations = {

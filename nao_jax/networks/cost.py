@@ -1,9 +1,9 @@
-"""What a stand-alone network costs, from its shapes: nothing is built.
+"""Costs of a stand-alone network, computed from shapes without building it.
 
-Multiply-adds are those of convolutions and linear layers, for one image, as
-the literature counts them. Pools, BatchNorm, ReLU and sums are not counted. A
-kernel works once at each pixel of its output, so its multiply-adds are its
-size times their number.
+Multiply-adds are those of convolutions and linear layers for one image, as the
+literature counts them. Pools, BatchNorm, ReLU and sums are not counted. A
+kernel is applied once per pixel of its output, so its multiply-adds are its
+size times the number of these pixels.
 """
 
 import itertools
@@ -29,12 +29,12 @@ class Map(NamedTuple):
 
 
 class Part(NamedTuple):
-  """A part of a network.
+  """Cost of a part of a network.
 
   Attributes:
     name: "stem", "normal" or "reduction" (cells), "auxiliary", "classifier".
-    output: the shape of what it gives.
-    parameters: how many it has.
+    output: the shape of its output.
+    parameters: number of parameters.
     multiply_adds: for one image.
   """
 
@@ -45,11 +45,12 @@ class Part(NamedTuple):
 
 
 class Cost(NamedTuple):
-  """A network.
+  """Cost of a network.
 
   Attributes:
-    parts: all of them but the auxiliary head, in order.
-    auxiliary: the auxiliary head, which only training uses; None without one.
+    parts: all parts except the auxiliary head, in order.
+    auxiliary: the auxiliary head, which is used only in training; None without
+      one.
   """
 
   parts: tuple[Part, ...]
@@ -57,22 +58,22 @@ class Cost(NamedTuple):
 
   @property
   def parameters(self) -> int:
-    """How many there are, the auxiliary head's not counted."""
+    """Number of parameters, without the auxiliary head's."""
     return sum(part.parameters for part in self.parts)
 
   @property
   def auxiliary_parameters(self) -> int:
-    """How many the auxiliary head has; 0 without one."""
+    """Number of parameters of the auxiliary head; 0 without one."""
     return self.auxiliary.parameters if self.auxiliary else 0
 
   @property
   def multiply_adds(self) -> int:
-    """For one image, the auxiliary head's not counted."""
+    """Multiply-adds for one image, without the auxiliary head's."""
     return sum(part.multiply_adds for part in self.parts)
 
 
 class _Layer(NamedTuple):
-  """One layer or more, all of whose outputs are maps of the same size."""
+  """One or more layers whose outputs are all maps of the same size."""
 
   shapes: ops.Shapes
   size: int
@@ -85,13 +86,13 @@ def cost(
   image_size: int,
   image_channels: int = 3,
 ) -> Cost:
-  """What `StandAlone(config, tokens)` costs.
+  """Returns the cost of `StandAlone(config, tokens)`.
 
   Args:
-    config: the sizes; they pass `config.check(image_size)`.
+    config: the sizes, for which `config.check(image_size)` passes.
     tokens: the architecture, int [8 nodes].
     image_size: height and width.
-    image_channels: of the images.
+    image_channels: channels of the images.
   """
   cells = cnn.to_cells(np.asarray(tokens))
   layers, inputs = _stem(config, Map(image_channels, image_size))
@@ -127,10 +128,10 @@ def _multiply_adds(layer: _Layer) -> int:
 
 
 def _pixels(layer: _Layer, kernel: tuple[int, ...]) -> int:
-  """How many the output of one kernel of the layer has.
+  """Returns the number of output pixels of one kernel of the layer.
 
-  A 1xk convolution strides along its k pixels alone; the kx1 one that follows
-  it strides along the other axis.
+  A 1xk convolution strides only along its k pixels; the kx1 convolution that
+  follows it strides along the other axis.
   """
   is_1xk = len(kernel) == 4 and kernel[2] == 1
   return layer.size**2 * (layer.stride if is_1xk else 1)
@@ -139,7 +140,7 @@ def _pixels(layer: _Layer, kernel: tuple[int, ...]) -> int:
 def _stem(
   config: NetworkConfig, image: Map
 ) -> tuple[list[_Layer], tuple[Map, Map]]:
-  """Its layers and the inputs of the first cell."""
+  """Returns the stem's layers and the inputs of the first cell."""
   width, size = config.channels, image.size
   if config.stem == "cifar":
     output = Map(3 * width, size)
@@ -161,7 +162,7 @@ def _cell(
   reduction: bool,
   inputs: tuple[Map, Map],
 ) -> tuple[list[_Layer], Map]:
-  """Its layers and its output; see `stand_alone.Cell`."""
+  """Returns a cell's layers and its output; see `stand_alone.Cell`."""
   calibrated = Map(width, inputs[1].size)
   size = calibrated.size // (1 + reduction)
   layers = [_calibration(x, calibrated) for x in inputs]
@@ -177,7 +178,7 @@ def _cell(
 
 
 def _calibration(x: Map, to: Map) -> _Layer:
-  """See `macro.Calibration`."""
+  """Returns the layer of a `macro.Calibration`."""
   if x.size != to.size:
     shapes = ops.factorized_reduction_shapes(x.width, to.width)
   elif x.width != to.width:
@@ -188,7 +189,7 @@ def _calibration(x: Map, to: Map) -> _Layer:
 
 
 def _auxiliary(config: NetworkConfig, parts: list[Part]) -> Part | None:
-  """The auxiliary head on the last reduction cell; its pool gives 2x2 maps."""
+  """Returns the auxiliary head on the last reduction cell; it pools to 2x2."""
   if not config.auxiliary:
     return None
   width = [p.output.width for p in parts if p.name == "reduction"][-1]

@@ -1,4 +1,4 @@
-"""The primitives that every network here is made of.
+"""Primitives of which every network of this package is built.
 
 Shapes: maps are [C, H, W, B], the batch minor-most. Cells have few channels
 (20 at the official search size), so a CPU vectorises over the batch and a
@@ -8,9 +8,9 @@ and `dilation` apply to both spatial axes; padding is symmetric,
 dilation (k - 1) / 2 on each side, at stride 2 too. A window of even width
 reaches one pixel further down and to the right than up and to the left.
 
-What a network repeats is jitted, forwards and backwards apart: it is traced
-once for each shape, which is most of what a process waits for that finds its
-programs in the compilation cache.
+Operations that a network repeats are jitted, the forward and the backward pass
+separately, so that each is traced only once per shape. Tracing is most of the
+start-up time of a process whose programs are in the compilation cache.
 """
 
 import functools
@@ -30,7 +30,7 @@ _LAST = ("NHWC", "HWIO", "NHWC")
 @jax.custom_vjp
 @jax.jit
 def pointwise(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """1x1 convolution of [C, H, W, B] with [C, D] to [D, H, W, B]."""
+  """Convolves [C, H, W, B] with a 1x1 kernel [C, D] to [D, H, W, B]."""
   return _apart(_pointwise, x, kernel)
 
 
@@ -57,13 +57,14 @@ pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
 def _apart(product, *inputs):
-  """Computes matrix products of maps whose pixels are laid in a row for them.
+  """Computes matrix products of maps, kept apart from the code that makes them.
 
-  On a CPU the compiler would fuse what makes a map with that reshape, and then
-  find each pixel by divisions instead of vectorising: a 5x5 depthwise
-  convolution before a product takes 7 times as long. It removes optimisation
-  barriers before it fuses, but keeps a branch whose condition it cannot see
-  through until then. The other branch never runs.
+  A CPU compiler would fuse the code that makes a map with the reshape to a
+  matrix, and then compute each pixel's position by divisions instead of
+  vectorising: a 5x5 depthwise convolution before a product takes 7 times as
+  long. The compiler removes optimisation barriers before it fuses, but keeps a
+  branch whose condition it cannot evaluate by then. The other branch never
+  runs.
   """
 
   def zeros(*inputs):
@@ -84,13 +85,13 @@ def conv(
   strides: Pair = (1, 1),
   padding: tuple[Pair, Pair] = ((0, 0), (0, 0)),
 ) -> jax.Array:
-  """Dense convolution of [C, H, W, B] with [D, C, k, l].
+  """Convolves [C, H, W, B] with a dense kernel [D, C, k, l].
 
-  On a CPU the compiler has a fast convolution for [B, H, W, C] alone. It
-  brings others into that form only outside of loops, and training steps run in
-  a loop; so here the transpositions are spelled out, and the gradients are such
+  A CPU compiler has a fast convolution only for [B, H, W, C]. It transposes
+  other layouts to that form only outside of loops, and training steps run in a
+  loop; so the transpositions are explicit here, and the gradients are such
   convolutions too: 10 to 30 times as fast in a loop (BUILD_NOTES.md). Other
-  platforms keep their own.
+  platforms use their own convolution.
   """
   sizes = {"strides": strides, "padding": padding}
   return lax.platform_dependent(
@@ -102,14 +103,14 @@ def conv(
 
 
 def _conv_first(x, kernel, *, strides, padding):
-  """`conv` in the layout of this module."""
+  """Computes `conv` in the layout of this module."""
   return lax.conv_general_dilated(
     x, kernel, strides, padding, dimension_numbers=_MAP
   )
 
 
 def _conv_last(x, kernel, *, strides=(1, 1), padding):
-  """`conv` with the channels minor-most."""
+  """Computes `conv` with the channels minor-most."""
   y = lax.conv_general_dilated(
     jnp.transpose(x, (3, 1, 2, 0)),
     jnp.transpose(kernel, (2, 3, 1, 0)),
@@ -129,7 +130,8 @@ def _conv_backward(strides, padding, residuals, gradient):
   sizes = {"strides": strides, "padding": padding}
 
   def last(x, kernel, gradient):
-    # As if the stride were 1, and the output pixels between were not wanted.
+    # The gradient of a convolution of stride 1 whose skipped pixels have
+    # gradient 0.
     steps = [(0, 0, 0), *((0, 0, s - 1) for s in strides), (0, 0, 0)]
     spread = lax.pad(gradient, jnp.zeros((), gradient.dtype), steps)
     return (
@@ -145,7 +147,7 @@ def _conv_backward(strides, padding, residuals, gradient):
 
 
 def _conv_input_gradient(shape, kernel, gradient, padding):
-  """The gradient, convolved with the kernel turned around."""
+  """Convolves the gradient with the flipped kernel."""
   margins = [
     (size - 1 - low, extent + low - outputs)
     for extent, size, outputs, (low, _) in zip(
@@ -157,9 +159,9 @@ def _conv_input_gradient(shape, kernel, gradient, padding):
 
 
 def _conv_kernel_gradient(x, shape, gradient, padding):
-  """The maps, convolved with the gradient as a kernel over the whole map.
+  """Convolves the maps with the gradient as a kernel over the whole map.
 
-  Channels play the batch, and the batch the channels.
+  Channels take the place of the batch, and the batch that of the channels.
   """
   read = [
     outputs + size - 1
@@ -189,11 +191,11 @@ conv.defvjp(_conv_forward, _conv_backward)
 def depthwise(
   x: jax.Array, kernel: jax.Array, stride: int = 1, dilation: int = 1
 ) -> jax.Array:
-  """Depthwise convolution of [C, H, W, B] with [C, k, k].
+  """Convolves [C, H, W, B] depthwise with [C, k, k].
 
   On a CPU this is k * k shifted multiply-adds, which the compiler fuses into
-  one loop: 20 times as fast as its grouped convolution, forwards and backwards
-  (measured; BUILD_NOTES.md). Other platforms keep their own convolution.
+  one loop: 20 times as fast as its grouped convolution, forward and backward
+  (measured; BUILD_NOTES.md). Other platforms use their own convolution.
   """
   return lax.platform_dependent(
     x,
@@ -234,7 +236,7 @@ depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 def depthwise_conv(
   x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int
 ) -> jax.Array:
-  """`depthwise` as the compiler's grouped convolution."""
+  """Computes `depthwise` by the compiler's grouped convolution."""
   padding = _padding(dilation * (kernel.shape[-1] - 1))
   return lax.conv_general_dilated(
     x,
@@ -250,7 +252,7 @@ def depthwise_conv(
 def depthwise_shifts(
   x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int
 ) -> jax.Array:
-  """`depthwise` as shifted multiply-adds."""
+  """Computes `depthwise` by shifted multiply-adds."""
   size = kernel.shape[-1]
   windows = shifted_windows(
     _pad(x, dilation * (size - 1)), size, stride=stride, dilation=dilation
@@ -259,7 +261,7 @@ def depthwise_shifts(
 
 
 def _weighted(windows, kernel):
-  """Sum of windows times their weights, row by row: shorter chains of sums."""
+  """Sums windows times weights, row by row for shorter chains of additions."""
   channels, size, _ = kernel.shape
 
   def term(i, j):
@@ -276,7 +278,7 @@ def _weighted(windows, kernel):
 def shifted_windows(
   padded: jax.Array, size: int, *, stride: int, dilation: int = 1
 ) -> dict[Pair, jax.Array]:
-  """What each kernel position sees: {(i, j): [C, H', W', B]}."""
+  """Returns the input of each kernel position: {(i, j): [C, H', W', B]}."""
   channels, *extents, batch = padded.shape
   reach = dilation * (size - 1)
   height, width = (
@@ -296,7 +298,7 @@ def shifted_windows(
 
 
 def _padding(reach: int) -> tuple[int, int]:
-  """How far a window of width reach + 1 reaches back and forth."""
+  """Returns how far a window of width reach + 1 extends back and forward."""
   return reach // 2, reach - reach // 2
 
 
@@ -333,12 +335,13 @@ def _depthwise_input_gradient(kernel, gradient, shape, *, stride, dilation):
 
 
 def _depthwise_kernel_gradient(x, gradient, size, *, stride, dilation):
-  """One matrix product a channel instead of k * k reductions.
+  """Computes one matrix product per channel instead of k * k reductions.
 
   The product of [k (H + 2p), W B] columns with [H', W B] gradients correlates
-  every padded row with every output row; the wanted kernel rows are its
-  diagonals. It does (H + 2p) / k times the needed work and is still several
-  times as fast as reductions, which a CPU does not fuse well.
+  every padded row with every output row; its diagonals are the rows of the
+  kernel gradient. It takes (H + 2p) / k times the necessary operations and is
+  still several times as fast as reductions, which a CPU compiler does not fuse
+  well.
   """
   channels, rows, columns, batch = gradient.shape
   padded = _pad(x, dilation * (size - 1))
@@ -369,7 +372,7 @@ def _depthwise_kernel_gradient(x, gradient, size, *, stride, dilation):
 
 
 def avg_pool(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
-  """Average pool of [C, H, W, B]; padding is not counted in the mean."""
+  """Average-pools [C, H, W, B]; padding is not counted in the mean."""
   box = jnp.ones((x.shape[0], size, size), x.dtype)
   rows, columns = (
     _counted(extent, size, stride).astype(x.dtype) for extent in x.shape[1:3]
@@ -379,14 +382,14 @@ def avg_pool(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
 
 
 def _counted(extent: int, size: int, stride: int) -> np.ndarray:
-  """How many pixels each window along an axis sees, without padding."""
+  """Returns the number of unpadded pixels in each window along an axis."""
   pixels = np.pad(np.ones(extent, np.float32), _padding(size - 1))
   windows = np.lib.stride_tricks.sliding_window_view(pixels, size)
   return windows[::stride].sum(-1)
 
 
 def valid_avg_pool(x: jax.Array, size: int, stride: int) -> jax.Array:
-  """Average pool of [C, H, W, B] without padding."""
+  """Average-pools [C, H, W, B] without padding."""
   windows = shifted_windows(x, size, stride=stride)
   return sum(windows.values()) / size**2
 
@@ -394,7 +397,7 @@ def valid_avg_pool(x: jax.Array, size: int, stride: int) -> jax.Array:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def max_pool(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
-  """Max pool of [C, H, W, B]; padding never wins.
+  """Max-pools [C, H, W, B]; padding is never the maximum.
 
   Of equal values the first in reading order gets the gradient (PyTorch's
   rule). Ties are common: a pool of a pool sees one maximum several times.
@@ -447,13 +450,13 @@ def batch_norm(
   offset: jax.Array,
   axis_name: str | None = None,
 ) -> jax.Array:
-  """BatchNorm of [C, H, W, B] with the batch's own (biased) statistics.
+  """Applies BatchNorm to [C, H, W, B] with the batch's (biased) statistics.
 
   Args:
-    x: maps.
+    x: the maps.
     scale: [C].
     offset: [C].
-    axis_name: the mapped axis over which the statistics are taken too, so that
+    axis_name: the mapped axis over which the statistics are also taken, so that
       a batch gives the same numbers on one device and on many.
   """
   return _batch_norm_forward(x, scale, offset, axis_name)[0]
@@ -468,16 +471,17 @@ def _channel(values):
 
 
 def _wide(x):
-  """In float32, unless it has more bits than that."""
+  """Casts to float32, unless the type is wider."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def moments(
   x: jax.Array, axis_name: str | None = None
 ) -> tuple[jax.Array, jax.Array]:
-  """Mean and biased variance of each channel of [C, H, W, B]: [C], [C].
+  """Returns the mean and biased variance of each channel of [C, H, W, B].
 
-  Computed in float32 at least, as all of BatchNorm is, whatever the maps are.
+  Both are [C], computed at least in float32, like all of BatchNorm, whatever
+  the type of the maps.
   """
   x = _wide(x)
   mean = _across(jnp.mean(x, (1, 2, 3)), axis_name)
@@ -492,7 +496,7 @@ def normalise(
   mean: jax.Array,
   variance: jax.Array,
 ) -> jax.Array:
-  """BatchNorm of [C, H, W, B] with given statistics; all others [C]."""
+  """Applies BatchNorm to [C, H, W, B] with given statistics; others are [C]."""
   factor = scale * lax.rsqrt(variance + EPSILON)
   y = x * _channel(factor) + _channel(offset - mean * factor)
   return y.astype(x.dtype)

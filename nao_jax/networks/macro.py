@@ -1,10 +1,10 @@
-"""The macro-structure around the cells: stem, stages, heads.
+"""The macro-structure around the cells: stem, stages and heads.
 
 A network is a stem, then three stages of `cells_per_stage` normal cells with a
-reduction cell between stages. Width starts at `channels` and doubles at each
-reduction cell, which works throughout at the doubled width. Each cell sees the
-outputs of the two cells before it; the inputs of the first are the stem's.
-Maps are [C, H, W, B] inside, images [B, H, W, 3] at the door.
+reduction cell between stages. The width starts at `channels` and doubles at
+each reduction cell, which has the doubled width in all its states. Each cell
+reads the outputs of the two cells before it; the first one reads the stem's.
+Maps are [C, H, W, B] inside, and input images [B, H, W, 3].
 """
 
 from collections.abc import Callable
@@ -21,27 +21,29 @@ from nao_jax.networks.parameters import Statistics, declare, normaliser
 from nao_jax.settings import field, validate
 from nao_jax.spaces import cnn
 
-# Logits [B, classes], and those of the auxiliary head, if there is one.
+# Logits [B, classes], and those of the auxiliary head or None.
 Outputs = tuple[jax.Array, jax.Array | None]
 
 STEMS = ("cifar", "imagenet")
-# No network is that large; beyond, numbers fail in other ways than by memory.
+# No network is that large; larger values fail in other ways than for lack of
+# memory.
 MOST_CELLS, MOST_CHANNELS = 1000, 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
-  """The sizes of a network; the defaults are the official search's.
+  """Sizes of a network; the defaults are the official search's.
 
   Attributes:
-    ops: name of the op set.
-    nodes: computed nodes in a cell.
+    ops: the name of the op set.
+    nodes: number of computed nodes in a cell.
     cells_per_stage: normal cells in each of the three stages.
     channels: width of the first stage.
-    classes: of the classifier.
+    classes: number of classes.
     stem: "cifar", for small images, or "imagenet", which makes the maps of
       the first cell 8 times smaller than the images.
-    auxiliary: give the second reduction cell's output a classifier of its own.
+    auxiliary: whether the second reduction cell's output has a classifier of
+      its own.
     dropout: probability of dropping a feature before the classifier.
   """
 
@@ -56,7 +58,7 @@ class NetworkConfig:
 
   @property
   def cells(self) -> tuple[tuple[bool, int], ...]:
-    """(is a reduction cell, width) of each cell."""
+    """Whether each cell is a reduction cell, and its width."""
     layout = []
     for stage in range(3):
       width = self.channels * 2**stage
@@ -103,21 +105,22 @@ def classify(
   statistics: Statistics = "batch",
   maps: Callable = lambda output: output,
 ) -> Outputs:
-  """A whole network around its cells; called within a compact module.
+  """Builds a whole network around its cells; called within a compact module.
 
   Args:
     config: the sizes.
-    cell: (k, outputs of the two cells before, masks [2 nodes, B] or None) to
-      the output of cell k.
+    cell: a function of k, the outputs of the two cells before, and masks [2
+      nodes, B] or None, which returns the output of cell k.
     images: float32 [B, H, W, c].
     masks: float32 [cells, 2 nodes, B], or None.
-    deterministic: no dropout; else the rng `dropout` is needed.
+    deterministic: whether to omit dropout; otherwise the rng `dropout` is
+      required.
     axis_name: the mapped axis over which BatchNorm takes its statistics.
-    statistics: what BatchNorm normalises by.
-    maps: the output of a cell to [C, H, W, B], which the heads read.
+    statistics: the statistics that BatchNorm normalises by.
+    maps: converts the output of a cell to [C, H, W, B], which the heads read.
 
   Returns:
-    logits [B, classes], and the auxiliary head's or None.
+    logits [B, classes], and those of the auxiliary head or None.
   """
   norm = (axis_name, statistics)
   previous, current = Stem(config, *norm, name="stem")(images)
@@ -135,9 +138,9 @@ def classify(
 
 
 class Dropout(nn.Module):
-  """Drops features; a batch loses the same ones on any number of devices.
+  """Drops features; a batch loses the same features on any number of devices.
 
-  The rng `dropout` must be the same on all of them.
+  The rng `dropout` must be the same on all devices.
   """
 
   rate: float
@@ -145,7 +148,7 @@ class Dropout(nn.Module):
 
   @nn.compact
   def __call__(self, features: jax.Array) -> jax.Array:
-    """[B, C], this device's part, to [B, C]."""
+    """Maps features [B, C], this device's part, to [B, C]."""
     if not self.rate:
       return features
     batch, width = features.shape
@@ -158,7 +161,7 @@ class Dropout(nn.Module):
 
 
 def conv_norm_shapes(channels: int, width: int, size: int) -> ops.Shapes:
-  """The parameters of a dense convolution and its BatchNorm."""
+  """Returns the parameter shapes of a dense convolution and its BatchNorm."""
   return {
     "conv": (width, channels, size, size),
     "scale": (width,),
@@ -167,7 +170,7 @@ def conv_norm_shapes(channels: int, width: int, size: int) -> ops.Shapes:
 
 
 def linear_shapes(features: int, classes: int) -> ops.Shapes:
-  """The parameters of a linear layer."""
+  """Returns the parameter shapes of a linear layer."""
   return {"kernel": (features, classes), "bias": (classes,)}
 
 
@@ -179,16 +182,16 @@ def conv_norm(
   size: int,
   stride: int = 1,
 ) -> jax.Array:
-  """Dense convolution and BatchNorm of [C, H, W, B], without padding.
+  """Applies a dense convolution and BatchNorm to [C, H, W, B].
 
   Args:
-    module: owns the parameters; its attributes `axis_name` and `statistics`
-      say how to normalise.
-    name: of the parameters.
-    x: maps.
+    module: the owner of the parameters; its attributes `axis_name` and
+      `statistics` determine the normalisation.
+    name: the name of the group of parameters.
+    x: the maps.
     width: channels of the output.
-    size: of the kernel.
-    stride: of the convolution.
+    size: the size of the kernel.
+    stride: the stride of the convolution.
   """
   w = declare(module, name, conv_norm_shapes(x.shape[0], width, size))
   x = layers.conv(x, w["conv"], strides=(stride, stride))
@@ -196,11 +199,12 @@ def conv_norm(
 
 
 class Stem(nn.Module):
-  """What makes the inputs of the first cell, with 3x3 convolutions.
+  """Computes the inputs of the first cell with 3x3 convolutions.
 
-  For small images, one to three times the first width and BatchNorm, no ReLU;
-  it is both inputs. For ImageNet, three with stride 2, BatchNorm, and ReLU
-  between them; the inputs are the outputs of the last two.
+  For small images, one convolution to three times the first width and
+  BatchNorm, without ReLU; both inputs are its output. For ImageNet, three
+  convolutions of stride 2 with BatchNorm, and ReLU between them; the inputs are
+  the outputs of the last two.
   """
 
   config: NetworkConfig
@@ -209,7 +213,7 @@ class Stem(nn.Module):
 
   @nn.compact
   def __call__(self, images: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[B, H, W, c] to two inputs [C, H', W', B]."""
+    """Maps images [B, H, W, c] to two inputs [C, H', W', B]."""
     x = jnp.transpose(images, (3, 1, 2, 0))
     width = self.config.channels
     if self.config.stem == "cifar":
@@ -227,7 +231,7 @@ class Stem(nn.Module):
 class AuxiliaryHead(nn.Module):
   """A second classifier, on the output of the second reduction cell.
 
-  That is 8x8 for CIFAR and 7x7 for ImageNet.
+  Its input is 8x8 for CIFAR and 7x7 for ImageNet.
   """
 
   classes: int
@@ -236,8 +240,9 @@ class AuxiliaryHead(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """[C, S, S, B] to logits [B, classes]."""
-    # The stride at which two windows of 5 just cover the map: official, too.
+    """Maps [C, S, S, B] to logits [B, classes]."""
+    # The stride at which two windows of 5 just cover the map, as in the
+    # official code.
     x = layers.valid_avg_pool(jax.nn.relu(x), 5, x.shape[1] - 5)
     x = jax.nn.relu(conv_norm(self, "narrow", x, 128, 1))
     x = jax.nn.relu(conv_norm(self, "wide", x, 768, 2))
@@ -245,13 +250,13 @@ class AuxiliaryHead(nn.Module):
 
 
 class Classifier(nn.Module):
-  """A linear layer, in float32 throughout."""
+  """A linear layer, computed in float32."""
 
   classes: int
 
   @nn.compact
   def __call__(self, features: jax.Array) -> jax.Array:
-    """[B, C] to logits [B, classes]."""
+    """Maps features [B, C] to logits [B, classes]."""
     w = declare(self, "", linear_shapes(features.shape[1], self.classes))
     return jnp.float32(features) @ jnp.float32(w["kernel"]) + w["bias"]
 
@@ -259,8 +264,9 @@ class Classifier(nn.Module):
 class Calibration(nn.Module):
   """Brings an input of a cell to the cell's width and map size.
 
-  A larger map (the input comes from before a reduction cell): ReLU, factorized
-  reduction. Other channels: ReLU, 1x1 convolution, BatchNorm. Else nothing.
+  A larger map (the input comes from before a reduction cell) goes through ReLU
+  and a factorized reduction; a map of another width through ReLU, a 1x1
+  convolution and BatchNorm. Other inputs are unchanged.
   """
 
   width: int
@@ -270,7 +276,7 @@ class Calibration(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    """[C, H, W, B] to [width, size, size, B]."""
+    """Maps [C, H, W, B] to [width, size, size, B]."""
     if x.shape[1] != self.size:
       shapes = ops.factorized_reduction_shapes(x.shape[0], self.width)
       function = ops.factorized_reduction
@@ -286,11 +292,11 @@ class Calibration(nn.Module):
 def shrink_input(
   module: nn.Module, i: int, x: jax.Array, used: bool | jax.Array = True
 ) -> jax.Array:
-  """What stands for input i of a reduction cell where it is a loose end.
+  """Reduces input i of a reduction cell, for use as a loose end.
 
   Args:
-    module: owns the parameters `loose_input_i`; its attributes `width`,
-      `axis_name` and `statistics` say how to make and normalise it.
+    module: the owner of the parameters `loose_input_i`; its attributes `width`,
+      `axis_name` and `statistics` determine their shapes and the normalisation.
     i: 0 or 1.
     x: [C, H, W, B].
     used: see `normaliser`.
@@ -315,17 +321,18 @@ def drop_path_masks(
   keep: float,
   progress: float | jax.Array,
 ) -> jax.Array:
-  """Scheduled drop-path: factors on the output of each branch.
+  """Draws the factors of scheduled drop-path for the output of each branch.
 
-  A branch of cell k survives, for each example alone, with probability
-  1 - progress * (k + 1) / cells * (1 - keep), and is divided by it.
+  For each example independently, a branch of cell k is kept with probability 1
+  - progress * (k + 1) / cells * (1 - keep), and then divided by that
+  probability.
 
   Args:
     key: consumed.
     config: the network.
     batch: B.
-    keep: the final probability of the last cell.
-    progress: share of all training steps that are done, in [0, 1].
+    keep: the final probability that the last cell keeps a branch.
+    progress: share of all training steps done so far, in [0, 1].
 
   Returns:
     float32 [cells, 2 nodes, B].

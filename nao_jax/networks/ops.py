@@ -1,4 +1,4 @@
-"""Candidate operations: what a branch of a cell can compute.
+"""Candidate operations that a branch of a cell can compute.
 
 An operation is pre-activated (ReLU, convolution, BatchNorm) and keeps the
 number of channels; at stride 2 it halves the map. Parameters are a flat dict
@@ -16,12 +16,12 @@ from nao_jax.networks import layers
 
 Parameters = dict[str, jax.Array]
 Shapes = dict[str, tuple[int, ...]]
-# A BatchNorm: called like `batch_norm`, which is the plain one.
+# A BatchNorm function, with the signature of `batch_norm`, the plain one.
 Norm = Callable[..., jax.Array]
 
 
 def shapes(op: str, channels: int, stride: int) -> Shapes:
-  """The parameters of one operation: {name: shape}."""
+  """Returns the parameter shapes of one operation: {name: shape}."""
   kind, windows = _kind(op)
   if kind == "sep_conv":
     return _separable_shapes("1", channels, windows[0]) | _separable_shapes(
@@ -46,12 +46,12 @@ def at_stride(
   channels: int,
   stride: int,
 ) -> tuple[Parameters, ...]:
-  """What operations need of their parameters at one stride.
+  """Selects the parameters that operations use at one stride.
 
   Args:
-    weights: of each operation, for all strides.
+    weights: parameters of each operation, for all strides.
     names: the operations, in the order of the result.
-    channels: of the maps.
+    channels: channels of the maps.
     stride: 1 or 2.
   """
   return tuple(
@@ -66,13 +66,13 @@ def batch_norm(
   stage: str = "",
   axis_name: str | None = None,
 ) -> jax.Array:
-  """BatchNorm with the batch's own statistics.
+  """Applies BatchNorm with the batch's own statistics.
 
   Args:
     x: maps [C, H, W, B].
-    parameters: of an operation.
-    stage: what follows `scale` and `offset` in the parameters' names.
-    axis_name: the mapped axis over which the statistics are taken too.
+    parameters: the parameters of an operation.
+    stage: the suffix of `scale` and `offset` in the parameters' names.
+    axis_name: the mapped axis over which the statistics are also taken.
   """
   scale, offset = parameters[f"scale{stage}"], parameters[f"offset{stage}"]
   return layers.batch_norm(x, scale, offset, axis_name)
@@ -87,15 +87,15 @@ def apply(
   axis_name: str | None = None,
   norm: Norm = batch_norm,
 ) -> jax.Array:
-  """One operation on a map [C, H, W, B].
+  """Applies one operation to a map [C, H, W, B].
 
   Args:
     op: a name of an op set.
     x: the map.
-    parameters: as declared by `shapes` for this op and stride.
+    parameters: the parameters, as declared by `shapes` for this op and stride.
     stride: 1 or 2.
     axis_name: the mapped axis over which BatchNorm takes its statistics.
-    norm: the BatchNorm.
+    norm: the BatchNorm function.
   """
   kind, windows = _kind(op)
   bound = functools.partial(norm, axis_name=axis_name)
@@ -120,7 +120,7 @@ def apply(
 
 
 def _kind(op: str) -> tuple[str, list[tuple[int, int]]]:
-  """("conv", [(1, 3), (3, 1)]) of "conv_1x3_3x1"; "identity" has no windows."""
+  """Parses "conv_1x3_3x1" to ("conv", [(1, 3), (3, 1)]); identity: []."""
   windows = [(int(h), int(w)) for h, w in re.findall(r"_(\d)x(\d)", op)]
   return re.sub(r"_\dx\d", "", op), windows
 
@@ -137,7 +137,7 @@ def _separable_shapes(stage: str, channels: int, window) -> Shapes:
 def _separable(
   stage: str, x, parameters, norm, *, stride: int = 1, dilation: int = 1
 ):
-  """ReLU, depthwise, pointwise, BatchNorm."""
+  """Applies ReLU, a depthwise and a pointwise convolution, and BatchNorm."""
   x = layers.depthwise(
     jax.nn.relu(x), parameters[f"depthwise_{stage}"], stride, dilation
   )
@@ -156,7 +156,7 @@ def _dense_shapes(stage: str, channels: int, window) -> Shapes:
 
 
 def _dense(stage: str, x, parameters, norm, window, stride: int):
-  """ReLU, convolution, BatchNorm; 1xk strides along its k pixels alone."""
+  """Applies ReLU, convolution, BatchNorm; 1xk strides along its k pixels."""
   x = jax.nn.relu(x)
   if window == (1, 1):
     x = layers.pointwise(
@@ -173,7 +173,7 @@ def _dense(stage: str, x, parameters, norm, window, stride: int):
 
 
 def factorized_reduction_shapes(channels: int, width: int) -> Shapes:
-  """The parameters of a reduction from `channels` to `width` channels."""
+  """Returns the shapes of a reduction from `channels` to `width` channels."""
   return {
     "even": (channels, width // 2),
     "odd": (channels, width // 2),
@@ -190,8 +190,8 @@ def factorized_reduction(
 ) -> jax.Array:
   """Halves the map of [C, H, W, B] without losing pixels to the stride.
 
-  Half of the output channels see the pixels (0, 0), (0, 2), .., the other half
-  those one further down and to the right (zero beyond the border).
+  Half of the output channels read the pixels (0, 0), (0, 2), .., the other half
+  the pixels one further down and to the right (zero beyond the border).
   """
   shifted = jnp.pad(x[:, 1:, 1:], ((0, 0), (0, 1), (0, 1), (0, 0)))
   halves = [
@@ -202,7 +202,7 @@ def factorized_reduction(
 
 
 def conv_bn_shapes(channels: int, width: int) -> Shapes:
-  """The parameters of a calibration from `channels` to `width` channels."""
+  """Returns the shapes of a calibration from `channels` to `width` channels."""
   return {"kernel": (channels, width), "scale": (width,), "offset": (width,)}
 
 
@@ -212,6 +212,6 @@ def conv_bn(
   axis_name: str | None = None,
   norm: Norm = batch_norm,
 ) -> jax.Array:
-  """1x1 convolution and BatchNorm."""
+  """Applies a 1x1 convolution and BatchNorm."""
   x = layers.pointwise(x, parameters["kernel"])
   return norm(x, parameters, axis_name=axis_name)

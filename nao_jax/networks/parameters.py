@@ -1,6 +1,6 @@
-"""Parameters and running statistics: declared by modules, drawn at once.
+"""Declares a module's parameters and statistics, and draws them all at once.
 
-Groups of parameters have names; within one, the leaves are those of an
+Groups of parameters have names; within a group, the leaves are those of an
 operation's `ops.Shapes`. Maps are [C, H, W, B].
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 
 from nao_jax.networks import layers, ops
 
-# What BatchNorm normalises by: the batch's statistics; the same, while running
-# ones follow; the running ones.
+# The statistics that BatchNorm normalises by: the batch's; the batch's, while
+# running statistics are updated; the running ones.
 Statistics = Literal["batch", "tracked", "running"]
 
 # Share of the running statistics that a training step keeps.
@@ -29,7 +29,7 @@ def declare(
 ) -> ops.Parameters:
   """Declares one group of parameters: {leaf: [*stack, *shape]}.
 
-  Their first values are described at `_first_value`.
+  Their initial values are described at `_first_value`.
   """
   group = {_join(name, leaf): stack + shape for leaf, shape in shapes.items()}
 
@@ -51,15 +51,17 @@ def _join(name: str, leaf: str) -> str:
 def normaliser(
   module: nn.Module, name: str = "", used: bool | jax.Array = True
 ) -> ops.Norm:
-  """The BatchNorm of one group of parameters of a module.
+  """Returns the BatchNorm function of one group of parameters of a module.
 
-  Running statistics are variables of the module, collection `batch_stats`,
-  named like the group's parameters, with `mean` and `variance` for `scale`.
+  Running statistics are variables of the module in the collection
+  `batch_stats`, named like the group's parameters, with `mean` and `variance`
+  for `scale`.
 
   Args:
-    module: its attribute `statistics` says what to normalise by.
-    name: of the group, as given to `declare`.
-    used: bool [], may be traced; if not, running statistics stay as they are.
+    module: the owner of the variables; its attribute `statistics` determines
+      the statistics to normalise by.
+    name: the name of the group, as given to `declare`.
+    used: bool [], may be traced; if false, running statistics stay as they are.
   """
   if module.statistics == "batch":
     return ops.batch_norm
@@ -83,17 +85,19 @@ def track(
   step: Callable,
   stage: str = "",
 ) -> Any:
-  """Takes one step with running statistics that a module keeps.
+  """Updates running statistics that a module keeps.
 
   Args:
-    module: statistics are kept if its attribute `statistics` is "tracked".
-    name: of the group of parameters that they belong to.
-    shape: of the mean and of the variance.
-    step: (mean, variance) to a result and the two after the step.
-    stage: what follows `mean` and `variance` in the variables' names.
+    module: the owner; statistics are kept if its attribute `statistics` is
+      "tracked".
+    name: the name of the group of parameters that the statistics belong to.
+    shape: the shape of the mean and of the variance.
+    step: a function of (mean, variance) that returns a result and both after
+      the step.
+    stage: the suffix of `mean` and `variance` in the variables' names.
 
   Returns:
-    The result.
+    The result of `step`.
   """
   variables = tuple(
     module.variable("batch_stats", _join(name, f"{leaf}{stage}"), fill, shape)
@@ -114,18 +118,18 @@ def running_norm(
   statistics: Statistics,
   axis_name: str | None,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-  """BatchNorm with running statistics, as a pure function.
+  """Applies BatchNorm with running statistics, as a pure function.
 
   Args:
     x: maps [C, H, W, B].
-    parameters: of an operation.
-    stage: what follows `scale` and `offset` in the parameters' names.
+    parameters: the parameters of an operation.
+    stage: the suffix of `scale` and `offset` in the parameters' names.
     running: mean and variance, [C] each.
     statistics: "tracked" or "running".
-    axis_name: the mapped axis over which the batch's statistics are taken too.
+    axis_name: the mapped axis over which the batch's statistics are also taken.
 
   Returns:
-    The maps and the running statistics after them.
+    The normalised maps and the updated running statistics.
   """
   if statistics == "running":
     scale, offset = parameters[f"scale{stage}"], parameters[f"offset{stage}"]
@@ -135,10 +139,10 @@ def running_norm(
 
 
 def _follow(running, x, axis_name):
-  """Running statistics after one batch.
+  """Returns the running statistics after one batch.
 
-  The variance that is kept is the unbiased one, as in PyTorch; a training
-  step normalises by the biased one.
+  The stored variance is the unbiased one, as in PyTorch; a training step
+  normalises by the biased one.
   """
   mean, variance = layers.moments(x, axis_name)
   devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
@@ -152,18 +156,18 @@ def _follow(running, x, axis_name):
 def _first_value(
   name: str, normal: jax.Array, group: Mapping[str, tuple[int, ...]]
 ) -> jax.Array:
-  """The initial value of a parameter, from a standard normal draw.
+  """Returns the initial value of a parameter, from a standard normal draw.
 
   Kernels are normal with standard deviation sqrt(2 / fan in) (Kaiming), as in
-  the official PyTorch code, which draws every parameter of rank 2 or more so.
-  BatchNorm starts as the identity, with running statistics or without. The
-  biases of the classifiers are uniform in +-1 / sqrt(features), PyTorch's
-  default, which the official code leaves as it is.
+  the official PyTorch code, which initialises every parameter of rank 2 or more
+  that way. BatchNorm starts as the identity, with or without running
+  statistics. The biases of the classifiers are uniform in +-1 / sqrt(features),
+  PyTorch's default, which the official code does not change.
 
   Args:
     name: of the parameter.
-    normal: the draw; its shape is the parameter's.
-    group: shapes by name, at least that of the kernel which a bias belongs to.
+    normal: the draw, which has the parameter's shape.
+    group: shapes by name, including at least the kernel that a bias belongs to.
   """
   if "scale" in name or "variance" in name:
     return np.ones(normal.shape, normal.dtype)
@@ -171,14 +175,14 @@ def _first_value(
     return np.zeros(normal.shape, normal.dtype)
   if name.endswith("bias"):
     kernel = name.removesuffix("bias") + "kernel"
-    # The error function makes a normal draw a uniform one, in [-1, 1].
+    # The error function turns a normal draw into a uniform one, in [-1, 1].
     unit = jax.scipy.special.erf(normal / np.float32(np.sqrt(2)))
     return unit / np.float32(np.sqrt(_fan_in(kernel, group[kernel])))
   return normal * np.float32(np.sqrt(2 / _fan_in(name, normal.shape)))
 
 
 def _fan_in(name: str, shape: tuple[int, ...]) -> int:
-  """Leading axes may be stacks of kernels."""
+  """Returns the fan-in of a kernel; leading axes may be stacks of kernels."""
   if "depthwise" in name:  # [C, k, l]
     return shape[-2] * shape[-1]
   if name.endswith("conv") or "dense" in name:  # [out, in, k, l]
@@ -187,16 +191,17 @@ def _fan_in(name: str, shape: tuple[int, ...]) -> int:
 
 
 def initialise(module: nn.Module, key: jax.Array, *inputs) -> dict:
-  """`module.init` with one random draw for all parameters.
+  """Computes `module.init` with one random draw for all parameters.
 
-  Same distributions, other numbers: compiling a draw for each of hundreds of
-  parameters takes longer than the first epochs. The draw is cut up on the
-  host, so this function itself cannot be transformed; `module.init` can.
+  Distributions are the same as with `module.init`, but not the numbers:
+  compiling a separate draw for each of hundreds of parameters takes longer than
+  the first epochs. The draw is cut up on the host, so this function itself
+  cannot be transformed; `module.init` can.
 
   Args:
-    module: a network whose parameters are made by `declare`.
+    module: a network whose parameters are created by `declare`.
     key: consumed.
-    *inputs: what the module is called with; only shapes matter.
+    *inputs: arguments of the module's call; only shapes matter.
 
   Returns:
     The variables, NumPy arrays.
@@ -219,11 +224,11 @@ def initialise(module: nn.Module, key: jax.Array, *inputs) -> dict:
 
 
 def shapes(module: nn.Module, *inputs: Any) -> dict:
-  """The shapes of a network's variables, from those of its inputs."""
+  """Returns the shapes of a network's variables, from those of its inputs."""
   return _shapes(module, *((x.shape, x.dtype) for x in inputs))
 
 
-# Kept, as thousands of candidates have the same.
+# Cached, as thousands of candidates have the same shapes.
 @functools.cache
 def _shapes(module, *inputs):
   inputs = [jax.ShapeDtypeStruct(*each) for each in inputs]

@@ -1,21 +1,21 @@
-"""The recurrent cell and the language model that it makes.
+"""The recurrent cell and its language model.
 
-The cell (spec of the official code) is a chain of highway steps. With state h,
-input x and masks m,
+The cell (as specified by the official code) is a chain of highway steps. With
+state h, input x and masks m,
 
   [c; u] = [x m_x; h m_h] W_0           s_0     = h   + sigmoid(c) (tanh(u) - h)
   [c; u] = (s_p m_h) W_i                s_{i+1} = s_p + sigmoid(c) (a(u) - s_p)
 
-where node i has predecessor p and activation a; its output, the next h, is the
-mean of s_1 .. s_N. The official search also averages s_0, the official final
-training does not; here both do as the latter.
+where node i has predecessor p and activation a; the output of the cell, which
+is the next h, is the mean of s_1 .. s_N. The official search also averages s_0,
+the official final training does not; here both leave s_0 out.
 
-The cell is data: one compile serves all. In a shared model each node has a
-matrix for every predecessor and activation, of which an architecture chooses
-one, once for a whole batch of text.
+The cell is data: one compiled program serves all cells. In a shared model each
+node has a matrix for every predecessor and activation; the architecture's
+matrices are gathered once for a whole batch of text.
 
-Plain functions of plain arrays: what is chosen is differentiated, not what it
-is chosen from, and that needs the weights in hand.
+These are plain functions of plain arrays: gradients are taken for the gathered
+matrices and not for the bank, which requires explicit weights.
 
 Shapes: T steps of text, B streams, H width, N nodes, V words; a cell is int32
 [N, 2], see spaces/rnn.py.
@@ -33,23 +33,27 @@ from nao_jax.settings import field
 from nao_jax.spaces import rnn
 from nao_jax.spaces.rnn import ACTIVATIONS
 
-# Weights begin uniform within this (official).
+# Bound of the uniform initial weights (official).
 INIT_RANGE = 0.04
 
 
 @dataclasses.dataclass(frozen=True)
 class LanguageModelConfig:
-  """Sizes and dropouts; the defaults are the official ones for PTB.
+  """Sizes and dropout rates; the defaults are the official ones for PTB.
 
   Attributes:
-    nodes: N, computed nodes in the cell.
-    width: H, of embeddings and states.
-    vocabulary: V, words.
-    output_dropout: of the cell's outputs; the same features at all steps.
-    hidden_dropout: of what every node reads; the same features at all steps.
-    input_dropout: of what the cell reads as input; likewise.
-    embedding_dropout: of the embedded words; likewise, drawn apart.
-    word_dropout: of whole words.
+    nodes: N, number of computed nodes in the cell.
+    width: H, width of embeddings and states.
+    vocabulary: V, number of words.
+    output_dropout: dropout rate of the cell's outputs; the same features at all
+      steps.
+    hidden_dropout: dropout rate of the inputs of every node; the same features
+      at all steps.
+    input_dropout: dropout rate of the cell's input; the same features at all
+      steps.
+    embedding_dropout: dropout rate of the embedded words; the same features at
+      all steps, drawn independently of those of `input_dropout`.
+    word_dropout: dropout rate of whole words.
   """
 
   nodes: int = field(11, least=rnn.MIN_NODES, most=rnn.MAX_NODES)
@@ -63,22 +67,22 @@ class LanguageModelConfig:
 
   @property
   def parameters(self) -> int:
-    """Weights of the language model of one cell."""
+    """Number of weights of the language model of one cell."""
     return (self.width + 1) * self.vocabulary + (
       (4 + 2 * self.nodes) * self.width**2
     )
 
 
 class Weights(NamedTuple):
-  """What the model of one cell computes with.
+  """Weights of the language model of one cell, or of the shared model.
 
   Attributes:
-    embedding: [V, H]; of words that come in, and of those that come out.
-    bias: [V], of the softmax.
+    embedding: [V, H], of input words and, tied, of the softmax.
+    bias: [V], the bias of the softmax.
     first: [2 H, 2 H], W_0; rows: input then state, columns: gate then
       candidate.
     nodes: [N, H, 2 H], W_1 ..; in a shared model [2 N (N + 1), H, 2 H], the
-      bank that `choose` takes them from.
+      bank that `choose` selects from.
   """
 
   embedding: jax.Array
@@ -88,7 +92,7 @@ class Weights(NamedTuple):
 
 
 class Masks(NamedTuple):
-  """Dropout's masks, 0 or 1 / (1 - rate); None where nothing is dropped.
+  """Dropout masks, 0 or 1 / (1 - rate); None where nothing is dropped.
 
   Attributes:
     words: [V].
@@ -106,12 +110,12 @@ class Masks(NamedTuple):
 
 
 class Outputs(NamedTuple):
-  """What a model gives for a stretch of text.
+  """Results of the model on a bptt window of text.
 
   Attributes:
-    raw: [T, B, H], the cell's outputs.
-    dropped: [T, B, H], the same with dropout: the softmax reads them.
-    hidden: [B, H], the state at the end.
+    raw: [T, B, H], the outputs of the cell.
+    dropped: [T, B, H], the same with dropout; the softmax reads these.
+    hidden: [B, H], the state at the end of the window.
   """
 
   raw: jax.Array
@@ -122,12 +126,13 @@ class Outputs(NamedTuple):
 def init(
   key: jax.Array, config: LanguageModelConfig, *, shared: bool = False
 ) -> Weights:
-  """First weights; consumes the key.
+  """Returns initial weights; consumes the key.
 
   Args:
     key: a random key.
     config: the sizes.
-    shared: make the bank of all cells, not the weights of one.
+    shared: whether to create the bank of all cells instead of the weights of
+      one.
   """
   width, nodes = config.width, config.nodes
   matrices = 2 * nodes * (nodes + 1) if shared else nodes
@@ -145,21 +150,21 @@ def init(
 
 
 def bank_rows(cell: jax.Array) -> jax.Array:
-  """Where a cell's matrices are in the bank, int32 [N]."""
+  """Returns the indices of a cell's matrices in the bank, int32 [N]."""
   node = np.arange(cell.shape[-2])
   first = 2 * node * (node + 1)
   return first + len(ACTIVATIONS) * cell[..., 0] + cell[..., 1]
 
 
 def choose(shared: Weights, cell: jax.Array) -> Weights:
-  """The weights of one cell in a shared model."""
+  """Returns the weights of one cell from a shared model."""
   return shared._replace(nodes=shared.nodes[bank_rows(cell)])
 
 
 def draw_masks(
   key: jax.Array, config: LanguageModelConfig, streams: int
 ) -> Masks:
-  """Masks for one stretch of text; consumes the key."""
+  """Draws dropout masks for one bptt window; consumes the key."""
   shapes = {
     "words": (config.word_dropout, (config.vocabulary,)),
     "embedding": (config.embedding_dropout, (streams, config.width)),
@@ -189,16 +194,16 @@ def apply(
   masks: Masks | None = None,
   length: int | jax.Array | None = None,
 ) -> Outputs:
-  """Runs the model over a stretch of text.
+  """Runs the model over a bptt window of text.
 
   Args:
-    weights: of this cell.
+    weights: the weights of this cell.
     cell: int32 [N, 2], legal.
     tokens: int32 [T, B].
-    hidden: [B, H], the state before it.
-    masks: dropout; none by default.
-    length: steps that count, T by default: the others leave the state as it
-      is, and their outputs mean nothing.
+    hidden: [B, H], the state before the window.
+    masks: the dropout masks; no dropout by default.
+    length: number of steps that count, T by default; later steps leave the
+      state as it is, and their outputs are meaningless.
   """
   masks = masks or Masks()
   steps, streams = tokens.shape
@@ -223,5 +228,5 @@ def _times(x, mask):
 
 
 def logits(weights: Weights, outputs: jax.Array) -> jax.Array:
-  """[..., V] from outputs [..., H]; the softmax is tied to the embedding."""
+  """Returns [..., V] from outputs [..., H], with the embedding as softmax."""
   return outputs @ weights.embedding.T + weights.bias

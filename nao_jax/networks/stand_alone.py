@@ -1,12 +1,13 @@
 """The network of one architecture, specialised to it.
 
-The architecture is part of the program: nothing exists that it does not use,
-and each architecture is compiled anew. That pays for a long training; to score
-many architectures there is the supernet.
+The architecture is part of the program: only the operations that it uses exist,
+and each architecture is compiled separately. That pays off for a long training;
+to score many architectures, use the supernet.
 
-Unlike the supernet's, the output of a cell is the plain concatenation of its
+Unlike in the supernet, the output of a cell is the plain concatenation of its
 loose ends, so its width is C times their number; strided identities and pools
-act as in the supernet. BatchNorm keeps running statistics for evaluation.
+are the same as in the supernet. BatchNorm keeps running statistics for
+evaluation.
 
 Shapes: B images, N nodes, E = 2 N branches.
 """
@@ -29,13 +30,13 @@ from nao_jax.spaces import cnn
 
 
 class StandAlone(nn.Module):
-  """A classifier made of one normal and one reduction cell.
+  """A classifier built from one normal and one reduction cell.
 
   Attributes:
     config: the sizes.
-    tokens: the architecture, 8 N tokens; hashable, so a tuple of int.
-    axis_name: the mapped axis over which BatchNorm takes its statistics, the
-      running ones included: they come out equal on all devices.
+    tokens: the architecture, 8 N tokens; a tuple of int, to be hashable.
+    axis_name: the mapped axis over which BatchNorm takes its statistics, also
+      the running ones, which are therefore equal on all devices.
   """
 
   config: NetworkConfig
@@ -54,13 +55,13 @@ class StandAlone(nn.Module):
     Args:
       images: float32 [B, H, W, c].
       masks: float32 [cells of the network, E, B], drop-path factors, or None.
-      deterministic: evaluation: BatchNorm by the running statistics, no
-        dropout. Else training: BatchNorm by the batch's statistics, collection
-        `batch_stats` must be mutable, and the rng `dropout` is needed if there
-        is dropout.
+      deterministic: True for evaluation: BatchNorm uses the running statistics,
+        and there is no dropout. False for training: BatchNorm uses the batch's
+        statistics, the collection `batch_stats` must be mutable, and the rng
+        `dropout` is required if there is dropout.
 
     Returns:
-      logits [B, classes], and the auxiliary head's or None.
+      logits [B, classes], and those of the auxiliary head or None.
     """
     config = self.config
     statistics = "running" if deterministic else "tracked"
@@ -92,15 +93,15 @@ class StandAlone(nn.Module):
 
 
 class Cell(nn.Module):
-  """One cell.
+  """One cell of the network.
 
   Attributes:
-    ops: name of the op set.
+    ops: the name of the op set.
     rows: the cell's N nodes, each `(input_a, op_a, input_b, op_b)`.
-    width: C, in every state.
-    reduction: branches that read an input have stride 2.
-    axis_name: see StandAlone.
-    statistics: what BatchNorm normalises by.
+    width: C, the width of every state.
+    reduction: whether the branches that read an input have stride 2.
+    axis_name: see `StandAlone`.
+    statistics: the statistics that BatchNorm normalises by.
   """
 
   ops: str
@@ -114,7 +115,7 @@ class Cell(nn.Module):
   def __call__(
     self, previous: jax.Array, current: jax.Array, masks: jax.Array | None
   ) -> jax.Array:
-    """Inputs [C', H', W', B]; returns [C * loose ends, H, W, B]."""
+    """Takes inputs [C', H', W', B]; returns [C * loose ends, H, W, B]."""
     states = [
       Calibration(
         self.width,
@@ -146,7 +147,7 @@ class Cell(nn.Module):
     return y if masks is None else y * masks[branch]
 
   def _loose_end(self, state: int, x) -> jax.Array:
-    """A state for the output; an input of a reduction cell must shrink."""
+    """Returns a state for the output; a reduction cell's inputs are reduced."""
     if not self.reduction or state >= 2:
       return x
     return shrink_input(self, state, x)

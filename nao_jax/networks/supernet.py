@@ -1,9 +1,10 @@
-"""The weight-shared supernet: every architecture of a space in one program.
+"""The weight-sharing supernet: every architecture of a space in one program.
 
-The architecture is an int32 argument, so one trace and one compile serve all.
-Weights are separate for each (cell, node, branch, op, input), as in the
-official code; a pair of branch and input is called an edge here. BatchNorm
-always uses the batch's statistics: running ones would mix architectures.
+The architecture is an int32 argument, so the program is traced and compiled
+once for all. Weights are separate for each (cell, node, branch, op, input), as
+in the official code; a pair of branch and input is called an edge here.
+BatchNorm always uses the batch's statistics: running ones would mix
+architectures.
 
 Shapes: B images, N nodes, E = 2 N branches, S = N + 2 states.
 """
@@ -23,7 +24,7 @@ from nao_jax.spaces import cnn
 
 
 class Supernet(nn.Module):
-  """A classifier whose cells are given with its input.
+  """A classifier whose cells are an argument of the call.
 
   Attributes:
     config: the sizes.
@@ -48,10 +49,11 @@ class Supernet(nn.Module):
       images: float32 [B, H, W, 3].
       cells: int32 [2, N, 4], normal and reduction cell.
       masks: float32 [cells of the network, E, B], drop-path factors, or None.
-      deterministic: no dropout; else the rng `dropout` is needed.
+      deterministic: whether to omit dropout; otherwise the rng `dropout` is
+        required.
 
     Returns:
-      logits [B, classes], and the auxiliary head's or None.
+      logits [B, classes], and those of the auxiliary head or None.
     """
     config = self.config
 
@@ -71,10 +73,10 @@ class Cell(nn.Module):
   """One cell of the supernet.
 
   Attributes:
-    ops: name of the op set.
-    width: C, in every state and in the output.
-    reduction: branches that read an input have stride 2.
-    axis_name: see Supernet.
+    ops: the name of the op set.
+    width: C, the width of every state and of the output.
+    reduction: whether the branches that read an input have stride 2.
+    axis_name: see `Supernet`.
   """
 
   ops: str
@@ -90,7 +92,7 @@ class Cell(nn.Module):
     rows: jax.Array,
     masks: jax.Array | None,
   ) -> jax.Array:
-    """Inputs [C', H', W', B], rows int32 [N, 4]; returns [C, H, W, B]."""
+    """Takes inputs [C', H', W', B], rows int32 [N, 4]; returns [C, H, W, B]."""
     inputs = jnp.stack(
       [
         Calibration(
@@ -113,7 +115,7 @@ class Cell(nn.Module):
     return self._combine(states, cnn.unused_states(rows))
 
   def _weights(self, source):
-    """{leaf: [E, ...]} of each op, gathered from the banks of all edges."""
+    """Gathers {leaf: [E, ...]} of each op from the banks of all edges."""
     branches = len(source)
     sources = _sources(branches)
     edges = (np.cumsum(sources) - sources) + source
@@ -123,7 +125,8 @@ class Cell(nn.Module):
     }
     weights = _rows(banks, edges)
     if self.reduction:
-      # A strided identity has weights; only the two inputs are read strided.
+      # A strided identity has weights; only the two inputs are read at stride
+      # 2.
       shapes = ops.shapes("identity", self.width, 2)
       bank = declare(self, "identity", shapes, (2 * branches,))
       edges = 2 * np.arange(branches) + jnp.minimum(source, 1)
@@ -136,7 +139,7 @@ class Cell(nn.Module):
     )
 
   def _reduce(self, inputs):
-    """What stands for the inputs where they are loose ends of a reduction."""
+    """Reduces the inputs of a reduction cell, for use as loose ends."""
     shapes = ops.factorized_reduction_shapes(self.width, self.width)
     weights = declare(self, "loose_input", shapes, (2,))
     return jnp.stack(
@@ -159,7 +162,7 @@ class Cell(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class _Operation:
-  """`ops.apply` as the tape wants it; equal by value."""
+  """`ops.apply` with the signature that the tape needs; equal by value."""
 
   op: str
   stride: int
@@ -179,10 +182,10 @@ class _Operation:
 # Jitted, so that equal cells of a network share one trace.
 @jax.jit
 def _rows(banks, at):
-  """Rows of every leaf."""
+  """Returns the rows `at` of every leaf."""
   return jax.tree.map(lambda bank: bank[at], banks)
 
 
 def _sources(branches: int) -> np.ndarray:
-  """How many states each branch can read: 2, 2, 3, 3, 4, 4, .."""
+  """Returns how many states each branch can read: 2, 2, 3, 3, 4, 4, .."""
   return 2 + np.arange(branches) // 2

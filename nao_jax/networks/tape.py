@@ -1,14 +1,14 @@
-"""The inside of a cell as its own tape: every architecture, one program.
+"""The inside of a cell, with its own backward pass, for every architecture.
 
 The states of a cell live in one buffer. A loop runs the cell's branches, each
-a real branch of the program (`lax.switch`), and adds the result to the buffer
-in place. Nodes never overwrite each other, so the final buffer holds the input
-of every branch, and it is all that the backward pass needs: the same loop
-reversed, which recomputes each operation from its stored input. Automatic
-differentiation of the loop would save the whole buffer at every branch.
+by a `lax.switch` over the operations, and adds the results to the buffer in
+place. Nodes never overwrite each other, so the final buffer holds the input of
+every branch, which is all that the backward pass needs: the same loop reversed,
+which recomputes each operation from its stored input. Automatic differentiation
+of the loop would save the whole buffer at every branch.
 
-A branch may remember something from step to step (BatchNorm's running
-statistics): its memory goes into the loop and comes out of it changed.
+A branch may carry a memory from step to step (BatchNorm's running statistics),
+which the loop takes and returns updated.
 
 Shapes: N nodes, S = N + 2 states (two inputs, then the nodes), E = 2 N
 branches (two a node), maps [C, H, W, B].
@@ -24,17 +24,17 @@ import jax.numpy as jnp
 
 from nao_jax.networks import layers
 
-# (map [C, H, W, B], this branch's parameters and memory) to a map and the new
-# memory. No gradient reaches a memory.
+# A function of a map [C, H, W, B] and this branch's parameters and memory,
+# which returns a map and the new memory. Memories receive no gradient.
 Operation = Callable[[jax.Array, Any, Any], tuple[jax.Array, Any]]
 
 
 class Plan(NamedTuple):
-  """Which branches run, on what: all int32, all data.
+  """The branches to run and their inputs: all int32, all data.
 
   Attributes:
     order: [E], the branches in the order in which they run.
-    count: [], how many of them run.
+    count: [], number of branches to run.
     op: [E], index of the branch's operation.
     source: [E], index of the state that the branch reads.
   """
@@ -57,25 +57,26 @@ def run_cell(
   """Runs all branches of a cell.
 
   Args:
-    operations: stride to the operations, in the order of the op set.
+    operations: the operations by stride, in the order of the op set.
     inputs: [2, C, H, W, B].
-    shrunk: [2, C, H / 2, W / 2, B], what stands for the inputs among the states
+    shrunk: [2, C, H / 2, W / 2, B], the inputs as they appear among the states
       of a reduction cell; its branches that read an input have stride 2. None
       for a normal cell.
-    weights: stride to those of `run_branches`. Branches with stride 1 have the
-      same in reduction and in normal cells, and so share their trace.
+    weights: the weights of `run_branches` by stride. Branches with stride 1
+      have weights of the same shapes in reduction and in normal cells, and so
+      share their trace.
     memory: see `run_branches`.
     masks: see `run_branches`.
     rows: int32 [N, 4], the cell.
 
   Returns:
-    The states [S, C, H', W', B], and the memory after it.
+    The states [S, C, H', W', B], and the updated memory.
   """
   plan = _plan(rows)
   if shrunk is None:
     states = _append_nodes(inputs, len(rows))
   else:
-    # Strided branches depend on nothing but the inputs, so they come first.
+    # Strided branches read only the inputs, so they can run first.
     strided, plan = _split(plan)
     states = _append_nodes(shrunk, len(rows))
     states, memory = run_branches(
@@ -93,7 +94,7 @@ def _plan(rows) -> Plan:
 
 
 def _split(plan: Plan) -> tuple[Plan, Plan]:
-  """The branches that read an input, and the others."""
+  """Splits the plan into the branches that read an input, and the others."""
   order = jnp.argsort(plan.source >= 2, stable=True)
   count = jnp.sum(plan.source < 2)
   return (
@@ -103,7 +104,7 @@ def _split(plan: Plan) -> tuple[Plan, Plan]:
 
 
 def _append_nodes(inputs, nodes: int):
-  """[2, C, H, W, B] to [2 + nodes, C, H, W, B], the nodes still 0."""
+  """Pads [2, C, H, W, B] to [2 + nodes, C, H, W, B] with zero nodes."""
   return jnp.pad(inputs, ((0, nodes), *((0, 0),) * 4))
 
 
@@ -121,19 +122,20 @@ def run_branches(
   """Adds the output of each branch to the state of its node.
 
   Args:
-    operations: what `plan.op` indexes. Hashable, so that equal cells share
-      their trace.
-    source: [2, C, 2H, 2W, B], what the branches read; None if they read
-      `states` (whose nodes must then come before their readers).
+    operations: the operations that `plan.op` indexes. Hashable, so that equal
+      cells share their trace.
+    source: [2, C, 2H, 2W, B], the maps that the branches read; None if they
+      read `states` (whose nodes must then come before their readers).
     states: [S, C, H, W, B].
-    weights: for each operation, a pytree with leading axis E: its parameters.
-    memory: pytree with leading axis E, the memory of each branch; () for none.
+    weights: for each operation, a pytree of its parameters with leading axis E.
+    memory: a pytree with leading axis E, the memory of each branch; () for
+      none.
     masks: [E, B], factors on the output of each branch (drop-path), or None.
     plan: the architecture.
 
   Returns:
-    [S, C, H, W, B], where branch e went to state 2 + e // 2, and the memory,
-    changed where a branch has run.
+    The states [S, C, H, W, B], with branch e added to state 2 + e // 2, and the
+    memory, updated where a branch has run.
   """
 
   def run(i, carry):
@@ -205,7 +207,7 @@ run_branches.defvjp(_forward, _backward)
 
 
 def take(tree: Any, at: int | jax.Array) -> Any:
-  """One slice of every leaf; `at` is not negative."""
+  """Returns one slice of every leaf; `at` is not negative."""
   return jax.tree.map(
     lambda leaf: lax.dynamic_index_in_dim(
       leaf, at, keepdims=False, allow_negative_indices=False
@@ -215,7 +217,7 @@ def take(tree: Any, at: int | jax.Array) -> Any:
 
 
 def put(tree: Any, at: int | jax.Array, one: Any) -> Any:
-  """The tree with one slice of every leaf replaced; `at` is not negative."""
+  """Returns the tree with one slice of every leaf replaced; `at` >= 0."""
   return jax.tree.map(
     lambda leaf, new: lax.dynamic_update_index_in_dim(
       leaf, new, at, 0, allow_negative_indices=False
@@ -238,10 +240,11 @@ def _masked(x, masks, branch):
 def combine(
   states: jax.Array, kernels: jax.Array, loose: jax.Array
 ) -> jax.Array:
-  """The output of a cell: ReLU, 1x1 convolution and sum over its loose ends.
+  """Applies ReLU and a 1x1 convolution to a cell's loose ends, and sums them.
 
-  Equals concatenation of the loose ends, ReLU and a 1x1 convolution, at a
-  shape that does not depend on how many there are; only loose ends cost time.
+  The result equals that of concatenating the loose ends, ReLU and a 1x1
+  convolution, at a shape that does not depend on their number; only loose ends
+  cost time.
 
   Args:
     states: [S, C, H, W, B].
@@ -262,7 +265,7 @@ def combine(
 
 
 def loose_ends(loose: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """Indices of the loose ends, then of the other states; and their number."""
+  """Returns the indices of loose ends, then of the others; and their number."""
   return jnp.argsort(~loose, stable=True), jnp.sum(loose)
 
 

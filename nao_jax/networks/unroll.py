@@ -1,13 +1,13 @@
-"""The recurrent cell through time, as its own tape.
+"""The recurrent cell through time, with its own backward pass.
 
-The way forward keeps the states, gates and activated values of every step; the
-way back collects the errors of all steps and multiplies once for each matrix.
-Automatic differentiation would add up the gradient of every matrix at every
-step.
+The forward pass keeps the states, gates and activated values of every step; the
+backward pass collects the errors of all steps and computes one product per
+matrix. Automatic differentiation would add up the gradient of every matrix at
+every step.
 
-Inside, states are [H, B], the streams minor-most: a product of a matrix with
-them is faster on a CPU than one of them with a matrix (BUILD_NOTES.md), as what
-is laid out anew for it is the right factor, here the small one.
+Inside, states are [H, B], the streams minor-most: a matrix times states is
+faster on a CPU than states times a matrix (BUILD_NOTES.md), as the right factor
+is the one that is repacked, and here it is the small one.
 
 The equations are in networks/recurrent.py.
 
@@ -22,13 +22,13 @@ import jax.numpy as jnp
 
 
 class _Tape(NamedTuple):
-  """Of each step what the way back needs; [T, ...].
+  """Values of each step that the backward pass needs; [T, ...].
 
   Attributes:
-    hidden: [H, B], the state before.
+    hidden: [H, B], the state before the step.
     states: [N + 1, H, B], s_0 .. s_N.
     gates: [N + 1, H, B], the sigmoid.
-    activated: [N + 1, H, B], what stands after the activation.
+    activated: [N + 1, H, B], the values after the activation.
   """
 
   hidden: jax.Array
@@ -56,7 +56,7 @@ def unroll(
     nodes: [N, H, 2 H].
     kept: [B, H], m_h; it has no gradient.
     cell: int32 [N, 2].
-    length: steps that count; the others leave the state as it is.
+    length: number of steps that count; later ones leave the state as it is.
 
   Returns:
     Outputs [T, B, H] and the last state [B, H].
@@ -65,7 +65,8 @@ def unroll(
 
 
 def _forward(inputs, hidden, first, nodes, kept, cell, length):
-  # Cut or turned in the loop, every matrix would be copied at every step.
+  # If sliced or transposed in the loop, every matrix would be copied at every
+  # step.
   matrices = first.T, tuple(_turned(nodes))
 
   def step(hidden, at):
@@ -82,12 +83,12 @@ def _forward(inputs, hidden, first, nodes, kept, cell, length):
 
 
 def _turned(matrices):
-  """Each of them transposed."""
+  """Returns the transposes of a stack of matrices."""
   return jnp.swapaxes(matrices, 1, 2)
 
 
 def _step(x, hidden, first, nodes, kept, cell):
-  """One step of text: states, gates and activated, each [N + 1, H, B]."""
+  """Computes one step of text: states, gates, activated, each [N + 1, H, B]."""
   gate, candidate = jnp.split(x + first @ (hidden * kept), 2)
   gates, activated = [jax.nn.sigmoid(gate)], [jnp.tanh(candidate)]
   states = jnp.zeros((len(nodes) + 1, *hidden.shape), hidden.dtype)
@@ -135,14 +136,14 @@ def _backward(saved, cotangents):
 
 
 def _step_back(output, tape, first, nodes, kept, cell):
-  """Of one step: gradients of the state before, and of all [c; u].
+  """Returns the gradients of one step: of the state before, and of all [c; u].
 
   Args:
     output: [H, B], the gradient of the step's output.
-    tape: of this step.
-    first, nodes: as of `unroll`.
+    tape: the values of this step.
+    first, nodes: see `unroll`.
     kept: [H, B].
-    cell: as of `unroll`.
+    cell: see `unroll`.
 
   Returns:
     [H, B] and [N + 1, 2 H, B].
@@ -171,7 +172,7 @@ def _step_back(output, tape, first, nodes, kept, cell):
 
 
 def _highway_back(gradient, state, gate, activated, slope):
-  """Of state + gate (activated - state): gradients of the state and [c; u]."""
+  """Differentiates state + gate (activated - state) to the state and [c; u]."""
   of_gate = gradient * (activated - state) * gate * (1 - gate)
   of_candidate = gradient * gate * slope
   errors = jnp.concatenate([of_gate, of_candidate])
@@ -180,7 +181,8 @@ def _highway_back(gradient, state, gate, activated, slope):
 
 unroll.defvjp(_forward, _backward)
 
-# In the order of ACTIVATIONS; and their slopes, in terms of their values.
+# Activations in the order of ACTIVATIONS, and their derivatives as functions of
+# the activated values.
 _ACTIVATE = (jnp.tanh, jax.nn.relu, jax.nn.sigmoid, lambda u: u)
 _SLOPE = (
   lambda a: 1 - a**2,
