@@ -98,7 +98,10 @@ class SharedLanguage:
     )
 
   def replicate(self, state: SharedLanguageState) -> SharedLanguageState:
-    """See `Evaluator`; there may have been other devices before."""
+    """Implements `Evaluator.replicate`.
+
+    The state may come from another number of devices.
+    """
     parts, width = parallel.count(self.devices), self.trainer.model.width
     hidden = np.asarray(state.hidden).reshape(parts, -1, width)
     return state._replace(

@@ -1,4 +1,4 @@
-"""Strategies: they are told what was scored, and asked for what to score next.
+"""Strategies: they learn from scores and propose architectures to score next.
 
 Shapes: N architectures in the pool, L tokens, M proposals.
 """
@@ -17,13 +17,14 @@ __getattr__, __dir__ = lazy.submodules(__name__, __path__)
 
 
 class Seen(NamedTuple):
-  """What a search knows.
+  """Observations of a search up to a round.
 
   Attributes:
     tokens: int32 [N, L], the pool, oldest first.
     scores: float [N], finite, higher is better.
-    known: `space.keys` of all that ever was in the pool: not worth proposing.
-    demand: what is asked beside the score; nothing if None.
+    known: `space.keys` of all architectures that ever were in the pool; they
+      must not be proposed again.
+    demand: the cost constraint; None if only the score counts.
   """
 
   tokens: np.ndarray
@@ -33,29 +34,39 @@ class Seen(NamedTuple):
 
   @property
   def order(self) -> np.ndarray:
-    """Members of the pool, best first: int [N]."""
+    """Indices of the pool's members, best first, int [N]."""
     if self.demand is None:
       return np.argsort(-self.scores, kind="stable")
     return self.demand.order(self.tokens, self.scores)
 
   def allows(self, tokens: np.ndarray) -> np.ndarray:
-    """Which of int32 [n, L] may be proposed, if they are new: bool [n]."""
+    """Returns which of int32 [n, L] the cost constraint allows, bool [n]."""
     if self.demand is None:
       return np.ones(len(tokens), bool)
     return self.demand.allows(tokens)
 
   def costs(self) -> np.ndarray | None:
-    """What a controller that estimates costs learns, float32 [N]; or None."""
+    """Returns the targets of a controller that estimates costs.
+
+    Returns:
+      Scaled costs of the pool, float32 [N]; None if the ascent needs no costs.
+    """
     if self.demand is None or not self.demand.steers:
       return None
     return np.float32(self.demand.scaled(self.tokens, self.tokens))
 
   def aim(self, key: jax.Array, seeds: int) -> Aim | None:
-    """What the ascent follows from each seed; None for the score alone.
+    """Returns the weights of the ascent's objective for each seed.
 
-    In a trade every seed weighs score against cost in a way of its own, so
-    that proposals spread over the front (Paria et al. 2020). The key is
-    consumed.
+    In a multi-objective search every seed has random weights of score and cost
+    of its own, so that proposals spread over the front (Paria et al. 2020).
+
+    Args:
+      key: consumed.
+      seeds: K, number of seeds.
+
+    Returns:
+      Weights and limits [K]; None if the ascent follows the score alone.
     """
     if self.demand is None or not self.demand.steers:
       return None
@@ -74,9 +85,10 @@ class Proposal(NamedTuple):
 
   Attributes:
     tokens: int32 [M, L].
-    parents: int32 [M], which of the pool they were made from; -1 for none.
-    step_sizes: float32 [M], along the predictor's gradient; 0 for none.
-    report: what the strategy decided, for people: {name: value}.
+    parents: int32 [M], index in the pool of the architecture that a proposal
+      was made from; -1 for none.
+    step_sizes: float32 [M], step along the predictor's gradient; 0 for none.
+    report: how the strategy decided, for reports: {name: value}.
   """
 
   tokens: np.ndarray
@@ -86,7 +98,7 @@ class Proposal(NamedTuple):
 
 
 def proposal(tokens: np.ndarray, parents: np.ndarray | None = None) -> Proposal:
-  """Proposals that no gradient led to, without a report."""
+  """Returns proposals without step sizes and without a report."""
   count = len(tokens)
   none = np.full(count, -1) if parents is None else np.asarray(parents)
   return Proposal(
@@ -95,15 +107,15 @@ def proposal(tokens: np.ndarray, parents: np.ndarray | None = None) -> Proposal:
 
 
 def generator(key: jax.Array) -> np.random.Generator:
-  """Random numbers on the host; consumes the key."""
+  """Returns a generator of random numbers on the host; consumes the key."""
   return np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
 
 class Strategy(Protocol):
-  """What `search.run` works with; the state is a tree of arrays."""
+  """Interface that `search.run` needs; the state is a tree of arrays."""
 
   def init(self, key: jax.Array) -> Any:
-    """The state before the first round; consumes the key."""
+    """Returns the state before the first round; consumes the key."""
 
   def tell(
     self,
@@ -113,18 +125,19 @@ class Strategy(Protocol):
     progress: Callable[[str, int, int], None],
     keep: Callable[[Any, int], None],
   ) -> tuple[Any, dict]:
-    """Learns from what was scored.
+    """Learns from the scores.
 
     Args:
-      state: from `init`, from the round before, or one that this round kept;
-        from that it goes on.
+      state: from `init`, from the round before, or one that this round passed
+        to `keep`, from which it resumes.
       key: consumed.
-      seen: what the search knows.
-      progress: told how far it is.
-      keep: given a state to go on from, and the steps to it.
+      seen: the observations of the search.
+      progress: called with the progress of the work.
+      keep: called with a state from which the work can resume, and with the
+        number of steps done since the last time.
 
     Returns:
-      The new state, and what was learnt, for people: {name: value}.
+      The new state and statistics of the fit, for reports: {name: value}.
     """
 
   def ask(
@@ -132,13 +145,13 @@ class Strategy(Protocol):
   ) -> tuple[Any, Proposal]:
     """Proposes at most `limit` architectures, none known and no two alike.
 
-    All of them are what `seen` allows.
+    All of them satisfy `seen.allows`.
 
     Args:
       state: from `tell`.
       key: consumed.
-      seen: what `tell` was told.
-      limit: how many are wanted.
+      seen: the observations that `tell` received.
+      limit: the most architectures to propose.
 
     Returns:
       The new state and the proposals.

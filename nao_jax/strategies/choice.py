@@ -12,7 +12,7 @@ from nao_jax.strategies.nao_plus import NaoPlus
 from nao_jax.strategies.uniform import Uniform
 
 STRATEGIES = ("nao", "nao_plus", "random", "evolution", "local")
-# They go by the age of architectures, or by all that were scored.
+# Strategies that use the age of architectures, or all that were ever scored.
 NEED_ALL = ("evolution", "local")
 
 
@@ -22,9 +22,10 @@ def strategy(
   """Makes the strategy that the settings of a search name.
 
   Args:
-    config: has `strategy`, `controller`, `fit`, `nao` and `plus`.
-    space: the architectures.
-    estimates_cost: whether costs steer the ascent; see `Demand.steers`.
+    config: settings with the fields `strategy`, `controller`, `fit`, `nao` and
+      `plus`.
+    space: the search space.
+    estimates_cost: whether the controller estimates costs; see `Demand.steers`.
   """
   controller = Controller(space, config.controller, estimates_cost)
   strategies = {

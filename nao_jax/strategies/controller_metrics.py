@@ -1,4 +1,4 @@
-"""How good a fitted controller is, in the words that all reports share.
+"""Metrics of a fitted controller, under the names that all reports use.
 
 Shapes: N architectures in the pool, L tokens.
 """
@@ -18,19 +18,22 @@ def inspection(
   predicted: np.ndarray,
   held_out: np.ndarray,
 ) -> dict:
-  """Ranking where the controller was not fitted, reconstruction everywhere.
+  """Returns the controller's metrics, and predictions for each member.
+
+  Ranking is measured on held-out members, reconstruction on all.
 
   Args:
-    space: whose swaps to use.
+    space: space whose equivalences count.
     tokens: int32 [N, L], the pool.
     scores: float [N].
-    decoded: int32 [N, L], what encoding and greedy decoding came to.
-    predicted: float [N].
-    held_out: bool [N], whose predictions come from what was not fitted to them.
+    decoded: int32 [N, L], the architectures after encoding and greedy decoding.
+    predicted: float [N], predicted scores.
+    held_out: bool [N], the members whose predictions come from controllers that
+      were not fitted to them.
 
   Returns:
-    {name: value}; nothing about ranking if fewer than two are held out. k of
-    the precision is a quarter of those.
+    {name: value}; without ranking if fewer than two members are held out. The
+    k of the precision is a quarter of the held-out members.
   """
   rebuilt = metrics.reconstruction(space, tokens, decoded)
   return {
@@ -39,15 +42,15 @@ def inspection(
     "held_out": int(held_out.sum()),
     **_ranking(predicted[held_out], scores[held_out]),
     "exact_reconstruction": rebuilt.exact,
-    # Swaps in training never show an architecture as it is written, so its
-    # twin is as good an answer.
+    # Swaps in training never show an architecture in its own order, so an
+    # equivalent one is as good an answer.
     "equivalent_reconstruction": rebuilt.equivalent,
     "token_accuracy": rebuilt.tokens,
   }
 
 
 def _ranking(predicted: np.ndarray, scores: np.ndarray) -> dict:
-  """Of what was held out; of fewer than two nothing can be said."""
+  """Returns ranking metrics; none for fewer than two architectures."""
   if len(scores) < 2:
     return {}
   order = metrics.ranking(predicted, scores)

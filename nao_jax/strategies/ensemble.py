@@ -1,7 +1,7 @@
-"""Several controllers that learn side by side: pure functions, jitted.
+"""An ensemble of controllers, trained in one program: pure, jitted functions.
 
-Members differ in their first weights, in what is held out of them and in the
-random architectures that they see; one program trains them all.
+Members differ in their initial weights, in the architectures held out of them
+and in the random architectures that they train on.
 
 Shapes: E controllers, L tokens, K seeds, S step sizes, M candidates (E S K).
 """
@@ -27,19 +27,24 @@ class NaoPlusConfig:
   """How controllers are fitted and proposals made.
 
   Attributes:
-    members: E.
-    pretraining: steps before the first scores, on reconstruction alone.
-    steps: for each architecture that is new since the round before.
-    most_steps: in a round.
+    members: E, number of controllers.
+    pretraining: training steps on reconstruction alone, before the first fit
+      to scores.
+    steps: training steps for each architecture that is new since the round
+      before.
+    most_steps: the most training steps in a round.
     labelled: scored architectures in a step.
-    unlabelled: random ones beside them, without a score.
-    learning_rate: Adam's; it falls to 0 in the second half of a round.
-    weight_decay: decoupled.
+    unlabelled: random architectures without a score in a step.
+    learning_rate: learning rate of Adam; it falls to 0 in the second half of a
+      round.
+    weight_decay: decoupled weight decay.
     clip: the largest global norm of the gradients.
     trade_off: the weight of the squared error; the cross-entropy has the rest.
-    seeds: K.
-    step_sizes: along the gradient, whose length is made that of the outputs.
-    passes: times that the best candidates become seeds again, and once more.
+    seeds: K, number of architectures whose embeddings are moved.
+    step_sizes: steps along the gradient, which is first scaled to the norm of
+      the encoder's outputs.
+    passes: passes of moving seeds; the best candidates of a pass are the seeds
+      of the next.
   """
 
   members: int = field(8, least=1)
@@ -60,14 +65,15 @@ class NaoPlusConfig:
 
 
 class Ensemble(NamedTuple):
-  """The state; every leaf has a leading axis E but the last three.
+  """State of the ensemble; all leaves but the last three have a first axis E.
 
   Attributes:
-    params: the controllers'.
-    optimiser: Adam's moments; they stay from round to round.
-    steps: int32 [], so far.
-    began: int32 [], steps before the fit under way; all of them between rounds.
-    asked: int32 [], proposals of the round before; 0 in the first one.
+    params: parameters of the controllers.
+    optimiser: Adam's moments; they are kept from round to round.
+    steps: int32 [], number of training steps so far.
+    began: int32 [], `steps` when the current fit began; between rounds equal to
+      `steps`.
+    asked: int32 [], number of proposals in the round before; 0 in the first.
   """
 
   params: Params
@@ -78,14 +84,15 @@ class Ensemble(NamedTuple):
 
 
 class Lessons(NamedTuple):
-  """What some steps learn from; T of them, B scored architectures in each.
+  """Training data of T steps, with B scored architectures in each.
 
   Attributes:
     tokens: int32 [T, E, B, L].
     targets: float32 [T, E, B], ranks between 0 and 1.
     rates: float32 [T], learning rates.
     trade_off: float32 [T], the weight of the squared error.
-    costs: float32 [T, E, B], scaled; None if nobody estimates them.
+    costs: float32 [T, E, B], scaled; None if the controllers do not estimate
+      costs.
   """
 
   tokens: np.ndarray
@@ -98,7 +105,7 @@ class Lessons(NamedTuple):
 def start(
   key: jax.Array, *, controller: Controller, config: NaoPlusConfig
 ) -> Ensemble:
-  """Fresh controllers; consumes the key."""
+  """Returns newly initialised controllers; consumes the key."""
   keys = jax.random.split(key, config.members)
   params = jax.vmap(controller.init)(keys)
   none = np.int32(0)
@@ -120,18 +127,21 @@ def train(
   controller: Controller,
   config: NaoPlusConfig,
 ) -> Ensemble:
-  """Takes some steps with all members.
+  """Takes T training steps with all members; returns the new state.
+
+  A step with rate 0 is not counted and leaves the parameters as they are.
 
   Args:
-    state: before them.
-    key: of the round; each step folds in its number.
-    lessons: what to learn from.
+    state: the state before the steps.
+    key: the key of the round; each step folds in its number.
+    lessons: the training data.
     controller: space and sizes of each member.
     config: the settings.
   """
   counts = (lessons.rates > 0).astype(jnp.int32)
   after = state.steps + jnp.cumsum(counts)
-  # All random numbers come first: drawn in the loop, they cost as much as it.
+  # All random numbers are drawn first, as drawing them in the loop would double
+  # its cost.
   settings = {"controller": controller, "config": config}
   varied = functools.partial(_varied, space=controller.space, config=config)
   tokens = jax.vmap(varied, (None, 0, 0))(key, after - counts, lessons.tokens)
@@ -152,9 +162,10 @@ def train(
 
 
 def _varied(key, number, tokens, *, space, config):
-  """What the members see in a step: [E, B, L] to [E, B + unlabelled, L].
+  """Augments a step's architectures: [E, B, L] to [E, B + unlabelled, L].
 
-  Scored architectures, each as another of the same function, and random ones.
+  Scored architectures are replaced by equivalent ones, and random architectures
+  are appended.
   """
 
   def one(key, tokens):
@@ -179,7 +190,7 @@ def _step(
   controller,
   config,
 ):
-  """One step of one member; with rate 0 nothing but Adam's moments changes."""
+  """Takes one step of one member; rate 0 changes Adam's moments alone."""
   has_score = (jnp.arange(len(tokens)) < config.labelled).astype(jnp.float32)
   if costs is not None:
     costs = jnp.pad(costs, (0, config.unlabelled))
@@ -216,17 +227,17 @@ def move(
   controller: Controller,
   config: NaoPlusConfig,
 ) -> jax.Array:
-  """Every member moves every seed by every step, and decodes.
+  """Moves every seed with every member by every step size, and decodes.
 
   Args:
-    params: [E, ...].
+    params: parameters of the members, [E, ...].
     seeds: int32 [K, L].
-    aim: what the ascent follows; see `ascent.worth`.
+    aim: weights of the ascent's objective; see `ascent.worth`.
     controller: space and sizes of each member.
     config: the settings.
 
   Returns:
-    int32 [M, L]; the last of E, S and K runs fastest.
+    Architectures, int32 [M, L], in the order of [E, S, K].
   """
   sizes = jnp.array(config.step_sizes)
 
@@ -250,7 +261,10 @@ def move(
 def judge(
   params: Params, tokens: jax.Array, *, controller: Controller
 ) -> jax.Array:
-  """What each member predicts of tokens [M, L], encoded again: [E, M]."""
+  """Returns each member's predicted scores of tokens [M, L], [E, M].
+
+  The tokens are encoded anew by each member.
+  """
 
   def one(params, tokens):
     return controller.predict(params, controller.encode(params, tokens)[1])
@@ -265,5 +279,5 @@ def judge(
 def place(
   params: Params, tokens: jax.Array, *, controller: Controller
 ) -> jax.Array:
-  """Where one member sees tokens [M, L]: [M, H]."""
+  """Returns one member's embeddings of tokens [M, L], [M, H]."""
   return by_blocks(lambda rows: controller.encode(params, rows)[1], tokens)

@@ -1,6 +1,6 @@
 """Regularized evolution (Real et al. 2019): the oldest dies, not the worst.
 
-It goes by the order of the pool, which none may leave.
+Age is the order of the pool, so no member may be removed from the pool.
 """
 
 from collections.abc import Callable
@@ -13,18 +13,18 @@ from nao_jax.spaces.space import Space
 from nao_jax.strategies import Proposal, Seen, generator, proposal
 from nao_jax.strategies.uniform import sample_new
 
-# A parent whose children are all known is left for another after so many.
+# Parents that are tried for a child that is not known yet.
 _TRIES = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class Evolution:
-  """Proposes children of the best of a few, drawn from the newest.
+  """Proposes children of tournament winners among the newest members.
 
   Attributes:
-    space: the architectures.
-    population: how many of the pool may be parents, the newest ones.
-    tournament: how many of them are drawn, of which the best is the parent.
+    space: the search space.
+    population: number of newest members of the pool that may be parents.
+    tournament: number of members drawn, the best of which is the parent.
   """
 
   space: Space
@@ -32,7 +32,7 @@ class Evolution:
   tournament: int = 5
 
   def init(self, key: jax.Array) -> tuple:
-    """There is no state: the pool knows the order of birth."""
+    """Returns an empty state: the pool holds the order of birth."""
     del key
     return ()
 
@@ -44,14 +44,14 @@ class Evolution:
     progress: Callable[[str, int, int], None],
     keep: Callable[[tuple, int], None],
   ) -> tuple[tuple, dict]:
-    """See `Strategy`."""
+    """Implements `Strategy.tell`; there is nothing to learn."""
     del key, seen, progress, keep
     return state, {}
 
   def ask(
     self, state: tuple, key: jax.Array, seen: Seen, limit: int
   ) -> tuple[tuple, Proposal]:
-    """See `Strategy`."""
+    """Implements `Strategy.ask`."""
     birth_key, stranger_key = jax.random.split(key)
     rng = generator(birth_key)
     known, rows, parents = set(seen.known), [], []
@@ -70,7 +70,11 @@ class Evolution:
   def _birth(
     self, rng, key, seen, known, worth
   ) -> tuple[int, np.ndarray | None]:
-    """A new child and its parent; or a stranger, if all children are known."""
+    """Returns a parent's index and a new child of it.
+
+    If no new child is found, -1 and a random architecture, or None if the space
+    has no new one.
+    """
     for _ in range(_TRIES):
       parent = self._parent(rng, worth)
       child = _mutate(rng, self.space, seen.tokens[parent])
@@ -87,7 +91,7 @@ class Evolution:
 
 
 def _mutate(rng, space: Space, tokens: np.ndarray) -> np.ndarray:
-  """Changes one token: each position is as likely, then each other token."""
+  """Changes one token, drawing a position first, then its new token."""
   rows = space.neighbours(tokens)
   position = np.argmax(rows != tokens, axis=-1)
   chosen = rng.choice(np.unique(position))

@@ -18,11 +18,11 @@ from nao_jax.strategies.uniform import sample_new
 
 
 class Climb(NamedTuple):
-  """Where the search stands.
+  """State of the local search.
 
   Attributes:
-    tokens: int32 [L].
-    climbing: bool [], whether it stands anywhere yet.
+    tokens: int32 [L], the current architecture.
+    climbing: bool [], whether there is a current architecture.
   """
 
   tokens: np.ndarray
@@ -31,20 +31,21 @@ class Climb(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Local:
-  """Proposes neighbours that were not seen, in random order.
+  """Proposes unknown neighbours of the current architecture, in random order.
 
-  It starts from the best of the first pool. Asked for several at a time it
-  moves to the best of them, not to the first. At a peak it moves to a random
-  architecture and proposes nothing else. It needs a pool that none leaves.
+  The search starts from the best architecture of the first pool. If several
+  neighbours are proposed at a time, it moves to the best of them, not to the
+  first better one. At a peak it moves to a random architecture, which is the
+  only proposal. It needs a pool from which no member is removed.
 
   Attributes:
-    space: the architectures.
+    space: the search space.
   """
 
   space: Space
 
   def init(self, key: jax.Array) -> Climb:
-    """Nowhere; see `Strategy`."""
+    """Returns a state without a current architecture; the key is not used."""
     del key
     return Climb(np.zeros(self.space.length, np.int32), np.bool_(False))
 
@@ -56,7 +57,10 @@ class Local:
     progress: Callable[[str, int, int], None],
     keep: Callable[[Climb, int], None],
   ) -> tuple[Climb, dict]:
-    """Moves to better neighbours, if there are any; see `Strategy`."""
+    """Moves to better neighbours while there are any.
+
+    Implements `Strategy.tell`.
+    """
     del key, progress, keep
     if not state.climbing:
       return Climb(seen.tokens[np.argmax(seen.scores)], np.bool_(True)), {}
@@ -67,7 +71,7 @@ class Local:
     return Climb(here, np.bool_(True)), {}
 
   def _step(self, here, scores) -> np.ndarray | None:
-    """The best neighbour that was scored, if it is better."""
+    """Returns the best scored neighbour if it is better, else None."""
     rows = np.concatenate([here[None], self.space.neighbours(here)])
     values = [scores.get(name, -np.inf) for name in self.space.keys(rows)]
     best = int(np.argmax(values))
@@ -76,7 +80,7 @@ class Local:
   def ask(
     self, state: Climb, key: jax.Array, seen: Seen, limit: int
   ) -> tuple[Climb, Proposal]:
-    """See `Strategy`."""
+    """Implements `Strategy.ask`."""
     order_key, start_key = jax.random.split(key)
     rows = self.space.neighbours(state.tokens)
     rows = generator(order_key).permutation(rows[seen.allows(rows)])

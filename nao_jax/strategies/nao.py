@@ -20,7 +20,7 @@ from nao_jax.strategies import Proposal, Seen, folds
 from nao_jax.strategies.controller_metrics import inspection
 from nao_jax.strategies.projection import project
 
-# Parts that a fit is cut into, to show how far it is.
+# Parts that a fit is cut into, to show its progress.
 FIT_CALLS = 10
 
 
@@ -29,10 +29,10 @@ class NaoConfig:
   """How proposals are made; the defaults are the official search's (NAO_V1).
 
   Attributes:
-    top_k: K, best members of the pool whose embeddings are moved.
-    step_size: the smallest step; the others are its multiples.
-    max_step_size: the largest step. The official limit is 50, which is looked
-      at before a sweep's step grows: 51 is the last one.
+    top_k: K, number of best members of the pool whose embeddings are moved.
+    step_size: the smallest step; the other steps are its multiples.
+    max_step_size: the largest step. The official limit is 50, but the official
+      code compares before it increases the step, so 51 is its last step.
     held_out: share of all architectures that the controller never learns from,
       to measure how well it predicts; see folds.py.
   """
@@ -59,11 +59,12 @@ class NaoConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Nao:
-  """The strategy; its state is that of the fit, at epoch 0 between rounds.
+  """NAO's strategy; its state is that of the fit, at epoch 0 between rounds.
 
   Attributes:
-    controller: space and sizes.
-    fit: how to fit it, in every round on from the round before.
+    controller: space and sizes of the controller.
+    fit: how to fit the controller; each round goes on from the parameters of
+      the round before.
     config: how to propose.
   """
 
@@ -72,7 +73,7 @@ class Nao:
   config: NaoConfig
 
   def init(self, key: jax.Array) -> FitState:
-    """A fresh controller; consumes the key."""
+    """Returns the state of a new controller; consumes the key."""
     return fit.start(self.controller.init(key), self.fit)
 
   def tell(
@@ -83,9 +84,10 @@ class Nao:
     progress: Callable[[str, int, int], None],
     keep: Callable[[FitState, int], None],
   ) -> tuple[FitState, dict]:
-    """Fits the controller on the pool, but for the members held out.
+    """Fits the controller on the pool without the held-out members.
 
-    See `Strategy`. A fit that diverges gives way to a fresh controller.
+    Implements `Strategy.tell`. A fit that diverges is replaced by a new
+    controller.
 
     Raises:
       UserError: all members are held out.
@@ -113,7 +115,8 @@ class Nao:
   ) -> tuple[FitState, Proposal]:
     """Moves the best members uphill and decodes them.
 
-    They come in the official order: small steps first, then good seeds first.
+    Implements `Strategy.ask`. Proposals are in the official order: small steps
+    first, then good seeds first.
     """
     best = seen.order[: self.config.top_k]
     step_sizes = self.config.step_sizes
@@ -148,11 +151,11 @@ class Nao:
     )
 
   def _fit(self, state, key, lessons, progress, keep) -> FitState:
-    """Fits on tokens, targets, costs and who trains; see `fit.fit`."""
+    """Fits on `lessons`: tokens, targets, costs and the mask of `fit.fit`."""
     epochs = self.fit.epochs
     calls = FIT_CALLS if epochs % FIT_CALLS == 0 else 1
     part = dataclasses.replace(self.fit, epochs=epochs // calls)
-    if state.epoch == 0:  # Else the round goes on that kept it.
+    if state.epoch == 0:  # Otherwise the interrupted fit goes on.
       state = fit.start(state.params, part)
     progress("fit controller", int(state.epoch), epochs)
     while state.epoch < epochs:
@@ -171,8 +174,8 @@ class Nao:
     return state._replace(epoch=np.int32(0))
 
   def _view(self, params, members, proposed, limit) -> dict:
-    """Where everything is, and what is predicted of proposals; for people."""
-    # As many rows as there may be proposals: one shape, one program.
+    """Returns a projection of the embeddings and predictions, for reports."""
+    # As many rows as there may be proposals, so that one program serves all.
     rows = np.resize(proposed, (limit, members.shape[1]))
     predicted, embedding = map(
       np.asarray,
@@ -190,7 +193,7 @@ class Nao:
     }
 
   def _inspect(self, params, tokens, scores, held_out) -> dict:
-    """The controller's quality: ranking where it was not fitted."""
+    """Returns the controller's metrics; ranking is of held-out members."""
     decoded = metrics.reconstruct(params, tokens, controller=self.controller)
     predicted, _ = metrics.predict(params, tokens, controller=self.controller)
     return inspection(
@@ -204,7 +207,7 @@ class Nao:
 
 
 def _gains(moved: ascent.Proposals, step_sizes, step, seed) -> dict:
-  """What the predictor promises where it was decoded; for people."""
+  """Returns predicted scores before and after the ascent, for reports."""
   before, after = np.asarray(moved.before), np.asarray(moved.after)
   return {
     "candidate_step_size": np.repeat(step_sizes, len(before)),

@@ -1,13 +1,14 @@
 """NAO with few evaluations: an ensemble, proposals encoded again, many passes.
 
-As `nao`, it moves embeddings of the best architectures up the predictor's
-gradient and decodes them. What is new: an ensemble of controllers; training
-also on architectures without a score, of which only the reconstruction counts,
-and on ranks in the place of scores; candidates are encoded again and ranked by
-what the ensemble predicts for them; the best are seeds of the next pass.
+Like `nao`, it moves embeddings of the best architectures along the predictor's
+gradient and decodes them. It differs in these points: an ensemble of
+controllers predicts; they also train on architectures without a score, of which
+only the reconstruction counts, and on ranks in the place of scores; candidates
+are encoded again and ranked by the ensemble's prediction; the best candidates
+are the seeds of the next pass.
 
-Shapes: E controllers, N architectures in the pool, C of them padded, L tokens,
-K seeds, S step sizes, M candidates of a pass (E S K).
+Shapes: E controllers, N architectures in the pool, L tokens, K seeds, S step
+sizes, M candidates of a pass (E S K).
 """
 
 from collections.abc import Callable
@@ -38,20 +39,21 @@ from nao_jax.strategies.ensemble import Ensemble, Lessons, NaoPlusConfig
 from nao_jax.strategies.projection import project
 from nao_jax.strategies.uniform import sample_new
 
-# So many steps are one program, whatever a round's number of them.
+# Training steps in one call of the program, whose shape must not depend on the
+# number of steps in a round.
 STEPS_A_CALL = 10
-# So many candidates are judged at least, of which some do not count.
+# The least number of rows for which the ensemble predicts; fewer are padded.
 _LEAST_JUDGED = 128
 
 
 class Candidates(NamedTuple):
-  """What one pass came to.
+  """Candidates that a pass found.
 
   Attributes:
     tokens: int32 [M, L].
-    predicted: [M, E], the members' scores of them, encoded again.
-    parents: int32 [M], the row of the pool that the first pass began with.
-    step_sizes: float32 [M], of the last pass.
+    predicted: [M, E], each controller's prediction after encoding them again.
+    parents: int32 [M], the row of the pool from which the first pass started.
+    step_sizes: float32 [M], the step of the last pass.
   """
 
   tokens: np.ndarray
@@ -62,10 +64,10 @@ class Candidates(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class NaoPlus:
-  """The strategy.
+  """Strategy with an ensemble of controllers; its state is an `Ensemble`.
 
   Attributes:
-    controller: space and sizes of each member.
+    controller: space and sizes of each controller.
     config: how to fit and to propose.
   """
 
@@ -77,7 +79,7 @@ class NaoPlus:
     return {"controller": self.controller, "config": self.config}
 
   def init(self, key: jax.Array) -> Ensemble:
-    """Fresh controllers; consumes the key."""
+    """Returns newly initialised controllers; consumes the key."""
     return ensemble.start(key, **self._settings)
 
   def tell(
@@ -88,7 +90,13 @@ class NaoPlus:
     progress: Callable[[str, int, int], None],
     keep: Callable[[Ensemble, int], None],
   ) -> tuple[Ensemble, dict]:
-    """Fits all members; before the first round they learn to reconstruct."""
+    """Fits all controllers; the first fit begins with reconstruction alone.
+
+    Implements `Strategy.tell`.
+
+    Raises:
+      UserError: all members of the pool are held out of one controller.
+    """
     config = self.config
     new = int(state.asked) or len(seen.tokens)
     parts = [(min(config.steps * new, config.most_steps), config.trade_off)]
@@ -98,7 +106,7 @@ class NaoPlus:
     rows_key, steps_key = jax.random.split(key)
     rng, reached = generator(rows_key), int(state.began)
     every = (_lessons(rng, seen, *part, self) for part in parts)
-    # Who goes on within a fit draws again what was learnt from, and skips it.
+    # A resumed fit draws the lessons of finished steps again, and skips them.
     for done, lessons in enumerate(itertools.chain.from_iterable(every), 1):
       reached += int(np.sum(lessons.rates > 0))
       if reached <= state.steps:
@@ -113,7 +121,7 @@ class NaoPlus:
   def ask(
     self, state: Ensemble, key: jax.Array, seen: Seen, limit: int
   ) -> tuple[Ensemble, Proposal]:
-    """Moves, decodes and ranks, pass after pass; see `Strategy`."""
+    """Moves, decodes and ranks, pass after pass; implements `Strategy.ask`."""
     space, known, found = self.controller.space, set(seen.known), [self._none]
     aim_key, draw_key = jax.random.split(key)
     rng = generator(jax.random.fold_in(key, 2))  # Beside the two above.
@@ -139,7 +147,8 @@ class NaoPlus:
       seeds = ranked.tokens, ranked.parents
     candidates = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
     chosen = _chosen(candidates, seen, rng, limit)
-    # What is missing is drawn, so that a search never stands still.
+    # Random architectures make up for missing proposals, so that a search never
+    # stalls.
     drawn = proposal(
       sample_new(
         space, draw_key, limit - len(chosen.tokens), known, seen.demand
@@ -158,7 +167,7 @@ class NaoPlus:
     )
 
   def _by_step_size(self, candidates: Candidates) -> dict:
-    """How many were new, JSON-like."""
+    """Returns the number of new candidates by step size, JSON-like."""
     sizes = np.float32(self.config.step_sizes)
     new = (candidates.step_sizes[:, None] == sizes).sum(0)
     return {
@@ -167,10 +176,10 @@ class NaoPlus:
     }
 
   def _inspect(self, params, tokens, scores) -> dict:
-    """How good the controllers are where they were not fitted; for people."""
+    """Returns metrics of the controllers on held-out members, for reports."""
     predicted = self._judged(params, tokens)
     unseen = self._held_out(tokens).T
-    # Of one member nothing is held out.
+    # A single controller has no held-out members.
     own = unseen if unseen.any() else ~unseen
     first = jax.tree.map(lambda leaf: leaf[0], params)
     decoded = metrics.reconstruct(
@@ -186,20 +195,20 @@ class NaoPlus:
     )
 
   def _held_out(self, tokens) -> np.ndarray:
-    """Which architectures each member never learns from: bool [E, N].
+    """Returns the architectures held out of each controller, bool [E, N].
 
-    Each one is held out of one member, so all can measure the ensemble. A
-    single member learns from all.
+    Each architecture is held out of one controller, so that all of them serve
+    to measure the ensemble. A single controller learns from all.
     """
     members = self.config.members
     own = folds.numbers(self.controller.space, tokens, members)
     return (own == np.arange(members)[:, None]) & (members > 1)
 
   def _shown(self, tokens) -> list[np.ndarray]:
-    """The rows that each member learns from.
+    """Returns the rows that each controller learns from.
 
     Raises:
-      UserError: for some member there are none.
+      UserError: all rows are held out of one controller.
     """
     rows = [np.flatnonzero(~hidden) for hidden in self._held_out(tokens)]
     if not all(map(len, rows)):
@@ -212,7 +221,7 @@ class NaoPlus:
     return rows
 
   def _unlabelled(self, state) -> dict:
-    """How much of the space was seen without scores, by each member."""
+    """Returns how many random architectures each controller trained on."""
     drawn = int(state.steps) * self.config.unlabelled
     return {
       "unlabelled": drawn,
@@ -221,7 +230,7 @@ class NaoPlus:
     }
 
   def _view(self, params, members, proposed, parents, candidates) -> dict:
-    """What is predicted of proposals, and where they are; for people."""
+    """Returns predictions and a projection of the embeddings, for reports."""
     seeds, seed = np.unique(candidates.parents, return_inverse=True)
     rows = np.concatenate([members[seeds], proposed])
     own, predicted = np.split(self._judged(params, rows).mean(1), [len(seeds)])
@@ -245,8 +254,8 @@ class NaoPlus:
     }
 
   def _move(self, params, key, seeds, parents, seen):
-    """Where one pass leads, int32 [M, L], from which parent, by which step."""
-    # Few seeds are repeated: one shape, one program.
+    """Runs one pass; returns tokens [M, L], (parents [M], step sizes [M])."""
+    # Seeds are repeated up to K, so that one program serves all passes.
     rows = np.resize(np.arange(len(seeds)), self.config.seeds)
     aim = seen.aim(key, len(rows))
     tokens = np.asarray(
@@ -263,13 +272,13 @@ class NaoPlus:
     return tokens, origin
 
   def _judged(self, params, tokens) -> np.ndarray:
-    """What each member predicts of architectures: [M, E]."""
+    """Returns each controller's predictions of architectures, [M, E]."""
     rows = self._padded(tokens)
     found = ensemble.judge(params, rows, controller=self.controller)
     return np.asarray(found).T[: len(tokens)]
 
   def _padded(self, tokens) -> np.ndarray:
-    """Rows in powers of 2, so that there are few programs."""
+    """Pads rows to a power of 2, so that few programs are compiled."""
     size = max(_LEAST_JUDGED, 1 << (len(tokens) - 1).bit_length())
     return np.resize(tokens, (size, tokens.shape[1]))
 
@@ -285,7 +294,7 @@ class NaoPlus:
 
 
 def small(space: Space, estimates_cost: bool = False) -> NaoPlus:
-  """The strategy with controllers that few evaluations can fit."""
+  """Returns the strategy with controllers that few evaluations can fit."""
   sizes = ControllerConfig(
     embedding=32, hidden=32, mlp_layers=2, mlp_width=64, mlp_dropout=0.0
   )
@@ -298,7 +307,7 @@ def _select(candidates: Candidates, rows) -> Candidates:
 
 
 def _chosen(candidates: Candidates, seen: Seen, rng, limit):
-  """Those to evaluate, or to go on from; in a trade along the front."""
+  """Returns the best candidates; in a multi-objective search, a front's."""
   if seen.demand is None or not seen.demand.trade:
     return _select(candidates, ranked(candidates.predicted)[:limit])
   costs = seen.demand.scaled(candidates.tokens, seen.tokens)
@@ -307,7 +316,7 @@ def _chosen(candidates: Candidates, seen: Seen, rng, limit):
 
 
 def _first_new(space, tokens, known: set[bytes]) -> np.ndarray:
-  """Rows that are not known; they are from now on."""
+  """Returns the rows that are not known, and adds them to `known`."""
   rows = []
   for row, name in enumerate(space.keys(tokens)):
     if name not in known:
@@ -317,12 +326,19 @@ def _first_new(space, tokens, known: set[bytes]) -> np.ndarray:
 
 
 def ranked(predicted: np.ndarray) -> np.ndarray:
-  """Candidates in the order of their mean prediction [M, E], best first."""
+  """Returns candidates by their mean prediction, best first.
+
+  Args:
+    predicted: [M, E].
+
+  Returns:
+    Rows, int [M].
+  """
   return np.argsort(-predicted.mean(1), kind="stable")
 
 
 def _lessons(rng, seen: Seen, steps: int, trade_off: float, strategy: NaoPlus):
-  """What some steps learn from, `STEPS_A_CALL` of them at a time."""
+  """Yields the lessons of `STEPS_A_CALL` steps at a time."""
   config, count = strategy.config, len(seen.tokens)
   targets = (stats.rankdata(seen.scores) - 1) / max(count - 1, 1)
   own_rows = strategy._shown(seen.tokens)

@@ -1,4 +1,4 @@
-"""Embeddings in two dimensions, for people.
+"""Projection of embeddings to two dimensions, for plots.
 
 Shapes: N architectures in the pool, M proposals, H hidden units.
 """
@@ -9,12 +9,12 @@ import numpy as np
 
 
 class Plane(NamedTuple):
-  """The plane in which the pool is widest.
+  """Coordinates in the plane of the pool's largest variance.
 
   Attributes:
     members: float32 [N, 2].
     proposals: float32 [M, 2].
-    share: float32 [2], of the pool's variance that each axis shows.
+    share: float32 [2], share of the pool's variance along each axis.
   """
 
   members: np.ndarray
@@ -23,18 +23,18 @@ class Plane(NamedTuple):
 
 
 def project(members: np.ndarray, proposals: np.ndarray) -> Plane:
-  """The first two principal components of embeddings.
+  """Projects embeddings on the first two principal components of the pool.
 
   Args:
-    members: of the pool, [N, H]; they alone decide where the plane lies.
-    proposals: [M, H].
+    members: embeddings of the pool, [N, H]; they alone determine the plane.
+    proposals: embeddings of proposals, [M, H].
   """
-  # Two axes, whatever H is; a pool without spread has none that is longer.
+  # Padding gives two axes even if H is 1 or the pool has a single member.
   wide = np.pad(np.float64(members), ((0, 0), (0, 2)))
   middle = wide.mean(0)
   _, lengths, axes = np.linalg.svd(wide - middle, full_matrices=False)
   lengths, axes = np.pad(lengths, (0, 2)), np.pad(axes, ((0, 2), (0, 0)))
-  # An axis has no direction of its own: its largest part points upwards.
+  # The sign of an axis is arbitrary: its largest component is made positive.
   largest = np.argmax(np.abs(axes[:2]), axis=1)
   axes = axes[:2] * np.where(axes[[0, 1], largest] < 0, -1, 1)[:, None]
   others = np.pad(np.float64(proposals), ((0, 0), (0, 2)))

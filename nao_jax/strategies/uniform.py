@@ -1,4 +1,4 @@
-"""Random search: the baseline of everything."""
+"""Random search, the baseline of every other strategy."""
 
 from collections.abc import Callable, Set
 import dataclasses
@@ -10,9 +10,9 @@ from nao_jax.objectives import Demand
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Proposal, Seen, proposal
 
-# In a space that is nearly used up, give up after this many empty draws.
+# Draws after which to give up in a space that is nearly exhausted.
 MAX_DRAWS = 100
-# With a limit a draw has so many architectures at least.
+# The least number of architectures in a draw if costs are limited.
 LEAST_DRAWN = 256
 
 
@@ -23,18 +23,18 @@ def sample_new(
   known: Set[bytes],
   demand: Demand | None = None,
 ) -> np.ndarray:
-  """Draws different architectures that are not known yet.
+  """Draws distinct architectures that are not known yet.
 
   Args:
-    space: where to draw.
+    space: the search space.
     key: consumed.
-    count: how many are wanted.
-    known: `space.keys` of what not to draw.
-    demand: what it does not allow is drawn again.
+    count: number of architectures to draw.
+    known: `space.keys` of architectures not to draw.
+    demand: cost constraint that the architectures must satisfy.
 
   Returns:
-    int32 [M, L]; fewer than `count` only if the space, or what is allowed of
-    it, is all but used up.
+    int32 [M, L]; M is below `count` only if the space, or the part of it that
+    is allowed, is nearly exhausted.
   """
   limited = demand is not None and demand.limit < np.inf
   size = max(count, LEAST_DRAWN) if limited else count
@@ -54,12 +54,12 @@ def sample_new(
 
 @dataclasses.dataclass(frozen=True)
 class Uniform:
-  """Proposes random architectures, whatever the scores."""
+  """Proposes random architectures, regardless of scores."""
 
   space: Space
 
   def init(self, key: jax.Array) -> tuple:
-    """There is no state."""
+    """Returns an empty state; the key is not used."""
     del key
     return ()
 
@@ -71,14 +71,14 @@ class Uniform:
     progress: Callable[[str, int, int], None],
     keep: Callable[[tuple, int], None],
   ) -> tuple[tuple, dict]:
-    """See `Strategy`."""
+    """Implements `Strategy.tell`; there is nothing to learn."""
     del key, seen, progress, keep
     return state, {}
 
   def ask(
     self, state: tuple, key: jax.Array, seen: Seen, limit: int
   ) -> tuple[tuple, Proposal]:
-    """See `Strategy`."""
+    """Implements `Strategy.ask`."""
     return state, proposal(
       sample_new(self.space, key, limit, seen.known, seen.demand)
     )
