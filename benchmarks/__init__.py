@@ -1,1 +1,1 @@
-"""Speed, measured: ratios and rates, never tests."""
+"""Benchmarks of speed and search quality; none of them is a test."""

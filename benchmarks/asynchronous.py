@@ -1,12 +1,12 @@
-"""How busy many workers are with and without `--asynchronous`, simulated.
+"""Simulated utilisation of many workers with and without `--asynchronous`.
 
 python -m benchmarks.asynchronous [--workers=8,64,1000] [--json=FILE]
 
 The search, the evaluator from scratch and the dispatch of a cluster's trials
-are those of a real search; only the workers and the clock are not there. A
+are those of a real search; only the workers and the clock are simulated. A
 training takes a random time, log-normal and longer by a factor for a few
 stragglers; its unit is the median. Fitting the controller takes a fixed time,
-in which the workers go on with what is left.
+in which the workers go on with the remaining trials.
 """
 
 import dataclasses
@@ -40,7 +40,14 @@ _JSON = flags.DEFINE_string("json", None, "File for the numbers.")
 
 
 def measure(workers: int, late: float | None, times: Times, seeds: int) -> dict:
-  """Utilisation and duration of a search; late is None if it is synchronous."""
+  """Returns utilisation and duration of searches.
+
+  Args:
+    workers: number of workers.
+    late: the setting of a search; None for synchronous searches.
+    times: durations of trainings and fits.
+    seeds: number of searches, with the seeds 0, 1 ..
+  """
   config = SearchConfig(
     pool_size=round(_POOL.value * workers),
     rounds=_ROUNDS.value,
@@ -62,7 +69,7 @@ def measure(workers: int, late: float | None, times: Times, seeds: int) -> dict:
 
 
 def main(_):
-  """Simulates all and prints a table."""
+  """Simulates all searches and prints a table."""
   if _JSON.value:
     check_writable(_JSON.value, "json")
   times = Times(_SPREAD.value, _STRAGGLERS.value, _FACTOR.value, _FIT.value)

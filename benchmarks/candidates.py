@@ -5,8 +5,8 @@ python -m benchmarks.candidates --dataset=NAME --data_dir=DIR
 Trains random architectures from scratch in both ways, in turn: as data in one
 compiled program, as a search does, and as a stand-alone network that is
 compiled for it. Both train on the same images and measure the validation part
-after each epoch. The first candidate pays for the program of all and is not
-counted; its seconds are shown.
+after each epoch. The first candidate pays for compiling the common program and
+is not counted; its seconds are shown.
 """
 
 import dataclasses

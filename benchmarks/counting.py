@@ -1,9 +1,9 @@
-"""What a program has to do at least: operations and bytes, from its jaxpr.
+"""Lower bounds on a program's operations and bytes, from its jaxpr.
 
-Counted are matrix products and convolutions: 2 operations a multiply-add, and
-the bytes that they read and write of arrays that no cache holds. All else is
-taken to be fused into them, so that this machine cannot do the work in less
-time than its measured rates give for it.
+Matrix products and convolutions are counted: 2 operations a multiply-add, and
+the bytes that they read and write of arrays larger than a cache. Everything
+else is assumed to be fused into them, so the work over this machine's measured
+rates is a lower bound on its time.
 """
 
 from collections.abc import Sequence
@@ -14,47 +14,59 @@ import jax
 import jax.extend as jex
 import numpy as np
 
-# Arrays that are smaller may stay in a cache from one use to the next.
+# Smaller arrays may stay in a cache from one use to the next.
 _CACHE = 2**25
 
 
 class Needed(NamedTuple):
-  """Work that cannot be left out.
+  """Work that cannot be avoided.
 
   Attributes:
-    operations: in floating point.
-    bytes: read and written.
+    operations: floating-point operations.
+    bytes: bytes read and written.
   """
 
   operations: float = 0.0
   bytes: float = 0.0
 
   def times(self, factor: float) -> "Needed":
-    """So many times this work."""
+    """Returns this work multiplied by a factor."""
     return Needed(self.operations * factor, self.bytes * factor)
 
   def plus(self, other: "Needed") -> "Needed":
-    """Both."""
+    """Returns the sum of both."""
     return Needed(*map(sum, zip(self, other, strict=True)))
 
 
 def count(function, *arguments) -> Needed:
-  """What a function does; it is traced, not run.
+  """Counts the work of a function, which is traced, not run.
 
   Args:
-    function: has loops of known length only; of branches the longest counts.
+    function: has loops of known length only; of branches the one with the most
+      operations counts.
     *arguments: arrays, or their shapes.
+
+  Raises:
+    ValueError: the function has a loop of unknown length.
   """
   return _program(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 def training(forward: Needed) -> Needed:
-  """Forwards and backwards: each product has two gradients of its size."""
+  """Returns the work of a forward and a backward pass.
+
+  Each product has two gradients of its own size.
+  """
   return forward.times(3)
 
 
 def passes(tree, number: int) -> Needed:
-  """Reading or writing all arrays of a tree so many times."""
+  """Returns the work of reading or writing all arrays of a tree.
+
+  Args:
+    tree: a pytree of arrays.
+    number: how many times each array is read or written.
+  """
   leaves = jax.tree.leaves(tree)
   return Needed(0, number * sum(leaf.nbytes for leaf in leaves))
 
@@ -104,5 +116,5 @@ def _product(equation) -> Needed:
 
 
 def exponent(sizes: Sequence[float], amounts: Sequence[float]) -> float:
-  """Of the power law that is nearest: 1 is linear growth, 2 quadratic."""
+  """Fits a power law; returns its exponent: 1 if linear, 2 if quadratic."""
   return float(np.polyfit(np.log(sizes), np.log(amounts), 1)[0])

@@ -1,9 +1,9 @@
-"""How the host's work in a round grows with the pool.
+"""Growth of the host's work in a round with the size of the pool.
 
 python -m benchmarks.growth [--sizes=100,1000,10000]
 
-CPU milliseconds, the least of some repeats, and the exponent of a power law
-through all sizes but the first.
+Prints CPU milliseconds, the minimum of some repeats, and the exponent of a
+power law through all sizes but the first.
 """
 
 from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ Work = tuple[str, Callable[[], object]]
 
 
 def works(count: int, folder: str) -> Iterator[Work]:
-  """What is done once a round with a pool of so many architectures."""
+  """Yields the work of a round with a pool of `count` architectures."""
   space, rng = cnn.space(), np.random.default_rng(0)
   tokens = np.asarray(space.sample(jax.random.key(0), count))
   scores = rng.random(count).astype(np.float32)
@@ -75,7 +75,7 @@ def works(count: int, folder: str) -> Iterator[Work]:
 
 
 def _later(pool: Pool, rng: np.random.Generator) -> list[Pool]:
-  """The pool of each of the next rounds: 100 members are new, all scored."""
+  """Returns the pools of the next rounds: 100 members are new, all scored."""
   found = []
   for round_ in range(_REPEATS.value):
     order = rng.permutation(len(pool.members))
@@ -88,7 +88,7 @@ def _later(pool: Pool, rng: np.random.Generator) -> list[Pool]:
 
 
 def _trials(space: Space, tokens: np.ndarray, folder: str) -> Trials:
-  """A file of as many trials, written at once."""
+  """Writes a file with a trial for each architecture, in one transaction."""
   trials = Trials(pathlib.Path(folder, f"trials-{len(tokens)}"), space.name, {})
   curve = json.dumps([0.5] * 25)
   with contextlib.closing(sqlite3.connect(trials.path)) as database, database:
@@ -103,7 +103,7 @@ def _trials(space: Space, tokens: np.ndarray, folder: str) -> Trials:
 
 
 def _others(space: Space, count: int) -> np.ndarray:
-  """Enough for all repeats of adding a hundred."""
+  """Samples enough architectures for all repeats of adding a hundred."""
   key = jax.random.fold_in(jax.random.key(2), count)
   return np.asarray(space.sample(key, 100 * _REPEATS.value))
 

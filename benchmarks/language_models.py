@@ -1,4 +1,4 @@
-"""Language models that are compared with each other, and their training.
+"""Language models for a comparison, and their training.
 
 Shapes: B streams, N nodes of a cell.
 """
@@ -22,11 +22,11 @@ from nao_jax.training.recurrent import Trainer
 
 
 class Model(NamedTuple):
-  """A language model that can be trained; see lstm.py for the functions.
+  """A language model that can be trained; lstm.py documents the functions.
 
   Attributes:
-    parameters: how many.
-    columns: of its state, [B, columns].
+    parameters: number of parameters.
+    columns: columns of its state, [B, columns].
     init: key -> weights.
     update: weights, hidden, key, number, tokens, length -> the next weights,
       the next hidden, loss.
@@ -49,7 +49,7 @@ _MEASURE_LSTM = jax.jit(lstm.measure)
 
 
 def of_cell(tokens: np.ndarray, trainer: Trainer) -> Model:
-  """The model of a cell, int32 [2 N]; N may be other than the trainer's."""
+  """Returns the model of a cell, int32 [2 N]; N need not be the trainer's."""
   network = dataclasses.replace(trainer.model, nodes=len(tokens) // 2)
   trainer = dataclasses.replace(trainer, model=network)
   cell = np.asarray(rnn.to_cells(tokens))
@@ -69,7 +69,7 @@ def of_cell(tokens: np.ndarray, trainer: Trainer) -> Model:
 
 
 def of_lstm(parameters: int, trainer: Trainer) -> Model:
-  """The LSTM of as nearly as possible so many parameters."""
+  """Returns the LSTM whose number of parameters is nearest to `parameters`."""
   vocabulary = trainer.model.vocabulary
   width = lstm.width_for(parameters, vocabulary)
   network = dataclasses.replace(trainer.model, width=width)
@@ -90,19 +90,19 @@ def train(
   seed: int,
   progress: Callable[[int, int], None],
 ) -> dict:
-  """Trains a model, and looks at the test text once.
+  """Trains a model, and measures it on the test text once.
 
   Args:
-    model: what to train.
+    model: the model to train.
     corpus: its training and test text are used.
     config: the training; the test text, too, is read in `batch` streams.
-    seed: of weights, lengths and dropout.
-    progress: told the epochs done and all of them.
+    seed: seed of weights, lengths and dropout.
+    progress: called with the number of epochs done and of all epochs.
 
   Returns:
-    The test perplexity, and the words a second of the fastest epoch: of the
-    clock, and of the processor time of all threads. What else runs on a
-    machine slows the first down, and the second less.
+    The test perplexity, and the words a second of the fastest epoch: by the
+    clock, and by the processor time of all threads. Other programs on the
+    machine affect the second rate less than the first.
   """
   streams = text.streams(corpus.train, config.batch)
   test = text.streams(corpus.test, config.batch)
@@ -129,7 +129,7 @@ def train(
 
 
 def _epoch(model: Model, weights, key, number, streams, stretches):
-  """The weights after an epoch, and the number of the next step."""
+  """Returns the weights after an epoch, and the number of the next step."""
   hidden = np.zeros((streams.shape[1], model.columns), np.float32)
   for stretch in stretches:
     weights, hidden, _ = model.update(

@@ -1,4 +1,4 @@
-"""The pool of a search for recurrent cells, as pool.sqlite holds it.
+"""The pool of a search for recurrent cells, read from pool.sqlite.
 
 Shapes: A architectures, L tokens, R rounds.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Pool(NamedTuple):
-  """What a search leaves in pool.sqlite.
+  """The pool of a search.
 
   Attributes:
     tokens: int32 [A, L].
@@ -42,7 +42,7 @@ class Pool(NamedTuple):
     return cls(np.int32(tokens), origins, scores)
 
   def rounds(self) -> list[dict]:
-    """Perplexities by round; a mean is that of the nats."""
+    """Returns perplexities by round; means are taken over nats."""
     return [
       self._round(number, scores) for number, scores in enumerate(self.scores.T)
     ]
@@ -61,7 +61,10 @@ class Pool(NamedTuple):
     }
 
   def spread(self, count: int) -> np.ndarray:
-    """Rows of the last round, evenly spread over its ranking, best first."""
+    """Returns rows of the last round, evenly spread over its ranking.
+
+    They are sorted, best first.
+    """
     last = self.scores[:, -1]
     ranked = np.argsort(-last, kind="stable")[: np.sum(~np.isnan(last))]
     places = np.linspace(0, len(ranked) - 1, count).round().astype(int)

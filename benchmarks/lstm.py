@@ -1,4 +1,4 @@
-"""A language model of one LSTM layer, to compare recurrent cells with.
+"""A language model of one LSTM layer, for comparison with recurrent cells.
 
 With state h, memory c, input x and masks m, as in networks/recurrent.py,
 
@@ -7,8 +7,8 @@ With state h, memory c, input x and masks m, as in networks/recurrent.py,
   h' = sigmoid(o) tanh(c')                                          (output)
 
 (Hochreiter & Schmidhuber 1997, with the forget gate of Gers et al. 2000). The
-softmax is tied to the embedding. Losses, dropout, clipping and stretches are
-those of the cells.
+softmax is tied to the embedding. Losses, dropout, clipping and bptt windows are
+the same as for the cells.
 
 Shapes: T steps of text, B streams, H width, V words.
 """
@@ -25,21 +25,21 @@ from nao_jax.networks.recurrent import LanguageModelConfig, Masks, Outputs
 from nao_jax.training import language
 from nao_jax.training.recurrent import Trainer
 
-# Of the state, how many times H numbers it has: h and c, side by side.
+# Columns of the state in units of H: h and c, side by side.
 STATES = 2
 
-# Gates that begin open let errors through to earlier steps (Jozefowicz et al.
-# 2015).
+# Forget gates that are open at first pass gradients to earlier steps
+# (Jozefowicz et al. 2015).
 _FORGET_BIAS = 1.0
 
 
 class Weights(NamedTuple):
-  """What the model computes with.
+  """Weights of the model.
 
   Attributes:
-    embedding: [V, H]; of words that come in, and of those that come out.
+    embedding: [V, H], of the input words and of the output words.
     bias: [V], of the softmax.
-    input: [H, 4 H], W_x; columns as above.
+    input: [H, 4 H], W_x; columns in the order of the equation above.
     state: [H, 4 H], W_h.
     gates: [4 H], b.
   """
@@ -52,12 +52,12 @@ class Weights(NamedTuple):
 
 
 def parameters(width: int, vocabulary: int) -> int:
-  """How many weights the model has."""
+  """Returns the number of weights of the model."""
   return vocabulary * (width + 1) + 8 * width**2 + 4 * width
 
 
 def width_for(count: int, vocabulary: int) -> int:
-  """The width whose model has as nearly as possible so many weights.
+  """Returns the width whose number of weights is nearest to `count`.
 
   Args:
     count: at least V.
@@ -73,10 +73,10 @@ def width_for(count: int, vocabulary: int) -> int:
 
 
 def init(key: jax.Array, config: LanguageModelConfig) -> Weights:
-  """First weights; consumes the key.
+  """Returns initial weights; consumes the key.
 
-  Embeddings begin as those of the cells. The matrices begin as is usual for an
-  LSTM, within 1 / sqrt(H), which is more.
+  Embeddings are initialised like those of the cells. The matrices are uniform
+  within 1 / sqrt(H), as is usual for an LSTM, which is a wider range.
 
   Args:
     key: a random key.
@@ -106,15 +106,15 @@ def apply(
   masks: Masks | None = None,
   length=None,
 ) -> Outputs:
-  """Runs the model over a stretch of text, as `recurrent.apply` does.
+  """Runs the model over a bptt window, as `recurrent.apply` does.
 
   Args:
-    weights: of the model.
-    cell: nothing; there is only one.
+    weights: weights of the model.
+    cell: None; there is only one cell.
     tokens: int32 [T, B].
-    hidden: [B, 2 H], h and c before it.
+    hidden: [B, 2 H], h and c before the window.
     masks: dropout; none by default.
-    length: steps that count, T by default.
+    length: number of steps that count, T by default.
   """
   del cell
   masks = masks or Masks()
@@ -135,7 +135,7 @@ def apply(
 
 
 def _step(weights, inputs, h, c, mask):
-  """The next h and c, each [B, H]; inputs are x's part of the gates."""
+  """Returns the next h and c, each [B, H]; inputs are x's part of the gates."""
   pre = inputs + _times(h, mask) @ weights.state
   i, f, o, g = jnp.split(pre, 4, axis=-1)
   c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
@@ -156,16 +156,16 @@ def update(
   *,
   trainer: Trainer,
 ) -> tuple[Weights, jax.Array, jax.Array]:
-  """One step: clip, decay, descend, as `training.recurrent.update` does.
+  """Takes one step: clip, decay, descend, as `training.recurrent.update` does.
 
   Args:
-    weights: of the model.
-    hidden: [B, 2 H], h and c before it.
-    key: of the whole run.
-    number: of this step; the key folds it in.
+    weights: weights of the model.
+    hidden: [B, 2 H], h and c before the window.
+    key: key of the whole run.
+    number: number of this step; it is folded into the key.
     tokens: int32 [T + 1, B].
-    length: steps that count; the learning rate is in proportion.
-    trainer: the settings; its nodes do not matter.
+    length: number of steps that count; the learning rate is proportional.
+    trainer: the settings; its nodes are not used.
 
   Returns:
     The new weights, the new state, and the loss.
@@ -193,5 +193,5 @@ def update(
 
 
 def measure(weights: Weights, text: jax.Array) -> jax.Array:
-  """Mean nats a word of what `language.windows` gives; no dropout."""
+  """Returns mean nats a word on `language.windows`, without dropout."""
   return language.measure(weights, None, text, apply=apply, states=STATES)

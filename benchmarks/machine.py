@@ -1,4 +1,4 @@
-"""What this machine can do, measured here and now."""
+"""Measured rates and description of this machine."""
 
 import os
 import pathlib
@@ -17,23 +17,23 @@ _REPEATS = 5
 
 
 class Machine(NamedTuple):
-  """Rates.
+  """Rates of a machine.
 
   Attributes:
-    operations: a second, of a float32 matrix product.
-    bytes: a second, read and written by a copy.
+    operations: operations a second, in a float32 matrix product.
+    bytes: bytes a second, read and written by a copy.
   """
 
   operations: float
   bytes: float
 
   def floor(self, needed: Needed) -> float:
-    """Seconds that the work takes at least."""
+    """Returns a lower bound on the seconds of the work."""
     return max(needed.operations / self.operations, needed.bytes / self.bytes)
 
 
 def measure() -> Machine:
-  """The best of some repeats; programs of the default device."""
+  """Measures the rates of the default device, the best of some repeats."""
   square = jnp.ones((_SIDE, _SIDE))
   row = jnp.ones(_COPIED)
   product = _fastest(jax.jit(lambda x: x @ x), square)
@@ -52,13 +52,13 @@ def _fastest(function, argument) -> float:
 
 
 def describe() -> dict:
-  """The processor, JSON-like, as Linux describes it.
+  """Returns a description of the processor by Linux, JSON-like.
 
   Returns:
-    `cpu`: its model; `cores`: those that this process may use;
+    `cpu`: its model; `cores`: the cores that this process may use;
     `threads_per_core`: 2 where two of them share a core; `caches`: {"L1d":
-    "48K"} of the first; `load`: the machine's over the last minute. None, or
-    nothing of the caches, where the system does not say.
+    "48K"} of the first core; `load`: the machine's load over the last minute.
+    An unknown value is None, and unknown caches are left out.
   """
   root = pathlib.Path("/sys/devices/system/cpu/cpu0")
   names = pathlib.Path("/proc/cpuinfo")
@@ -74,16 +74,16 @@ def describe() -> dict:
 
 
 def name() -> str:
-  """The processor and how many of its cores this process may use."""
+  """Returns the processor and the number of cores that this process may use."""
   found = describe()
   return f"{found['cpu'] or 'unknown processor'}, {len(found['cores'])} cores"
 
 
 def numbers(text: str) -> list[int]:
-  """Whole numbers in the notation of taskset and Linux: `0,2-3`.
+  """Parses whole numbers in the notation of taskset and Linux: `0,2-3`.
 
   Raises:
-    ValueError: it is no such list.
+    ValueError: the text is no such list.
   """
   found = []
   for part in text.split(","):
@@ -98,7 +98,7 @@ def _cache(folder: pathlib.Path) -> tuple[str, str | None]:
 
 
 def _text(file: pathlib.Path) -> str | None:
-  """What a file of the system holds, if it is there."""
+  """Returns the contents of a file of the system; None if there is none."""
   try:
     return file.read_text(encoding="utf-8").strip()
   except OSError:

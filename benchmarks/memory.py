@@ -1,9 +1,9 @@
-"""Prints the memory of every published recipe, in Markdown; nothing is run.
+"""Memory of every published recipe, printed in Markdown; nothing is run.
 
 python -m benchmarks.memory
 
-GiB of a training step on one device, in float32 and in bfloat16, and the least
-`--accumulate` that fits devices of some sizes, of which jax takes three
+Shows GiB of a training step on one device, in float32 and in bfloat16, and the
+least `--accumulate` that fits devices of some sizes, of which jax takes three
 quarters by default.
 """
 
@@ -26,7 +26,7 @@ from nao_jax.training import (
   supernet,
 )
 
-# A device of so many GB gives jax a share of them.
+# Sizes of devices in GB, and the share that jax takes.
 DEVICES, SHARE = (16, 24, 40, 80), 0.75
 CIFAR, IMAGENET = ((32, 32, 3), 50_000), ((224, 224, 3), 0)
 CLASSES = {"cifar100": 100, "imagenet2012": 1000}
@@ -35,7 +35,10 @@ CLASSES = {"cifar100": 100, "imagenet2012": 1000}
 def trainer(
   config: image_recipes.TrainCnnConfig, *, bfloat16: bool = False
 ) -> stand_alone.Trainer:
-  """The settings of a recipe's steps; as on its data set, of any size."""
+  """Returns the trainer of a recipe, with the classes of its data set.
+
+  The number of examples does not depend on the data set.
+  """
   found = cnn.resolve(
     config.arch, ops=config.network.ops, nodes=config.network.nodes
   )
@@ -67,7 +70,7 @@ def _fitting(settings, shape, held) -> str:
 
 
 def network_row(name: str) -> str:
-  """One recipe of `train_cnn`."""
+  """Returns the row of a recipe of `train_cnn`."""
   config = image_recipes.RECIPES[name]
   shape, held = IMAGENET if config.input == "stream" else CIFAR
   cells = [f"`{name}`", str(config.train.batch)]
@@ -80,7 +83,7 @@ def network_row(name: str) -> str:
 
 
 def search_row(name: str) -> str:
-  """One preset of `search_cnn`, on one device."""
+  """Returns the row of a preset of `search_cnn`, on one device."""
   config = image_presets.PRESETS[name]
   settings = {
     "network": config.network,
@@ -101,7 +104,7 @@ def search_row(name: str) -> str:
 
 
 def text_rows() -> list[str]:
-  """The recurrent recipes, and the search."""
+  """Returns the rows of the recurrent recipes and of the search."""
   rows = []
   for name, words, vocabulary in (
     ("ptb", 929_589, 10_000),
@@ -134,7 +137,7 @@ def _row(cells) -> str:
 
 
 def main() -> None:
-  """Prints a row as soon as it is counted."""
+  """Prints each row as soon as it is computed."""
   for name in image_recipes.RECIPES:
     if name != "digits":
       print(network_row(name), flush=True)

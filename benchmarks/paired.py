@@ -1,6 +1,6 @@
-"""Searches against random cells, paired by seed.
+"""Comparison of searched with random cells, paired by seed.
 
-Shapes: S searches that differ in the seed alone.
+Shapes: S searches that differ only in the seed.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,9 +23,9 @@ class Pair(NamedTuple):
   """A figure of searched cells and of random ones.
 
   Attributes:
-    what: it is.
-    searched: float64 [S]; NaN where nothing sound was measured.
-    random: the same.
+    what: name of the figure.
+    searched: float64 [S]; NaN where there is no finite measurement.
+    random: float64 [S]; NaN where there is no finite measurement.
   """
 
   what: str
@@ -34,16 +34,16 @@ class Pair(NamedTuple):
 
 
 def pairs(found: Sequence[dict], measure: str) -> list[Pair]:
-  """What finalists and the cells of the comparison measured.
+  """Returns the measurements of finalists and of cells in the comparison.
 
   Args:
-    found: what best.json of each search holds.
+    found: contents of best.json of each search.
     measure: `accuracy` or `perplexity`.
 
   Returns:
-    Of the trained finalists, if there are any, the first and the mean on the
-    validation part; of the comparison the first cell and the mean on the test
-    part. A cell counts with the mean of its trainings.
+    For the trained finalists, if there are any, the first and the mean on the
+    validation part; for the comparison the first cell and the mean on the test
+    part. The value of a cell is the mean of its trainings.
   """
   rows = []
   if all(best.get("finalists") for best in found):
@@ -57,10 +57,10 @@ def pairs(found: Sequence[dict], measure: str) -> list[Pair]:
 
 
 def row(pair: Pair) -> list[str]:
-  """A row under `HEAD`; searches without a sound figure are left out."""
+  """Returns a row under `HEAD`, without searches that have no finite figure."""
   sound = np.isfinite(pair.searched) & np.isfinite(pair.random)
   searched, random = pair.searched[sound], pair.random[sound]
-  # Equal values may have been added up in another order.
+  # Equal values may differ by rounding if they were summed in another order.
   difference = np.round(searched - random, 9)
   higher = f"{np.sum(difference > 0)} of {len(difference)}"
   if ties := np.sum(difference == 0):
@@ -74,7 +74,7 @@ def _by_group(
   groups_of: Callable[[dict], dict],
   value: Callable[..., float | None],
 ) -> list[list[list[float]]]:
-  """A figure of each cell, [group][search][cell]; NaN for None."""
+  """Returns a figure of each cell, [group][search][cell]; NaN for None."""
   return [
     [
       [math.nan if (x := value(cell)) is None else x for cell in cells[group]]
@@ -94,7 +94,7 @@ def _first_and_mean(what: str, values: list[list[list[float]]]) -> list[Pair]:
 
 
 def _mean(values: Sequence[float | None]) -> float:
-  """Of those that are numbers; NaN if none is."""
+  """Returns the mean of the finite numbers; NaN if there is none."""
   sound = [x for x in values if x is not None and math.isfinite(x)]
   return float(np.mean(sound)) if sound else math.nan
 

@@ -1,8 +1,8 @@
-"""Measures two programs in turn, pair by pair: this project and a peer.
+"""Measurement of two programs in turn, pair by pair: this project and a peer.
 
-A peer is a program that is given the NAME of a work and prints, as its last
-line, {"NAME": {"seconds": MEDIAN, "fastest": SECONDS, "slowest": SECONDS}}, of
-its calls.
+A peer is a program that takes the NAME of a work and prints, as its last line,
+the seconds of a call: {"NAME": {"seconds": MEDIAN, "fastest": SECONDS,
+"slowest": SECONDS}}.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,18 +17,18 @@ from typing import NamedTuple
 
 from nao_jax.errors import UserError
 
-# Both libraries' numbers of threads, should they not go by the cores.
+# Variables for the number of threads, in case a library ignores the pinning.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NPROC")
 
 
 class Kind(NamedTuple):
-  """A kind of work that both can do.
+  """A kind of work that both programs can do.
 
   Attributes:
     ours: its name in `benchmarks.throughput`.
     repeats: calls that are timed in a process, as many as the peer's.
     one_core: whether it is measured on one core.
-    default: whether it is measured when nothing is named.
+    default: whether it is measured when no work is named.
   """
 
   ours: str
@@ -47,7 +47,7 @@ KINDS = {
   "propose": Kind("propose", 20, default=False),
 }
 
-# Runs the work and gives its median, fastest and slowest seconds.
+# Runs the work and returns its median, fastest and slowest seconds.
 Measure = Callable[[], dict[str, float]]
 
 
@@ -57,10 +57,10 @@ def run(peer: Measure, ours: Measure, count: int) -> Iterator[dict]:
   Args:
     peer: measures the peer.
     ours: measures this project.
-    count: of pairs.
+    count: number of pairs.
 
   Yields:
-    {"first": which was, "peer": its figures, "ours": ours}.
+    {"first": which was first, "peer": the peer's figures, "ours": our figures}.
   """
   both = {"peer": peer, "ours": ours}
   for number in range(count):
@@ -70,7 +70,7 @@ def run(peer: Measure, ours: Measure, count: int) -> Iterator[dict]:
 
 
 def ratios(found: Sequence[dict]) -> list[float]:
-  """How many times as long the peer took, by medians, pair by pair."""
+  """Returns the peer's median time over ours, pair by pair."""
   return [pair["peer"]["seconds"] / pair["ours"]["seconds"] for pair in found]
 
 
@@ -80,15 +80,15 @@ def peer(
   """Runs a peer once.
 
   Args:
-    command: of the peer.
-    name: of the work.
-    cores: to run on.
+    command: command of the peer.
+    name: name of the work.
+    cores: cores to run on.
 
   Returns:
     {"seconds", "fastest", "slowest"} of a call.
 
   Raises:
-    UserError: it failed, or did not print the figures.
+    UserError: the peer failed, or did not print the figures.
   """
   lines = _run([*command, name], cores).strip().splitlines()
   return _figures(lines[-1] if lines else "", name, shlex.join(command))
@@ -101,14 +101,14 @@ def ours(
 
   Args:
     command: see `own_command`.
-    kind: of work.
-    cores: to run on.
+    kind: kind of the work.
+    cores: cores to run on.
 
   Returns:
     {"seconds", "fastest", "slowest"} of a call.
 
   Raises:
-    UserError: it failed.
+    UserError: the benchmark failed.
   """
   with tempfile.TemporaryDirectory() as folder:
     file = pathlib.Path(folder, "figures.json")
@@ -118,11 +118,11 @@ def ours(
 
 
 def own_command(kind: Kind, sizes: Sequence[str] = ()) -> list[str]:
-  """What measures a kind of work of this project.
+  """Returns the command that measures a kind of work of this project.
 
   Args:
-    kind: of work.
-    sizes: flags of `benchmarks.throughput`, where they are not the official
+    kind: kind of the work.
+    sizes: flags of `benchmarks.throughput` for sizes that are not the official
       ones.
   """
   driver = [sys.executable, "-m", "benchmarks.throughput"]
@@ -130,7 +130,7 @@ def own_command(kind: Kind, sizes: Sequence[str] = ()) -> list[str]:
 
 
 def _figures(text: str, name: str, of: str) -> dict[str, float]:
-  """The three figures of a work, from JSON."""
+  """Reads the three figures of a work from JSON."""
   try:
     found = json.loads(text)[name]
     return {x: float(found[x]) for x in ("seconds", "fastest", "slowest")}
@@ -142,7 +142,7 @@ def _figures(text: str, name: str, of: str) -> dict[str, float]:
 
 
 def _run(command: Sequence[str], cores: Sequence[int]) -> str:
-  """Runs a command on some cores; gives what it printed."""
+  """Runs a command on some cores; returns its output."""
   pinned = ["taskset", "-c", ",".join(map(str, cores)), *command]
   threads = {name: str(len(cores)) for name in _THREADS}
   ended = subprocess.run(

@@ -1,11 +1,11 @@
-r"""What the paper's searches would take on many accelerators: a projection.
+r"""Projected duration of the paper's searches on many accelerators.
 
 python -m benchmarks.throughput --json=FILE
 python -m benchmarks.projection --measured=FILE [--faster=50] [--picture=FILE]
 
-Each phase of a search is some number of the pieces that benchmarks.throughput
-measures, shared out to the accelerators as far as the phase can be;
-docs/scaling.md says what is assumed. Only the pieces are measured.
+Each phase of a search consists of pieces that benchmarks.throughput measures,
+shared out to the accelerators as far as the phase allows; docs/scaling.md lists
+the assumptions. Only the pieces are measured.
 """
 
 import dataclasses
@@ -49,7 +49,8 @@ MANY_TRIALS = (1000, 100_000, 1_000_000)
 
 CIFAR_IMAGES, IMAGE_SIZE, CIFAR_CHANNELS = 50_000, 32, 3
 PTB_TRAIN, PTB_VALID = 929_589, 73_760
-# A backward pass costs about twice a forward one, so a training three.
+# A backward pass costs about twice a forward pass, so a training step costs
+# three forward passes.
 FORWARD_SHARE = 1 / 3
 
 
@@ -58,11 +59,11 @@ class Phase:
   """A part of a search.
 
   Attributes:
-    name: what is done.
-    seconds: on one accelerator, all rounds together.
-    parts: how many accelerators can share it; 1 if it is serial.
-    calls: times that all of them wait for each other.
-    bytes_a_call: that are added up over all of them in each call.
+    name: name of the phase.
+    seconds: time on one accelerator, all rounds together.
+    parts: number of accelerators that can share it; 1 if it is serial.
+    calls: number of times that all accelerators wait for each other.
+    bytes_a_call: bytes that each call sums over all accelerators.
   """
 
   name: str
@@ -72,22 +73,27 @@ class Phase:
   bytes_a_call: float = 0.0
 
   def on(self, accelerators: int, link: float) -> float:
-    """Seconds on so many, with a ring all-reduce over links of bytes/s."""
+    """Returns the seconds on some accelerators.
+
+    Args:
+      accelerators: their number; they sum gradients by a ring all-reduce.
+      link: bytes a second between two of them, each way.
+    """
     used = min(accelerators, self.parts)
-    # In whole portions: the last of them may leave some idle.
+    # Parts are indivisible: in the last turn some accelerators may be idle.
     share = math.ceil(self.parts / used) / self.parts
     ring = 2 * self.bytes_a_call * (used - 1) / used / link
     return self.seconds * share + self.calls * ring
 
 
 class Rates:
-  """What throughput measured, for an accelerator that is so much faster."""
+  """Measured rates, scaled to an accelerator that is `faster` times as fast."""
 
   def __init__(self, figures: dict, faster: float):
     self._figures, self._faster = figures, faster
 
   def __getitem__(self, name: str) -> float:
-    """Units of work a second."""
+    """Returns units of work a second."""
     if name not in self._figures:
       raise UserError(
         f"--measured={_MEASURED.value}: it has no {name}; run "
@@ -99,7 +105,10 @@ class Rates:
 def controller_phases(
   rates: Rates, pools: list[int], nao: NaoConfig, epochs: int
 ) -> list[Phase]:
-  """Of `nao`: a fit and proposals after all scorings but the last."""
+  """Returns the phases of `nao`.
+
+  Each scoring but the last is followed by a fit and proposals.
+  """
   learned = sum((1 - nao.held_out) * size for size in pools[:-1])
   candidates = nao.top_k * nao.max_step_size // nao.step_size
   return [
@@ -109,7 +118,7 @@ def controller_phases(
 
 
 def pool_sizes(search) -> list[int]:
-  """At each scoring."""
+  """Returns the size of the pool at each scoring."""
   entering = search.new_per_round + search.random_per_round
   grown = entering if search.extend else 0
   return [search.pool_size + grown * n for n in range(search.rounds + 1)]
@@ -118,7 +127,7 @@ def pool_sizes(search) -> list[int]:
 def shared_cells(
   rates: Rates, config: image_presets.SearchCnnConfig
 ) -> list[Phase]:
-  """A search of cells with shared weights."""
+  """Returns the phases of a search of cells with shared weights."""
   pools = pool_sizes(config.search)
   held = int(CIFAR_IMAGES * config.validation_fraction)
   epochs = config.train.epochs // len(pools) * len(pools)
@@ -138,7 +147,10 @@ def shared_cells(
 def scratch_cells(
   rates: Rates, config: image_presets.SearchCnnConfig
 ) -> list[Phase]:
-  """A search of cells, each trained alone; a round waits for its slowest."""
+  """Returns the phases of a search whose cells are trained from scratch.
+
+  A round waits for its slowest training.
+  """
   return [
     Phase(
       "train",
@@ -159,7 +171,10 @@ def scratch_cells(
 
 
 def trial_seconds(rates: Rates, config: image_presets.SearchCnnConfig) -> float:
-  """Of one training; an image costs as its multiply-adds say."""
+  """Returns the seconds of one training.
+
+  The cost of an image is proportional to its multiply-adds.
+  """
   held = int(CIFAR_IMAGES * config.validation_fraction)
   read = config.train.epochs * (CIFAR_IMAGES - held + FORWARD_SHARE * held)
   measured = NetworkConfig(
@@ -172,14 +187,14 @@ def trial_seconds(rates: Rates, config: image_presets.SearchCnnConfig) -> float:
 def shared_language(
   rates: Rates, config: text_presets.SearchRnnConfig
 ) -> list[Phase]:
-  """A search of recurrent cells with shared weights."""
+  """Returns the phases of a search of recurrent cells with shared weights."""
   pools = pool_sizes(config.search)
   epochs = config.train.epochs // len(pools) * len(pools)
   words = epochs * PTB_TRAIN
   batch = config.train.batch
   steps = words // (batch * config.train.bptt)
   width, nodes = config.network.width, config.network.nodes
-  # One cell's matrices, and the embedding that is the output layer, too.
+  # One cell's matrices, and the embedding, which is also the output layer.
   gradients = 4 * (2 * width * width * (nodes + 1) + 10_000 * width)
   return [
     Phase(
@@ -193,7 +208,7 @@ def shared_language(
 
 
 def _multiply_adds(network: NetworkConfig, count: int = 200) -> float:
-  """The mean of random architectures, for an image of CIFAR."""
+  """Returns the mean over random architectures, for an image of CIFAR."""
   rows = cnn.space(network.nodes, network.ops).sample(jax.random.key(0), count)
   return float(
     np.mean(
@@ -206,7 +221,7 @@ def _multiply_adds(network: NetworkConfig, count: int = 200) -> float:
 
 
 def _supernet_bytes(network: NetworkConfig) -> float:
-  """The gradient of all shared weights, zeros included, as steps add it up."""
+  """Returns the bytes of the gradient of all shared weights, zeros included."""
   trainer = supernet.Trainer(
     network, TrainConfig(), SgdConfig(), AugmentConfig(), CIFAR_IMAGES
   )
@@ -250,10 +265,10 @@ def _hours(phases: list[Phase], link: float) -> list[str]:
 
 
 def _trials_table(rates: Rates) -> rich.table.Table:
-  """Many trials: when does the serial fit matter?"""
+  """Shows at how many accelerators the serial fits take half of the time."""
   config = image_presets.PRESETS["cifar10_scratch"]
   trial = trial_seconds(rates, config)
-  # As many rounds, each fitting all that is known, as the paper's search has.
+  # As many rounds as the paper's search has; each fit uses all known trials.
   rounds = config.search.rounds
   table = rich.table.Table(title="hours of many trials from scratch")
   for heading in (

@@ -1,19 +1,21 @@
-"""How good a search for recurrent cells was, measured on its own text.
+"""Quality of a search for recurrent cells, measured on its own text.
 
 python -m benchmarks.recurrent_cells --workdir=DIR
 
-DIR holds a finished search whose weights all cells share (`experiments.
-search_rnn --evaluator=shared --workdir=DIR`). What is asked of it:
+DIR holds a finished search with weights that all cells share (`experiments.
+search_rnn --evaluator=shared --workdir=DIR`). Three questions are answered:
 
-1. The pool: the validation perplexity of each round. The shared weights train
-   on from round to round, so that rounds are not equals; members and proposals
-   of one round are.
+1. The pool: what is the validation perplexity of each round? The shared weights
+   continue to train from round to round, so only members and proposals of the
+   same round are comparable.
 2. Ranks: do shared weights order architectures as trainings from scratch do?
-3. Final models: the found cell, the published one, random ones, and an LSTM of
-   as many parameters, each trained alone with the same budget and seeds.
+3. Final models: how good are the found cell, the published one, random ones,
+   and an LSTM of as many parameters, each trained alone with the same budget
+   and seeds?
 
-Everything is as in the search but for the flags below. Results go to a JSON
-file after every training; the same command again trains what is missing.
+All settings are those of the search, except the flags below. Results are
+written to a JSON file after every training; the same command again trains what
+is missing.
 
 Shapes: A architectures, L tokens, R rounds, K candidates, B streams.
 """
@@ -82,7 +84,7 @@ _LEARNING_RATE = flags.DEFINE_float(
   "learning_rate", None, "Of all trainings; the search's by default."
 )
 
-# Seeds of the final trainings, and of the random cells, are not the search's.
+# The final trainings and the random cells use other seeds than the search.
 _OTHER_SEEDS = 1000
 
 
@@ -110,7 +112,7 @@ def main(_):
 
 
 def _search(folder: pathlib.Path) -> tuple[SearchRnnConfig, Corpus]:
-  """The settings of the search with the flags in their place, and its text."""
+  """Returns the settings of the search, changed by the flags, and its text."""
   found = read_settings(folder)
   try:
     config = unflatten(SearchRnnConfig, found)
@@ -138,14 +140,14 @@ def _with_flags(config: SearchRnnConfig) -> SearchRnnConfig:
 
 
 class Results:
-  """What is known so far, in a JSON file."""
+  """The results so far, in a JSON file."""
 
   def __init__(self, file: pathlib.Path, settings: dict):
-    """Begins a file, or goes on with one.
+    """Begins a file, or continues one.
 
     Args:
-      file: where it is, or will be.
-      settings: JSON-like; what decides all results.
+      file: path of the file.
+      settings: JSON-like; everything that determines the results.
 
     Raises:
       UserError: the file holds results of other settings.
@@ -168,11 +170,11 @@ class Results:
       )
 
   def get(self, question: str):
-    """The answer so far; an empty one if there is none."""
+    """Returns the answer so far; an empty one if there is none."""
     return self._all.get(question, {})
 
   def put(self, question: str, answer) -> None:
-    """Remembers an answer."""
+    """Saves an answer."""
     self._all[question] = answer
     write(self._file, json.dumps(self._all, indent=2) + "\n")
 
@@ -213,12 +215,12 @@ def _ranks(folder, config, corpus, pool, progress) -> dict:
 def agreement(
   shared: np.ndarray, alone: np.ndarray, resamples: int = 1000
 ) -> dict:
-  """Rank correlations of two scores.
+  """Returns rank correlations of two scores.
 
   Args:
     shared: [K].
     alone: [K].
-    resamples: of the bootstrap.
+    resamples: number of resamples of the bootstrap.
 
   Returns:
     {name: [value, low, high]}; low and high are the ends of the bootstrap's 95
@@ -239,15 +241,15 @@ def agreement(
 
 
 def _finals(folder, config, corpus, pool, results, progress) -> None:
-  """Trains what `results` does not hold yet, seed by seed."""
+  """Trains the models that `results` does not hold yet, seed by seed."""
   models = _models(folder, config, pool)
-  # Of models that are not asked for now, too.
+  # Results of models that are not asked for now are kept, too.
   finals = results.get("finals") | {
     name: {"parameters": model.parameters} | results.get("finals").get(name, {})
     for name, model in models.items()
   }
-  # All models once, then all again: a measurement that is stopped half-way
-  # has compared them.
+  # All models once, then all again, so that a measurement that is stopped
+  # half-way has compared all models.
   for seed in range(_OTHER_SEEDS, _OTHER_SEEDS + _SEEDS.value):
     for name, model in models.items():
       trainings = finals[name].setdefault("trainings", {})
@@ -261,7 +263,7 @@ def _finals(folder, config, corpus, pool, results, progress) -> None:
 
 
 def _models(folder, config, pool) -> dict[str, Model]:
-  """The models to compare, by what they are called."""
+  """Returns the models to compare, {name: model}."""
   trainer = Trainer(config.network, config.train)
   cells = {
     "found": rnn.resolve(str(folder / "best.json"), "workdir"),
@@ -274,7 +276,10 @@ def _models(folder, config, pool) -> dict[str, Model]:
 
 
 def _random_cells(config, pool) -> list[np.ndarray]:
-  """Cells that were never in the pool; more of them begin with the same."""
+  """Samples cells that were never in the pool.
+
+  A larger number of cells begins with the same cells.
+  """
   space = rnn.space(config.network.nodes)
   key = jax.random.key(config.seed + _OTHER_SEEDS)
   known, cells = set(space.keys(pool.tokens)), []
@@ -286,7 +291,7 @@ def _random_cells(config, pool) -> list[np.ndarray]:
 
 
 def _summary(trainings: dict[str, dict]) -> dict:
-  """Mean and deviation over seeds; the speed is that of the fastest."""
+  """Returns mean and deviation over seeds, and the speed of the fastest."""
 
   def values(name):
     return np.array([training[name] for training in trainings.values()])
@@ -318,7 +323,7 @@ def _show_ranks(ranks: dict) -> None:
 
 
 def _show(title: str, rows: list[dict]) -> None:
-  """Prints a table; what is no number or text is left out."""
+  """Prints a table; columns that hold dictionaries are left out."""
   rows = [
     {name: value for name, value in row.items() if not isinstance(value, dict)}
     for row in rows

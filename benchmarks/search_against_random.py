@@ -1,13 +1,13 @@
-"""Does a search find better cells than chance? Many seeds, paired.
+"""Comparison of searched cells with random ones over many seeds, paired.
 
 python -m benchmarks.search_against_random --preset=digits --seeds=10 \
   --workdir=runs/against --json=against.json
 
 Runs a whole search for each seed, each in a folder of the workdir, and shows
-what its finalists and the cells of its comparison measured beside random ones
-with the same budget. All settings of a search are flags. A finished search is
-not run again and a stopped one goes on, so the same command with more seeds
-adds to what is there.
+the measurements of its finalists and of the cells in its comparison beside
+those of random ones with the same budget. All settings of a search are flags. A
+finished search is not run again and a stopped one goes on, so the same command
+with more seeds adds to the existing results.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ settings.define(
 
 
 def main(_):
-  """Searches with each seed, and shows all of them."""
+  """Runs a search with each seed, and shows all of them."""
   if _JSON.value is not None:
     check_writable(_JSON.value, "--json")
   config = settings.choose(
@@ -74,7 +74,7 @@ def main(_):
 def _write(
   config: image_presets.SearchCnnConfig, pairs: list[paired.Pair]
 ) -> None:
-  """A file of results as `benchmarks.tables` shows them, all values beside."""
+  """Writes a file of results for `benchmarks.tables`, with all values."""
   command = shlex.join(["python", "-m", *_command()])
   content = {
     "title": f"Searches against random cells: {_PRESET.value}",
@@ -98,7 +98,7 @@ def _write(
 
 
 def _command() -> list[str]:
-  """As it was given, without the folders of this machine."""
+  """Returns the command as given, without the folders of this machine."""
   folders = ("workdir", "json", "data_dir", "compilation_cache")
   given = [
     argument

@@ -1,13 +1,14 @@
-r"""Do shared weights rank architectures as trainings from scratch do?
+r"""Agreement of shared weights with trainings from scratch in ranking.
 
 python -m benchmarks.shared_ranking --dataset=NAME --data_dir=DIR \
   --trials=FILE --json=FILE
 
 Trains supernets on the same random pool, in each variant and with several
-seeds, and compares what some members score with what they score from scratch.
-These trainings are remembered in the file of trials. They are measured on the
-test part, the shared weights on the validation part, so that no luck of the
-images is common to both. The same command again goes on with the next supernet.
+seeds, and compares the scores of some members with their scores from scratch.
+These trainings are saved in the file of trials. They are measured on the test
+part, the shared weights on the validation part, so that chance in the choice of
+images does not affect both. The same command again goes on with the next
+supernet.
 """
 
 import dataclasses
@@ -69,7 +70,7 @@ settings.define(
 
 
 def main(_):
-  """Trains what is missing, and shows all of it."""
+  """Trains what is missing, and shows all results."""
   config = settings.choose(
     image_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
   )
@@ -117,7 +118,7 @@ def main(_):
 
 
 def _parsed(variant: str) -> tuple[str, int]:
-  """Sampling and architectures a step of `uniform:4`, say."""
+  """Parses sampling and architectures a step, for example from `uniform:4`."""
   sampling, _, each_step = variant.partition(":")
   if sampling not in SAMPLINGS or not (each_step or "1").isdigit():
     raise UserError(
@@ -128,7 +129,7 @@ def _parsed(variant: str) -> tuple[str, int]:
 
 
 def _held(given: dict) -> dict | None:
-  """What the file holds; UserError if of other settings."""
+  """Returns the contents of the file; UserError if they have other settings."""
   if not pathlib.Path(_JSON.value).exists():
     return None
   place, advice = f"--json={_JSON.value}", "give another file"
@@ -148,7 +149,7 @@ def _recipe(config, data) -> dict:
 
 
 def _shared(config, data, pool, variant: str, seed: int) -> np.ndarray:
-  """What the candidates score with shared weights that the pool trained."""
+  """Returns the candidates' scores with shared weights trained on the pool."""
   sampling, each_step = _parsed(variant)
   trainer = supernet.Trainer(**_recipe(config, data))
   evaluator = SharedWeights(
@@ -167,7 +168,7 @@ def _shared(config, data, pool, variant: str, seed: int) -> np.ndarray:
 
 
 def _from_scratch(config, data, space, rows) -> np.ndarray:
-  """Scores of each training, [repeats, candidates]."""
+  """Returns the scores of each training, [repeats, candidates]."""
   train = dataclasses.replace(config.train, epochs=_EPOCHS.value)
   recipe = _recipe(config, data) | {"train": train}
   test = dataclasses.replace(data, validation=data.test)
@@ -193,7 +194,10 @@ def _from_scratch(config, data, space, rows) -> np.ndarray:
 
 
 def _show(found: dict, variants: list[str]) -> None:
-  """Rank correlations of each variant, and paired differences to the first."""
+  """Shows rank correlations of each variant, and paired differences.
+
+  The differences are to the first variant.
+  """
   seeds = range(_SEEDS.value)
   truth = np.mean(found["scratch"], 0)
   console = rich.console.Console()
@@ -226,7 +230,7 @@ def _show(found: dict, variants: list[str]) -> None:
 
 
 def _correlations(one, other) -> tuple[float, float]:
-  """Spearman's and Kendall's."""
+  """Returns Spearman's and Kendall's rank correlation."""
   return (
     float(stats.spearmanr(one, other).statistic),
     float(stats.kendalltau(one, other).statistic),
@@ -238,7 +242,7 @@ def _text(values) -> str:
 
 
 def _described(values: np.ndarray) -> list[str]:
-  """Mean and standard error of each, and Spearman's by seed."""
+  """Formats mean and standard error of each, and Spearman's rho by seed."""
   error = values.std(0, ddof=min(1, len(values) - 1)) / len(values) ** 0.5
   described = [
     f"{mean:.3f} ({e:.3f})"

@@ -5,14 +5,14 @@ python -m benchmarks.side_by_side --peer='PYTHON torch_speed.py' \
 python -m benchmarks.side_by_side --peer='PYTHON torch_controller.py' \
   --only=controller_fit,propose
 
-A peer is any program that prints its figures as benchmarks/pairs.py says. Each
-measurement is a process of its own, pinned to the same cores and with as many
-threads; in every other pair the peer goes last. Only the ratio within a pair
-means something, and only on a machine that does nothing else.
+A peer is any program that prints its figures as benchmarks/pairs.py describes.
+Each measurement is a process of its own, pinned to the same cores and with as
+many threads; in every other pair the peer runs last. Only the ratio within a
+pair is meaningful, and only on a machine that runs nothing else.
 
-Results are kept in a file, work by work: measuring one again replaces it, a run
-that was stopped keeps the pairs that it has. `python -m benchmarks.tables` puts
-them on the pages.
+Results are kept in a file, work by work: measuring one again replaces it, and a
+run that was stopped keeps the pairs that it has. `python -m benchmarks.tables`
+writes them into the pages.
 """
 
 from collections.abc import Sequence
@@ -58,14 +58,14 @@ _CORES = flags.DEFINE_string(
   " on the last of them.",
 )
 _JSON = flags.DEFINE_string("json", str(RESULTS), "File of results.")
-# Of ours, for a peer whose sizes are not the official ones.
+# Sizes of our side, for a peer whose sizes are not the official ones.
 settings.define(Sizes, {})
 
 
 def _about(
   peer: Sequence[str], ours: Sequence[str], cores: Sequence[int]
 ) -> dict:
-  """When, where and how a work is measured; no path of this machine."""
+  """Describes when, where and how a work is measured, without local paths."""
   return {
     "date": datetime.date.today().isoformat(),
     "cores": list(cores),
@@ -80,7 +80,7 @@ def _about(
 
 
 def _names() -> list[str]:
-  """What to measure."""
+  """Returns the names of the works to measure."""
   usual = [name for name, kind in KINDS.items() if kind.default]
   names = usual if _ONLY.value is None else _ONLY.value
   for name in names:
@@ -90,7 +90,7 @@ def _names() -> list[str]:
 
 
 def _cores() -> list[int]:
-  """Those to run on."""
+  """Returns the cores to run on."""
   allowed = sorted(os.sched_getaffinity(0))
   if _CORES.value is None:
     return allowed
@@ -107,7 +107,7 @@ def _cores() -> list[int]:
 
 
 def _held() -> dict:
-  """What the file of results holds: {work: entry}."""
+  """Returns the contents of the file of results: {work: entry}."""
   file = pathlib.Path(_JSON.value)
   if not file.exists():
     return {}
@@ -116,7 +116,7 @@ def _held() -> dict:
 
 
 def table(found: dict) -> rich.table.Table:
-  """The ratios of every work, pair by pair, with their median."""
+  """Tabulates the ratios of every work, pair by pair, with their median."""
   shown = rich.table.Table(title="the peer's time / ours")
   for heading in ("work", "cores", "pair by pair", "median", "least", "most"):
     shown.add_column(heading, justify="right")
@@ -135,7 +135,7 @@ def table(found: dict) -> rich.table.Table:
 def _measure(
   names: list[str], peer: list[str], allowed: list[int], held: dict
 ) -> None:
-  """Adds works to what is held, and keeps the file after every pair."""
+  """Adds works to what is held, and writes the file after every pair."""
   about = {"machine": machine.describe() | machine.measure()._asdict()}
   about["commit"] = git_revision()
   if (load := about["machine"]["load"]) > 0.5:

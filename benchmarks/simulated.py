@@ -1,4 +1,4 @@
-"""A whole search from scratch whose workers exist only as a clock."""
+"""A whole search from scratch with simulated workers and a simulated clock."""
 
 from collections.abc import Callable, Iterator
 import dataclasses
@@ -19,13 +19,13 @@ from nao_jax.strategies.uniform import Uniform
 
 @dataclasses.dataclass(frozen=True)
 class Times:
-  """How long things take; the unit is the median training.
+  """Durations; the unit is the median training.
 
   Attributes:
-    spread: sigma of the logarithm.
+    spread: standard deviation of the logarithm of a training's duration.
     stragglers: share of the trainings that take `factor` times as long.
-    factor: see there.
-    fit: of the controller.
+    factor: how many times as long stragglers take.
+    fit: duration of fitting the controller.
   """
 
   spread: float = 0.5
@@ -34,7 +34,7 @@ class Times:
   fit: float = 0.1
 
   def training(self, rng: np.random.Generator) -> float:
-    """Of one candidate."""
+    """Draws the duration of one training."""
     longer = self.factor if rng.random() < self.stragglers else 1.0
     return longer * float(rng.lognormal(0.0, self.spread))
 
@@ -44,15 +44,15 @@ class Simulated:
 
   Attributes:
     clock: time since the start.
-    busy: time that workers were in training, all of them together.
-    before_last: the share of their time until the last round began.
+    busy: time that workers spent in training, summed over the workers.
+    before_last: utilisation of the workers until the last round began.
   """
 
   epochs = 1
   each = Each(1, "trainings")
 
   def __init__(self, workers: int, times: Times, seed: int):
-    """Nobody is in training."""
+    """Starts with all workers free."""
     self.clock = self.busy = self.before_last = 0.0
     self._workers = self._free = workers
     self._times = times
@@ -62,7 +62,7 @@ class Simulated:
     self._begun = 0
 
   def init(self, anybody: np.ndarray) -> tuple:
-    """Nothing is kept."""
+    """Returns an empty state."""
     return ()
 
   def run(
@@ -73,7 +73,7 @@ class Simulated:
     trials,
     between: Callable[[], None],
   ) -> Iterator[News]:
-    """See `scratch.Executor`."""
+    """Implements `scratch.Executor.run`."""
     if self.clock:
       to_come = sum(end - self.clock for end, _, _ in self._ends)
       done = self.busy - to_come
@@ -88,7 +88,7 @@ class Simulated:
       yield News([*news.values()], self._dispatch.running, state)
 
   def pass_time(self, duration: float) -> None:
-    """What goes on while nobody asks."""
+    """Lets trainings go on for a time in which no results are requested."""
     until = self.clock + duration
     while self._ends and self._ends[0][0] <= until:
       self._advance()
@@ -103,7 +103,7 @@ class Simulated:
       heapq.heappush(self._ends, (self.clock + takes, self._begun, task))
 
   def _advance(self) -> None:
-    """To the next end of a training."""
+    """Advances the clock to the next end of a training."""
     self.clock, _, task = heapq.heappop(self._ends)
     self._free += 1
     score = float(self._rng.random())
@@ -112,20 +112,20 @@ class Simulated:
 
 
 class Memory(dict):
-  """What `Trials` does, without a file."""
+  """Trials in memory, with the methods of `Trials`."""
 
   def get(self, architecture: np.ndarray) -> Trial | None:
-    """See `Trials`."""
+    """Implements `Trials.get`."""
     return super().get(np.asarray(architecture).tobytes())
 
   def add(self, architecture: np.ndarray, trial: Trial) -> None:
-    """See `Trials`."""
+    """Implements `Trials.add`."""
     self.setdefault(np.asarray(architecture).tobytes(), trial)
 
 
 @dataclasses.dataclass(frozen=True)
 class Fitted(Uniform):
-  """Random proposals of a controller that takes its time."""
+  """Random proposals of a simulated controller, whose fit takes time."""
 
   executor: Simulated = None
   duration: float = 0.0
@@ -139,7 +139,7 @@ class Fitted(Uniform):
 def simulate(
   workers: int, config: SearchConfig, times: Times, seed: int
 ) -> tuple[loop.Pool, Simulated]:
-  """A whole search: its pool, and the executor at its end."""
+  """Simulates a whole search; returns its pool and the executor at its end."""
   executor = Simulated(workers, times, seed)
   space = cnn.space()
   pool = loop.run(

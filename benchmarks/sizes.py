@@ -1,12 +1,12 @@
-"""How the devices' work grows with networks, tokens, text and devices.
+"""Growth of the devices' work with networks, tokens, text and devices.
 
 python -m benchmarks.sizes [--folder=DIR] [--picture=FILE.png]
 
-One size at a time leaves the official search's; each value is measured by
+One size at a time differs from the official search's; each value is measured by
 benchmarks.throughput in a process of its own. Devices are made of this
-machine's cores: their number shows what sharing out costs, not what it gains.
-With --folder the figures stay, and those that are there are not measured again;
-take another folder for another machine or another state of the code.
+machine's cores: their number shows the cost of distributing work, not its gain.
+With --folder the figures are kept, and existing ones are not measured again;
+use another folder for another machine or another state of the code.
 """
 
 import contextlib
@@ -37,11 +37,11 @@ class Sweep(NamedTuple):
   """One size that takes several values.
 
   Attributes:
-    title: what the values are, for people.
-    flag: of benchmarks.throughput.
-    values: ascending.
-    works: names of what is measured, see there.
-    scale: of what the title says, in one of the flag's.
+    title: name of the size in tables and plots.
+    flag: flag of benchmarks.throughput.
+    values: values of the flag, ascending.
+    works: names of the works that are measured, see benchmarks.throughput.
+    scale: factor from a value of the flag to the size in the title.
   """
 
   title: str
@@ -52,7 +52,7 @@ class Sweep(NamedTuple):
 
   @property
   def sizes(self) -> tuple[int, ...]:
-    """The values as the title has them."""
+    """The values in units of the title."""
     return tuple(self.scale * value for value in self.values)
 
 
@@ -80,12 +80,12 @@ SWEEPS = (
 
 
 def measured(sweep: Sweep, value: int, folder: str) -> dict[str, dict]:
-  """The figures of the sweep's works at one value, {name: figures}."""
+  """Returns the figures of the sweep's works at one value, {name: figures}."""
   official = value == getattr(Sizes(), sweep.flag)
   name = "official" if official else f"{sweep.flag}-{value}"
   file = pathlib.Path(folder, f"{sweep.works[0]}-{name}.json")
   if not file.exists():
-    # A file is there whole or not at all.
+    # The file is renamed at the end, so that it is complete or absent.
     part = file.with_suffix(".part")
     count = value if sweep.flag == "devices" else 1
     devices = f"--xla_force_host_platform_device_count={count}"
@@ -96,7 +96,7 @@ def measured(sweep: Sweep, value: int, folder: str) -> dict[str, dict]:
         *(f"--repeats={_REPEATS.value}", f"--json={part}"),
       ],
       check=True,
-      # The last one of two equal flags counts.
+      # If a flag is given twice, the last one counts.
       env=os.environ
       | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {devices}"},
       stdout=subprocess.DEVNULL,
@@ -111,7 +111,7 @@ class Curve(NamedTuple):
   Attributes:
     sweep: the size that grows.
     work: its name.
-    figures: of each value, as benchmarks.throughput writes them.
+    figures: figures at each value, as benchmarks.throughput writes them.
   """
 
   sweep: Sweep
@@ -119,16 +119,16 @@ class Curve(NamedTuple):
   figures: list[dict]
 
   def amounts(self, name: str) -> list[float]:
-    """One figure at every value."""
+    """Returns one figure at every value."""
     return [found[name] for found in self.figures]
 
   def exponent(self, name: str = "seconds") -> float:
-    """How that figure grows."""
+    """Returns the exponent of the growth of that figure."""
     return exponent(self.sweep.sizes, self.amounts(name))
 
 
 def curves(folder: str) -> list[Curve]:
-  """Measures what is not in the folder."""
+  """Returns the curves of all sweeps; measures what is not in the folder."""
   found = []
   for sweep in SWEEPS:
     rows = [measured(sweep, value, folder) for value in sweep.values]

@@ -3,8 +3,8 @@
 python -m benchmarks.tables
 
 A page holds a table between `<!-- table: NAME -->` and `<!-- end of table -->`;
-what stands between them is replaced. What has no results is "not measured". A
-test holds the pages to the results.
+the text between them is replaced. Works without results are "not measured". A
+test checks that the pages match the results.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ _FOLDER = ROOT / "benchmarks" / "results"
 RESULTS = _FOLDER / "side_by_side.json"
 _UNKNOWN = "not measured"
 
-# In the order of the tables, by the name of the work.
+# {name of the work: its title}, in the order of the tables.
 _WORKS = {
   "supernet_train": "supernet training step",
   "supernet_score": "supernet scoring",
@@ -35,22 +35,22 @@ _WORKS = {
 
 
 def pages() -> Iterable[pathlib.Path]:
-  """Those that may hold tables."""
+  """Returns the pages that may hold tables."""
   return ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))
 
 
 def filled(page: str, results: dict) -> str:
-  """The text of a page with its tables made anew.
+  """Returns the text of a page with its tables written anew.
 
   Args:
-    page: its text.
+    page: the text of the page.
     results: what `benchmarks.side_by_side` wrote.
 
   Returns:
     The new text.
 
   Raises:
-    KeyError: it names a table that there is not.
+    KeyError: the page names an unknown table.
   """
   return _MARKED.sub(
     lambda found: f"{found[1]}\n{TABLES[found[2]](results)}\n\n{found[3]}", page
@@ -58,7 +58,7 @@ def filled(page: str, results: dict) -> str:
 
 
 def ratios(results: dict) -> str:
-  """The table of how many times as fast, alone."""
+  """Returns the table of speed ratios alone."""
   head = "| on one machine, in turn | cores | times as fast |", "|---|---|---|"
   rows = [
     f"| {shown} | {_cores(results.get(name))} | {_ratio(results.get(name))} |"
@@ -68,7 +68,7 @@ def ratios(results: dict) -> str:
 
 
 def times(results: dict) -> str:
-  """The table of both sides, and what was measured where."""
+  """Returns the table of both sides' times, with notes on the measurements."""
   head = "| work | cores | peer, ms | here, ms | peer / here | pairs |"
   rows = [
     f"| {shown} | {_times(results.get(name))} |"
@@ -84,7 +84,7 @@ def times(results: dict) -> str:
 
 
 def measurements(_: dict) -> str:
-  """A section for each other file of results.
+  """Returns a section for each other file of results.
 
   Such a file holds `title`, `date`, `machine`, `command`, `columns`, `rows` and
   `note`.
@@ -95,7 +95,7 @@ def measurements(_: dict) -> str:
 
 
 def section(entry: dict) -> str:
-  """A file of results as a section of a page; see `measurements`."""
+  """Formats a file of results as a section of a page; see `measurements`."""
   rows = [entry["columns"], ["---"] * len(entry["columns"]), *entry["rows"]]
   return "\n".join(
     [
@@ -121,7 +121,7 @@ def _cores(entry: dict | None) -> str:
 
 
 def _ratio(entry: dict | None) -> str:
-  """Median, least and greatest over pairs."""
+  """Formats median, minimum and maximum over pairs."""
   if not entry:
     return _UNKNOWN
   found = pairs.ratios(entry["pairs"])
@@ -142,7 +142,7 @@ def _times(entry: dict | None) -> str:
 
 
 def _note(entry: dict) -> str:
-  """When, against what, and on which machine."""
+  """Describes the date, the peer and the machine of a measurement."""
   machine = entry["machine"]
   caches = ", ".join(
     f"{level} {size}" for level, size in machine["caches"].items()
@@ -160,7 +160,7 @@ def _note(entry: dict) -> str:
 
 
 def read() -> dict:
-  """The results of side by side; nothing if there are none."""
+  """Returns the results of side by side; empty if there are none."""
   if not RESULTS.exists():
     return {}
   return json.loads(RESULTS.read_text(encoding="utf-8"))

@@ -1,12 +1,12 @@
-"""How fast the parts of a search are on this machine, and could be.
+"""Speed of the parts of a search on this machine, beside its lower bound.
 
 python -m benchmarks.throughput [--only=supernet_train,propose] [--json=FILE]
 
 Every figure is the median of repeated calls after a warm-up, with the fastest
-and the slowest beside it. The floor is what the work needs (see
-benchmarks/counting.py) over the machine's measured rates; beside it is how many
-times above it the median is. Memory is the program's: arguments, results and
-what it needs between. `compile` makes the program of `supernet_train` in two
+and the slowest beside it. The floor is the counted work (see
+benchmarks/counting.py) over the machine's measured rates; beside it is the
+ratio of the median to the floor. Memory is the program's: arguments, results
+and temporary buffers. `compile` compiles the program of `supernet_train` in two
 processes, one after the other, that share an empty compilation cache.
 """
 
@@ -74,7 +74,7 @@ def measure(work: Work, repeats: int, rates: Machine) -> dict:
 
 
 def compile_twice(name: str) -> dict:
-  """Seconds to the compiled program, in a first process and in a second."""
+  """Returns the seconds of compilation in a first and in a second process."""
   with tempfile.TemporaryDirectory() as folder:
     cache, figures = pathlib.Path(folder, "cache"), pathlib.Path(folder, "json")
     command = [sys.executable, "-m", "benchmarks.throughput", f"--only={name}"]

@@ -1,7 +1,7 @@
-"""The pieces of work that are timed: one program each, and what it needs.
+"""The pieces of work that are timed: one program each, and its lower bound.
 
 Inputs are random: speed does not depend on them, except on the architectures,
-which are drawn anew for every step.
+which change with every step.
 """
 
 from collections.abc import Callable
@@ -30,24 +30,25 @@ from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import Images, TrainConfig
 
-# Architectures in the pool, and those that a controller learns from.
+# Number of architectures in the pool, and that the controller is fitted to.
 _POOL, _LABELLED = 64, 600
 
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """Of everything; the defaults are the official search's.
+  """Sizes of all works; the defaults are those of the official search.
 
   Attributes:
     batch: images a step.
-    channels: of the networks, in the first stage.
-    cells_per_stage: of the networks.
-    nodes: in a cell of the networks; an architecture has 8 tokens for each.
-    streams: of text.
-    steps: of text.
-    width: of the language model.
-    vocabulary: of the language model.
-    devices: that train and score the supernet.
+    channels: channels of the networks, in the first stage.
+    cells_per_stage: cells in a stage of the networks.
+    nodes: nodes in a cell of the networks; an architecture has 8 tokens for
+      each.
+    streams: streams of text.
+    steps: words of a bptt window.
+    width: width of the language model.
+    vocabulary: words that the language model knows.
+    devices: number of devices that train and score the supernet.
   """
 
   batch: int = 32
@@ -71,16 +72,16 @@ class Sizes:
 
 
 class Work(NamedTuple):
-  """Something to time.
+  """A program to time.
 
   Attributes:
-    program: jitted.
-    arguments: of the first call.
-    after: the arguments of a call, from its number, those of the call before,
-      and what that gave.
+    program: the jitted program.
+    arguments: arguments of the first call.
+    after: maps the number of a call, the arguments of the previous call and
+      its result to the arguments of the call.
     amount: units of work in a call.
-    unit: of the work.
-    needed: in a call.
+    unit: name of the unit, in the plural.
+    needed: lower bound on the work in a call.
   """
 
   program: Any
@@ -97,7 +98,7 @@ def _same(number, arguments, result):
 
 
 def _with_state(number, arguments, result):
-  """The program gives the state, which is its first argument, and a loss."""
+  """Passes on the new state, for programs that return the state and a loss."""
   del number
   return (result[0], *arguments[1:])
 
@@ -131,7 +132,10 @@ def _vision(sizes: Sizes) -> _Vision:
 
 
 def _forward(vision: _Vision) -> Needed:
-  """Of one architecture on one batch, on average; no map is beyond a cache."""
+  """Returns the mean work of one architecture on one batch.
+
+  All feature maps are assumed to fit a cache.
+  """
   network, images = vision.recipe["network"], vision.data.images
   costs = [cost(network, row, images.shape[1]) for row in vision.tokens]
   each = np.mean([found.multiply_adds for found in costs])
@@ -139,12 +143,12 @@ def _forward(vision: _Vision) -> Needed:
 
 
 def _momentum(params) -> Needed:
-  """Gradient, weights and momentum are read, the latter two written."""
+  """Counts reads of gradient, weights, momentum; writes of the latter two."""
   return counting.passes(params, 5)
 
 
 def supernet_train(sizes: Sizes) -> Work:
-  """One step: augment, forward, backward, update."""
+  """Builds a training step: augment, forward, backward, update."""
   vision, devices = _vision(sizes), sizes.devices
   trainer = supernet.Trainer(**vision.recipe)
   pool = jnp.asarray(cnn.to_cells(vision.tokens))
@@ -180,7 +184,7 @@ def supernet_train(sizes: Sizes) -> Work:
 
 
 def supernet_score(sizes: Sizes) -> Work:
-  """One architecture a device, on one batch."""
+  """Builds the scoring of one architecture a device, on one batch."""
   vision, devices = _vision(sizes), sizes.devices
   trainer = supernet.Trainer(**vision.recipe)
   state = trainer.init(jax.random.key(1), vision.data)
@@ -208,7 +212,7 @@ def supernet_score(sizes: Sizes) -> Work:
 
 
 def scratch_train(sizes: Sizes) -> Work:
-  """One step of a candidate that is trained alone."""
+  """Builds a training step of a candidate that is trained alone."""
   vision = _vision(sizes)
   trainer = candidate.Trainer(**vision.recipe)
   cells = jnp.asarray(cnn.to_cells(vision.tokens))
@@ -235,7 +239,7 @@ def scratch_train(sizes: Sizes) -> Work:
 
 
 def controller_fit(sizes: Sizes) -> Work:
-  """One epoch on 600 architectures, batch 100."""
+  """Builds an epoch of the controller's fit on 600 architectures, batch 100."""
   controller = Controller(cnn.space(sizes.nodes))
   config = fit.FitConfig(epochs=1)
   params = controller.init(jax.random.key(0))
@@ -267,7 +271,7 @@ def controller_fit(sizes: Sizes) -> Work:
 
 
 def propose(sizes: Sizes) -> Work:
-  """100 seeds x 10 step sizes: encode, gradient, decode."""
+  """Builds proposals, 100 seeds x 10 step sizes: encode, gradient, decode."""
   controller = Controller(cnn.space(sizes.nodes))
   params = controller.init(jax.random.key(0))
   seeds = controller.space.sample(jax.random.key(1), 100)
@@ -284,7 +288,7 @@ def propose(sizes: Sizes) -> Work:
 
 
 def _language(sizes: Sizes):
-  """Settings, weights, architectures and text."""
+  """Returns settings, weights, architectures and text."""
   trainer = recurrent_training.Trainer(
     LanguageModelConfig(width=sizes.width, vocabulary=sizes.vocabulary),
     TextTrainConfig(batch=sizes.streams, bptt=sizes.steps),
@@ -299,7 +303,7 @@ def _language(sizes: Sizes):
 
 
 def _read(weights, cells, rows) -> Needed:
-  """Of one stretch of text, forwards."""
+  """Returns the work of a forward pass over one bptt window."""
 
   def loss(weights, rows):
     hidden = jnp.zeros((rows.shape[1], weights.embedding.shape[1]))
@@ -310,7 +314,7 @@ def _read(weights, cells, rows) -> Needed:
 
 
 def rnn_supernet_train(sizes: Sizes) -> Work:
-  """One step on one stretch of text: forward, backward, decay, descend."""
+  """Builds a step on one bptt window: forward, backward, decay, descend."""
   trainer, weights, cells, rows = _language(sizes)
   hidden = jnp.zeros((sizes.streams, sizes.width))
 
@@ -336,7 +340,7 @@ def rnn_supernet_train(sizes: Sizes) -> Work:
 
 
 def rnn_supernet_score(sizes: Sizes) -> Work:
-  """One architecture on one stretch of text."""
+  """Builds the scoring of one architecture on one bptt window."""
   trainer, weights, cells, rows = _language(sizes)
   return Work(
     jax.jit(functools.partial(recurrent_training.score, trainer=trainer)),

@@ -165,6 +165,6 @@ class _Builder:
 
 
 def _leans_to_the_left(part: _Part, node: int) -> bool:
-  """Returns whether a subtree's box has at most as much on its right."""
+  """Returns whether a subtree reaches no further right of its box than left."""
   middle = part.x["box", node]
   return bool(part.right.max() - middle <= middle - part.left.min() + 1e-6)

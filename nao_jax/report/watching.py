@@ -73,7 +73,7 @@ class Look:
 
   @property
   def at_work(self) -> bool:
-    """Whether a process is running it, as far as can be told."""
+    """True if a process is running it, as far as can be told."""
     if self.ended or self.holder is None:
       return False
     if self.holder.at_work is None:

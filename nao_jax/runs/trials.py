@@ -52,7 +52,7 @@ class Trial:
 
   @property
   def lost(self) -> bool:
-    """Whether every attempt broke off, for example as its worker was lost."""
+    """True if every attempt broke off, for example as its worker was lost."""
     return not self.curve
 
 
