@@ -1,4 +1,4 @@
-"""The tasks that ship: networks for images, recurrent cells for text."""
+"""The included tasks: networks for images, recurrent cells for text."""
 
 from nao_jax import lazy
 

@@ -1,9 +1,9 @@
-"""What convolutional cells cost, for searches with a limit or a front.
+"""Costs of convolutional cells, for constrained or multi-objective searches.
 
-Parameters and multiply-adds are exact, of the stand-alone network at the sizes
-of the final comparison (`final.channels`, `final.cells_per_stage`), without
-its auxiliary head. A latency comes from a function of your own, or is the sum
-of what a table says of the operations.
+Parameters and multiply-adds are exact for the stand-alone network at the sizes
+of the final comparison (`final.channels`, `final.cells_per_stage`), without its
+auxiliary head. A latency comes from a function that the caller provides, or is
+the sum of the entries of a table of operations.
 
 Shapes: N architectures, L tokens.
 """
@@ -31,10 +31,10 @@ _CELLS = ("normal", "reduction")
 
 
 def check(config: SearchCnnConfig, latency: Cost | None) -> None:
-  """What can be wrong before the data are known.
+  """Checks the settings that can be checked before the data are known.
 
   Raises:
-    UserError: the message names the flag.
+    UserError: a setting is invalid; the message names it.
   """
   asked = config.demand
   with within("demand", asked):
@@ -65,12 +65,12 @@ def check(config: SearchCnnConfig, latency: Cost | None) -> None:
 def demand(
   config: SearchCnnConfig, image: Sequence[int], latency: Cost | None = None
 ) -> Demand | None:
-  """What a search asks of its cells beside their scores; None for nothing.
+  """Returns the cost constraint of a search; None if it has none.
 
   Args:
-    config: the settings, which `check` has let pass.
+    config: the settings, which have passed `check`.
     image: height, width and channels.
-    latency: a function of your own: tokens int32 [N, L] to [N].
+    latency: the caller's function from tokens int32 [N, L] to latencies [N].
   """
   asked = config.demand
   found = objectives.parse(asked, NAMES)
@@ -87,7 +87,7 @@ def demand(
 
 
 def exact(name: str, network: NetworkConfig, image: Sequence[int]) -> Cost:
-  """The parameters, or the multiply-adds for one image, of cells.
+  """Returns a function that counts parameters, or multiply-adds for one image.
 
   Args:
     name: "params" or "multiply_adds".
@@ -106,7 +106,7 @@ def exact(name: str, network: NetworkConfig, image: Sequence[int]) -> Cost:
 
 
 def table_cost(path: str, ops: str) -> Cost:
-  """The latency that a table says, in milliseconds; see `read_table`."""
+  """Returns the latency by a table, in milliseconds; see `read_table`."""
   base, times = read_table(path, ops)
 
   def function(tokens):
@@ -121,13 +121,15 @@ def table_cost(path: str, ops: str) -> Cost:
 def read_table(path: str, ops: str) -> tuple[float, np.ndarray]:
   """Reads a table of latencies.
 
-  A CSV file with the columns cell, op and milliseconds: what one branch with
-  this op adds to the latency of the whole network, in all its cells of this
-  kind together. A row `network,,MILLISECONDS` is for all that no branch adds.
+  The table is a CSV file with the columns cell, op and milliseconds: the
+  latency that one branch with this op adds to the whole network, in all its
+  cells of this kind together. A row `network,,MILLISECONDS` holds the latency
+  that does not depend on the branches.
 
   Args:
-    path: of the file.
-    ops: name of the op set, each of whose ops needs a row for either kind.
+    path: path of the file.
+    ops: name of the op set; each of its ops needs a row for either kind of
+      cell.
 
   Returns:
     Milliseconds of the network without branches, and of each op, [2, ops].
@@ -167,7 +169,7 @@ def read_table(path: str, ops: str) -> tuple[float, np.ndarray]:
 
 
 def _rows(path: str, place: str) -> list[list[str]]:
-  """All lines but the first, which must be the heading."""
+  """Returns all lines after the first, which must be the heading."""
   try:
     with paths.expanded(path).open(encoding="utf-8", newline="") as file:
       heading, *rows = list(csv.reader(file)) or [[]]
@@ -192,7 +194,7 @@ def _milliseconds(text: str, where: str) -> float:
 
 
 def recoded(demand: Demand | None, coding: str) -> Demand | None:
-  """The same demand on tokens in another coding."""
+  """Returns the cost constraint for tokens in another encoding."""
   if demand is None:
     return None
   return dataclasses.replace(

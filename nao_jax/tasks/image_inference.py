@@ -1,4 +1,4 @@
-"""Using a network that was trained: its error, and a portable file."""
+"""Inference with a trained network: measuring its error, and exporting it."""
 
 import dataclasses
 import os
@@ -18,22 +18,22 @@ from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.tasks.image_training import Training, check, open_data
 from nao_jax.training.stand_alone import TrainState, classify
 
-# What an exported network runs on.
+# Platforms that an exported network runs on.
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def load(workdir: str | os.PathLike) -> tuple[Training, TrainState]:
-  """What a training has come to.
+  """Loads a training's settings and its newest state.
 
   Args:
-    workdir: of `cnn_training.run`, which may not have finished.
+    workdir: the workdir of `image_training.run`, which may not have finished.
 
   Raises:
-    UserError: there is no training, or no checkpoint of it yet.
+    UserError: there is no training, or it has no checkpoint yet.
   """
   path = paths.expanded(workdir)
   training = _training(path)
-  # Its template is a whole network, which is worth making only if need be.
+  # The template of the state is a whole network, so it is built only if needed.
   there = os.path.exists(path / "checkpoints")
   state = training.restore(path / "checkpoints") if there else None
   if state is None:
@@ -47,10 +47,10 @@ def load(workdir: str | os.PathLike) -> tuple[Training, TrainState]:
 
 
 def _training(workdir: pathlib.Path) -> Training:
-  """What config.json says of a training, which is looked at like flags."""
+  """Reads a training's settings from config.json, checked like flags."""
   place = f"`workdir={workdir}`: its config.json"
   try:
-    # Before there were digests, nothing was known of the data but the name.
+    # Older versions stored no digests, only the name of the data set.
     unknown = {"data.train": "", "data.test": ""}
     training = unflatten(Training, unknown | read_settings(workdir))
   except KeyError as error:
@@ -77,7 +77,7 @@ def _training(workdir: pathlib.Path) -> Training:
 
 
 def _is_whole(training: Training) -> bool:
-  """Whether what the data and the architecture decided is consistent."""
+  """Returns whether the values set by data and architecture are consistent."""
   shape, network = training.image_shape, training.config.network
   found = cnn.resolve(training.config.arch, ops=network.ops)
   return (
@@ -99,20 +99,20 @@ def evaluate(
   split: str | None = None,
   devices: int | None = None,
 ) -> dict:
-  """The error of a trained network.
+  """Measures the error of a trained network.
 
   Args:
     workdir: see `load`.
-    data_dir: of TFDS data sets.
+    data_dir: the directory of TFDS data sets.
     dataset: the data set; that of the training by default.
-    split: its split; the training's test split by default.
+    split: the split to measure on; the training's test split by default.
     devices: local devices to use; all by default.
 
   Returns:
     `examples`, `error`, `top_5_error` in [0, 1], `loss` in nats.
 
   Raises:
-    UserError: as `load`, or the data do not fit the network.
+    UserError: see `load`; or the data do not fit the network.
   """
   parallel.check(devices)
   training, state = load(workdir)
@@ -138,12 +138,12 @@ def evaluate(
 def _say_what_data(
   training: Training, config: TrainCnnConfig, found: Digest
 ) -> None:
-  """Says so if a network is measured on other data than a training would.
+  """Warns if a network is measured on other data than those of its training.
 
   Args:
-    training: of the network.
+    training: the training of the network.
     config: its settings, with the data set and the split to measure on.
-    found: of the data.
+    found: the digest of the data.
   """
   if not training.data.train:
     logging.warning(
@@ -162,7 +162,7 @@ def _say_what_data(
       )
     return
   if config.test_split != training.config.test_split:
-    # Another part is no surprise; that it is of other data would be one.
+    # Another split is expected to differ; the same split of other data is not.
     changed = [part for part in changed if part != TEST_PART]
   if changed:
     logging.warning(
@@ -175,17 +175,18 @@ def _say_what_data(
 
 @in_32_bits
 def export(workdir: str | os.PathLike, file: str | os.PathLike) -> None:
-  """Writes a trained network as a file that jax and flatbuffers can run.
+  """Writes a trained network to a file that jax and flatbuffers can run.
 
-  It holds a function from images uint8 [B, H, W, C], any B, not normalised,
-  to logits float32 [B, classes], weights included (`jax.export`).
+  The file holds a function from images uint8 [B, H, W, C], any B, not
+  normalised, to logits float32 [B, classes], including the weights
+  (`jax.export`).
 
   Args:
     workdir: see `load`.
-    file: to write; an existing one is not replaced.
+    file: the file to write; an existing file is not replaced.
 
   Raises:
-    UserError: as `load`; the file exists or cannot be written.
+    UserError: see `load`; or the file exists or cannot be written.
   """
   path = paths.expanded(file)
   if os.path.exists(path):

@@ -1,61 +1,66 @@
-"""The settings of a search for convolutional cells, and named sets of them.
+"""Settings of a search for convolutional cells, and named presets of them.
 
-Presets with the name of CIFAR-10 are official searches: `cifar10` NAO_V1 and
-`cifar10_v2` NAO_V2, of the code in PyTorch; `cifar10_tf` and `cifar10_scratch`
-with shared weights and from scratch, of the code in TensorFlow. Sizes,
-schedules and methods are the official scripts' but for what follows; presets
-with the name of the digits are ours.
+Presets named after CIFAR-10 are official searches: `cifar10` is NAO_V1 and
+`cifar10_v2` NAO_V2, from the code in PyTorch; `cifar10_tf` (shared weights) and
+`cifar10_scratch` (training from scratch) are from the code in TensorFlow.
+Sizes, schedules and methods are those of the official scripts, except for the
+differences below; presets named after the digits are ours.
 
-In all of them:
+Differences in all of them:
 
-- Every member is scored on the same images, all of the validation part, in
+- Every member is scored on the same images: the whole validation part, in
   batches of the training's size. The official code scores each member on one
-  batch of 500, drawn for it. The validation part is a random tenth; that of the
-  code in TensorFlow is the last tenth.
-- Two architectures that differ by exchanged branches are one: the first pool
-  has no two of them, and nothing is proposed that ever was in the pool. The
-  official code compares tokens, with the pool as it stands.
-- Every weight takes part in every step: one that the architecture did not use
-  decays and coasts on its momentum. The official code in PyTorch leaves it.
+  batch of 500, drawn for that member. The validation part is a random tenth; in
+  the TensorFlow code it is the last tenth.
+- Two architectures that differ only by exchanged branches are the same: the
+  first pool contains no two of them, and no architecture is proposed that was
+  ever in the pool. The official code compares tokens, and only with the current
+  pool.
+- Every weight takes part in every step: a weight that the architecture did not
+  use decays and coasts on its momentum. The official PyTorch code leaves it
+  unchanged.
 - An epoch ends with its last whole batch.
-- Decoding yields legal architectures only, in `triples`, too, where the
-  official code tells inputs from ops alone.
-- The controller is that of the code in PyTorch: attention by products, without
-  input feeding, first weights uniform within 1 / sqrt(fan in); Adam starts
-  afresh in each round; gradients are clipped before weight decay is added.
-- The random finalists are ours, and so is the comparison with random cells at
-  the end.
+- Decoding yields only legal architectures, also in `triples`, where the
+  official code only tells inputs from ops.
+- The controller is that of the PyTorch code: dot-product attention, no input
+  feeding, initial weights uniform within 1 / sqrt(fan in); Adam is reset in
+  each round; gradients are clipped before weight decay is added.
+- The random finalists are ours, and so is the final comparison with random
+  cells.
 
-Of `cifar10` and `cifar10_v2` beside that:
+Further differences of `cifar10` and `cifar10_v2`:
 
 - Branches of a reduction cell have weights of their own; in NAO_V1 a strided
-  identity of the second branch uses those of the first. With --ops=large,
-  average pools do not count padding and 2x2 pools do not see zeros.
-- The learning rate of an epoch is not that of the next, as it is where the
-  schedule steps before the optimiser.
+  identity of the second branch uses those of the first branch. With
+  --ops=large, average pools do not count padding and 2x2 pools do not see
+  zeros.
+- Each epoch has its own learning rate; in the official code, where the schedule
+  steps before the optimiser, it has the next epoch's.
 - Drop-path grows over all epochs; in NAO_V2 it starts again in each round.
-- The tenth that NAO_V2 holds out of the controller is chosen once for all, and
-  each epoch draws its swaps; there the data are copied tenfold beforehand.
+- The tenth that NAO_V2 holds out from the controller is chosen once for all
+  epochs, and each epoch draws its own swaps; the official code copies the data
+  tenfold beforehand.
 
-Of `cifar10_tf` and `cifar10_scratch` beside the first list:
+Further differences of `cifar10_tf` and `cifar10_scratch`:
 
-- Networks are built and initialised as those in PyTorch: inputs of a cell are
-  convolved only where shapes differ; drop-path strikes identities, too; the
-  auxiliary head stands on the second reduction cell; first weights go by the
-  fan in. With shared weights, operations of a reduction cell have a stride,
-  where there the input is reduced before the cell.
-- Dropout is off while scoring, where there it stays on.
-- Dropout of the encoder's outputs acts in every round; there it ends with the
-  first with shared weights. That of the predictor never acts there; here it
-  is 0.
-- The finalists are those of the code in PyTorch; in TensorFlow, the five best
-  go to a grid search by hand.
-- The Adam moments of the controller there live from round to round, and its
-  decoder attends as Bahdanau's, with its context in the next input.
+- Networks are built and initialised as in the PyTorch code: inputs of a cell
+  are convolved only if shapes differ; drop-path also drops identities; the
+  auxiliary head is on the second reduction cell; initial weights scale with the
+  fan-in. With shared weights, operations of a reduction cell have a stride,
+  while the official code reduces the input before the cell.
+- Dropout is off during scoring; in the official code it stays on.
+- Dropout of the encoder's outputs acts in every round; in the official code
+  with shared weights it ends after the first. The official dropout of the
+  predictor never acts; here it is 0.
+- The finalists are those of the PyTorch code; in TensorFlow, the five best
+  architectures go to a manual grid search.
+- In the official code, the controller's Adam moments persist from round to
+  round, and its decoder uses Bahdanau attention with the context in the next
+  input.
 
-The official code has no script for the rounds of a search from scratch: size
-of the pool, their number and that what is new joins the pool are the paper's,
-as far as we know them.
+The official code has no script for the rounds of a search from scratch: the
+size of the pool, the number of rounds and the rule that new architectures join
+the pool are the paper's, as far as we know them.
 """
 
 import dataclasses
@@ -82,48 +87,51 @@ from nao_jax.training.recipe import TrainConfig
 
 @dataclasses.dataclass(frozen=True)
 class SearchCnnConfig:
-  """All settings of one search.
+  """Settings of one search for a convolutional cell.
 
   The defaults are the official weight-sharing search in PyTorch (NAO_V1) on
-  CIFAR-10; the module's description says what differs.
+  CIFAR-10; the module's docstring lists the differences.
 
   Attributes:
     dataset: `digits`, or a TFDS data set in the data directory.
-    validation_fraction: share of the training images to score with.
-    seed: decides everything.
-    standardize: normalise each image by itself, not by the data set.
+    validation_fraction: share of the training images that is held out for
+      scoring.
+    seed: seed of all random numbers.
+    standardize: normalise each image by its own statistics, not the data set's.
     strategy: `nao`, as published; `nao_plus`, ours, with an ensemble of
-      controllers, for few evaluations; or the baselines `random`, `evolution`
-      and `local`.
-    evaluator: `shared`, a supernet whose weights all share; or `scratch`, a
-      training of each candidate alone.
+      controllers, for few evaluations; or a baseline: `random`, `evolution` or
+      `local`.
+    evaluator: `shared`, a supernet whose weights all architectures share; or
+      `scratch`, a separate training of each candidate.
     coding: tokens of a branch: `pairs` (input, op), or `triples` (input, type,
-      kernel), the paper's, of the large op set.
-    sampling: with `shared`, which member of the pool a step trains: `uniform`,
-      any is as likely; or `parameters`, in proportion to the parameters of its
-      stand-alone network.
-    architectures_per_step: with `shared`, how many members each step trains, on
-      equal shares of the batch; 1, or a multiple of the devices.
+      kernel), the paper's encoding of the large op set.
+    sampling: with `shared`, how the member of the pool that a step trains is
+      drawn: `uniform`; or `parameters`, in proportion to the number of
+      parameters of its stand-alone network.
+    architectures_per_step: with `shared`, number of members that each step
+      trains, on equal shares of the batch; 1, or a multiple of the number of
+      devices.
     train_only_new: with `shared` and `extend`, train only the proposals of the
-      round before; all members are scored.
+      previous round; all members are scored.
     prune: with `scratch`, stop a candidate that after an epoch is worse than
-      half of the pool of the round before was.
-    network: the supernet, or that of a candidate.
-    train: its training.
-    sgd: its optimiser.
-    augment: its images.
-    search: pool and rounds.
-    nao: how `nao` proposes.
-    plus: how `nao_plus` fits its controllers and proposes.
+      half of the previous round's pool was.
+    network: sizes of the supernet, or of a candidate's network.
+    train: training of that network.
+    sgd: optimiser of that network.
+    augment: augmentation of the training images.
+    search: the pool and the rounds.
+    nao: how `nao` proposes architectures.
+    plus: how `nao_plus` fits its controllers and proposes architectures.
     controller: sizes of the controller.
-    fit: how that of `nao` is fitted.
-    finalists: how many of the best by score train from scratch, each measured
-      on the whole validation part, before the first of them is the winner; as
-      many random cells train beside them. A smaller pool has fewer; 0: the
-      best score wins.
-    finalist: their training.
-    final: the comparison of the best cells with random ones.
-    demand: what cells may cost, and whether a lower cost is an aim.
+    fit: how the controller of `nao` is fitted.
+    finalists: number of members with the best scores that train from scratch,
+      each measured on the whole validation part, to determine the winner; as
+      many random cells train beside them. A smaller pool has fewer finalists;
+      with 0, the best score wins.
+    finalist: training of the finalists.
+    final: comparison of the best cells with random ones.
+    demand: limits on the costs of cells, and whether a lower cost is an
+      objective.
   """
 
   ACTS_WITH = (
@@ -157,7 +165,7 @@ class SearchCnnConfig:
   demand: DemandConfig = DemandConfig()
 
   def check_together(self) -> None:
-    """Raises UserError for settings that do not fit each other."""
+    """Raises UserError for settings that contradict each other."""
     rules.check_together(self)
     if self.train_only_new and not self.search.extend:
       raise UserError(
@@ -168,7 +176,7 @@ class SearchCnnConfig:
       cnn.check_coding(self.coding, self.network.ops)
 
 
-# A training of a second or two on two cores; its finalists and the comparison
+# A training of a second or two on two cores; finalists and the final comparison
 # train alike, and so share their program.
 _DIGITS_FINALIST = FinalistConfig(
   epochs=12,
@@ -180,7 +188,7 @@ _DIGITS_FINALIST = FinalistConfig(
 )
 
 PRESETS = {
-  # `make search`: real digits, a few minutes on two cores.
+  # `make search`: real digits, in a few minutes on two cores.
   "digits": SearchCnnConfig(
     dataset="digits",
     validation_fraction=0.25,
@@ -197,36 +205,38 @@ PRESETS = {
     final=FinalConfig(epochs=12, channels=8, cells_per_stage=1),
   ),
   "cifar10": SearchCnnConfig(),
-  # The search of the follow-up, "Balanced NAO" (Luo et al. 2019), NAO_V2; its
+  # NAO_V2, the search of the follow-up "Balanced NAO" (Luo et al. 2019); its
   # other op set is `middle`.
   "cifar10_v2": SearchCnnConfig(
     sampling="parameters",
     train_only_new=True,
     train=TrainConfig(epochs=200),
-    # A cosine for the 50 epochs of each round.
+    # A cosine over the 50 epochs of each round.
     sgd=SgdConfig(schedule="restarts", period=50, period_factor=1),
     search=SearchConfig(
       pool_size=1000, rounds=3, new_per_round=300, extend=True
     ),
     nao=NaoConfig(held_out=0.1),
     controller=V2,
-    # 1000 epochs over tenfold data. A copy is a random swap, and here an
-    # epoch draws other swaps, so ten epochs are one of them.
+    # The official 1000 epochs are over tenfold data. A copy there is a random
+    # swap, and each epoch here draws new swaps, so ten epochs here equal one
+    # there.
     fit=FitConfig(epochs=10_000, weight_decay=0.0),
   ),
-  # The search of the code in TensorFlow with shared weights.
+  # The search of the TensorFlow code with shared weights.
   "cifar10_tf": SearchCnnConfig(
     network=NetworkConfig(cells_per_stage=2, auxiliary=True, dropout=0.1),
-    # Drop-path is a flag of the script that the shared weights never see.
+    # The script has a drop-path flag, but it never reaches the shared weights.
     train=TrainConfig(epochs=150, batch=160, drop_path_keep=1.0),
     sgd=SgdConfig(
       schedule="restarts",
       learning_rate=0.05,
       end_learning_rate=0.0005,
       nesterov=True,
-      # The code adds 1e-4 |w|^2 to the loss, whose gradient is twice that.
+      # The code adds 1e-4 |w|^2 to the loss, whose gradient has twice that
+      # factor.
       weight_decay=2e-4,
-      # It computes clipped gradients and applies the others.
+      # The code computes clipped gradients, but applies the unclipped ones.
       clip=1e9,
     ),
     search=SearchConfig(
@@ -237,7 +247,7 @@ PRESETS = {
       mlp_width=100, mlp_dropout=0.0, output_dropout=0.1
     ),
   ),
-  # The search of the paper; a thousand trainings of 25 epochs.
+  # The search of the paper: a thousand trainings of 25 epochs.
   "cifar10_scratch": SearchCnnConfig(
     standardize=True,
     evaluator="scratch",
@@ -246,7 +256,7 @@ PRESETS = {
     network=NetworkConfig(ops="large", channels=32, auxiliary=True),
     train=TrainConfig(epochs=25, batch=128, drop_path_keep=0.7),
     sgd=SgdConfig(
-      # The official schedule is made for 100 epochs, of which 25 are run.
+      # The official schedule spans 100 epochs, of which 25 are run.
       schedule="restarts",
       period=100,
       learning_rate=0.024,
@@ -260,7 +270,7 @@ PRESETS = {
     ),
     fit=FitConfig(batch=50, swap=False),
   ),
-  # Real digits, a minute a candidate or less.
+  # Real digits, at most a minute per candidate.
   "digits_scratch": SearchCnnConfig(
     dataset="digits",
     validation_fraction=0.25,

@@ -1,4 +1,4 @@
-"""The settings of a final training, and the published ones by name."""
+"""Settings of a final training, and the published ones by name."""
 
 import dataclasses
 
@@ -15,27 +15,27 @@ INPUTS = ("memory", "stream")
 
 @dataclasses.dataclass(frozen=True)
 class TrainCnnConfig:
-  """All settings of the training of one network.
+  """Settings of the training of one network.
 
   Attributes:
     arch: the architecture: a published name, numbers in the published
       notation, tokens, or a .json file with `tokens`, such as a search's.
     dataset: `digits`, or a TFDS data set in the data directory.
     test_split: the split of the data set to report on at the end.
-    validation_fraction: share of the training images to hold out and to
-      measure after each epoch; nothing is chosen by it.
-    input: `memory`, the data set lives on the devices and is augmented there
-      (`augment.padding`, `augment.flip`, `augment.cutout`); or `stream`, for
-      one that is too large or has images of many sizes, which become
+    validation_fraction: share of the training images to hold out and to measure
+      after each epoch; no choice depends on it.
+    input: `memory`: the data set is kept on the devices and augmented there
+      (`augment.padding`, `augment.flip`, `augment.cutout`); or `stream`, for a
+      data set that is too large or has images of many sizes, which are made
       `stream.size` pixels wide.
-    standardize: normalise each image by itself, not by the data set.
-    seed: decides everything.
-    accumulate: parts into which a batch is cut to need less memory. Each has
-      its own BatchNorm statistics, and each device cuts its own part.
-    bfloat16: compute in bfloat16, but for BatchNorm and the classifier.
-    network: the sizes.
+    standardize: normalise each image by its own statistics, not the data set's.
+    seed: seed of all random numbers.
+    accumulate: number of parts into which a batch is cut to save memory. Each
+      part has its own BatchNorm statistics, and each device cuts its own share.
+    bfloat16: compute in bfloat16, except for BatchNorm and the classifier.
+    network: sizes of the network.
     train: epochs, batch and regularisation.
-    sgd: the optimiser.
+    sgd: settings of the optimiser.
     augment: random changes to images in memory.
     stream: random changes to streamed images.
   """
@@ -61,7 +61,7 @@ class TrainCnnConfig:
   stream: StreamConfig = StreamConfig()
 
   def check_together(self) -> None:
-    """Raises UserError for settings that do not fit each other."""
+    """Raises UserError for settings that contradict each other."""
     if self.input == "stream" and self.validation_fraction:
       raise UserError(
         f"`validation_fraction={self.validation_fraction}`: with "
@@ -78,7 +78,8 @@ _CIFAR = TrainCnnConfig(
   augment=AugmentConfig(cutout=16),
 )
 
-# The TensorFlow code's, on the macro-structure that is built here, PyTorch's.
+# The TensorFlow code's recipe, on the macro-structure of the PyTorch code,
+# which is the one built here.
 _NAONET = dataclasses.replace(
   _CIFAR,
   arch="NAONet",
@@ -105,7 +106,7 @@ _IMAGENET = TrainCnnConfig(
 
 
 def _changed(config: TrainCnnConfig, **changes) -> TrainCnnConfig:
-  """With other values; a dict changes some values of a nested setting."""
+  """Returns the settings with changes; a dict changes a nested setting."""
   return dataclasses.replace(
     config,
     **{
@@ -118,7 +119,7 @@ def _changed(config: TrainCnnConfig, **changes) -> TrainCnnConfig:
 
 
 RECIPES = {
-  # Real digits, under a minute on two cores.
+  # Real digits, in under a minute on two cores.
   "digits": TrainCnnConfig(
     arch="NAONet-B",
     dataset="digits",
@@ -144,7 +145,8 @@ RECIPES = {
       "learning_rate": 0.05,
       "end_learning_rate": 1e-4,
       "nesterov": True,
-      # The code adds 2e-4 |w|^2 to the loss, whose gradient is twice that.
+      # The code adds 2e-4 |w|^2 to the loss, whose gradient has twice that
+      # factor.
       "weight_decay": 4e-4,
     },
     augment={"cutout": 0},
@@ -160,7 +162,7 @@ RECIPES = {
   "naonet_v2_36_cifar10": _changed(
     _CIFAR, arch="NAONet-V2", sgd={"weight_decay": 5e-4}
   ),
-  # No recipe was published for this width on CIFAR-100: CIFAR-10's.
+  # No recipe was published for this width on CIFAR-100; this is CIFAR-10's.
   "naonet_a_36_cifar100": _changed(_CIFAR, dataset="cifar100"),
   "naonet_a_imagenet": _IMAGENET,
   "naonet_v2_imagenet": _changed(

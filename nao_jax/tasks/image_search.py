@@ -1,4 +1,4 @@
-"""A whole search for a convolutional cell, from settings to a winner."""
+"""A complete search for a convolutional cell, from settings to a winner."""
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
@@ -60,33 +60,35 @@ def run(
   executor: ExecutorConfig = LOCAL,
   team: Team | None = None,
 ) -> dict | None:
-  """Searches, compares the best cells with random ones, writes the winner.
+  """Searches, compares the best cells with random ones, and writes the winner.
 
   Args:
     config: all settings.
-    workdir: of the run; a stopped run goes on, a finished one is reported.
-    data_dir: of TFDS data sets.
-    architectures: what starts in the pool beside random ones; see cnn.parse.
-    trials: with the evaluator `scratch`, the file of trials to share with
-      other searches; one in the workdir by default.
-    devices: of each process to use; all by default.
+    workdir: the workdir of the run; a stopped run is resumed, a finished run is
+      reported.
+    data_dir: the directory of TFDS data sets.
+    architectures: architectures that start in the pool beside random ones; see
+      `cnn.parse`.
+    trials: with the evaluator `scratch`, the file of trials to share with other
+      searches; a file in the workdir by default.
+    devices: number of devices of each process to use; all by default.
     checkpoints: when the state within a round is saved.
-    plain: show progress as lines on a terminal, too.
-    latency: what a limit on the latency and `objectives="score,latency"` go by,
-      in the place of a table: takes tokens int32 [N, 8 nodes] in pairs, see
-      `cnn.to_cells`, and gives [N], in the unit of the limit.
-    executor: with the evaluator `scratch`, where candidates train.
-    team: the processes that train shared weights together; the first one
-      searches, and only there a workdir is needed.
+    plain: whether to show progress as plain lines on a terminal, too.
+    latency: the latency for a limit or for `objectives="score,latency"`,
+      instead of a table: a function from tokens int32 [N, 8 nodes] in pairs,
+      see `cnn.to_cells`, to [N], in the unit of the limit.
+    executor: with the evaluator `scratch`, the place where candidates train.
+    team: the processes that train shared weights together; the first process
+      searches, and only it needs a workdir.
 
   Returns:
-    What best.json holds; None in a process that helped. The programs of this
-    process that jax has compiled are dropped on the way, to need less memory.
+    The content of best.json; None in a helper process. The programs that JAX
+    has compiled in this process are dropped on the way, to save memory.
 
   Raises:
-    UserError: a setting, the data or the workdir does not allow the search.
-      Nothing long has run by then.
-    Stopped: by a signal; the same call goes on.
+    UserError: a setting, the data or the workdir does not allow the search. It
+      is raised before anything long runs.
+    Stopped: a signal stopped the run; the same call resumes it.
   """
   settings.validate(config)
   space = cnn.space(config.network.nodes, config.network.ops, config.coding)
@@ -137,7 +139,7 @@ def run(
 def _load(
   config: SearchCnnConfig, data_dir: str, devices: int | None
 ) -> tuple[SearchCnnConfig, images.ImageData]:
-  """The data, and the settings that suit them."""
+  """Returns the settings, adapted to the data, and the data."""
   data = images.load(
     config.dataset,
     data_dir=data_dir,
@@ -153,7 +155,7 @@ def _load(
 def _settings(
   config: SearchCnnConfig, data: images.ImageData, given: np.ndarray
 ) -> dict:
-  """What decides the result, by which a run that goes on is compared."""
+  """Returns the settings that determine the result of a search."""
   settings = flatten(config)
   settings |= {f"data.{k}": v for k, v in flatten(data.digest).items()}
   settings["arch"] = [row.tolist() for row in given]
@@ -164,13 +166,13 @@ def _settings(
 
 
 def _help(config, data, devices, team: Team) -> dict[str, Callable]:
-  """What the other processes do for the first one; see `Team.help`."""
+  """Runs a helper process's part of the search; see `Team.help`."""
   shared = _shared(config, data, devices)
   return EvaluatorHelper(shared, team, "search").handlers
 
 
 def _search(config, space, given, evaluator, demand, journal) -> Pool:
-  """The pool in the end, in pairs."""
+  """Runs the search; returns the last pool, in pairs."""
   search_key, _ = _keys(config)
   with evaluator as opened:
     pool = loop.run(
@@ -187,29 +189,29 @@ def _search(config, space, given, evaluator, demand, journal) -> Pool:
 
 
 def _finish(config, pool: Pool, trainings, demand, journal) -> dict:
-  """The trainings after the search: what best.json will hold."""
-  # The search's programs are done with, and those of the trainings are to
-  # come: together they are the largest part of the memory.
+  """Runs the trainings after the search; returns the content of best.json."""
+  # The search's programs are no longer needed, and those of the trainings are
+  # about to be compiled: together they are the largest part of the memory.
   jax.clear_caches()
   _, final_key = _keys(config)
-  # Each device trains a cell of its own, and nobody helps.
+  # Each device trains a cell of its own, without help from other processes.
   with parallel.alone():
     return finals.run(trainings, pool, config, final_key, journal, demand)
 
 
 def _keys(config) -> jax.Array:
-  """Of the search, and of what comes after it."""
+  """Returns the keys of the search, and of the trainings after it."""
   return jax.random.split(jax.random.key(config.seed))
 
 
 def _in_pairs(tokens: np.ndarray, coding: str) -> np.ndarray:
-  """Tokens of any coding in the one that everything but a search reads."""
+  """Converts tokens of any encoding to pairs, which all else reads."""
   return cnn.to_tokens(cnn.to_cells(tokens, coding))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Recoding:
-  """An evaluator for a pool in another coding."""
+  """An evaluator for a pool in another encoding."""
 
   evaluator: SharedWeights | FromScratch | TeamEvaluator
   coding: str
@@ -225,7 +227,7 @@ class _Recoding:
     return self.evaluator.score(state, key, tokens, round_, progress, keep)
 
   def score_most(self, state, key, tokens, round_, progress, keep, *, late):
-    """Where the evaluator has it."""
+    """Implements `score_most`, for evaluators that have it."""
     tokens = _in_pairs(tokens, self.coding)
     return self.evaluator.score_most(
       state, key, tokens, round_, progress, keep, late=late
@@ -241,7 +243,7 @@ def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
 
 
 def _check(config: SearchCnnConfig, given: np.ndarray, devices, trials) -> None:
-  """What can be wrong before the data are known."""
+  """Checks the settings that can be checked before the data are known."""
   rules.check_trials(config, trials)
   if len(given) > config.search.pool_size:
     raise UserError(
@@ -259,7 +261,7 @@ def _check(config: SearchCnnConfig, given: np.ndarray, devices, trials) -> None:
 
 
 def _fit_to_data(config, data, devices) -> SearchCnnConfig:
-  """The settings with the data's number of classes, checked."""
+  """Returns the settings with the data's number of classes, checked."""
   network = dataclasses.replace(config.network, classes=data.classes)
   config = dataclasses.replace(config, network=network)
   height, width = data.train.images.shape[1:3]
@@ -291,9 +293,9 @@ def _fit_to_data(config, data, devices) -> SearchCnnConfig:
 def _with_small_batches(
   config: SearchCnnConfig, examples: int
 ) -> SearchCnnConfig:
-  """Finalists' batches of all images where there are fewer than in a batch.
+  """Reduces the finalists' batch to all images if there are fewer.
 
-  They come with every preset, also where somebody tries a few images.
+  Every preset has finalists, also when a user tries it on a few images.
   """
   batch = config.finalist.batch
   if not config.finalists or batch <= examples:
@@ -320,7 +322,7 @@ def _trainer(config: SearchCnnConfig, data: images.ImageData) -> Trainer:
 def _searched(
   config: SearchCnnConfig, data: images.ImageData
 ) -> Trainer | CandidateTrainer:
-  """The settings by which members of the pool are trained."""
+  """Returns the settings for training members of the pool."""
   trainer = _trainer(config, data)
   if config.evaluator == "shared":
     return trainer
@@ -331,7 +333,7 @@ def _searched(
 def _evaluator(
   config, data, trials, devices, executor: ExecutorConfig, team: Team | None
 ) -> Iterator[SharedWeights | FromScratch | TeamEvaluator]:
-  """The evaluator; its workers end with the block."""
+  """Yields the evaluator; its workers end with the context."""
   if config.evaluator == "shared":
     shared = _shared(config, data, devices)
     yield shared if team is None else TeamEvaluator(shared, team, "search")
@@ -360,13 +362,14 @@ def _shared(config, data, devices) -> SharedWeights:
 
 
 def _protocol(config: SearchCnnConfig, data: images.ImageData) -> dict:
-  """What determines the score of a candidate, but the candidate."""
+  """Returns the settings that determine a candidate's score, but for tokens."""
   names = ("validation_fraction", "seed", "prune", "standardize")
   parts = ("network", "train", "sgd", "augment")
   return (
     {name: getattr(config, name) for name in names}
     | {name: flatten(getattr(config, name)) for name in parts}
-    # Not the name, which other data may have tomorrow.
+    # The digest stands for the data set; its name may stand for other data
+    # later.
     | {"data": data.digest.train}
   )
 
@@ -376,12 +379,12 @@ def final_trainer(
   data: images.ImageData,
   budget: FinalConfig | FinalistConfig,
 ) -> CandidateTrainer:
-  """The settings of trainings after the search.
+  """Returns the settings of trainings after the search.
 
   Args:
-    config: of the search.
-    data: of which only the number of training images matters.
-    budget: what these trainings have for themselves.
+    config: the settings of the search.
+    data: the data, of which only the number of training images matters.
+    budget: the settings that only these trainings have.
   """
   return CandidateTrainer(
     network=budget.network(config.network),
@@ -395,7 +398,7 @@ def final_trainer(
 def _trainings(
   config, data, trials, devices, executor: ExecutorConfig
 ) -> finals.Trainings:
-  """How cells train after the search; see `finals.Trainings`."""
+  """Returns how cells train after the search; see `finals.Trainings`."""
   space = cnn.space(config.network.nodes, config.network.ops)
 
   def opened(budget, number, part, last_only):
@@ -425,7 +428,7 @@ def _trainings(
 
 
 def _show(best: dict, config: SearchCnnConfig, journal: SearchJournal) -> None:
-  """The result as a table and a drawing."""
+  """Shows the result as a table and a drawing."""
   finals.show(best, ACCURACY, digits=4)
   names = cnn.OP_SETS[config.network.ops]
   pictures = [

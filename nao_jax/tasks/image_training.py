@@ -30,16 +30,16 @@ from nao_jax.training.stand_alone import Trainer, TrainState
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """A network and its training: what decides the result.
+  """A network and its training: all that determines the result.
 
   Attributes:
-    config: the settings; `arch` in the published notation, and the network's
-      op set, nodes and classes as they are.
+    config: the settings; `arch` in the published notation, and the network's op
+      set, nodes and classes as the architecture and the data give them.
     image_shape: (H, W, C).
     examples: number of training images.
-    mean: of the training images' channels, full intensity being 1.
+    mean: mean of each channel over the training images; full intensity is 1.
     std: the same for the standard deviation.
-    data: what tells the data set from others of its name.
+    data: digest of the data set, which tells it from others of the same name.
   """
 
   config: TrainCnnConfig
@@ -58,7 +58,7 @@ class Training:
 
   @functools.cached_property
   def trainer(self) -> Trainer:
-    """The pure functions' settings."""
+    """The settings of the pure training functions."""
     config = self.config
     return Trainer(
       network=config.network,
@@ -73,20 +73,20 @@ class Training:
 
   @property
   def normaliser(self) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """What images are normalised by: mean and std, or None and None."""
+    """The mean and std that normalise images, or None and None."""
     if self.config.standardize:
       return None, None
     return np.float32(self.mean), np.float32(self.std)
 
   def pack(self, state: TrainState) -> tuple[TrainState, np.ndarray]:
-    """What a checkpoint holds: the state and the architecture it is of."""
+    """Returns the content of a checkpoint: the state and its architecture."""
     return state, np.int32(self.tokens)
 
   def restore(self, directory: str | os.PathLike) -> TrainState | None:
-    """The newest state in a directory of checkpoints, if there is one.
+    """Restores the newest state in a directory of checkpoints, if there is one.
 
     Raises:
-      UserError: it is of another architecture.
+      UserError: the state is of another architecture.
     """
     template = self.pack(self.init())
     found = checkpoint.restore(directory, template, exact=True)
@@ -101,7 +101,7 @@ class Training:
     return state
 
   def init(self) -> TrainState:
-    """The state before the first step."""
+    """Returns the state before the first step."""
     return self.trainer.init(self.keys()[0], self.image_shape)
 
   def feed(
@@ -109,14 +109,14 @@ class Training:
     data: images.ImageData | stream.ImageStream,
     devices: int | None = None,
   ) -> InMemory | Streamed:
-    """The data, as this training sees them."""
+    """Returns the source of this training's examples."""
     if self.config.input == "stream":
       seed = self.config.seed
       return Streamed(self.trainer, data, seed, *self.normaliser, devices)
     return InMemory(self.trainer, data, *self.normaliser, devices)
 
   def keys(self) -> jax.Array:
-    """Two keys: of the first state, and of the training."""
+    """Returns two keys: of the initial state, and of the training."""
     return jax.random.split(jax.random.key(self.config.seed))
 
 
@@ -131,24 +131,25 @@ def run(
   plain: bool = False,
   team: Team | None = None,
 ) -> dict | None:
-  """Trains one network and measures it on the test part, once.
+  """Trains one network and measures it once on the test part.
 
   Args:
     config: all settings.
-    workdir: of the run; a stopped run goes on, a finished one is reported.
-    data_dir: of TFDS data sets.
-    devices: of each process to use; all by default.
+    workdir: the workdir of the run; a stopped run is resumed, a finished run is
+      reported.
+    data_dir: the directory of TFDS data sets.
+    devices: number of devices of each process to use; all by default.
     checkpoints: when the state is saved.
-    plain: show progress as lines on a terminal, too.
+    plain: whether to show progress as plain lines on a terminal, too.
     team: the processes that train together; only the first one needs a workdir.
 
   Returns:
-    What result.json holds; None in a process that helped.
+    The content of result.json; None in a helper process.
 
   Raises:
-    UserError: a setting, the data or the workdir does not allow the training;
-      nothing long has run by then. Or the training diverged.
-    Stopped: by a signal; the same call goes on.
+    UserError: a setting, the data or the workdir does not allow the training,
+      which is raised before anything long runs; or the training diverged.
+    Stopped: a signal stopped the run; the same call resumes it.
   """
   check(config, devices)
   data = open_data(config, data_dir)
@@ -183,7 +184,7 @@ def run(
 
 
 def check(config: TrainCnnConfig, devices: int | None = None) -> None:
-  """Raises UserError for what can be wrong before the data are known."""
+  """Raises UserError for settings that are invalid whatever the data."""
   settings.validate(config)
   parallel.check(devices)
 
@@ -191,7 +192,7 @@ def check(config: TrainCnnConfig, devices: int | None = None) -> None:
 def open_data(
   config: TrainCnnConfig, data_dir: str | os.PathLike
 ) -> images.ImageData | stream.ImageStream:
-  """The data set of a training, in memory or streamed."""
+  """Opens the data set of a training, in memory or streamed."""
   if config.input == "stream":
     return stream.open_stream(
       config.dataset,
@@ -211,7 +212,7 @@ def open_data(
 def fit_to_data(
   config: TrainCnnConfig, data: images.ImageData | stream.ImageStream
 ) -> Training:
-  """The settings with what the architecture and the data say, checked."""
+  """Returns the settings completed from architecture and data, checked."""
   found = cnn.resolve(
     config.arch, ops=config.network.ops, nodes=config.network.nodes
   )
@@ -253,7 +254,7 @@ def _check_size(config: TrainCnnConfig, network, shape) -> None:
 def _train(
   training: Training, feed: InMemory | Streamed | TeamFeed, journal: Workdir
 ) -> TrainState:
-  """Goes on from the last checkpoint to the end."""
+  """Trains from the last checkpoint to the end."""
   journal.check_space(training.pack(training.init()))
   state = training.restore(journal.checkpoints)
   first = 0 if state is None else int(state.step)
@@ -273,10 +274,10 @@ def _train(
 
 
 class _Log:
-  """What the user sees of a training; stops one that diverged.
+  """Progress of a training for the user; stops a training that diverged.
 
   Attributes:
-    step: done so far.
+    step: number of steps done so far.
   """
 
   def __init__(self, training, feed, journal: Workdir, step: int):
@@ -286,7 +287,7 @@ class _Log:
     journal.progress.best = journal.lowest("validation_error")
 
   def add(self, state: TrainState, losses: np.ndarray) -> None:
-    """Counts a call."""
+    """Counts the steps and losses of one call."""
     trainer = self._training.trainer
     self.step += len(losses)
     self._losses += losses.tolist()
@@ -301,7 +302,7 @@ class _Log:
       self._report(state, epoch - 1)
 
   def show(self) -> None:
-    """Shows how far it is."""
+    """Shows the progress so far."""
     steps = self._training.trainer.steps
     each = Each(self._training.config.train.batch, "images")
     self._journal.progress("training steps", self.step, steps, each=each)
@@ -310,7 +311,7 @@ class _Log:
     config = self._training.config
     report = {
       "epoch": epoch,
-      # Of an epoch that goes on after a stop, those since then.
+      # If the epoch was resumed after a stop, only the steps since then.
       "steps": len(self._losses),
       "loss": float(np.mean(self._losses)),
       "learning_rate": float(config.sgd.by_epoch(config.train.epochs)(epoch)),
@@ -349,7 +350,7 @@ def _result(training: Training, test: dict) -> dict:
   }
 
 
-# What `_show` needs of a result.
+# The keys of a result that `_show` needs.
 _SHOWN = (
   *("parameters", "steps"),
   *("test.error", "test.top_5_error", "test.loss", "test.examples"),

