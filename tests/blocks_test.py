@@ -18,7 +18,7 @@ CONTROLLER = Controller(cnn.space(2), TINY)
 
 @pytest.fixture(scope="module")
 def params():
-  """Of one controller, and of three."""
+  """Parameters of one controller, and of three."""
   several = [random_params(CONTROLLER, seed) for seed in range(MEMBERS)]
   return several[0], jax.tree.map(lambda *leaves: np.stack(leaves), *several)
 

@@ -18,7 +18,7 @@ PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def program() -> str | None:
-  """Where the browser is."""
+  """Returns the path of the browser, or None."""
   return next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 

@@ -64,13 +64,13 @@ def _loose(cells):
 
 
 def _slot(config, cells, collection, path):
-  """Where the candidate keeps a leaf of the stand-alone network: path, index.
+  """Maps a leaf of the stand-alone network to the candidate's: path, index.
 
   Args:
     config: the sizes.
     cells: the architecture.
-    collection: of the leaf.
-    path: of the leaf, its last part a name such as branch_3_pointwise_1.
+    collection: collection of the leaf.
+    path: path of the leaf, its last part a name such as branch_3_pointwise_1.
   """
   *module, name = path
   if name.startswith("branch_"):
@@ -196,7 +196,7 @@ def double_precision():
 
 @pytest.fixture(scope="module")
 def traces():
-  """How often the program of each op set was traced."""
+  """Counts how often the program of each op set was traced."""
   return collections.Counter()
 
 
@@ -212,7 +212,7 @@ def _architectures(config, count):
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def comparison(request, traces):
-  """For each architecture: what comes out, what must, what is not used."""
+  """Compares an architecture in the candidate with its stand-alone network."""
   config, size, count = NETWORKS[request.param]
   images = _random(0, BATCH, size, size, 3)
   banks = _scattered(
@@ -259,7 +259,7 @@ def comparison(request, traces):
 
 
 def _run(config, cells):
-  """What the branches of a network do: (op, whether at stride 2)."""
+  """Yields the branches of a network: (op, whether at stride 2)."""
   for reduction in {reduction for reduction, _ in config.cells}:
     for source, op in cells[int(reduction)].reshape(-1, 2).tolist():
       yield op, reduction and source < 2
@@ -314,7 +314,7 @@ def test_every_architecture_of_a_space_runs_the_same_program(
 
 
 def _ends(seed, loose):
-  """Of a cell of half the width, one side of 8 pixels."""
+  """Makes loose ends of a cell of half the width, one side of 8 pixels."""
   return Ends(_random(seed, len(loose), 4, 8, 8, BATCH), np.array(loose))
 
 
@@ -325,7 +325,7 @@ ROWS = random_cells(4, 3, TINY)[:, 1]
 
 @pytest.fixture(scope="module")
 def variables():
-  """Of a reduction cell."""
+  """Variables of a reduction cell."""
   return _scattered(Cell("small", 8, True), 1, *INPUTS, ROWS[0], None)
 
 
@@ -347,7 +347,7 @@ def _train_cell(variables, inputs, rows, axis_name=None):
 
 @pytest.fixture(scope="module")
 def expected(variables):
-  """What comes of each of the architectures, one after the other."""
+  """Results of each of the architectures, one after the other."""
   step = jax.jit(_train_cell)
   results = [step(variables, INPUTS, rows) for rows in ROWS]
   assert len({float(value) for (value, _), _ in results}) == len(ROWS)

@@ -224,7 +224,7 @@ def test_every_setup_makes_the_budget():
 
 @pytest.fixture(scope="module")
 def limited(config, tmp_path_factory):
-  """With a column of costs: how many edges are a 3x3 convolution, plus one."""
+  """The settings with a column of costs: 3x3 convolutions plus one."""
   table = dict(np.load(config.table))
   costs = np.float32((table["ops"] == 3).sum(-1) + 1)
   path = tmp_path_factory.mktemp("limited") / "edges.npz"

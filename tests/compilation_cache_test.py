@@ -1,4 +1,4 @@
-"""Where drivers keep compiled programs."""
+"""The cache of compiled programs that drivers keep."""
 
 from absl import flags
 from absl.testing import flagsaver

@@ -23,7 +23,7 @@ IMAGE_SIZES = {"cifar": 32, "imagenet": 224}
 
 
 class Counts(NamedTuple):
-  """What is compared."""
+  """Counts and shapes that are compared."""
 
   parameters: list[int]  # Of the stem, each cell, the classifier.
   auxiliary_parameters: int
@@ -43,7 +43,7 @@ def counted(config, tokens, image_size, image_channels=3) -> Counts:
 
 
 def measured(config, tokens, image_size, image_channels=3) -> Counts:
-  """The same of the real network, which is traced and not run."""
+  """Counts the real network, which is traced and not run."""
   network = StandAlone(config, tuple(np.asarray(tokens).tolist()))
   shape = (1, image_size, image_size, image_channels)
 

@@ -1,4 +1,4 @@
-"""What the benchmarks count as needed."""
+"""The lower bounds on work that the benchmarks count."""
 
 from hypothesis import given
 from hypothesis import strategies as st

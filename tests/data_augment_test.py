@@ -24,7 +24,7 @@ def key():
 
 
 def _offset_of_crop(crop, padded):
-  """Where, independently computed, the crop lies in the padded image."""
+  """Finds the crop in the padded image, independently."""
   for top in range(padded.shape[0] - HEIGHT + 1):
     for left in range(padded.shape[1] - WIDTH + 1):
       window = padded[top : top + HEIGHT, left : left + WIDTH]

@@ -30,7 +30,7 @@ def _accuracy(number, epochs, dataset, part, seed):
 
 
 def _results(number, epochs, datasets):
-  """What the benchmark holds of an architecture; of two trainings each."""
+  """Builds the benchmark's entry of an architecture with two trainings."""
   held = official.ArchResults(number, TEXTS[number])
   last = epochs - 1
   for dataset in datasets:

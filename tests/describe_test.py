@@ -32,7 +32,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def naonet_a(folder):
-  """What is printed about NAONet-A at the official size."""
+  """Output about NAONet-A at the official size."""
   result = describe("--arch=naonet-a", f"--output={folder}")
   assert result.returncode == 0, result.stderr
   return result.stdout

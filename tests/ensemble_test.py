@@ -17,7 +17,7 @@ STRATEGY = NaoPlus(Controller(SPACE, tiny_controllers.TINY), CONFIG)
 
 
 def _lessons(steps):
-  """What a fit of so many steps learns from, all of it."""
+  """Returns all training batches of a fit with this number of steps."""
   tokens = tiny_controllers.random_tokens(SPACE, 8)
   seen = Seen(tokens, np.arange(8.0), set())
   rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What a user's environment says does not change what comes out."""
+"""Results do not depend on a user's environment variables."""
 
 import dataclasses
 import json

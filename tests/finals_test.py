@@ -32,13 +32,13 @@ class Killed(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Candidates:
-  """In the middle of a training bad cells are far better than good ones.
+  """Trainings halfway through which bad cells are far better than good ones.
 
   Attributes:
-    worth: of tokens, in the end; NaN diverges.
-    trained: (tokens, seed, epoch) of each epoch, in this order.
-    kill_at: the epochs after which there is no other.
-    seed: of these trainings.
+    worth: final score of tokens; NaN diverges.
+    trained: (tokens, seed, epoch) of each epoch, in order.
+    kill_at: the number of epochs after which the process is lost.
+    seed: seed of these trainings.
     last_only: see the candidates of images and text.
   """
 
@@ -86,7 +86,7 @@ def _scored(count, seed=0):
 
 
 def _trainings(path, candidates, measure=ACCURACY, opened=None):
-  """As the tasks make them; `opened` is told of each that is opened."""
+  """Makes trainings as the tasks do; appends each opened part to `opened`."""
 
   def open_(training, part, last_only):
     if opened is not None:
@@ -163,7 +163,7 @@ def test_trainings_that_are_killed_anywhere_end_as_those_that_were_not(
 
 
 def test_the_winner_is_the_finalist_that_trained_best(tmp_path):
-  """Not the member with the best score, and not by a middle epoch."""
+  """Neither the score in the search nor a middle epoch decides."""
   scored = _scored(8)
   ranked = scored.tokens[scored.ranked(0)].tolist()
 
@@ -230,7 +230,7 @@ def test_all_cells_have_the_same_seed_and_each_training_another(tmp_path):
 
 @pytest.mark.parametrize("finalists", [0, 3])
 def test_random_cells_are_not_in_the_pool(finalists, tmp_path):
-  """Of 64 architectures the pool has all but three."""
+  """The pool holds all but three of 64 architectures."""
   scored = _scored(61, seed=3)
   config = Config(finalists, final=FinalConfig(cells=3, repeats=1))
   best = _run(tmp_path / "run", scored, Candidates(_sum, []), config)

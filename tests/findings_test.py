@@ -1,4 +1,4 @@
-"""What a report finds out about a pool."""
+"""Numbers that a report computes from a pool."""
 
 import numpy as np
 

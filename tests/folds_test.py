@@ -1,4 +1,4 @@
-"""Who is held out of which controller, and that it stays so."""
+"""Folds of held-out members, and that they stay the same."""
 
 import dataclasses
 import hashlib
@@ -86,7 +86,7 @@ def test_more_held_out_are_the_same_ones_and_others(drawn):
 
 
 def test_folds_are_known_answers():
-  """In any process and on any machine: by hand, and as written down once."""
+  """Computed by hand, and equal in any process and on any machine."""
   space = rnn.space(2)
   row = np.array([[1, 4, 2, 6]])
   name = np.array([1, 4, 2, 6], "<i4").tobytes()
@@ -163,7 +163,7 @@ def _accuracies(strategy, seed):
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_noise_is_predicted_no_better_than_by_chance(name):
-  """Who was ever fitted to a member knows its noise by heart."""
+  """A controller fitted to a member in any round would know its noise."""
   found = np.array(
     [[*_accuracies(STRATEGIES[name], seed)] for seed in range(10)]
   )

@@ -1,4 +1,4 @@
-"""What keeps programs fast, without a clock: size, memory, copies."""
+"""Guards of speed that need no clock: program size, memory, copies."""
 
 import dataclasses
 import functools
@@ -61,7 +61,7 @@ class Short(work.Sizes):
 
   @property
   def network(self):
-    """What it says above."""
+    """The network with these nodes and channels."""
     return ShortConfig(nodes=self.nodes, channels=self.channels, kinds="RN")
 
 

@@ -96,7 +96,7 @@ def _modules(source):
 
 
 def _door(for_checkers):
-  """What the front door imports for type checkers alone, or for all."""
+  """Returns the front door's imports for type checkers alone, or for all."""
   lines = ast.parse(DOOR).body
   lines = [x for x in lines if isinstance(x, ast.If) == for_checkers]
   return list(_imports("\n".join(map(ast.unparse, lines))))
@@ -112,7 +112,7 @@ def test_the_front_door_names_what_type_checkers_see():
 
 
 def test_every_room_opens_without_a_device():
-  """With a platform that does not exist, whoever asks for one fails."""
+  """The platform does not exist, so asking for a device would fail."""
   script = (
     "import nao_jax, sys; assert not 'jax' in sys.modules;"
     "nao_jax.spaces.slots.space('one', {'slot': (1, 2)});"
@@ -138,7 +138,7 @@ def test_drivers_alone_import_each_other_relatively():
 
 
 def test_drivers_are_imported_by_one_name():
-  """By two names, their flags would be defined twice."""
+  """Under two names their flags would be defined twice."""
   everything = PROJECT | _sources("tests")
   assert not [
     name
@@ -171,7 +171,7 @@ def _public(tree):
 
 
 def _untyped(function):
-  """What of its signature has no type."""
+  """Returns the parts of a function's signature that have no type."""
   given = function.args
   every = given.posonlyargs + given.args + given.kwonlyargs
   found = [

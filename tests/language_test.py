@@ -1,6 +1,6 @@
-"""What trainings of language models share: stretches, losses, gradients.
+"""Shared parts of training language models: windows, losses, gradients.
 
-Shapes: T steps of a stretch, B streams, H width, N nodes, V words.
+Shapes: T steps of a bptt window, B streams, H width, N nodes, V words.
 """
 
 import functools

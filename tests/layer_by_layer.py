@@ -24,10 +24,10 @@ _STATIC = {
 
 @contextlib.contextmanager
 def layer_by_layer() -> Iterator[None]:
-  """Within it, layers are compiled, or traced, once for each shape.
+  """Compiles, or traces, layers once for each shape while it is entered.
 
-  For many networks that each run once: op by op they are twice as many
-  programs or more, and a program of a whole network is of use to it alone.
+  It suits many networks that each run once: op by op there would be at least
+  twice as many programs, and the program of a whole network is used only once.
   """
   with contextlib.ExitStack() as stack:
     for name, static in _STATIC.items():

@@ -63,7 +63,7 @@ def margins(size, dilation=1):
 
 
 def plain_depthwise(x, kernel, stride, dilation):
-  """In another layout than ours: [B, H, W, C] and [k, k, 1, C]."""
+  """Computes it by XLA in another layout: [B, H, W, C] and [k, k, 1, C]."""
   margin = margins(kernel.shape[-1], dilation)
   y = lax.conv_general_dilated(
     x.transpose(3, 1, 2, 0),

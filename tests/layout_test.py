@@ -15,7 +15,7 @@ SIZES = layout.Sizes(op=50.0)
 
 @st.composite
 def cells(draw):
-  """What the branches of each node read: [nodes, 2]."""
+  """Draws the states that the branches of each node read: [nodes, 2]."""
   count = draw(st.integers(2, 7))
   return [
     [draw(st.integers(0, node + 1)) for _ in "ab"] for node in range(count)

@@ -92,7 +92,7 @@ class Interrupting(Scores):
 
 @pytest.mark.parametrize("call", [0, 2, 4])
 def test_the_same_call_goes_on_where_it_was_stopped(pool, tmp_path, call):
-  """With batches of 4: in the first one, in a round, in a later round."""
+  """Batches of 4; stops in the first batch, in a round, in a later round."""
   first, second = Interrupting(call), Scores()
   with pytest.raises(Stopped):
     _search(Function(first, batch=4), workdir=tmp_path / "run")

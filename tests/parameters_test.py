@@ -64,15 +64,15 @@ def _leaves(variables):
 
 
 def _fan_in(kind, cells, modules, name):
-  """How many numbers one output of a kernel reads, by hand.
+  """Counts by hand the numbers that one output of a kernel reads.
 
-  A cell hands on its width in the supernet, and else its loose ends side by
-  side.
+  The output of a cell has its width in the supernet, and otherwise the width
+  times its loose ends.
   """
   layout = _config().cells
 
   def channels(k):
-    """Of what cell k hands on; the stem comes before cell 0."""
+    """Returns the channels of cell k's output; k is -1 for the stem."""
     if k < 0:
       return 3 * WIDTH
     reduction, width = layout[k]

@@ -1,7 +1,7 @@
-"""Which part of the data is trained with, chosen by and reported on.
+"""Parts of the data: which one is trained on, selected by and reported on.
 
-Each part gets labels that a network is right about for another share of it, or
-a text of its own; so what an evaluator says tells which part it looked at.
+Each part gets labels of which another share agrees with the network, or a text
+of its own; so the score from an evaluator tells which part it read.
 """
 
 import functools

@@ -52,7 +52,7 @@ def _rows(path):
 
 
 def _expected(pool):
-  """What the file says of a pool, value by value."""
+  """Returns the rows that the file must hold for a pool."""
   architectures = [
     (
       row,
@@ -86,7 +86,7 @@ def _remove(file, other):
 
 
 def _replace(file, other):
-  """By one that is older or newer: another process went on from elsewhere."""
+  """Replaces the file by another process's, which is older or newer."""
   file.path.unlink(missing_ok=True)
   PoolFile(file.path).write(other)
 
@@ -120,7 +120,7 @@ def test_the_file_is_the_pool_whatever_was_there_before(
 
 @pytest.fixture
 def written(monkeypatch):
-  """How many rows were known when changes were written, call by call."""
+  """Numbers of rows that were known at each call that wrote changes."""
   known, write = [], pool_file._write_changes
 
   def watched(database, before, pool):

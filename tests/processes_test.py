@@ -75,7 +75,7 @@ def killed(tmp_path_factory):
 
 
 def _end(processes, limit=LIMIT) -> list[tuple[str, str]]:
-  """What processes say until all of them have ended."""
+  """Returns the output of processes, once all of them have ended."""
   try:
     return [process.communicate(timeout=limit) for process in processes]
   finally:
@@ -129,9 +129,9 @@ def test_a_killed_process_ends_the_other_with_a_word(killed):
 
 @pytest.fixture(scope="module")
 def two(killed):
-  """The same command again: what both said, and the workdir.
+  """Runs the same command again: the output of both, and the workdir.
 
-  They come to the end, where damaged images are.
+  They reach the last training, which meets damaged images.
   """
   processes = _start_two(killed[0])
   said = _end(processes, 3 * LIMIT)

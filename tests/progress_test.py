@@ -1,4 +1,4 @@
-"""What people see of a run: bars, lines, rates, and status.json."""
+"""Display of a run's progress: bars, lines, rates, and status.json."""
 
 import io
 import json

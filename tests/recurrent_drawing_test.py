@@ -125,7 +125,7 @@ class Picture:
     return tuple(text.get_text() for text in inside)
 
   def ends(self, wire):
-    """What is written in the boxes that a wire joins."""
+    """Returns the texts of the boxes that a wire joins."""
     (start,) = (box for box in self.boxes if touches(wire, 0, box, "lower"))
     (end,) = (box for box in self.boxes if touches(wire, -1, box, "upper"))
     return self.words(start), self.words(end)
@@ -146,7 +146,7 @@ def touches(wire, at, box, edge):
 
 
 def written(cell):
-  """What is written in each node's box."""
+  """Returns the texts of each node's box."""
   names = ["tanh", *(rnn.ACTIVATIONS[activation] for _, activation in cell)]
   return [(str(node), name) for node, name in enumerate(names)]
 

@@ -91,7 +91,7 @@ def _loop(weights, cell, tokens, hidden, masks):
 
 @dataclasses.dataclass
 class Example:
-  """All that goes in, float64, and what a sum weighs the results with."""
+  """All inputs, float64, and the factors of a weighted sum of the results."""
 
   weights: Weights
   tokens: np.ndarray
@@ -131,7 +131,7 @@ def _first(factors, length):
 
 
 def _zeroed(factors, length):
-  """The same, but those of the other steps are 0."""
+  """Sets the factors of the steps from `length` on to 0."""
   zeroed = {name: np.zeros_like(factor) for name, factor in factors.items()}
   for name, factor in _first(factors, length).items():
     zeroed[name][: len(factor)] = factor
@@ -146,7 +146,7 @@ def double_precision():
 
 @pytest.fixture(scope="module")
 def traces():
-  """How often the model was traced."""
+  """Counts how often the model was traced."""
   return collections.Counter()
 
 

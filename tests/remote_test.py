@@ -125,7 +125,7 @@ class Patient(Uniform):
 
 @pytest.fixture
 def signals():
-  """What signals to end came, which Ray would end the process by."""
+  """Collects the signals by which Ray would end this process."""
   seen = []
   before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
   yield seen

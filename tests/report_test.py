@@ -157,7 +157,7 @@ def recurrent(home):
 
 
 class Reader(HTMLParser):
-  """What a browser would see."""
+  """Parser of a page, for its text and elements as a browser sees them."""
 
   VOID = ("meta", "link", "br", "img", "use")
 
@@ -1015,7 +1015,7 @@ def test_any_text_stays_text(title, cell):
 
 
 def _plain(page):
-  """The same page without the text."""
+  """Makes the page without the text."""
   table = Table(["a"], [["x"]], "x")
   section = Section("x", ["x"], tables=[table])
   return Page("x", "x", [Tile("x", "x", "x")], [section])

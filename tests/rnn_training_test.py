@@ -230,7 +230,7 @@ def test_the_mean_is_that_of_the_weights_since_averaging_began(
 
 @pytest.mark.parametrize("part", ["validation", "test"])
 def test_the_mean_of_the_weights_is_what_is_measured(part, config):
-  """Not the last weights, and on the part that is asked for."""
+  """The last weights are not measured, nor another part of the text."""
   training, corpus = _training(config)
   model = training.init().model
   larger = jax.tree.map(lambda x: 20 * x, model.weights)

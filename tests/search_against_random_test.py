@@ -12,7 +12,7 @@ from tests import pages
 
 
 def _best(searched, random, finalists=None):
-  """What best.json says of such trainings, [cells, R] each."""
+  """Builds best.json of such trainings, [cells, R] each."""
   best = {"test_accuracy": {"searched": searched, "random": random}}
   if finalists is not None:
     best["finalists"] = {

@@ -27,7 +27,7 @@ CONFIG = SearchConfig(pool_size=24, rounds=2, new_per_round=6)
 
 
 class Shelf(NamedTuple):
-  """What the pool of a fake evaluator has been worth so far."""
+  """Count and total of the scores of a fake evaluator's pools so far."""
 
   count: np.ndarray
   total: np.ndarray
@@ -478,7 +478,7 @@ def test_equal_scores_do_not_stop_a_search():
 
 
 class Stopping(SearchJournal):
-  """Is lost when it has been given so many states to keep."""
+  """Journal that fails after it has kept a number of states."""
 
   def __init__(self, *arguments, after):
     every = CheckpointConfig(steps=1)
@@ -494,7 +494,7 @@ class Stopping(SearchJournal):
 
 @pytest.mark.parametrize("after", [1, 4, 11, 13])
 def test_a_search_goes_on_within_a_round(pool, tmp_path, after):
-  """In the first one: once scored, within and after the fit; in the second."""
+  """Stops once scored, within and after the first fit; in the second round."""
   place = tmp_path / "run", {"seed": 0}, CONFIG.rounds
   with Stopping(*place, after=after) as journal, pytest.raises(Lost):
     _search(_nao(), journal=journal)

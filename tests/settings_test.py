@@ -226,7 +226,7 @@ class Whole:
 
 
 def test_of_a_part_that_is_left_out_the_rest_is_only_said_to_be_idle(caplog):
-  """As `--final_cells=0 --final_batch=8`, of a script for quick trials."""
+  """A script for quick trials gives `--final_cells=0 --final_batch=8`."""
   settings.validate(Whole(Part(count=0, size=3)), Whole())
   assert caplog.messages == ["`part.size=3` does nothing with `part.count=0`"]
   with pytest.raises(UserError, match=r"`part.size=3`: acts only with"):

@@ -156,7 +156,7 @@ def test_a_round_that_trains_only_new_ones_goes_on_from_what_was_kept(
 
 
 def _shares(evaluator, tokens, steps=4000):
-  """How often each architecture trains, of so many steps."""
+  """Returns the share of steps in which each architecture trains."""
   start = shared.SharedState(None, shared.NO_SCORES, np.int32(0))
   numbers = np.arange(steps, dtype=np.int32)
   cells = evaluator._cells(start, KEY, tokens, numbers)

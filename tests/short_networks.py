@@ -30,7 +30,7 @@ class ShortConfig(NetworkConfig):
 
   @property
   def cells(self) -> tuple[tuple[bool, int], ...]:
-    """See `cells`."""
+    """The cells of the network; see the function `cells`."""
     return cells(self.kinds, self.channels)
 
 

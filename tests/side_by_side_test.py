@@ -110,7 +110,7 @@ def test_the_machine_is_described_by_its_cores_and_caches():
 
 
 def _results(*seconds):
-  """Of one work, from seconds of peer and ours."""
+  """Builds the results of one work from seconds of peer and ours."""
   measured = [
     {"peer": {"seconds": theirs}, "ours": {"seconds": own}}
     for theirs, own in seconds

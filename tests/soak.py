@@ -42,11 +42,11 @@ class Subject:
 
 
 class Kills(NamedTuple):
-  """What was survived.
+  """Kills that a driver survived.
 
   Attributes:
     tried: times that a driver was killed.
-    writing: of these, while a checkpoint or a database was being written.
+    writing: kills while a checkpoint or a database was being written.
     resumed: times that it went on from a checkpoint.
   """
 
@@ -122,7 +122,7 @@ def _wait_until_it_writes(process, workdir, rng) -> bool:
 
 
 def outcome(workdir: pathlib.Path) -> dict:
-  """All that must not depend on kills: {what: value}, bit for bit."""
+  """Returns everything that must not depend on kills, bit for bit."""
   found = {}
   for name in ("best.json", "result.json", "final.json"):
     if (workdir / name).exists():

@@ -37,7 +37,7 @@ UNTYPED = Space("untyped", ((1, 2), (3, 4, 5, 6)) * 2)
 
 
 def is_legal(space, row):
-  """As `accepts`, from the definition."""
+  """Decides the same as `accepts`, from the definition."""
   following = dict(space.follows)
   return all(
     token in choices and token in following.get(before, choices)

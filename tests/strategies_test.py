@@ -156,7 +156,7 @@ def test_a_tournament_of_all_takes_the_best():
 
 
 def _climb(space, value, budget, seed=0):
-  """What local search evaluates, one by one."""
+  """Returns the architectures that local search evaluates, one by one."""
   local = Local(space)
   tokens = sample_new(space, jax.random.key(seed), 1, set())
   state = local.init(jax.random.key(0))
@@ -201,7 +201,7 @@ def test_local_search_starts_from_the_best_of_the_pool(space):
 
 @pytest.mark.timeout(60)
 def test_local_search_stays_where_no_neighbour_is_better(space):
-  """Who moves to one that is as good goes round in circles for ever."""
+  """Moving to an equally good neighbour would go round in circles."""
   local, start = Local(space), _seen(space, 1).tokens
   tokens = np.concatenate([start, space.neighbours(start[0])[:5]])
   seen = Seen(tokens, np.zeros(len(tokens)), set(space.keys(tokens)))
@@ -394,9 +394,9 @@ def test_the_progress_of_a_fit_ends_at_its_total(fitted):
 @pytest.mark.parametrize("asked", [0, 1])
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_a_fit_goes_on_from_whatever_was_kept(fitted, asked, share):
-  """In the first round, and in a later one: near its begin, within, at its end.
+  """Stops the first and a later fit near its begin, within and at its end.
 
-  The first of them is while the ensemble learns to reconstruct.
+  The first stop is while the ensemble learns to reconstruct.
   """
   state = fitted.state if asked else fitted.begin
   state = state._replace(asked=np.int32(asked))

@@ -81,7 +81,7 @@ def params():
 
 @pytest.fixture(scope="module")
 def traces():
-  """How often each of the programs below was traced."""
+  """Counts how often each of the programs below was traced."""
   return collections.Counter()
 
 
@@ -364,7 +364,10 @@ def _count(config, size=8):
 
 
 def _expected_count(nodes, channels, classes):
-  """For one cell a stage: widths C, 2C, 2C, 4C, 4C; ops `small`."""
+  """Counts parameters of one cell a stage, ops `small`, by hand.
+
+  The widths are C, 2C, 2C, 4C, 4C.
+  """
 
   def mixing(before, after):
     """A 1x1 convolution or a factorized reduction, and its BatchNorm."""

@@ -16,7 +16,7 @@ from nao_jax.spaces import nasbench201, nasbench_graph
 
 @pytest.fixture(scope="module")
 def arrays():
-  """Of a complete archive, in an order of its own."""
+  """Arrays of a complete archive, in an order of its own."""
   space = nasbench201.space()
   count = len(space.functions.of_sequence)
   order = np.random.default_rng(0).permutation(count)

@@ -167,7 +167,7 @@ def test_a_branch_that_runs_changes_its_own_memory(count, value_and_gradient):
 
 
 def depthwise(stride, x, kernel, memory):
-  """Of [C, H, W, B] with [C, 3, 3]; remembers a mean."""
+  """Convolves [C, H, W, B] with [C, 3, 3]; adds the mean to a memory."""
   y = layers.depthwise_conv(x, kernel, stride=stride, dilation=1)
   return y, memory + jnp.mean(x)
 

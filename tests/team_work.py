@@ -1,10 +1,10 @@
-"""What two processes can share, small; one of them as a program.
+"""Small pieces of work for two processes, each of which runs this program.
 
 python -m tests.team_work PORT NUMBER WORKDIR
 
-A search; then trainings and scores, which go to a file in the workdir; then the
-training of a recurrent cell in a workdir of its own, beside the other one; at
-last a training in which the second process finds damaged images.
+Runs a search; then trainings and scores, which go to a file in the workdir;
+then the training of a recurrent cell in a workdir of its own, beside the other
+one; at last a training in which the second process finds damaged images.
 """
 
 import pathlib
@@ -68,7 +68,7 @@ TEXT, CELL = "text", "cell"
 
 
 def _data() -> ImageData:
-  """The same in every process."""
+  """Makes images that are the same in every process."""
   rng = np.random.default_rng(0)
 
   def draw(count):
@@ -81,18 +81,18 @@ def _data() -> ImageData:
 
 
 def evaluator() -> shared.SharedWeights:
-  """The same in every process."""
+  """Makes an evaluator that is the same in every process."""
   return shared.SharedWeights(TRAINER, _data(), CONFIG.rounds + 1)
 
 
 def feed() -> InMemory:
-  """The same in every process."""
+  """Makes a feed that is the same in every process."""
   data = _data()
   return InMemory(ALONE, data, data.mean, data.std)
 
 
 def stream(damaged: int = 0) -> Streamed:
-  """The same in every process, but for how many of its images are damaged."""
+  """Makes a stream that is equal in every process, but for damaged images."""
   noise = np.random.default_rng(8).integers(0, 256, (35, 9, 9, 3), np.uint8)
   records = [
     Record(tiny_images.encode(image), number % 3, "")
@@ -106,7 +106,7 @@ def stream(damaged: int = 0) -> Streamed:
 
 
 def reader() -> SharedLanguage:
-  """The same in every process."""
+  """Makes a language evaluator that is the same in every process."""
   rng = np.random.default_rng(1)
   parts = [rng.integers(0, 9, count).astype(np.int32) for count in (300, 80, 8)]
   words = tuple(f"w{number}" for number in range(9))
@@ -221,7 +221,7 @@ def main(port: str, number: str, workdir: str) -> None:
 
 
 def find_damage(team) -> None:
-  """The second process does, in its own share."""
+  """Lets the second process find damaged images in its own share."""
   state = init(channels=3)
   if team.first:
     with team.leads():

@@ -56,7 +56,7 @@ class TinyCandidates:
     return [(state + 1, 0.5, score)]
 
   def begun(self):
-    """How often a training of each architecture began: {text: times}."""
+    """Counts how often a training of each architecture began: {text: times}."""
     names = [
       path.name.split("-") for path in pathlib.Path(self.folder).iterdir()
     ]

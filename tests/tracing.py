@@ -1,4 +1,4 @@
-"""What jax traces and compiles: what it knows already is neither."""
+"""Counts of the programs that jax traces and compiles anew."""
 
 import collections
 from collections.abc import Iterator

@@ -89,7 +89,7 @@ def _variants(config, parts, names):
 
 
 def _image_protocols():
-  """What a trial of images is known by: as it is, and with each change."""
+  """Yields the protocol of a trial of images, and one for each change."""
   config = image_presets.PRESETS["digits"]
   data = ImageData("a", 2, None, None, None, None, None, Digest("a", "b"))
   yield "", image_search._protocol(config, data)
@@ -102,7 +102,7 @@ def _image_protocols():
 
 
 def _text_protocols():
-  """The same of a text."""
+  """Yields the protocol of a trial of text, and one for each change."""
   config = text_presets.PRESETS["demo"]
   corpus, other = (
     Corpus("a", tuple(words), *3 * [np.zeros(9, np.int32)])

@@ -36,7 +36,7 @@ def _state(value):
 
 
 def _work(path, *actions):
-  """Does these, one after the other, in a run."""
+  """Runs these actions, one after the other, in a run."""
   with _open(path) as journal:
     for action in actions:
       action(journal)
