@@ -16,7 +16,7 @@ from nao_jax.spaces.space import Space
 
 @dataclasses.dataclass(frozen=True)
 class ExecutorConfig:
-  """Where candidates train from scratch, and the resources of each.
+  """Executor of trainings from scratch, and the resources of each candidate.
 
   Attributes:
     executor: `local`, on the devices of this process; or `ray`, on a cluster.

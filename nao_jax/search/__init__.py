@@ -1,4 +1,4 @@
-"""A search: the loop, its state and journal, and what follows it."""
+"""The search: its loop, state and journal, and the trainings after it."""
 
 from nao_jax import lazy
 

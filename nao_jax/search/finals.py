@@ -1,13 +1,13 @@
-"""Trainings from scratch after a search: its finalists, and the comparison.
+"""Training from scratch after a search: finalists and the final comparison.
 
-A score that a search gives is not what a cell is worth: shared weights order
-cells badly, and candidates train for a short time. So the best of the pool by
-score, the finalists, train from scratch and are measured on the whole
-validation part: the first of them is the winner (the official code's last
-step). As many random cells train beside them with the same budget; the best of
-both groups are compared on the test part, which nothing has looked at before.
+Scores of a search are a poor measure of cells: shared weights rank cells badly,
+and candidates train for a short time. So the best members of the pool by score,
+the finalists, train from scratch and are measured on the whole validation part;
+the best of them is the winner (the last step of the official code). As many
+random cells train beside them with the same budget, and the best cells of both
+groups are compared on the test part, which is used nowhere before.
 
-Images and text differ in what `Trainings` holds, and in nothing else.
+Images and text differ only in the values of `Trainings`.
 
 Shapes: A architectures, L tokens, R trainings of each.
 """
@@ -33,7 +33,7 @@ from nao_jax.search.journal import SearchJournal, origin_text
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.uniform import sample_new
 
-# How an evaluator's scores are named in best.json.
+# Suffixes of an evaluator's scores in best.json.
 HOW = {"shared": "with_shared_weights", "scratch": "from_scratch"}
 GROUPS = ("searched", "random")
 
@@ -42,17 +42,17 @@ Opened = contextlib.AbstractContextManager[FromScratch]
 
 @dataclasses.dataclass(frozen=True)
 class Trainings:
-  """How a task trains cells from scratch, and what is measured.
+  """Evaluators and metric with which a task trains cells from scratch.
 
   Attributes:
-    space: the architectures.
-    text: writes one, int32 [L], for people.
-    measure: what scores are for people.
-    finalists: opens what trains finalists, and measures them on the whole
-      validation part.
-    compared: opens what trains the cells of the comparison for the n-th time,
-      n from 1, and measures them on the test part; equal random numbers for
-      all cells, others for each n.
+    space: the search space.
+    text: writes an architecture, int32 [L], as text.
+    measure: the metric.
+    finalists: opens the evaluator that trains finalists and measures them on
+      the whole validation part.
+    compared: opens the evaluator that trains the cells of the comparison for
+      the n-th time, n from 1, and measures them on the test part; all cells
+      share their random numbers, which differ for each n.
   """
 
   space: Space
@@ -63,11 +63,11 @@ class Trainings:
 
 
 def seed(of_search: int, training: int) -> int:
-  """The seed of trainings after a search, none that the search trains with.
+  """Returns a seed of trainings after a search, different from the search's.
 
   Args:
-    of_search: its seed.
-    training: 0 for the finalists, n for the n-th of the comparison.
+    of_search: seed of the search.
+    training: 0 for the finalists, n for the n-th training of the comparison.
   """
   sequence = np.random.SeedSequence([of_search, training])
   return int(sequence.generate_state(1)[0])
@@ -81,22 +81,22 @@ def run(
   journal: SearchJournal,
   demand: Demand | None = None,
 ) -> dict:
-  """Trains finalists, names the winner, and compares.
+  """Trains finalists, names the winner and makes the final comparison.
 
-  What the journal holds already is not trained again.
+  Interrupted trainings resume from the journal.
 
   Args:
-    trainings: of the task.
-    pool: of the search, scored for the last time; in the tokens of
+    trainings: evaluators and metric of the task.
+    pool: pool of the search after its last scores, in the tokens of
       `trainings.space`.
-    config: has `finalists`, `evaluator` and `final`, with `cells` and
-      `repeats`.
-    key: of the random cells; consumed.
-    journal: remembers and shows.
-    demand: what random cells must satisfy, too.
+    config: settings with the fields `finalists`, `evaluator` and `final`, which
+      has `cells` and `repeats`.
+    key: key of the random cells; consumed.
+    journal: saves states and shows progress.
+    demand: cost constraint that random cells must satisfy, too.
 
   Returns:
-    What best.json holds, JSON-like.
+    Contents of best.json, JSON-like.
   """
   cells = _drawn(trainings.space, pool, config, key, demand)
   found = {}
@@ -118,12 +118,12 @@ def run(
 
 
 class _Cell(NamedTuple):
-  """A cell to train.
+  """Cell to train.
 
   Attributes:
     tokens: int32 [L].
-    row: of the pool; None for a random one, which is not in it.
-    place: in the pool by the last scores, from 1; None for a random one.
+    row: row of the pool; None for a random cell.
+    place: rank in the pool by the last scores, from 1; None for a random cell.
   """
 
   tokens: np.ndarray
@@ -132,7 +132,7 @@ class _Cell(NamedTuple):
 
 
 def _cells(entries: list[dict]) -> list[_Cell]:
-  """The cells of finalists, in their order."""
+  """Returns the cells of finalists, in their order."""
   return [
     _Cell(np.int32(entry["tokens"]), entry["row"], entry["place"])
     for entry in entries
@@ -140,7 +140,7 @@ def _cells(entries: list[dict]) -> list[_Cell]:
 
 
 def _drawn(space, pool, config, key, demand) -> dict[str, list[_Cell]]:
-  """The best of the pool, and as many random cells that are not in it."""
+  """Returns the pool's best cells and as many random cells outside the pool."""
   count = config.finalists or config.final.cells
   ranked = pool.ranked(pool.scores.shape[1] - 1)[: max(count, 1)].tolist()
   wanted = len(ranked) if config.final.cells else 0
@@ -164,13 +164,13 @@ def _drawn(space, pool, config, key, demand) -> dict[str, list[_Cell]]:
 def _trained_finalists(
   trainings: Trainings, cells: dict[str, list[_Cell]], journal: SearchJournal
 ) -> dict[str, list[dict]]:
-  """Trains finalists; those of each group best first, JSON-like."""
+  """Trains finalists; returns those of each group, best first, JSON-like."""
   every = [cell for name in GROUPS for cell in cells[name]]
   journal.progress.prefix = "finalists:"
   trials = _train(
     journal, "finalists", trainings.finalists(), every, "finalist"
   )
-  # What diverged is the worst; ties keep the order of the search.
+  # Diverged cells rank last; ties keep the order of the search.
   scores = [-np.inf if t.last is None else t.last for t in trials]
   value, name = trainings.measure.value, _validation(trainings)
   entries = {group: [] for group in GROUPS}
@@ -206,7 +206,11 @@ def _compared(
   journal: SearchJournal,
   found: dict,
 ) -> dict[str, dict[str, list[list[float | None]]]]:
-  """{what is measured: {group: [cells, R]}}; None for one that diverged."""
+  """Trains the cells of the comparison R times.
+
+  Returns:
+    {metric: {group: values [cells, R]}}, None for a diverged training.
+  """
   every = [cell for name in GROUPS for cell in cells[name]]
   name = f"test_{trainings.measure.name}"
   values = [[] for _ in every]
@@ -238,14 +242,14 @@ def _train(
   cells: list[_Cell],
   what: str,
 ) -> list[Trial]:
-  """Trains cells from scratch, and goes on where that was stopped.
+  """Trains cells from scratch, from the last saved state on.
 
   Args:
-    journal: remembers and shows.
+    journal: saves states and shows progress.
     stage: name of these trainings.
-    opened: what trains them.
-    cells: to train.
-    what: one of them is, for messages.
+    opened: opens the evaluator that trains the cells.
+    cells: the cells to train.
+    what: noun for one of the cells, for messages.
   """
   tokens = np.array([cell.tokens for cell in cells], np.int32)
   with opened as evaluator:
@@ -258,7 +262,7 @@ def _train(
 
 
 def _winner(trainings, pool: Pool, row: int, config, demand) -> dict:
-  """What best.json says of the winner, a row of the pool."""
+  """Returns what best.json holds about the winner, a row of the pool."""
   last = pool.scores.shape[1] - 1
   scored = ~np.isnan(pool.scores[:, last])
   score, tokens = float(pool.scores[row, last]), pool.tokens[row]
@@ -285,12 +289,12 @@ def _validation(trainings: Trainings) -> str:
 
 
 def show(best: dict, measure: Measure, digits: int) -> None:
-  """Prints the finalists, the comparison, and the winner.
+  """Prints the finalists, the comparison and the winner.
 
   Args:
-    best: what best.json holds.
-    measure: what scores are for people.
-    digits: of it, after the point.
+    best: contents of best.json.
+    measure: the metric.
+    digits: number of digits of the metric after the point.
   """
   console = streams.console()
   for table in (
@@ -306,7 +310,7 @@ def show(best: dict, measure: Measure, digits: int) -> None:
 def _finalists_table(
   finalists: dict | None, measure: Measure, digits: int
 ) -> rich.table.Table:
-  """All finalists by what they came to; empty if there are none."""
+  """Returns a table of finalists by rank; empty if there are none."""
   name = f"validation {measure.name}"
   table = _table(
     "finalists: from scratch, same budget and seed",
@@ -331,7 +335,7 @@ def _finalists_table(
 def _comparison_table(
   compared: dict, measure: Measure, digits: int
 ) -> rich.table.Table:
-  """The searched cells and the random ones; empty if nothing was trained."""
+  """Returns a table of the final comparison; empty if nothing was trained."""
   name = f"test {measure.name}"
   table = _table(
     "comparison: from scratch, same budget and seeds",

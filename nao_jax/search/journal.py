@@ -1,9 +1,9 @@
-"""What a search leaves on disk beside what every run does.
+"""Files of a search, beside those of every run.
 
 pool.sqlite      architectures and their scores by round: pool_file.py
-rounds/*.npz     what the strategy made of the pool in each round: arrays
-final.json       what the trainings after the rounds measured so far
-report.html      all of it, to look at
+rounds/*.npz     arrays of the strategy's report in each round
+final.json       measurements so far of the trainings after the rounds
+report.html      a report of the whole search
 """
 
 import io
@@ -27,7 +27,7 @@ from nao_jax.search.state import Journal, SearchState
 
 
 class SearchJournal(Workdir, Journal):
-  """The journal of a search that can be lost at any moment."""
+  """Journal of a search that may be interrupted at any moment."""
 
   def __init__(
     self,
@@ -39,13 +39,13 @@ class SearchJournal(Workdir, Journal):
     *,
     plain: bool = False,
   ):
-    """As `Workdir`.
+    """Opens the workdir of a search.
 
     Args:
       path: see `Workdir`.
       settings: see `Workdir`.
-      rounds: of the whole search, to be shown.
-      measure: what scores are for people.
+      rounds: number of rounds of the whole search, to be shown.
+      measure: the metric.
       checkpoints: when states within a round are saved.
       plain: see `Workdir`.
     """
@@ -57,7 +57,11 @@ class SearchJournal(Workdir, Journal):
     self._enter(0)
 
   def restore(self, template: SearchState) -> SearchState | None:
-    """The state that was saved last, if there is one."""
+    """Returns the state that was saved last; None if there is none.
+
+    Raises:
+      UserError: the database of the pool is damaged, or the disk is too full.
+    """
     self._pool_file.check()
     self.check_space(template)
     state = checkpoint.restore(self.checkpoints, template)
@@ -73,16 +77,16 @@ class SearchJournal(Workdir, Journal):
     return state._replace(round=done)
 
   def keep(self, state: SearchState, steps: int, *, last: bool = False) -> None:
-    """As `Workdir.keep`; who looks on is told the best so far."""
+    """Saves a state like `Workdir.keep` and shows the best score so far."""
     self._name_best(state.pool)
     super().keep(state, steps, last=last)
 
   def end_round(self, state: SearchState, report: dict) -> None:
-    """Writes everything about the round that just ended.
+    """Writes the report and the state of a round that has ended.
 
     Args:
-      state: what it ended with.
-      report: {name: value}; arrays go to a file of their own, all else is
+      state: the state after the round.
+      report: {name: value}; arrays go to a file of their own, other values are
         JSON-like.
     """
     arrays = {k: v for k, v in report.items() if isinstance(v, np.ndarray)}
@@ -96,17 +100,17 @@ class SearchJournal(Workdir, Journal):
     self.keep(state, 0, last=True)
 
   def keep_training(self, state: Any, steps: int) -> None:
-    """As `Workdir.keep`, for trainings after the rounds."""
+    """Saves a state like `Workdir.keep`, for trainings after the rounds."""
     Workdir.keep(self, state, steps)
 
   def report_stage(
     self, stage: str, row: dict, curves: dict[str, list[float]]
   ) -> None:
-    """Appends a report of what came after the rounds.
+    """Appends a report of trainings after the rounds.
 
     Args:
-      stage: what it was.
-      row: JSON-like.
+      stage: name of the trainings.
+      row: the report, JSON-like.
       curves: {name: a number for each epoch}, for TensorBoard.
     """
     self.append({"stage": stage} | row)
@@ -116,11 +120,11 @@ class SearchJournal(Workdir, Journal):
     self.events.flush()
 
   def save_final(self, found: dict) -> None:
-    """Writes what best.json will hold of the trainings after the rounds."""
+    """Writes measurements of trainings after the rounds to final.json."""
     write(self.path / "final.json", json.dumps(found, indent=2) + "\n")
 
   def print_round(self, report: dict) -> None:
-    """One table for one round."""
+    """Prints a table of one round."""
     table = rich.table.Table(
       title=f"round {report['round']} of {self._rounds}", title_justify="left"
     )
@@ -131,7 +135,11 @@ class SearchJournal(Workdir, Journal):
     self._console.print(table)
 
   def _name_best(self, pool: Pool) -> None:
-    """Of the last round with scores: shared weights change between rounds."""
+    """Shows the best score of the last round that has scores.
+
+    Shared weights change between rounds, so scores of different rounds cannot
+    be compared.
+    """
     rounds = np.flatnonzero(~np.isnan(pool.scores).all(0))
     if len(rounds):
       best = np.nanmax(pool.scores[:, rounds[-1]])
@@ -143,7 +151,7 @@ class SearchJournal(Workdir, Journal):
 
 
 def origin_text(origin: int) -> str:
-  """Where an architecture came from, for people."""
+  """Returns the origin of an architecture in words."""
   if origin == pools.GIVEN:
     return "given by --arch"
   return "a random draw" if origin == pools.RANDOM else f"round {origin}"
@@ -152,7 +160,7 @@ def origin_text(origin: int) -> str:
 def write_arrays(
   path: pathlib.Path, round_: int, arrays: dict[str, np.ndarray]
 ) -> None:
-  """Replaces the arrays of a round; the same ones give the same bytes."""
+  """Writes the arrays of a round; equal arrays give a file of equal bytes."""
   content = io.BytesIO()
   np.savez(content, allow_pickle=False, **arrays)
   file = path / "rounds" / f"{round_:04d}.npz"
@@ -185,7 +193,7 @@ def _cells(report: dict, measure: Measure):
 
 
 def _by_step_size(report: dict) -> str:
-  """Counts of neighbouring step sizes, summed to at most six groups."""
+  """Returns counts by step size, summed to at most six groups."""
   sizes, counts = report["step_sizes"], report["new_by_step_size"]
   width = -(-len(counts) // 6)
   groups = [slice(at, at + width) for at in range(0, len(counts), width)]

@@ -1,8 +1,8 @@
-"""The outer loop: score the pool, propose, replace the worst, again.
+"""The outer loop: score the pool, propose, replace the worst, repeat.
 
 One loop serves every variant. An evaluator turns tokens into scores and has a
 state (`init`, `score`, `replicate`); a strategy turns a scored pool into
-proposals and has a state (`init`, `tell`, `ask`); a journal remembers
+proposals and has a state (`init`, `tell`, `ask`); a journal saves states
 (`restore`, `keep`, `end_round`) and shows progress. See evaluators/,
 strategies/ and journal.py.
 """
@@ -35,20 +35,23 @@ from nao_jax.strategies.uniform import sample_new
 
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
-  """Sizes of the search; the defaults are the official one's.
+  """Sizes of the search; the defaults are those of the official search.
 
   Attributes:
-    pool_size: architectures in the first pool.
-    rounds: times that proposals enter the pool; it is scored once more.
-    new_per_round: proposals a round, at most.
-    extend: add what is new to the pool; else it replaces the worst members.
-    asynchronous: propose before all of a round is scored, so that no device
-      waits for its slowest training; those that are late come into the next
-      round. The result then depends on who was faster.
-    late: with `asynchronous`, how many may be late, as a share of
-      `new_per_round`; for many workers as many as they are, and more.
-    random_per_round: random architectures that enter the pool beside the
-      proposals of each round.
+    pool_size: number of architectures in the first pool.
+    rounds: number of rounds in which proposals enter the pool; after them the
+      pool is scored once more.
+    new_per_round: the most proposals in a round.
+    extend: add new architectures to the pool; otherwise they replace the worst
+      members.
+    asynchronous: propose before all architectures of a round have scores, so
+      that no device waits for the slowest training; pending architectures join
+      the next round. The result then depends on the speed of trainings.
+    late: with `asynchronous`, the most pending architectures when a round
+      closes, as a share of `new_per_round`; with many workers, at least their
+      number.
+    random_per_round: number of random architectures that enter the pool beside
+      the proposals of each round.
   """
 
   ACTS_WITH = (Only(("late",), "asynchronous"),)
@@ -63,18 +66,18 @@ class SearchConfig:
 
   @property
   def most_late(self) -> int:
-    """How many architectures may be without a score when a round closes."""
+    """The most architectures that may be pending when a round closes."""
     if not self.asynchronous:
       return 0
     return max(1, round(self.late * self.new_per_round))
 
   @property
   def _entering(self) -> int:
-    """How many architectures enter the pool in a round, at most."""
+    """The most architectures that enter the pool in a round."""
     return self.new_per_round + self.random_per_round
 
   def check_together(self) -> None:
-    """Raises UserError for sizes that cannot work together."""
+    """Raises UserError for sizes that do not fit together."""
     if not self.extend and self._entering >= self.pool_size:
       random = f" `random_per_round={self.random_per_round}`"
       raise UserError(
@@ -85,7 +88,7 @@ class SearchConfig:
       )
     if not self.asynchronous:
       return
-    # A round begins with all members and ends with those that are not late.
+    # Members that are pending at the end of a round cannot be replaced.
     least = 2 if self.extend else 1 + self._entering
     most = (self.pool_size - least) / self.new_per_round
     if self.most_late > self.pool_size - least:
@@ -113,31 +116,31 @@ def run(
   """Searches from the first pool to the last scores.
 
   Args:
-    space: the architectures; `spaces.slots.space` makes one of your own.
-    evaluator: where scores come from: an `Evaluator`, or a function that takes
-      tokens int32 [N, L] and gives scores [N], as `evaluators.Function` does.
-    key: decides everything; each round folds its number in, so a search that
-      goes on from a saved state ends as one that was never interrupted.
+    space: the search space; `spaces.slots.space` makes one from named slots.
+    evaluator: the source of scores: an `Evaluator`, or a function that takes
+      tokens int32 [N, L] and returns scores [N], as for `evaluators.Function`.
+    key: source of all randomness; each round folds its number in, so a search
+      that resumes from a saved state ends like one without interruption.
     config: the sizes.
-    strategy: where proposals come from; `nao_plus.small` by default.
+    strategy: makes proposals; `nao_plus.small` by default.
     given: int32 [G, L], architectures that start in the pool.
-    workdir: a directory that remembers and shows: the same call goes on where
-      it was stopped, and one that ended gives its pool again. The evaluator
-      and the function of a cost must be the same, which is not checked; all
-      else is.
-    journal: in the place of a workdir, what remembers and shows.
-    enough: a score that ends the search, such as the best one of a table.
-    demand: what is asked beside the score: a limit on a cost, or a front. The
-      strategy's controller must estimate costs if `demand.steers`.
+    workdir: a directory for states and reports: the same call resumes an
+      interrupted search and returns the pool of a finished one. The evaluator
+      and the cost function must stay the same, which is not checked; all other
+      arguments are checked.
+    journal: saves states and shows progress, in the place of a workdir.
+    enough: a score that ends the search, such as the best score of a table.
+    demand: cost constraint: a limit on a cost, or a multi-objective search.
+      The strategy's controller must estimate costs if `demand.steers`.
 
   Returns:
     The pool; its last column of scores ranks the members. Columns of rounds
     that `enough` cut off are NaN.
 
   Raises:
-    UserError: the sizes, what is given, the strategy or the workdir do not
-      allow the search.
-    Stopped: by a signal, with a workdir or its journal.
+    UserError: the sizes, the given architectures, the strategy or the workdir
+      do not allow the search.
+    Stopped: a signal stopped the search, with a workdir or its journal.
   """
   validate(config, SearchConfig())
   estimates_cost = demand is not None and demand.steers
@@ -152,7 +155,7 @@ def run(
       "allowed only with one that has score_most"
     )
   given = _checked(space, given, config)
-  # Scores have so many bits, and are compared with it.
+  # Scores are float32 and are compared with it.
   enough = np.float32(enough)
   parts = space, evaluator, strategy, key, config, given
   if workdir is None:
@@ -204,7 +207,7 @@ def _ended(state: SearchState, config: SearchConfig, enough: float) -> bool:
 
 
 def _settings(space, strategy, key, config, given, demand) -> dict:
-  """What decides a search, but the evaluator: JSON-like."""
+  """Returns all that determines a search but the evaluator, JSON-like."""
   settings = {
     f"space.{field.name}": _plain(getattr(space, field.name))
     for field in dataclasses.fields(space)
@@ -220,7 +223,7 @@ def _settings(space, strategy, key, config, given, demand) -> dict:
 
 
 def _plain(value) -> Any:
-  """JSON-like; what has no such form goes by its name."""
+  """Converts a value to a JSON-like one; other objects give their names."""
   if isinstance(value, Space):
     return value.name
   if dataclasses.is_dataclass(value):
@@ -234,7 +237,7 @@ def _plain(value) -> Any:
 
 
 def _outcome(space: Space, pool: Pool, demand: Demand | None) -> dict:
-  """What best.json holds."""
+  """Returns the contents of best.json."""
   row = pool.best
   last = ~np.isnan(pool.scores).all(0)
   scores = pool.scores[:, np.flatnonzero(last)[-1]]
@@ -252,7 +255,11 @@ def _outcome(space: Space, pool: Pool, demand: Demand | None) -> dict:
 
 
 def _checked(space: Space, given, config: SearchConfig) -> np.ndarray:
-  """The given architectures, int32 [G, L]."""
+  """Returns the given architectures, int32 [G, L], validated.
+
+  Raises:
+    UserError: one is illegal, two are equivalent, or they exceed the pool.
+  """
   rows = [] if given is None else np.asarray(given).tolist()
   rows = [space.validate(row, f"given[{at}]") for at, row in enumerate(rows)]
   if len(rows) > config.pool_size:
@@ -309,7 +316,10 @@ def _check_given(given, demand: Demand) -> None:
 def _round(
   state, key, space, evaluator, strategy, config, journal, known, enough, demand
 ):
-  """One round; the key is the same in all of them. Proposals become known."""
+  """Runs one round; returns the state and the report.
+
+  The key is the same in all rounds. Proposals are added to `known`.
+  """
   round_ = state.round
   clock = _Clock()
   state = _scored(state, jax.random.fold_in(key, 0), evaluator, journal, config)
@@ -358,7 +368,7 @@ def _round(
 
 
 def _in_rows(report: dict, rows: np.ndarray) -> dict:
-  """What is said of members, in the order of their rows in the pool."""
+  """Puts the values of members in the order of their rows in the pool."""
   order = np.argsort(rows)
   return {
     name: value[order] if name.startswith("member_") else value
@@ -367,7 +377,7 @@ def _in_rows(report: dict, rows: np.ndarray) -> dict:
 
 
 def _scored(state: SearchState, key, evaluator, journal, config) -> SearchState:
-  """The state with the scores of this round, which it may have already."""
+  """Scores the pool, unless the state has the scores of this round."""
   round_, pool = state.round, state.pool
   if len(pool.scored(round_)):
     return state
@@ -384,7 +394,7 @@ def _scored(state: SearchState, key, evaluator, journal, config) -> SearchState:
       state._replace(evaluator=trained), steps
     ),
   )
-  # Those without a score, where some may be late, are still to come.
+  # If architectures may be pending, NaN stands for their scores.
   scores = scores if late else _finite(scores, round_)
   pool = pools.record(pool, scores, round_)
   state = state._replace(pool=pool, evaluator=trained)
@@ -393,7 +403,7 @@ def _scored(state: SearchState, key, evaluator, journal, config) -> SearchState:
 
 
 def _draw(space, key, count, known, round_, demand) -> Proposal:
-  """Random proposals, where a strategy has none."""
+  """Returns random proposals, for a strategy that has none."""
   drawn = sample_new(space, key, count, known, demand)
   logging.warning(
     "round %d: every proposal was known; %d random ones take their place%s",
@@ -405,7 +415,11 @@ def _draw(space, key, count, known, round_, demand) -> Proposal:
 
 
 def _finite(scores: np.ndarray, round_: int) -> np.ndarray:
-  """The scores, the worst one in the place of what is none."""
+  """Replaces scores that are not finite by the worst finite one.
+
+  Raises:
+    UserError: no score is finite.
+  """
   finite = np.isfinite(scores)
   if finite.all():
     return scores
@@ -459,6 +473,6 @@ class _Clock:
     self._start = time.monotonic()
 
   def lap(self) -> float:
-    """Seconds since the last lap."""
+    """Returns the seconds since the last lap."""
     start, self._start = self._start, time.monotonic()
     return round(self._start - start, 3)

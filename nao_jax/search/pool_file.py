@@ -26,20 +26,21 @@ _ADVICE = "it is made anew from the checkpoints when you move it away"
 
 
 class PoolFile:
-  """The database of a pool, which one process writes.
+  """Database of a pool, written by one process.
 
-  It is written whole the first time, as nobody knows how old it is, and where
-  somebody else has changed it; then only what has changed in the pool.
+  The whole pool is written the first time, as the file may be of any age, and
+  after another program has changed the file; otherwise only changes of the pool
+  are written.
   """
 
   def __init__(self, path: pathlib.Path):
-    """Neither reads nor makes the file."""
+    """Remembers the path; neither reads nor creates the file."""
     self.path = path
     self._written: Pool | None = None
     self._left: tuple[int, ...] | None = None
 
   def check(self) -> None:
-    """Raises UserError for a database that is damaged, before it is written."""
+    """Raises UserError if the database is damaged, before it is written."""
     if not self.path.exists():
       return
     try:
@@ -51,18 +52,18 @@ class PoolFile:
       raise UserError(f"{self.path}: damaged ({found}); {_ADVICE}")
 
   def write(self, pool: Pool) -> None:
-    """Makes the database the pool's, in one transaction.
+    """Writes the pool to the database, in one transaction.
 
     Args:
-      pool: its arrays must not be changed in place afterwards.
+      pool: the pool; its arrays must not be changed in place afterwards.
 
     Raises:
-      UserError: the file is no such database, or cannot be written.
+      UserError: the file is not a database of a pool, or cannot be written.
     """
     before = self._written
     if not (before and self._identity() == self._left and _grown(before, pool)):
       before = None
-    self._written = None  # Until all of it is there.
+    self._written = None  # Until the transaction has succeeded.
     try:
       with contextlib.closing(sqlite3.connect(self.path)) as database, database:
         if before is None:
@@ -81,7 +82,7 @@ class PoolFile:
     self._written, self._left = pool, self._identity()
 
   def _identity(self) -> tuple[int, ...] | None:
-    """Other numbers once anybody has changed or replaced the file."""
+    """Returns numbers that differ once the file was changed or replaced."""
     try:
       found = os.stat(self.path)
     except FileNotFoundError:
@@ -90,7 +91,10 @@ class PoolFile:
 
 
 def _grown(before: Pool, pool: Pool) -> bool:
-  """Whether all that was there is there; members come and go, scores come."""
+  """Returns whether the pool holds all that `before` held.
+
+  Members may leave the pool, and rows and scores may be added.
+  """
   known = len(before.tokens)
   return (
     before.scores.shape[1] == pool.scores.shape[1]
@@ -103,7 +107,7 @@ def _grown(before: Pool, pool: Pool) -> bool:
 
 
 def _write_changes(database, before: Pool, pool: Pool) -> None:
-  """Writes what the pool has and `before` has not."""
+  """Writes the rows and values in which the pool differs from `before`."""
   known = len(before.tokens)
   new = Pool(*(column[known:] for column in pool))
   database.executemany(

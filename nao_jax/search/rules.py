@@ -1,4 +1,4 @@
-"""Rules between the settings of a search, whatever is searched.
+"""Rules between the settings of a search, for any task.
 
 They name settings as `presets.SearchCnnConfig` and
 `rnn_presets.SearchRnnConfig` do.
@@ -26,10 +26,10 @@ def check_together(config: Any) -> None:
   """Checks the settings of a search against each other.
 
   Args:
-    config: each setting is within its own limits.
+    config: settings, each within its own limits.
 
   Raises:
-    UserError: two settings do not fit.
+    UserError: two settings do not fit together.
   """
   if config.search.asynchronous and config.evaluator == "shared":
     raise UserError(
@@ -54,7 +54,7 @@ def check_together(config: Any) -> None:
 
 
 def check_trials(config: Any, trials: str | None) -> None:
-  """Raises UserError where trials would be of no use to other searches."""
+  """Raises UserError for shared trials that other searches could not use."""
   if config.prune and trials:
     raise UserError(
       f"`prune=True` `trials={trials}`: what is pruned depends on the pool of "
@@ -74,7 +74,7 @@ def check_processes(config: Any) -> None:
 
 def _check_finals(config: Any) -> None:
   size, cells = config.search.pool_size, config.final.cells
-  # A pool may have fewer members than the usual number of finalists.
+  # A pool smaller than the default number of finalists is allowed.
   if cells > size:
     raise UserError(
       f"`final.cells={cells}`: there are {size} members (`search.pool_size`)"

@@ -1,4 +1,4 @@
-"""What a search is between two rounds, and who remembers it."""
+"""Search state and the journal interface."""
 
 from typing import Any, NamedTuple
 
@@ -7,12 +7,12 @@ from nao_jax.runs.progress import Each
 
 
 class SearchState(NamedTuple):
-  """All that a search is, between two rounds or within one.
+  """State of a search, between two rounds or within one.
 
   Attributes:
-    round: rounds done.
-    pool: the architectures; when the members have scores of the next round,
-      that one has come as far as the proposals.
+    round: number of rounds done.
+    pool: the pool; if its members have scores of the current round, the round
+      resumes with the proposals.
     evaluator: state of the evaluator.
     strategy: state of the strategy.
   """
@@ -24,21 +24,23 @@ class SearchState(NamedTuple):
 
 
 class Journal:
-  """Remembers nothing and shows nothing; `journal.SearchJournal` does both."""
+  """Journal that saves and shows nothing; see `journal.SearchJournal`."""
 
   def restore(self, template: SearchState) -> SearchState | None:
-    """The last state that was saved, if any."""
+    """Returns the state that was saved last; None if there is none."""
     del template
 
   def keep(self, state: SearchState, steps: int) -> None:
-    """Called within a round with a state to go on from, and the steps to it.
+    """Saves a state within a round from which the search can resume.
 
-    Its arrays may be gone once this has returned, as the next step takes their
-    memory; whoever wants to have them later copies them.
+    Args:
+      state: the state; it must be copied to outlive the call, as the next step
+        may reuse the memory of its arrays.
+      steps: number of steps done since the last call.
     """
 
   def end_round(self, state: SearchState, report: dict) -> None:
-    """Called after every round, with what happened in it."""
+    """Records a round that has ended, with its report."""
 
   def progress(
     self,
@@ -48,4 +50,4 @@ class Journal:
     note: str = "",
     each: Each | None = None,
   ) -> None:
-    """Called often; see `progress.Progress`."""
+    """Shows progress; called often; see `progress.Progress`."""

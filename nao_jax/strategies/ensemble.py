@@ -24,7 +24,7 @@ from nao_jax.settings import field
 
 @dataclasses.dataclass(frozen=True)
 class NaoPlusConfig:
-  """How controllers are fitted and proposals made.
+  """Settings of the fit of the controllers and of the proposals.
 
   Attributes:
     members: E, number of controllers.

@@ -26,7 +26,7 @@ FIT_CALLS = 10
 
 @dataclasses.dataclass(frozen=True)
 class NaoConfig:
-  """How proposals are made; the defaults are the official search's (NAO_V1).
+  """Settings of the proposals; the defaults are the official ones (NAO_V1).
 
   Attributes:
     top_k: K, number of best members of the pool whose embeddings are moved.
