@@ -275,7 +275,7 @@ def test_the_culprit_in_an_archive_is_named(tmp_path, contents, culprit):
 @pytest.mark.parametrize("contents", [b"", b"junk", b"PK\x03\x04 and no more"])
 def test_a_file_that_is_no_archive_is_named(tmp_path, contents):
   (tmp_path / "a.npz").write_bytes(contents)
-  with pytest.raises(UserError, match=r"--npz=.*a\.npz: not a NumPy archive"):
+  with pytest.raises(UserError, match=r"`npz=.*a\.npz`: not a NumPy archive"):
     sources.from_npz(tmp_path / "a.npz")
 
 
