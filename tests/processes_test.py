@@ -244,7 +244,7 @@ def test_this_machine_reaches_itself_at_an_address_of_its_own(host):
 # Two processes; the second one says what it heard.
 _MEETING = """
 import sys
-from nao_jax.runs.processes import Rendezvous, meet
+from nao_jax.distributed.processes import Rendezvous, meet
 
 team = meet(Rendezvous(sys.argv[1], 2, int(sys.argv[2])))
 if team.first:

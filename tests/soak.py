@@ -232,7 +232,8 @@ def subjects(folder: pathlib.Path) -> dict[str, Subject]:
       },
     ),
     "search_rnn, shared": Subject(
-      "search_rnn", search | plus | language | final | {"epochs": 3}
+      "search_rnn",
+      search | plus | language | final | {"epochs": 3, "random_per_round": 1},
     ),
     "search_rnn, scratch": Subject(
       "search_rnn",
@@ -240,7 +241,12 @@ def subjects(folder: pathlib.Path) -> dict[str, Subject]:
       | nao
       | language
       | final
-      | {"epochs": 3, "evaluator": "scratch", "extend": True},
+      | {
+        "epochs": 3,
+        "evaluator": "scratch",
+        "extend": True,
+        "random_per_round": 0,
+      },
     ),
     "train_cnn": Subject(
       "train_cnn",

@@ -18,7 +18,7 @@ from nao_jax.search.journal import SearchJournal
 # A run that says how far it is, and then waits to be killed.
 RUN = """
 import sys, time
-from nao_jax.journal import SearchJournal
+from nao_jax.search.journal import SearchJournal
 settings = {"strategy": "nao", "dataset": "digits", "seed": 3,
             "search.rounds": 4}
 with SearchJournal(sys.argv[1], settings, 4) as journal:
