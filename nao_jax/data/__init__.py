@@ -1,4 +1,4 @@
-"""Datasets (TFDS in, arrays out) and augmentation."""
+"""Data sets (read from TFDS into arrays) and augmentation."""
 
 from nao_jax import lazy
 

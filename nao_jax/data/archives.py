@@ -1,4 +1,4 @@
-"""NumPy archives from anybody: arrays of numbers and strings, no pickles."""
+"""NumPy archives from untrusted sources: numbers and strings, no pickles."""
 
 from collections.abc import Iterator
 import contextlib
@@ -14,7 +14,7 @@ from nao_jax.runs import paths
 
 @contextlib.contextmanager
 def reading(path: str | os.PathLike, where: str) -> Iterator[BinaryIO]:
-  """A file that is open as long as the context; UserError if it cannot be."""
+  """Opens a file for the context; raises UserError if it cannot be read."""
   try:
     with paths.expanded(path).open("rb") as file:
       yield file
@@ -25,23 +25,23 @@ def reading(path: str | os.PathLike, where: str) -> Iterator[BinaryIO]:
 
 
 class Archive:
-  """The arrays of a .npz file by name.
+  """The arrays of an .npz file, by name.
 
   Attributes:
-    path: of the file.
-    names: of its arrays.
+    path: path of the file.
+    names: names of its arrays.
   """
 
   def __init__(self, path: str | os.PathLike, where: str, file: BinaryIO):
-    """Looks at a file, which stays open as long as arrays are read.
+    """Opens an archive, whose file must stay open while arrays are read.
 
     Args:
-      path: of the file.
-      where: the setting or argument that gave it, for messages.
+      path: path of the file.
+      where: the setting or argument that named the file, for messages.
       file: see `reading`.
 
     Raises:
-      UserError: it is no archive.
+      UserError: the file is not an archive.
     """
     self.path = path
     try:
@@ -56,7 +56,7 @@ class Archive:
     """Reads an array; UserError if it is damaged or holds objects."""
     try:
       array = self._arrays[name]
-      # What is no array comes as the bytes that it is.
+      # NumPy returns members that are not arrays as bytes.
       if not isinstance(array, np.ndarray):
         raise ValueError("no array")
     except Exception as error:  # As above.
@@ -68,9 +68,10 @@ class Archive:
 
 
 def _load(file: BinaryIO) -> np.lib.npyio.NpzFile:
-  # NumPy would take a file of another kind for a pickle, and advise to run it.
+  # NumPy would take a file of another kind for a pickle, and advise to allow
+  # pickles.
   if not zipfile.is_zipfile(file):
     raise ValueError("np.savez writes one")
   file.seek(0)
-  # Objects would need pickle, which executes what it reads.
+  # Object arrays need pickle, which executes what it reads.
   return np.load(file, allow_pickle=False)

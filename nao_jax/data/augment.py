@@ -1,7 +1,7 @@
-"""Random changes to training images, and the order in which to see examples.
+"""Augmentation of training images, and the order of examples.
 
-Shapes: B images of H x W pixels and C channels. Each image of a batch draws
-its own randomness.
+Shapes: B images of H x W pixels and C channels. Each image of a batch draws its
+own random numbers.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from nao_jax.settings import field
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-  """Which random changes to make; the defaults are usual for CIFAR.
+  """Settings of the augmentation; the defaults are usual for CIFAR.
 
   Attributes:
     padding: pixels of zeros around an image before the random crop of the
@@ -41,17 +41,17 @@ def augment(
   std: jax.Array | None,
   config: AugmentConfig,
 ) -> jax.Array:
-  """Crop, flip, normalise, cutout: the order usual for CIFAR.
+  """Crops, flips, normalises and cuts out: the order usual for CIFAR.
 
-  Padding is zero before normalisation, that is black; a cutout is zero after
-  it, that is the mean colour.
+  Padding is zero before normalisation, which is black; a cutout is zero after
+  it, which is the mean colour.
 
   Args:
     key: a random key; it is consumed.
     images: uint8 [B, H, W, C].
-    mean: as of `normalise`.
-    std: as of `normalise`.
-    config: which changes to make; static.
+    mean: see `normalise`.
+    std: see `normalise`.
+    config: the augmentation settings; static.
 
   Returns:
     float32 [B, H, W, C].
@@ -71,12 +71,12 @@ def augment(
 def normalise(
   images: jax.Array, mean: jax.Array | None, std: jax.Array | None
 ) -> jax.Array:
-  """Images uint8 [B, H, W, C] to float32, minus the mean, over the std.
+  """Normalises images: subtracts the mean and divides by the std.
 
   Args:
     images: uint8 [B, H, W, C].
-    mean: float32 [C], full intensity being 1; None: each image is
-      standardised by itself, all its channels together.
+    mean: float32 [C], full intensity being 1; if None, each image is
+      standardised by its own statistics, over all its channels.
     std: float32 [C]; None if and only if the mean is.
   """
   if mean is None and std is None:
@@ -85,10 +85,10 @@ def normalise(
 
 
 def _standardise(images):
-  """Each image by its own mean and standard deviation.
+  """Standardises each image by its own mean and standard deviation.
 
-  As TensorFlow's `per_image_standardization`, which takes intensities of 0 to
-  255: a nearly constant image is divided by 1 / sqrt(H W C), not by less.
+  It equals TensorFlow's `per_image_standardization`, which takes intensities of
+  0 to 255: the divisor is at least 1 / sqrt(H W C), for nearly constant images.
   """
   axes = (1, 2, 3)
   floor = math.prod(images.shape[1:]) ** -0.5
@@ -98,12 +98,13 @@ def _standardise(images):
 
 @functools.partial(jax.jit, static_argnames="padding")
 def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
-  """Pads images [B, H, W, C] with zeros and cuts H x W out at random.
+  """Pads images [B, H, W, C] with zeros and crops H x W at random.
 
   Args:
     key: a random key; it is consumed.
     images: [B, H, W, C], any dtype.
-    padding: pixels on each side; every offset 0 to 2 * padding is as likely.
+    padding: pixels on each side; all offsets from 0 to 2 * padding are equally
+      likely.
   """
   margins = ((0, 0), (padding, padding), (padding, padding), (0, 0))
   padded = jnp.pad(images, margins)
@@ -118,7 +119,7 @@ def random_crop(key: jax.Array, images: jax.Array, padding: int) -> jax.Array:
 
 @jax.jit
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-  """Mirrors each of the images [B, H, W, C] left to right, or does not.
+  """Mirrors each of the images [B, H, W, C] left to right with probability 1/2.
 
   Args:
     key: a random key; it is consumed.
@@ -132,8 +133,8 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
 def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
   """Zeroes a square in each of the images [B, H, W, C].
 
-  The centre is any pixel, so the square may stick out and be clipped
-  (DeVries and Taylor 2017).
+  The centre is any pixel, so the square may be clipped at the border (DeVries
+  and Taylor 2017).
 
   Args:
     key: a random key; it is consumed.
@@ -149,25 +150,26 @@ def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
 
 
 def _covers(starts, size: int, length: int):
-  """Whether [start, start + size) holds each position: bool [B, length]."""
+  """Returns whether [start, start + size) holds each position: [B, length]."""
   distance = jnp.arange(length) - starts[:, None]
   return (distance >= 0) & (distance < size)
 
 
 @functools.partial(jax.jit, static_argnames=("n", "batch"))
 def epoch_indices(key: jax.Array, n: int, batch: int) -> jax.Array:
-  """A random order of `n` examples in full batches; the rest is left out.
+  """Returns a random order of `n` examples in full batches.
 
   Args:
     key: a random key; it is consumed.
     n: number of examples.
-    batch: examples a batch.
+    batch: examples per batch.
 
   Returns:
-    int32 [steps, batch]; no index occurs twice.
+    int32 [steps, batch]; no index occurs twice, and the examples that do not
+    fill a batch are left out.
 
   Raises:
-    UserError: not even one batch can be filled.
+    UserError: there are fewer examples than one batch needs.
   """
   check_batch(batch, n)
   steps = n // batch
@@ -176,22 +178,22 @@ def epoch_indices(key: jax.Array, n: int, batch: int) -> jax.Array:
 
 
 def check_batch(batch: int, n: int) -> None:
-  """Raises UserError if not even one batch can be filled by `n` examples."""
+  """Raises UserError if `n` examples do not fill one batch."""
   if not 1 <= batch <= n:
     raise UserError(f"--batch={batch}: allowed: 1 to {n}, the training images")
 
 
 def eval_batches(n: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
-  """`n` examples in order, in batches of one size, the last one padded.
+  """Splits `n` examples in order into batches of one size, the last padded.
 
   Args:
     n: number of examples.
-    batch: examples a batch.
+    batch: examples per batch.
 
   Returns:
-    Indices, int32 [steps, batch], padded with the first examples again (a
-    batch of one image many times would have odd BatchNorm statistics); and
-    which of them count, bool [steps, batch]: each example does once.
+    Indices, int32 [steps, batch], padded with the first examples again (a batch
+    with many copies of one image would have odd BatchNorm statistics); and a
+    mask, bool [steps, batch], in which each example counts once.
   """
   steps = -(-n // batch)
   indices = np.arange(steps * batch, dtype=np.int32).reshape(steps, batch)

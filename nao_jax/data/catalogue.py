@@ -1,7 +1,7 @@
 """The directory of prepared data sets: DIR/NAME/[CONFIG/]VERSION, as in TFDS.
 
-TFDS writes next to VERSION, under a name that is no version, and renames at
-the end: an interrupted preparation is never found here.
+TFDS writes to a directory beside VERSION, whose name is no version, and renames
+it at the end: an interrupted preparation is never found here.
 """
 
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ import tensorflow_datasets as tfds
 from nao_jax.errors import UserError
 from nao_jax.runs import json_file, paths
 
-# The keys of features.json whose values are classes.
+# The keys in features.json whose values are names of classes.
 _CLASSES = ("pythonClassName", "python_class_name", "type")
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def find(name: str, data_dir: str | os.PathLike) -> pathlib.Path | None:
-  """The newest version of data set `name` in `data_dir`, if there is one."""
+  """Returns the newest version of data set `name`, or None."""
   try:
     entries = [*(root(data_dir) / name).iterdir()]
   except (OSError, ValueError):  # Such as for names that no file can have.
@@ -37,7 +37,7 @@ def find(name: str, data_dir: str | os.PathLike) -> pathlib.Path | None:
 
 
 def names(data_dir: str | os.PathLike) -> list[str]:
-  """The data sets of `data_dir`, sorted."""
+  """Returns the names of the data sets in `data_dir`, sorted."""
   directory, infos = root(data_dir), []
   with contextlib.suppress(OSError):
     for depth in ("*/*", "*/*/*"):
@@ -52,15 +52,16 @@ def names(data_dir: str | os.PathLike) -> list[str]:
 
 
 def root(data_dir: str | os.PathLike) -> pathlib.Path:
-  """`data_dir` as a path, `~` expanded; UserError for `~` of nobody."""
+  """Returns `data_dir` with `~` expanded; UserError for an unknown user."""
   return paths.expanded(data_dir)
 
 
 def check_features(directory: pathlib.Path) -> None:
-  """Looks at what TFDS would import, and so execute, to read a data set.
+  """Checks the classes that TFDS would import, and so execute.
 
   Raises:
-    UserError: features.json is damaged, or names a class that is not TFDS's.
+    UserError: features.json is damaged, or names a class that is not one of
+      TFDS.
   """
   place, advice = f"{directory}: damaged", "remove it and prepare it again"
   found = json_file.read(
@@ -78,7 +79,7 @@ def check_features(directory: pathlib.Path) -> None:
 
 
 def _class_names(document: dict) -> Iterator[str]:
-  """All names of classes, also in the forms that TFDS no longer writes."""
+  """Yields all names of classes, also in forms that TFDS no longer writes."""
   rest = [document]
   while rest:
     value = rest.pop()
@@ -91,7 +92,7 @@ def _class_names(document: dict) -> Iterator[str]:
 
 
 def write(builder: tfds.core.DatasetBuilder) -> None:
-  """Runs `builder`, without TFDS's own bars and prints."""
+  """Runs `builder`, without TFDS's own progress bars and prints."""
   tfds.disable_progress_bar()
   with contextlib.redirect_stdout(io.StringIO()):
     builder.download_and_prepare()

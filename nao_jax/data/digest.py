@@ -1,9 +1,9 @@
-"""The identity of image data: short names of what a data set contains.
+"""Digests of image data: short names of a data set's contents.
 
 A name such as `mine` says nothing about the contents, which may have been
-mended since; results, checkpoints and trials belong to contents. There are two
-ways to a digest, and each data set always goes the same one: what is in memory
-by its pixels and labels, what is streamed by its files.
+corrected since; results, checkpoints and trials belong to contents. There are
+two kinds of digests, and each data set always has the same kind: data in memory
+are identified by their pixels and labels, streamed data by their files.
 """
 
 from collections.abc import Sequence
@@ -21,33 +21,33 @@ import numpy as np
 
 from nao_jax.errors import UserError
 
-# How messages call the two parts of a data set.
+# Names of the two parts of a data set in messages.
 TRAIN_PART, TEST_PART = "training part", "test part"
 
-# Beside the files of a data set: the digests of files that stay as they are.
+# File beside those of a data set with the digests of files that do not change.
 CACHE = ".digests.json"
-# A file may change twice within one tick of the file system's clock. So who
-# changed a file so shortly before it was read may yet change it unnoticed.
+# A file may change twice within one tick of the file system's clock, so a file
+# that was changed this shortly before it was read may still change unnoticed.
 _SECONDS_TO_SETTLE = 2.0
-# From here on reading takes long enough to be announced, in bytes.
+# Size in bytes from which reading takes long enough to be announced.
 _LARGE = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
 class Digest:
-  """What tells two data sets apart; equal contents have equal digests.
+  """Digests of the parts of a data set; equal contents have equal digests.
 
   Attributes:
-    train: of all that is trained with and chosen by, in stored order, whatever
-      the split; 16 hexadecimal digits. Empty: not known.
-    test: the same of the test part.
+    train: digest of all examples for training and validation, in stored order,
+      whatever the split; 16 hexadecimal digits. Empty if unknown.
+    test: the same for the test part.
   """
 
   train: str = ""
   test: str = ""
 
   def changes(self, other: "Digest") -> list[str]:
-    """The parts in which another digest differs, in words."""
+    """Returns the names of the parts in which another digest differs."""
     parts = {TRAIN_PART: "train", TEST_PART: "test"}
     return [
       words
@@ -57,11 +57,11 @@ class Digest:
 
 
 def of_arrays(classes: int, *arrays: np.ndarray) -> str:
-  """The digest of a part that is in memory.
+  """Returns the digest of a part that is in memory.
 
   Args:
     classes: the number of classes.
-    *arrays: images and labels, say, in the order that they have.
+    *arrays: for example images and labels, in their stored order.
   """
   found = hashlib.sha256(f"{classes}".encode())
   for array in arrays:
@@ -71,17 +71,17 @@ def of_arrays(classes: int, *arrays: np.ndarray) -> str:
 
 
 def of_files(classes: int, files: Sequence[str | os.PathLike]) -> str:
-  """The digest of a part that is in files, each of which is read to its end.
+  """Returns the digest of a part in files, each of which is read to its end.
 
-  That of a file is remembered beside it, as long as nothing has touched the
-  file since: neither its size, nor its times, nor its place on the disk.
+  A file's digest is cached beside it, and valid as long as the file's size,
+  times and place on the disk stay the same.
 
   Args:
     classes: the number of classes.
     files: their paths, all in one directory.
 
   Raises:
-    UserError: a file cannot be read.
+    UserError: if a file cannot be read.
   """
   paths = sorted(map(pathlib.Path, files))
   found = hashlib.sha256(f"{classes}".encode())
@@ -91,7 +91,7 @@ def of_files(classes: int, files: Sequence[str | os.PathLike]) -> str:
 
 
 def _file_digests(paths: Sequence[pathlib.Path]) -> list[str]:
-  """The digest of each file, remembered or read."""
+  """Returns the digest of each file, cached or computed."""
   if not paths:
     return []
   cache = paths[0].parent / CACHE
@@ -118,10 +118,10 @@ def _file_digests(paths: Sequence[pathlib.Path]) -> list[str]:
 
 
 def stamp(file: str | os.PathLike) -> list[int]:
-  """What changes whenever a file does: size, times and place on the disk.
+  """Returns values that change with a file: size, times and place on the disk.
 
-  The time of the last change of the entry (ctime) cannot be set back, as `cp
-  -p` does that of the contents.
+  The time of the last change of the entry (ctime) cannot be set back, unlike
+  that of the contents (by `cp -p`).
   """
   found = os.stat(file)
   return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
@@ -132,7 +132,7 @@ def _settled(found: list[int], read_at: float) -> bool:
 
 
 def _read(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
-  """The digests of files, several of which are read at the same time."""
+  """Computes the digests of files, several of them at the same time."""
   size = sum(path.stat().st_size for path in paths)
   if size > _LARGE:
     logging.info(
@@ -150,7 +150,7 @@ def _of_file(path: pathlib.Path) -> str:
 
 
 def _remembered(cache: pathlib.Path) -> dict[str, list]:
-  """{file name: [stamp, digest]}; nothing where the cache is no such thing."""
+  """Returns {file name: [stamp, digest]}; empty if the cache is not valid."""
   try:
     held = json.loads(cache.read_bytes())
     return {
@@ -161,7 +161,7 @@ def _remembered(cache: pathlib.Path) -> dict[str, list]:
 
 
 def _remember(cache: pathlib.Path, known: dict[str, list]) -> None:
-  """Replaces the cache; where nothing can be written, all is read again."""
+  """Replaces the cache; if that fails, the files are read again next time."""
   temporary = cache.with_name(f"{cache.name}.{os.getpid()}")
   with contextlib.suppress(OSError):
     temporary.write_text(json.dumps(known))

@@ -1,7 +1,7 @@
 """scikit-learn's handwritten digits as a TFDS data set.
 
-1,797 real images of 8x8 pixels from UCI's "Optical Recognition of Handwritten
-Digits", which scikit-learn carries with it: real data with no download.
+The 1,797 images of 8x8 pixels are those of UCI's "Optical Recognition of
+Handwritten Digits", which scikit-learn includes: real data without a download.
 """
 
 from collections.abc import Iterator
@@ -17,16 +17,17 @@ TEST_IMAGES_PER_CLASS = 36
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-  """Digits: images uint8 [8, 8, 1], labels 0 to 9.
+  """Digits with images uint8 [8, 8, 1] and labels 0 to 9.
 
-  The source has no split of its own. `test` is 36 random images of each class
-  (360), drawn with seed 0; `train` is the other 1,437, in the source's order.
-  Intensities 0 to 16 become 0 to 255.
+  The source has no official split. `test` consists of 36 random images of each
+  class (360), drawn with seed 0; `train` is the other 1,437 images, in the
+  source's order. Intensities 0 to 16 become 0 to 255.
   """
 
   VERSION = tfds.core.Version("1.0.0")
-  # No downloads, so no checksums to look for next to this file; to look, TFDS
-  # 4.9.10 would need importlib_resources, which it does not declare.
+  # There are no downloads, and so no checksums to look up next to this file;
+  # the lookup would need importlib_resources, which TFDS 4.9.10 does not
+  # declare.
   code_path = None
 
   def _info(self) -> tfds.core.DatasetInfo:
@@ -60,7 +61,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
 
 def _draw_test(labels: np.ndarray) -> np.ndarray:
-  # RandomState's stream is frozen by NumPy's policy; Generator's is not.
+  # NumPy's policy freezes RandomState's stream, but not Generator's.
   order = np.random.RandomState(0).permutation(len(labels))
   is_test = np.zeros(len(labels), bool)
   for label in range(CLASSES):

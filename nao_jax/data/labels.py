@@ -1,4 +1,4 @@
-"""What labels of images have to be: whole numbers from 0, of 2 classes or more.
+"""Checks labels of images: whole numbers from 0, of at least 2 classes.
 
 Shapes: N images.
 """
@@ -15,7 +15,7 @@ def check_labels(labels: np.ndarray, classes: int, place: str) -> None:
   """Requires that labels [N] are 0 to `classes` - 1.
 
   Raises:
-    UserError: one is not; the message gives its index.
+    UserError: a label is out of range; the message gives its index.
   """
   (wrong,) = np.nonzero((labels < 0) | (labels >= classes))
   if wrong.size:
@@ -26,7 +26,7 @@ def check_label(label: int, classes: int, place: str) -> None:
   """Requires that a label is 0 to `classes` - 1.
 
   Raises:
-    UserError: it is not.
+    UserError: the label is out of range.
   """
   if not 0 <= label < classes:
     raise UserError(f"{place}: label {label}; allowed: 0 to {classes - 1}")
@@ -35,18 +35,18 @@ def check_label(label: int, classes: int, place: str) -> None:
 def check_classes(
   labels: np.ndarray, names: Sequence[str], place: str
 ) -> list[str]:
-  """Requires that there are 2 or more classes to tell apart.
+  """Requires at least 2 classes.
 
   Args:
     labels: int [N], each from 0 to below the number of classes.
-    names: of the classes.
-    place: what messages call the labels.
+    names: names of the classes.
+    place: the name of the labels in messages.
 
   Returns:
-    The classes that no label is of.
+    The names of the classes without any label.
 
   Raises:
-    UserError: there are not.
+    UserError: there are fewer than 2 classes.
   """
   counts = np.bincount(labels, minlength=len(names))
   if len(names) < 2 or np.count_nonzero(counts) < 2:
@@ -60,12 +60,12 @@ def check_classes(
 def warn_of_empty(
   place: str, part: str, empty: Iterable[str], names: Sequence[str]
 ) -> None:
-  """Says which classes have no image in a part.
+  """Warns of classes that have no image in a part.
 
   Args:
-    place: what messages call the data set.
+    place: the name of the data set in messages.
     part: "training" or "test".
-    empty: the classes.
+    empty: the classes without an image.
     names: of all classes.
   """
   if empty := list(empty):

@@ -1,7 +1,7 @@
-"""The official files of NAS-Bench-201, as NATS-Bench publishes them: a table.
+"""Reads the official files of NAS-Bench-201, published by NATS-Bench.
 
-The package nats-bench knows what the files mean; they are pickles, which it
-would execute, so they are read here, as data.
+The package nats-bench knows the meaning of the files; they are pickles, which
+it would execute, so they are read here as plain data.
 
 Shapes: A architectures.
 """
@@ -19,9 +19,9 @@ from nao_jax.errors import UserError
 from nao_jax.runs import paths
 from nao_jax.spaces import nasbench201
 
-# Trainings of 12 and of 200 epochs, and for each measurement the data set and
-# its part, in the words of the benchmark: searches look at validation accuracy
-# of what was trained without those images.
+# The trainings of 12 and of 200 epochs, and for each measurement its data set
+# and part, as the benchmark names them: searches use the validation accuracy of
+# networks that were trained without the validation images.
 _EPOCHS = ("12", "200")
 _MEASUREMENTS = {
   "cifar10_valid": ("cifar10-valid", "x-valid"),
@@ -38,18 +38,18 @@ def read(
   folder: str,
   progress: Callable[[str, int, int], None] = lambda phase, done, total: None,
 ) -> dict[str, np.ndarray]:
-  """Averages of all trainings of each architecture, the last epoch's.
+  """Averages the last epoch of all trainings of each architecture.
 
   Args:
-    folder: the benchmark's, such as NATS-tss-v1_0-3ffb9-simple.
-    progress: told how many architectures are read.
+    folder: the benchmark's folder, such as NATS-tss-v1_0-3ffb9-simple.
+    progress: called with the number of architectures read so far.
 
   Returns:
     `ops` int8 [A, 6] and `op_names`, and columns float32 [A] in per cent, such
-    as `cifar10_valid12`; those that some architecture lacks are left out.
+    as `cifar10_valid12`; columns that are incomplete are left out.
 
   Raises:
-    UserError: the package is missing, or a file is, is damaged, or holds
+    UserError: the package or a file is missing, or a file is damaged or holds
       anything but data; the message names it.
   """
   results = _results_class()
@@ -97,7 +97,7 @@ def _ops(text: str, folder: str) -> np.ndarray:
 
 
 def _accuracies(file: pathlib.Path, results: type) -> dict[str, float]:
-  """What a file holds of all columns."""
+  """Returns the value of every column that a file contains."""
   trainings = _load(file)
   found = {}
   try:

@@ -1,4 +1,4 @@
-"""Encoded images to pixels, by Pillow alone.
+"""Decodes image files to pixels, using only Pillow.
 
 H, W, C: height, width and channels of an image.
 """
@@ -12,11 +12,12 @@ from PIL import Image, ImageOps
 
 from nao_jax.errors import UserError
 
-# What is read. Pillow knows forty more; some run other programs, and of some it
-# does not say how many bits they had before it cut them to 8.
+# Formats that are read. Pillow knows forty more; for some it runs other
+# programs, and for some it does not tell how many bits they had before it cut
+# them to 8.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
-# How each of Pillow's 8-bit modes is read: grey or RGB.
+# The mode to which each of Pillow's 8-bit modes is converted: grey or RGB.
 MODES = {
   "1": "L", "L": "L", "LA": "L",
   "P": "RGB", "RGB": "RGB", "RGBA": "RGB", "CMYK": "RGB", "YCbCr": "RGB",
@@ -24,16 +25,16 @@ MODES = {
 
 GREY, COLOUR = 1, 3
 
-# TIFF's number for the bits of each sample.
+# TIFF's tag number for the bits of each sample.
 _BITS_PER_SAMPLE = 258
 
 
 class Looks(NamedTuple):
-  """What the head of an image file says.
+  """Information from the header of an image file.
 
   Attributes:
     channels: C, GREY or COLOUR.
-    transparent: whether it has transparency, which reading drops.
+    transparent: whether the image has transparency, which is dropped.
   """
 
   channels: int
@@ -41,10 +42,10 @@ class Looks(NamedTuple):
 
 
 def look(encoded: bytes, place: str) -> Looks:
-  """Looks at the head of an image file, without decoding its pixels.
+  """Reads the header of an image file, without decoding its pixels.
 
   Raises:
-    UserError: as `read`; but that the pixels are damaged is not seen.
+    UserError: see `read`; but damaged pixels are not noticed.
   """
   image = _open(encoded, place)
   transparent = "A" in image.mode or "transparency" in image.info
@@ -54,19 +55,19 @@ def look(encoded: bytes, place: str) -> Looks:
 def decode(
   encoded: bytes, place: str, *, size: int | None = None
 ) -> np.ndarray:
-  """The pixels of a PNG, JPEG or other file of `FORMATS`.
+  """Returns the pixels of a PNG, JPEG or other file of `FORMATS`.
 
   Args:
-    encoded: the file's contents.
-    place: what messages call the image.
-    size: height and width to resize to, in pixels; the aspect is not kept.
+    encoded: content of the file.
+    place: the name of the image in messages.
+    size: height and width to resize to, in pixels; the aspect ratio may change.
 
   Returns:
     uint8 [H, W, C], upright; C is 1 for grey images and 3 for others;
     transparency is dropped.
 
   Raises:
-    UserError: as `read`.
+    UserError: see `read`.
   """
   image = read(encoded, place)
   if size is not None:
@@ -75,11 +76,11 @@ def decode(
 
 
 def read(encoded: bytes, place: str) -> Image.Image:
-  """An image file's contents as Pillow's image, upright, mode L (grey) or RGB.
+  """Reads an image file with Pillow: upright, and in mode L (grey) or RGB.
 
   Raises:
-    UserError: not an image, a damaged one, one of more than 8 bits, or an
-      animation.
+    UserError: the content is not an image, is damaged, has more than 8 bits per
+      channel, or is an animation.
   """
   image = _open(encoded, place)
   try:
@@ -88,22 +89,22 @@ def read(encoded: bytes, place: str) -> Image.Image:
     raise _unreadable(place, error) from error
   image, mode = _upright(image), MODES[image.mode]
   if image.mode == "P" and "transparency" in image.info:
-    # Straight to RGB, Pillow would warn that transparency is lost.
+    # If converted directly to RGB, Pillow would warn that transparency is lost.
     image = image.convert("RGBA")
   return image if image.mode == mode else image.convert(mode)
 
 
 def _upright(image: Image.Image) -> Image.Image:
-  """An image as its camera was held, which EXIF says; damaged, it says none."""
+  """Rotates an image as its EXIF data say; damaged EXIF data are ignored."""
   with contextlib.suppress(Exception):
     return ImageOps.exif_transpose(image)
   return image
 
 
 def _open(encoded: bytes, place: str) -> Image.Image:
-  """An image of a mode and a depth that are read; its pixels are not yet."""
-  # A damaged file makes Pillow raise nearly anything (OSError, SyntaxError,
-  # ValueError, struct.error, ...), and all of it means the same.
+  """Opens an image of a supported mode and depth; pixels are not read yet."""
+  # A damaged file can make Pillow raise nearly any exception (OSError,
+  # SyntaxError, ValueError, struct.error, ...); they all mean the same.
   try:
     image = Image.open(io.BytesIO(encoded), formats=FORMATS)
     bits, frames = _bits(image, encoded), getattr(image, "n_frames", 1)
@@ -119,7 +120,8 @@ def _open(encoded: bytes, place: str) -> Image.Image:
     raise UserError(
       f"{place}: pixel mode {image.mode}; allowed: {', '.join(MODES)}"
     )
-  # Some cameras put a second picture behind the first: a preview, the depth.
+  # Some cameras store a second picture behind the first: a preview, or the
+  # depth.
   if frames > 1 and image.format != "MPO":
     raise UserError(
       f"{place}: {frames} pictures in one file; allowed: one, so take them"
@@ -129,7 +131,7 @@ def _open(encoded: bytes, place: str) -> Image.Image:
 
 
 def _bits(image: Image.Image, encoded: bytes) -> int:
-  """How many bits each channel has in the file; Pillow may cut them to 8."""
+  """Returns the bits per channel in the file; Pillow may cut them to 8."""
   if image.format == "PNG":
     return encoded[24]
   if image.format == "TIFF":
@@ -138,28 +140,28 @@ def _bits(image: Image.Image, encoded: bytes) -> int:
 
 
 def _unreadable(place: str, error: Exception) -> UserError:
-  # Pillow names the object in memory, whose address means nothing.
+  # Pillow's message names the object in memory, whose address is meaningless.
   reason = str(error).partition(" <_io.BytesIO")[0]
   return UserError(f"{place}: not a readable image ({reason})")
 
 
 def encode(image: np.ndarray) -> Image.Image:
-  """An image, uint8 [H, W, C] with 1 or 3 channels, as Pillow's."""
+  """Converts an image, uint8 [H, W, C] with 1 or 3 channels, to Pillow's."""
   return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def with_channels(images: np.ndarray, channels: int) -> np.ndarray:
-  """Images [.., C] with `channels` of them: grey ones may become colour."""
+  """Returns images with `channels` channels; grey ones may become colour."""
   if images.shape[-1] == channels or images.shape[-1] != GREY:
     return images
   return np.repeat(images, channels, axis=-1)
 
 
 def check_shape(image: np.ndarray, shape: tuple[int, ...], place: str) -> None:
-  """Requires that an image [H, W, C] is of the data set's one shape.
+  """Requires that an image [H, W, C] has the shape of its data set.
 
   Raises:
-    UserError: it is not.
+    UserError: the shape differs.
   """
   if image.shape != shape:
     found, wanted = ("x".join(map(str, s)) for s in (image.shape, shape))

@@ -1,4 +1,4 @@
-"""Batches that are made ahead of time, by worker processes."""
+"""Prefetches batches, by worker processes."""
 
 import atexit
 from collections.abc import Callable, Iterator
@@ -22,20 +22,22 @@ _GUARD = (
   "it does, as each worker process imports it; or no workers: 0 in "
   "`stream.workers`"
 )
-# How long a process takes that no longer answers.
+# Time to wait for a process that no longer answers.
 _SECONDS_TO_END = 10.0
 
 
 def iterate(make: _Make, numbers: range, workers: int) -> Iterator[Examples]:
-  """The batches of some numbers, the next of which are on their way.
+  """Yields batches by number, while the next ones are being made.
 
   Args:
-    make: gives a batch by its number; with workers, it can be pickled.
-    numbers: of the batches.
-    workers: processes that make them; 0 for none but this one.
+    make: makes the batch of a number; with workers, it must be possible to
+      pickle it.
+    numbers: the numbers of the batches.
+    workers: number of processes that make batches; 0 for this process alone.
 
   Raises:
-    UserError: on the way, a worker died; and whatever `make` raises.
+    UserError: during the iteration, if a worker died; exceptions of `make` are
+      raised, too.
   """
   if workers:
     environment.leave_if_imported()
@@ -43,15 +45,15 @@ def iterate(make: _Make, numbers: range, workers: int) -> Iterator[Examples]:
   else:
     made = (make(number) for number in numbers)
   iterator = _one_ahead(made)
-  # What is still open at the end of the program would otherwise be closed when
-  # the modules that this needs are gone.
+  # An iterator still open at the end of the program would otherwise be closed
+  # after the modules that it needs are gone.
   reference = weakref.ref(iterator)
   atexit.register(lambda: reference() and reference().close())
   return iterator
 
 
 def _one_ahead(made) -> Iterator[Examples]:
-  """The elements of a generator; a thread already waits for the next one."""
+  """Yields the elements of a generator; a thread fetches the next one ahead."""
   with contextlib.closing(made), futures.ThreadPoolExecutor(1) as thread:
     coming = thread.submit(next, made, None)
     while (examples := coming.result()) is not None:
@@ -62,10 +64,11 @@ def _one_ahead(made) -> Iterator[Examples]:
 def _made_by_workers(
   make: _Make, numbers: range, workers: int
 ) -> Iterator[Examples]:
-  """The batches, from each worker in turn."""
-  # Ctrl-C reaches all processes; the training's own ends the workers, which
-  # inherit this from the thread that starts them. The tracker comes with the
-  # first worker, and would lift the block.
+  """Yields the batches, from each worker in turn."""
+  # Ctrl-C reaches all processes, but the training's own process ends the
+  # workers; so the signal is blocked in them, which they inherit from the
+  # thread that starts them. The resource tracker starts with the first worker,
+  # and would lift the block.
   resource_tracker.ensure_running()
   signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
   with contextlib.ExitStack() as stack:
@@ -81,11 +84,11 @@ def _made_by_workers(
 
 @contextlib.contextmanager
 def _worker(make: _Make, numbers: range):
-  """A process that makes batches; gives the pipe that they come through.
+  """Starts a process that makes batches; yields it and the pipe for reading.
 
-  grain's own mp_prefetch (0.2.18) fails where absl has not parsed flags, and
+  grain's own mp_prefetch (0.2.18) fails if absl has not parsed flags, and
   leaves shared memory behind at the end. A worker with a pipe of its own ends
-  when nobody reads from it any more, however the training ended.
+  when the pipe's reader is gone, however the training ended.
   """
   context = multiprocessing.get_context("spawn")
   receiver, sender = context.Pipe(duplex=False)
@@ -109,7 +112,7 @@ def _next(process, receiver, workers: int) -> Examples:
     if process.exitcode == environment.IMPORTED:
       raise UserError(_GUARD) from error
     if (process.exitcode or 0) > 0:
-      # What goes wrong in making a batch would have been sent.
+      # An exception in making a batch would have been sent through the pipe.
       raise UserError(
         f"a worker process could not start (exit code {process.exitcode}): "
         f"{_GUARD}"
@@ -124,7 +127,7 @@ def _next(process, receiver, workers: int) -> Examples:
 
 
 def _send(make: _Make, numbers: range, sender) -> None:
-  """Makes and sends batches; what a worker process does."""
+  """Makes and sends batches; runs in a worker process."""
   with contextlib.suppress(BrokenPipeError):
     try:
       for number in numbers:

@@ -1,4 +1,4 @@
-"""Makes a TFDS data set, stored as array_record, of a source of images."""
+"""Converts a source of images to a TFDS data set, stored as array_record."""
 
 from collections.abc import Iterable, Iterator
 import contextlib
@@ -31,23 +31,23 @@ def prepare(
 ) -> pathlib.Path:
   """Stores `source` as the data set `name` in `data_dir`.
 
-  Images are stored as PNG, without loss, upright, in the order of the source;
-  grey ones among those in colour become colour. An interrupted preparation
-  leaves nothing that can be loaded.
+  Images are stored as PNG, without loss, upright and in the order of the
+  source; grey images become colour if any image is in colour. An interrupted
+  preparation leaves nothing that can be loaded.
 
   Args:
     source: the images.
-    name: of the data set: small letters, digits and `_`.
-    data_dir: the directory of data sets; is made if need be.
-    keep_sizes: store image files as they are, of any size and colour mode, for
-      a data set to stream.
+    name: name of the data set: small letters, digits and `_`.
+    data_dir: the directory of data sets; created if need be.
+    keep_sizes: whether to store image files as they are, of any size and colour
+      mode, for a data set to stream.
 
   Returns:
     The directory of the new data set.
 
   Raises:
-    UserError: the data set is there already, the name is not allowed, an image
-      is damaged, or images differ in shape; or there are no files to keep.
+    UserError: the data set exists already, the name is not allowed, an image is
+      damaged, or images differ in shape; or there are no files to keep.
   """
   _check_name(name)
   if keep_sizes and source.train.encoded is None:
@@ -78,11 +78,12 @@ def _check_name(name: str) -> None:
 
 
 class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """The builder of any source; TFDS's own ad-hoc one imports TensorFlow."""
+  """A builder for any source; TFDS's own ad-hoc builder imports TensorFlow."""
 
   VERSION = tfds.core.Version(VERSION)
-  # No downloads, so no checksums to look for next to this file; to look, TFDS
-  # 4.9.10 would need importlib_resources, which it does not declare.
+  # There are no downloads, and so no checksums to look up next to this file;
+  # the lookup would need importlib_resources, which TFDS 4.9.10 does not
+  # declare.
   code_path = None
 
   def __init__(
@@ -143,7 +144,7 @@ class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       )
 
   def _read(self, part: Part, index: int) -> np.ndarray | bytes:
-    """Pixels, or the contents of a file to keep; UserError if it is damaged."""
+    """Returns pixels, or a file's content to keep; UserError if damaged."""
     if self._shape is not None:
       return part.image(index)
     encoded = part.encoded(index)
@@ -151,7 +152,7 @@ class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return encoded
 
   def _stored(self, read: np.ndarray | bytes, place: str):
-    """What TFDS stores: Pillow's images as PNG, bytes as they are."""
+    """Returns what TFDS stores: pixels as Pillow's images, files as bytes."""
     if self._shape is None:
       return read
     image = pixels.with_channels(read, self._shape[-1])
@@ -160,10 +161,10 @@ class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _shape(source: Source) -> tuple[int, int, int]:
-  """(H, W, C) of the data set: grey if all images are, otherwise in colour.
+  """Returns (H, W, C) of the data set: grey if all images are, else colour.
 
   Raises:
-    UserError: an image is none that is read.
+    UserError: an image cannot be read.
   """
   parts = (source.train, source.test)
   grey = sum(
@@ -185,7 +186,7 @@ def _shape(source: Source) -> tuple[int, int, int]:
 
 
 def _first_size(part: Part) -> tuple[int, int]:
-  """Height and width of the first image that can be read."""
+  """Returns height and width of the first image that can be read."""
   faults = _Faults(part)
   for index in range(len(part.labels)):
     with faults.collected(index):
@@ -194,7 +195,7 @@ def _first_size(part: Part) -> tuple[int, int]:
 
 
 def _channels(part: Part) -> Iterator[int]:
-  """The number of channels of each image; all that are none are named."""
+  """Yields each image's channels; then reports all images that fail."""
   faults = _Faults(part)
   for index in range(len(part.labels)):
     with faults.collected(index):
@@ -203,10 +204,10 @@ def _channels(part: Part) -> Iterator[int]:
 
 
 class _Faults:
-  """The images of a part that cannot be read, to be named together.
+  """Collects the unreadable images of a part, to report them together.
 
   Attributes:
-    found: whether there is one.
+    found: whether there is an unreadable image.
   """
 
   def __init__(self, part: Part):
@@ -218,7 +219,7 @@ class _Faults:
 
   @contextlib.contextmanager
   def collected(self, index: int) -> Iterator[None]:
-    """Keeps a UserError about an image for later."""
+    """Catches a UserError about an image, to raise it later."""
     try:
       yield
     except UserError as error:
@@ -226,12 +227,12 @@ class _Faults:
       self._places.append(self._part.place(index))
 
   def complain(self) -> None:
-    """Raises UserError if there were faults."""
+    """Raises UserError if there were errors."""
     if self.found:
       raise self.error()
 
   def error(self) -> UserError:
-    """The first one, and who else has one."""
+    """Returns the first error, with the other images that have one."""
     first, *others = self._errors
     if not others:
       return first
@@ -242,7 +243,7 @@ class _Faults:
 
 
 def _with_progress(items: range, title: str) -> Iterable[int]:
-  """`items`, with a bar on a terminal and a log line now and then elsewhere."""
+  """Iterates with a progress bar on a terminal, and log lines elsewhere."""
   console = streams.console(errors=True)
   if not console.is_terminal:
     return _with_lines(items, title)

@@ -1,7 +1,7 @@
-"""Pickles from anybody, if they hold numbers, strings, lists and dictionaries.
+"""Reads untrusted pickles of numbers, strings, lists and dictionaries.
 
-A pickle may name any function to be called. Here the few that plain data need
-are stood for by others, and nothing else is called.
+A pickle may name any function to be called. Here the few functions that plain
+data need are replaced by others, and nothing else is called.
 """
 
 import collections
@@ -18,15 +18,15 @@ def load(file: BinaryIO) -> Any:
   """Reads one pickle.
 
   Raises:
-    Exception: of nearly any kind, if it is damaged; pickle.UnpicklingError, if
-      it holds anything else.
+    Exception: of nearly any kind, if the pickle is damaged;
+      pickle.UnpicklingError, if it holds anything else.
   """
   return _Numbers(file).load()
 
 
 class _Numbers(pickle.Unpickler):
   def find_class(self, module: str, name: str) -> Callable:
-    """What may be built: scalars of NumPy, from their bytes, and a dict."""
+    """Returns what may be called: NumPy scalars from bytes, and a dict."""
     if (module, name) == ("collections", "OrderedDict"):
       return collections.OrderedDict
     if module.startswith("numpy") and name in ("scalar", "dtype"):
@@ -35,13 +35,13 @@ class _Numbers(pickle.Unpickler):
 
 
 class _Dtype:
-  """Stands for a NumPy type, of which only the name is looked at."""
+  """Replacement for a NumPy type, of which only the name is used."""
 
   def __init__(self, name: str, *_):
     self.name = name
 
   def __setstate__(self, state):
-    """The byte order and more; all files are little-endian."""
+    """Ignores the byte order and more; all files are little-endian."""
 
 
 def _scalar(dtype: _Dtype, data: bytes) -> float | int:

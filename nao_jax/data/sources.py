@@ -1,4 +1,4 @@
-"""Where images come from before they are a data set: an npz or a folder.
+"""Sources of images for a new data set: an npz file or a folder.
 
 Shapes: N images, each of H x W pixels and C channels.
 """
@@ -21,7 +21,7 @@ from nao_jax.runs import paths
 _KINDS = {"u": "unsigned", "i": "integer", "U": "string"}
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
-# What systems leave in any folder, beside names that begin with a dot.
+# Files that systems create in any folder, beside those that begin with a dot.
 _OF_SYSTEMS = (
   *("__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini"),
   *("$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir"),
@@ -34,12 +34,13 @@ class Part:
 
   Attributes:
     labels: int64 [N].
-    place: index to what messages call the image.
-    look: index to what the image is like without a look at its pixels; raises
-      UserError if it is none that is read.
-    image: index to uint8 [H, W, C]; raises UserError if it is damaged.
-    encoded: index to the contents of the image file; None where there are
-      pixels only.
+    place: a function from an index to the name of the image in messages.
+    look: a function from an index to the header's information, without decoding
+      pixels; raises UserError if the image cannot be read.
+    image: a function from an index to uint8 [H, W, C]; raises UserError if the
+      image is damaged.
+    encoded: a function from an index to the content of the image file; None if
+      there are only pixels.
   """
 
   labels: np.ndarray
@@ -51,13 +52,13 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Labelled images to make a data set of.
+  """Labelled images from which to make a data set.
 
   Attributes:
-    origin: the file or folder.
-    class_names: what the labels 0, 1, ... stand for.
-    train: the part to train with.
-    test: the part to report on.
+    origin: the path of the file or folder.
+    class_names: the names of the labels 0, 1, ...
+    train: the training part.
+    test: the test part.
   """
 
   origin: str
@@ -67,7 +68,7 @@ class Source:
 
 
 def from_npz(path: str | os.PathLike) -> Source:
-  """A source from a NumPy archive, in one of two forms.
+  """Reads a source from a NumPy archive, in one of two forms.
 
   Pixels: `train_images`, uint8 [N, H, W] or [N, H, W, 1 or 3], and
   `train_labels`, integers [N]. Or files: `train_bytes`, uint8, all encoded
@@ -76,18 +77,18 @@ def from_npz(path: str | os.PathLike) -> Source:
   `class_names`, strings, is optional. Pickled objects are not read.
 
   Raises:
-    UserError: no such archive, an array is missing or not of this form, or a
-      label is out of range.
+    UserError: the archive or an array is missing, an array does not have this
+      form, or a label is out of range.
   """
   with reading(path, "npz") as file:
     return _read_archive(_Arrays(path, "npz", file))
 
 
 class _Arrays(Archive):
-  """An archive that complains about the form of its arrays."""
+  """An archive that checks the form of its arrays."""
 
   def get(self, name: str, kinds: str, *ranks: int) -> np.ndarray:
-    """The array `name`, whose dtype kind and rank have to be among these."""
+    """Returns an array; requires one of the given dtype kinds and ranks."""
     if name not in self.names:
       raise UserError(
         f"{self.path}: no array {name}, only {', '.join(self.names)};"
@@ -112,7 +113,7 @@ def _read_archive(arrays: _Arrays) -> Source:
   if named:
     class_names = tuple(map(str, arrays.get("class_names", "U", 1)))
   else:
-    # More classes than images is a mistake, and could not be counted up to.
+    # More classes than images are a mistake, and counting that far could fail.
     place = f"{path}: train_labels"
     labels.check_labels(train.labels, len(train.labels), place)
     class_names = tuple(map(str, range(int(train.labels.max()) + 1)))
@@ -126,20 +127,20 @@ def _read_archive(arrays: _Arrays) -> Source:
 
 
 def _signed(part: Part) -> Part:
-  """The part with labels int64; they are in range by now."""
+  """Returns the part with labels as int64, after they were checked."""
   return dataclasses.replace(part, labels=part.labels.astype(np.int64))
 
 
 def _check_classes(source: Source, place: str, named: bool) -> None:
-  """Requires an image of each class, or its name; says what has none.
+  """Requires that each class has an image or a name; warns of empty classes.
 
   Args:
-    source: labels in range.
-    place: what messages call the labels of the training part.
+    source: the source, with labels in range.
+    place: the name of the training part's labels in messages.
     named: whether the user named the classes.
 
   Raises:
-    UserError: there is one class only, or one without a name has no image.
+    UserError: there is only one class, or a class without a name has no image.
   """
   names, found = source.class_names, source.train.labels
   empty = labels.check_classes(found, names, place)
@@ -205,7 +206,7 @@ def _encoded_part(arrays: _Arrays, split: str) -> Part:
 
 
 def _labels(arrays: _Arrays, split: str, images: int) -> np.ndarray:
-  """The labels as they are; as int64, the largest would become negative."""
+  """Returns labels unconverted; as int64, the largest would become negative."""
   name = f"{split}_labels"
   found = arrays.get(name, "ui", 1)
   if len(found) != images or not images > 0:
@@ -217,18 +218,19 @@ def _labels(arrays: _Arrays, split: str, images: int) -> np.ndarray:
 
 
 def from_folder(path: str | os.PathLike, *, size: int | None = None) -> Source:
-  """A source from image files: DIR/train/CLASS/*.png (or .jpg), DIR/test/....
+  """Reads a source from image files: DIR/{train,test}/CLASS/*.png (or .jpg).
 
-  Classes are numbered in the order of their names. What is hidden, or of the
-  system, is left out; what else lies beside the folders is, with a warning.
+  Classes are numbered in the order of their names. Hidden files and system
+  files are ignored; other entries beside the folders are ignored with a
+  warning.
 
   Args:
     path: the folder DIR.
     size: height and width to resize every image to, in pixels.
 
   Raises:
-    UserError: a folder is missing or empty, or holds something else; the two
-      parts have different classes, or one only.
+    UserError: a folder is missing or empty, or holds something else; or the two
+      parts have different classes, or only one class.
   """
   root = paths.expanded(path)
   if size is not None and size < 1:
@@ -250,7 +252,7 @@ def from_folder(path: str | os.PathLike, *, size: int | None = None) -> Source:
 
 
 def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
-  """What a folder holds by name, but for what is hidden or of the system."""
+  """Returns a folder's entries by name, without hidden and system files."""
   try:
     return sorted(
       entry
@@ -285,7 +287,7 @@ def _warn_of_beside(folder, names: Sequence[str], why: str) -> None:
 
 
 def _odd_classes(train: Sequence[str], test: Sequence[str]) -> str:
-  """Which classes one part alone has, in words."""
+  """Returns a message about the classes that only one part has."""
   only = {
     "train": sorted({*train} - {*test}),
     "test": sorted({*test} - {*train}),
@@ -321,7 +323,7 @@ def _folder_part(
 
 
 def _check_files(folder, files, flat, class_names: Sequence[str]) -> None:
-  """Requires that class folders hold image files and nothing else."""
+  """Requires that class folders hold only image files."""
 
   def show(entries):
     return some(entry.relative_to(folder) for entry in entries)
@@ -354,7 +356,7 @@ def _contents(file: pathlib.Path) -> bytes:
 
 
 def _check_names(names: Sequence[str], place: str) -> None:
-  # TFDS stores class names one a line and drops what surrounds them.
+  # TFDS stores class names one per line and strips white space around them.
   for name in names:
     if not name or name != " ".join(name.split()):
       raise UserError(

@@ -1,10 +1,11 @@
-"""Image classification data too large for memory: decoded while one trains.
+"""Image classification data too large for memory, decoded while training.
 
-Images are of any size on disk. grain gives their order and each its random
-numbers; worker processes decode and change them with Pillow. Where several
-processes train, each makes its own rows of every batch, and reads no others.
+Images are of any size on disk. grain determines their order and the random
+numbers of each; worker processes decode and augment them with Pillow. If
+several processes train, each makes only its own rows of every batch, and reads
+no others.
 
-Shapes: B images a batch, R of them made here, of S x S pixels.
+Shapes: B images per batch, R of them made in this process, of S x S pixels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,19 +26,19 @@ from nao_jax.settings import field
 
 @dataclasses.dataclass(frozen=True)
 class StreamConfig:
-  """How images are cut and changed; the defaults are usual for ImageNet.
+  """Settings of image augmentation; the defaults are usual for ImageNet.
 
-  A training image is a random part, stretched, mirrored or not, and changed in
-  colour; a test image is the middle. See `transforms`.
+  A training image is a random part, resized, mirrored with probability 1/2, and
+  changed in colour; a test image is the centre. See `transforms`.
 
   Attributes:
-    size: S, height and width that the network sees, in pixels.
+    size: S, height and width of the network's input, in pixels.
     brightness: largest relative change; 0 for none.
     contrast: largest relative change; 0 for none.
     saturation: largest relative change; 0 for none.
-    hue: largest turn of the colour circle, up to 0.5 turns; 0 for none.
-    workers: processes that decode images; 0 for none but the training's own.
-      No batch depends on it.
+    hue: largest rotation of the colour circle, up to 0.5 turns; 0 for none.
+    workers: number of processes that decode images; 0 for the training's own
+      alone. Batches do not depend on it.
   """
 
   size: int = field(224, least=1)
@@ -53,11 +54,11 @@ class ImageStream:
   """An image classification data set on disk.
 
   Attributes:
-    name: what messages call it.
+    name: the name of the data set in messages.
     classes: number of classes; labels are 0 to classes - 1.
-    train: the examples to train with.
-    test: the examples to report on.
-    config: how images are cut and changed.
+    train: the training examples.
+    test: the test examples.
+    config: settings of cropping and augmentation.
   """
 
   name: str
@@ -68,24 +69,25 @@ class ImageStream:
 
   @property
   def train_examples(self) -> int:
-    """How many images there are to train with."""
+    """Number of training images."""
     return len(self.train)
 
   @property
   def test_examples(self) -> int:
-    """How many images there are to report on."""
+    """Number of test images."""
     return len(self.test)
 
   @property
   def image_shape(self) -> tuple[int, int, int]:
-    """(S, S, 3): grey images become RGB."""
+    """The shape of an image, (S, S, 3): grey images become RGB."""
     return self.config.size, self.config.size, 3
 
   @property
   def mean(self) -> np.ndarray:
-    """float32 [3], full intensity is 1: ImageNet's, whatever the data set.
+    """float32 [3], with full intensity 1: ImageNet's mean for any data set.
 
-    Computing a set's own would take a pass over it; near enough is enough.
+    Computing a data set's own mean would take a pass over it; this one is close
+    enough.
     """
     return np.float32([0.485, 0.456, 0.406])
 
@@ -96,7 +98,7 @@ class ImageStream:
 
   @functools.cached_property
   def digest(self) -> Digest:
-    """Of the files, all of which are read for it once."""
+    """Digest of the files, all of which are read once for it."""
     return Digest(self.train.digest, self.test.digest)
 
   def train_batches(
@@ -107,33 +109,34 @@ class ImageStream:
     first_step: int = 0,
     rows: Sequence[int] | None = None,
   ) -> Iterator[Examples]:
-    """Batches to train with, without end.
+    """Yields training batches without end.
 
     Batch number i is a function of the seed and of i alone, whatever the first
     step and the number of workers. So the step, which a checkpoint holds, is
-    the position in the data as well: to go on after `step` steps is to start
-    with `first_step=step`, and no image before it is read. Each epoch has its
-    own order, the rest that fills no batch is left out, and each image is
-    changed anew each time.
+    the position in the data as well: a run resumes after `step` steps with
+    `first_step=step`, and no earlier image is read. Each epoch has its own
+    order, examples that do not fill a batch are left out, and each image is
+    augmented anew each time.
 
     Args:
       batch: B.
-      seed: of order and changes.
+      seed: seed of the order and the augmentation.
       first_step: the number of the first batch, from 0.
-      rows: which of each batch to make, R numbers from 0 to below B; the others
-        are not read. All by default.
+      rows: the rows of each batch to make, R numbers from 0 to below B; the
+        others are not read. All by default.
 
     Yields:
       Images uint8 [R, S, S, 3] and labels int32 [R].
 
     Raises:
-      UserError: not even one batch can be filled, or the seed is out of range;
-        on the way, an image is damaged or has a label out of range.
+      UserError: one batch needs more images than there are, or the seed is out
+        of range; during the iteration, an image is damaged or has a label out
+        of range.
     """
     check_batch(batch, self.train_examples)
     images.check_seed(seed)
-    # Not `seed` itself: grain adds the epoch to that of the order, and seed 1
-    # would begin with the second order of seed 0.
+    # grain adds the epoch to the seed of the order, so with `seed` itself, seed
+    # 1 would begin with the second order of seed 0.
     seeds = np.random.SeedSequence(seed).generate_state(2)
     order_seed, change_seed = map(int, seeds)
     change = functools.partial(_train_example, config=self.config)
@@ -150,15 +153,15 @@ class ImageStream:
   def test_batches(
     self, batch: int, rows: Sequence[int] | None = None
   ) -> Iterator[tuple[Examples, np.ndarray]]:
-    """The test examples in stored order, the last batch filled up.
+    """Yields the test examples in stored order, the last batch padded.
 
     Args:
       batch: B.
-      rows: as for `train_batches`.
+      rows: see `train_batches`.
 
     Yields:
-      Images uint8 [R, S, S, 3] and labels int32 [R]; and which of them count,
-      bool [R]: of all rows each example does once. See `augment.eval_batches`.
+      Images uint8 [R, S, S, 3] and labels int32 [R]; and a mask, bool [R], in
+      which each example counts once over all rows. See `augment.eval_batches`.
 
     Raises:
       UserError: an image is damaged or has a label out of range.
@@ -182,26 +185,26 @@ def open_stream(
   """Opens a data set to stream.
 
   Args:
-    name: as in `images.load`, but images may be of any size.
+    name: see `images.load`, but images may be of any size.
     data_dir: the directory of data sets.
-    config: how images are cut and changed.
-    test_split: the split that is the test part; ImageNet, say, has labels for
-      its `validation` only.
+    config: settings of cropping and augmentation.
+    test_split: the split that is the test part; for example, ImageNet has
+      labels only for `train` and `validation`.
 
   Raises:
-    UserError: the data set is not there, or is not one of images with one
-      label each; grain is not installed.
+    UserError: the data set is missing, or is not one of images with one label
+      each; or grain is not installed.
   """
   _grain()
   builder = images.open_builder(name, data_dir, test_split)
   train, test = (Records(builder, split) for split in ("train", test_split))
-  # A test part without labels is to be found before the training, not after.
+  # A test part without labels must be noticed before the training, not after.
   _ = train[0], test[0]
   return ImageStream(name, images.classes(builder), train, test, config)
 
 
 def _grain():
-  """The library, which nothing but this module needs."""
+  """Imports grain, which only this module needs."""
   try:
     import grain
   except ImportError as error:
@@ -239,7 +242,7 @@ def _all(batch: int, rows: Sequence[int] | None) -> Sequence[int]:
 
 
 def _batch(examples, batch: int, rows: Sequence[int], number: int) -> Examples:
-  """Rows of a batch of a grain.MapDataset, which goes on epoch after epoch."""
+  """Stacks rows of a batch of a grain.MapDataset, which repeats over epochs."""
   epoch, into = divmod(number, len(examples) // batch)
   start = epoch * len(examples) + into * batch
   made = [examples[start + row] for row in rows]

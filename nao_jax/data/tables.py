@@ -1,9 +1,9 @@
-"""Benchmark tables: what every architecture of a space was measured to score.
+"""Benchmark tables: measured scores of every architecture of a space.
 
 Two formats are read, neither by executing anything: NumPy archives in the form
 of NAS-Bench-201 (`ops` and columns named `<dataset>_<signal>`; nats_bench.py
-makes one of the official files), and the files that the package nas-bench-graph
-brings, which are pickles of numbers.
+makes one from the official files), and the files of the package
+nas-bench-graph, which are pickles of numbers.
 
 Shapes: F functions of a space.
 """
@@ -23,10 +23,10 @@ from nao_jax.runs import paths
 from nao_jax.spaces import nasbench201, nasbench_graph
 from nao_jax.spaces.space import Space
 
-# The value of `table` for the benchmark that a package brings.
+# The value of `table` for the benchmark in a package.
 GRAPH = "nas-bench-graph"
 _GRAPH_SIGNALS = {"valid": "valid_perf", "test": "perf"}
-# As the benchmark has them: millions, and seconds.
+# Names and units are the benchmark's: millions, and seconds.
 _GRAPH_COSTS = {"params": "para", "latency": "latency"}
 _GRAPH_BASE = 10  # Digits of a key: the links, then the operations.
 
@@ -35,9 +35,9 @@ class Column(NamedTuple):
   """One measurement of all architectures.
 
   Attributes:
-    space: the architectures.
-    scores: float32 [F], in per cent, or a cost in its own unit; NaN where
-      nothing was measured.
+    space: the space of the architectures.
+    scores: float32 [F], in per cent, or a cost in its own unit; NaN for
+      functions without a measurement.
   """
 
   space: Space
@@ -47,19 +47,18 @@ class Column(NamedTuple):
 def load(
   table: str, dataset: str, signal: str, where: str = "signal"
 ) -> Column:
-  """One column of a table.
+  """Loads one column of a table.
 
   Args:
-    table: `nas-bench-graph`, or a .npz file.
-    dataset: which data the architectures were trained on.
-    signal: which measurement, in per cent; or a cost: any column of an
-      archive, and of `nas-bench-graph` its `params` (millions) and `latency`
-      (seconds).
+    table: `nas-bench-graph`, or the path of an .npz file.
+    dataset: the data set that the architectures were trained on.
+    signal: the measurement, in per cent; or a cost: any column of an archive,
+      and for `nas-bench-graph` `params` (millions) and `latency` (seconds).
     where: the setting that named the signal, for messages.
 
   Raises:
-    UserError: there is no such table, data set or signal, or the file is not
-      a table of a space that is known.
+    UserError: the table, data set or signal does not exist, or the file is not
+      a table of a known space.
   """
   if table == GRAPH:
     return _load_graph(dataset, signal, where)
@@ -68,7 +67,7 @@ def load(
 
 def _load_archive(path, dataset, signal, where) -> Column:
   path = paths.expanded(path)
-  # A file that was mended is read again, though its name is the same.
+  # A changed file is read again, though its name is the same.
   stamp = tuple(digest.stamp(path)) if os.path.exists(path) else None
   columns = _read_archive(os.fspath(path), stamp)
   name = f"{dataset}_{signal}"
@@ -84,7 +83,7 @@ def _load_archive(path, dataset, signal, where) -> Column:
 
 @functools.lru_cache(maxsize=2)
 def _read_archive(path: str, stamp: tuple | None) -> dict[str, np.ndarray]:
-  """Columns by function, float32 [F]; `stamp` tells when to read again."""
+  """Reads columns by function, float32 [F]; the cache is keyed by `stamp`."""
   del stamp
   if not os.path.exists(path):
     raise UserError(
@@ -107,7 +106,7 @@ def _read_archive(path: str, stamp: tuple | None) -> dict[str, np.ndarray]:
 
 
 def _rows(path, space: Space, ops, names) -> np.ndarray:
-  """Where each function's first sequence stands, [F]."""
+  """Returns the row of each function's first sequence, [F]."""
   _check_ops(path, ops)
   order = _order(path, names)
   tokens = nasbench201.to_tokens(order[ops])
@@ -140,7 +139,7 @@ def _check_ops(path, ops: np.ndarray | None) -> None:
 
 
 def _order(path, names: np.ndarray) -> np.ndarray:
-  """Numbers in the space of the operations that the table names, [5]."""
+  """Returns the numbers, in the space, of the table's operations, [5]."""
   known = nasbench201.OPS
   found = [str(name) for name in names.ravel()[: len(known) + 1]]
   if names.ndim != 1 or sorted(found) != sorted(known):
@@ -181,7 +180,7 @@ def _load_graph(dataset, signal, where) -> Column:
 
 
 def _graph_file(dataset: str) -> pathlib.Path:
-  # The package itself is not imported: its files are all that is needed.
+  # The package itself is not imported: only its files are needed.
   found = importlib.util.find_spec("nas_bench_graph")
   if found is None:
     raise UserError(
@@ -205,7 +204,7 @@ def _graph_tokens(path, key: int) -> np.ndarray:
   return np.array(nasbench_graph.to_tokens(_GRAPH_LINKS[link], names))
 
 
-# The first digit of an architecture's number.
+# The links, by the first digit of an architecture's number.
 _GRAPH_LINKS = (
   (0, 0, 0, 0),
   (0, 0, 0, 1),
@@ -221,10 +220,10 @@ _GRAPH_LINKS = (
 
 
 def read_graph(path: pathlib.Path) -> dict[int, dict[str, float]]:
-  """Reads a file of NAS-Bench-Graph: measurements by architecture's number.
+  """Reads a file of NAS-Bench-Graph: measurements by an architecture's number.
 
   Raises:
-    UserError: it holds anything but numbers, or is damaged.
+    UserError: the file holds anything but numbers, or is damaged.
   """
   try:
     with path.open("rb") as file:

