@@ -166,7 +166,7 @@ def test_other_seeds_and_other_epochs_change_images_otherwise(noise_dir):
 
 
 class _Logged:
-  """Records that remember which of them were read."""
+  """Records that log which of them were read."""
 
   def __init__(self, records):
     self.records, self.read = records, []

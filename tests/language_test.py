@@ -197,7 +197,7 @@ def test_windows_predict_every_word_but_the_first_once(rows, steps):
 
 @pytest.fixture(scope="module")
 def whole(gradients, weights, streams, hidden, masks):
-  """A stretch of 7 steps without padding."""
+  """A bptt window of 7 steps without padding."""
   return gradients(weights, CELL, streams[:8], 7, hidden, masks)
 
 

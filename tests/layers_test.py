@@ -39,7 +39,7 @@ def numbers(*shape):
 
 
 def assert_equal_with_gradients(ours, plain, *arguments):
-  """Compares values, and gradients of a random weighting of them."""
+  """Compares values, and the gradients of a randomly weighted sum."""
   weights = numbers(*jax.eval_shape(plain, *arguments).shape)
 
   def both(*arguments):

@@ -21,7 +21,7 @@ WEIGHTS = np.random.default_rng(0).normal(size=(5, 4))
 
 
 class Scores:
-  """A function of tokens that remembers what it was asked."""
+  """A function of tokens that records its calls."""
 
   def __init__(self):
     self.asked = []

@@ -34,7 +34,7 @@ def code(page: pathlib.Path) -> list[tuple[int, str]]:
 
 
 def run(page: pathlib.Path) -> dict:
-  """Runs the Python of a page from top to bottom; gives what it named."""
+  """Runs the Python of a page from top to bottom; returns its names."""
   names = {"__name__": name(page)}
   for line, text in code(page):
     # Blank lines before it, so that a traceback names the page's line.

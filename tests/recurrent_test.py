@@ -180,7 +180,7 @@ def run(traces):
 
 @pytest.fixture(scope="module", params=CASES)
 def case(request, run):
-  """The example, cell and length; then what the model makes of them."""
+  """The example, cell and length; then the outputs of the model."""
   cell, length = CASES[request.param]
   example = _example(list(CASES).index(request.param))
   return example, cell, length, *run(example, cell, length)

@@ -333,7 +333,7 @@ def test_a_search_ends_when_a_score_is_enough():
 
 
 class Diverging(Linear):
-  """Some scores, or all of them, are not numbers."""
+  """Evaluator some or all of whose scores are not numbers."""
 
   def __init__(self, bad):
     super().__init__()

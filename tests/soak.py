@@ -58,17 +58,17 @@ class Kills(NamedTuple):
 def survive(
   subject: Subject, folder: pathlib.Path, kills: int, seed: int
 ) -> Kills:
-  """Kills a driver so often, and checks what it comes to.
+  """Kills a driver many times, and checks its result.
 
   Args:
-    subject: what to kill.
-    folder: where its runs go.
-    kills: how often. Every other time it happens while something is being
-      written, the other times at any moment of a run.
-    seed: of the moments.
+    subject: the driver to kill.
+    folder: folder of its runs.
+    kills: number of kills. Every other one happens while something is being
+      written, the others at any moment of a run.
+    seed: seed of the moments.
 
   Raises:
-    AssertionError: the killed run came to something else, or failed.
+    AssertionError: the killed run had another result, or failed.
   """
   rng = random.Random(seed)
   whole, killed = folder / "whole", folder / "killed"
@@ -276,7 +276,7 @@ def subjects(folder: pathlib.Path) -> dict[str, Subject]:
 
 
 def main() -> None:
-  """Kills all of them, and prints a table."""
+  """Kills all drivers, and prints a table."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--kills", type=int, default=50)
   parser.add_argument("--seed", type=int, default=0)

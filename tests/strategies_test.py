@@ -79,7 +79,7 @@ def _propose(strategy, seen, seed=0, limit=LIMIT):
 
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
 def proposed(request):
-  """A strategy, what it saw, and what it proposed."""
+  """A strategy, the pool that it saw, and its proposals."""
   name, space = request.param[0], SPACES[request.param[1]]
   seen, strategy = _seen(space), STRATEGIES[name](space)
   return types.SimpleNamespace(

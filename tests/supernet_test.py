@@ -68,7 +68,7 @@ def _loose_ends(rows):
 
 @pytest.fixture(scope="module")
 def params():
-  """Offsets and scales are random too, so that none of them hides."""
+  """Random parameters, offsets and scales included, so that all matter."""
   params = parameters.initialise(
     NETWORK, jax.random.key(0), IMAGES, ARCHITECTURES[0]
   )

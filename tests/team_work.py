@@ -167,7 +167,7 @@ def train_cell(base, team=None) -> dict | None:
 
 
 def make_cells_quick_and_diverge_once(patch) -> None:
-  """Stretches of one length, and so one program; the second epoch is lost.
+  """Makes all windows equally long, for one program; loses the second epoch.
 
   Args:
     patch: `setattr`, or pytest's.

@@ -5,7 +5,7 @@ history.jsonl    one line a round or an epoch
 events.*         the same for TensorBoard
 status.json      progress, and the seconds of each phase; see status.py
 checkpoints*/    the last states
-best.json, or    the result; it is written last, so a run that has it is
+best.json, or    the result; it is written last and marks the run as
 result.json      finished
 """
 
