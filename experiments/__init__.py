@@ -1,8 +1,9 @@
-"""The drivers: absl flags in, one library call each.
+"""Drivers, each of which turns absl flags into one library call.
 
-From a checkout `python -m experiments.search_cnn`, for example; each has a
---help. A wheel installs them as `nao_jax.experiments` (the link beside the
-library's packages), since users have folders named `experiments` of their own.
+From a checkout, run for example `python -m experiments.search_cnn`; each driver
+has a --help. A wheel installs them as `nao_jax.experiments` (the link beside
+the library's packages), since users may have folders named `experiments` of
+their own.
 """
 
 from . import guard

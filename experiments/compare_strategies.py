@@ -2,7 +2,7 @@
 
 python -m experiments.compare_strategies --json=runs/cora.json
 
-The same command again runs only what the file does not hold yet.
+The same command again runs only the trials that are missing from the file.
 --helpfull lists every setting.
 """
 

@@ -1,4 +1,4 @@
-"""Compiled programs that outlive the process: on by default in every driver."""
+"""Caches compiled programs across processes; on by default in every driver."""
 
 import errno
 import os
@@ -11,7 +11,8 @@ import jax
 from nao_jax.errors import UserError
 from nao_jax.runs import paths
 
-# They belong to the driver that asks for them, whose --help shows them.
+# These flags belong to the driver that imports this module; its --help shows
+# them.
 flags.disclaim_key_flags()
 
 _FOLDER = flags.DEFINE_string(
@@ -21,15 +22,17 @@ _FOLDER = flags.DEFINE_string(
   " user's cache folder, or what JAX_COMPILATION_CACHE_DIR says.",
 )
 
-# All programs are kept: a search has a hundred that take less than jax's limit.
+# All programs are kept: a search has a hundred that compile faster than JAX's
+# limit.
 _SECONDS = 0.0
 
 
 def set_up() -> None:
-  """Chooses the folder, before the first program is compiled.
+  """Chooses the folder; call it before the first program is compiled.
 
-  Without the flag, a folder that jax was told of in other ways stays, and one
-  that cannot be used is gone without: there may be no home, or somebody else's.
+  Without the flag, a folder that JAX was given in another way is used, and a
+  folder that cannot be used is skipped: the user may have no home, or one that
+  belongs to somebody else.
 
   Raises:
     UserError: the folder of the flag cannot be used, or others could write
@@ -59,15 +62,15 @@ def set_up() -> None:
 
 
 def _usual() -> pathlib.Path:
-  """In the user's cache folder (XDG base directory specification)."""
+  """Returns a folder in the user's cache (XDG base directory specification)."""
   home = os.environ.get("XDG_CACHE_HOME", "")
-  # Relative paths there are to be ignored.
+  # The specification says to ignore relative paths.
   base = pathlib.Path(home if os.path.isabs(home) else "~/.cache")
   return paths.expanded(base) / "nao_jax" / "programs"
 
 
 def _make(folder: pathlib.Path) -> None:
-  """Makes a folder and those above it, for this user alone."""
+  """Creates a folder and its parents, for this user alone."""
   for path in (*reversed(folder.parents), folder):
     path.mkdir(mode=0o700, exist_ok=True)
 

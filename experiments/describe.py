@@ -1,4 +1,4 @@
-"""Says what an architecture is and what its network costs, and draws it.
+"""Describes an architecture and the cost of its network, and draws it.
 
 python -m experiments.describe --arch=NAONet-A --output=drawings/
 python -m experiments.describe --arch=NAO-RNN --vocabulary=33278
@@ -28,9 +28,9 @@ from nao_jax.spaces.cnn import Architecture
 
 from . import driver, recurrent_description
 
-# Height and width of the images that each stem is made for.
+# Height and width of the images that each stem is designed for.
 _IMAGE_SIZES = {"cifar": 32, "imagenet": 224}
-# What is counted, of a part and of the whole.
+# The counts, of a part and of the whole.
 _COUNTS = ("parameters", "multiply_adds")
 
 _ARCH = flags.DEFINE_string(
@@ -141,7 +141,7 @@ def _describe() -> dict:
 
 
 def _sizes(architecture: Architecture) -> tuple[NetworkConfig, int]:
-  """The network and the size of its images, checked."""
+  """Returns the network and the size of its images, checked."""
   config = NetworkConfig(
     ops=architecture.ops,
     nodes=architecture.nodes,
@@ -157,7 +157,7 @@ def _sizes(architecture: Architecture) -> tuple[NetworkConfig, int]:
 
 
 def _identity(architecture: Architecture) -> dict:
-  """What the architecture is; a published one is known by its cells."""
+  """Returns the architecture's identity; published ones by their cells."""
   text = cnn.to_text(architecture.tokens)
   known = {(entry.ops, entry.text): entry for entry in published.CONVOLUTIONAL}
   entry = known.get((architecture.ops, text))
@@ -189,7 +189,7 @@ def _part_as_json(part: Part) -> dict:
 
 
 def _draw(draw: Callable[..., None], name: str | None) -> list[str]:
-  """The files that --output asks for; `draw` takes them and a title."""
+  """Draws the files of --output; `draw` is called with them and a title."""
   if _OUTPUT.value is None:
     return []
   prefix = paths.expanded(_OUTPUT.value)
@@ -208,7 +208,7 @@ def _draw(draw: Callable[..., None], name: str | None) -> list[str]:
 
 
 def _show(description: dict) -> None:
-  """A table of the costs, and the rest in lines that are not broken."""
+  """Prints a table of the costs, and the rest in unbroken lines."""
   console = streams.console()
   console.print(_table(description))
   pictures = ", ".join(description["drawings"])

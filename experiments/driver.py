@@ -1,4 +1,4 @@
-"""What every driver does around its main function."""
+"""The code that every driver runs around its main function."""
 
 from collections.abc import Callable, Sequence
 import errno
@@ -16,35 +16,36 @@ from nao_jax.runs.streams import LastingStream
 from . import compilation_cache, guard
 from .settings import in_flags
 
-# Where the log lines of this project come from; libraries log at the same
-# level, and what they say there is of no use to the user.
+# Sources of this project's log lines; libraries log at the same level, but
+# their lines are of no use to the user.
 _OURS = tuple(
   os.path.dirname(os.path.abspath(file)) + os.sep
   for file in (__file__, nao_jax.__file__)
 )
 
-# What a reader that goes, such as `head`, leaves: it has what it wanted.
+# The error when a reader such as `head` closes the output: it has what it
+# wanted.
 _BROKEN_PIPE = os.strerror(errno.EPIPE)
-# As a shell has it: 128 and the number of the signal.
+# As in a shell: 128 plus the number of the signal.
 _SIGNALLED = 128
 
 
 def run(
   main: Callable[[Sequence[str]], None], *, prints_result: bool = False
 ) -> None:
-  """Runs `main` as absl's `app.run` does, and says what went wrong in a line.
+  """Runs `main` like absl's `app.run`, and reports errors in one line.
 
   A UserError, an unknown flag, an illegal value and a stray argument end as
-  `error: ...` on stderr and exit code 2; Ctrl-C and SIGTERM as exit code 130
-  and 143, with a word on how to go on where there is work to go on with;
-  `--help` as 0. Every other exception is a bug and keeps its traceback.
-  Progress is logged unless `--verbosity` says otherwise. If standard output or
-  error can no longer be written, the work goes on without.
+  `error: ...` on stderr and exit code 2; Ctrl-C and SIGTERM as exit codes 130
+  and 143, with a hint on how to go on if there is work to resume; `--help` as
+  0. Every other exception is a bug and keeps its traceback. Progress is logged
+  unless `--verbosity` says otherwise. If standard output or error can no longer
+  be written, the work goes on without it.
 
   Args:
-    main: takes what absl hands it: the program's name, in a list.
-    prints_result: what is printed is all that comes of it, so that it fails
-      where standard output cannot be written.
+    main: the main function, called by absl with the program's name in a list.
+    prints_result: whether printing is the only result, so that the program
+      fails if standard output cannot be written.
   """
 
   def guarded(argv):
@@ -67,7 +68,7 @@ def run(
     except KeyboardInterrupt:
       _exit("interrupted", guard.INTERRUPTED)
     finally:
-      # There is nothing to save any more, but libraries take leave.
+      # There is nothing left to save, but libraries print messages at exit.
       guard.set_interrupt(True)
 
   guard.set_up()
@@ -76,15 +77,15 @@ def run(
 
 
 def _replace_streams(warns: bool) -> LastingStream:
-  """Makes standard output and error survive who reads them; gives the former.
+  """Makes output and error survive a closed reader; returns the former.
 
   Args:
-    warns: whether a line says when one can no longer be written.
+    warns: whether to print a line when one of them can no longer be written.
   """
 
   def lasting(stream: TextIO | None, number: int, name: str) -> LastingStream:
     def say(reason: str) -> None:
-      # What is buffered is written at the end, or by libraries.
+      # Buffered output is written at the end, or by libraries.
       os.dup2(os.open(os.devnull, os.O_WRONLY), number)
       if warns and flags.FLAGS.is_parsed():
         logging.warning(
@@ -101,8 +102,8 @@ def _replace_streams(warns: bool) -> LastingStream:
   before = sys.stderr
   sys.stdout = lasting(sys.stdout, 1, "standard output")
   sys.stderr = lasting(sys.stderr, 2, "standard error")
-  # These were made by imports. absl takes out what logs to `sys.stderr` as it
-  # does itself, and has to recognise it.
+  # Imports created these handlers. absl removes handlers that log to
+  # `sys.stderr`, as it logs there itself, and must recognise them.
   absl_handler = logging.get_absl_handler().python_handler
   for handler in (absl_handler, *logging.logging.root.handlers):
     if getattr(handler, "stream", before) is before:
@@ -139,12 +140,12 @@ def _set_up_logging() -> None:
 
 
 def _in_flags(record) -> bool:
-  """Has a log line name flags; lets every line pass."""
+  """Replaces settings by flags in a log line; lets every line pass."""
   record.msg, record.args = in_flags(record.getMessage()), ()
   return True
 
 
 def _exit(message: str, code: int) -> NoReturn:
-  """Ends the program; the message is made one line, as absl's are not."""
+  """Ends the program with a one-line message; absl's have several lines."""
   print(" ".join(message.split()), file=sys.stderr)
   sys.exit(code)

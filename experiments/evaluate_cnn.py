@@ -33,7 +33,7 @@ _EXPORT = flags.DEFINE_string(
 
 
 def main(_):
-  """Measures or exports."""
+  """Measures or exports the network."""
   if _EXPORT.value is not None:
     image_inference.export(_WORKDIR.value, _EXPORT.value)
     return

@@ -1,7 +1,7 @@
-"""The start of a driver: it can be interrupted before anything is imported.
+"""The start of a driver, which can be interrupted before any import.
 
-Imports take seconds, in which Ctrl-C would show a traceback through whatever
-library is loading. This module imports nothing that is slow.
+Imports take seconds, in which Ctrl-C would show a traceback through the library
+that is loading. This module imports nothing slow.
 """
 
 import contextlib
@@ -11,19 +11,19 @@ import signal
 import sys
 from types import TracebackType
 
-# As shells have it: 128 and the number of the signal.
+# As in shells: 128 plus the number of the signal.
 INTERRUPTED = 128 + signal.SIGINT
 BAD_USAGE = 2
 
 
 def starts_a_driver() -> bool:
-  """Whether Python runs a module of the package that is being imported."""
+  """Returns whether Python runs a module of the package being imported."""
   # Python documents `-m` as the first argument until the module is found.
   return sys.argv[:1] == ["-m"]
 
 
 def set_up() -> None:
-  """Prepares the process: what is closed, Ctrl-C, failing imports."""
+  """Prepares the process for closed files, Ctrl-C and failing imports."""
   _fill_closed_files()
   set_interrupt(True)
   sys.excepthook = _in_a_line
@@ -33,8 +33,8 @@ def set_interrupt(at_once: bool) -> None:
   """Chooses what Ctrl-C does, unless it is ignored (a shell's background job).
 
   Args:
-    at_once: end the process with a line, as there is nothing to save; else
-      raise KeyboardInterrupt.
+    at_once: whether to end the process with a line, as there is nothing to
+      save; otherwise KeyboardInterrupt is raised.
   """
   if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     handler = _end if at_once else signal.default_int_handler
@@ -42,7 +42,7 @@ def set_interrupt(at_once: bool) -> None:
 
 
 def _end(*_) -> None:
-  # An exception could be swallowed by whatever is being imported.
+  # An exception could be swallowed by the module that is being imported.
   _say("interrupted")
   os._exit(INTERRUPTED)
 
@@ -53,16 +53,16 @@ def _say(line: str) -> None:
 
 
 def _fill_closed_files() -> None:
-  """Opens /dev/null in the place of closed standard files.
+  """Opens /dev/null in place of closed standard files.
 
-  Otherwise the next file that is opened, a checkpoint say, would take the
-  number of standard error, and what libraries write there.
+  Otherwise the next file to be opened, such as a checkpoint, would get the
+  number of standard error, and the output of libraries with it.
   """
   for number in range(3):
     try:
       os.fstat(number)
     except OSError:
-      # The lowest free number is the one that is given out.
+      # The system assigns the lowest free number.
       os.open(os.devnull, os.O_RDWR)
 
 
@@ -71,7 +71,7 @@ def _in_a_line(
   error: BaseException,
   trace: TracebackType | None,
 ) -> None:
-  """Shows what ended the program where it is no bug of it."""
+  """Reports in one line an error that is not a bug of the program."""
   if issubclass(kind, KeyboardInterrupt):
     _end()
   if message := _of_the_environment(error):
@@ -83,9 +83,9 @@ def _in_a_line(
 
 
 def _of_the_environment(error: BaseException) -> str:
-  """What the user's Python or environment lacks; empty for other errors."""
+  """Returns what the user's environment lacks; empty for other errors."""
   text = " ".join(str(error).split())
-  # From jax, when it is imported.
+  # JAX raises it when it is imported.
   if isinstance(error, ValueError) and re.search(
     "^invalid truth value .* for environment| for JAX flag ", text
   ):

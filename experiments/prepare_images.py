@@ -1,4 +1,4 @@
-"""Makes a data set, to search on or train with, of an npz or a folder.
+"""Makes a data set for searches or trainings from an npz file or a folder.
 
 python -m experiments.prepare_images --npz=FILE --name=cifar10 --data_dir=DIR
 

@@ -1,9 +1,9 @@
-"""Makes a table for --table of the official files of NAS-Bench-201.
+"""Makes a table for --table from the official files of NAS-Bench-201.
 
 python -m experiments.prepare_table --nats_bench=NATS-tss-v1_0-3ffb9-simple \
   --output=nasbench201.npz
 
-The files are read as data; nothing in them is executed. It takes the package
+The files are read as data; nothing in them is executed. Requires the package
 nats-bench (`pip install 'nao_jax[tables]'`).
 """
 

@@ -1,4 +1,4 @@
-"""What a recurrent cell is and what its language model costs."""
+"""Describes a recurrent cell and the cost of its language model."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from nao_jax.spaces import notation, published, rnn
 
 
 def is_recurrent(text: str, source: str = "arch") -> bool:
-  """Whether a name or a file says that it is of a recurrent cell."""
+  """Returns whether a name or a file denotes a recurrent cell."""
   if text.endswith(".json"):
     return str(notation.read(text, source).get("space")).startswith("rnn-")
   if text.lower().startswith(rnn.OTHER_ORDER):
@@ -22,12 +22,12 @@ def is_recurrent(text: str, source: str = "arch") -> bool:
 
 
 def describe(tokens: np.ndarray, width: int, vocabulary: int) -> dict:
-  """A JSON-like description; a published cell is known by its text.
+  """Returns a JSON-like description; a published cell is known by its text.
 
   Args:
     tokens: int32 [2 N].
-    width: of embeddings and states.
-    vocabulary: words.
+    width: width of embeddings and states.
+    vocabulary: number of words.
   """
   text = rnn.to_text(tokens)
   known = {entry.text: entry for entry in published.RECURRENT}
@@ -48,7 +48,7 @@ def describe(tokens: np.ndarray, width: int, vocabulary: int) -> dict:
 
 
 def _nodes(cell: np.ndarray, width: int) -> Iterator[dict]:
-  """Every highway step; that of node 0 reads the input and the last state."""
+  """Yields every highway step; node 0's reads the input and the last state."""
   depth = [0]
   yield _node(0, None, "tanh", 0, 4 * width**2)
   for node, (predecessor, activation) in enumerate(cell.tolist(), 1):
@@ -68,7 +68,7 @@ def _node(node, predecessor, activation, depth, parameters) -> dict:
 
 
 def show(description: dict) -> None:
-  """A table of the nodes, and the rest in lines that are not broken."""
+  """Prints a table of the nodes, and the rest in unbroken lines."""
   console = streams.console()
   console.print(_table(description))
   network, pictures = description["network"], description["drawings"]

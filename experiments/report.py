@@ -1,10 +1,10 @@
-"""Makes the report of a search, also of one that runs or was stopped.
+"""Makes the report of a search, which may still run or have been stopped.
 
 python -m experiments.report --workdir=runs/digits
 python -m experiments.report --workdir=runs/digits --random=runs/r1,runs/r2
 python -m experiments.report --compare=runs/a,runs/b --output=compared.html
 
-Files are only read; the report is the one that is written.
+The report is the only file that is written.
 """
 
 from absl import flags

@@ -1,4 +1,4 @@
-"""Flags that several drivers have, with the same meaning in each."""
+"""Flags that several drivers share, with the same meaning in each."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from nao_jax.runs.checkpoint import CheckpointConfig
 
 from . import settings
 
-# They belong to the driver that asks for them, whose --help shows them.
+# Flags belong to the driver that defines them, whose --help shows them.
 flags.disclaim_key_flags()
 
 
@@ -75,7 +75,7 @@ def trials() -> flags.FlagHolder:
 
 
 def checkpoints() -> Callable[[], CheckpointConfig]:
-  """Defines --checkpoint_minutes and --checkpoint_steps; call what it gives."""
+  """Defines the flags of `CheckpointConfig`; returns a reader of them."""
   settings.stands_for("checkpoint_minutes", "checkpoints.minutes")
   settings.stands_for("checkpoint_steps", "checkpoints.steps")
   minutes = flags.DEFINE_float(
@@ -103,18 +103,18 @@ def checkpoints() -> Callable[[], CheckpointConfig]:
 
 
 def executor() -> Callable[[], ExecutorConfig]:
-  """Defines the flags of where candidates train; call what it gives."""
+  """Defines the flags of `ExecutorConfig`; returns a reader of them."""
   return settings.define_all(ExecutorConfig, "executor")
 
 
 def retired(name: str, reason: str) -> Callable[[], None]:
-  """Defines a switch of an earlier version; call what it gives.
+  """Defines a switch of an earlier version; returns a function that warns.
 
-  That says that the switch no longer acts, where it is given.
+  The function warns that the switch no longer acts, if it is given.
 
   Args:
-    name: of the flag.
-    reason: why, a clause.
+    name: name of the flag.
+    reason: the reason, a clause.
   """
   flag = flags.DEFINE_boolean(name, None, f"No longer acts: {reason}.")
 
@@ -125,7 +125,7 @@ def retired(name: str, reason: str) -> Callable[[], None]:
   return warn
 
 
-# What may differ between the processes of a run.
+# The flags that may differ between the processes of a run.
 _OWN = (
   *("coordinator", "process_id", "coordinator_seconds", "data_dir", "text"),
   *("log", "log_dir", "verbosity", "stderrthreshold", "logtostderr"),
@@ -134,9 +134,10 @@ _OWN = (
 
 
 def team() -> Callable[[], processes.Team | None]:
-  """Defines --coordinator and its kin; call what it gives, before all else.
+  """Defines --coordinator and related flags; returns a function that joins.
 
-  That joins the other processes, and gives None if there are none.
+  Call the function before anything else: it joins the other processes, and
+  returns None if there are none.
   """
   coordinator = flags.DEFINE_string(
     "coordinator",
@@ -189,7 +190,7 @@ def team() -> Callable[[], processes.Team | None]:
 
 
 def _of_all(met: processes.Team) -> dict:
-  """What must be the same in all processes."""
+  """Returns the values that must be the same in all processes."""
   given = {
     f"--{name}": flags.FLAGS[name].value
     for name in flags.FLAGS

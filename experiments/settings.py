@@ -1,9 +1,9 @@
-"""Flags made from frozen dataclasses, which hold the only defaults.
+"""Defines flags from frozen dataclasses, which hold the only defaults.
 
-Every field becomes a flag whose default is "as in the preset", so that a
-preset is a value of the dataclass and a flag overrides one field of it. The
-library names settings by their fields (`search.pool_size`); what it says is
-shown with their flags (--pool_size) in the place of that.
+Every field becomes a flag whose default is "as in the preset": a preset is a
+value of the dataclass, and a flag overrides one field of it. The library names
+settings by their fields (`search.pool_size`); drivers replace these names in
+messages by the flags (--pool_size).
 """
 
 from collections.abc import Callable
@@ -24,10 +24,10 @@ _DEFINE = {
 }
 
 
-# The flag of each setting whose name is another one.
+# The flags of settings whose names differ.
 _FLAGS: dict[str, str] = {}
 
-# What the flags of a search's nested settings start with, see `define`.
+# Prefixes of the flags of a search's nested settings, see `define`.
 SEARCH_PREFIXES = {
   "controller": "controller_",
   "fit": "controller_",
@@ -36,7 +36,7 @@ SEARCH_PREFIXES = {
   "plus": "plus_",
 }
 
-# What the data decide, so that a flag would have no effect.
+# Settings that the data determine, so that a flag would have no effect.
 _FROM_DATA = ("classes", "vocabulary")
 
 
@@ -47,9 +47,9 @@ def define(
 
   Args:
     config_class: a frozen dataclass whose docstring describes its attributes.
-    prefixes: what flags of a nested dataclass start with, by the name of its
+    prefixes: prefixes of the flags of a nested dataclass, by the name of its
       field; without an entry they have no prefix.
-    fixed: fields that get no flag, as something else decides them.
+    fixed: fields without a flag, as something else determines them.
   """
   known = _flags(config_class, prefixes, (*_FROM_DATA, *fixed))
   _FLAGS.update(known)
@@ -62,14 +62,14 @@ def define(
 
 
 def define_all(config_class: type, name: str) -> Callable:
-  """Defines a flag for each field, which belongs to no preset.
+  """Defines a flag for each field; the flags belong to no preset.
 
   Args:
     config_class: a frozen dataclass whose docstring describes its attributes.
-    name: of the argument that the library takes it as.
+    name: name of the library's argument that takes the settings.
 
   Returns:
-    A function that gives the settings, once flags are parsed.
+    A function that returns the settings, once flags are parsed.
   """
   given = {}
   for field in dataclasses.fields(config_class):
@@ -81,7 +81,7 @@ def define_all(config_class: type, name: str) -> Callable:
 
 
 def given(config_class: type) -> list[str]:
-  """The flags of a dataclass that the command line has, for another command.
+  """Returns a dataclass's flags on the command line, for another command.
 
   Args:
     config_class: a frozen dataclass without nested ones, see `define`.
@@ -94,15 +94,15 @@ def given(config_class: type) -> list[str]:
 
 
 def stands_for(flag: str, name: str) -> None:
-  """Has messages show a flag where the library names an argument."""
+  """Makes messages show a flag where the library names an argument."""
   _FLAGS[name] = flag
 
 
 def in_flags(message: str) -> str:
-  """What the library says, with flags in the place of settings.
+  """Replaces the settings in a message of the library by flags.
 
   `search.pool_size=1` becomes --pool_size=1, `search.extend=True` --extend and
-  `search.extend=False` --noextend. What is no setting stays as it is.
+  `search.extend=False` --noextend. Other text stays as it is.
   """
   return rename(message, _in_flags)
 
@@ -119,7 +119,7 @@ def _in_flags(name: str, value: str | None) -> str | None:
 
 
 def _flags(config_class: type, prefixes: dict[str, str], fixed) -> dict:
-  """{dotted name of a setting: its flag}."""
+  """Returns {dotted name of a setting: its flag}."""
   found = {}
   for name in settings.names(config_class):
     *owners, own = name.split(".")
@@ -130,7 +130,7 @@ def _flags(config_class: type, prefixes: dict[str, str], fixed) -> dict:
 
 
 def _help(config_class: type, name: str) -> str:
-  """What a setting is, from the docstring of its class, and its limits."""
+  """Returns a setting's description, from its class's docstring, and limits."""
   *owners, own = name.split(".")
   for owner in owners:
     fields = {x.name: x for x in dataclasses.fields(config_class)}
@@ -138,14 +138,14 @@ def _help(config_class: type, name: str) -> str:
   text = _described(config_class)[own]
   field = settings.names(config_class)[own]
   limits = settings.limits(field)
-  # A choice is described where it has more than a name.
+  # Choices are described if they have more than a name.
   if limits.text and not limits.choices:
     text = f"{text.rstrip('.')}; allowed: {limits.text}"
   return text
 
 
 def _described(owner: type) -> dict[str, str]:
-  """{attribute: description} of a docstring's Attributes section."""
+  """Returns {attribute: description} of a docstring's Attributes section."""
   section = inspect.getdoc(owner).partition("Attributes:\n")[2]
   entries = re.findall(
     r"^  (\w+): (.*(?:\n    .*)*)", section, flags=re.MULTILINE
@@ -154,11 +154,11 @@ def _described(owner: type) -> dict[str, str]:
 
 
 def choose(presets: dict, preset: str, prefixes: dict[str, str]):
-  """The preset with the given flags in place of its own values.
+  """Returns the preset, with the given flags in place of its own values.
 
   Raises:
-    UserError: there is no such preset; or a flag is outside its limits, or
-      would do nothing beside the others.
+    UserError: the preset does not exist; or a flag is outside its limits, or
+      would have no effect together with the others.
   """
   if preset not in presets:
     raise UserError(

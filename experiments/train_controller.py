@@ -1,4 +1,4 @@
-"""Fits a controller on a benchmark table and says how good it is.
+"""Fits a controller on a benchmark table and measures it.
 
 python -m experiments.train_controller --dataset=arxiv --members=600
 
@@ -19,12 +19,12 @@ from . import driver, settings
 
 _JSON = flags.DEFINE_string("json", None, "File for the figures.")
 _PREFIXES = {"controller": "controller_", "fit": "controller_"}
-# The architectures to measure on take the place of the share held out.
+# The architectures to measure on replace the share that is held out.
 settings.define(StudyConfig, _PREFIXES, fixed=("held_out",))
 
 
 def main(_):
-  """Fits, measures and prints."""
+  """Fits the controller, measures it and prints the result."""
   config = settings.choose({"": StudyConfig()}, "", _PREFIXES)
   if _JSON.value:
     controller_study.check(config)

@@ -25,7 +25,7 @@ _CHECKPOINTS = run_flags.checkpoints()
 _LOG = run_flags.log()
 _TEAM = run_flags.team()
 _PREFIXES = {}
-# The architecture says how many nodes there are.
+# The architecture determines the number of nodes.
 settings.define(text_training.TrainRnnConfig, _PREFIXES, fixed=("nodes",))
 
 

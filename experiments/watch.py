@@ -1,10 +1,9 @@
-"""Shows how far a run is, from another terminal, without disturbing it.
+"""Shows the progress of a run, from another terminal, without disturbing it.
 
 python -m experiments.watch --workdir=runs/digits
 
-Works for searches and trainings that run, were stopped or have ended. On a
-terminal it looks again and again until the run ends, or until Ctrl-C. Files are
-only read.
+It works for searches and trainings that run, were stopped or have ended. On a
+terminal it refreshes until the run ends, or until Ctrl-C. Files are only read.
 """
 
 import time
@@ -31,7 +30,7 @@ _SECONDS = flags.DEFINE_float(
 
 def main(_):
   """Shows the run."""
-  # Not a number is not below a bound.
+  # NaN is not below a bound.
   if not _SECONDS.value < float("inf"):
     raise UserError(f"`seconds={_SECONDS.value}`: allowed: 0.1 or more")
   seen = watching.look(_WORKDIR.value)

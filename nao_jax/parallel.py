@@ -1,12 +1,13 @@
-"""Many devices: the only file that says pmap.
+"""Computation on many devices: the only module that names `pmap`.
 
 Functions take `axis_name: str | None`; with a name they average over the
-devices, without one they run alone. `pmap` is in maintenance mode; the day it
-goes, this file changes.
+devices, without one they run on a single device. `pmap` is in maintenance mode;
+if it is removed, only this file changes.
 
-Devices are those of all processes (see processes.py), in the order of the
-processes; every process has as many, calls the same functions, and holds what
-its own devices need. Where there is one process, it holds all.
+Devices are those of all processes (see distributed/processes.py), in the order
+of the processes; every process has the same number of them, calls the same
+functions, and holds the data of its own devices. A single process holds
+everything.
 
 Shapes: D devices.
 """
@@ -26,7 +27,7 @@ from nao_jax.runs import environment
 
 AXIS = "devices"
 
-# Bytes of an error that the other processes are told.
+# Largest part of an error message, in bytes, that is sent to other processes.
 _SAID = 2000
 _Element = TypeVar("_Element")
 
@@ -35,7 +36,7 @@ _ALONE = contextvars.ContextVar("alone", default=False)
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-  """Within it devices are those of this process, as if there were no other."""
+  """Limits devices to those of this process, within the context."""
   token = _ALONE.set(True)
   try:
     yield
@@ -59,15 +60,16 @@ def spread(
 
   Args:
     function: takes and returns pytrees; collectives name the axis `AXIS`.
-    in_axes: for each argument the axis whose slices go to the devices, or
-      None for an argument that all see whole. Place such arguments with
-      `replicate` if they stay from call to call. A process gives the slices of
-      its own devices, see `own_rows`.
+    in_axes: for each argument the axis whose slices go to the devices, or None
+      for an argument that all devices get whole. Place such arguments with
+      `replicate` if they stay the same from call to call. A process passes the
+      slices of its own devices, see `own_rows`.
     out_axes: for each result the axis along which the devices' parts are
-      stacked, or None for a result that is equal on all (the caller's promise:
-      average it first). A process gets the parts of its own, see `gather`.
-    devices: how many of each process to use; all by default.
-    donate: numbers of the arguments whose memory the results may take.
+      stacked, or None for a result that is equal on all devices (the caller
+      must ensure this: average it first). A process gets the parts of its own
+      devices, see `gather`.
+    devices: number of devices of each process to use; all by default.
+    donate: indices of the arguments whose memory the results may reuse.
   """
   return jax.pmap(
     function,
@@ -80,21 +82,21 @@ def spread(
 
 
 def check(devices: int | None, where: str = "devices") -> None:
-  """Raises UserError if a process has fewer devices than that."""
+  """Raises UserError if a process has fewer devices than `devices`."""
   most = len(environment.local_devices())
   if devices is not None and not 1 <= devices <= most:
     raise UserError(f"`{where}={devices}`: allowed: 1 to {most}")
 
 
 def count(devices: int | None = None) -> int:
-  """How many devices `spread` uses, of all processes together."""
+  """Returns the number of devices that `spread` uses, over all processes."""
   return len(_all(devices))
 
 
 def replicate(tree: Any, *, devices: int | None = None) -> Any:
-  """Puts a pytree on every device of this process, as `spread` gives it back.
+  """Puts a pytree on every device of this process, as `spread` returns it.
 
-  A first state that is placed otherwise makes the second call compile again.
+  An initial state with another placement makes the second call compile again.
   """
   return jax.device_put(tree, _sharding(devices))
 
@@ -111,11 +113,11 @@ def distribute(tree: Any, *, devices: int | None = None) -> Any:
 
 
 def own_rows(rows: Any, axis: int = 0, *, devices: int | None = None) -> Any:
-  """This process's part of what goes to the devices.
+  """Returns this process's slices of an array that is split over the devices.
 
   Args:
     rows: an array with D rows along the axis, the same in all processes.
-    axis: number of it.
+    axis: the index of that axis.
     devices: see `spread`.
   """
   if _processes() == 1:
@@ -126,7 +128,7 @@ def own_rows(rows: Any, axis: int = 0, *, devices: int | None = None) -> Any:
 
 
 def gather(rows: Any) -> Any:
-  """The rows of all processes: the inverse of `own_rows` along the first axis.
+  """Returns the rows of all processes: the inverse of `own_rows`, first axis.
 
   All processes must call it.
   """
@@ -136,17 +138,18 @@ def gather(rows: Any) -> Any:
 
 
 def together(own: Iterator[_Element]) -> Iterator[_Element]:
-  """What an iterator gives, in each process its own; if one fails, all do.
+  """Yields from each process's own iterator; if one fails, all fail.
 
-  Without this the others would wait in their next step for one that is gone.
-  All processes must take as many elements. Each costs a gather of one byte.
+  Otherwise the other processes would wait in their next step for the one that
+  failed. All processes must take the same number of elements. Each element
+  costs a gather of one byte.
 
   Args:
-    own: of this process.
+    own: the iterator of this process.
 
   Raises:
-    UserError: the iterator of another process failed.
-    Exception: in this process, what its own iterator raised.
+    UserError: if the iterator of another process failed.
+    Exception: in this process, the exception of its own iterator.
   """
   if _processes() == 1:
     yield from own
@@ -167,7 +170,7 @@ def together(own: Iterator[_Element]) -> Iterator[_Element]:
 
 
 def _failed(error: Exception | None) -> str:
-  """Which process failed first, and of what; all processes must call it."""
+  """Returns the first failed process's error; all processes must call it."""
   said = "" if error is None else in_a_line(error)
   content = np.zeros((1, _SAID), np.uint8)
   encoded = np.frombuffer(said.encode()[:_SAID], np.uint8)
@@ -179,7 +182,7 @@ def _failed(error: Exception | None) -> str:
 
 
 def of_first(number: int) -> int:
-  """The number that the first process has; all processes must call it."""
+  """Returns the first process's `number`; all processes must call it."""
   if _processes() == 1:
     return number
   return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
@@ -191,24 +194,24 @@ def _sharding(devices, *axes: str) -> jax.sharding.NamedSharding:
 
 
 def mean(tree: Any, axis_name: str | None) -> Any:
-  """The average over the devices of a mapped axis; without one, the tree."""
+  """Returns the mean over devices of a mapped axis; the tree without one."""
   return tree if axis_name is None else lax.pmean(tree, axis_name)
 
 
 def total(tree: Any, axis_name: str | None) -> Any:
-  """The sum over the devices of a mapped axis; without one, the tree."""
+  """Returns the sum over the devices of a mapped axis; the tree without one."""
   return tree if axis_name is None else lax.psum(tree, axis_name)
 
 
 def size(axis_name: str | None) -> int:
-  """The devices along a mapped axis; without one, 1."""
+  """Returns the number of devices along a mapped axis; without one, 1."""
   return 1 if axis_name is None else lax.axis_size(axis_name)
 
 
 def own_part(x: jax.Array, axis: int, axis_name: str | None) -> jax.Array:
-  """This device's slice of an array that all devices hold whole.
+  """Returns this device's slice of an array that all devices hold whole.
 
-  Random numbers are drawn for the whole batch on every device and cut here,
+  Random numbers are drawn for the whole batch on every device and sliced here,
   so they do not depend on the number of devices.
   """
   if axis_name is None:
@@ -219,7 +222,7 @@ def own_part(x: jax.Array, axis: int, axis_name: str | None) -> jax.Array:
 
 
 def local(number: int | None = None) -> list[jax.Device]:
-  """Those of this process's devices that `spread` uses."""
+  """Returns those devices of this process that `spread` uses."""
   return environment.local_devices()[:number]
 
 

@@ -1,4 +1,4 @@
-"""Several processes in one run: the first runs everything, the others help."""
+"""Runs in several processes: the first runs everything, the others help."""
 
 from nao_jax import lazy
 

@@ -1,4 +1,4 @@
-"""An evaluator whose training many processes share; see processes.py."""
+"""An evaluator whose training is shared by many processes."""
 
 from collections.abc import Callable
 import dataclasses
@@ -13,12 +13,12 @@ from nao_jax.evaluators import Evaluator, Keep, Progress, forget
 
 @dataclasses.dataclass(frozen=True)
 class TeamEvaluator:
-  """An evaluator in the first process, which the others help.
+  """An evaluator in the first process, with the other processes as helpers.
 
   Attributes:
-    evaluator: the same in all processes.
+    evaluator: the evaluator, the same in all processes.
     team: the processes.
-    name: by which the others know it.
+    name: the name by which the helpers know the evaluator.
   """
 
   evaluator: Evaluator
@@ -26,12 +26,12 @@ class TeamEvaluator:
   name: str
 
   def init(self, key: jax.Array) -> Any:
-    """See `Evaluator`."""
+    """Implements `Evaluator.init`."""
     self.team.tell(f"{self.name} init", jax.random.key_data(key))
     return self.evaluator.init(key)
 
   def replicate(self, state: Any) -> Any:
-    """See `Evaluator`; the others get the state from here."""
+    """Implements `Evaluator.replicate`; sends the state to the helpers."""
     self.team.tell(f"{self.name} replicate", *jax.tree.leaves(state))
     return self.evaluator.replicate(state)
 
@@ -44,7 +44,7 @@ class TeamEvaluator:
     progress: Progress,
     keep: Keep = forget,
   ) -> tuple[Any, np.ndarray]:
-    """See `Evaluator`."""
+    """Implements `Evaluator.score`."""
     self.team.tell(
       f"{self.name} score", jax.random.key_data(key), tokens, np.int32(round_)
     )
@@ -55,16 +55,16 @@ class TeamEvaluator:
 
 
 class EvaluatorHelper:
-  """What the other processes do; holds the state between two words."""
+  """A helper of `TeamEvaluator`; holds the state between two commands."""
 
   def __init__(self, evaluator: Evaluator, team: Team, name: str):
-    """Takes what `TeamEvaluator` takes in the first process."""
+    """Takes the same arguments as `TeamEvaluator` in the first process."""
     self._evaluator, self._team, self._name = evaluator, team, name
     self._state = None
 
   @property
   def handlers(self) -> dict[str, Callable]:
-    """For `Team.help`."""
+    """The handlers for `Team.help`."""
     calls = (self._init, self._replicate, self._score)
     return {f"{self._name} {call.__name__[1:]}": call for call in calls}
 

@@ -1,13 +1,14 @@
-"""Many processes that train together: how they meet, and what they say.
+"""Processes that train together: how they meet and communicate.
 
 The first process runs everything: it alone reads and writes the workdir,
-proposes, reports. The others lend their devices. They hear what to compute, and
-compute it with the first one, call by call, as in jax every process takes part
-in what devices of several compute. A word is said before each of these calls;
-when the first process stops, it says so instead, and all of them end.
+proposes architectures and reports. The other processes, the helpers, provide
+their devices. They receive commands and compute together with the first
+process, call by call, as in JAX every process takes part in a computation on
+devices of several. A command precedes each of these calls; when the first
+process stops, it sends a command for that, and all processes end.
 
-Words go through the key-value store of jax's coordinator. They do not occupy a
-device, and so may be far apart.
+Commands go through the key-value store of JAX's coordinator. They do not occupy
+a device, and so there may be a long time between them.
 """
 
 import atexit
@@ -29,14 +30,16 @@ from nao_jax.runs import collectives, interruption
 from nao_jax.runs.interruption import Interruption
 from nao_jax.runs.watch import Watch
 
-# Seconds without a sign of life after which a process counts as dead, and for
-# which one that ends waits for the others.
+# Seconds without a sign of life after which a process counts as dead, and
+# seconds for which a process that ends waits for the others.
 HEARTBEAT, FAREWELL = 30, 20
-# Seconds until the first process looks whether another was asked to stop.
+# Seconds between two checks of the first process whether another was asked to
+# stop.
 _LOOK = 1.0
 
 _ON, _STOP, _END = "on", "stop", "end"
-# Words that are kept; none is as far behind, as calls keep processes together.
+# Number of commands that are kept; no helper is further behind, as calls keep
+# processes together.
 _KEPT = 1000
 _HOME = "nao_jax"
 _LOOPBACK = ("127.0.0.1", "localhost")
@@ -44,14 +47,14 @@ _LOOPBACK = ("127.0.0.1", "localhost")
 
 @dataclasses.dataclass(frozen=True)
 class Rendezvous:
-  """Where processes meet, and who this one is.
+  """The address where processes meet, and the identity of this process.
 
   Attributes:
-    coordinator: HOST:PORT of the first process; None leaves all of it to the
-      scheduler, as jax finds it.
-    count: how many there are.
-    number: of this one, from 0.
-    seconds: to wait for the others.
+    coordinator: HOST:PORT of the first process; None to leave everything to the
+      scheduler, as JAX detects it.
+    count: number of processes.
+    number: number of this process, from 0.
+    seconds: seconds to wait for the others.
   """
 
   coordinator: str | None = None
@@ -61,11 +64,11 @@ class Rendezvous:
 
   @property
   def address(self) -> tuple[str, int]:
-    """Host and port."""
+    """The coordinator's host and port."""
     return _host(self.coordinator), int(self.coordinator.rpartition(":")[2])
 
   def check(self) -> None:
-    """Raises UserError for what cannot be."""
+    """Raises UserError for inconsistent values."""
     if self.coordinator is None:
       return
     host, _, port = self.coordinator.rpartition(":")
@@ -87,13 +90,13 @@ class Rendezvous:
 
 
 class Told(NamedTuple):
-  """What the first process said.
+  """A command from the first process.
 
   Attributes:
-    what: the word.
-    arrays: that came with it.
-    text: likewise.
-    signal: likewise, of what stopped it; 0 for none.
+    what: the name of the command.
+    arrays: the arrays sent with the command.
+    text: the text sent with the command.
+    signal: the number of the signal that stopped the first process; 0 for none.
   """
 
   what: str
@@ -103,32 +106,32 @@ class Told(NamedTuple):
 
   @property
   def goes_on(self) -> bool:
-    """Whether it was that all go on."""
+    """True if the command is that all processes go on."""
     return self.what == _ON
 
 
 class Team:
-  """The processes of a run, as one of them sees them.
+  """The processes of a run, as seen by one of them.
 
   Attributes:
-    first: whether this is the first one.
-    number: of this one.
-    count: how many there are.
+    first: whether this is the first process.
+    number: number of this process.
+    count: number of processes.
   """
 
   def __init__(self, client, host: str):
-    """Takes what `meet` has.
+    """Starts watching the other processes; called by `meet`.
 
     Args:
-      client: of jax's coordinator.
-      host: of the first process.
+      client: the client of JAX's coordinator.
+      host: the host of the first process.
     """
     self._client, self._said = client, 0
     self._interruption = Interruption()
     self.number, self.count = jax.process_index(), jax.process_count()
     self.first = self.number == 0
     self._watch = Watch(client.shutdown)
-    # Before jax waits for all to end.
+    # Closed before JAX waits for all processes to end.
     atexit.register(self._watch.close)
     key = f"{_HOME}/watch"
     if self.first:
@@ -140,13 +143,14 @@ class Team:
       self._watch.first((host, int(port)), token, self.number)
 
   def compare(self, values: dict[str, Any]) -> None:
-    """Makes sure that something is the same in all processes.
+    """Requires that values are the same in all processes.
 
     Args:
-      values: {name for people: JSON-like}.
+      values: {description for messages: JSON-like value}.
 
     Raises:
-      UserError: in all processes, if one has other values than the first.
+      UserError: in all processes, if one has other values than the first
+        process.
     """
     said, self._said = self._said, self._said + 1
     home = f"{_HOME}/compared/{said}"
@@ -163,14 +167,14 @@ class Team:
       raise UserError(verdict)
 
   def help(self, handlers: dict[str, Callable]) -> None:
-    """What another process than the first does, to the end of the run.
+    """Executes the first process's commands until the end of the run; helpers.
 
     Args:
-      handlers: {word: called with what was told}.
+      handlers: {name of a command: a function of the `Told` command}.
 
     Raises:
-      Stopped: the first process was stopped.
-      UserError: it ended in another way than well.
+      Stopped: the first process was stopped by a signal.
+      UserError: the first process ended with an error.
     """
     self._watch.begin()
     with self._interruption:
@@ -183,9 +187,9 @@ class Team:
 
   @contextlib.contextmanager
   def leads(self) -> Iterator[None]:
-    """While it is entered, the first process may `tell`; at the end it does.
+    """Lets the first process send commands; ends the helpers with the context.
 
-    When another process is asked to stop, this one is, too.
+    If a helper is asked to stop, the first process is interrupted, too.
     """
     self._watch.begin()
     over = threading.Event()
@@ -193,7 +197,7 @@ class Team:
     try:
       yield
     except BaseException as error:
-      # Whoever is gone cannot be told.
+      # Processes that are gone cannot receive a command.
       with contextlib.suppress(jax.errors.JaxRuntimeError):
         self._tell_of(error)
       raise
@@ -209,7 +213,7 @@ class Team:
           return
 
   def tell(self, what: str, *arrays, text: str = "", number: int = 0) -> None:
-    """Says a word to the others, who must `hear` it."""
+    """Sends a command to the helpers, which must `hear` it."""
     arrays = [np.asarray(jax.device_get(x)) for x in arrays]
     shapes = [(x.shape, x.dtype.str) for x in arrays]
     if what in (_STOP, _END):
@@ -223,11 +227,11 @@ class Team:
       _broadcast(np.frombuffer(content, np.uint8))
 
   def hear(self) -> Told:
-    """The next word of the first process.
+    """Waits for the next command of the first process and returns it.
 
     Raises:
-      Stopped: it was told to stop.
-      UserError: it cannot go on.
+      Stopped: the first process was stopped by a signal.
+      UserError: the first process cannot go on.
     """
     what, shapes, text, number = json.loads(
       self._get(f"{_HOME}/word/{self._said}")
@@ -252,9 +256,9 @@ class Team:
     return Told(what, arrays, text, number)
 
   def then_on(self, call: Callable) -> Callable:
-    """The same call; after it the others go on, or stop if it raises.
+    """Wraps a call, after which helpers go on, or stop if it raises.
 
-    They call `heard` in its place.
+    Helpers call `heard` in its place.
     """
 
     def inner(*args):
@@ -268,7 +272,7 @@ class Team:
     return inner
 
   def on(self) -> None:
-    """Says that all go on."""
+    """Sends the command that all processes go on."""
     self.tell(_ON)
 
   def heard(self, *_) -> None:
@@ -282,7 +286,8 @@ class Team:
     text = in_a_line(error)
     self.tell(_STOP, text=text, number=number)
     if not number:
-      # Who waits in a step cannot hear it; but runs stop between two of them.
+      # A helper that waits in a step cannot receive it; but signals stop runs
+      # between two steps.
       self._watch.leave(text)
 
   def _get(self, key: str) -> str:
@@ -293,7 +298,7 @@ class Team:
           f"{_HOME}/asked/{self.number}", asked, allow_overwrite=True
         )
       try:
-        # Not for long, so that a signal is passed on.
+        # A short timeout, so that a signal is passed on.
         return self._client.blocking_key_value_get(key, int(1000 * _LOOK))
       except jax.errors.JaxRuntimeError as error:
         if "DEADLINE_EXCEEDED" not in str(error):
@@ -301,18 +306,19 @@ class Team:
 
 
 def meet(where: Rendezvous) -> Team:
-  """Joins the other processes; before anything touches a device.
+  """Joins the other processes; call it before anything touches a device.
 
   Args:
-    where: they meet.
+    where: the meeting point and this process's identity.
 
   Raises:
-    UserError: somebody does not come.
+    UserError: if a process does not come.
   """
   where.check()
   jax.config.update("jax_enable_preemption_service", False)
   settings = {
-    # Ours is up first: at the end of its own jax aborts the process.
+    # Our own timeout ends first: at the end of its timeout JAX aborts the
+    # process.
     "initialization_timeout": int(10 * where.seconds) + 60,
     "heartbeat_timeout_seconds": HEARTBEAT,
     "shutdown_timeout_seconds": FAREWELL,
@@ -327,7 +333,7 @@ def meet(where: Rendezvous) -> Team:
     if where.address[0] in _LOOPBACK:
       settings["coordinator_bind_address"] = where.coordinator
   _initialize(settings, where)
-  # The store has no public name; orbax gets at it in the same way.
+  # The store has no public name; orbax accesses it in the same way.
   from jax._src import distributed
 
   state = distributed.global_state
@@ -338,12 +344,12 @@ def meet(where: Rendezvous) -> Team:
 
 
 def leading(team: Team | None) -> contextlib.AbstractContextManager:
-  """`Team.leads`, if there is a team."""
+  """Returns the context `Team.leads`, or an empty one without a team."""
   return contextlib.nullcontext() if team is None else team.leads()
 
 
 def _initialize(settings: dict, where: Rendezvous) -> None:
-  """Waits for all processes, but not longer than is allowed."""
+  """Waits for all processes, but only for the allowed time."""
   failed = []
 
   def initialize():
@@ -378,7 +384,7 @@ def _host(address: str) -> str:
 
 
 def _find(where: Rendezvous) -> None:
-  """Raises UserError if the coordinator cannot be."""
+  """Raises UserError if the coordinator cannot be reached or started."""
   what = f"--coordinator={where.coordinator}"
   if where.number == 0:
     try:
@@ -410,7 +416,7 @@ def _broadcast(content: np.ndarray) -> np.ndarray:
 
 
 def _difference(first: dict, other: dict, number: int) -> str:
-  """What differs between two processes, in words; empty for nothing."""
+  """Returns a message about differing values of two processes, or ""."""
   for name in sorted({*first, *other}):
     one, two = first.get(name), other.get(name)
     if one != two:

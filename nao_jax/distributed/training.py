@@ -1,8 +1,8 @@
-"""Trainings that many processes share; see processes.py.
+"""Trainings that many processes share; see distributed/processes.py.
 
-Of each source of data there are two: what leads in the first process, in the
-place of the source, and what helps in the others. Their calls take part in the
-same training, and between two of them the helpers wait for a word.
+Each source of data has two classes: one replaces it in the first process, the
+other helps in the other processes. Their calls take part in the same training,
+and between two calls the helpers wait for a command.
 """
 
 from collections.abc import Callable, Iterator
@@ -26,10 +26,10 @@ _TRAIN, _MEASURE, _READ = "feed train", "feed measure", "read"
 
 @dataclasses.dataclass(frozen=True)
 class TeamFeed:
-  """A feed in the first process, which the others help.
+  """A source of images in the first process, with the others as helpers.
 
   Attributes:
-    feed: the same in all processes.
+    feed: the source, the same in all processes.
     team: the processes.
   """
 
@@ -39,7 +39,7 @@ class TeamFeed:
   def train(
     self, state: TrainState, key: jax.Array, step: int
   ) -> Iterator[tuple[TrainState, np.ndarray]]:
-    """See `InMemory`; between two calls the others wait."""
+    """Trains like `InMemory.train`; the helpers wait between two calls."""
     leaves = jax.tree.leaves(state)
     self.team.tell(_TRAIN, jax.random.key_data(key), np.int32(step), *leaves)
     for found in self.feed.train(state, key, step):
@@ -47,24 +47,24 @@ class TeamFeed:
       self.team.on()
 
   def measure(self, state: TrainState, part: str) -> dict:
-    """See `InMemory`; of the state that `train` gave last."""
+    """Measures like `InMemory.measure`, the last state that `train` yielded."""
     self.team.tell(_MEASURE, text=part)
     return self.feed.measure(state, part)
 
 
 class FeedHelper:
-  """What the other processes do; holds the state between two words."""
+  """A helper of `TeamFeed`; holds the state between two commands."""
 
   def __init__(
     self, feed: InMemory | Streamed, team: Team, template: TrainState
   ):
-    """Takes what `TeamFeed` takes, and a state of the same structure."""
+    """Takes the arguments of `TeamFeed`, and a state of the same structure."""
     self._feed, self._team = feed, team
     self._structure, self._state = jax.tree.structure(template), None
 
   @property
   def handlers(self) -> dict[str, Callable]:
-    """For `Team.help`."""
+    """The handlers for `Team.help`."""
     return {_TRAIN: self._train, _MEASURE: self._measure}
 
   def _train(self, told: Told) -> None:
@@ -83,10 +83,10 @@ class FeedHelper:
 
 @dataclasses.dataclass(frozen=True)
 class TeamReader:
-  """A reader in the first process, which the others help to train.
+  """A reader in the first process, with the other processes as helpers.
 
   Attributes:
-    reader: of the same text in all processes.
+    reader: the reader, of the same text in all processes.
     team: the processes.
   """
 
@@ -95,17 +95,18 @@ class TeamReader:
 
   @property
   def words(self) -> int:
-    """See `Reader`."""
+    """Number of words that an epoch predicts."""
     return self.reader.words
 
   def words_read(self, state: ReaderState) -> int:
-    """See `Reader`."""
+    """Returns the number of words predicted so far; see `Reader.words_read`."""
     return self.reader.words_read(state)
 
   def train(self, state: ReaderState, key: jax.Array) -> Iterator[Call]:
-    """See `Reader`; between two calls the others wait.
+    """Trains like `Reader.train`; the helpers wait between two calls.
 
-    Whoever takes no more of them after one that diverged may train again.
+    After a call that diverged, the caller may leave the iteration and train
+    again.
     """
     leaves = jax.tree.leaves(_for_an_epoch(state))
     self.team.tell(_READ, jax.random.key_data(key), *leaves)
@@ -114,21 +115,21 @@ class TeamReader:
       self.team.on()
 
   def measure(self, model: Model, part: str) -> dict:
-    """See `Reader`; this process does it alone."""
+    """Measures like `Reader.measure`, in this process alone."""
     return self.reader.measure(model, part)
 
 
 class ReaderHelper:
-  """What the other processes do."""
+  """A helper of `TeamReader`."""
 
   def __init__(self, reader: Reader, team: Team, template: ReaderState):
-    """Takes what `TeamReader` takes, and a state of the same structure."""
+    """Takes `TeamReader`'s arguments, and a state of the same structure."""
     self._reader, self._team = reader, team
     self._structure = jax.tree.structure(_for_an_epoch(template))
 
   @property
   def handlers(self) -> dict[str, Callable]:
-    """For `Team.help`."""
+    """The handlers for `Team.help`."""
     return {_READ: self._train}
 
   def _train(self, told: Told) -> None:
@@ -141,5 +142,5 @@ class ReaderHelper:
 
 
 def _for_an_epoch(state: ReaderState) -> ReaderState:
-  """What training to the end of an epoch needs of a state."""
+  """Returns the parts of a state needed to train to the end of an epoch."""
   return state._replace(validation=(), best=())

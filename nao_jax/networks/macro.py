@@ -58,7 +58,7 @@ class NetworkConfig:
 
   @property
   def cells(self) -> tuple[tuple[bool, int], ...]:
-    """Whether each cell is a reduction cell, and its width."""
+    """For each cell: whether it is a reduction cell, and its width."""
     layout = []
     for stage in range(3):
       width = self.channels * 2**stage

@@ -236,7 +236,7 @@ class Call(NamedTuple):
 
   @property
   def diverged(self) -> bool:
-    """Whether a loss is not finite."""
+    """True if a loss is not finite."""
     return not np.isfinite(self.losses).all()
 
 
