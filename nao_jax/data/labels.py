@@ -66,7 +66,7 @@ def warn_of_empty(
     place: the name of the data set in messages.
     part: "training" or "test".
     empty: the classes without an image.
-    names: of all classes.
+    names: the names of all classes.
   """
   if empty := list(empty):
     logging.warning(

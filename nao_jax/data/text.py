@@ -131,7 +131,7 @@ def streams(
   Args:
     tokens: int32 [N].
     batch: B, the number of streams.
-    flag: what messages call `batch`.
+    where: the setting that gave `batch`, for messages.
 
   Returns:
     int32 [S, B], S = N // B: column b is the tokens from b * S to below (b + 1)

@@ -45,7 +45,7 @@ def _random_box(
 
 
 def random_flip(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-  """Mirrors half of the images left to right."""
+  """Mirrors an image left to right with probability 1/2."""
   if rng.random() < 0.5:
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
   return image

@@ -167,7 +167,7 @@ class Team:
       raise UserError(verdict)
 
   def help(self, handlers: dict[str, Callable]) -> None:
-    """Executes the first process's commands until the end of the run; helpers.
+    """Executes the first process's commands, until the run ends.
 
     Args:
       handlers: {name of a command: a function of the `Told` command}.

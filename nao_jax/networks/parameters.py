@@ -165,7 +165,7 @@ def _first_value(
   PyTorch's default, which the official code does not change.
 
   Args:
-    name: of the parameter.
+    name: the name of the parameter.
     normal: the draw, which has the parameter's shape.
     group: shapes by name, including at least the kernel that a bias belongs to.
   """

@@ -10,8 +10,8 @@ of the loop would save the whole buffer at every branch.
 A branch may carry a memory from step to step (BatchNorm's running statistics),
 which the loop takes and returns updated.
 
-Shapes: N nodes, S = N + 2 states (two inputs, then the nodes), E = 2 N
-branches (two a node), maps [C, H, W, B].
+Shapes: N nodes, S = N + 2 states (two inputs, then the nodes), E = 2 N branches
+(two per node), maps [C, H, W, B].
 """
 
 from collections.abc import Callable

@@ -4,7 +4,7 @@ Both sources have the same two methods: `train` goes on from any step to the
 end, and `measure` evaluates on one part of the data. A training that resumes at
 step i sees the same batches as one that was never interrupted.
 
-Shapes: B images a step, D devices.
+Shapes: B images per step, D devices.
 """
 
 from collections.abc import Callable, Iterator

@@ -21,7 +21,7 @@ class FinalistConfig:
 
   Attributes:
     epochs: passes over the training images.
-    batch: images a step.
+    batch: images per step.
     channels: width of the first stage.
     cells_per_stage: normal cells in each of the three stages.
     drop_path_keep: final probability that the last cell keeps a branch.
@@ -62,7 +62,7 @@ class FinalConfig:
     epochs: passes over the training images.
     channels: width of the first stage.
     cells_per_stage: normal cells in each of the three stages.
-    batch: images a step.
+    batch: images per step.
     drop_path_keep: final probability that the last cell keeps a branch.
   """
 

@@ -5,7 +5,7 @@ gradients are computed from. JAX reports them without running anything: the
 function that pulls gradients back is a pytree of these values. Compilers also
 need room for intermediate values; `working` estimates it by a rule of thumb.
 
-Shapes: B images a step, D devices, M micro-batches.
+Shapes: B images per step, D devices, M micro-batches.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Parts shared by every training of an image classifier.
 
-Shapes: B images a step, D devices.
+Shapes: B images per step, D devices.
 """
 
 from collections.abc import Callable

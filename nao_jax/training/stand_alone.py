@@ -1,6 +1,6 @@
 """Trains and measures the network of one architecture.
 
-Shapes: B images a step, D devices, M micro-batches a step.
+Shapes: B images per step, D devices, M micro-batches per step.
 """
 
 import dataclasses
