@@ -1,8 +1,8 @@
-"""Exceptions that are no bugs, and how messages name settings.
+"""Exceptions that are not bugs, and the form of their messages.
 
-A message writes a setting between backquotes, by the name that a Python caller
-gives it: `search.pool_size`, or with a value `search.pool_size=1`. The drivers
-put the flag in its place.
+A message writes a setting between backquotes, by its name in Python:
+`search.pool_size`, or with a value `search.pool_size=1`. The drivers replace it
+by the flag.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,8 +10,8 @@ import errno
 import os
 import re
 
-# What storage says when it cannot hold more, by the system and by SQLite. Not
-# every library passes the number of an error on, but all pass its text.
+# Messages of the system and of SQLite about full or broken storage. Not every
+# library passes the number of an error on, but all pass its text.
 _STORAGE_FAULTS = (
   *(
     os.strerror(number)
@@ -28,26 +28,26 @@ _SETTING = re.compile(r"`([a-z]\w*(?:\.\w+)*)(?:=([^`]*))?`")
 
 
 class UserError(ValueError):
-  """A request that cannot be carried out as it stands.
+  """Error for a request that cannot be carried out as it is.
 
-  The message is one line and names the setting, as the module says, or the
-  file (with the position), what was found, what is allowed and what to do.
-  Drivers print it and exit with code 2; everything else is a bug and keeps its
-  traceback.
+  The message is one line. It names the setting, in the form that this module
+  describes, or the file (with the position), what was found, what is allowed
+  and what to do. Drivers print it and exit with code 2; every other exception
+  is a bug and keeps its traceback.
   """
 
   @property
   def where(self) -> str:
-    """The setting that the message begins with; "" if with none."""
+    """Name of the setting that the message begins with, or ""."""
     found = _SETTING.match(str(self))
     return found[1] if found else ""
 
 
 class Stopped(Exception):
-  """A run was asked to stop, and did so with all of its work saved.
+  """Exception of a run that a signal stopped, with all of its work saved.
 
   Attributes:
-    signal: the number of the signal that asked.
+    signal: number of the signal.
   """
 
   def __init__(self, message: str, signal: int):
@@ -56,17 +56,17 @@ class Stopped(Exception):
 
 
 def named(setting: str, value: object = None) -> str:
-  """A setting as messages name it, with its value if one is given."""
+  """Returns a setting in the form of messages, with its value if given."""
   return f"`{setting}`" if value is None else f"`{setting}={value}`"
 
 
 def rename(message: str, write: Callable[[str, str | None], str | None]) -> str:
-  """Writes the settings of a message in another way.
+  """Rewrites the settings in a message.
 
   Args:
-    message: names settings between backquotes.
-    write: takes a name, and the value beside it or None; gives what is to stand
-      there, or None to leave it.
+    message: a message with settings between backquotes.
+    write: maps a setting's name and value (or None) to its new text, or to None
+      to leave the setting as it is.
   """
 
   def written(found: re.Match) -> str:
@@ -77,18 +77,18 @@ def rename(message: str, write: Callable[[str, str | None], str | None]) -> str:
 
 
 def in_a_line(error: BaseException) -> str:
-  """What an error says, without line breaks; its type, if it says nothing."""
+  """Returns an error's text in one line; its type if the text is empty."""
   return " ".join(str(error).split()) or type(error).__name__
 
 
 def some(names: Iterable[object], most: int = 5) -> str:
-  """The first names of a list, and how many there are beyond them."""
+  """Returns the first names of a list, and the number of further ones."""
   names = [*map(str, names)]
   more = f" and {len(names) - most} more" if len(names) > most else ""
   return ", ".join(names[:most]) + more
 
 
 def storage_fault(error: BaseException | None) -> str | None:
-  """What a full, broken or read-only disk said, if that was the reason."""
+  """Returns the message of a full, broken or read-only disk, else None."""
   text = str(error)
   return next((fault for fault in _STORAGE_FAULTS if fault in text), None)

@@ -1,4 +1,4 @@
-"""How scores are shown to people; within a search higher is better."""
+"""Metrics in which scores are shown; within a search higher is better."""
 
 from collections.abc import Callable
 import math
@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class Measure(NamedTuple):
-  """What a score is for people.
+  """Metric in which scores are shown.
 
   Attributes:
-    name: of the number that is shown.
-    show: writes it for a score.
-    value: the number itself, for a score.
+    name: name of the metric.
+    show: writes the metric of a score as text.
+    value: converts a score to the metric.
   """
 
   name: str
@@ -20,13 +20,13 @@ class Measure(NamedTuple):
 
 
 def _perplexity(score: float) -> str:
-  # A model that diverged may have one of a hundred digits, or none at all.
+  # The perplexity of a diverged model may have a hundred digits, or overflow.
   if score < -math.log(1e6):
     return "> 1e6"
   return f"{math.exp(-score):.2f}"
 
 
 ACCURACY = Measure("accuracy", "{:.4f}".format)
-# Scores are minus nats a word; a mean of them shows as a geometric mean.
+# Scores are minus nats per word, so their mean shows as a geometric mean.
 PERPLEXITY = Measure("perplexity", _perplexity, lambda x: math.exp(-x))
 SCORE = Measure("score", "{:.4g}".format)

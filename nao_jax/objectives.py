@@ -1,8 +1,9 @@
-"""What architectures cost: what they may at most, and less of it as an aim.
+"""Costs of architectures: limits on a cost, and multi-objective search.
 
-A search without a demand follows the score alone. With a limit, architectures
-beyond it are never evaluated. With a trade, the search looks for the front: the
-architectures than which no other is better in one and not worse in the other.
+A search without a cost constraint follows the score alone. With a limit,
+architectures that cost more are never evaluated. A multi-objective search
+(`trade`) looks for the Pareto front of score and cost: the architectures that
+no other architecture dominates.
 
 Shapes: N architectures, L tokens, M objectives.
 """
@@ -23,15 +24,16 @@ Cost = Callable[[np.ndarray], npt.ArrayLike]
 
 @dataclasses.dataclass(frozen=True)
 class DemandConfig:
-  """What is asked of architectures beside the score, as flags.
+  """Cost constraint of a search, as the user writes it.
 
   Attributes:
     limit: the largest cost that is allowed, such as `params:3e6`,
       `multiply_adds:5e8` or `latency:2.5`; none if empty.
-    objectives: `score`, or `score,params` and the like for a front of scores
-      and costs.
-    limit_penalty: how much of the predicted score a cost beyond the limit is
-      worth in the ascent; 0: what is beyond is rejected and no more.
+    objectives: `score`, or `score` and a cost, such as `score,params`, for the
+      Pareto front of both.
+    limit_penalty: the weight, in the ascent, of a cost beyond the limit
+      relative to the predicted score; with 0 architectures beyond the limit are
+      only rejected.
     latency_table: CSV file with columns cell, op, milliseconds.
   """
 
@@ -43,16 +45,16 @@ class DemandConfig:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Demand:
-  """What a search asks of architectures beside the score.
+  """Cost constraint of a search.
 
   Attributes:
-    name: of the cost, for people.
-    cost: exact, and the same whenever it is asked.
+    name: name of the cost.
+    cost: the cost function; exact and deterministic.
     limit: the largest cost that is allowed.
-    trade: whether less cost is an aim of its own.
-    penalty: how much of the predicted score a cost beyond the limit is worth
-      in the ascent.
-    known: costs by the bytes of tokens; they are computed once.
+    trade: whether the search is multi-objective: a low cost is an objective.
+    penalty: the weight, in the ascent, of a cost beyond the limit relative to
+      the predicted score.
+    known: costs computed so far, by the bytes of tokens.
   """
 
   name: str
@@ -66,7 +68,7 @@ class Demand:
 
   @property
   def described(self) -> dict:
-    """All but the function: JSON-like."""
+    """All attributes that determine a search but the function, JSON-like."""
     return {
       "cost": self.name,
       "limit": self.limit if self.limit < np.inf else None,
@@ -80,10 +82,11 @@ class Demand:
     return self.trade or (self.penalty > 0 and self.limit < np.inf)
 
   def costs(self, tokens: np.ndarray) -> np.ndarray:
-    """The costs of architectures [N, L]: float64 [N].
+    """Returns the costs of architectures [N, L], float64 [N].
 
     Raises:
-      UserError: the function of costs gave something else.
+      UserError: the cost function did not return one finite number above 0 per
+        architecture.
     """
     tokens = np.asarray(tokens, np.int32)
     names = [row.tobytes() for row in tokens]
@@ -111,16 +114,16 @@ class Demand:
     return values
 
   def allows(self, tokens: np.ndarray) -> np.ndarray:
-    """Which of [N, L] are within the limit: bool [N]."""
+    """Returns which of [N, L] are within the limit, bool [N]."""
     if self.limit == np.inf:
       return np.ones(len(tokens), bool)
     return self.costs(tokens) <= self.limit
 
   def order(self, tokens: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Rows of [N, L], best first; ties keep their order.
+    """Returns the rows of [N, L], best first; ties keep their order.
 
-    By score; in a trade by fronts, and within a front the lonely ones first
-    (Deb et al. 2002, NSGA-II).
+    Rows are ordered by score; in a multi-objective search by front and, within
+    a front, by descending crowding distance (Deb et al. 2002, NSGA-II).
     """
     if not self.trade:
       return np.argsort(-scores, kind="stable")
@@ -129,14 +132,15 @@ class Demand:
     return np.lexsort((-crowding(points, rank), rank))
 
   def scaled(self, tokens: np.ndarray, pool: np.ndarray) -> np.ndarray:
-    """Costs [N] as a controller learns them: logarithms.
+    """Returns logarithms of costs, [N], scaled for a controller.
 
-    Those of a pool [P, L] are from 0 to 1; 0.5 if they are all equal.
+    Costs of the pool [P, L] lie between 0 and 1; if the pool's costs are equal,
+    all costs become 0.5.
     """
     return self._scale(self.costs(tokens), pool)
 
   def scaled_limit(self, pool: np.ndarray) -> float:
-    """The limit in the units of `scaled`."""
+    """Returns the limit in the units of `scaled`."""
     return float(self._scale(np.float64(self.limit), pool))
 
   def _scale(self, costs, pool):
@@ -151,16 +155,18 @@ def outcome(
   scores: np.ndarray,
   to_text: Callable[[np.ndarray], str],
 ) -> dict:
-  """What best.json says of costs, JSON-like.
+  """Returns the entries of best.json about costs, JSON-like.
 
   Args:
-    demand: of the search.
-    tokens: int32 [N, L], scored last, of which the best is the winner.
+    demand: cost constraint of the search.
+    tokens: int32 [N, L], architectures with scores of the last round; the best
+      is the winner.
     scores: [N].
-    to_text: writes an architecture for people.
+    to_text: writes an architecture as text.
 
   Returns:
-    `cost` of the winner and the demand; in a trade the `front`, cheapest first.
+    `cost`, the constraint and the winner's cost; after a multi-objective search
+    also the `front`, cheapest first.
   """
   costs = demand.costs(tokens)
   found = {"cost": demand.described | {"value": costs[np.argmax(scores)]}}
@@ -179,14 +185,17 @@ def outcome(
 
 
 def front(points: np.ndarray) -> np.ndarray:
-  """Which points [N, M], higher is better, none dominates: bool [N]."""
+  """Returns which points [N, M] no other dominates, bool [N].
+
+  Higher is better.
+  """
   return fronts(points) == 0
 
 
 def fronts(points: np.ndarray) -> np.ndarray:
-  """The number of each point's front: int [N].
+  """Returns the number of each point's front, int [N].
 
-  Front 0 are the points that none dominates, front 1 those that none but the
+  Front 0 are the points that no other dominates, front 1 the points that only
   points of front 0 dominate, and so on. Equal points share a front.
 
   Args:
@@ -206,14 +215,14 @@ def fronts(points: np.ndarray) -> np.ndarray:
 
 
 def crowding(points: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-  """How far each point's neighbours on its front are apart: [N].
+  """Returns the crowding distance of each point, [N] (Deb et al. 2002).
 
-  The sum over objectives, each relative to its range on the front; infinite at
-  the ends of a front (Deb et al. 2002).
+  It is the distance between a point's neighbours on its front, summed over
+  objectives, each relative to its range on the front; infinite at the ends.
 
   Args:
     points: [N, M].
-    numbers: [N], of their fronts.
+    numbers: [N], the number of each point's front.
   """
   points = np.asarray(points, np.float64)
   distance = np.zeros(len(points))
@@ -230,17 +239,18 @@ def crowding(points: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 def pick(
   scores: np.ndarray, costs: np.ndarray, weights: np.ndarray
 ) -> list[int]:
-  """For each weight the best row that is not taken: random scalarisation.
+  """Picks, for each weight in turn, the best row that is not taken yet.
 
-  With random weights the choice is spread over the front (Paria et al. 2020).
+  Random weights spread the picks over the front: random scalarisation (Paria et
+  al. 2020).
 
   Args:
     scores: [N], from 0 to 1.
     costs: [N], scaled.
-    weights: [n] of the score, from 0 to 1; the cost has the rest.
+    weights: [n], weights of the score, from 0 to 1; the cost has the rest.
 
   Returns:
-    Rows, as many as there are weights, or all.
+    Rows, as many as there are weights, or all N.
   """
   taken = []
   left = np.ones(len(scores), bool)
@@ -252,14 +262,17 @@ def pick(
 
 
 def parse(config: DemandConfig, names: tuple[str, ...]) -> tuple | None:
-  """What the flags ask for: (name of the cost, limit, trade), or None.
+  """Parses a cost constraint.
 
   Args:
-    config: the flags.
-    names: of the costs that there are.
+    config: the settings.
+    names: names of the available costs.
+
+  Returns:
+    (name of the cost, limit, trade), or None without a constraint.
 
   Raises:
-    UserError: a flag has another form, or the flags do not fit together.
+    UserError: a setting has another form, or they do not fit together.
   """
   name, limit = parse_limit(config.limit, names)
   traded = _parse_objectives(config.objectives, names)
@@ -276,14 +289,17 @@ def parse(config: DemandConfig, names: tuple[str, ...]) -> tuple | None:
 def parse_limit(
   text: str, names: tuple[str, ...] | None = None
 ) -> tuple[str, float]:
-  """The name of the cost and the limit of `params:3e6`; "", inf if empty.
+  """Parses a limit such as `params:3e6`.
 
   Args:
-    text: of the flag.
-    names: of the costs that there are; any by default.
+    text: the setting.
+    names: names of the available costs; any name by default.
+
+  Returns:
+    The name of the cost and the limit; "" and infinity for an empty text.
 
   Raises:
-    UserError: the text has another form.
+    UserError: the text has another form, or the cost is unknown.
   """
   if not text:
     return "", np.inf

@@ -1,6 +1,7 @@
 """The pool: every architecture of a search, its scores and its origin.
 
-Shapes: A architectures (all that ever were in the pool), L tokens, R rounds.
+Shapes: A architectures (all that ever were in the pool), L tokens, R rounds,
+N members of the pool.
 """
 
 from typing import NamedTuple
@@ -17,11 +18,11 @@ class Pool(NamedTuple):
 
   Attributes:
     tokens: int32 [A, L].
-    origins: int32 [A], the round that proposed it; 0 random, in whichever round
-      it was drawn, -1 given.
-    parents: int32 [A], the row it was made from; -1 for none.
-    step_sizes: float32 [A], along the predictor's gradient; 0 for none.
-    alive: bool [A], is it in the pool now?
+    origins: int32 [A], the first round of a proposal in the pool, from 1; 0 for
+      a random architecture, drawn in any round; -1 for a given one.
+    parents: int32 [A], the row that a proposal was made from; -1 for none.
+    step_sizes: float32 [A], step along the predictor's gradient; 0 for none.
+    alive: bool [A], whether the architecture is in the pool now.
     scores: float32 [A, R], NaN where it was not scored in that round.
   """
 
@@ -34,13 +35,14 @@ class Pool(NamedTuple):
 
   @property
   def members(self) -> np.ndarray:
-    """Rows that are in the pool now."""
+    """Rows that are in the pool now, int [N]."""
     return np.flatnonzero(self.alive)
 
   def scored(self, round_: int) -> np.ndarray:
-    """Members with a score in that round, in the order of their first one.
+    """Returns the members scored in a round, by the round of their first score.
 
-    That is the order of their rows, but for those whose scores came late.
+    That is the order of their rows, except for pending members, whose scores
+    came in a later round.
     """
     rows = self.members[~np.isnan(self.scores[self.members, round_])]
     first = np.argmax(~np.isnan(self.scores[rows]), axis=1)
@@ -48,24 +50,24 @@ class Pool(NamedTuple):
 
   @property
   def best(self) -> int:
-    """The row with the best score of the last round in which any was scored."""
+    """The row with the best score in the last round that has scores."""
     scored = np.flatnonzero(~np.isnan(self.scores).all(axis=0))
     return int(self.ranked(scored[-1])[0])
 
   def ranked(self, round_: int) -> np.ndarray:
-    """The rows scored in that round, best first; ties keep their order."""
+    """Returns the rows scored in a round, best first; ties keep their order."""
     scores = self.scores[:, round_]
     order = np.argsort(-scores, kind="stable")  # NaN sorts last.
     return order[: np.sum(~np.isnan(scores))]
 
 
 def start(given: np.ndarray, random: np.ndarray, rounds: int) -> Pool:
-  """The first pool, not scored yet.
+  """Returns the first pool, not scored yet.
 
   Args:
-    given: int32 [G, L], architectures that the user put in.
-    random: int32 [N - G, L].
-    rounds: R, how many times the pool will be scored.
+    given: int32 [G, L], architectures that the user gave.
+    random: int32 [N - G, L], random architectures.
+    rounds: R, the number of times that the pool will be scored.
   """
   tokens = np.concatenate([given, random])
   count = len(tokens)
@@ -95,10 +97,10 @@ def replace_worst(
   order: np.ndarray,
   random: np.ndarray | None = None,
 ) -> Pool:
-  """Puts what is new in the place of the worst members.
+  """Replaces the worst members by new architectures.
 
-  The size of the pool stays; see `extend`. `order` has positions among `rows`,
-  best first; members that are not among them stay.
+  The size of the pool stays. The arguments are those of `extend`; `order` holds
+  positions in `rows`, best first. Members outside `rows` stay in the pool.
   """
   extended = extend(pool, proposal, round_, rows, random)
   ranked = rows[order]
@@ -115,14 +117,14 @@ def extend(
   rows: np.ndarray,
   random: np.ndarray | None = None,
 ) -> Pool:
-  """Adds proposals, and after them random architectures.
+  """Adds proposals and, after them, random architectures to the pool.
 
   Args:
     pool: the pool of the round.
-    proposal: a parent is given as a position among `rows`.
-    round_: its number.
-    rows: of the members that the strategy saw.
-    random: int32 [n, L]; none by default.
+    proposal: the proposals; their parents are positions in `rows`.
+    round_: number of the round, from 0.
+    rows: rows of the members that the strategy observed.
+    random: int32 [n, L], random architectures; none by default.
   """
   random = proposal.tokens[:0] if random is None else random
   count = len(proposal.tokens)
@@ -131,7 +133,7 @@ def extend(
     np.concatenate([proposal.tokens, random]),
     pool.scores.shape[1],
   )
-  # The rows of random ones are as `start` makes them.
+  # Random architectures keep the values that `start` gave them.
   fresh.origins[:count] = round_ + 1
   fresh.parents[:count] = np.where(
     proposal.parents < 0, -1, rows[proposal.parents]

@@ -1,12 +1,12 @@
-"""Settings that know their own limits.
+"""Settings that declare their own limits.
 
-Settings are frozen dataclasses. A number or a choice says on its field what it
-may be, and a class says in `ACTS_WITH` which of its settings need another one.
-`validate` looks at all of it. What else must hold between the settings of a
-class is the matter of its method `check_together`.
+Settings are frozen dataclasses. A field declares which numbers or choices are
+allowed, and a class declares in `ACTS_WITH` which of its settings need another
+setting. Further conditions between the settings of a class are checked by its
+method `check_together`. `validate` checks all of them.
 
-Errors name a setting as the caller gives it, with dots where dataclasses are
-nested: `search.pool_size`.
+Errors name a setting as in Python, with dots where dataclasses are nested:
+`search.pool_size`.
 """
 
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ from nao_jax.errors import UserError, named, rename
 
 _T = TypeVar("_T")
 _LIMITS = "limits"
-# JAX counts with 32 bits.
+# Integers of JAX have 32 bits.
 _LARGEST = 2**31 - 1
 LAST_SEED = 2**32 - 1
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False"}
@@ -31,11 +31,11 @@ _WORDS = {int: "a whole number", float: "a number", bool: "True or False"}
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """Allowed values of a setting; each item of a tuple must be one.
+  """Allowed values of a setting; they apply to each item of a tuple.
 
   Attributes:
     least: the smallest number allowed.
-    most: the largest.
+    most: the largest number allowed.
     above: numbers must be larger than this.
     below: numbers must be smaller than this.
     choices: the words allowed; any if empty.
@@ -65,7 +65,7 @@ class Limits:
     return joint.join(part for part in (lower, upper) if part)
 
   def allow(self, value: Any) -> bool:
-    """Whether a value of the right type is allowed."""
+    """Returns whether a value of the right type is allowed."""
     if self.choices:
       return value in self.choices
     return (
@@ -91,15 +91,16 @@ def field(
 
 
 class Only(NamedTuple):
-  """A rule of `ACTS_WITH`: settings that act only with a value of another one.
+  """Rule of `ACTS_WITH`: settings act only with some values of another setting.
 
   Attributes:
-    settings: their names; that of a nested dataclass stands for all in it.
-    other: the setting they need.
-    values: of which `other` must have one; if empty, anything but 0, "" and
-      False.
-    said_with: values of `other` with which settings that do nothing are said to
-      do so, and not refused.
+    settings: names of the settings; the name of a nested dataclass stands for
+      all settings in it.
+    other: the setting that they need.
+    values: the values of `other` with which they act; if empty, all but 0, ""
+      and False.
+    said_with: values of `other` with which settings without effect give a
+      warning and no error.
   """
 
   settings: tuple[str, ...]
@@ -109,12 +110,12 @@ class Only(NamedTuple):
 
 
 def limits(config_field: dataclasses.Field) -> Limits:
-  """The limits that stand on a field."""
+  """Returns the limits that a field declares."""
   return config_field.metadata.get(_LIMITS, Limits())
 
 
 def names(config: Any) -> dict[str, dataclasses.Field]:
-  """The dotted name of every setting of a dataclass or an instance of one."""
+  """Returns the settings of a dataclass or instance: {dotted name: field}."""
   found = {}
   for own in dataclasses.fields(config):
     if dataclasses.is_dataclass(own.type):
@@ -126,14 +127,14 @@ def names(config: Any) -> dict[str, dataclasses.Field]:
 
 
 def get(config: Any, name: str) -> Any:
-  """The value of a setting, by its dotted name."""
+  """Returns the value of a setting, by its dotted name."""
   for part in name.split("."):
     config = getattr(config, part)
   return config
 
 
 def replace(config: _T, changes: dict[str, Any]) -> _T:
-  """The settings with other values, by their dotted names."""
+  """Returns the settings with some values replaced, by their dotted names."""
   for name, value in changes.items():
     first, _, rest = name.partition(".")
     if rest:
@@ -147,12 +148,12 @@ def validate(config: Any, preset: Any = None) -> None:
 
   Args:
     config: the settings.
-    preset: what the user changed to make these settings. What was changed and
-      does nothing beside the others is refused; nothing is if there is none.
+    preset: the settings before the user's changes. Changed settings that have
+      no effect are refused; without a preset none are.
 
   Raises:
     UserError: a setting has the wrong type, is outside its limits, does not
-      fit the others, or would do nothing.
+      fit the others, or would have no effect.
   """
   _validate(config, preset, "")
 
@@ -174,11 +175,11 @@ def _validate(config: Any, preset: Any, prefix: str) -> None:
 
 @contextlib.contextmanager
 def within(name: str, config: Any) -> Iterator[None]:
-  """Writes `name.setting` for each setting of a config in errors of the block.
+  """Renames settings of a config to `name.setting` in errors of the block.
 
   Args:
-    name: of the field, or of the argument, that holds the config.
-    config: a dataclass, whose settings the block names without that.
+    name: name of the field, or of the argument, that holds the config.
+    config: a dataclass, whose settings the block names without the prefix.
   """
   try:
     yield
@@ -211,7 +212,7 @@ def _check_value(own: dataclasses.Field, value: Any) -> None:
 
 
 def _is_of(kind: type, value: Any) -> bool:
-  """Whether a value has a type; a whole number may stand for another one."""
+  """Returns whether a value has a type; an integer counts as a float, too."""
   if kind not in (int, float):
     return isinstance(value, kind)
   if isinstance(value, bool):
@@ -222,10 +223,10 @@ def _is_of(kind: type, value: Any) -> bool:
 
 
 def _refuse_idle(config: Any, preset: Any, prefix: str) -> None:
-  """Refuses what the user changed and what does nothing.
+  """Refuses settings that the user changed and that have no effect.
 
-  It is only said where the rule allows that, or where the user asked for 0 of
-  the part that the setting belongs to, as for a quick trial.
+  They only give a warning if the rule says so, or if the user set the number
+  that they depend on to 0, as for a quick trial.
   """
   for rule in getattr(config, "ACTS_WITH", ()):
     other = get(config, rule.other)
