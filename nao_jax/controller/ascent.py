@@ -1,4 +1,4 @@
-"""Moving architectures uphill: the gradient of the predictor, and decoding.
+"""Moves architectures along the predictor's gradient and decodes them.
 
 Shapes: S step sizes, K seeds in descending order of their scores, T encoder
 steps, H hidden units, L tokens.
@@ -16,19 +16,19 @@ import numpy as np
 from nao_jax.controller.model import Controller, Params, embed, normalise
 from nao_jax.spaces.space import Space
 
-# How far from the limit an excess begins to count; the costs of a pool are from
-# 0 to 1.
+# Distance from the limit at which an excess begins to count; scaled costs of a
+# pool lie between 0 and 1.
 MARGIN = 0.1
 
 
 class Proposals(NamedTuple):
-  """What each seed becomes at each step size.
+  """Architectures decoded from each seed at each step size.
 
   Attributes:
-    tokens: int32 [S, K, L], all of them architectures.
-    before: [K], the predicted score of the seeds.
-    after: [S, K], the predicted score of the points that were decoded; a
-      proposal need not encode to that point again.
+    tokens: int32 [S, K, L], all of them legal.
+    before: [K], predicted scores of the seeds.
+    after: [S, K], predicted scores of the points that were decoded; encoding a
+      proposal need not give the same point.
   """
 
   tokens: jax.Array
@@ -37,13 +37,13 @@ class Proposals(NamedTuple):
 
 
 class Aim(NamedTuple):
-  """What the ascent follows where costs count; for each seed.
+  """Weights of the ascent's objective under a cost constraint, for each seed.
 
   Attributes:
     score: float32 [K], weight of the predicted score.
     cost: float32 [K], weight of the estimated cost.
-    excess: float32 [K], weight of what is estimated beyond the limit.
-    limit: float32 [K], in the units of the estimates.
+    excess: float32 [K], weight of the estimated cost beyond the limit.
+    limit: float32 [K], limit in the units of the estimates.
   """
 
   score: jax.Array
@@ -53,13 +53,13 @@ class Aim(NamedTuple):
 
 
 class Selection(NamedTuple):
-  """The proposals that are worth an evaluation; M of them.
+  """M proposals accepted for evaluation.
 
   Attributes:
     tokens: int32 [M, L].
     origins: int32 [M, 2], index of the step size and rank of the seed.
-    new: int32 [S], for each step size how many of its K proposals were new,
-      accepted or beyond the limit.
+    new: int32 [S], number of new proposals at each step size, accepted or
+      beyond the limit.
   """
 
   tokens: np.ndarray
@@ -74,19 +74,19 @@ def worth(
   *,
   controller: Controller,
 ) -> jax.Array:
-  """What the ascent follows: the predicted score, less what costs are worth.
+  """Returns the ascent's objective: the predicted score minus weighted costs.
 
-  The excess over the limit is smooth: it begins before the limit, where an
-  estimate may be wrong.
+  The excess over the limit is smooth and begins before the limit, as estimates
+  of costs may be wrong.
 
   Args:
-    params: the controller's.
+    params: parameters of the controller.
     embedding: [K, H].
     aim: the weights; None for the score alone.
-    controller: the model; with an aim it estimates costs.
+    controller: the model; with an aim it must estimate costs.
 
   Returns:
-    [K].
+    Objective of each seed, [K].
   """
   score = controller.predict(params, embedding)
   if aim is None:
@@ -103,16 +103,16 @@ def gradient(
   *,
   controller: Controller,
 ) -> jax.Array:
-  """The gradient of `worth` with respect to the encoder's outputs.
+  """Returns the gradient of `worth` with respect to the encoder's outputs.
 
   Args:
-    params: the controller's.
-    outputs: the encoder's, normalised, [K, T, H]; the gradient stops here.
+    params: parameters of the controller.
+    outputs: normalised outputs of the encoder, [K, T, H].
     aim: see `worth`.
     controller: the model.
 
   Returns:
-    [K, T, H]; upward is better.
+    [K, T, H]; it points towards better outputs.
   """
 
   def total(outputs):
@@ -130,17 +130,19 @@ def ascend(
   *,
   controller: Controller,
 ) -> jax.Array:
-  """One step up from the same start for every step size (paper section 3.3).
+  """Takes one step uphill for every step size (paper section 3.3).
+
+  All steps start from the same outputs.
 
   Args:
-    params: the controller's.
-    outputs: the encoder's, normalised, [K, T, H].
+    params: parameters of the controller.
+    outputs: normalised outputs of the encoder, [K, T, H].
     step_sizes: [S].
     aim: see `worth`.
     controller: the model.
 
   Returns:
-    [S, K, T, H], normalised again.
+    The moved outputs, [S, K, T, H], normalised again.
   """
   chex.assert_rank([outputs, step_sizes], [3, 1])
   uphill = gradient(params, outputs, aim, controller=controller)
@@ -156,10 +158,10 @@ def propose(
   *,
   controller: Controller,
 ) -> Proposals:
-  """Encodes the seeds, moves them uphill and decodes, all in one program.
+  """Encodes the seeds, moves them uphill and decodes them, in one program.
 
   Args:
-    params: the controller's.
+    params: parameters of the controller.
     tokens: int32 [K, L], the seeds.
     step_sizes: [S].
     aim: see `worth`.
@@ -186,21 +188,21 @@ def select(
   limit: int,
   allows: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Selection:
-  """Takes the first new proposals: small steps first, good seeds first.
+  """Takes the first new proposals: small steps first, then good seeds first.
 
-  Two architectures that differ by swaps are the same here; the official code
+  Architectures that differ only by swaps count as the same; the official code
   compares tokens and takes both.
 
   Args:
-    space: whose swaps to use.
+    space: space whose equivalences count.
     proposals: int32 [S, K, L].
-    known: `space.keys` of what is not new; a set.
-    limit: how many to accept at most.
-    allows: says which of int32 [n, L] may be accepted, bool [n]; all may by
+    known: `space.keys` of known architectures; a set.
+    limit: the most proposals to accept.
+    allows: maps int32 [n, L] to bool [n], which of them may be accepted; all by
       default.
 
   Returns:
-    The accepted ones in order; maybe fewer than the limit.
+    The accepted proposals in order, at most `limit`.
   """
   steps, seeds, length = proposals.shape
   rows = np.asarray(proposals).reshape(-1, length)

@@ -1,8 +1,8 @@
-"""Functions of many architectures, applied to a block of them at a time.
+"""Application of a function to many architectures, a block at a time.
 
-What a controller computes of an architecture passes through an LSTM, which
-needs memory at each step. Without blocks that memory would grow with the pool:
-8 controllers of the official size took 4.3 GiB to judge 8,192 architectures.
+A controller encodes architectures with an LSTM, which needs memory at each
+step. Without blocks that memory would grow with the pool: 8 controllers of the
+official size took 4.3 GiB to predict the scores of 8,192 architectures.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,13 @@ ROWS = 256
 def by_blocks(
   function: Callable[[jax.Array], Any], tokens: jax.Array, rows: int = ROWS
 ) -> Any:
-  """Applies a function to architectures, some at a time, in one loop.
+  """Applies a function to architectures in blocks, in one loop.
 
   Args:
-    function: int32 [n, L] to a pytree of arrays with leading axis n. What it
-      makes of one architecture must not depend on the others.
+    function: maps int32 [n, L] to a pytree of arrays with leading axis n. The
+      result of an architecture must not depend on the others.
     tokens: int32 [M, L].
-    rows: n, of a block. Fewer architectures than that are a block of their own.
+    rows: n, size of a block; if M is smaller, there is one block of size M.
 
   Returns:
     The pytree with leading axis M.
@@ -33,7 +33,7 @@ def by_blocks(
   if count <= rows:
     return function(tokens)
   blocks = -(-count // rows)
-  # The last architecture fills up the last block: any legal one would do.
+  # The last block is filled up with the last architecture; any would do.
   filled = jnp.pad(tokens, ((0, blocks * rows - count), (0, 0)), mode="edge")
   results = jax.lax.map(function, filled.reshape(blocks, rows, -1))
   return jax.tree.map(

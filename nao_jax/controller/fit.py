@@ -1,6 +1,6 @@
-"""Fitting the controller: joint loss, augmentation, one scan over all epochs.
+"""Fits the controller: joint loss, augmentation, one scan over all epochs.
 
-Shapes: N architectures, B a batch, L tokens each, E epochs.
+Shapes: N architectures, B architectures in a batch, L tokens, E epochs.
 """
 
 import dataclasses
@@ -19,16 +19,16 @@ from nao_jax.spaces.space import Space
 
 @dataclasses.dataclass(frozen=True)
 class FitConfig:
-  """How to fit; by default as the official weight-sharing code in PyTorch.
+  """Settings of a fit; by default those of the official weight-sharing code.
 
   Attributes:
-    epochs: passes over the data in one call of `fit`.
-    batch: B, architectures in a step.
-    learning_rate: Adam's.
+    epochs: number of passes over the data in one call of `fit`.
+    batch: B, number of architectures in a step.
+    learning_rate: learning rate of Adam.
     trade_off: the weight of the squared error; the cross-entropy has the rest.
     weight_decay: coupled L2, added to the gradients before Adam scales them.
     clip: the largest global norm of the gradients.
-    swap: show every architecture as a random one of the same function.
+    swap: replace every architecture by a random equivalent one.
   """
 
   epochs: int = field(1000, least=1)
@@ -41,12 +41,12 @@ class FitConfig:
 
 
 class FitState(NamedTuple):
-  """What one call of `fit` hands to the next.
+  """State that one call of `fit` hands to the next.
 
   Attributes:
-    params: the controller's.
+    params: parameters of the controller.
     optimiser: Adam's moments.
-    epoch: int32 [], epochs so far; each has its own randomness.
+    epoch: int32 [], number of epochs so far; each has its own randomness.
   """
 
   params: Params
@@ -55,12 +55,12 @@ class FitState(NamedTuple):
 
 
 class Losses(NamedTuple):
-  """Means over architectures, each of the same shape.
+  """Mean losses over architectures, all of the same shape.
 
   Attributes:
     total: trade_off * mse + (1 - trade_off) * cross_entropy.
     mse: squared error of the prediction.
-    cross_entropy: in nats a token.
+    cross_entropy: cross-entropy of the reconstruction, in nats per token.
   """
 
   total: jax.Array
@@ -69,10 +69,10 @@ class Losses(NamedTuple):
 
 
 def start(params: Params, config: FitConfig) -> FitState:
-  """The state before the first epoch.
+  """Returns the state before the first epoch.
 
-  The parameters may come from an earlier round (warm start); Adam starts
-  afresh in every round, as in the official code in PyTorch.
+  The parameters may come from an earlier round (warm start); Adam's moments
+  start at zero in every round, as in the official code in PyTorch.
   """
   optimiser = _optimiser(config).init(params)
   return FitState(params, optimiser, jnp.zeros((), jnp.int32))
@@ -92,23 +92,23 @@ def fit(
 ) -> tuple[FitState, Losses]:
   """Runs config.epochs epochs as one compiled program.
 
-  Two calls with k epochs each and the same key equal one with 2k: an epoch's
-  randomness depends on the key and on the epoch's number alone.
+  Two calls with k epochs each and the same key equal one call with 2k epochs,
+  as an epoch's randomness depends on the key and the epoch's number alone.
 
   Args:
     state: from `start` or from the previous call.
-    key: consumed, except by further calls that go on from the new state.
+    key: consumed, but calls that go on from the new state take the same key.
     tokens: int32 [N, L].
     targets: float32 [N] in [0, 1], higher is better; see `normalise_targets`.
-    costs: float32 [N], scaled, for a controller that estimates them.
-    trains: bool [N], the ones to learn from; all by default, else one at least.
-      The others are left out of everything. One program serves however many
-      they are.
-    controller: what to fit.
-    config: how.
+    costs: float32 [N], scaled, for a controller that estimates costs.
+    trains: bool [N], architectures to learn from, at least one; all by default.
+      The others are not used at all. The number of architectures to learn from
+      does not change the program.
+    controller: the model to fit.
+    config: the settings.
 
   Returns:
-    The new state and the losses of each epoch, [E], with dropout.
+    The new state and the losses of each epoch, [E], computed with dropout.
   """
   chex.assert_shape(tokens, (None, controller.space.length))
   chex.assert_shape(targets, (len(tokens),))
@@ -137,19 +137,20 @@ def loss(
   scored: jax.Array | None = None,
   costs: jax.Array | None = None,
 ) -> tuple[jax.Array, Losses]:
-  """The joint loss (paper equation 1).
+  """Returns the joint loss of prediction and reconstruction (paper equation 1).
 
   Args:
-    params: the controller's.
+    params: parameters of the controller.
     tokens: int32 [B, L].
-    targets: [B].
+    targets: [B], scores to predict.
     weights: [B]; the losses are means with these weights.
     controller: the model.
     trade_off: the weight of the squared error.
-    key: for dropout; None for none. The key is consumed.
-    scored: [B], other weights for the squared error; 0 for what has no score.
-    costs: [B], what the second predictor is to estimate, if there is one; its
-      squared error counts as that of the scores, and is added to it.
+    key: key of dropout, consumed; None for no dropout.
+    scored: [B], separate weights for the squared error, 0 for architectures
+      without a score; `weights` by default.
+    costs: [B], targets of the second predictor, if there is one; its squared
+      error is added to that of the scores with the same weight.
 
   Returns:
     The total, [], to differentiate, and its parts.
@@ -174,14 +175,17 @@ def loss(
 def normalise_targets(
   scores: jax.Array, trains: jax.Array | None = None
 ) -> jax.Array:
-  """Scores (finite, higher is better) to [0, 1] by minimum and maximum.
+  """Scales scores to [0, 1] by their minimum and maximum.
 
-  If all are equal there is nothing to learn, and all become 0.5.
+  Equal scores, from which there is nothing to learn, all become 0.5.
 
   Args:
-    scores: [N].
-    trains: bool [N], whose minimum and maximum count; all by default. The
-      others may come to lie outside of [0, 1].
+    scores: [N], finite, higher is better.
+    trains: bool [N], architectures whose minimum and maximum count; all by
+      default. The others may get values outside [0, 1].
+
+  Returns:
+    The targets, [N].
   """
   scores = jnp.asarray(scores)
   counts = jnp.ones(len(scores), bool) if trains is None else trains
@@ -192,19 +196,20 @@ def normalise_targets(
 
 
 def swap(key: jax.Array, tokens: jax.Array, *, space: Space) -> jax.Array:
-  """Exchanges two branches in every cell; the function stays the same.
+  """Replaces architectures by random equivalent ones.
 
-  Each architecture draws one of the space's swaps for each cell, never none
-  (official code's symmetric augmentation). A space without swaps leaves the
-  tokens as they are; one that lists its functions draws from the list.
+  In each cell one of the space's swaps exchanges two branches; a swap is always
+  made (symmetric augmentation of the official code). A space without swaps
+  leaves the tokens unchanged; a space that lists its functions draws from the
+  list.
 
   Args:
     key: consumed.
     tokens: int32 [B, L].
-    space: whose swaps to use.
+    space: space whose equivalences are used.
 
   Returns:
-    int32 [B, L].
+    Architectures of the same functions, int32 [B, L].
   """
   if space.functions:
     return space.functions.disguise(key, tokens)
@@ -219,7 +224,7 @@ def swap(key: jax.Array, tokens: jax.Array, *, space: Space) -> jax.Array:
 def _epoch(
   state, _, *, key, tokens, targets, costs, trains, controller, config
 ):
-  """One pass in random order, as a scan over batches."""
+  """Makes one pass in random order, as a scan over batches."""
   order_key, steps_key = jax.random.split(jax.random.fold_in(key, state.epoch))
   indices, weights = _batches(order_key, len(tokens), config.batch, trains)
 
@@ -237,7 +242,7 @@ def _epoch(
     )
 
   def step_or_none(state, batch):
-    """A batch in which nothing counts changes nothing."""
+    """Takes a step, unless all weights of the batch are 0."""
     nothing = jnp.zeros(())
     return jax.lax.cond(
       jnp.any(batch[1] > 0),
@@ -257,11 +262,11 @@ def _epoch(
 
 
 def _batches(key, count, batch, trains=None):
-  """A random order in batches: indices and weights, [steps, B].
+  """Draws a random order in batches: indices and weights, [steps, B].
 
-  The last batch is filled up with weight 0, so all batches have one shape and
-  every architecture counts once. Those that do not train come last, with weight
-  0, in batches of their own where they fill some.
+  The last batch is filled up with weight 0, so that all batches have one shape
+  and every architecture counts once. Architectures that do not train come last,
+  with weight 0; batches that hold nothing else are skipped.
   """
   batch = min(batch, count)
   steps = -(-count // batch)

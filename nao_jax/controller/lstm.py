@@ -1,15 +1,15 @@
-"""An LSTM through time, as its own tape.
+"""LSTM with its own backward pass.
 
 With output h, memory c and the inputs' part x of the gates (bias included),
 
   [i; f; g; o] = x + h W                         (enter, keep, new, leave)
   c' = sigmoid(f) c + sigmoid(i) tanh(g)         h' = sigmoid(o) tanh(c')
 
-The way forward keeps the activated gates and the memory of every step; the way
-back collects the errors of all steps and multiplies once for the gradient of W,
-which automatic differentiation would add up at every step.
+The forward pass keeps the activated gates and the memory of every step. The
+backward pass collects the errors of all steps and computes the gradient of W
+with one product, where automatic differentiation would add it up step by step.
 
-`run` is a function of arrays; `Lstm` is the module that has the parameters.
+`run` is a function of arrays; `Lstm` is the module that holds the parameters.
 
 Shapes: T steps, B sequences, H hidden units.
 """
@@ -26,21 +26,21 @@ State = tuple[jax.Array, jax.Array]
 
 
 def step(kernel: jax.Array, state: State, gates: jax.Array) -> State:
-  """One step.
+  """Takes one step.
 
   Args:
     kernel: [H, 4 H], W.
-    state: output and memory before it, [B, H] each.
+    state: output and memory before the step, [B, H] each.
     gates: [B, 4 H], x.
 
   Returns:
-    Output and memory after it.
+    Output and memory after the step.
   """
   return _step(kernel, state, gates)[0]
 
 
 def _step(kernel, state, gates):
-  """The state after it; activated gates [B, 4 H] and memory [B, H]."""
+  """Returns the new state, activated gates [B, 4 H] and memory [B, H]."""
   output, memory = state
   enter, keep, new, leave = jnp.split(gates + output @ kernel, 4, axis=-1)
   enter, keep, leave = map(jax.nn.sigmoid, (enter, keep, leave))
@@ -60,8 +60,8 @@ def run(
   Args:
     kernel: [H, 4 H], W.
     gates: [T, B, 4 H], x.
-    output: [B, H], before the first step.
-    memory: [B, H], likewise.
+    output: [B, H], output before the first step.
+    memory: [B, H], memory before the first step.
 
   Returns:
     The outputs [T, B, H].
@@ -103,19 +103,20 @@ def _backward(saved, gradients):
 
 
 def _step_back(kernel, later, onward, gradient, before, active, squashed):
-  """Of one step: gradients of the state before it, and of its gates.
+  """Backpropagates through one step.
 
   Args:
     kernel: [H, 4 H].
-    later: [B, H], the gradient of its output from the steps after it.
-    onward: [B, H], of its memory.
-    gradient: [B, H], of its output as a result.
-    before: [B, H], the memory before it.
-    active: [B, 4 H], its activated gates.
-    squashed: [B, H], the activated memory after it.
+    later: [B, H], gradient of the step's output that comes from later steps.
+    onward: [B, H], gradient of the step's memory.
+    gradient: [B, H], gradient of the step's output as a result of `run`.
+    before: [B, H], memory before the step.
+    active: [B, 4 H], activated gates of the step.
+    squashed: [B, H], activated memory after the step.
 
   Returns:
-    ([B, H], [B, H]) and [B, 4 H].
+    Gradients of the output and memory before the step, [B, H] each, and of the
+    step's gates, [B, 4 H].
   """
   enter, keep, new, leave = jnp.split(active, 4, axis=-1)
   gradient = gradient + later
@@ -136,10 +137,10 @@ run.defvjp(_forward, _backward)
 
 
 class Lstm(nn.Module):
-  """An LSTM, in two parts: all that needs no state comes first, at once.
+  """LSTM in two parts: `project` for all inputs at once, then the recurrence.
 
-  The gates' order is input, forget, cell, output. It has PyTorch's two biases
-  although only their sum acts: Adam moves the sum twice as far that way.
+  The order of the gates is input, forget, cell, output. There are two biases as
+  in PyTorch, although only their sum acts: Adam moves the sum twice as far.
   """
 
   inputs: int
@@ -157,15 +158,16 @@ class Lstm(nn.Module):
     self.recurrent_bias = self.param("recurrent_bias", init, (gates,))
 
   def project(self, inputs: jax.Array) -> jax.Array:
-    """The inputs' part of the gates: [..., inputs] to [..., 4 H]."""
+    """Returns the inputs' part of the gates: [..., inputs] to [..., 4 H]."""
     return inputs @ self.input_kernel + self._bias
 
   def project_tokens(
     self, embedding: jax.Array, tokens: jax.Array
   ) -> jax.Array:
-    """The same of embedded tokens, which are an input side by side.
+    """Returns the inputs' part of the gates for embedded tokens.
 
-    It projects the vocabulary, not every token: V products, not T B.
+    An input is the concatenation of n embedded tokens. The vocabulary is
+    projected, not every token: V products instead of T B.
 
     Args:
       embedding: [V, inputs / n].
@@ -193,7 +195,7 @@ class Lstm(nn.Module):
 
 
 def uniform(inputs: int) -> nn.initializers.Initializer:
-  """PyTorch's default: uniform within 1 / sqrt(inputs) of 0."""
+  """Returns PyTorch's default initialiser: uniform in +-1 / sqrt(inputs)."""
   return functools.partial(_draw_uniform, bound=inputs**-0.5)
 
 

@@ -1,6 +1,6 @@
-"""How good a controller is: ranking and reconstruction.
+"""Metrics of a controller: ranking and reconstruction.
 
-Shapes: N architectures, L tokens each, H hidden units.
+Shapes: N architectures, L tokens, H hidden units.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from nao_jax.spaces.space import Space
 
 
 class Ranking(NamedTuple):
-  """How well predictions order architectures.
+  """Agreement of predictions and scores in the order of architectures.
 
   Attributes:
-    pairwise: the share of pairs in the right order, see `pairwise_accuracy`.
-    kendall: tau-b.
-    spearman: the correlation of the ranks.
+    pairwise: share of pairs in the right order, see `pairwise_accuracy`.
+    kendall: Kendall's tau-b.
+    spearman: Spearman's rho, the correlation of the ranks.
   """
 
   pairwise: float
@@ -31,12 +31,12 @@ class Ranking(NamedTuple):
 
 
 class Reconstruction(NamedTuple):
-  """What comes back from encoding and decoding.
+  """Agreement of architectures with their encoded and decoded versions.
 
   Attributes:
-    exact: the share of architectures that come back token by token.
-    equivalent: the share that come back with the same function.
-    tokens: the share of tokens that come back.
+    exact: share of architectures that agree in all tokens.
+    equivalent: share of architectures that have the same function.
+    tokens: share of tokens that agree.
   """
 
   exact: float
@@ -54,19 +54,19 @@ def ranking(predictions: np.ndarray, scores: np.ndarray) -> Ranking:
 
 
 def pairwise_accuracy(predictions: np.ndarray, scores: np.ndarray) -> float:
-  """The share of pairs that the predictions put in the right order.
+  """Returns the share of pairs that the predictions put in the right order.
 
-  A pair that ties in the predictions, in the scores or in both counts half,
-  so guessing gives 0.5 whatever the ties, and so do constant predictions and
-  fewer than two architectures. (The official definition depends on the order
-  of the architectures where there are ties.)
+  A pair that ties in the predictions, in the scores or in both counts half, so
+  guessing gives 0.5 regardless of ties, and so do constant predictions and
+  fewer than two architectures. (With ties the official definition depends on
+  the order of the architectures.) It takes O(N log N) time.
 
   Args:
     predictions: [N].
     scores: [N].
 
   Returns:
-    Between 0 and 1, in O(N log N).
+    A number between 0 and 1.
   """
   pairs = len(scores) * (len(scores) - 1) / 2
   untied = [pairs - _tied_pairs(x) for x in (predictions, scores)]
@@ -81,14 +81,14 @@ def _tied_pairs(values: np.ndarray) -> int:
 
 
 def kendall_tau(predictions: np.ndarray, scores: np.ndarray) -> float:
-  """Kendall's tau-b; 0 where it is not defined: one of them is constant."""
+  """Returns Kendall's tau-b; 0 if one argument is constant."""
   if _constant(predictions) or _constant(scores):
     return 0.0
   return float(stats.kendalltau(predictions, scores).statistic)
 
 
 def spearman_rho(predictions: np.ndarray, scores: np.ndarray) -> float:
-  """Spearman's rho; 0 where it is not defined: one of them is constant."""
+  """Returns Spearman's rho; 0 if one argument is constant."""
   if _constant(predictions) or _constant(scores):
     return 0.0
   ranks = stats.rankdata(predictions), stats.rankdata(scores)
@@ -103,7 +103,7 @@ def _constant(values: np.ndarray) -> bool:
 def reconstruct(
   params: Params, tokens: jax.Array, *, controller: Controller
 ) -> jax.Array:
-  """Encodes tokens [N, L] and decodes them greedily, without their help."""
+  """Encodes tokens [N, L] and decodes the encodings greedily, [N, L]."""
 
   def block(tokens):
     outputs, embedding = controller.encode(params, tokens)
@@ -116,7 +116,7 @@ def reconstruct(
 def predict(
   params: Params, tokens: jax.Array, *, controller: Controller
 ) -> tuple[jax.Array, jax.Array]:
-  """Predicted scores [N] of tokens [N, L], and their embeddings [N, H]."""
+  """Returns predicted scores [N] and embeddings [N, H] of tokens [N, L]."""
 
   def block(tokens):
     _, embedding = controller.encode(params, tokens)
@@ -128,10 +128,10 @@ def predict(
 def reconstruction(
   space: Space, tokens: np.ndarray, decoded: np.ndarray
 ) -> Reconstruction:
-  """Compares architectures with what came back.
+  """Compares architectures with their encoded and decoded versions.
 
   Args:
-    space: whose swaps to use.
+    space: space whose equivalences count.
     tokens: int32 [N, L], N at least 1.
     decoded: int32 [N, L].
 
@@ -149,12 +149,12 @@ def reconstruction(
 
 
 def precision_at(k: int, predictions: np.ndarray, scores: np.ndarray) -> float:
-  """The share of the k best by prediction that are among the k best.
+  """Returns the share of the k best by prediction that are among the k best.
 
   Args:
-    k: at least 1; all of them if there are not so many.
+    k: at least 1; N if N is smaller.
     predictions: [N].
-    scores: [N]; what ties with the k-th best is among the best, too.
+    scores: [N]; scores that tie with the k-th best are among the best.
   """
   k = min(k, len(scores))
   chosen = np.argsort(-predictions, kind="stable")[:k]
@@ -168,14 +168,17 @@ def interval(
   rng: np.random.Generator,
   draws: int = 500,
 ) -> tuple[float, float]:
-  """A 95 % confidence interval by bootstrap over architectures.
+  """Returns a 95 % confidence interval by bootstrap over architectures.
 
   Args:
-    measure: of predictions and scores, [N] each.
+    measure: the metric, a function of predictions and scores, [N] each.
     predictions: [N].
     scores: [N].
-    rng: draws them with replacement.
-    draws: how often.
+    rng: draws architectures with replacement.
+    draws: number of bootstrap samples.
+
+  Returns:
+    The lower and the upper end.
   """
   rows = rng.integers(0, len(scores), (draws, len(scores)))
   values = [measure(predictions[row], scores[row]) for row in rows]

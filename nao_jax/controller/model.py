@@ -2,8 +2,8 @@
 
 The encoder is an LSTM over the folded token embeddings. Its outputs, each
 normalised to length 1, are the memory that the decoder attends to and the
-point that the search moves; their mean, normalised too, is the embedding of
-the architecture, from which the predictor reads the score and the decoder
+point that the search moves. Their mean, normalised too, is the embedding of
+the architecture, from which the predictor computes the score and the decoder
 starts (paper section 3; attention and widths as in the official weight-sharing
 code in PyTorch).
 
@@ -25,24 +25,27 @@ from nao_jax.spaces.space import SOS, Space
 
 Params = dict[str, chex.ArrayTree]
 
-# Decoding so few tokens is unrolled: the loop would cost more than what is in
-# it. More tokens, unrolled, cost more to compile than they save.
+# The most tokens for which decoding is unrolled, as the loop would cost more
+# than its body. Unrolling more tokens costs more to compile than it saves.
 _SHORT = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class ControllerConfig:
-  """Sizes; by default the official weight-sharing controller's.
+  """Sizes of a controller; by default the official weight-sharing one's.
 
   Attributes:
     embedding: width of a token's embedding in the encoder.
-    hidden: H; also the width of a token's embedding in the decoder.
-    mlp_layers: hidden layers of the predictor; with 0 it is linear.
-    mlp_width: their width.
-    mlp_dropout: the share of their units that is dropped in training.
-    embedding_dropout: the same for the encoder's embeddings.
-    output_dropout: the same for the encoder's outputs, before they are
-      normalised, as in the official code in TensorFlow.
+    hidden: H, number of hidden units; also the width of a token's embedding in
+      the decoder.
+    mlp_layers: number of hidden layers of the predictor; with 0 it is linear.
+    mlp_width: width of the predictor's hidden layers.
+    mlp_dropout: share of the predictor's hidden units that is dropped in
+      training.
+    embedding_dropout: share of the encoder's embeddings that is dropped in
+      training.
+    output_dropout: share of the encoder's outputs that is dropped in training,
+      before they are normalised, as in the official code in TensorFlow.
   """
 
   ACTS_WITH = (Only(("mlp_width", "mlp_dropout"), "mlp_layers"),)
@@ -62,16 +65,16 @@ V2 = ControllerConfig(embedding=32, hidden=64, mlp_layers=0, mlp_dropout=0.0)
 
 @dataclasses.dataclass(frozen=True)
 class Controller:
-  """A controller's space and sizes; hashable, so jit can take it as static.
+  """Space and sizes of a controller; hashable, so jit can take it as static.
 
   The methods are pure functions of the parameters, which have the keys
   `encoder`, `predictor` and `decoder`, and `cost` if costs are estimated.
-  Dropout is active where a key is given.
+  Dropout is active if a key is given.
 
   Attributes:
-    space: what the tokens may be.
+    space: the search space.
     config: the sizes.
-    estimates_cost: whether there is a second predictor, of costs.
+    estimates_cost: whether a second predictor estimates costs.
   """
 
   space: Space
@@ -97,7 +100,7 @@ class Controller:
     return Decoder(self.config, self.space.vocabulary)
 
   def init(self, key: jax.Array) -> Params:
-    """Draws parameters, distributed as PyTorch's defaults; consumes the key."""
+    """Draws parameters as PyTorch does by default; consumes the key."""
     encoder_key, predictor_key, decoder_key = jax.random.split(key, 3)
     tokens = jnp.zeros((1, self.space.length), jnp.int32)
     encoder = self._encoder.init(encoder_key, tokens)["params"]
@@ -117,15 +120,15 @@ class Controller:
   def encode(
     self, params: Params, tokens: jax.Array, key: jax.Array | None = None
   ) -> tuple[jax.Array, jax.Array]:
-    """Tokens to a point of the continuous space.
+    """Maps tokens to points of the continuous space.
 
     Args:
-      params: the controller's.
+      params: parameters of the controller.
       tokens: int32 [B, L].
-      key: for dropout; None for none. The key is consumed.
+      key: key of dropout, consumed; None for no dropout.
 
     Returns:
-      The encoder's outputs [B, T, H] and the embedding [B, H], of length 1.
+      The encoder's outputs [B, T, H] and the embeddings [B, H], of length 1.
     """
     chex.assert_shape(tokens, (None, self.space.length))
     outputs = _apply(self._encoder, params["encoder"], tokens, key=key)
@@ -134,18 +137,18 @@ class Controller:
   def predict(
     self, params: Params, embedding: jax.Array, key: jax.Array | None = None
   ) -> jax.Array:
-    """The scores, in (0, 1), that embeddings [..., H] promise: [...].
+    """Predicts scores, in (0, 1), from embeddings [..., H]: [...].
 
-    The key, if there is one, is consumed for dropout.
+    A key, if given, is consumed for dropout.
     """
     return _apply(self._predictor, params["predictor"], embedding, key=key)
 
   def estimate(
     self, params: Params, embedding: jax.Array, key: jax.Array | None = None
   ) -> jax.Array:
-    """The costs, scaled, that embeddings [..., H] promise: [...].
+    """Estimates scaled costs from embeddings [..., H]: [...].
 
-    As `predict`, but the numbers have no bounds.
+    It works like `predict`, but the numbers have no bounds.
     """
     return _apply(self._cost, params["cost"], embedding, key=key)
 
@@ -156,31 +159,31 @@ class Controller:
     outputs: jax.Array,
     embedding: jax.Array,
   ) -> jax.Array:
-    """Log-probabilities of each token, given the true ones before it.
+    """Returns log-probabilities of each token, given the true tokens before it.
 
     Args:
-      params: the controller's.
-      tokens: int32 [B, L], the truth.
-      outputs: the encoder's, [B, T, H].
+      params: parameters of the controller.
+      tokens: int32 [B, L], the true tokens.
+      outputs: outputs of the encoder, [B, T, H].
       embedding: [B, H].
 
     Returns:
-      [B, L, V]; illegal tokens have probabilities too.
+      [B, L, V]; illegal tokens have probabilities, too.
     """
     return _apply(self._decoder, params["decoder"], tokens, outputs, embedding)
 
   def greedy_decode(
     self, params: Params, outputs: jax.Array, embedding: jax.Array
   ) -> jax.Array:
-    """The most probable legal token after token; always an architecture.
+    """Decodes greedily: the most probable legal token, position by position.
 
     Args:
-      params: the controller's.
-      outputs: the encoder's, [B, T, H].
+      params: parameters of the controller.
+      outputs: outputs of the encoder, [B, T, H].
       embedding: [B, H].
 
     Returns:
-      int32 [B, L].
+      Legal architectures, int32 [B, L].
     """
     return self._decoder.apply(
       {"params": params["decoder"]},
@@ -193,13 +196,13 @@ class Controller:
 
 
 def normalise(vectors: jax.Array) -> jax.Array:
-  """Vectors [..., H] to length 1; a zero vector and its gradient stay 0."""
+  """Scales vectors [..., H] to length 1; zero vectors and gradients stay 0."""
   squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
   return vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
 
 
 def embed(outputs: jax.Array) -> jax.Array:
-  """The embedding [..., H] of encoder outputs [..., T, H]."""
+  """Returns the embedding [..., H] of encoder outputs [..., T, H]."""
   return normalise(jnp.mean(outputs, axis=-2))
 
 
@@ -209,7 +212,7 @@ def _apply(module: nn.Module, params, *inputs, key=None):
 
 
 class Encoder(nn.Module):
-  """Tokens [B, L] to the normalised LSTM outputs [B, T, H]."""
+  """Maps tokens [B, L] to normalised LSTM outputs [B, T, H]."""
 
   config: ControllerConfig
   vocabulary: int
@@ -217,7 +220,7 @@ class Encoder(nn.Module):
 
   @nn.compact
   def __call__(self, tokens: jax.Array) -> jax.Array:
-    """Encodes; drops parts of embeddings and outputs if there is a key."""
+    """Encodes tokens, with dropout if there is a dropout key."""
     config, batch = self.config, len(tokens)
     embedding = self.param(
       "embedding",
@@ -238,14 +241,14 @@ class Encoder(nn.Module):
 
 
 class Predictor(nn.Module):
-  """Embeddings [..., H] to scores [...], in (0, 1) if they are bounded."""
+  """Maps embeddings [..., H] to scores [...], in (0, 1) if bounded."""
 
   config: ControllerConfig
   bounded: bool = True
 
   @nn.compact
   def __call__(self, embedding: jax.Array) -> jax.Array:
-    """Predicts; drops hidden units if there is a dropout key."""
+    """Predicts scores, with dropout if there is a dropout key."""
     units = embedding
     for _ in range(self.config.mlp_layers):
       units = nn.relu(_dense(units.shape[-1], self.config.mlp_width)(units))
@@ -255,9 +258,9 @@ class Predictor(nn.Module):
 
 
 class Decoder(nn.Module):
-  """An LSTM that starts from the embedding and attends to the outputs.
+  """LSTM that starts from the embedding and attends to the encoder's outputs.
 
-  Its state does not depend on what it attended to (no input feeding), so in
+  Its state does not depend on the attention (no input feeding), so that in
   training the attention of all positions is one matrix product.
   """
 
@@ -265,7 +268,7 @@ class Decoder(nn.Module):
   vocabulary: int
 
   def setup(self) -> None:
-    """Declares the parameters; both methods use all of them."""
+    """Declares the parameters, which `__call__` and `greedy` share."""
     hidden = self.config.hidden
     self.embedding = self.param(
       "embedding", nn.initializers.normal(1.0), (self.vocabulary, hidden)
@@ -287,7 +290,7 @@ class Decoder(nn.Module):
   def __call__(
     self, tokens: jax.Array, outputs: jax.Array, embedding: jax.Array
   ) -> jax.Array:
-    """Teacher-forced log-probabilities [B, L, V]."""
+    """Returns teacher-forced log-probabilities, [B, L, V]."""
     previous = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=SOS)
     gates = self.lstm.project_tokens(self.embedding, previous.T[:, None])
     queries = self.lstm(gates, (embedding, embedding)).swapaxes(0, 1)
@@ -300,16 +303,16 @@ class Decoder(nn.Module):
     legal: jax.Array,
     may_follow: jax.Array,
   ) -> jax.Array:
-    """The legal token with the largest logit, position by position.
+    """Takes the legal token with the largest logit, position by position.
 
     Args:
-      outputs: the encoder's, [B, T, H].
+      outputs: outputs of the encoder, [B, T, H].
       embedding: [B, H].
-      legal: bool [L, V].
-      may_follow: bool [V, V], a row for the token before.
+      legal: bool [L, V], see `Space.legal`.
+      may_follow: bool [V, V], see `Space.may_follow`.
 
     Returns:
-      int32 [B, L].
+      Legal architectures, int32 [B, L].
     """
     gates, memory = self.lstm.project(self.embedding), self._memory(outputs)
     kernel = self.lstm.recurrent_kernel
@@ -318,7 +321,7 @@ class Decoder(nn.Module):
       state, token = carry
       state = lstm.step(kernel, state, gates[token])
       logits = self._attend(state[0][:, None], memory)[:, 0]
-      # Logits that have overflowed must not tie with the illegal ones.
+      # Overflowed logits of legal tokens must not tie with illegal tokens.
       logits = jnp.maximum(logits, jnp.finfo(logits.dtype).min)
       allowed = legal & may_follow[token]
       token = jnp.argmax(jnp.where(allowed, logits, -jnp.inf), axis=-1)
@@ -334,16 +337,16 @@ class Decoder(nn.Module):
     return tokens.T.astype(jnp.int32)
 
   def _memory(self, outputs):
-    """What attention compares with and what it mixes, each [B, T, H].
+    """Returns keys and values of the attention, [B, T, H] each.
 
-    The projections of query and context act on the T outputs instead: T < L,
-    and greedy decoding has nothing left to project at each step.
+    The projections of query and context are applied to the T outputs instead:
+    T < L, and greedy decoding has nothing left to project at each step.
     """
     context_kernel = self.attention_kernel[: self.config.hidden]
     return outputs @ self.query_kernel.T, outputs @ context_kernel
 
   def _attend(self, queries, memory):
-    """LSTM outputs [B, L, H] to logits [B, L, V]."""
+    """Maps LSTM outputs [B, L, H] to logits [B, L, V]."""
     keys, values = memory
     scores = jnp.einsum("blh,bth->blt", queries, keys)
     context = jnp.einsum("blt,bth->blh", nn.softmax(scores), values)
@@ -352,7 +355,7 @@ class Decoder(nn.Module):
 
 
 def _dropout(module: nn.Module, rate: float) -> nn.Dropout:
-  """Dropout that acts exactly where a key was given."""
+  """Returns dropout that is active if there is a dropout key."""
   return nn.Dropout(rate, deterministic=not module.has_rng("dropout"))
 
 
