@@ -78,7 +78,7 @@ class Demand:
 
   @property
   def steers(self) -> bool:
-    """Whether the ascent needs an estimate of the cost."""
+    """Returns whether the ascent needs an estimate of the cost."""
     return self.trade or (self.penalty > 0 and self.limit < np.inf)
 
   def costs(self, tokens: np.ndarray) -> np.ndarray:

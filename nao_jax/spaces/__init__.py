@@ -1,4 +1,4 @@
-"""What can be searched: token grammars and what the tokens mean."""
+"""Search spaces: token grammars and the meaning of tokens."""
 
 from nao_jax import lazy
 

@@ -1,6 +1,6 @@
-"""Functions that take NumPy and JAX arrays give back the kind they were given.
+"""Type of functions that take NumPy or JAX arrays and return the same kind.
 
-Without it a type checker would not know the kind of what comes back.
+Without it a type checker would not know the kind of the result.
 """
 
 from typing import TypeVar

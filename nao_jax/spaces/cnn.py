@@ -1,15 +1,15 @@
 """The convolutional cell space: tokens, cells and strings.
 
-An architecture is a pair of cells, the normal one and the reduction one. A
-cell is `int32 [nodes, 4]`, a row a node: `input_a op_a input_b op_b`; the node
-is the sum of its two branches. Inputs count 0 = output of the cell before the
-previous one, 1 = output of the previous cell, 2.. = the cell's own nodes; ops
-index the op set. Tokens hold the same numbers in the same order, moved up so
-that inputs and ops do not collide, in one of two codings:
+An architecture is a pair of cells, the normal and the reduction cell. A cell is
+`int32 [nodes, 4]`, with a row for each node: `input_a op_a input_b op_b`; the
+node is the sum of its two branches. Input 0 is the output of the cell before
+the previous one, 1 the output of the previous cell, and 2.. are the cell's own
+nodes; ops index the op set. Tokens hold the same numbers in the same order,
+shifted so that inputs and ops do not collide, in one of two encodings:
 
-- `pairs`: a branch is its input, moved up by 1, and its op, moved up by
-  nodes + 2 (the official weight-sharing code's coding). Whatever takes tokens
-  and is told no coding takes these.
+- `pairs`: a branch is its input, shifted by 1, and its op, shifted by nodes + 2
+  (the encoding of the official weight-sharing code). It is the default of all
+  functions that take tokens.
 - `triples`: a branch is its input, the type of its op and the kernel (paper
   section 3.1; see `spaces/triples.py`). Only the op set `large` has it.
 """
@@ -46,7 +46,7 @@ OP_SETS = {
 # The ids of `large` in the official PyTorch code of the first version.
 _OFFICIAL_LARGE = 5, 15
 
-# Tokens of a branch.
+# Number of tokens of a branch.
 CODINGS = {"pairs": 2, "triples": 3}
 
 MIN_NODES, MAX_NODES = 2, 7
@@ -54,12 +54,12 @@ PUBLISHED_NODES = 5
 
 
 class Architecture(NamedTuple):
-  """An architecture and the space that its tokens belong to.
+  """Architecture and the space that its tokens belong to.
 
   Attributes:
     ops: name of the op set.
-    nodes: computed nodes in a cell.
-    tokens: int32 [8 nodes], pairs.
+    nodes: number of computed nodes in a cell.
+    tokens: int32 [8 nodes], in the encoding `pairs`.
   """
 
   ops: str
@@ -68,18 +68,18 @@ class Architecture(NamedTuple):
 
   @property
   def space(self) -> Space:
-    """The space."""
+    """Space of the tokens."""
     return space(self.nodes, self.ops)
 
 
 def space(nodes: int = 5, ops: str = "small", coding: str = "pairs") -> Space:
-  """The space of cell pairs with `nodes` nodes over the op set `ops`.
+  """Returns the space of cell pairs with `nodes` nodes over the op set `ops`.
 
-  Its length is 8 nodes in the coding `pairs`, 12 nodes in `triples`.
+  Its length is 8 nodes in the encoding `pairs`, 12 nodes in `triples`.
 
   Raises:
-    UserError: an op set or a coding that does not exist, or that do not go
-      together, or a number of nodes outside 2 to 7.
+    UserError: the op set or the encoding does not exist, they do not go
+      together, or the number of nodes is outside 2 to 7.
   """
   if ops not in OP_SETS:
     raise UserError(f"`ops={ops}`: unknown; allowed: {', '.join(OP_SETS)}")
@@ -108,14 +108,17 @@ def space(nodes: int = 5, ops: str = "small", coding: str = "pairs") -> Space:
 
 
 def coding_of(space_: Space) -> str:
-  """The coding of a convolutional space; its encoder folds branches."""
+  """Returns the encoding of a convolutional space.
+
+  The encoder folds the tokens of a branch, and their number tells the encoding.
+  """
   return next(
     name for name, width in CODINGS.items() if width == space_.tokens_per_step
   )
 
 
 def check_coding(coding: str, ops: str) -> None:
-  """Raises UserError for a coding that there is not, or not for these ops."""
+  """Raises UserError if the op set does not have this encoding."""
   if coding not in CODINGS:
     raise UserError(
       f"`coding={coding}`: unknown; allowed: {', '.join(CODINGS)}"
@@ -128,7 +131,7 @@ def check_coding(coding: str, ops: str) -> None:
 
 
 def _grammar(nodes: int, ops: str, coding: str):
-  """What a branch may say after its input: `choices` and `follows`."""
+  """Returns `choices` and `follows` of a branch's tokens after its input."""
   names = OP_SETS[ops]
   if coding == "triples":
     return triples.grammar(names, nodes)
@@ -141,7 +144,10 @@ def _offsets(nodes: int) -> np.ndarray:
 
 
 def to_cells(tokens: Array, coding: str = "pairs") -> Array:
-  """Legal tokens [..., L] (NumPy or JAX) to cells [..., 2, nodes, 4]."""
+  """Converts legal tokens [..., L] to cells [..., 2, nodes, 4].
+
+  Both are NumPy or both JAX arrays.
+  """
   if coding == "triples":
     tokens = triples.to_pairs(tokens, OP_SETS["large"])
   nodes = tokens.shape[-1] // 8
@@ -149,7 +155,10 @@ def to_cells(tokens: Array, coding: str = "pairs") -> Array:
 
 
 def to_tokens(cells: Array, coding: str = "pairs") -> Array:
-  """Cells [..., 2, nodes, 4] (NumPy or JAX) to tokens [..., L]."""
+  """Converts cells [..., 2, nodes, 4] to tokens [..., L].
+
+  Both are NumPy or both JAX arrays.
+  """
   nodes = cells.shape[-2]
   tokens = (cells + _offsets(nodes)).reshape(*cells.shape[:-3], 8 * nodes)
   if coding == "triples":
@@ -158,7 +167,7 @@ def to_tokens(cells: Array, coding: str = "pairs") -> Array:
 
 
 def unused_states(cell: Array) -> Array:
-  """The loose ends of cells [..., nodes, 4]: bool [..., nodes + 2].
+  """Returns the loose ends of cells [..., nodes, 4], bool [..., nodes + 2].
 
   A loose end is a state, inputs included, that no node of the cell uses.
   """
@@ -168,7 +177,7 @@ def unused_states(cell: Array) -> Array:
 
 
 def to_text(tokens: np.ndarray, coding: str = "pairs") -> str:
-  """Tokens [L] as the published notation: normal cell | reduction cell."""
+  """Writes tokens [L] in the published notation: normal | reduction cell."""
   cells = to_cells(np.asarray(tokens), coding)
   return " | ".join(" ".join(map(str, cell.ravel())) for cell in cells)
 
@@ -176,22 +185,23 @@ def to_text(tokens: np.ndarray, coding: str = "pairs") -> str:
 def resolve(
   text: str, *, ops: str = "small", nodes: int = 5, source: str = "arch"
 ) -> Architecture:
-  """Reads an architecture of whatever space it belongs to.
+  """Reads an architecture and finds the space that it belongs to.
 
   Args:
-    text: as for `parse`. A published name brings its own op set and number of
-      nodes, as does a file that names its `space`; plain numbers, 8 a node,
-      say how many nodes there are by how many they are, or, 12 a node, that
-      they are triples, and the op set `large`.
-    ops: the op set where the text does not say it.
-    nodes: the number of nodes where the text does not say it.
-    source: the setting or argument that gave it, for messages.
+    text: a text that `parse` accepts. A published name determines the op set
+      and the number of nodes, and so does a file that names its `space`. For
+      plain numbers their count determines the number of nodes, at 8 numbers a
+      node; 12 numbers a node are triples of the op set `large`.
+    ops: the op set if the text does not determine it.
+    nodes: the number of nodes if the text does not determine it.
+    source: the setting or argument that holds the text, for messages.
 
   Returns:
-    The architecture in pairs, whatever coding the text is in.
+    The architecture in pairs, whatever the encoding of the text.
 
   Raises:
-    UserError: as `space` and `parse`, or the file's space is not one of these.
+    UserError: `space` or `parse` raises it, or the file names the space of
+      another kind of cells.
   """
   if text.endswith(".json"):
     ops, nodes = _space_of_file(text, source) or (ops, nodes)
@@ -203,24 +213,24 @@ def resolve(
 
 
 def parse(space_: Space, text: str, source: str = "arch") -> np.ndarray:
-  """Reads an architecture from the command line.
+  """Reads an architecture of a given space.
 
   Args:
     space_: a convolutional space.
     text: the name of a published architecture, or the path of a JSON file
-      with `tokens` (what a search writes), or numbers in the published
-      notation (0-based, what `to_text` writes), or tokens. A `|` between the
-      cells, or a 0 (no token is 0), says that numbers are in the published
-      notation; the others are tokens if they are legal ones. Tokens may be in
-      another coding than the space's: their number says in which.
-    source: the setting or argument that gave it, for messages.
+      with `tokens` (as a search writes it), or numbers in the published
+      notation (0-based, as `to_text` writes it), or tokens. Numbers with a `|`
+      between the cells, or with a 0 (no token is 0), are in the published
+      notation; other numbers are tokens if they are legal tokens. Tokens may be
+      in another encoding than the space's, which their number tells.
+    source: the setting or argument that holds the text, for messages.
 
   Returns:
-    Tokens in the space's coding, int32 [L].
+    Tokens in the space's encoding, int32 [L].
 
   Raises:
     UserError: the text is none of these, or of another space; the message
-      names the position, or the names.
+      names the position, or the known names.
   """
   if text.endswith(".json"):
     tokens = notation.tokens_of_file(text, source)
@@ -240,7 +250,7 @@ def parse(space_: Space, text: str, source: str = "arch") -> np.ndarray:
 
 
 def _validated(zero_based: Space, numbers: list[int], place: str) -> np.ndarray:
-  """Numbers in the published notation, checked: int32 [8 nodes]."""
+  """Checks numbers in the published notation; returns int32 [8 nodes]."""
   try:
     return zero_based.validate(numbers, place)
   except UserError as error:
@@ -256,33 +266,33 @@ def _validated(zero_based: Space, numbers: list[int], place: str) -> np.ndarray:
 
 
 def _from_tokens(space_: Space, tokens: list[int], place: str) -> np.ndarray:
-  """Tokens of any coding, checked, in the space's."""
+  """Checks tokens of any encoding and converts them to the space's."""
   written = _written_in(space_, tokens)
   cells = to_cells(written.validate(tokens, place), coding_of(written))
   return to_tokens(cells, coding_of(space_))
 
 
 def _written_in(space_: Space, numbers: list[int]) -> Space:
-  """The space of the same architectures, in the coding of these numbers.
+  """Returns the space of the same architectures in the numbers' encoding.
 
-  It is the given one if there are not as many of them as in any coding.
+  If the count of numbers fits no encoding, that is the given space.
   """
   fitting = (s for s in _codings(space_) if s.length == len(numbers))
   return next(fitting, space_)
 
 
 def _codings(space_: Space) -> list[Space]:
-  """The spaces of the same architectures, one for each coding."""
+  """Returns the spaces of the same architectures, one for each encoding."""
   nodes = space_.length // (4 * space_.tokens_per_step)
   large = [space(nodes, "large", coding) for coding in CODINGS]
   return large if space_ in large else [space_]
 
 
 def _space_of_numbers(numbers: list[int], ops: str) -> tuple[str, int] | None:
-  """(op set, nodes) that so many numbers can be of.
+  """Returns (op set, nodes) for which the count of numbers is right.
 
-  Pairs and triples have some lengths in common; then the third number tells
-  them apart, an input of the first node in pairs, a kernel in triples.
+  Pairs and triples have some lengths in common; then the third number, an
+  input of the first node in pairs and a kernel in triples, tells them apart.
   """
   kernel_third = len(numbers) > 2 and numbers[2] > MAX_NODES + 1
   for coding in reversed(CODINGS) if kernel_third else CODINGS:
@@ -315,7 +325,7 @@ def _tokens_of_name(space_: Space, name: str, source: str) -> np.ndarray:
 
 
 def _zero_based(space_: Space) -> Space:
-  """The same space of pairs with every choice counted from 0."""
+  """Returns the same space of pairs with every choice counted from 0."""
   offsets = _offsets(space_.length // 8)
   choices = (
     tuple(int(token - offsets[position % 4]) for token in tokens)
@@ -336,7 +346,7 @@ def _check_space_of_file(space_: Space, path: str, source: str) -> None:
 
 
 def _space_of_file(path: str, source: str) -> tuple[str, int] | None:
-  """(op set, nodes) of the space that the file names, if it names one."""
+  """Returns (op set, nodes) of the space that a file names, None if none."""
   name = notation.read(path, source).get("space")
   if name is None:
     return None

@@ -1,8 +1,8 @@
 """The cells of NAS-Bench-201 (Dong and Yang 2020).
 
-A cell has four nodes; each of the six edges between them carries one of five
-operations, and a node adds up what its edges bring. Tokens are one for each
-edge, in the order of `EDGES`, with numbers of their own for each edge.
+A cell has four nodes; each of the six edges between them has one of five
+operations, and a node is the sum over its incoming edges. There is one token
+for each edge, in the order of `EDGES`; edges do not share token numbers.
 """
 
 import functools
@@ -26,7 +26,7 @@ _NOTHING = "#"
 
 @functools.cache
 def space() -> Space:
-  """The space; 15,625 sequences, 6,466 functions."""
+  """Returns the space of 15,625 sequences and 6,466 functions."""
   choices = tuple(
     tuple(range(1 + at * len(OPS), 1 + (at + 1) * len(OPS)))
     for at in range(len(EDGES))
@@ -39,12 +39,12 @@ def space() -> Space:
 
 
 def to_tokens(ops: np.ndarray) -> np.ndarray:
-  """Indices into `OPS`, [..., 6] in the order of `EDGES`, to tokens."""
+  """Converts indices into `OPS` to tokens, [..., 6] in the order of `EDGES`."""
   return np.asarray(ops, np.int32) + 1 + len(OPS) * np.arange(len(EDGES))
 
 
 def to_text(tokens: np.ndarray) -> str:
-  """Tokens [6] in the benchmark's notation: `|op~0|+|op~0|op~1|+ ..`."""
+  """Writes tokens [6] in the benchmark's notation: `|op~0|+|op~0|op~1|+ ..`."""
   ops = np.asarray(tokens) - to_tokens(np.zeros(len(EDGES)))
   nodes = [
     "|"
@@ -64,10 +64,13 @@ def parse(text: str, place: str | None = None) -> np.ndarray:
 
   Args:
     text: the architecture.
-    place: where it stands, for messages.
+    place: where the text comes from, for messages.
 
-  Raises:
-    UserError: it is not of that form; the message names the edge.
+    Returns:
+      Tokens, [6].
+
+    Raises:
+      UserError: the text has another form; the message names the edge.
   """
   place = place or named("arch", text)
   parts = [part for part in text.replace("+", "").split("|") if part]
@@ -89,11 +92,11 @@ def parse(text: str, place: str | None = None) -> np.ndarray:
 
 
 def _form(ops: list[int]) -> str:
-  """What the last node adds up, as the benchmark writes it to compare cells.
+  """Returns the last node's sum in the form by which the benchmark compares.
 
-  An operation on nothing is nothing, and `skip_connect` hands on what it reads.
-  Sums are sorted as they are written, so some cells that are the same function
-  count as two: those with an addend of nothing, or with sums in sums.
+  An operation on nothing is nothing, and `skip_connect` returns its input.
+  Sums are sorted by their text, so some cells of the same function count as
+  different: those with an addend of nothing, or with sums in sums.
   """
   nodes = ["input"]
   for node in (1, 2, 3):

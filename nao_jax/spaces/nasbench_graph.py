@@ -1,8 +1,8 @@
 """The graph networks of NAS-Bench-Graph (Qin et al. 2022).
 
-A network has four nodes; each reads the input or an earlier node and applies an
-operation, and the nodes that no other reads are the output. Tokens are a
-predecessor and an operation for each node, as for recurrent cells.
+A network has four nodes. Each node reads the input or an earlier node and
+applies an operation; nodes that no other node reads form the output. Tokens are
+a predecessor and an operation for each node, as for recurrent cells.
 """
 
 import functools
@@ -18,9 +18,9 @@ Tree = tuple[str, tuple]
 
 @functools.cache
 def space() -> Space:
-  """The space; 157,464 sequences, 26,207 functions.
+  """Returns the space of 157,464 sequences and 26,207 functions.
 
-  One function, of nothing but `skip`, is not in the benchmark.
+  One function, with no operation but `skip`, is not in the benchmark.
   """
   ops = tuple(range(NODES + 1, NODES + 1 + len(OPS)))
   choices = []
@@ -35,7 +35,7 @@ def space() -> Space:
 
 
 def to_tokens(links: list[int], ops: list[str]) -> list[int]:
-  """Predecessors (0 is the input) and operations of the nodes to tokens."""
+  """Converts the nodes' predecessors (0 is the input) and ops to tokens."""
   tokens = []
   for link, op in zip(links, ops, strict=True):
     tokens += [1 + link, NODES + 1 + OPS.index(op)]
@@ -43,7 +43,7 @@ def to_tokens(links: list[int], ops: list[str]) -> list[int]:
 
 
 def _form(choice: list[int]) -> tuple[Tree, ...]:
-  """The network as a tree, without what does nothing."""
+  """Returns the network as a tree without nodes that have no effect."""
   links, ops = choice[::2], [OPS[op] for op in choice[1::2]]
 
   def readers(state: int) -> list[Tree]:
@@ -54,15 +54,15 @@ def _form(choice: list[int]) -> tuple[Tree, ...]:
       if ops[node] != "skip":
         trees.append((ops[node], tuple(below)))
       elif below:
-        # Those that read a copy of a state might as well read the state.
+        # Readers of a copy of a state might as well read the state.
         trees += below
       elif len(nodes) > 1 and not is_input(state):
-        # The state itself is a part of the output, beside what comes of it.
+        # The state itself is a part of the output, beside its other readers.
         trees.append(("skip", ()))
     return sorted(trees)
 
   def is_input(state: int) -> bool:
-    """Whether a state is the input, or a copy of it."""
+    """Returns whether a state is the input or a copy of it."""
     node = state - 1
     return state == 0 or (ops[node] == "skip" and is_input(links[node]))
 

@@ -1,11 +1,11 @@
-"""Architectures as people write them: numbers on a line, or a JSON file."""
+"""Architectures in text: numbers in a line, or a JSON file."""
 
 from nao_jax.errors import UserError, named
 from nao_jax.runs import json_file
 
 
 def numbers(text: str) -> list[int] | None:
-  """The whole numbers that the text consists of, if it does."""
+  """Returns the integers in a text; None if it holds anything else."""
   words = text.replace("|", " ").replace(",", " ").split()
   try:
     return [int(word) for word in words]
@@ -14,7 +14,11 @@ def numbers(text: str) -> list[int] | None:
 
 
 def tokens_of_file(path: str, source: str) -> list[int]:
-  """The `tokens` of a JSON file; UserError if they are no integers."""
+  """Returns the `tokens` of a JSON file.
+
+  Raises:
+    UserError: the file cannot be read, or `tokens` is not a list of integers.
+  """
   tokens = read(path, source)["tokens"]
   if not isinstance(tokens, list) or not all(type(t) is int for t in tokens):
     raise UserError(
@@ -24,7 +28,11 @@ def tokens_of_file(path: str, source: str) -> list[int]:
 
 
 def read(path: str, source: str) -> dict:
-  """The object in a JSON file; it has `tokens`."""
+  """Returns the object in a JSON file with the entry `tokens`.
+
+  Raises:
+    UserError: the file cannot be read, or has no such object.
+  """
   place, wanted = named(source, path), "a JSON object with a list `tokens`"
   content = json_file.read(
     path, place=place, wanted=wanted, advice="give what a search wrote"

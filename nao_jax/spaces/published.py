@@ -1,11 +1,11 @@
-"""The architectures that the authors published, by name.
+"""Architectures that the authors published, by name.
 
 Convolutional cells are in the notation of `cnn.to_text`: normal cell |
-reduction cell, a node being `input_a op_a input_b op_b`, everything counted
-from 0. Recurrent cells are 11 pairs `predecessor activation`; predecessor 0 is
-the state that input and hidden state make, activations are 0 tanh, 1 relu,
-2 sigmoid, 3 identity. The official codes number ops and activations in more
-than one way; here everything is in this project's numbers.
+reduction cell, with `input_a op_a input_b op_b` for each node, all counted from
+0. Recurrent cells are 11 pairs `predecessor activation`; predecessor 0 is the
+state computed from input and hidden state, activations are 0 tanh, 1 relu, 2
+sigmoid, 3 identity. The official codes number ops and activations in more than
+one way; here all numbers follow this project.
 """
 
 import dataclasses
@@ -15,13 +15,13 @@ from nao_jax.errors import UserError, named
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-  """One published architecture.
+  """Published architecture.
 
   Attributes:
-    name: what the authors call it.
+    name: the authors' name.
     ops: the op set that its numbers index; "recurrent" for recurrent cells.
     text: the architecture.
-    source: where it was published, and what was changed.
+    source: the place of publication, and changes made here.
   """
 
   name: str
@@ -91,15 +91,15 @@ RECURRENT = (
 def find(
   name: str, among: tuple[Published, ...], source: str = "arch"
 ) -> Published:
-  """The architecture of this name; upper and lower case are the same.
+  """Returns the architecture of a name, regardless of upper and lower case.
 
   Args:
-    name: what to look for.
+    name: the name.
     among: `CONVOLUTIONAL` or `RECURRENT`.
-    source: the setting or argument that gave it, for the message.
+    source: the setting or argument that holds the name, for the message.
 
   Raises:
-    UserError: nothing has this name; the message lists the names.
+    UserError: no architecture has this name; the message lists the names.
   """
   for architecture in among:
     if architecture.name.lower() == name.strip().lower():

@@ -1,12 +1,12 @@
 """The recurrent space: tokens, cells and strings.
 
-A cell is `int32 [N, 2]`, a row a node: `predecessor activation`. Predecessor 0
-is the state that input and hidden state make, 1.. are the cell's own nodes, and
-activations index `ACTIVATIONS`. Tokens hold the same numbers in the same order,
-the predecessor moved up by 1 and the activation by N + 1, so that they do not
-collide (the official weight-sharing code's coding).
+A cell is `int32 [N, 2]`, with a row for each node: `predecessor activation`.
+Predecessor 0 is the state computed from input and hidden state, 1.. are the
+cell's own nodes, and activations index `ACTIVATIONS`. Tokens hold the same
+numbers in the same order, predecessors shifted by 1 and activations by N + 1,
+so that they do not collide (the encoding of the official weight-sharing code).
 
-No two branches of a node can be exchanged, as it has only one: no two
+A node has a single branch, so there are no branches to exchange: no two
 architectures are known to be the same function.
 """
 
@@ -17,10 +17,10 @@ from nao_jax.spaces import notation, published
 from nao_jax.spaces.arrays import Array
 from nao_jax.spaces.space import Space
 
-# The official codes number the last two in both ways. This is that of the code
-# with weight sharing, in which the published cells are written here.
+# The official codes number the last two in both ways. This is the order of the
+# code with weight sharing; the published cells are written in it here.
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
-# What numbers begin with that are in the order of the search without it.
+# Prefix of numbers in the order of the official code without weight sharing.
 OTHER_ORDER = "nao:"
 _EXCHANGED = {2: 3, 3: 2}
 
@@ -29,10 +29,10 @@ PUBLISHED_NODES = 11
 
 
 def space(nodes: int = PUBLISHED_NODES) -> Space:
-  """The space of cells with N = `nodes` nodes; 2 N tokens.
+  """Returns the space of cells with N = `nodes` nodes and 2 N tokens.
 
   Raises:
-    UserError: a number of nodes outside 1 to 20.
+    UserError: the number of nodes is outside 1 to 20.
   """
   if not MIN_NODES <= nodes <= MAX_NODES:
     raise UserError(
@@ -46,40 +46,40 @@ def space(nodes: int = PUBLISHED_NODES) -> Space:
 
 
 def to_cells(tokens: Array) -> Array:
-  """Legal tokens [..., 2 N] (NumPy or JAX) to cells [..., N, 2]."""
+  """Converts legal tokens [..., 2 N] (NumPy or JAX) to cells [..., N, 2]."""
   nodes = tokens.shape[-1] // 2
   return tokens.reshape(*tokens.shape[:-1], nodes, 2) - _offsets(nodes)
 
 
 def to_tokens(cells: Array) -> Array:
-  """Cells [..., N, 2] (NumPy or JAX) to tokens [..., 2 N]."""
+  """Converts cells [..., N, 2] (NumPy or JAX) to tokens [..., 2 N]."""
   nodes = cells.shape[-2]
   return (cells + _offsets(nodes)).reshape(*cells.shape[:-2], 2 * nodes)
 
 
 def to_text(tokens: np.ndarray) -> str:
-  """Tokens [2 N] in the published notation."""
+  """Writes tokens [2 N] in the published notation."""
   return " ".join(map(str, to_cells(np.asarray(tokens)).ravel()))
 
 
 def resolve(text: str, source: str = "arch") -> np.ndarray:
-  """Reads an architecture of however many nodes it has.
+  """Reads an architecture with any number of nodes.
 
   Args:
     text: the name of a published cell, or the path of a JSON file with
-      `tokens` (what a search writes), or numbers in the published notation, or
-      tokens. The first predecessor tells the last two apart: it can only be 0,
-      which no token is. Behind `nao:` come numbers in the published notation
-      of the official code without weight sharing: 2 is the identity there and
-      3 the sigmoid, here it is the other way round.
-    source: the setting or argument that gave it, for messages.
+      `tokens` (as a search writes it), or numbers in the published notation, or
+      tokens. The first number tells the last two apart: in the published
+      notation it is 0, which no token is. The prefix `nao:` marks numbers in
+      the published notation of the official code without weight sharing, where
+      2 is the identity and 3 the sigmoid, the reverse of the order here.
+    source: the setting or argument that holds the text, for messages.
 
   Returns:
     Tokens, int32 [2 N].
 
   Raises:
     UserError: the text is none of these; the message names the position, or
-      the names.
+      the known names.
   """
   if text.endswith(".json"):
     numbers = _numbers_of_file(text, source)
@@ -99,7 +99,15 @@ def resolve(text: str, source: str = "arch") -> np.ndarray:
 
 
 def parse(space_: Space, numbers: list[int], place: str) -> np.ndarray:
-  """Numbers in the published notation, or tokens, to tokens int32 [2 N].
+  """Converts numbers in the published notation, or tokens, to tokens.
+
+  Args:
+    space_: a recurrent space.
+    numbers: the numbers or tokens.
+    place: where they come from, for messages.
+
+  Returns:
+    Tokens, int32 [2 N].
 
   Raises:
     UserError: they are not of this space; the message names the position.
@@ -111,10 +119,12 @@ def parse(space_: Space, numbers: list[int], place: str) -> np.ndarray:
 
 
 def numbering(text: str) -> str:
-  """Says how activations 2 and 3 are read; empty where that is no question.
+  """Returns a note on how activations 2 and 3 are read.
+
+  It is empty if the numbers do not depend on it, or are a published cell.
 
   Args:
-    text: as for `resolve`.
+    text: see `resolve`.
   """
   numbers = notation.numbers(text) or [1]
   if numbers[0] != 0 or not {*numbers[1::2]} & {*_EXCHANGED}:
@@ -146,7 +156,7 @@ def _in_this_order(text: str, source: str) -> list[int]:
 
 
 def _exchange(numbers: list[int]) -> list[int]:
-  """Numbers in the published notation with the last two activations swapped."""
+  """Swaps the last two activations in numbers of the published notation."""
   return [
     _EXCHANGED.get(number, number) if position % 2 else number
     for position, number in enumerate(numbers)
@@ -168,7 +178,7 @@ def _offsets(nodes: int) -> np.ndarray:
 
 
 def _zero_based(space_: Space) -> Space:
-  """The same space with every choice counted from 0."""
+  """Returns the same space with every choice counted from 0."""
   nodes = space_.length // 2
   choices = (
     tuple(int(token - _offsets(nodes)[position % 2]) for token in tokens)

@@ -1,10 +1,10 @@
-"""Spaces of your own: named slots, each with choices.
+"""User-defined spaces: named slots, each with choices.
 
-An architecture takes one choice for every slot. A token stands for one choice
-of one slot, so the tokens of different slots differ even where the choices are
-the same.
+An architecture has one choice for every slot. A token stands for one choice of
+one slot, so different slots have different tokens even if their choices are
+equal.
 
-Shapes: L slots, which are the tokens of an architecture.
+Shapes: L slots, which is also the number of tokens of an architecture.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -24,15 +24,15 @@ Choices = tuple[Hashable, ...]
 
 
 def space(name: str, slots: Mapping[str, Sequence[Hashable]]) -> "Slots":
-  """A space from its slots, such as `{"width": (16, 32), "act": (relu, tanh)}`.
+  """Makes a space from slots like `{"width": (16, 32), "act": (relu, tanh)}`.
 
   Args:
-    name: what messages call it.
-    slots: the choices of each slot: numbers, texts, functions or what else is
-      hashable. Their order is the order in which the controller reads.
+    name: name of the space in messages.
+    slots: the choices of each slot: numbers, texts, functions or other hashable
+      values. The controller reads slots in their order.
 
   Raises:
-    UserError: there is no slot, or one has no choice, or one twice.
+    UserError: there is no slot, or a slot has no choice, or a choice twice.
   """
   if not slots:
     raise UserError(f"space {name!r}: no slots; give one at least")
@@ -66,24 +66,24 @@ def _check(slot: str, choices: Choices) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Slots(Space):
-  """A space whose tokens are choices of named slots; made by `space`.
+  """Space whose tokens are choices of named slots; made by `space`.
 
   Attributes:
-    slots: the L names, each with its choices.
+    slots: the names of the L slots, each with its choices.
   """
 
   slots: tuple[tuple[str, Choices], ...] = ()
 
   def indices(self, tokens: jax.Array | np.ndarray) -> dict[str, Any]:
-    """Which of its choices each slot has, counted from 0.
+    """Returns the index of each slot's choice, from 0.
 
-    It is for tables, and for `jax.lax.switch` under jit and vmap.
+    They are for table look-ups, and for `jax.lax.switch` under jit and vmap.
 
     Args:
       tokens: int32 [..., L], NumPy or JAX.
 
     Returns:
-      For each slot int32 [...], of the same kind.
+      {slot: int32 [...]}, arrays of the same kind as the tokens.
     """
     return {
       slot: tokens[..., at] - self.choices[at][0]
@@ -91,13 +91,13 @@ class Slots(Space):
     }
 
   def values(self, tokens: jax.Array | np.ndarray) -> dict[str, jax.Array]:
-    """What each slot has, for slots of numbers; under jit and vmap, too.
+    """Returns the values of slots of numbers; works under jit and vmap.
 
     Args:
       tokens: int32 [..., L].
 
     Returns:
-      For each slot whose choices are all numbers, those chosen, [...].
+      {slot: chosen numbers [...]} for each slot whose choices are all numbers.
     """
     indices = self.indices(tokens)
     return {
@@ -107,19 +107,19 @@ class Slots(Space):
     }
 
   def read(self, tokens: npt.ArrayLike) -> dict[str, Any]:
-    """The choices of one architecture, int32 [L].
+    """Returns the choices of one architecture, int32 [L]: {slot: choice}.
 
     Raises:
-      UserError: it is none; the message names the slot.
+      UserError: the tokens are illegal; the message names the slot.
     """
     indices = self.indices(self.validate(np.asarray(tokens).tolist()))
     return {slot: choices[indices[slot]] for slot, choices in self.slots}
 
   def write(self, chosen: Mapping[str, Hashable]) -> np.ndarray:
-    """The tokens [L] of an architecture; the reverse of `read`.
+    """Returns the tokens [L] of an architecture; the inverse of `read`.
 
     Raises:
-      UserError: a slot is missing or unknown, or its choice is.
+      UserError: a slot is missing or unknown, or a choice is unknown.
     """
     names = [slot for slot, _ in self.slots]
     for slot in [*(set(names) - set(chosen)), *(set(chosen) - set(names))]:
@@ -139,7 +139,7 @@ class Slots(Space):
     return self.validate(tokens)
 
   def text(self, tokens: npt.ArrayLike) -> str:
-    """The choices for people: `width=16, act=relu`."""
+    """Writes the choices as text: `width=16, act=relu`."""
     chosen = self.read(tokens).items()
     return ", ".join(f"{slot}={_text(choice)}" for slot, choice in chosen)
 
@@ -152,5 +152,5 @@ class Slots(Space):
 
 
 def _text(choice: Hashable) -> str:
-  """A choice for people: functions and classes by their names."""
+  """Writes a choice as text: functions and classes by their names."""
   return str(getattr(choice, "__name__", choice))

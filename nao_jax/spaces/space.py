@@ -1,6 +1,6 @@
-"""A search space: which token sequences are architectures.
+"""Search space: the token sequences that are architectures.
 
-Shapes: B sequences, L tokens a sequence, V tokens in the vocabulary.
+Shapes: B sequences, L tokens in a sequence, V tokens in the vocabulary.
 """
 
 from collections.abc import Sequence
@@ -24,24 +24,23 @@ Swap = tuple[tuple[int, ...], tuple[int, ...]]
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-  """The grammar of a search space; hashable, so jit can take it as static.
+  """Grammar of a search space; hashable, so jit can take it as static.
 
   Attributes:
-    name: what messages call it.
+    name: name of the space in messages.
     choices: for each of the L positions, the tokens that are legal there.
     swaps: exchanges that leave the function of an architecture unchanged, one
       tuple for each cell. Augmentation draws one swap from each tuple. Within
       a tuple no position occurs twice.
     tokens_per_step: tokens that the encoder folds into one LSTM step; divides
       L.
-    follows: pairs of a token and the tokens that may come right after it; a
-      token without a pair leaves the next position all its choices. Groups
-      that may be exchanged must not differ in what may stand next to them.
-    functions: in the place of swaps, a list of which sequences are the same
-      function.
+    follows: pairs of a token and the tokens that may come right after it; after
+      a token without a pair, all choices of the next position are legal. Groups
+      that may be exchanged must allow the same tokens next to them.
+    functions: a list of the function of every sequence, in the place of swaps.
 
-  Raises:
-    ValueError: after some legal token nothing is legal.
+    Raises:
+      ValueError: there is a legal token after which no token is legal.
   """
 
   name: str
@@ -52,8 +51,8 @@ class Space:
   functions: Functions | None = None
 
   def __post_init__(self):
-    # Without dead ends, whoever takes a legal token after a legal token ends
-    # with an architecture.
+    # Without dead ends, taking a legal token at each position always gives an
+    # architecture.
     for position, befores in enumerate([(SOS,), *self.choices[:-1]]):
       for before in befores:
         if not self._allowed(position, before):
@@ -64,17 +63,17 @@ class Space:
 
   @property
   def length(self) -> int:
-    """L."""
+    """Number of tokens in a sequence, L."""
     return len(self.choices)
 
   @property
   def vocabulary(self) -> int:
-    """V, token 0 (SOS) included."""
+    """Number of tokens in the vocabulary, V, token 0 (SOS) included."""
     return 1 + max(max(tokens) for tokens in self.choices)
 
   @functools.cached_property
   def sequences(self) -> int:
-    """How many sequences are architectures, equal functions counted apart."""
+    """Number of sequences that are architectures, equivalent ones included."""
     ways = dict.fromkeys(self.choices[-1], 1)
     for position in reversed(range(self.length - 1)):
       ways = {
@@ -85,7 +84,10 @@ class Space:
 
   @functools.cached_property
   def legal(self) -> np.ndarray:
-    """bool [L, V]: is this token legal at this position, after some token?"""
+    """Mask of tokens that are legal at a position, bool [L, V].
+
+    A token is legal there after some token; see `may_follow`.
+    """
     legal = np.zeros((self.length, self.vocabulary), bool)
     for position, tokens in enumerate(self.choices):
       legal[position, list(tokens)] = True
@@ -93,7 +95,7 @@ class Space:
 
   @functools.cached_property
   def may_follow(self) -> np.ndarray:
-    """bool [V, V]: may the second token come right after the first?
+    """Mask of tokens that may come right after a token, bool [V, V].
 
     After `token`, legal[position] & may_follow[token] are legal.
     """
@@ -107,14 +109,14 @@ class Space:
     return dict(self.follows)
 
   def _allowed(self, position: int, before: int) -> tuple[int, ...]:
-    """The tokens that are legal at a position, after the token before it."""
+    """Returns the tokens that are legal at a position after a token."""
     choices = self.choices[position]
     following = self._following.get(before, choices)
     return tuple(token for token in choices if token in following)
 
   @functools.cached_property
   def swap_permutations(self) -> np.ndarray:
-    """int32 [cells, swaps, L]: each swap as a gather along the sequence."""
+    """Swaps as gathers along the sequence, int32 [cells, swaps, L]."""
     cells = [[self._permutation(swap) for swap in cell] for cell in self.swaps]
     shape = (len(self.swaps), len(self.swaps[0]) if self.swaps else 0)
     return np.array(cells, np.int32).reshape(*shape, self.length)
@@ -128,10 +130,10 @@ class Space:
   def sample(self, key: jax.Array, count: int) -> jax.Array:
     """Draws architectures, each with the same probability; consumes the key.
 
-    Where no token restricts the next, each is drawn uniformly and
-    independently (spec of the official code). Where one does, it weighs as
-    much as it has continuations: an op that is written as type and kernel is
-    as probable as in a coding that writes it as one token.
+    If no token restricts the next one, tokens are drawn uniformly and
+    independently, as in the official code. Otherwise a token's probability is
+    proportional to the number of its continuations: an op written as type and
+    kernel is as probable as in an encoding that writes it as one token.
 
     Returns:
       int32 [count, L]; duplicates are possible.
@@ -144,9 +146,9 @@ class Space:
 
   @functools.cached_property
   def _continuations(self) -> np.ndarray:
-    """[L, V]: in how many ways a sequence goes on, but for a factor [L, 1].
+    """Number of continuations of a token, up to a factor [L, 1]; [L, V].
 
-    0 for an illegal token.
+    It is 0 for an illegal token.
     """
     ways, rows = np.ones(self.vocabulary), []
     for legal in reversed(self.legal):
@@ -156,11 +158,11 @@ class Space:
     return np.array(rows[::-1], np.float32)
 
   def accepts(self, tokens: Sequence[int]) -> bool:
-    """Is this sequence an architecture?"""
+    """Returns whether a sequence is an architecture."""
     return len(tokens) == self.length and self._first_illegal(tokens) is None
 
   def _first_illegal(self, tokens: Sequence[int]) -> int | None:
-    """The first position with a token that is illegal after the one before."""
+    """Returns the first position with a token illegal after the one before."""
     for position, token in enumerate(tokens):
       if token not in self._allowed(position, _before(tokens, position)):
         return position
@@ -173,14 +175,15 @@ class Space:
 
     Args:
       tokens: the sequence.
-      place: where it came from, for the message.
+      place: where the sequence came from, for the message.
 
-    Returns:
-      int32 [L].
+      Returns:
+        int32 [L].
 
-    Raises:
-      UserError: it names the first illegal position, the token before it if
-        that is what forbids, and what is allowed.
+      Raises:
+        UserError: the sequence is illegal; the message names the first illegal
+          position, the token before it if that is the cause, and the legal
+          tokens.
     """
     if len(tokens) != self.length:
       raise UserError(
@@ -202,20 +205,20 @@ class Space:
     return np.asarray(tokens, np.int32)
 
   def text(self, tokens: npt.ArrayLike) -> str:
-    """An architecture [L] for people: its tokens."""
+    """Writes an architecture [L] as text: its tokens."""
     return " ".join(map(str, np.asarray(tokens).tolist()))
 
   def _place(self, position: int) -> str:
-    """What messages call a position."""
+    """Returns the name of a position in messages."""
     return f"position {position} (counted from 0)"
 
   def _meaning(self, position: int, token: int) -> str:
-    """What messages call a legal token of a position."""
+    """Returns the name of a position's legal token in messages."""
     del position
     return str(token)
 
   def canonical(self, tokens: np.ndarray) -> np.ndarray:
-    """The one representative of all that are the same function.
+    """Returns the representative of each architecture's equivalence class.
 
     The two groups of a swap are put in ascending order.
 
@@ -237,7 +240,7 @@ class Space:
     return tokens
 
   def neighbours(self, tokens: np.ndarray) -> np.ndarray:
-    """All architectures that differ from one in a single token.
+    """Returns all architectures that differ from one in a single token.
 
     Args:
       tokens: int32 [L].
@@ -254,13 +257,17 @@ class Space:
     return rows[self.may_follow[before, rows].all(-1)]
 
   def keys(self, tokens: np.ndarray) -> list[bytes]:
-    """A hashable name of the function of each sequence of [B, L]."""
+    """Returns a hashable key of the function of each sequence of [B, L]."""
     return [row.tobytes() for row in self.canonical(tokens).astype(np.int32)]
 
 
 @jax.jit
 def _best_walk(scores: jax.Array, may_follow: jax.Array) -> jax.Array:
-  """The best token of scores [B, L, V] after token; int32 [B, L]."""
+  """Takes the best allowed token of scores [B, L, V], position by position.
+
+  Returns:
+    int32 [B, L].
+  """
 
   def step(before, scores):
     scores = jnp.where(may_follow[before], scores, -jnp.inf)
@@ -277,7 +284,7 @@ def _before(tokens: Sequence[int], position: int) -> int:
 
 
 def _lexicographically_greater(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """[..., n] against [..., n] to bool [...]."""
+  """Compares [..., n] with [..., n]; returns bool [...]."""
   greater = np.zeros(a.shape[:-1], bool)
   for i in reversed(range(a.shape[-1])):
     greater = np.where(a[..., i] == b[..., i], greater, a[..., i] > b[..., i])

@@ -1,9 +1,9 @@
-"""The paper's coding of convolutional cells: three tokens a branch.
+"""The paper's encoding of convolutional cells: three tokens for each branch.
 
 They are the input, the type of the op and its kernel (paper section 3.1; the
-official code without weight sharing). Inputs are as in the coding of pairs,
-types follow them, kernels follow the types: with 5 nodes 1 to 6, 7 to 13, 14 to
-20. Which kernels a type may have depends on the op set. "7 14" is the identity.
+official code without weight sharing). Inputs have the numbers of the encoding
+`pairs`, then come types, then kernels: with 5 nodes 1 to 6, 7 to 13, 14 to 20.
+The kernels that a type may have depend on the op set. "7 14" is the identity.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import numpy as np
 
 from nao_jax.spaces.arrays import Array
 
-# The official vocabulary; an op set may leave a part of it unused.
+# The official vocabulary; an op set may use a part of it.
 TYPES = (
   "identity", "sep_conv", "conv", "dil_sep_conv",
   "avg_pool", "max_pool", "min_pool",
@@ -24,14 +24,14 @@ Follows = tuple[tuple[int, tuple[int, ...]], ...]
 
 
 def grammar(ops: Sequence[str], nodes: int) -> tuple[Choices, Follows]:
-  """What a branch may say of its op.
+  """Returns the grammar of a branch's type and kernel.
 
   Args:
-    ops: names of an op set that types and kernels can name.
-    nodes: computed nodes in a cell.
+    ops: names of an op set that types and kernels can express.
+    nodes: number of computed nodes in a cell.
 
   Returns:
-    The tokens of types and of kernels, and which kernels may follow a type.
+    The tokens of types and of kernels, and the kernels that may follow a type.
   """
   kernels: dict[int, list[int]] = {}
   for kind, kernel in sorted(_codes(ops, nodes).tolist()):
@@ -42,7 +42,10 @@ def grammar(ops: Sequence[str], nodes: int) -> tuple[Choices, Follows]:
 
 
 def to_pairs(tokens: Array, ops: Sequence[str]) -> Array:
-  """Legal tokens [..., 12 nodes] (NumPy or JAX) to pairs [..., 8 nodes]."""
+  """Converts legal triples [..., 12 nodes] to pairs [..., 8 nodes].
+
+  Both are NumPy or both JAX arrays.
+  """
   nodes = tokens.shape[-1] // 12
   branches = tokens.reshape(*tokens.shape[:-1], 4 * nodes, 3)
   same = branches[..., None, 1:] == _codes(ops, nodes)
@@ -51,7 +54,7 @@ def to_pairs(tokens: Array, ops: Sequence[str]) -> Array:
 
 
 def from_pairs(tokens: Array, ops: Sequence[str]) -> Array:
-  """The inverse of `to_pairs`."""
+  """Converts pairs to triples; the inverse of `to_pairs`."""
   nodes = tokens.shape[-1] // 8
   branches = tokens.reshape(*tokens.shape[:-1], 4 * nodes, 2)
   codes = branches.__array_namespace__().asarray(_codes(ops, nodes))
@@ -60,7 +63,7 @@ def from_pairs(tokens: Array, ops: Sequence[str]) -> Array:
 
 
 def _codes(ops: Sequence[str], nodes: int) -> np.ndarray:
-  """The tokens of type and kernel of each op: int32 [ops, 2]."""
+  """Returns the tokens of type and kernel of each op, int32 [ops, 2]."""
   first_type = nodes + 2
   first_kernel = first_type + len(TYPES)
   codes = {
@@ -73,7 +76,7 @@ def _codes(ops: Sequence[str], nodes: int) -> np.ndarray:
 
 
 def _interleave(*columns):
-  """Columns [..., n], all NumPy or all JAX, to [..., columns n], in turn."""
+  """Interleaves columns [..., n], all NumPy or all JAX, to [..., columns n]."""
   *batch, count = columns[0].shape
   stacked = columns[0].__array_namespace__().stack(columns, axis=-1)
   return stacked.reshape(*batch, len(columns) * count)
