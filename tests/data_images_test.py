@@ -104,7 +104,7 @@ def test_a_fraction_out_of_range_is_refused(data_dir, fraction):
 
 
 def test_a_fraction_that_leaves_nothing_to_train_with_is_refused(data_dir):
-  with pytest.raises(UserError, match=r"--validation_fraction=0\.99: leaves"):
+  with pytest.raises(UserError, match=r"`validation_fraction=0\.99`: leaves"):
     load(data_dir, validation_fraction=0.99)
 
 

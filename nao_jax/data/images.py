@@ -11,10 +11,9 @@ from absl import logging
 import numpy as np
 import tensorflow_datasets as tfds
 
-from nao_jax.data import catalogue, digest, labels, pixels
+from nao_jax.data import catalogue, digest, held_out, labels, pixels
 from nao_jax.data.digest import Digest
 from nao_jax.errors import UserError
-from nao_jax.settings import LAST_SEED
 
 DIGITS = "digits"
 
@@ -68,6 +67,11 @@ class ImageData:
     """Number of training images."""
     return len(self.train.labels)
 
+  @property
+  def validation_examples(self) -> int:
+    """Number of held-out images."""
+    return len(self.validation.labels)
+
 
 def load(
   name: str,
@@ -95,7 +99,7 @@ def load(
     UserError: the data set is missing, or is not one of equal-sized images with
       one label each; or an argument is out of range.
   """
-  _check_arguments(validation_fraction, seed)
+  held_out.check(validation_fraction, seed)
   builder = open_builder(name, data_dir, test_split)
   everything, test = _of_one_kind(
     name, _read(builder, "train"), _read(builder, test_split)
@@ -127,20 +131,6 @@ def load(
       )
     ),
   )
-
-
-def _check_arguments(validation_fraction: float, seed: int) -> None:
-  if not 0 <= validation_fraction < 1:
-    raise UserError(
-      f"`validation_fraction={validation_fraction}`: allowed: from 0 to below 1"
-    )
-  check_seed(seed)
-
-
-def check_seed(seed: int) -> None:
-  """Raises UserError if the seed is out of range."""
-  if not 0 <= seed <= LAST_SEED:
-    raise UserError(f"`seed={seed}`: allowed: 0 to {LAST_SEED}")
 
 
 def _prepare_digits(data_dir: str | os.PathLike) -> None:
@@ -360,22 +350,9 @@ def _split(
   examples: Examples, fraction: float, seed: int
 ) -> tuple[Examples, Examples]:
   """Splits off the validation part; both parts stay in stored order."""
-  held_out = round(fraction * len(examples.labels))
-  if fraction and not held_out:
-    raise UserError(
-      f"--validation_fraction={fraction}: holds out none of"
-      f" {len(examples.labels)} images; give more, or 0"
-    )
-  if held_out == len(examples.labels):
-    raise UserError(
-      f"--validation_fraction={fraction}: leaves none of"
-      f" {held_out} images to train with"
-    )
-  # NumPy's policy freezes RandomState's stream, but not Generator's.
-  order = np.random.RandomState(seed).permutation(len(examples.labels))
-  parts = np.sort(order[held_out:]), np.sort(order[:held_out])
   train, validation = (
-    Examples(examples.images[part], examples.labels[part]) for part in parts
+    Examples(examples.images[part], examples.labels[part])
+    for part in held_out.numbers(len(examples.labels), fraction, seed)
   )
   return train, validation
 

@@ -16,7 +16,7 @@ import sys
 
 import numpy as np
 
-from nao_jax.data import images, pixels, prefetch, transforms
+from nao_jax.data import held_out, images, pixels, prefetch, transforms
 from nao_jax.data.augment import check_batch, eval_batches
 from nao_jax.data.digest import Digest
 from nao_jax.data.images import Examples, Record, Records
@@ -49,7 +49,35 @@ class StreamConfig:
   workers: int = field(4, least=0)
 
 
-@dataclasses.dataclass(frozen=True)
+# Held-out images that a worker decodes at a time.
+_DECODED_TOGETHER = 64
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Part:
+  """Some examples of a split, by their own numbers from 0; can be pickled.
+
+  Attributes:
+    split: all of them.
+    numbers: integers [n], which ones.
+  """
+
+  split: Records
+  numbers: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.numbers)
+
+  def __getitem__(self, index: int) -> Record:
+    return self.split[int(self.numbers[index])]
+
+  @property
+  def digest(self) -> str:
+    """Of the whole split."""
+    return self.split.digest
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class ImageStream:
   """An image classification data set on disk.
 
@@ -59,18 +87,35 @@ class ImageStream:
     train: the training examples.
     test: the test examples.
     config: settings of cropping and augmentation.
+    held_out: examples held out of the training part, for choosing by.
+    mean: float32 [3], with full intensity 1: ImageNet's mean for any data set.
+      Computing a data set's own mean would take a pass over it; this one is
+      close enough. None where each image is standardised by itself.
+    std: float32 [3], the same for the standard deviation.
   """
 
   name: str
   classes: int
-  train: Records
+  train: Records | Part
   test: Records
   config: StreamConfig
+  held_out: Records | Part | tuple = ()
+  mean: np.ndarray | None = dataclasses.field(
+    default_factory=lambda: np.float32([0.485, 0.456, 0.406])
+  )
+  std: np.ndarray | None = dataclasses.field(
+    default_factory=lambda: np.float32([0.229, 0.224, 0.225])
+  )
 
   @property
   def train_examples(self) -> int:
     """Number of training images."""
     return len(self.train)
+
+  @property
+  def validation_examples(self) -> int:
+    """Number of held-out images."""
+    return len(self.held_out)
 
   @property
   def test_examples(self) -> int:
@@ -82,19 +127,24 @@ class ImageStream:
     """The shape of an image, (S, S, 3): grey images become RGB."""
     return self.config.size, self.config.size, 3
 
-  @property
-  def mean(self) -> np.ndarray:
-    """float32 [3], with full intensity 1: ImageNet's mean for any data set.
+  @functools.cached_property
+  def validation(self) -> Examples:
+    """The held-out examples, cut as test images are: decoded once, and kept.
 
-    Computing a data set's own mean would take a pass over it; this one is close
-    enough.
+    Raises:
+      UserError: an image is damaged or has a label out of range.
     """
-    return np.float32([0.485, 0.456, 0.406])
-
-  @property
-  def std(self) -> np.ndarray:
-    """float32 [3], the same for the standard deviation."""
-    return np.float32([0.229, 0.224, 0.225])
+    count = len(self.held_out)
+    decoded = np.empty((count, *self.image_shape), np.uint8)
+    numbers = np.empty(count, np.int32)
+    if count:
+      batches = self._in_order(self.held_out, _DECODED_TOGETHER)
+      for at, (examples, counted) in enumerate(batches):
+        first = at * _DECODED_TOGETHER
+        rows = slice(first, first + counted.sum())
+        decoded[rows] = examples.images[counted]
+        numbers[rows] = examples.labels[counted]
+    return Examples(decoded, numbers)
 
   @functools.cached_property
   def digest(self) -> Digest:
@@ -134,7 +184,7 @@ class ImageStream:
         of range.
     """
     check_batch(batch, self.train_examples)
-    images.check_seed(seed)
+    held_out.check_seed(seed)
     # grain adds the epoch to the seed of the order, so with `seed` itself, seed
     # 1 would begin with the second order of seed 0.
     seeds = np.random.SeedSequence(seed).generate_state(2)
@@ -166,9 +216,13 @@ class ImageStream:
     Raises:
       UserError: an image is damaged or has a label out of range.
     """
-    _, counted = eval_batches(self.test_examples, batch)
+    return self._in_order(self.test, batch, rows)
+
+  def _in_order(self, records, batch, rows=None):
+    """Returns what `test_batches` does, of any examples."""
+    _, counted = eval_batches(len(records), batch)
     cut = functools.partial(_test_example, size=self.config.size)
-    examples = _grain().MapDataset.source(self.test).map(cut).repeat()
+    examples = _grain().MapDataset.source(records).map(cut).repeat()
     rows = _all(batch, rows)
     make = functools.partial(_batch, examples, batch, rows)
     made = prefetch.iterate(make, range(len(counted)), self.config.workers)
@@ -180,6 +234,8 @@ def open_stream(
   *,
   data_dir: str | os.PathLike,
   config: StreamConfig,
+  validation_fraction: float = 0.0,
+  seed: int = 0,
   test_split: str = "test",
 ) -> ImageStream:
   """Opens a data set to stream.
@@ -188,19 +244,28 @@ def open_stream(
     name: see `images.load`, but images may be of any size.
     data_dir: the directory of data sets.
     config: settings of cropping and augmentation.
+    validation_fraction: share of the training part to hold out, from 0 to
+      below 1.
+    seed: seed of the random split, which is that of `images.load`.
     test_split: the split that is the test part; for example, ImageNet has
       labels only for `train` and `validation`.
 
   Raises:
     UserError: the data set is missing, or is not one of images with one label
-      each; or grain is not installed.
+      each; an argument is out of range; or grain is not installed.
   """
+  held_out.check(validation_fraction, seed)
   _grain()
   builder = images.open_builder(name, data_dir, test_split)
   train, test = (Records(builder, split) for split in ("train", test_split))
   # A test part without labels must be noticed before the training, not after.
   _ = train[0], test[0]
-  return ImageStream(name, images.classes(builder), train, test, config)
+  train, validation = (
+    Part(train, numbers)
+    for numbers in held_out.numbers(len(train), validation_fraction, seed)
+  )
+  classes = images.classes(builder)
+  return ImageStream(name, classes, train, test, config, validation)
 
 
 def _grain():
