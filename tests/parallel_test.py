@@ -307,11 +307,15 @@ def test_pool_scores_of_four_devices_are_those_of_one(
 def test_every_round_sees_other_batches_of_all_devices(evaluators):
   key = jax.random.key(0)
   for devices, evaluator in evaluators.items():
-    first, second = (evaluator._batches(key, r) for r in range(2))
+    first, second = (
+      evaluator.feed.batches(key, range(2 * r, 2 * r + 2)) for r in range(2)
+    )
     assert first.shape[1:] == (devices, BATCH // devices)
     assert first.size == 2 * (EXAMPLES // BATCH) * BATCH
     assert not np.array_equal(first, second)
-  one, four = (e._batches(key, 0).reshape(-1) for e in evaluators.values())
+  one, four = (
+    e.feed.batches(key, range(2)).reshape(-1) for e in evaluators.values()
+  )
   np.testing.assert_array_equal(one, four)
 
 

@@ -149,7 +149,6 @@ def test_shared_weights_are_trained_on_the_training_part(
   }
   again = _evaluator(other)
   # The same program, which takes the data as an argument.
-  again.__dict__["_train_steps"] = evaluator._train_steps
   again.__dict__["_score_chunk"] = evaluator._score_chunk
   state, _ = again.score(again.init(jax.random.key(0)), KEY, POOL, 0, _nothing)
   jax.tree.map(

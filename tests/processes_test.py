@@ -192,6 +192,16 @@ def test_a_training_of_two_processes_is_that_of_one(
     )
 
 
+def test_shared_weights_on_a_stream_of_two_processes_score_as_those_of_one(
+  one, two
+):
+  found = np.load(two[1] / team_work.FILE)["streams"]
+  expected = team_work.score_streamed(team_work.streamed())
+  assert len(set(expected.tolist())) > 1
+  # A score is a share of eleven images.
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
 def test_shared_recurrent_cells_of_two_processes_score_as_those_of_one(
   one, two
 ):

@@ -18,7 +18,7 @@ from nao_jax.evaluators import shared
 from nao_jax.evaluators.shared import SharedWeights
 from nao_jax.networks.cost import cost
 from nao_jax.spaces import cnn
-from nao_jax.training import recipe, supernet
+from nao_jax.training import recipe, supernet, supernet_feeds
 from nao_jax.training.optimisers import SgdConfig
 from tests import tracing
 from tests.short_networks import ShortConfig
@@ -39,7 +39,7 @@ def fast_compilation():
 def short_calls():
   """Many places to stop at."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(shared, "STEPS_A_CALL", 2)
+    patch.setattr(supernet_feeds, "STEPS_A_CALL", 2)
     patch.setattr(shared, "ARCHITECTURES_A_CALL", 1)
     yield
 

@@ -91,8 +91,19 @@ def feed() -> InMemory:
   return InMemory(ALONE, data, data.mean, data.std)
 
 
+def streamed() -> shared.SharedWeights:
+  """Makes an evaluator on a stream, equal in every process."""
+  data = _stream(held_out=11)
+  return shared.SharedWeights(TRAINER, data, CONFIG.rounds + 1)
+
+
 def stream(damaged: int = 0) -> Streamed:
-  """Makes a stream that is equal in every process, but for damaged images."""
+  """Makes a feed that is equal in every process, but for damaged images."""
+  data = _stream(damaged)
+  return Streamed(ALONE, data, 9, data.mean, data.std)
+
+
+def _stream(damaged: int = 0, held_out: int = 0) -> ImageStream:
   noise = np.random.default_rng(8).integers(0, 256, (35, 9, 9, 3), np.uint8)
   records = [
     Record(tiny_images.encode(image), number % 3, "")
@@ -101,8 +112,8 @@ def stream(damaged: int = 0) -> Streamed:
   records[:damaged] = [Record(b"", 0, DAMAGED)] * damaged
   config = StreamConfig(size=8, workers=0)
   parts = records[:EXAMPLES], records[EXAMPLES:]
-  data = ImageStream("noise", 3, *parts, config)
-  return Streamed(ALONE, data, 9, data.mean, data.std)
+  held = records[EXAMPLES : EXAMPLES + held_out]
+  return ImageStream("noise", 3, *parts, config, held)
 
 
 def reader() -> SharedLanguage:
@@ -121,6 +132,13 @@ def reader() -> SharedLanguage:
 def read(scores) -> np.ndarray:
   """Scores of recurrent cells."""
   rows = np.asarray(rnn.space(3).sample(jax.random.key(4), 6))
+  state, key = scores.init(jax.random.key(5)), jax.random.key(6)
+  return scores.score(state, key, rows, 0, lambda *_: None)[1]
+
+
+def score_streamed(scores) -> np.ndarray:
+  """Scores convolutional cells after a round on a stream."""
+  rows = np.asarray(SPACE.sample(jax.random.key(4), 5))
   state, key = scores.init(jax.random.key(5)), jax.random.key(6)
   return scores.score(state, key, rows, 0, lambda *_: None)[1]
 
@@ -207,14 +225,21 @@ def main(port: str, number: str, workdir: str) -> None:
       run(TeamEvaluator(scores, team, "search"), workdir)
       found = train(TeamFeed(feed(), team), init(), "validation")
       text = read(TeamEvaluator(reader(), team, "text"))
+      streams = score_streamed(TeamEvaluator(streamed(), team, "streamed"))
     with team.leads():
       found |= train(TeamFeed(stream(), team), init(channels=3), "test")
-    np.savez(pathlib.Path(workdir, FILE), text=text, **found)
+    np.savez(pathlib.Path(workdir, FILE), text=text, streams=streams, **found)
   else:
     helper = FeedHelper(feed(), team, init())
     search_helper = EvaluatorHelper(scores, team, "search")
     text_helper = EvaluatorHelper(reader(), team, "text")
-    team.help(search_helper.handlers | text_helper.handlers | helper.handlers)
+    streamed_helper = EvaluatorHelper(streamed(), team, "streamed")
+    team.help(
+      search_helper.handlers
+      | text_helper.handlers
+      | streamed_helper.handlers
+      | helper.handlers
+    )
     team.help(FeedHelper(stream(), team, init(channels=3)).handlers)
   train_cell(pathlib.Path(workdir).parent, team)
   find_damage(team)

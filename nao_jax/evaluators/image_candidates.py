@@ -4,6 +4,7 @@ Shapes: D candidates, one on each device, B images a batch.
 """
 
 from collections.abc import Callable
+import contextlib
 import dataclasses
 import functools
 
@@ -13,16 +14,20 @@ import numpy as np
 from nao_jax import parallel
 from nao_jax.data.augment import epoch_indices, eval_batches
 from nao_jax.data.images import ImageData
+from nao_jax.data.stream import ImageStream
 from nao_jax.evaluators import local
 from nao_jax.runs import chunking
 from nao_jax.runs.progress import Each
 from nao_jax.spaces import cnn
 from nao_jax.training.candidate import Trainer
-from nao_jax.training.feeds import program
+from nao_jax.training.feeds import CUT, program
 from nao_jax.training.recipe import Images, padded
 from nao_jax.training.stand_alone import (
+  Measured,
   TrainState,
+  measure,
   measure_batches,
+  train_batch,
   train_steps,
 )
 
@@ -38,7 +43,8 @@ class ImageCandidates:
 
   Attributes:
     trainer: settings of each training.
-    data: the data set; networks are trained on its train part.
+    data: the data set; networks are trained on its train part, of which a
+      stream reads each epoch anew.
     seed: seed of weights, order and augmentation, the same for all candidates.
     devices: number of local devices to use; all by default.
     part: the part of the data that accuracies are measured on, as a whole:
@@ -47,7 +53,7 @@ class ImageCandidates:
   """
 
   trainer: Trainer
-  data: ImageData
+  data: ImageData | ImageStream
   seed: int
   devices: int | None = None
   part: str = "validation"
@@ -87,7 +93,8 @@ class ImageCandidates:
       jax.tree.map(lambda *x: np.stack(x), *zip(states, cells, strict=True)),
       devices=self.devices,
     )
-    states, losses = self._train_epoch(states, architecture, epochs, between)
+    train = self._stream_epoch if self._streamed else self._train_epoch
+    states, losses = train(states, architecture, epochs, between)
     accuracies = self._measure(states, architecture, epochs)
     states = jax.device_get(states)
     return [
@@ -116,17 +123,66 @@ class ImageCandidates:
       between()
     return states, np.concatenate(losses, 1)
 
+  def _stream_epoch(self, states, architecture, epochs, between):
+    """Does as `_train_epoch`; candidates in the same epoch share a stream."""
+    per_epoch, batch = self.trainer.steps_per_epoch, self.trainer.train.batch
+    axes = (0, None, CUT, 0)
+    update = program(_batch, self.trainer, self.devices, axes, 0)
+    losses = []
+    with contextlib.ExitStack() as stack:
+      opened = {
+        epoch: stack.enter_context(
+          contextlib.closing(
+            self.data.train_batches(
+              batch, seed=self.seed, first_step=epoch * per_epoch
+            )
+          )
+        )
+        for epoch in dict.fromkeys(epochs)
+      }
+      for _ in range(per_epoch):
+        made = {epoch: next(batches) for epoch, batches in opened.items()}
+        examples = map(np.stack, zip(*(made[x] for x in epochs), strict=True))
+        images = Images(*examples, self.data.mean, self.data.std)
+        states, loss = update(states, self._step_key, images, architecture)
+        losses.append(np.asarray(loss))
+        between()
+    return states, np.stack(losses, 1)
+
   def _measure(self, states, architecture, epochs) -> np.ndarray:
     """Returns accuracies, [D]; minus infinity for those not to be measured."""
     wanted = local.measured_epochs(epochs, self.epochs, self.last_only)
     if not wanted.any():
       return np.full(len(wanted), -np.inf)
-    axes = (0, None, None, None, 0)
-    measure = program(_measure, self.trainer, self.devices, axes, 0)
-    images, indices, counted = self._measured
-    measured = measure(states, images, indices, counted, architecture)
+    if self._streamed and self.part == "test":
+      measured = self._measure_stream(states, architecture)
+    else:
+      axes = (0, None, None, None, 0)
+      run = program(_measure, self.trainer, self.devices, axes, 0)
+      images, indices, counted = self._measured
+      measured = run(states, images, indices, counted, architecture)
     accuracies = np.asarray(measured.right) / np.asarray(measured.examples)
     return np.where(wanted, accuracies, -np.inf)
+
+  def _measure_stream(self, states, architecture) -> Measured:
+    """Returns sums over the test part, which is decoded anew: [D]."""
+    axes = (0, None, None, 0)
+    measured = program(_measure_batch, self.trainer, self.devices, axes, 0)
+    batches = self.data.test_batches(self.trainer.train.batch)
+    sums = [
+      measured(
+        states,
+        Images(*examples, self.data.mean, self.data.std),
+        counted,
+        architecture,
+      )
+      for examples, counted in batches
+    ]
+    return jax.tree.map(lambda *parts: np.sum(parts, 0), *sums)
+
+  @property
+  def _streamed(self) -> bool:
+    return isinstance(self.data, ImageStream)
 
   def _order(self, epoch: int) -> np.ndarray:
     """Returns the indices of an epoch's examples, [steps, B]."""
@@ -173,6 +229,20 @@ def _steps(
   del axis_name  # Each device has a candidate of its own.
   return train_steps(
     state, key, data, indices, count, trainer=trainer, architecture=architecture
+  )
+
+
+def _batch(state, key, data, architecture, *, trainer, axis_name):
+  del axis_name  # As above.
+  return train_batch(
+    state, key, data, trainer=trainer, architecture=architecture
+  )
+
+
+def _measure_batch(state, data, counted, architecture, *, trainer, axis_name):
+  del axis_name  # As above.
+  return measure(
+    state, data, counted, trainer=trainer, architecture=architecture
   )
 
 

@@ -13,27 +13,26 @@ import jax
 import numpy as np
 
 from nao_jax import parallel
-from nao_jax.data.augment import epoch_indices, eval_batches
-from nao_jax.data.images import Examples, ImageData
+from nao_jax.data.augment import eval_batches
+from nao_jax.data.images import ImageData
+from nao_jax.data.stream import ImageStream
 from nao_jax.errors import UserError
 from nao_jax.evaluators import Evaluator, Keep, Progress, forget
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
-from nao_jax.runs import chunking
 from nao_jax.runs.progress import Each
 from nao_jax.spaces import cnn
-from nao_jax.training.recipe import Images, padded
+from nao_jax.training.recipe import Images
 from nao_jax.training.supernet import (
   Trainer,
   TrainState,
   draw_members,
   score,
-  train_steps,
 )
+from nao_jax.training.supernet_feeds import InMemory, Streamed
 
-# The most training steps, and architectures to score on a device, in one call
-# to the devices; progress is shown and interrupts are served between calls.
-STEPS_A_CALL = 25
+# The most architectures to score on a device in one call; progress is shown and
+# interrupts are served between calls.
 ARCHITECTURES_A_CALL = 10
 
 
@@ -111,7 +110,8 @@ class SharedWeights:
 
   Attributes:
     trainer: settings of the training.
-    data: train and validation part are used, the test part never.
+    data: train and validation part are used, the test part never. Of a
+      stream, too, the validation part is in memory.
     rounds: number of calls of `score`; the epochs are divided evenly among
       them.
     devices: number of devices of each process to use; all by default.
@@ -127,7 +127,7 @@ class SharedWeights:
   """
 
   trainer: Trainer
-  data: ImageData
+  data: ImageData | ImageStream
   rounds: int
   devices: int | None = None
   sampling: str = "uniform"
@@ -136,7 +136,7 @@ class SharedWeights:
 
   def init(self, key: jax.Array) -> SharedState:
     """Returns the state with an untrained supernet; consumes the key."""
-    supernet = self.trainer.init(key, self._train)
+    supernet = self.trainer.init(key, self._valid)
     return self.replicate(SharedState(supernet, NO_SCORES, np.int32(0)))
 
   def replicate(self, state: SharedState) -> SharedState:
@@ -179,34 +179,24 @@ class SharedWeights:
 
   def _train_round(self, state, key, tokens, round_, progress, keep):
     """Takes the steps of the round that are left and returns the state."""
-    order_key, step_key = jax.random.split(key)
-    batches = self._batches(order_key, round_)
-    numbers = round_ * len(batches) + np.arange(len(batches), dtype=np.int32)
-    cells = self._cells(state, step_key, tokens, numbers)
-    step_key = parallel.replicate(step_key, devices=self.devices)
-    first = int(state.supernet.step) - round_ * len(batches)
-    each = Each(self.trainer.train.batch, "images")
-    progress("train supernet", first, len(batches), "", each)
+    keys, each = jax.random.split(key), Each(self.trainer.train.batch, "images")
+    number = self.trainer.train.epochs // self.rounds
+    epochs = range(round_ * number, (round_ + 1) * number)
+    steps = number * self.trainer.steps_per_epoch
+    numbers = round_ * steps + np.arange(steps, dtype=np.int32)
+    cells = self._cells(state, keys[1], tokens, numbers)
+    done = int(state.supernet.step) - round_ * steps
+    progress("train supernet", done, steps, "", each)
     losses = []
-    for start, end in chunking.calls(
-      first, len(batches), STEPS_A_CALL, parallel.of_first
+    for supernet, found in self.feed.train(
+      state.supernet, keys, epochs, cells, done
     ):
-      supernet, found = self._train_steps(
-        state.supernet,
-        step_key,
-        self._train,
-        padded(cells[start:end], STEPS_A_CALL),
-        parallel.own_rows(
-          padded(batches[start:end], STEPS_A_CALL), 1, devices=self.devices
-        ),
-        np.int32(end - start),
-      )
-      found = np.asarray(found)[: end - start]
       losses += found.tolist()
-      bad = count_bad(state.bad, found, int(supernet.step), len(batches))
+      bad = count_bad(state.bad, found, int(supernet.step), steps)
       state = state._replace(supernet=supernet, bad=bad)
-      keep(state, end - start)
-      progress("train supernet", end, len(batches), "", each)
+      keep(state, len(found))
+      done += len(found)
+      progress("train supernet", done, steps, "", each)
     if (loss := mean_loss(losses)) is not None:
       logging.info("round %d: mean training loss %.4f", round_, loss)
     return state
@@ -241,30 +231,12 @@ class SharedWeights:
       np.float64,
     )
 
-  def _batches(self, key, round_) -> np.ndarray:
-    """Returns the indices of a round's examples, [steps, D, B / D]."""
-    epochs = self.trainer.train.epochs // self.rounds
-    batch = self.trainer.train.batch
-    orders = [
-      epoch_indices(
-        jax.random.fold_in(key, epoch), self.trainer.examples, batch
-      )
-      for epoch in range(round_ * epochs, (round_ + 1) * epochs)
-    ]
-    parts = parallel.count(self.devices)
-    return np.concatenate(orders).reshape(-1, parts, batch // parts)
-
   @functools.cached_property
-  def _train_steps(self):
-    return parallel.spread(
-      functools.partial(
-        train_steps, trainer=self.trainer, axis_name=parallel.AXIS
-      ),
-      in_axes=(None, None, None, None, 1, None),
-      out_axes=(None, None),
-      devices=self.devices,
-      donate=(0,),
-    )
+  def feed(self) -> InMemory | Streamed:
+    """Source of the training examples."""
+    streamed = isinstance(self.data, ImageStream)
+    feed = Streamed if streamed else InMemory
+    return feed(self.trainer, self.data, self.devices)
 
   @functools.cached_property
   def _score_chunk(self):
@@ -276,15 +248,8 @@ class SharedWeights:
     )
 
   @functools.cached_property
-  def _train(self) -> Images:
-    return self._place(self.data.train)
-
-  @functools.cached_property
   def _valid(self) -> Images:
-    return self._place(self.data.validation)
-
-  def _place(self, examples: Examples) -> Images:
-    images = Images(*examples, self.data.mean, self.data.std)
+    images = Images(*self.data.validation, self.data.mean, self.data.std)
     return parallel.replicate(images, devices=self.devices)
 
   @functools.cached_property

@@ -156,7 +156,7 @@ class Streamed:
     state, step_key = parallel.replicate(
       (state, step_key), devices=self.devices
     )
-    rows = self._own_rows(self.trainer.train.batch)
+    rows = own_rows(self.trainer.train.batch, self.devices)
     batches = parallel.together(
       self.stream.train_batches(
         self.trainer.train.batch,
@@ -165,12 +165,13 @@ class Streamed:
         rows=rows.ravel().tolist(),
       )
     )
-    in_axes, out_axes = (None, None, _CUT), (None, None)
+    in_axes, out_axes = (None, None, CUT), (None, None)
     update = program(train_batch, self.trainer, self.devices, in_axes, out_axes)
     for _, examples in zip(
       range(step, self.trainer.steps), batches, strict=False
     ):
-      state, loss = update(state, step_key, self._cut(examples, rows))
+      images = cut(examples, rows, self.mean, self.std)
+      state, loss = update(state, step_key, images)
       yield state, np.asarray(loss)[None]
 
   def measure(self, state: TrainState, part: str) -> dict:
@@ -178,29 +179,44 @@ class Streamed:
     assert part == "test", part
     state = _without_optimiser(state, self.devices)
     _, batch = _evaluation_batch(self.trainer, self.devices)
-    measured = program(measure, self.trainer, self.devices, (None, _CUT, 0))
+    measured = program(measure, self.trainer, self.devices, (None, CUT, 0))
     total = None
-    rows = self._own_rows(batch)
+    rows = own_rows(batch, self.devices)
     batches = self.stream.test_batches(batch, rows.ravel().tolist())
     for examples, counted in parallel.together(batches):
       counted = counted.reshape(rows.shape)
-      sums = measured(state, self._cut(examples, rows), counted)
+      images = cut(examples, rows, self.mean, self.std)
+      sums = measured(state, images, counted)
       total = sums if total is None else jax.tree.map(np.add, total, sums)
     return _means(total)
 
-  def _own_rows(self, batch: int) -> np.ndarray:
-    """Returns the rows of a batch for this process's devices: [D, B / D]."""
-    rows = np.arange(batch).reshape(parallel.count(self.devices), -1)
-    return parallel.own_rows(rows, devices=self.devices)
-
-  def _cut(self, examples: Examples, rows: np.ndarray) -> Images:
-    """Reshapes the rows of a batch, with the devices along a new first axis."""
-    images, labels = (x.reshape(*rows.shape, *x.shape[1:]) for x in examples)
-    return Images(images, labels, self.mean, self.std)
-
 
 # Each device gets its own images, and all the normalisation statistics.
-_CUT = Images(0, 0, None, None)
+CUT = Images(0, 0, None, None)
+
+
+def own_rows(batch: int, devices: int | None) -> np.ndarray:
+  """Returns the rows of a batch for this process's devices: [D, B / D]."""
+  rows = np.arange(batch).reshape(parallel.count(devices), -1)
+  return parallel.own_rows(rows, devices=devices)
+
+
+def cut(
+  examples: Examples,
+  rows: np.ndarray,
+  mean: np.ndarray | None,
+  std: np.ndarray | None,
+) -> Images:
+  """Reshapes the rows of a batch, with the devices along a new first axis.
+
+  Args:
+    examples: the rows of a batch that `own_rows` returned.
+    rows: what `own_rows` returned.
+    mean: float32 [C] to normalise by, or None; see `augment.normalise`.
+    std: float32 [C], or None.
+  """
+  images, labels = (x.reshape(*rows.shape, *x.shape[1:]) for x in examples)
+  return Images(images, labels, mean, std)
 
 
 @functools.lru_cache(maxsize=16)
@@ -210,8 +226,9 @@ def program(
   devices: int | None,
   in_axes: tuple,
   out_axes: Any = None,
+  donate: tuple[int, ...] = (),
 ) -> Callable:
-  """Compiles a function of training/stand_alone.py for every device.
+  """Compiles a training or measuring function for every device.
 
   Equal trainings in one process share their programs, for example a training
   that is resumed.
@@ -222,12 +239,14 @@ def program(
     devices: see `parallel.spread`.
     in_axes: see `parallel.spread`.
     out_axes: see `parallel.spread`.
+    donate: see `parallel.spread`.
   """
   return parallel.spread(
     functools.partial(function, trainer=trainer, axis_name=parallel.AXIS),
     in_axes,
     out_axes,
     devices=devices,
+    donate=donate,
   )
 
 

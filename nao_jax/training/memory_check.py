@@ -88,6 +88,7 @@ def check_search(
   image_shape: tuple[int, ...],
   *,
   each: int = 1,
+  held: int | None = None,
   devices: int | None = None,
 ) -> None:
   """Raises UserError if a step of a search does not fit.
@@ -97,9 +98,11 @@ def check_search(
       each device.
     image_shape: (H, W, C).
     each: architectures that a supernet's step trains.
+    held: images that live on each device; the training images by default.
     devices: number of this process's devices used; all by default.
   """
-  found, held = room(devices), trainer.examples
+  found = room(devices)
+  held = trainer.examples if held is None else held
   if isinstance(trainer, candidate.Trainer):
     images = trainer.train.batch
     count = functools.partial(memory.of_network, held=held)

@@ -202,33 +202,71 @@ def train_steps(
     indices, cells = row
     _, augment_key, loss_key = _step_keys(key, state.step)
     images = augmented(augment_key, data, indices, trainer.augment, axis_name)
-    gradient, loss = mean_gradients(
-      state.params,
-      loss_key,
-      images,
-      data.labels[indices],
-      cells,
-      trainer.progress(state.step),
-      trainer=trainer,
-      axis_name=axis_name,
-    )
-    updates, optimiser = trainer.optimiser.update(
-      gradient, state.optimiser, state.params
-    )
-    params = optax.apply_updates(state.params, updates)
-    # One diverging architecture among thousands must not destroy the shared
-    # weights. A gradient whose norm overflows, beyond 1e19, is not followed
-    # either.
-    sound = jnp.isfinite(optax.tree.norm(gradient))
-    params, optimiser = jax.tree.map(
-      functools.partial(jnp.where, sound),
-      (params, optimiser),
-      (state.params, state.optimiser),
-    )
-    loss = jnp.where(sound, loss, jnp.nan)
-    return TrainState(params, optimiser, state.step + 1), loss
+    batch = images, data.labels[indices], cells
+    return _update(state, loss_key, batch, trainer, axis_name)
 
   return repeat_steps(step, state, (indices, cells), count)
+
+
+def train_batch(
+  state: TrainState,
+  key: jax.Array,
+  data: Images,
+  cells: jax.Array,
+  *,
+  trainer: Trainer,
+  axis_name: str | None = None,
+) -> tuple[TrainState, jax.Array]:
+  """Takes one step on a batch that arrives augmented.
+
+  Args:
+    state: the same on all devices.
+    key: of the whole run, as for `train_steps`.
+    data: this device's B / D images.
+    cells: int32 [n, 2, nodes, 4], the same on all devices.
+    trainer: the settings.
+    axis_name: the mapped axis.
+
+  Returns:
+    The new state and the loss; see `train_steps`.
+  """
+  loss_key = _step_keys(key, state.step)[2]
+  images = normalise(data.images, data.mean, data.std)
+  batch = images, data.labels, cells
+  return _update(state, loss_key, batch, trainer, axis_name)
+
+
+def _update(
+  state: TrainState,
+  key: jax.Array,
+  batch: tuple[jax.Array, jax.Array, jax.Array],
+  trainer: Trainer,
+  axis_name: str | None,
+) -> tuple[TrainState, jax.Array]:
+  """Takes a step on images, labels and cells, if its gradient is finite."""
+  gradient, loss = mean_gradients(
+    state.params,
+    key,
+    *batch,
+    trainer.progress(state.step),
+    trainer=trainer,
+    axis_name=axis_name,
+  )
+  updates, optimiser = trainer.optimiser.update(
+    gradient, state.optimiser, state.params
+  )
+  params = optax.apply_updates(state.params, updates)
+  # One diverging architecture among thousands must not destroy the shared
+  # weights. A gradient whose norm overflows, beyond 1e19, is not followed
+  # either.
+  sound = jnp.isfinite(optax.tree.norm(gradient))
+  params, optimiser = jax.tree.map(
+    functools.partial(jnp.where, sound),
+    (params, optimiser),
+    (state.params, state.optimiser),
+  )
+  loss = jnp.where(sound, loss, jnp.nan)
+  return TrainState(params, optimiser, state.step + 1), loss
 
 
 def _step_keys(key: jax.Array, step: jax.Array) -> jax.Array:
