@@ -34,6 +34,7 @@ SEARCH_PREFIXES = {
   "final": "final_",
   "finalist": "finalist_",
   "plus": "plus_",
+  "stream": "stream_",
 }
 
 # Settings that the data determine, so that a flag would have no effect.

@@ -100,6 +100,37 @@ OFFICIAL = {
       "weight_decay": 1e-4, "clip": 5.0, "swap": True,
     },
   },
+  # What is known of it; all else is CIFAR-10's.
+  "imagenet": {
+    "evaluator": "shared",
+    "dataset": "imagenet2012",
+    "input": "stream",
+    "sampling": "uniform",
+    "network": {
+      "cells_per_stage": 3, "channels": 20, "nodes": 5, "auxiliary": False,
+      "dropout": 0.0, "ops": "small", "stem": "imagenet",
+    },
+    "train": {
+      "epochs": 150, "batch": 64, "drop_path_keep": 0.9, "label_smoothing": 0.1,
+    },
+    "sgd": {
+      "schedule": "step", "learning_rate": 0.025, "decay": 0.97,
+      "momentum": 0.9, "nesterov": False, "weight_decay": 3e-4, "clip": 5.0,
+    },
+    "stream": {
+      "size": 224, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4,
+      "hue": 0.2,
+    },
+    "search": {
+      "pool_size": 600, "rounds": 4, "new_per_round": 300,
+      "random_per_round": 0, "extend": False,
+    },
+    "nao": {"top_k": 100, "step_size": 1, "max_step_size": 51, "held_out": 0},
+    "controller": {
+      "embedding": 48, "hidden": 96, "mlp_layers": 3, "mlp_width": 200,
+    },
+    "fit": {"epochs": 1000, "batch": 100, "learning_rate": 1e-3},
+  },
   "cifar10_scratch": {
     "evaluator": "scratch",
     "coding": "triples",

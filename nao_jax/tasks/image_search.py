@@ -9,7 +9,9 @@ import jax
 import numpy as np
 
 from nao_jax import parallel, settings
-from nao_jax.data import digest, images
+from nao_jax.data import digest
+from nao_jax.data.images import ImageData
+from nao_jax.data.stream import ImageStream
 from nao_jax.distributed.evaluator import EvaluatorHelper, TeamEvaluator
 from nao_jax.distributed.processes import Team, leading
 from nao_jax.drawing import convolutional
@@ -38,6 +40,7 @@ from nao_jax.spaces.space import Space
 from nao_jax.strategies.choice import strategy
 from nao_jax.tasks import image_costs
 from nao_jax.tasks.image_presets import SearchCnnConfig
+from nao_jax.tasks.image_training import check_size, open_data
 from nao_jax.training import final as final_training
 from nao_jax.training import memory_check
 from nao_jax.training.candidate import Trainer as CandidateTrainer
@@ -104,6 +107,7 @@ def run(
       _searched(config, data),
       data.image_shape,
       each=config.architectures_per_step,
+      held=data.validation_examples if config.input == "stream" else None,
       devices=devices,
     )
   if team is not None:
@@ -138,14 +142,9 @@ def run(
 
 def _load(
   config: SearchCnnConfig, data_dir: str, devices: int | None
-) -> tuple[SearchCnnConfig, images.ImageData]:
+) -> tuple[SearchCnnConfig, ImageData | ImageStream]:
   """Returns the settings, adapted to the data, and the data."""
-  data = images.load(
-    config.dataset,
-    data_dir=data_dir,
-    validation_fraction=config.validation_fraction,
-    seed=config.seed,
-  )
+  data = open_data(config, data_dir)
   config = _fit_to_data(config, data, devices)
   if config.standardize:
     data = dataclasses.replace(data, mean=None, std=None)
@@ -153,7 +152,7 @@ def _load(
 
 
 def _settings(
-  config: SearchCnnConfig, data: images.ImageData, given: np.ndarray
+  config: SearchCnnConfig, data: ImageData | ImageStream, given: np.ndarray
 ) -> dict:
   """Returns the settings that determine the result of a search."""
   settings = flatten(config)
@@ -264,20 +263,16 @@ def _fit_to_data(config, data, devices) -> SearchCnnConfig:
   """Returns the settings with the data's number of classes, checked."""
   network = dataclasses.replace(config.network, classes=data.classes)
   config = dataclasses.replace(config, network=network)
-  height, width = data.train.images.shape[1:3]
-  if height != width:
-    raise UserError(f"`dataset={config.dataset}`: images are not square")
-  if not len(data.validation.labels):
+  if not data.validation_examples:
     raise UserError(
       f"`validation_fraction={config.validation_fraction}`: no image is left "
       "to score with; give more"
     )
-  with settings.within("network", network):
-    network.check(height)
+  check_size(config, network, data.image_shape)
   # A candidate trains on one device, the supernet on all of them.
   on = 1 if config.evaluator == "scratch" else devices
   _trainer(config, data).check(on)
-  config = _with_small_batches(config, len(data.train.labels))
+  config = _with_small_batches(config, data.train_examples)
   asked = {"final": config.final.cells, "finalist": config.finalists}
   for name in (name for name, cells in asked.items() if cells):
     budget = getattr(config, name)
@@ -285,7 +280,7 @@ def _fit_to_data(config, data, devices) -> SearchCnnConfig:
       settings.within("network", network),
       settings.within(name, budget),
     ):
-      budget.network(network).check(height)
+      budget.network(network).check(data.image_shape[0])
     final_trainer(config, data, budget).check(1, f"{name}.batch")
   return config
 
@@ -309,18 +304,18 @@ def _with_small_batches(
   return dataclasses.replace(config, finalist=finalist)
 
 
-def _trainer(config: SearchCnnConfig, data: images.ImageData) -> Trainer:
+def _trainer(config: SearchCnnConfig, data: ImageData | ImageStream) -> Trainer:
   return Trainer(
     network=config.network,
     train=config.train,
     sgd=config.sgd,
     augment=config.augment,
-    examples=len(data.train.labels),
+    examples=data.train_examples,
   )
 
 
 def _searched(
-  config: SearchCnnConfig, data: images.ImageData
+  config: SearchCnnConfig, data: ImageData | ImageStream
 ) -> Trainer | CandidateTrainer:
   """Returns the settings for training members of the pool."""
   trainer = _trainer(config, data)
@@ -361,22 +356,28 @@ def _shared(config, data, devices) -> SharedWeights:
   )
 
 
-def _protocol(config: SearchCnnConfig, data: images.ImageData) -> dict:
+def _protocol(config: SearchCnnConfig, data: ImageData | ImageStream) -> dict:
   """Returns the settings that determine a candidate's score, but for tokens."""
   names = ("validation_fraction", "seed", "prune", "standardize")
   parts = ("network", "train", "sgd", "augment")
+  streamed = {}
+  if config.input == "stream":
+    # No image depends on the number of workers.
+    streamed = {"stream": flatten(config.stream)}
+    del streamed["stream"]["workers"]
   return (
     {name: getattr(config, name) for name in names}
     | {name: flatten(getattr(config, name)) for name in parts}
     # The digest stands for the data set; its name may stand for other data
     # later.
     | {"data": data.digest.train}
+    | streamed
   )
 
 
 def final_trainer(
   config: SearchCnnConfig,
-  data: images.ImageData,
+  data: ImageData | ImageStream,
   budget: FinalConfig | FinalistConfig,
 ) -> CandidateTrainer:
   """Returns the settings of trainings after the search.
@@ -391,7 +392,7 @@ def final_trainer(
     train=final_training.train(budget, config.train),
     sgd=final_training.one_cosine(config.sgd),
     augment=config.augment,
-    examples=len(data.train.labels),
+    examples=data.train_examples,
   )
 
 
@@ -415,6 +416,8 @@ def _trainings(
       trainer, data, own.seed, devices, part, last_only
     )
     measured = {"part": part, "last_only": last_only}
+    if part == "test":
+      measured["test"] = data.digest.test
     known = Trials(trials, space.name, _protocol(own, data) | measured)
     return executors.from_scratch(executor, candidates, space, known)
 

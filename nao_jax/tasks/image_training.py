@@ -16,12 +16,14 @@ from nao_jax.distributed.processes import Team, leading
 from nao_jax.distributed.training import FeedHelper, TeamFeed
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
+from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs import checkpoint, streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.environment import in_32_bits
 from nao_jax.runs.progress import Each
 from nao_jax.runs.workdir import Workdir, flatten
 from nao_jax.spaces import cnn
+from nao_jax.tasks.image_presets import SearchCnnConfig
 from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.training import memory_check
 from nao_jax.training.feeds import InMemory, Streamed
@@ -190,14 +192,16 @@ def check(config: TrainCnnConfig, devices: int | None = None) -> None:
 
 
 def open_data(
-  config: TrainCnnConfig, data_dir: str | os.PathLike
+  config: TrainCnnConfig | SearchCnnConfig, data_dir: str | os.PathLike
 ) -> images.ImageData | stream.ImageStream:
-  """Opens the data set of a training, in memory or streamed."""
+  """Opens the data set of a training or a search, in memory or streamed."""
   if config.input == "stream":
     return stream.open_stream(
       config.dataset,
       data_dir=data_dir,
       config=config.stream,
+      validation_fraction=config.validation_fraction,
+      seed=config.seed,
       test_split=config.test_split,
     )
   return images.load(
@@ -219,7 +223,7 @@ def fit_to_data(
   network = dataclasses.replace(
     config.network, ops=found.ops, nodes=found.nodes, classes=data.classes
   )
-  _check_size(config, network, data.image_shape)
+  check_size(config, network, data.image_shape)
   return Training(
     config=dataclasses.replace(
       config, arch=cnn.to_text(found.tokens), network=network
@@ -232,7 +236,21 @@ def fit_to_data(
   )
 
 
-def _check_size(config: TrainCnnConfig, network, shape) -> None:
+def check_size(
+  config: TrainCnnConfig | SearchCnnConfig,
+  network: NetworkConfig,
+  shape: tuple[int, ...],
+) -> None:
+  """Checks that a network can be built for the images of a data set.
+
+  Args:
+    config: the settings that the data come from.
+    network: the sizes.
+    shape: (H, W, C) of the images.
+
+  Raises:
+    UserError: the images are not square, or of a size that does not fit.
+  """
   height, width, _ = shape
   source = f"`dataset={config.dataset}` ({'x'.join(map(str, shape))})"
   if config.input == "stream":
