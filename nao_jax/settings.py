@@ -49,7 +49,7 @@ class Limits:
 
   @property
   def text(self) -> str:
-    """The limits in words, such as `2 or more`; "" if there are none."""
+    """Limits in words, such as `2 or more`; "" if there are none."""
     if self.choices:
       return ", ".join(self.choices)
     low, strict, high, open_ = self.least, self.above, self.most, self.below

@@ -59,7 +59,7 @@ class ControllerConfig:
   output_dropout: float = field(0.0, least=0, below=1)
 
 
-# The sizes of the follow-up, "Balanced NAO".
+# Sizes of the follow-up paper, "Balanced NAO".
 V2 = ControllerConfig(embedding=32, hidden=64, mlp_layers=0, mlp_dropout=0.0)
 
 

@@ -54,7 +54,7 @@ def connection(address: str, store: int) -> Iterator[ModuleType]:
   with contextlib.ExitStack() as stack:
     stack.enter_context(_environment(address))
     ray = importlib.import_module("ray")
-    if ray.is_initialized():  # By whoever calls this library.
+    if ray.is_initialized():  # The caller of this library has connected.
       yield ray
       return
     found = address or stack.enter_context(_started(max(_LEAST_STORE, store)))
@@ -146,7 +146,7 @@ def _on_loopback_alone(address: str) -> bool:
     return False
   try:
     with socket.socket(type=socket.SOCK_DGRAM) as probe:
-      probe.connect(("192.0.2.1", 9))  # Nothing is sent; it is nobody's.
+      probe.connect(("192.0.2.1", 9))  # Reserved address; nothing is sent.
       own = probe.getsockname()[0]
     socket.create_connection((own, int(port)), 1.0).close()
   except OSError:

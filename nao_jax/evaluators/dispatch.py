@@ -89,7 +89,7 @@ class Dispatch:
       self._trials = trials
       tasks = [Task(row, limits) for row in rows]
       self._wanted = {task.key for task in tasks}
-      # Results of before are already found among the trials.
+      # Earlier results are among the trials already.
       self._news = queue.SimpleQueue()
       self._waiting = collections.deque(
         task for task in tasks if task.key not in self._running

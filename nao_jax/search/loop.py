@@ -342,7 +342,7 @@ def _round(
     )
     learnt, asked = strategy.ask(learnt, ask_key, seen, config.new_per_round)
     if not len(asked.tokens):
-      draw_key = jax.random.fold_in(round_key, 2)  # Beside the two above.
+      draw_key = jax.random.fold_in(round_key, 2)  # Unlike the two above.
       drawn = _draw(
         space, draw_key, config.new_per_round, known, round_, demand
       )
@@ -350,7 +350,7 @@ def _round(
     known.update(space.keys(asked.tokens))
     random = sample_new(
       space,
-      jax.random.fold_in(round_key, 3),  # Beside the three above.
+      jax.random.fold_in(round_key, 3),  # Unlike the three above.
       config.random_per_round,
       known,
       demand,

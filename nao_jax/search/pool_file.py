@@ -1,4 +1,6 @@
-"""pool.sqlite: architectures and their scores by round, for other programs.
+"""Database pool.sqlite: architectures and scores by round.
+
+Other programs can read it during and after a search.
 
 Shapes: A architectures, R rounds.
 """

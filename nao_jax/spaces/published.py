@@ -39,8 +39,8 @@ CONVOLUTIONAL = (
     source="renqianluo/NAO, search without weight sharing on CIFAR-10; "
     "written there with op names, here with ids",
   ),
-  # NAONet, but for the inputs of the third node of its reduction cell, which
-  # are exchanged: the authors' two codes differ, and so do the networks.
+  # NAONet with the inputs of the third node of the reduction cell exchanged:
+  # the authors' two codes differ, and so do the networks.
   Published(
     name="NAONet-A",
     ops="large",

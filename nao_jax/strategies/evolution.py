@@ -59,7 +59,7 @@ class Evolution:
     for number in range(limit):
       own = jax.random.fold_in(stranger_key, number)
       parent, child = self._birth(rng, own, seen, known, worth)
-      if child is None:  # The space is used up.
+      if child is None:  # The space is exhausted.
         break
       known.update(self.space.keys(child[None]))
       rows.append(child)

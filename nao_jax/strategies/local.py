@@ -1,4 +1,4 @@
-"""Local search: move to the first better neighbour; at a peak, start anew.
+"""Local search: move to the first better neighbour; at a peak, restart.
 
 White et al. 2021 found it the baseline to beat on small benchmarks.
 

@@ -52,7 +52,7 @@ class NaoConfig:
 
   @property
   def step_sizes(self) -> jax.Array:
-    """float32 [S], ascending."""
+    """Step sizes of the ascent, float32 [S], ascending."""
     step = self.step_size
     return jnp.arange(step, self.max_step_size + 1, step, dtype=jnp.float32)
 

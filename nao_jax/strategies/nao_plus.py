@@ -124,7 +124,7 @@ class NaoPlus:
     """Moves, decodes and ranks, pass after pass; implements `Strategy.ask`."""
     space, known, found = self.controller.space, set(seen.known), [self._none]
     aim_key, draw_key = jax.random.split(key)
-    rng = generator(jax.random.fold_in(key, 2))  # Beside the two above.
+    rng = generator(jax.random.fold_in(key, 2))  # Unlike the two above.
     best = seen.order[: self.config.seeds]
     seeds, decoded = (seen.tokens[best], best), 0
     for number in range(self.config.passes):
@@ -284,7 +284,7 @@ class NaoPlus:
 
   @property
   def _none(self) -> Candidates:
-    """No candidates."""
+    """Empty candidates, with the shapes of a pass."""
     return Candidates(
       np.zeros((0, self.controller.space.length), np.int32),
       np.zeros((0, self.config.members), np.float32),
