@@ -66,11 +66,11 @@ def parse(text: str, place: str | None = None) -> np.ndarray:
     text: the architecture.
     place: where the text comes from, for messages.
 
-    Returns:
-      Tokens, [6].
+  Returns:
+    Tokens, [6].
 
-    Raises:
-      UserError: the text has another form; the message names the edge.
+  Raises:
+    UserError: the text has another form; the message names the edge.
   """
   place = place or named("arch", text)
   parts = [part for part in text.replace("+", "").split("|") if part]

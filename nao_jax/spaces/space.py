@@ -177,13 +177,13 @@ class Space:
       tokens: the sequence.
       place: where the sequence came from, for the message.
 
-      Returns:
-        int32 [L].
+    Returns:
+      int32 [L].
 
-      Raises:
-        UserError: the sequence is illegal; the message names the first illegal
-          position, the token before it if that is the cause, and the legal
-          tokens.
+    Raises:
+      UserError: the sequence is illegal; the message names the first illegal
+        position, the token before it if that is the cause, and the legal
+        tokens.
     """
     if len(tokens) != self.length:
       raise UserError(
