@@ -3,7 +3,7 @@
 Shapes: N architectures, L tokens, D devices, B images a batch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from nao_jax.data.augment import eval_batches
 from nao_jax.data.images import ImageData
 from nao_jax.data.stream import ImageStream
 from nao_jax.errors import UserError
-from nao_jax.evaluators import Evaluator, Keep, Progress, forget
+from nao_jax.evaluators import Keep, Progress, forget
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs.progress import Each
@@ -339,58 +339,3 @@ def count_bad(
       ", ".join(skipped),
     )
   return np.int32(bad)
-
-
-@dataclasses.dataclass(frozen=True)
-class Alone:
-  """Trains one architecture at a time in the supernet's program.
-
-  A supernet with a single architecture shares no weights. The network is that
-  of the search: loose ends go through a 1x1 convolution, and BatchNorm uses the
-  statistics of each batch, in the measurement too.
-
-  Attributes:
-    trainer: settings of the training.
-    data: networks train on the train part and are measured on the test part.
-    repeats: number of trainings of each architecture, with different random
-      numbers.
-    devices: number of devices of each process to use; all by default.
-    lead: wraps `evaluator` so that helper processes take part.
-  """
-
-  trainer: Trainer
-  data: ImageData
-  repeats: int
-  devices: int | None = None
-  lead: Callable[[Evaluator], Evaluator] = lambda evaluator: evaluator
-
-  @functools.cached_property
-  def evaluator(self) -> SharedWeights:
-    """Evaluator that trains and measures; its validation part is the test."""
-    data = dataclasses.replace(self.data, validation=self.data.test)
-    return SharedWeights(self.trainer, data, 1, self.devices)
-
-  def test_accuracies(
-    self,
-    key: jax.Array,
-    tokens: np.ndarray,
-    known: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-  ) -> Iterator[float]:
-    """Yields the test accuracy of each repeat, as soon as it is measured.
-
-    The arguments are those of `ScratchTrainer.test_accuracies`.
-    """
-    steps, evaluator = self.trainer.steps, self.lead(self.evaluator)
-    for repeat in range(known, self.repeats):
-      init_key, run_key = jax.random.split(jax.random.fold_in(key, repeat))
-
-      def shown(phase, done, total, *_, repeat=repeat):
-        # The measurement is not shown, as it costs no more than a step.
-        if total == steps:
-          progress(repeat * steps + done, self.repeats * steps)
-
-      _, scores = evaluator.score(
-        evaluator.init(init_key), run_key, tokens[None], 0, shown
-      )
-      yield float(scores[0])

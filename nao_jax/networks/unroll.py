@@ -141,7 +141,8 @@ def _step_back(output, tape, first, nodes, kept, cell):
   Args:
     output: [H, B], the gradient of the step's output.
     tape: the values of this step.
-    first, nodes: see `unroll`.
+    first: see `unroll`.
+    nodes: see `unroll`.
     kept: [H, B].
     cell: see `unroll`.
 
