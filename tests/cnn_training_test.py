@@ -268,7 +268,7 @@ def test_an_exported_network_gives_the_same_logits(
   for count in (1, 360):  # Any number of images.
     logits = exported.call(test.images[:count])
     np.testing.assert_allclose(logits, expected[:count], atol=1e-4)
-  with pytest.raises(UserError, match=r"network.jax: exists"):
+  with pytest.raises(UserError, match=r"network.jax`: exists"):
     image_inference.export(finished[0], file)
 
 
