@@ -225,6 +225,19 @@ def test_candidates_on_a_stream_train_alike_alone_and_beside_others():
   )
 
 
+def test_each_epoch_of_a_candidate_has_an_order_of_its_own():
+  data, orders = _data(), []
+  candidates = _candidates(data=data)
+  state = candidates.start(POOL[0])
+  for epoch in range(2):
+    data.train.split.read.clear()
+    ((state, _, _),) = candidates.epoch([POOL[0]], [state], [epoch])
+    read = [number for number in data.train.split.read if number % 2]
+    orders.append(read[:TRAIN])
+  assert sorted(orders[0]) == sorted(orders[1]) == list(range(1, 16, 2))
+  assert orders[0] != orders[1]
+
+
 @pytest.mark.parametrize(("part", "count"), [("validation", 8), ("test", 6)])
 def test_candidates_are_measured_on_the_part_that_is_asked_for(
   part, count, monkeypatch
