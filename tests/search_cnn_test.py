@@ -280,6 +280,8 @@ def test_helpfull_describes_every_setting():
       continue
     words = " ".join(owner.__doc__.split())
     description = re.split(r" \w+: ", words.partition(f" {name}: ")[2])[0]
+    # Where there are limits, they follow.
+    description = description.rstrip(".")
     assert description
     assert f"{name}: {description}" in text or (
       f"no]{name}: {description}" in text
