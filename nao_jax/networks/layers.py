@@ -90,8 +90,8 @@ def conv(
   A CPU compiler has a fast convolution only for [B, H, W, C]. It transposes
   other layouts to that form only outside of loops, and training steps run in a
   loop; so the transpositions are explicit here, and the gradients are such
-  convolutions too: 10 to 30 times as fast in a loop (BUILD_NOTES.md). Other
-  platforms use their own convolution.
+  convolutions too: 10 to 30 times as fast in a loop (docs/measurements.md).
+  Other platforms use their own convolution.
   """
   sizes = {"strides": strides, "padding": padding}
   return lax.platform_dependent(
@@ -195,7 +195,7 @@ def depthwise(
 
   On a CPU this is k * k shifted multiply-adds, which the compiler fuses into
   one loop: 20 times as fast as its grouped convolution, forward and backward
-  (measured; BUILD_NOTES.md). Other platforms use their own convolution.
+  (docs/measurements.md). Other platforms use their own convolution.
   """
   return lax.platform_dependent(
     x,

@@ -6,8 +6,8 @@ matrix. Automatic differentiation would add up the gradient of every matrix at
 every step.
 
 Inside, states are [H, B], the streams minor-most: a matrix times states is
-faster on a CPU than states times a matrix (BUILD_NOTES.md), as the right factor
-is the one that is repacked, and here it is the small one.
+faster on a CPU than states times a matrix (docs/measurements.md), as the right
+factor is the one that is repacked, and here it is the small one.
 
 The equations are in networks/recurrent.py.
 
