@@ -78,9 +78,15 @@ def conditions(gpus: float) -> dict:
   return {
     "code": _code(),
     "environment": environment,
-    "settings": {name: jax.config.read(name) for name in _SETTINGS},
+    "settings": {name: _setting(name) for name in _SETTINGS},
     "programs": jax.config.jax_compilation_cache_dir,
   }
+
+
+def _setting(name: str) -> object:
+  """Returns a setting of jax, as this thread sees it if threads may differ."""
+  # Those that no thread has a value of its own for are no attributes.
+  return getattr(jax.config, name, jax.config.values[name])
 
 
 @functools.cache
