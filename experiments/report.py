@@ -12,8 +12,9 @@ from absl import flags
 from nao_jax.errors import UserError
 from nao_jax.report import comparison_page, search_page
 
-from . import driver
+from . import driver, settings
 
+settings.stands_for("compare", "paths")
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Directory of a search; its report.html is written."
 )

@@ -139,6 +139,13 @@ def team() -> Callable[[], processes.Team | None]:
   Call the function before anything else: it joins the other processes, and
   returns None if there are none.
   """
+  for flag, name in (
+    ("coordinator", "rendezvous.coordinator"),
+    ("num_processes", "rendezvous.count"),
+    ("process_id", "rendezvous.number"),
+    ("distributed", "rendezvous"),
+  ):
+    settings.stands_for(flag, name)
   coordinator = flags.DEFINE_string(
     "coordinator",
     None,
@@ -165,9 +172,13 @@ def team() -> Callable[[], processes.Team | None]:
 
   def meet() -> processes.Team | None:
     if coordinator.value is None and not distributed.value:
-      for flag in (count, number):
-        if flag.value is not None:
-          raise UserError(f"--{flag.name}: allowed with --coordinator only")
+      for flag, where in (
+        (count, "--coordinator"),
+        (number, "--coordinator"),
+        (seconds, "--coordinator or --distributed"),
+      ):
+        if flag.present:
+          raise UserError(f"--{flag.name}: allowed with {where} only")
       return None
     if coordinator.value is not None and distributed.value:
       raise UserError("--distributed --coordinator: give only one of them")

@@ -101,12 +101,19 @@ class Only(NamedTuple):
       and False.
     said_with: values of `other` with which settings without effect give a
       warning and no error.
+    alternatives: further pairs of `other` and `values`, of which one is enough.
   """
 
   settings: tuple[str, ...]
   other: str
   values: tuple[str, ...] = ()
   said_with: tuple[str, ...] = ()
+  alternatives: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+  @property
+  def needs(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Pairs of a setting and its values, of which one must hold."""
+    return ((self.other, self.values), *self.alternatives)
 
 
 def limits(config_field: dataclasses.Field) -> Limits:
@@ -229,28 +236,42 @@ def _refuse_idle(config: Any, preset: Any, prefix: str) -> None:
   that they depend on to 0, as for a quick trial.
   """
   for rule in getattr(config, "ACTS_WITH", ()):
-    other = get(config, rule.other)
-    if other in rule.values if rule.values else other:
+    if any(_holds(get(config, other), values) for other, values in rule.needs):
       continue
-    groups = tuple(f"{name}." for name in rule.settings)
-    for name in names(config):
-      if name not in rule.settings and not name.startswith(groups):
-        continue
+    other = get(config, rule.other)
+    left_out = type(other) is int and other != get(preset, rule.other)
+    only_said = left_out or other in rule.said_with
+    for name in _changed(config, preset, rule):
       value = get(config, name)
-      if name == rule.other or value == get(preset, name):
-        continue
-      left_out = type(other) is int and other != get(preset, rule.other)
-      if left_out or other in rule.said_with:
-        logging.warning(
-          "%s does nothing with %s",
-          named(f"{prefix}{name}", value),
-          named(f"{prefix}{rule.other}", other),
-        )
-        continue
-      raise UserError(f"{named(name, value)}: acts only with {_wanted(rule)}")
+      if not only_said:
+        raise UserError(f"{named(name, value)}: acts only with {_wanted(rule)}")
+      logging.warning(
+        "%s does nothing with %s",
+        named(f"{prefix}{name}", value),
+        named(f"{prefix}{rule.other}", other),
+      )
+
+
+def _changed(config: Any, preset: Any, rule: Only) -> list[str]:
+  """The settings of a rule that are not as in the preset."""
+  groups = tuple(f"{name}." for name in rule.settings)
+  others = [other for other, _ in rule.needs]
+  return [
+    name
+    for name in names(config)
+    if (name in rule.settings or name.startswith(groups))
+    and name not in others
+    and get(config, name) != get(preset, name)
+  ]
+
+
+def _holds(value: Any, values: tuple) -> bool:
+  return value in values if values else bool(value)
 
 
 def _wanted(rule: Only) -> str:
-  if not rule.values:
-    return named(rule.other)
-  return " or ".join(named(rule.other, value) for value in rule.values)
+  return " or ".join(
+    named(other, value)
+    for other, values in rule.needs
+    for value in values or (None,)
+  )

@@ -442,7 +442,7 @@ def test_a_zip_file_is_a_text_or_is_refused_and_writes_nothing(
   file.parent.mkdir()
   file.write_bytes(data.draw(st.just(content) | damaged(content)))
   before = _contents(folder)
-  with refusals(folder, f"--text={file}", "--vocab_size"):
+  with refusals(folder, f"`text={file}`", "`vocab_size"):
     corpus = text.load(str(file), vocab_size=size)
     assert min(map(len, (corpus.train, corpus.validation, corpus.test))) >= 2
   assert _contents(folder) == before
@@ -460,7 +460,7 @@ def test_a_folder_is_a_text_or_is_refused(home, name, content, size):
       (folder / file).mkdir()
     else:
       (folder / file).write_bytes(whole)
-  with refusals(folder, f"--text={folder}", "--vocab_size"):
+  with refusals(folder, f"`text={folder}`", "`vocab_size"):
     corpus = text.load(str(folder), vocab_size=size)
     assert min(map(len, (corpus.train, corpus.validation, corpus.test))) >= 2
 
@@ -500,7 +500,7 @@ def test_names_and_sizes_of_data_sets_are_taken_or_refused(
   pictures = tiny_images.save_folder(folder / "images", images_per_class=1)
   (folder / "file").touch()
   # As no data set can be below a file, nothing is ever stored.
-  named = ("--name", "--size", "--keep_sizes", "--data_dir")
+  named = ("`name", "`size", "`keep_sizes", "`data_dir")
   with refusals(folder, *named) as messages:
     # Larger ones take long.
     source = sources.from_folder(pictures, size=size and min(size, 8))
@@ -523,7 +523,7 @@ def _load_data_set(folder, files):
   prepared.mkdir(parents=True)
   for name, content in files.items():
     (prepared / name).write_bytes(content)
-  with refusals(folder, str(prepared), "--dataset=tiny") as messages:
+  with refusals(folder, str(prepared), "`dataset=tiny`") as messages:
     images.load("tiny", data_dir=folder, validation_fraction=0.25, seed=0)
   return messages
 
@@ -675,11 +675,11 @@ def test_trials_are_read_or_refused(home, trials_file, score, curve, data):
     file.write_bytes(data.draw(damaged(trials_file)))
   else:
     _update(file, score, curve)
-  with refusals(folder, f"--trials={file}"):
+  with refusals(folder, f"`trials={file}`"):
     trial = Trials(file, "a", {}).get([1, 2])
     if trial is not None:
       np.array([trial.score, *trial.curve], np.float64)
-  with refusals(folder, f"--trials={file}"):
+  with refusals(folder, f"`trials={file}`"):
     Trials(file, "a", {}).add([3], Trial(None, ()))
     assert Trials(file, "a", {}).get([3]) == Trial(None, ())
 

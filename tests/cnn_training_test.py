@@ -356,7 +356,7 @@ def test_a_training_that_diverges_stops_and_says_so(data_dir, tmp_path):
     ({"input": "disk"}, "`input=disk`: allowed: memory, stream"),
     ({"accumulate": 0}, "`accumulate=0`: allowed: 1 or more"),
     ({"accumulate": 3}, "`accumulate=3`: `train.batch=128` is cut"),
-    ({"dataset": "cifar11"}, "--dataset=cifar11: not in"),
+    ({"dataset": "cifar11"}, "`dataset=cifar11`: not in"),
     ({"train": TrainConfig(epochs=0)}, "`train.epochs=0`: allowed: 1"),
     (
       {"sgd": SgdConfig(schedule="flat")},

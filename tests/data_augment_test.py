@@ -204,7 +204,7 @@ def test_epochs_differ_in_their_order_and_in_what_they_leave_out():
 
 @pytest.mark.parametrize("batch", [0, 24])
 def test_a_batch_that_cannot_be_filled_is_refused(key, batch):
-  with pytest.raises(UserError, match=f"--batch={batch}: allowed: 1 to 23"):
+  with pytest.raises(UserError, match=f"batch={batch}`: allowed: 1 to 23"):
     augment.epoch_indices(key, 23, batch)
 
 

@@ -251,9 +251,9 @@ def test_a_run_does_not_go_on_with_other_data_of_the_same_name(
   with pytest.raises(UserError) as caught:
     run(config, workdir=place, data_dir=mended, devices=1)
   message = str(caught.value)
-  assert message.startswith(f"--workdir={place}: holds a run on other data: ")
+  assert message.startswith(f"`workdir={place}`: holds a run on other data: ")
   assert part in message
-  assert "give another --workdir" in message
+  assert "give another `workdir`" in message
 
 
 @pytest.mark.parametrize("name", ["data.train", "data.test"])

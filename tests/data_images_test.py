@@ -117,7 +117,7 @@ def test_an_unknown_data_set_lists_those_there_and_how_to_get_it(data_dir):
   with pytest.raises(UserError) as caught:
     load(data_dir, name="cifar10")
   message = str(caught.value)
-  assert "--dataset=cifar10" in message
+  assert "`dataset=cifar10`" in message
   assert "available: digits, tiny" in message
   assert "experiments.prepare_images --npz=FILE --name=cifar10" in message
   assert "\n" not in message
@@ -140,7 +140,7 @@ def test_an_unfinished_directory_is_not_a_data_set(own_data_dir):
   tiny = own_data_dir / "tiny"
   (tiny / "1.0.0").rename(tiny / "incomplete.ABC123_1.0.0")
   assert catalogue.names(own_data_dir) == []
-  with pytest.raises(UserError, match="--dataset=tiny: not in"):
+  with pytest.raises(UserError, match="`dataset=tiny`: not in"):
     load(own_data_dir)
 
 

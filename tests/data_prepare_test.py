@@ -140,7 +140,7 @@ def test_without_files_there_are_none_to_keep(tmp_path):
     sources.from_npz(npz(tmp_path, tiny_images.arrays())),
     sources.from_folder(folder, size=4),
   ):
-    with pytest.raises(UserError, match="--keep_sizes: allowed only with"):
+    with pytest.raises(UserError, match="`keep_sizes=True`: allowed only"):
       prepare.prepare(source, name="p", data_dir=tmp_path, keep_sizes=True)
 
 
@@ -288,7 +288,7 @@ def test_a_single_array_is_not_an_archive(tmp_path):
 def test_an_existing_data_set_is_never_overwritten(tmp_path):
   directory = prepare_npz(tmp_path, tiny_images.arrays())
   before = {file: file.read_bytes() for file in directory.iterdir()}
-  with pytest.raises(UserError, match=f"--name=tiny: {directory} exists"):
+  with pytest.raises(UserError, match=f"`name=tiny`: {directory} exists"):
     prepare_npz(tmp_path, _pixel_change(test_labels=np.zeros(6, int)))
   assert before == {file: file.read_bytes() for file in directory.iterdir()}
 
@@ -296,19 +296,19 @@ def test_an_existing_data_set_is_never_overwritten(tmp_path):
 @pytest.mark.parametrize("name", ["", "Cifar", "a/b", "../a", "1a", "a-b"])
 def test_a_name_that_is_no_directory_of_tfds_is_refused(tmp_path, name):
   source = sources.from_npz(npz(tmp_path, tiny_images.arrays()))
-  with pytest.raises(UserError, match=f"--name={name}: allowed"):
+  with pytest.raises(UserError, match=f"`name={name}`: allowed"):
     prepare.prepare(source, name=name, data_dir=tmp_path)
 
 
 def test_the_digits_keep_their_name(tmp_path):
   source = sources.from_npz(npz(tmp_path, tiny_images.arrays()))
-  with pytest.raises(UserError, match=r"--name=digits: .* prepares itself"):
+  with pytest.raises(UserError, match=r"`name=digits`: .* prepares itself"):
     prepare.prepare(source, name="digits", data_dir=tmp_path)
 
 
 def test_a_data_dir_that_is_a_file_is_named(tmp_path):
   source = sources.from_npz(npz(tmp_path, tiny_images.arrays()))
-  with pytest.raises(UserError, match=r"--data_dir=.*a\.npz: .*[Nn]ot a dir"):
+  with pytest.raises(UserError, match=r"`data_dir=.*a\.npz`: .*[Nn]ot a dir"):
     prepare.prepare(source, name="tiny", data_dir=tmp_path / "a.npz")
 
 
@@ -329,7 +329,7 @@ def test_a_killed_preparation_is_not_loaded_and_can_be_repeated(tmp_path):
   )
   assert killed.returncode == -9
   assert list((tmp_path / "tiny").iterdir())
-  with pytest.raises(UserError, match="--dataset=tiny: not in"):
+  with pytest.raises(UserError, match="`dataset=tiny`: not in"):
     load(tmp_path)
   prepare_npz(tmp_path, tiny_images.arrays())
   assert len(load(tmp_path).train.labels) == tiny_images.TRAIN

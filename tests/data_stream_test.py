@@ -293,7 +293,7 @@ def test_a_test_part_without_labels_is_found_on_opening(tmp_path):
 
 
 def test_a_data_set_that_is_not_there_is_named(tmp_path):
-  with pytest.raises(UserError, match="--dataset=foreign: not in"):
+  with pytest.raises(UserError, match="`dataset=foreign`: not in"):
     open_stream(tmp_path, PLAIN)
 
 
@@ -305,7 +305,7 @@ def test_without_grain_the_user_learns_how_to_get_it(plain_dir, monkeypatch):
 
 @pytest.mark.parametrize("batch", [0, TRAIN + 1])
 def test_a_batch_that_cannot_be_filled_is_refused(plain_dir, batch):
-  with pytest.raises(UserError, match=f"--batch={batch}: allowed: 1 to 11"):
+  with pytest.raises(UserError, match=f"batch={batch}`: allowed: 1 to 11"):
     open_stream(plain_dir, PLAIN).train_batches(batch, seed=0)
 
 
@@ -320,7 +320,7 @@ def test_a_worker_that_dies_is_reported(noise_dir):
   next(batches)
   for process in multiprocessing.active_children():
     process.kill()
-  with pytest.raises(UserError, match="--stream_workers=1: a worker process"):
+  with pytest.raises(UserError, match="workers=1`: a worker process"):
     _take(batches, 1000)
 
 

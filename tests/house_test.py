@@ -247,3 +247,27 @@ def test_databases_are_closed():
     closed = {id(inner) for call in closing for inner in call.args}
     for call in _calls(tree, "sqlite3.connect"):
       assert id(call) in closed, f"{name}, line {call.lineno}"
+
+
+# Command lines of other programs, and of drivers as a whole; CSS.
+_NOT_FLAGS = {
+  "nao_jax.data.images": "prepare_images and tfds build, as commands",
+  "nao_jax.data.kjv": "pip install",
+  "nao_jax.evaluators.cluster": "ray start",
+  "nao_jax.report.inline": "custom properties of CSS",
+  "nao_jax.report.search_page": "report, as a command",
+  "nao_jax.runs.workdir": "git describe",
+}
+
+
+def test_the_library_names_settings_and_no_flags():
+  """The drivers write the flags; see `experiments.settings.in_flags`."""
+  found = {
+    name
+    for name, source in _sources("nao_jax").items()
+    if not name.startswith("nao_jax.experiments")
+    for node in ast.walk(ast.parse(source))
+    if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    if re.search(r"(?<![\w-])--[a-z]", node.value)
+  }
+  assert found == _NOT_FLAGS.keys()

@@ -289,11 +289,14 @@ def test_processes_meet_on_a_machine_whose_name_nobody_knows():
 @pytest.mark.parametrize(
   ("where", "message"),
   [
-    (Rendezvous("host"), "--coordinator=host: allowed: HOST:PORT"),
-    (Rendezvous("host:0"), "--coordinator=host:0: allowed: HOST:PORT"),
-    (Rendezvous("host:9"), "--num_processes=None: .* give how many"),
-    (Rendezvous("host:9", 2), "--process_id=None: allowed: 0 to 1"),
-    (Rendezvous("host:9", 2, 2), "--process_id=2: allowed: 0 to 1"),
+    (Rendezvous("host"), "`rendezvous.coordinator=host`: allowed: HOST:PORT"),
+    (
+      Rendezvous("host:0"),
+      "`rendezvous.coordinator=host:0`: allowed: HOST:PORT",
+    ),
+    (Rendezvous("host:9"), "`rendezvous.count=None`: .* give how many"),
+    (Rendezvous("host:9", 2), "`rendezvous.number=None`: allowed: 0 to 1"),
+    (Rendezvous("host:9", 2, 2), "`rendezvous.number=2`: allowed: 0 to 1"),
   ],
 )
 def test_a_rendezvous_that_cannot_be_is_refused(where, message):
@@ -303,14 +306,14 @@ def test_a_rendezvous_that_cannot_be_is_refused(where, message):
 
 def test_a_coordinator_that_nobody_reaches_is_named():
   address = f"127.0.0.1:{_free_port()}"
-  with pytest.raises(UserError, match=f"{address}: nobody answers there"):
+  with pytest.raises(UserError, match=f"{address}`: nobody answers there"):
     meet(Rendezvous(address, 2, 1, seconds=0.1))
 
 
 def test_a_port_that_is_taken_is_named():
   with socket.create_server(("127.0.0.1", 0)) as server:
     address = f"127.0.0.1:{server.getsockname()[1]}"
-    with pytest.raises(UserError, match=f"{address}: .* free port"):
+    with pytest.raises(UserError, match=f"{address}`: .* free port"):
       meet(Rendezvous(address, 2, 0))
 
 

@@ -605,12 +605,12 @@ def test_the_same_directory_gives_the_same_page(nao):
 @pytest.mark.parametrize(
   ("name", "text", "message"),
   [
-    ("config.json", None, "--workdir=.*: no run there"),
+    ("config.json", None, "`workdir=.*: no run there"),
     ("config.json", "{", "config.json: damaged"),
     (
       "config.json",
       '{"settings": {"seed": 0}}',
-      "--workdir=.*: holds no search .* search_cnn",
+      "`workdir=.*: holds no search .* search_cnn",
     ),
     ("pool.sqlite", "x" * 5000, "pool.sqlite: cannot be read .* start the"),
     ("pool.sqlite", "", "pool.sqlite: cannot be read .no such table"),
@@ -866,7 +866,7 @@ def test_a_band_is_only_where_all_searches_are():
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"strategy": "nao"}, "a search with --strategy=nao; give"),
+    ({"strategy": "nao"}, "a search with `strategy=nao`; give"),
     ({"dataset": "another"}, "dataset is 'another' there and"),
     ({"evaluator": "scratch"}, "evaluator is 'scratch' there and"),
     ({}, "no round has ended there yet"),
@@ -876,7 +876,7 @@ def test_what_is_no_baseline_is_refused(nao, tmp_path, changes, message):
   settings = _settings("random") | changes
   with SearchJournal(tmp_path / "run", settings, ROUNDS):
     pass
-  with pytest.raises(UserError, match=f"--random=.*: .*{message}"):
+  with pytest.raises(UserError, match=f"`random=.*: .*{message}"):
     search_page.write(nao, [tmp_path / "run"])
 
 
@@ -947,11 +947,11 @@ def test_searches_that_do_not_measure_the_same_are_told_apart(
 
 def test_a_comparison_that_makes_no_sense_is_refused(nao, recurrent, tmp_path):
   output = tmp_path / "x.html"
-  with pytest.raises(UserError, match=r"--compare=.*: 1 directories"):
+  with pytest.raises(UserError, match=r"`paths=.*: 1 directories"):
     comparison_page.write([nao], output)
-  with pytest.raises(UserError, match=r"--compare=.* recurrent cells, and"):
+  with pytest.raises(UserError, match=r"`paths=.* recurrent cells, and"):
     comparison_page.write([nao, recurrent], output)
-  with pytest.raises(UserError, match=r"--output=.*cannot be written"):
+  with pytest.raises(UserError, match=r"`output=.*cannot be written"):
     comparison_page.write([nao, nao], tmp_path / "no" / "x.html")
   assert not output.exists()
 

@@ -390,8 +390,8 @@ def test_four_devices_train_like_one(finished, config, tmp_path):
   ("changes", "message"),
   [
     ({"arch": "NAO-LSTM"}, "`arch=NAO-LSTM`: "),
-    ({"text": "nowhere"}, "--text=nowhere: no such file"),
-    ({"vocab_size": 1}, "--vocab_size=1: allowed: "),
+    ({"text": "nowhere"}, "`text=nowhere`: no such file"),
+    ({"vocab_size": 1}, "`vocab_size=1`: allowed: "),
     ({"seed": -1}, "`seed=-1`: allowed: 0 to 4294967295"),
     ({"patience": -1}, "`patience=-1`: allowed: 0 or more"),
     ({"eval_batch": 0}, "`eval_batch=0`: allowed: 1 or more"),

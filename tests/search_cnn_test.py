@@ -390,7 +390,7 @@ def test_the_preset_of_the_follow_up_starts_each_round_at_the_top():
     (["1 3 2 4 1 4 1 4 1 4 1 4 1 4 1 4"], "token 3 at position 1 .*: 4 5 6"),
     (["1 4 9 4 1 4 1 4 1 4 1 4 1 4 1 4"], "token 9 at position 2 .*: 1 2"),
     (["1 2 3"], "3 tokens, but an architecture .* has 16"),
-    (["nowhere.json"], "nowhere.json: No such file"),
+    (["nowhere.json"], "nowhere.json`: No such file"),
     (["0 0 0 0 1 1 0 0 | 0 0 0 0 1 1 0 0"] * 2, "the same function"),
   ],
 )
@@ -414,7 +414,7 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
   (tmp_path / "file").write_text("")
-  with pytest.raises(UserError, match=r"--workdir=.*cannot be written \(Not a"):
+  with pytest.raises(UserError, match=r"`workdir=.*cannot be written \(Not a"):
     Workdir(tmp_path / "file" / "run", {}, "best.json")
 
 

@@ -387,7 +387,7 @@ def test_a_stopped_search_ends_as_one_that_was_not(
     ),
     ({"train": dataclasses.replace(TRAIN, batch=400)}, "`train.batch=400`"),
     ({"score_tokens": 4}, "`score_tokens=4`: each of 4 streams"),
-    ({"text": "/nowhere"}, "--text=/nowhere"),
+    ({"text": "/nowhere"}, "`text=/nowhere`"),
     ({"seed": -1}, "`seed=-1`"),
     ({"network": dataclasses.replace(MODEL, nodes=21)}, "`network.nodes=21`"),
     (

@@ -53,7 +53,7 @@ def test_a_failed_trial_is_marked(file):
 def test_a_file_of_something_else_is_refused_and_kept(tmp_path):
   file = tmp_path / "notes.txt"
   file.write_text("precious " * 200)
-  with pytest.raises(UserError, match=r"--trials=.*notes.txt: not a file of"):
+  with pytest.raises(UserError, match=r"`trials=.*notes.txt`: not a file of"):
     Trials(file, "a", PROTOCOL)
   assert file.read_text().startswith("precious")
 

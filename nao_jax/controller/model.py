@@ -58,6 +58,12 @@ class ControllerConfig:
   embedding_dropout: float = field(0.0, least=0, below=1)
   output_dropout: float = field(0.0, least=0, below=1)
 
+  @property
+  def drops(self) -> bool:
+    """Whether training drops anything, and so needs keys."""
+    mlp = self.mlp_dropout if self.mlp_layers else 0.0
+    return max(self.embedding_dropout, self.output_dropout, mlp) > 0
+
 
 # Sizes of the follow-up paper, "Balanced NAO".
 V2 = ControllerConfig(embedding=32, hidden=64, mlp_layers=0, mlp_dropout=0.0)

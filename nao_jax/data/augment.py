@@ -180,7 +180,9 @@ def epoch_indices(key: jax.Array, n: int, batch: int) -> jax.Array:
 def check_batch(batch: int, n: int) -> None:
   """Raises UserError if `n` examples do not fill one batch."""
   if not 1 <= batch <= n:
-    raise UserError(f"--batch={batch}: allowed: 1 to {n}, the training images")
+    raise UserError(
+      f"`train.batch={batch}`: allowed: 1 to {n}, the training images"
+    )
 
 
 def eval_batches(n: int, batch: int) -> tuple[np.ndarray, np.ndarray]:

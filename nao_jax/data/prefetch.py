@@ -118,7 +118,7 @@ def _next(process, receiver, workers: int) -> Examples:
         f"{_GUARD}"
       ) from error
     raise UserError(
-      f"--stream_workers={workers}: a worker process died, for lack of memory"
+      f"`stream.workers={workers}`: a worker process died, for lack of memory"
       " perhaps; give fewer"
     ) from error
   if isinstance(received, Exception):

@@ -52,29 +52,29 @@ def prepare(
   _check_name(name)
   if keep_sizes and source.train.encoded is None:
     raise UserError(
-      "--keep_sizes: allowed only with image files, and without --size"
+      "`keep_sizes=True`: allowed only with image files, and without `size`"
     )
   existing = catalogue.find(name, data_dir)
   if existing:
     raise UserError(
-      f"--name={name}: {existing} exists and is never overwritten; choose"
+      f"`name={name}`: {existing} exists and is never overwritten; choose"
       " another name or remove it"
     )
   try:
     builder = _ImagesBuilder(source, name, data_dir, keep_sizes)
     catalogue.write(builder)
   except OSError as error:
-    raise UserError(f"--data_dir={data_dir}: {error}") from error
+    raise UserError(f"`data_dir={data_dir}`: {error}") from error
   return pathlib.Path(builder.data_dir)
 
 
 def _check_name(name: str) -> None:
   if not re.fullmatch("[a-z][a-z0-9_]*", name):
     raise UserError(
-      f"--name={name}: allowed: small letters, digits and _, the first a letter"
+      f"`name={name}`: allowed: small letters, digits and _, the first a letter"
     )
   if name == DIGITS:
-    raise UserError(f"--name={name}: this data set prepares itself")
+    raise UserError(f"`name={name}`: this data set prepares itself")
 
 
 class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -234,7 +234,7 @@ def from_folder(path: str | os.PathLike, *, size: int | None = None) -> Source:
   """
   root = paths.expanded(path)
   if size is not None and size < 1:
-    raise UserError(f"--size={size}: allowed: 1 or more pixels")
+    raise UserError(f"`size={size}`: allowed: 1 or more pixels")
   parts = {split: _class_folders(root / split) for split in ("train", "test")}
   beside = [e.name for e in _entries(root) if e.name not in parts]
   _warn_of_beside(root, beside, "is not train or test")

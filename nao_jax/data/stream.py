@@ -274,7 +274,7 @@ def _grain():
     import grain
   except ImportError as error:
     raise UserError(
-      "--input=stream: needs the package grain; pip install grain"
+      "`input=stream`: needs the package grain; pip install grain"
     ) from error
   return grain
 

@@ -106,7 +106,7 @@ def load(source: str, *, vocab_size: int = 0) -> Corpus:
   """
   if vocab_size < 0 or vocab_size == 1:
     raise UserError(
-      f"--vocab_size={vocab_size}: allowed: 0 (all words), or 2 or more"
+      f"`vocab_size={vocab_size}`: allowed: 0 (all words), or 2 or more"
     )
   texts = (
     _Texts(*kjv.read())
@@ -217,12 +217,12 @@ def _read(source: str) -> _Texts:
   """Reads the text of a folder or a .zip file."""
   if not os.path.exists(source):
     raise UserError(
-      f"--text={source}: no such file or folder; allowed: {kjv.NAME}, or a"
+      f"`text={source}`: no such file or folder; allowed: {kjv.NAME}, or a"
       " folder or .zip file with one *.train.txt, *.valid.txt and *.test.txt"
     )
   read = _read_folder if os.path.isdir(source) else _read_zip
   return _Texts(
-    *(_lines(contents, f"--text={source}: {n}") for n, contents in read(source))
+    *(_lines(contents, f"`text={source}`: {n}") for n, contents in read(source))
   )
 
 
@@ -235,7 +235,7 @@ def _read_folder(source: str) -> list[tuple[str, bytes]]:
     return [(name, (folder / name).read_bytes()) for name in chosen]
   except OSError as error:
     raise UserError(
-      f"--text={source}: {error.filename}: {error.strerror}"
+      f"`text={source}`: {error.filename}: {error.strerror}"
     ) from error
 
 
@@ -245,7 +245,7 @@ def _read_zip(source: str) -> list[tuple[str, bytes]]:
     archive = zipfile.ZipFile(source)
   except Exception as error:  # Damaged archives raise nearly anything.
     raise UserError(
-      f"--text={source}: neither a folder nor a sound .zip file ({error})"
+      f"`text={source}`: neither a folder nor a sound .zip file ({error})"
     ) from error
   with archive:
     chosen = _choose(archive.namelist(), source)
@@ -257,7 +257,7 @@ def _unpack(archive: zipfile.ZipFile, name: str, source: str) -> bytes:
     return archive.read(name)
   except Exception as error:  # As above.
     raise UserError(
-      f"--text={source}: {name}: cannot be unpacked ({error}); get or pack the"
+      f"`text={source}`: {name}: cannot be unpacked ({error}); get or pack the"
       " .zip file again"
     ) from error
 
@@ -283,12 +283,12 @@ def _choose_part(names: Sequence[str], part: str, source: str) -> str:
   wanted = f"*{endings[0]} (or {', '.join(_ENDINGS[1:])})"
   if candidates:
     raise UserError(
-      f"--text={source}: {len(candidates)} candidates for {wanted}:"
+      f"`text={source}`: {len(candidates)} candidates for {wanted}:"
       f" {some(sorted(candidates))}; allowed: exactly one, so take the others"
       " out"
     )
   raise UserError(
-    f"--text={source}: no {wanted}; holds {some(sorted(names)) or 'no files'};"
+    f"`text={source}`: no {wanted}; holds {some(sorted(names)) or 'no files'};"
     f" needs exactly one file for each of {', '.join(_PARTS)}"
   )
 

@@ -74,18 +74,18 @@ class Rendezvous:
     host, _, port = self.coordinator.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 2**16:
       raise UserError(
-        f"--coordinator={self.coordinator}: allowed: HOST:PORT of the first "
-        "process"
+        f"`rendezvous.coordinator={self.coordinator}`: allowed: HOST:PORT of "
+        "the first process"
       )
     if self.count is None or self.count < 1:
       raise UserError(
-        f"--num_processes={self.count}: with --coordinator, give how many "
-        "processes there are"
+        f"`rendezvous.count={self.count}`: with `rendezvous.coordinator`, give "
+        "how many processes there are"
       )
     if self.number is None or not 0 <= self.number < self.count:
       raise UserError(
-        f"--process_id={self.number}: allowed: 0 to {self.count - 1} "
-        "(--num_processes), another in each process"
+        f"`rendezvous.number={self.number}`: allowed: 0 to {self.count - 1} "
+        "(`rendezvous.count`), another in each process"
       )
 
 
@@ -361,22 +361,22 @@ def _initialize(settings: dict, where: Rendezvous) -> None:
   waiting = threading.Thread(target=initialize, daemon=True)
   waiting.start()
   waiting.join(where.seconds)
-  flag = "--distributed"
+  place = "`rendezvous`"
   if where.coordinator is not None:
-    flag = f"--coordinator={where.coordinator}"
+    place = f"`rendezvous.coordinator={where.coordinator}`"
   if waiting.is_alive():
     raise UserError(
-      f"{flag}: not all processes came within {where.seconds:g} s; start as "
-      "many as --num_processes says, each with its --process_id"
+      f"{place}: not all processes came within {where.seconds:g} s; start as "
+      "many as `rendezvous.count` says, each with its `rendezvous.number`"
     )
   if failed and where.coordinator is None:
     raise UserError(
-      f"{flag}: no SLURM, Open MPI or Cloud TPU was found that says where the "
-      f"processes are ({failed[0]}); give --coordinator, --num_processes and "
-      "--process_id"
+      f"{place}: no SLURM, Open MPI or Cloud TPU was found that says where the "
+      f"processes are ({failed[0]}); give `rendezvous.coordinator`, "
+      "`rendezvous.count` and `rendezvous.number`"
     )
   if failed:
-    raise UserError(f"{flag}: {failed[0]}")
+    raise UserError(f"{place}: {failed[0]}")
 
 
 def _host(address: str) -> str:
@@ -385,7 +385,7 @@ def _host(address: str) -> str:
 
 def _find(where: Rendezvous) -> None:
   """Raises UserError if the coordinator cannot be reached or started."""
-  what = f"--coordinator={where.coordinator}"
+  what = f"`rendezvous.coordinator={where.coordinator}`"
   if where.number == 0:
     try:
       host, port = where.address
@@ -405,7 +405,7 @@ def _find(where: Rendezvous) -> None:
       if time.monotonic() > end:
         raise UserError(
           f"{what}: nobody answers there after {where.seconds:g} s ({error}); "
-          "is the first process (--process_id=0) running, and can this "
+          "is the first process (`rendezvous.number=0`) running, and can this "
           "machine reach it?"
         ) from error
       time.sleep(0.2)

@@ -275,19 +275,19 @@ def check_each_step(
     UserError: n architectures cannot share the devices or the batch evenly, or
       the pool has fewer members.
   """
-  parts, flag = parallel.count(devices), f"`architectures_per_step={each_step}`"
+  parts, what = parallel.count(devices), f"`architectures_per_step={each_step}`"
   if each_step < 1 or (each_step > 1 and each_step % parts):
     raise UserError(
-      f"{flag}: an architecture trains on one device, or one on all "
+      f"{what}: an architecture trains on one device, or one on all "
       f"{parts}; give 1 or a multiple of {parts} (`devices`)"
     )
   if batch % each_step:
     raise UserError(
-      f"{flag}: they share `train.batch={batch}` evenly; give a divisor of it"
+      f"{what}: they share `train.batch={batch}` evenly; give a divisor of it"
     )
   if each_step > members:
     raise UserError(
-      f"{flag}: there are {members} members (`search.pool_size`); give that "
+      f"{what}: there are {members} members (`search.pool_size`); give that "
       "or less"
     )
 

@@ -238,7 +238,7 @@ def ancestors(pool: Pool, row: int) -> list[Ancestor]:
 def origin(number: int) -> str:
   """Returns the origin of an architecture in a word or two."""
   if number == GIVEN:
-    return "--arch"
+    return "given"
   return "random" if number == RANDOM else f"round {number}"
 
 

@@ -34,26 +34,26 @@ def read(run: Run, paths: Sequence[str | os.PathLike]) -> list[Run]:
     UserError: one of them is no random search, has no scores yet, or measures
       something else.
   """
-  return [_checked(run, runs.read(path, "--random")) for path in paths]
+  return [_checked(run, runs.read(path, "random")) for path in paths]
 
 
 def _checked(run: Run, other: Run) -> Run:
-  flag = f"--random={other.path}"
+  place = f"`random={other.path}`"
   strategy = other.settings["strategy"]
   if strategy != "random":
     raise UserError(
-      f"{flag}: a search with --strategy={strategy}; give searches with "
-      "--strategy=random"
+      f"{place}: a search with `strategy={strategy}`; give searches with "
+      "`strategy=random`"
     )
   for name in MEASURED:
     theirs, ours = other.settings.get(name), run.settings.get(name)
     if theirs != ours:
       raise UserError(
-        f"{flag}: {name} is {theirs!r} there and {ours!r} in {run.path}, so "
+        f"{place}: {name} is {theirs!r} there and {ours!r} in {run.path}, so "
         "their scores do not measure the same thing"
       )
   if not other.scored:
-    raise UserError(f"{flag}: no round has ended there yet; wait for one")
+    raise UserError(f"{place}: no round has ended there yet; wait for one")
   return other
 
 

@@ -39,17 +39,17 @@ def write(
   """
   if not 2 <= len(paths) <= len(_LETTERS):
     raise UserError(
-      f"--compare={','.join(map(str, paths))}: {len(paths)} directories; "
+      f"`paths={','.join(map(str, paths))}`: {len(paths)} directories; "
       f"allowed: 2 to {len(_LETTERS)}, separated by commas"
     )
-  found = [runs.read(path, "--compare") for path in paths]
+  found = [runs.read(path, "paths") for path in paths]
   for run in found[1:]:
     if type(run.kind) is not type(found[0].kind):
       raise UserError(
-        f"--compare={run.path}: a search for {run.kind.what}, and "
+        f"`paths={run.path}`: a search for {run.kind.what}, and "
         f"{found[0].path} is one for {found[0].kind.what}; give one kind"
       )
-  return pages.write(of(found), expanded(output), f"--output={output}")
+  return pages.write(of(found), expanded(output), f"`output={output}`")
 
 
 def of(found: list[Run]) -> Page:

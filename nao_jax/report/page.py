@@ -133,13 +133,13 @@ def render(page: Page) -> str:
   return template.render(page=page, drawn=drawn)
 
 
-def write(page: Page, file: pathlib.Path, flag: str) -> pathlib.Path:
+def write(page: Page, file: pathlib.Path, place: str) -> pathlib.Path:
   """Renders a page into a file, atomically.
 
   Args:
     page: the page.
     file: the file.
-    flag: the flag that named the file, for the message.
+    place: how the message names the file.
 
   Raises:
     UserError: the file cannot be written.
@@ -149,6 +149,6 @@ def write(page: Page, file: pathlib.Path, flag: str) -> pathlib.Path:
     workdir.write(file, text)
   except OSError as error:
     raise UserError(
-      f"{flag}: {file} cannot be written ({error.strerror}); give another"
+      f"{place}: {file} cannot be written ({error.strerror}); give another"
     ) from error
   return file

@@ -78,9 +78,9 @@ def _about(run: Run, random: list[Run]) -> list[str]:
   else:
     texts.append(
       "No random search was run beside this one, so the curves do not say what "
-      "its strategy is worth. The same command with --strategy=random and "
-      "another --workdir is that baseline; experiments.report --random shows "
-      "it here."
+      "its strategy is worth. The same search with the strategy random, in "
+      "another workdir, is that baseline; nao_jax.experiments.report shows it "
+      "here."
     )
   return texts
 

@@ -105,19 +105,19 @@ class Run:
     return np.flatnonzero(self.pool.origins == round_ + 1)
 
 
-def read(path: str | os.PathLike, flag: str = "--workdir") -> Run:
+def read(path: str | os.PathLike, where: str = "workdir") -> Run:
   """Reads the directory of a search.
 
   Args:
     path: the directory.
-    flag: the flag that named it, for messages.
+    where: the argument that named it, for messages.
 
   Raises:
     UserError: there is no search, or its settings or its pool are damaged.
   """
   path = paths.expanded(path)
-  settings = read_settings(path, flag)
-  kind = cells.of(settings, f"{flag}={path}")
+  settings = read_settings(path, where)
+  kind = cells.of(settings, f"`{where}={path}`")
   config = json.loads((path / "config.json").read_text())
   history, missing = _history(path / "history.jsonl"), []
   best = _object(path / "best.json", missing)

@@ -43,7 +43,7 @@ def write(
   """
   run = runs.read(path)
   page = of(run, baseline.read(run, random))
-  return pages.write(page, paths.expanded(path) / NAME, f"--workdir={path}")
+  return pages.write(page, paths.expanded(path) / NAME, f"`workdir={path}`")
 
 
 def try_to_write(path: str | os.PathLike) -> None:

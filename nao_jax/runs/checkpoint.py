@@ -92,7 +92,7 @@ def restore(
   if steps:
     raise UserError(
       f"{directory}: all {len(steps)} checkpoints are damaged; start again in "
-      "another --workdir"
+      "another `workdir`"
     )
   return None
 

@@ -28,13 +28,13 @@ def refusal(there: dict, here: dict, version: str | None) -> str | None:
     return (
       f"holds a run of nao_jax {version or 'of unknown version'}, which kept "
       f"no digest of its data ({', '.join(unknown)}), so that nothing tells "
-      "whether they are the same today; give another --workdir, or finish it "
+      "whether they are the same today; give another `workdir`, or finish it "
       "with that version"
     )
   name = next((here[key] for key in _NAMES if key in here), "")
   parts = " and ".join(words.format(name) for words in changed)
   return (
     f"holds a run on other data: {parts} changed since it began (contents, not "
-    "names, are compared); give another --workdir for the data of today, or "
+    "names, are compared); give another `workdir` for the data of today, or "
     "the data as they were to go on"
   )

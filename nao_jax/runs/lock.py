@@ -21,12 +21,12 @@ class Lock:
   never holds it.
   """
 
-  def __init__(self, directory: pathlib.Path, flag: str):
+  def __init__(self, directory: pathlib.Path, place: str):
     """Takes the lock.
 
     Args:
       directory: an existing, writable directory.
-      flag: how the user named it, for messages.
+      place: how messages name it.
 
     Raises:
       UserError: another process holds it.
@@ -38,7 +38,7 @@ class Lock:
     except BlockingIOError as error:
       with self._file as file:
         raise UserError(
-          f"{flag}: {_holder(file)} is at work there; wait for it or give "
+          f"{place}: {_holder(file)} is at work there; wait for it or give "
           "another directory"
         ) from error
     except OSError as error:  # A file system without locks.

@@ -138,7 +138,7 @@ class Trials:
 
   def _refusal(self, reason: object) -> UserError:
     return UserError(
-      f"--trials={self.path}: not a file of trials that can be read and written"
+      f"`trials={self.path}`: not a file of trials that can be read and written"
       f" ({reason}); give another"
     )
 

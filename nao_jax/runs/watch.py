@@ -110,9 +110,9 @@ class Watch:
     except OSError as error:
       host, port = address
       raise UserError(
-        f"--coordinator: the first process listens at {host}:{port}, too, "
-        f"and cannot be reached there ({error}); let its machine's ports be "
-        "reached from the others"
+        "`rendezvous.coordinator`: the first process listens at "
+        f"{host}:{port}, too, and cannot be reached there ({error}); let its "
+        "machine's ports be reached from the others"
       ) from error
     connection.settimeout(None)
     connection.sendall(token.encode() + number.to_bytes(4, "big"))

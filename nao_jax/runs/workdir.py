@@ -93,7 +93,7 @@ class Workdir:
         self._held = stack.pop_all()
     except OSError as error:
       raise UserError(
-        f"--workdir={path}: cannot be written ({error.strerror}); give another"
+        f"`workdir={path}`: cannot be written ({error.strerror}); give another"
       ) from error
 
   def __enter__(self) -> typing.Self:
@@ -107,7 +107,7 @@ class Workdir:
       self._status.end(_state(error))
     if fault := storage_fault(error):
       raise UserError(
-        f"--workdir={self.path}: {fault}; what was saved before is safe: when "
+        f"`workdir={self.path}`: {fault}; what was saved before is safe: when "
         "that is mended, the same command goes on"
       ) from error
 
@@ -117,7 +117,7 @@ class Workdir:
     free = shutil.disk_usage(self.path).free
     if free < needed:
       raise UserError(
-        f"--workdir={self.path}: checkpoints need {needed / 1e6:.0f} MB, and "
+        f"`workdir={self.path}`: checkpoints need {needed / 1e6:.0f} MB, and "
         f"{free / 1e6:.0f} MB are free; make room or give another directory"
       )
 
@@ -269,12 +269,12 @@ class Workdir:
     return self.path / "history.jsonl"
 
 
-def read_settings(path: str | os.PathLike, flag: str = "--workdir") -> dict:
+def read_settings(path: str | os.PathLike, where: str = "workdir") -> dict:
   """Returns the settings of the run in a directory.
 
   Args:
     path: the directory.
-    flag: the flag that named it, for messages.
+    where: the argument that named it, for messages.
 
   Raises:
     UserError: there is no run, or its config.json is damaged.
@@ -282,7 +282,7 @@ def read_settings(path: str | os.PathLike, flag: str = "--workdir") -> dict:
   file = paths.expanded(path) / "config.json"
   if not os.path.exists(file):
     raise UserError(
-      f"{flag}={path}: no run there (no {file}); give the workdir of one"
+      f"`{where}={path}`: no run there (no {file}); give the workdir of one"
     )
   return _settings(file)
 
@@ -300,7 +300,7 @@ def _claim(path: pathlib.Path) -> lock.Lock:
   """Locks the directory; creates it if it does not exist."""
   path.mkdir(parents=True, exist_ok=True)
   _refuse_foreign(path)
-  return lock.Lock(path, f"--workdir={path}")
+  return lock.Lock(path, f"`workdir={path}`")
 
 
 def _write_or_compare(path: pathlib.Path, settings: dict) -> None:
@@ -312,9 +312,9 @@ def _write_or_compare(path: pathlib.Path, settings: dict) -> None:
   unknown = (there.keys() ^ settings.keys()) - identity.DIGESTS.keys()
   if unknown and (program := _program(file)) != _this_program():
     raise UserError(
-      f"--workdir={path}: holds a run of another version of this program, "
+      f"`workdir={path}`: holds a run of another version of this program, "
       f"{program} (one of the two lacks {some(sorted(unknown))}); finish "
-      "it with that version, or give another --workdir"
+      "it with that version, or give another `workdir`"
     )
   different = [
     name
@@ -327,11 +327,11 @@ def _write_or_compare(path: pathlib.Path, settings: dict) -> None:
       for name in others[:4]
     ]
     raise UserError(
-      f"--workdir={path}: holds another run ({'; '.join(differences)}); "
-      "give the same flags to resume it, or another --workdir"
+      f"`workdir={path}`: holds another run ({'; '.join(differences)}); "
+      "give the same settings to resume it, or another `workdir`"
     )
   if changed := identity.refusal(there, settings, _version_of(file)):
-    raise UserError(f"--workdir={path}: {changed}")
+    raise UserError(f"`workdir={path}`: {changed}")
 
 
 def _program(file: pathlib.Path) -> str:
@@ -357,7 +357,7 @@ def _version_of(file: pathlib.Path) -> str | None:
 
 
 def _settings(file: pathlib.Path) -> dict:
-  place, advice = f"{file}: damaged", "give another --workdir"
+  place, advice = f"{file}: damaged", "give another `workdir`"
   found = json_file.read(
     file, place=place, wanted="the settings of a run", advice=advice
   ).get("settings")
@@ -370,7 +370,7 @@ def _refuse_foreign(path: pathlib.Path) -> None:
   names = {file.name for file in path.iterdir() if file.suffix != ".partial"}
   if "config.json" not in names and names - {lock.NAME}:
     raise UserError(
-      f"--workdir={path}: holds files but no config.json, so it is no run to "
+      f"`workdir={path}`: holds files but no config.json, so it is no run to "
       "resume; give an empty or a new directory"
     )
 
@@ -422,7 +422,7 @@ def check_writable(file: str | os.PathLike, where: str) -> None:
 
   Args:
     file: its path.
-    where: the argument or the flag that named it, for messages.
+    where: the argument that named it, for messages.
 
   Raises:
     UserError: no file of this name can be written.

@@ -153,7 +153,7 @@ class SearchJournal(Workdir, Journal):
 def origin_text(origin: int) -> str:
   """Returns the origin of an architecture in words."""
   if origin == pools.GIVEN:
-    return "given by --arch"
+    return "given at the start"
   return "a random draw" if origin == pools.RANDOM else f"round {origin}"
 
 

@@ -145,20 +145,33 @@ def train(
   settings = {"controller": controller, "config": config}
   varied = functools.partial(_varied, space=controller.space, config=config)
   tokens = jax.vmap(varied, (None, 0, 0))(key, after - counts, lessons.tokens)
+  keys = None
+  if controller.config.drops:
+    keys = jax.vmap(lambda number: _dropout_keys(key, number, config.members))(
+      after - counts
+    )
 
   def step(learners, lesson):
+    lesson, keys = lesson
     one = functools.partial(
       _step, rate=lesson.rates, trade_off=lesson.trade_off, **settings
     )
     return jax.vmap(one)(
-      *learners, lesson.tokens, lesson.targets, lesson.costs
+      *learners, lesson.tokens, lesson.targets, lesson.costs, keys
     ), None
 
   learners = state.params, state.optimiser
   (params, optimiser), _ = jax.lax.scan(
-    step, learners, lessons._replace(tokens=tokens)
+    step, learners, (lessons._replace(tokens=tokens), keys)
   )
   return state._replace(params=params, optimiser=optimiser, steps=after[-1])
+
+
+def _dropout_keys(key, number, members):
+  """A key for each member in a step: [E]."""
+  # 1 tells them from the keys of `_varied`.
+  key = jax.random.fold_in(jax.random.fold_in(key, number), 1)
+  return jax.random.split(key, members)
 
 
 def _varied(key, number, tokens, *, space, config):
@@ -184,6 +197,7 @@ def _step(
   tokens,
   targets,
   costs,
+  key,
   *,
   rate,
   trade_off,
@@ -203,6 +217,7 @@ def _step(
       jnp.ones(len(tokens)),
       controller=controller,
       trade_off=trade_off,
+      key=key,
       scored=has_score,
       costs=costs,
     )

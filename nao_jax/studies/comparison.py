@@ -179,8 +179,8 @@ def check(
   if len(set(strategies)) < len(strategies):
     raise UserError(f"`strategies={','.join(strategies)}`: one occurs twice")
   columns = [
-    tables.load(config.table, config.dataset, name, flag)
-    for name, flag in ((config.signal, "signal"), (config.report, "report"))
+    tables.load(config.table, config.dataset, name, where)
+    for name, where in ((config.signal, "signal"), (config.report, "report"))
   ]
   signal, report = (Table(column.space, column.scores) for column in columns)
   demand, allowed = _demand(config)
@@ -297,7 +297,7 @@ def _read(
   file, config: CompareConfig, space: Space, table: str
 ) -> dict[str, Curves]:
   """Reads the curves in a file of strategies whose setup is unchanged."""
-  if file is None or not paths.expanded(file).exists():
+  if file is None or not os.path.exists(paths.expanded(file)):
     return {}
   place, wanted, advice = f"`file={file}`", "a comparison", "give another file"
   held = json_file.read(file, place=place, wanted=wanted, advice=advice)

@@ -32,8 +32,8 @@ Further differences of `cifar10` and `cifar10_v2`:
 
 - Branches of a reduction cell have weights of their own; in NAO_V1 a strided
   identity of the second branch uses those of the first branch. With
-  --ops=large, average pools do not count padding and 2x2 pools do not see
-  zeros.
+  `network.ops` "large", average pools do not count padding and 2x2 pools do not
+  see zeros.
 - Each epoch has its own learning rate; in the official code, where the schedule
   steps before the optimiser, it has the next epoch's.
 - Drop-path grows over all epochs; in NAO_V2 it starts again in each round.
@@ -69,7 +69,7 @@ Of `imagenet` beside the first list and that of `cifar10`:
   score is not known: here 4 in 1,000 of the training images, whose middle is
   seen, 224 pixels wide.
 - The finalists train for 10 epochs with one cosine, as on CIFAR-10; nothing is
-  compared with random cells (--final_cells), as that is ours and takes longer
+  compared with random cells (`final.cells`), as that is ours and takes longer
   than the search.
 
 The official code has no script for the rounds of a search from scratch: the
@@ -161,6 +161,22 @@ class SearchCnnConfig:
     Only(("sampling", "train_only_new"), "evaluator", ("shared",)),
     Only(("augment",), "input", ("memory",)),
     Only(("stream",), "input", ("stream",)),
+    Only(
+      ("train.auxiliary_weight",),
+      "network.auxiliary",
+      alternatives=(("finalist.auxiliary", ()),),
+    ),
+    # Costs are those of the network of the final comparison.
+    Only(
+      ("final.channels", "final.cells_per_stage"),
+      "final.cells",
+      alternatives=(
+        ("demand.limit", ()),
+        ("demand.objectives", ("score,params", "score,multiply_adds")),
+      ),
+    ),
+    Only(("demand.limit_penalty",), "demand.limit"),
+    Only(("demand.limit_penalty",), "strategy", ("nao", "nao_plus")),
   )
 
   dataset: str = "cifar10"
@@ -214,6 +230,11 @@ _DIGITS_FINALIST = FinalistConfig(
   auxiliary=False,
 )
 
+# As it was measured: without dropout, which the ensemble did not have.
+_SMALL = ControllerConfig(
+  embedding=24, hidden=48, mlp_width=64, mlp_dropout=0.0
+)
+
 PRESETS = {
   # `make search`: real digits, in a few minutes on two cores.
   "digits": SearchCnnConfig(
@@ -226,7 +247,7 @@ PRESETS = {
     augment=AugmentConfig(padding=1, flip=False),
     search=SearchConfig(pool_size=60, rounds=3, new_per_round=20),
     nao=NaoConfig(top_k=15, max_step_size=30, held_out=0.2),
-    controller=ControllerConfig(embedding=24, hidden=48, mlp_width=64),
+    controller=_SMALL,
     fit=FitConfig(epochs=600, batch=50),
     finalist=_DIGITS_FINALIST,
     final=FinalConfig(epochs=12, channels=8, cells_per_stage=1),
@@ -322,7 +343,7 @@ PRESETS = {
     augment=AugmentConfig(padding=1, flip=False),
     search=SearchConfig(pool_size=40, rounds=2, new_per_round=15, extend=True),
     nao=NaoConfig(top_k=15, max_step_size=30, held_out=0.2),
-    controller=ControllerConfig(embedding=24, hidden=48, mlp_width=64),
+    controller=_SMALL,
     fit=FitConfig(epochs=600, batch=50),
     finalist=_DIGITS_FINALIST,
     final=FinalConfig(cells=2, epochs=12, channels=8, cells_per_stage=1),

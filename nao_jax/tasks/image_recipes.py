@@ -41,6 +41,7 @@ class TrainCnnConfig:
   """
 
   ACTS_WITH = (
+    Only(("train.auxiliary_weight",), "network.auxiliary"),
     Only(("augment",), "input", ("memory",)),
     Only(("stream",), "input", ("stream",)),
   )

@@ -220,6 +220,13 @@ def fit_to_data(
   found = cnn.resolve(
     config.arch, ops=config.network.ops, nodes=config.network.nodes
   )
+  for name in ("ops", "nodes"):
+    given, own = getattr(config.network, name), getattr(found, name)
+    if given not in (own, getattr(NetworkConfig, name)):
+      raise UserError(
+        f"`network.{name}={given}`: `arch={config.arch}` says {own}; leave it "
+        "out"
+      )
   network = dataclasses.replace(
     config.network, ops=found.ops, nodes=found.nodes, classes=data.classes
   )

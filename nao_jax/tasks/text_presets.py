@@ -153,6 +153,11 @@ class SearchRnnConfig:
     rules.check_together(self)
 
 
+# As it was measured: without dropout, which the ensemble did not have.
+_SMALL = ControllerConfig(
+  embedding=24, hidden=48, mlp_width=64, mlp_dropout=0.0
+)
+
 _DEMO = SearchRnnConfig(
   vocab_size=2000,
   strategy="nao_plus",
@@ -168,7 +173,7 @@ _DEMO = SearchRnnConfig(
   train=TextTrainConfig(epochs=3, batch=64, learning_rate=10, clip=0.25),
   search=SearchConfig(pool_size=40, rounds=2, new_per_round=15),
   nao=NaoConfig(top_k=15, max_step_size=30, held_out=0.2),
-  controller=ControllerConfig(embedding=24, hidden=48, mlp_width=64),
+  controller=_SMALL,
   fit=FitConfig(epochs=400, batch=50),
   finalists=2,
   finalist=FinalistRnnConfig(epochs=1),
