@@ -14,10 +14,10 @@ import jax
 import numpy as np
 import pytest
 
+from nao_jax.distributed.collectives import own_address
 from nao_jax.distributed.processes import Rendezvous, meet
 from nao_jax.errors import UserError
 from nao_jax.runs import checkpoint, watch
-from nao_jax.runs.collectives import own_address
 from nao_jax.search.state import SearchState
 from tests import team_work
 

@@ -166,6 +166,7 @@ def subjects(folder: pathlib.Path) -> dict[str, Subject]:
     "pool_size": 8,
     "rounds": 2,
     "new_per_round": 3,
+    "random_per_round": 1,
     "controller_embedding": 4,
     "controller_hidden": 8,
     "controller_mlp_layers": 1,

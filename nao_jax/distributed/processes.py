@@ -25,8 +25,9 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from nao_jax.distributed import collectives
 from nao_jax.errors import Stopped, UserError, in_a_line
-from nao_jax.runs import collectives, interruption
+from nao_jax.runs import interruption
 from nao_jax.runs.interruption import Interruption
 from nao_jax.runs.watch import Watch
 
