@@ -112,7 +112,7 @@ def test_each_epoch_of_a_candidate_has_an_order_of_its_own(
       return state, np.zeros((1, rows.shape[1]), np.float32)
 
     def measure(*arguments):
-      return types.SimpleNamespace(right=np.zeros(1))
+      return types.SimpleNamespace(right=np.zeros(1), examples=np.ones(1))
 
     return {"_steps": steps, "_measure": measure}[function.__name__]
 
@@ -304,7 +304,7 @@ class Killed(Exception):
 
 
 def test_a_stopped_search_ends_as_one_that_was_not(data, tmp_path, monkeypatch):
-  monkeypatch.setattr(image_search.images, "load", lambda *_, **__: data)
+  monkeypatch.setattr(image_search, "open_data", lambda *_: data)
   # A search drops its programs at the end; here the next one needs them.
   monkeypatch.setattr(jax, "clear_caches", lambda: None)
   arguments = {"data_dir": tmp_path / "data", "devices": 1}
@@ -366,7 +366,7 @@ def test_what_cannot_work_is_refused(changes, message, tmp_path):
 def test_the_other_op_sets_are_searched_and_end_in_pairs(
   ops, coding, strategy, data, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(image_search.images, "load", lambda *_, **__: data)
+  monkeypatch.setattr(image_search, "open_data", lambda *_: data)
   space = cnn.space(2, ops)
   trained = []
 
