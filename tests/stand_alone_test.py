@@ -329,9 +329,9 @@ def test_the_imagenet_network_starts_at_an_eighth_of_the_image():
 @pytest.mark.parametrize(
   ("changes", "size", "culprit"),
   [
-    ({"stem": "mnist"}, 32, "--stem=mnist"),
+    ({"stem": "mnist"}, 32, "`stem=mnist`"),
     ({"stem": "imagenet"}, 112, "112 pixels"),
-    ({"stem": "imagenet", "auxiliary": True}, 32, "--auxiliary"),
+    ({"stem": "imagenet", "auxiliary": True}, 32, "`auxiliary=True`"),
     ({}, 30, "30 pixels"),
   ],
 )

@@ -184,5 +184,5 @@ def test_every_example_counts_once_in_a_padded_evaluation(state, data):
 
 def test_a_batch_that_cannot_be_cut_is_refused():
   trainer = dataclasses.replace(TRAINER, accumulate=3)
-  with pytest.raises(UserError, match=r"--accumulate=3: --batch=8 is cut"):
+  with pytest.raises(UserError, match=r"`accumulate=3`: `train\.batch=8`"):
     trainer.check(1)
