@@ -9,9 +9,12 @@ import pytest
 
 from tests import drivers
 
-# A shell's jobs in the background ignore Ctrl-C, which some tests send.
+# Jobs in a shell's background ignore Ctrl-C, and those of nohup the end of the
+# terminal; some tests send both.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
   signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+  signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 gc.set_threshold(*drivers.RARELY)
 
