@@ -1,7 +1,7 @@
 """Rules between the settings of a search, for any task.
 
-They name settings as `presets.SearchCnnConfig` and
-`rnn_presets.SearchRnnConfig` do.
+They name settings as `tasks.image_presets.SearchCnnConfig` and
+`tasks.text_presets.SearchRnnConfig` do.
 """
 
 from typing import Any

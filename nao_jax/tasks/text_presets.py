@@ -115,7 +115,8 @@ class SearchRnnConfig:
     fit: how the controller of `nao` is fitted.
     finalists: number of members with the best scores that train from scratch,
       each measured on the whole validation text, to determine the winner; as
-      many random cells train beside them. A smaller pool has fewer finalists;
+      many random cells train beside them unless `final.cells` is 0. A smaller
+      pool has fewer finalists;
       with 0, the best score wins.
     finalist: training of the finalists.
     final: comparison of the best cells with random ones.

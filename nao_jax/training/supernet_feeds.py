@@ -108,8 +108,8 @@ class InMemory:
 class Streamed:
   """Images that arrive augmented, batch by batch.
 
-  Each process reads those of its own devices. Each round has an order of its
-  own, which follows from its key.
+  Each process reads those of its own devices. A round goes on in the stream
+  where the one before it ended, so that every epoch has an order of its own.
 
   Attributes:
     trainer: the settings.
@@ -135,8 +135,9 @@ class Streamed:
       UserError: on the way, an image of this or of another process is damaged,
         or a worker that reads them died.
     """
-    del epochs  # The round's key tells its order from that of others.
     order_key, step_key = keys
+    # The key is the same in every round, and the stream goes on.
+    before = epochs.start * self.trainer.steps_per_epoch
     step_key = parallel.replicate(step_key, devices=self.devices)
     batch = self.trainer.train.batch
     rows = own_rows(batch, self.devices)
@@ -148,7 +149,7 @@ class Streamed:
       self.stream.train_batches(
         batch,
         seed=int(jax.random.bits(order_key)),
-        first_step=first,
+        first_step=before + first,
         rows=rows.ravel().tolist(),
       )
     )
