@@ -206,6 +206,8 @@ def _check_value(own: dataclasses.Field, value: Any) -> None:
   kind, items = own.type, (value,)
   if typing.get_origin(kind) is tuple:
     kind, items = typing.get_args(kind)[0], value
+    if not items and allowed.text:
+      raise UserError(f"{named(own.name, value)}: allowed: one value or more")
   for item in items:
     if not _is_of(kind, item):
       wanted = ", ".join(filter(None, (_WORDS.get(kind, "text"), allowed.text)))

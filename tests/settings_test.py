@@ -170,6 +170,7 @@ class Outer:
   [
     (Outer(kind="d"), "`kind=d`: allowed: a, b, c"),
     (Outer(steps=(1, 0)), "`steps=(1, 0)`: allowed: above 0"),
+    (Outer(steps=()), "`steps=()`: allowed: one value or more"),
     (Outer(inner=Inner(0)), "`inner.width=0`: allowed: 1 to 9"),
     (Outer(inner=Inner(2.5)), "`inner.width=2.5`: allowed: a whole number, "),
     (Outer(inner=Inner(True)), "`inner.width=True`: allowed: a whole number, "),
