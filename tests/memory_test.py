@@ -258,6 +258,19 @@ def _search_cnn(preset, folder):
   )
 
 
+@pytest.mark.parametrize("name", ["finalist", "final"])
+def test_what_trains_after_a_search_has_to_fit_before_it(name, told, tmp_path):
+  config = image_presets.PRESETS["digits"]
+  wide = dataclasses.replace(getattr(config, name), channels=512)
+  config = dataclasses.replace(config, **{name: wide})
+  told(200_000_000)
+  with pytest.raises(
+    UserError, match=rf"`{name}\.channels` or `{name}\.batch`"
+  ):
+    image_search.run(config, workdir=str(tmp_path / "run"), data_dir=tmp_path)
+  assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
   "start",
   [

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import dataclasses
+import functools
 
 from absl import logging
 import jax
@@ -103,13 +104,7 @@ def run(
   image_costs.check(config, latency)
   config, data = _load(config, data_dir, devices)
   if executor.executor == "local":
-    memory_check.check_search(
-      _searched(config, data),
-      data.image_shape,
-      each=config.architectures_per_step,
-      held=data.validation_examples if config.input == "stream" else None,
-      devices=devices,
-    )
+    _check_memory(config, data, devices)
   if team is not None:
     team.compare({"the data": flatten(data.digest)})
     if not team.first:
@@ -138,6 +133,26 @@ def run(
     _show(best, config, journal)
     search_page.try_to_write(journal.path)
   return best
+
+
+def _check_memory(
+  config: SearchCnnConfig, data: ImageData | ImageStream, devices: int | None
+) -> None:
+  """Raises UserError if the search, or what trains after it, does not fit."""
+  check = functools.partial(
+    memory_check.check_search,
+    image_shape=data.image_shape,
+    held=data.validation_examples if config.input == "stream" else None,
+    devices=devices,
+  )
+  check(_searched(config, data), each=config.architectures_per_step)
+  for name, budget, count in (
+    ("finalist", config.finalist, config.finalists),
+    ("final", config.final, config.final.cells),
+  ):
+    if count:
+      smaller = f"`{name}.channels` or `{name}.batch`"
+      check(final_trainer(config, data, budget), smaller=smaller)
 
 
 def _load(

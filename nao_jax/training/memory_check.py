@@ -90,6 +90,7 @@ def check_search(
   each: int = 1,
   held: int | None = None,
   devices: int | None = None,
+  smaller: str = "`network.channels` or `train.batch`",
 ) -> None:
   """Raises UserError if a step of a search does not fit.
 
@@ -100,6 +101,7 @@ def check_search(
     each: architectures that a supernet's step trains.
     held: images that live on each device; the training images by default.
     devices: number of this process's devices used; all by default.
+    smaller: settings to reduce, for the message.
   """
   found = room(devices)
   held = trainer.examples if held is None else held
@@ -116,9 +118,7 @@ def check_search(
     return
   needed = count(trainer, image_shape)
   if needed.total > found:
-    raise _refused(
-      needed, found, "give a smaller `network.channels` or `train.batch`"
-    )
+    raise _refused(needed, found, f"give a smaller {smaller}")
 
 
 def check_text(
