@@ -19,7 +19,7 @@ from nao_jax.tasks import image_inference, image_recipes, image_training
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
 from tests import tiny_images, tracing
-from tests.short_networks import TWO_CELLS
+from tests.short_networks import two_cells
 
 # One small separable convolution, pools and identities.
 ARCH = "0 0 1 4 2 2 0 4 | 0 4 1 2 2 3 1 4"
@@ -39,8 +39,7 @@ CONFIG = image_recipes.TrainCnnConfig(
 @pytest.fixture(scope="module", autouse=True)
 def fast_compilation():
   jax.config.update("jax_disable_most_optimizations", True)
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(NetworkConfig, "cells", TWO_CELLS)
+  with two_cells():
     yield
   jax.config.update("jax_disable_most_optimizations", False)
 

@@ -32,7 +32,7 @@ from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.tasks.text_presets import FinalRnnConfig, SearchRnnConfig
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recipe import TrainConfig
-from tests.short_networks import TWO_CELLS
+from tests.short_networks import two_cells
 
 CONTROLLER = ControllerConfig(embedding=4, hidden=8, mlp_layers=1, mlp_width=4)
 FIT = FitConfig(epochs=2, batch=4)
@@ -44,8 +44,7 @@ MODEL = LanguageModelConfig(nodes=2, width=4)
 @pytest.fixture(scope="module", autouse=True)
 def fast_compilation():
   jax.config.update("jax_disable_most_optimizations", True)
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(NetworkConfig, "cells", TWO_CELLS)
+  with two_cells():
     yield
   jax.config.update("jax_disable_most_optimizations", False)
 

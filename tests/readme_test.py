@@ -13,7 +13,7 @@ from nao_jax.tasks import (
   text_presets,
   text_training,
 )
-from tests import pages
+from tests import driver_flags, pages
 
 del driver
 PRESETS = {
@@ -90,16 +90,8 @@ def test_the_presets_in_the_commands_exist():
 def no_flags():
   """Other tests of this process may have imported drivers."""
   drivers = {module for _, module, _ in COMMANDS}
-  defined = {
-    flag.name: flag
-    for module, own in flags.FLAGS.flags_by_module_dict().items()
-    if module in drivers or module.startswith("benchmarks")
-    for flag in own
-  }
-  flags.FLAGS.remove_flag_values(defined)
-  yield
-  for name, flag in defined.items():
-    flags.FLAGS[name] = flag
+  with driver_flags.set_aside("benchmarks.", *drivers):
+    yield
 
 
 @pytest.mark.usefixtures("no_flags")

@@ -1,8 +1,15 @@
 """Networks of fewer cells than any that is searched for, for cheap tests."""
 
+from collections.abc import Iterator
+import contextlib
 import dataclasses
 
+import jax
+import pytest
+
+from nao_jax.networks import parameters
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.training import feeds, memory
 
 
 def cells(kinds: str, channels: int) -> tuple[tuple[bool, int], ...]:
@@ -36,3 +43,24 @@ class ShortConfig(NetworkConfig):
 
 # In the place of `NetworkConfig.cells`: two, whatever the settings say.
 TWO_CELLS = property(lambda config: cells("RN", config.channels))
+
+
+@contextlib.contextmanager
+def two_cells() -> Iterator[None]:
+  """Gives every network two cells.
+
+  Equal settings then stand for other networks, so that what is remembered of
+  them is forgotten before and after.
+  """
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(NetworkConfig, "cells", TWO_CELLS)
+    _forget()
+    yield
+    _forget()
+
+
+def _forget() -> None:
+  parameters._shapes.cache_clear()
+  feeds.program.cache_clear()
+  memory.of_network.cache_clear()
+  jax.clear_caches()

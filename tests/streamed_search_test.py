@@ -32,7 +32,7 @@ from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
 from nao_jax.training.supernet_feeds import Streamed
 from tests import tiny_images
-from tests.short_networks import TWO_CELLS, ShortConfig
+from tests.short_networks import ShortConfig, two_cells
 
 TRAIN, HELD_OUT, TEST, BATCH, CLASSES = 8, 8, 6, 4, 3
 KEY = jax.random.key(1)
@@ -321,8 +321,7 @@ CONFIG = dataclasses.replace(
 
 @pytest.fixture(scope="module")
 def short_networks():
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(NetworkConfig, "cells", TWO_CELLS)
+  with two_cells():
     yield
 
 
