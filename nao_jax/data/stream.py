@@ -73,7 +73,7 @@ class Part:
 
   @property
   def digest(self) -> str:
-    """Of the whole split."""
+    """Digest of the whole split, held-out records included."""
     return self.split.digest
 
 

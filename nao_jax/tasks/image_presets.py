@@ -149,8 +149,7 @@ class SearchCnnConfig:
     finalists: number of members with the best scores that train from scratch,
       each measured on the whole validation part, to determine the winner; as
       many random cells train beside them unless `final.cells` is 0. A smaller
-      pool has fewer finalists;
-      with 0, the best score wins.
+      pool has fewer finalists; with 0, the best score wins.
     finalist: training of the finalists.
     final: comparison of the best cells with random ones.
     demand: limits on the costs of cells, and whether a lower cost is an
