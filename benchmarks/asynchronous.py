@@ -25,8 +25,8 @@ from nao_jax.runs.workdir import check_writable
 from nao_jax.search.loop import SearchConfig
 
 _WORKERS = flags.DEFINE_list("workers", ["8", "64", "1000"], "How many.")
-_LATE = flags.DEFINE_list(
-  "late", ["0.5", "1.0", "1.5"], "Values of --late of a search."
+_MAX_PENDING = flags.DEFINE_list(
+  "max_pending", ["0.5", "1.0", "1.5"], "Values of --max_pending of a search."
 )
 _POOL = flags.DEFINE_float("pool", 3.0, "First pool, in workers.")
 _NEW = flags.DEFINE_float("new", 1.5, "Proposals a round, in workers.")
@@ -39,7 +39,9 @@ _SEEDS = flags.DEFINE_integer("seeds", 5, "Searches of each kind, seeds 0 ..")
 _JSON = flags.DEFINE_string("json", None, "File for the numbers.")
 
 
-def measure(workers: int, late: float | None, times: Times, seeds: int) -> dict:
+def measure(
+  workers: int, max_pending: float | None, times: Times, seeds: int
+) -> dict:
   """Returns utilisation and duration of searches.
 
   Args:
@@ -54,13 +56,15 @@ def measure(workers: int, late: float | None, times: Times, seeds: int) -> dict:
     new_per_round=round(_NEW.value * workers),
     extend=True,
   )
-  if late is not None:
-    config = dataclasses.replace(config, asynchronous=True, late=late)
+  if max_pending is not None:
+    config = dataclasses.replace(
+      config, asynchronous=True, max_pending=max_pending
+    )
   ended = [simulate(workers, config, times, seed)[1] for seed in range(seeds)]
   used = [end.busy / end.clock / workers for end in ended]
   return {
     "workers": workers,
-    "late": late,
+    "max_pending": max_pending,
     "utilisation": float(np.mean(used)),
     "deviation": float(np.std(used, ddof=1)) if seeds > 1 else 0.0,
     "before_last": float(np.mean([end.before_last for end in ended])),
@@ -74,18 +78,18 @@ def main(_):
     check_writable(_JSON.value, "json")
   times = Times(_SPREAD.value, _STRAGGLERS.value, _FACTOR.value, _FIT.value)
   table = rich.table.Table(title=f"{_SEEDS.value} searches each; {times}")
-  headings = ("workers", "late", "utilisation", "before the last round")
+  headings = ("workers", "most pending", "utilisation", "before the last round")
   for heading in (*headings, "duration", "CPU seconds"):
     table.add_column(heading, justify="right")
   rows = []
   for workers in map(int, _WORKERS.value):
-    for late in (None, *map(float, _LATE.value)):
+    for max_pending in (None, *map(float, _MAX_PENDING.value)):
       start = time.process_time()
-      row = measure(workers, late, times, _SEEDS.value)
+      row = measure(workers, max_pending, times, _SEEDS.value)
       rows.append(row)
       table.add_row(
         str(workers),
-        "synchronous" if late is None else f"{late:g}",
+        "synchronous" if max_pending is None else f"{max_pending:g}",
         f"{row['utilisation']:.3f} ({row['deviation']:.3f})",
         f"{row['before_last']:.3f}",
         f"{row['duration']:.2f}",

@@ -30,7 +30,7 @@ from nao_jax.runs.trials import Trial, Trials, digest
 from nao_jax.search.pool_file import PoolFile
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Seen, proposal
+from nao_jax.strategies import Observations, proposal
 from nao_jax.strategies.local import Local
 
 _SIZES = flags.DEFINE_list(
@@ -51,7 +51,7 @@ def works(count: int, folder: str) -> Iterator[Work]:
   fresh = proposal(tokens[: count // 2])
   file = pathlib.Path(folder, f"{count}.sqlite")
   held, later = PoolFile(file), iter(_later(pool, rng))
-  seen = Seen(tokens, scores, set(space.keys(tokens)))
+  seen = Observations(tokens, scores, set(space.keys(tokens)))
   local, key = Local(space), jax.random.key(1)
   climb, _ = local.tell(local.init(key), key, seen, None, None)
   yield "names of all", lambda: set(space.keys(tokens))

@@ -110,11 +110,9 @@ def train(
   weights, number, seconds = model.init(first_key), 0, []
   progress(0, config.epochs)
   for epoch in range(config.epochs):
-    stretches = language.stretches(seed, epoch, len(streams), config.bptt)
+    windows = language.random_windows(seed, epoch, len(streams), config.bptt)
     start = time.monotonic(), time.process_time()
-    weights, number = _epoch(
-      model, weights, step_key, number, streams, stretches
-    )
+    weights, number = _epoch(model, weights, step_key, number, streams, windows)
     end = time.monotonic(), time.process_time()
     seconds.append(np.subtract(end, start))
     progress(epoch + 1, config.epochs)
@@ -128,17 +126,17 @@ def train(
   }
 
 
-def _epoch(model: Model, weights, key, number, streams, stretches):
+def _epoch(model: Model, weights, key, number, streams, windows):
   """Returns the weights after an epoch, and the number of the next step."""
   hidden = np.zeros((streams.shape[1], model.columns), np.float32)
-  for stretch in stretches:
+  for window in windows:
     weights, hidden, _ = model.update(
       weights,
       hidden,
       key,
       np.int32(number),
-      language.cut(streams, stretch),
-      np.int32(stretch.length),
+      language.cut(streams, window),
+      np.int32(window.length),
     )
     number += 1
   return jax.block_until_ready(weights), number

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from nao_jax.evaluators.dispatch import Dispatch, Task
-from nao_jax.evaluators.scratch import FromScratch, News
-from nao_jax.runs.progress import Each
+from nao_jax.evaluators.scratch import FromScratch, Update
+from nao_jax.runs.progress import WorkUnit
 from nao_jax.runs.trials import Trial
 from nao_jax.search import loop
 from nao_jax.search.loop import SearchConfig
@@ -49,7 +49,7 @@ class Simulated:
   """
 
   epochs = 1
-  each = Each(1, "trainings")
+  each = WorkUnit(1, "trainings")
 
   def __init__(self, workers: int, times: Times, seed: int):
     """Starts with all workers free."""
@@ -72,7 +72,7 @@ class Simulated:
     limits: np.ndarray,
     trials,
     between: Callable[[], None],
-  ) -> Iterator[News]:
+  ) -> Iterator[Update]:
     """Implements `scratch.Executor.run`."""
     if self.clock:
       to_come = sum(end - self.clock for end, _, _ in self._ends)
@@ -83,9 +83,9 @@ class Simulated:
     left = {row.tobytes() for row in rows}
     while left:
       self._advance()
-      news = self._dispatch.news(1.0)
-      left -= news.keys()
-      yield News([*news.values()], self._dispatch.running, state)
+      updates = self._dispatch.updates(1.0)
+      left -= updates.keys()
+      yield Update([*updates.values()], self._dispatch.running, state)
 
   def pass_time(self, duration: float) -> None:
     """Lets trainings go on for a time in which no results are requested."""

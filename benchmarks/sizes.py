@@ -71,7 +71,7 @@ SWEEPS = (
     _TOKENS_A_NODE,
   ),
   Sweep(
-    "words of a stretch",
+    "words of a window",
     "steps",
     (9, 18, 35, 70),
     ("rnn_supernet_train", "rnn_supernet_score"),

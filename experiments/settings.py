@@ -11,7 +11,7 @@ import dataclasses
 import inspect
 import re
 
-from absl import flags
+from absl import flags, logging
 
 from nao_jax import settings
 from nao_jax.errors import UserError, rename
@@ -26,6 +26,8 @@ _DEFINE = {
 
 # The flags of settings whose names differ.
 _FLAGS: dict[str, str] = {}
+# Flags of earlier versions, which still work: {old name: name}.
+_RENAMED = {"coding": "encoding", "late": "max_pending"}
 
 # Prefixes of the flags of a search's nested settings, see `define`.
 SEARCH_PREFIXES = {
@@ -60,6 +62,9 @@ def define(
     _DEFINE[field.type](
       flag, None, f"{text} (default: the preset's, else {field.default})"
     )
+  for old, new in _RENAMED.items():
+    if new in known.values():
+      flags.DEFINE_alias(old, new)
 
 
 def define_all(config_class: type, name: str) -> Callable:
@@ -165,6 +170,9 @@ def choose(presets: dict, preset: str, prefixes: dict[str, str]):
     raise UserError(
       f"--preset={preset}: unknown; allowed: {', '.join(presets)}"
     )
+  for old, new in _RENAMED.items():
+    if old in flags.FLAGS and flags.FLAGS[old].present:
+      logging.warning("--%s is now called --%s", old, new)
   base = presets[preset]
   given = {
     name: flags.FLAGS[flag].value

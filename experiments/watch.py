@@ -33,18 +33,18 @@ def main(_):
   # NaN is not below a bound.
   if not _SECONDS.value < float("inf"):
     raise UserError(f"`seconds={_SECONDS.value}`: allowed: 0.1 or more")
-  seen = watching.look(_WORKDIR.value)
+  found = watching.snapshot(_WORKDIR.value)
   console = streams.console(wide=120)
-  if _ONCE.value or not console.is_terminal or not seen.at_work:
-    console.print(watching.picture(seen))
+  if _ONCE.value or not console.is_terminal or not found.at_work:
+    console.print(watching.picture(found))
     return
   with rich.live.Live(
-    watching.picture(seen), console=console, auto_refresh=False
+    watching.picture(found), console=console, auto_refresh=False
   ) as shown:
-    while seen.at_work:
+    while found.at_work:
       time.sleep(_SECONDS.value)
-      seen = watching.look(_WORKDIR.value)
-      shown.update(watching.picture(seen), refresh=True)
+      found = watching.snapshot(_WORKDIR.value)
+      shown.update(watching.picture(found), refresh=True)
 
 
 if __name__ == "__main__":

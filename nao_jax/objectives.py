@@ -1,9 +1,9 @@
 """Costs of architectures: limits on a cost, and multi-objective search.
 
 A search without a cost constraint follows the score alone. With a limit,
-architectures that cost more are never evaluated. A multi-objective search
-(`trade`) looks for the Pareto front of score and cost: the architectures that
-no other architecture dominates.
+architectures that cost more are never evaluated. A multi-objective search looks
+for the Pareto front of score and cost: the architectures that no other
+architecture dominates.
 
 Shapes: N architectures, L tokens, M objectives.
 """
@@ -23,7 +23,7 @@ Cost = Callable[[np.ndarray], npt.ArrayLike]
 
 
 @dataclasses.dataclass(frozen=True)
-class DemandConfig:
+class ConstraintConfig:
   """Cost constraint of a search, as the user writes it.
 
   Attributes:
@@ -44,7 +44,7 @@ class DemandConfig:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Demand:
+class CostConstraint:
   """Cost constraint of a search.
 
   Attributes:
@@ -60,7 +60,7 @@ class Demand:
   name: str
   cost: Cost
   limit: float = np.inf
-  trade: bool = False
+  multi_objective: bool = False
   penalty: float = 1.0
   known: dict[bytes, float] = dataclasses.field(
     default_factory=dict, repr=False
@@ -72,14 +72,14 @@ class Demand:
     return {
       "cost": self.name,
       "limit": self.limit if self.limit < np.inf else None,
-      "trade": self.trade,
+      "multi_objective": self.multi_objective,
       "penalty": self.penalty,
     }
 
   @property
-  def steers(self) -> bool:
+  def uses_cost_gradient(self) -> bool:
     """Returns whether the ascent needs an estimate of the cost."""
-    return self.trade or (self.penalty > 0 and self.limit < np.inf)
+    return self.multi_objective or (self.penalty > 0 and self.limit < np.inf)
 
   def costs(self, tokens: np.ndarray) -> np.ndarray:
     """Returns the costs of architectures [N, L], float64 [N].
@@ -125,7 +125,7 @@ class Demand:
     Rows are ordered by score; in a multi-objective search by front and, within
     a front, by descending crowding distance (Deb et al. 2002, NSGA-II).
     """
-    if not self.trade:
+    if not self.multi_objective:
       return np.argsort(-scores, kind="stable")
     points = np.stack([scores, -self.costs(tokens)], -1)
     rank = fronts(points)
@@ -150,7 +150,7 @@ class Demand:
 
 
 def outcome(
-  demand: Demand,
+  constraint: CostConstraint,
   tokens: np.ndarray,
   scores: np.ndarray,
   to_text: Callable[[np.ndarray], str],
@@ -158,7 +158,7 @@ def outcome(
   """Returns the entries of best.json about costs, JSON-like.
 
   Args:
-    demand: cost constraint of the search.
+    constraint: cost constraint of the search.
     tokens: int32 [N, L], architectures with scores of the last round; the best
       is the winner.
     scores: [N].
@@ -168,16 +168,16 @@ def outcome(
     `cost`, the constraint and the winner's cost; after a multi-objective search
     also the `front`, cheapest first.
   """
-  costs = demand.costs(tokens)
-  found = {"cost": demand.described | {"value": costs[np.argmax(scores)]}}
-  if demand.trade:
+  costs = constraint.costs(tokens)
+  found = {"cost": constraint.described | {"value": costs[np.argmax(scores)]}}
+  if constraint.multi_objective:
     rows = np.flatnonzero(front(np.stack([scores, -costs], -1)))
     found["front"] = [
       {
         "tokens": tokens[row].tolist(),
         "text": to_text(tokens[row]),
         "score": float(scores[row]),
-        demand.name: costs[row],
+        constraint.name: costs[row],
       }
       for row in rows[np.argsort(costs[rows], kind="stable")]
     ]
@@ -255,13 +255,13 @@ def pick(
   taken = []
   left = np.ones(len(scores), bool)
   for weight in weights[: len(scores)]:
-    worth = weight * scores - (1 - weight) * costs
-    taken.append(int(np.argmax(np.where(left, worth, -np.inf))))
+    utility = weight * scores - (1 - weight) * costs
+    taken.append(int(np.argmax(np.where(left, utility, -np.inf))))
     left[taken[-1]] = False
   return taken
 
 
-def parse(config: DemandConfig, names: tuple[str, ...]) -> tuple | None:
+def parse(config: ConstraintConfig, names: tuple[str, ...]) -> tuple | None:
   """Parses a cost constraint.
 
   Args:

@@ -14,7 +14,7 @@ import numpy as np
 
 from nao_jax.controller import ascent, fit, metrics
 from nao_jax.data.augment import AugmentConfig, augment
-from nao_jax.strategies import Seen, ensemble
+from nao_jax.strategies import Observations, ensemble
 from nao_jax.training.recipe import Recipe
 
 
@@ -154,7 +154,9 @@ def recording(space, monkeypatch) -> Recorder:
   return recorder
 
 
-def proposing(strategy, space, tokens, monkeypatch, demand=None) -> list[str]:
+def proposing(
+  strategy, space, tokens, monkeypatch, constraint=None
+) -> list[str]:
   """A round of a strategy, traced only.
 
   Args:
@@ -162,11 +164,11 @@ def proposing(strategy, space, tokens, monkeypatch, demand=None) -> list[str]:
     space: the architectures.
     tokens: int32 [N, L], the pool.
     monkeypatch: of pytest.
-    demand: what is asked beside the score.
+    constraint: what is asked beside the score.
   """
   recorder = recording(space, monkeypatch)
-  seen = Seen(
-    tokens, np.linspace(0, 1, len(tokens)), set(space.keys(tokens)), demand
+  seen = Observations(
+    tokens, np.linspace(0, 1, len(tokens)), set(space.keys(tokens)), constraint
   )
   key = jax.random.key(0)
   state = strategy.init(key)

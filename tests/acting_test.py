@@ -30,11 +30,11 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators import shared_language
 from nao_jax.evaluators.shared import NO_SCORES, SharedState
 from nao_jax.evaluators.shared_language import SharedLanguageState
-from nao_jax.objectives import Demand
+from nao_jax.objectives import CostConstraint
 from nao_jax.search import loop
 from nao_jax.search.loop import SearchConfig
 from nao_jax.spaces import cnn, rnn, slots
-from nao_jax.strategies import Seen
+from nao_jax.strategies import Observations
 from nao_jax.strategies.choice import strategy
 from nao_jax.strategies.uniform import Uniform
 from nao_jax.studies import comparison, controller_study
@@ -74,7 +74,7 @@ class _Scores:
   """An evaluator of the toy space, with all that an asynchronous one has."""
 
   def __init__(self):
-    self.late = []
+    self.max_pending = []
 
   def init(self, key):
     del key
@@ -87,17 +87,17 @@ class _Scores:
     del key
     return state, np.float32(tokens.sum(1))
 
-  def score_most(self, state, key, tokens, *_, late):
-    self.late.append(late)
+  def score_async(self, state, key, tokens, *_, max_pending):
+    self.max_pending.append(max_pending)
     state, scores = self.score(state, key, tokens)
-    return state, np.where(np.arange(len(scores)) < late, np.nan, scores)
+    return state, np.where(np.arange(len(scores)) < max_pending, np.nan, scores)
 
 
 @functools.cache
 def _loop(config: SearchConfig) -> str:
   scores = _Scores()
   pool = loop.run(TOY, scores, KEY, config, strategy=Uniform(TOY))
-  return acting.digest(pool.tokens, pool.scores, scores.late)
+  return acting.digest(pool.tokens, pool.scores, scores.max_pending)
 
 
 @functools.cache
@@ -114,23 +114,27 @@ def _digits(home, dataset, fraction, seed, test_split="test"):
     return str(error)
 
 
-def _proposals(config, demand):
+def _proposals(config, constraint):
   """What the strategy does, in the toy space, with costs of its own."""
-  chosen = strategy(config, TOY, demand is not None and demand.steers)
+  chosen = strategy(
+    config, TOY, constraint is not None and constraint.uses_cost_gradient
+  )
   asked = ()
-  if demand is not None:
-    asked = (demand.limit, demand.trade, demand.penalty)
+  if constraint is not None:
+    asked = (constraint.limit, constraint.multi_objective, constraint.penalty)
   return _proposed(chosen, config.search.pool_size, *asked)
 
 
 @functools.cache
 def _proposed(chosen, size, *asked) -> list[str]:
-  demand = None
+  constraint = None
   if asked:
-    demand = Demand("tokens", lambda rows: rows.sum(1) + 1.0, *asked)
+    constraint = CostConstraint(
+      "tokens", lambda rows: rows.sum(1) + 1.0, *asked
+    )
   tokens = np.asarray(TOY.sample(KEY, size))
   with pytest.MonkeyPatch.context() as patch:
-    return acting.proposing(chosen, TOY, tokens, patch, demand)
+    return acting.proposing(chosen, TOY, tokens, patch, constraint)
 
 
 def _few(data):
@@ -252,14 +256,18 @@ def _search_cnn(config, monkeypatch, home):
   except UserError as error:
     yield str(error)
     return
-  space = cnn.space(config.network.nodes, config.network.ops, config.coding)
+  space = cnn.space(config.network.nodes, config.network.ops, config.encoding)
   yield acting.digest(space.choices)
   tokens = np.asarray(space.sample(KEY, config.search.pool_size))
-  demand = image_costs.recoded(image_costs.demand(config, shape), config.coding)
-  if demand is not None:
-    seen = Seen(tokens, np.arange(len(tokens)), set(), demand)
-    yield acting.digest(demand.costs(tokens), seen.allows(tokens), seen.order)
-  yield from _proposals(config, demand)
+  constraint = image_costs.recoded(
+    image_costs.constraint(config, shape), config.encoding
+  )
+  if constraint is not None:
+    seen = Observations(tokens, np.arange(len(tokens)), set(), constraint)
+    yield acting.digest(
+      constraint.costs(tokens), seen.allows(tokens), seen.order
+    )
+  yield from _proposals(config, constraint)
 
 
 @functools.cache
@@ -289,7 +297,7 @@ def _language(trainer) -> str:
 
 
 def _shared_text(evaluator, monkeypatch):
-  """Which architectures train on which stretches, and are scored with what."""
+  """Which architectures train on which windows, and are scored with what."""
   log = []
 
   def update(weights, hidden, key, number, cells, tokens, length):
@@ -423,7 +431,7 @@ def _train_rnn(config, monkeypatch, home):
   yield acting.digest(str(state.validation), str(state.hidden))
   reader = training.reader(corpus, 1)
   state = state._replace(roll_backs=np.int32(0), epoch=np.int32(0))
-  yield acting.digest(reader._stretches(state), reader._parts)
+  yield acting.digest(reader._windows(state), reader._parts)
 
 
 def _train_controller(config, monkeypatch, home):
@@ -531,11 +539,11 @@ _OTHER = {
   "architectures_per_step": 2,
   "vocab_size": 5,
   "score_tokens": 60,
-  "search.late": 1.0,
+  "search.max_pending": 1.0,
   "search.rounds": 0,
-  "demand.limit": "params:10",
-  "demand.objectives": "score,params",
-  "demand.latency_table": "x.csv",
+  "constraint.limit": "params:10",
+  "constraint.objectives": "score,params",
+  "constraint.latency_table": "x.csv",
   "stream.size": 64,
   "stream.workers": 0,
   "sgd.clip": 1.0,
@@ -553,7 +561,7 @@ _SCRATCH = {"evaluator": "scratch", "finalists": 0}
 def _situations():
   """{name: (driver, changes to the defaults)}."""
   found = {}
-  limit = {"demand.limit": "params:1e8"}
+  limit = {"constraint.limit": "params:1e8"}
   for name in ("nao", "nao_plus", "random", "evolution", "local"):
     cnn = {"strategy": name} | _SHARED
     cnn |= limit if name == "nao_plus" else {}
@@ -648,7 +656,7 @@ _ELSEWHERE = {
   # It is the random strategy that is compared here, which costs do not steer.
   "limit_penalty": (
     "objectives_test.py::"
-    "test_only_a_demand_that_steers_gives_the_controller_a_second_predictor"
+    "test_only_a_constraint_with_a_gradient_adds_a_predictor"
   ),
   "prune": (
     "scratch_search_test.py::"

@@ -41,7 +41,7 @@ def test_a_round_closes_when_as_many_are_left_as_may_be_late(simulated):
     np.sum(np.isnan(pool.scores[pool.origins <= round_, round_]))
     for round_ in range(CONFIG.rounds + 1)
   ]
-  assert left == [CONFIG.most_late] * CONFIG.rounds + [0]
+  assert left == [CONFIG.pending_limit] * CONFIG.rounds + [0]
 
 
 def test_who_is_late_has_a_score_in_a_later_round_that_never_changes(simulated):
@@ -132,9 +132,15 @@ def test_a_killed_search_goes_on_and_trains_nobody_a_third_time(
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"asynchronous": False, "late": 0.3}, "`late=0.3`: acts only with `asyn"),
-    ({"late": 0.0}, "`late=0.0`: allowed: above 0"),
-    ({"late": 2.0}, r"`late=2.0`: of `pool_size=30` .* give at most 1.87"),
+    (
+      {"asynchronous": False, "max_pending": 0.3},
+      "`max_pending=0.3`: acts only with `asyn",
+    ),
+    ({"max_pending": 0.0}, "`max_pending=0.0`: allowed: above 0"),
+    (
+      {"max_pending": 2.0},
+      r"`max_pending=2.0`: of `pool_size=30` .* give at most 1.87",
+    ),
   ],
 )
 def test_what_cannot_work_is_refused(changes, message):

@@ -272,11 +272,11 @@ def test_triples_allow_exactly_the_large_set_in_every_branch(nodes):
 
 def test_triples_are_sampled_as_uniformly_as_pairs():
   count, cells = 1500, []
-  for coding in cnn.CODINGS:
-    space = cnn.space(5, "large", coding)
+  for encoding in cnn.ENCODINGS:
+    space = cnn.space(5, "large", encoding)
     tokens = np.asarray(space.sample(jax.random.key(4), count))
     assert all(map(space.accepts, tokens.tolist()))
-    cells.append(cnn.to_cells(tokens, coding))
+    cells.append(cnn.to_cells(tokens, encoding))
   for drawn in cells:
     ops = np.bincount(drawn[..., 1::2].ravel(), minlength=11)
     expected = 20 * count / 11
@@ -293,11 +293,11 @@ def test_triples_are_sampled_as_uniformly_as_pairs():
 @given(large_cells())
 def test_both_codings_of_cells_are_legal_and_turn_back_into_them(cells):
   nodes = cells.shape[1]
-  for coding in cnn.CODINGS:
-    tokens = cnn.to_tokens(cells, coding)
+  for encoding in cnn.ENCODINGS:
+    tokens = cnn.to_tokens(cells, encoding)
     assert tokens.dtype == np.int32
-    assert cnn.space(nodes, "large", coding).accepts(tokens.tolist())
-    np.testing.assert_array_equal(cnn.to_cells(tokens, coding), cells)
+    assert cnn.space(nodes, "large", encoding).accepts(tokens.tolist())
+    np.testing.assert_array_equal(cnn.to_cells(tokens, encoding), cells)
   ops = [cnn.OP_SETS["large"][op] for op in cells[..., 1::2].ravel()]
   assert op_names(tokens, nodes) == ops
   np.testing.assert_array_equal(tokens[0::3], cells[..., 0::2].ravel() + 1)
@@ -326,10 +326,10 @@ def test_batches_of_triples_in_numpy_and_jax_agree(nodes):
 def test_swaps_of_triples_are_those_of_pairs(cells):
   nodes = cells.shape[1]
   swapped = []
-  for coding in cnn.CODINGS:
-    moves = cnn.space(nodes, "large", coding).swap_permutations
-    tokens = cnn.to_tokens(cells, coding)[moves]
-    swapped.append(cnn.to_cells(tokens, coding))
+  for encoding in cnn.ENCODINGS:
+    moves = cnn.space(nodes, "large", encoding).swap_permutations
+    tokens = cnn.to_tokens(cells, encoding)[moves]
+    swapped.append(cnn.to_cells(tokens, encoding))
     twice = np.take_along_axis(moves, moves, axis=-1)
     assert (twice == np.arange(moves.shape[-1])).all()
   np.testing.assert_array_equal(*swapped)
@@ -346,19 +346,21 @@ def test_the_same_architectures_are_equal_in_both_codings(cells, data):
   if data.draw(st.booleans()):
     other[0, 0, 1] = data.draw(st.integers(0, 10))
   same, keys = [], []
-  for coding in cnn.CODINGS:
-    space = cnn.space(nodes, "large", coding)
-    canonical = space.canonical(cnn.to_tokens(np.stack([cells, other]), coding))
+  for encoding in cnn.ENCODINGS:
+    space = cnn.space(nodes, "large", encoding)
+    canonical = space.canonical(
+      cnn.to_tokens(np.stack([cells, other]), encoding)
+    )
     assert all(map(space.accepts, canonical.tolist()))
     same.append((canonical[0] == canonical[1]).all())
-    recoded = cnn.to_tokens(cnn.to_cells(canonical, coding))
+    recoded = cnn.to_tokens(cnn.to_cells(canonical, encoding))
     keys.append(cnn.space(nodes, "large").keys(recoded))
   assert keys[0] == keys[1]
   assert same[0] == same[1]
 
 
 @untimed
-@given(large_cells(), st.sampled_from([*cnn.CODINGS]), st.booleans())
+@given(large_cells(), st.sampled_from([*cnn.ENCODINGS]), st.booleans())
 def test_either_coding_is_read_into_the_coding_of_the_space(
   cells, written, parted
 ):
@@ -367,11 +369,11 @@ def test_either_coding_is_read_into_the_coding_of_the_space(
   if parted and written == "triples":
     tokens.insert(6 * nodes, "|")
   text = " ".join(map(str, tokens))
-  for coding in cnn.CODINGS:
-    space = cnn.space(nodes, "large", coding)
-    assert cnn.coding_of(space) == coding
-    expected = cnn.to_tokens(cells, coding)
-    notation = cnn.to_text(expected, coding)
+  for encoding in cnn.ENCODINGS:
+    space = cnn.space(nodes, "large", encoding)
+    assert cnn.encoding_of(space) == encoding
+    expected = cnn.to_tokens(cells, encoding)
+    notation = cnn.to_text(expected, encoding)
     for form in (text, notation):
       parsed = cnn.parse(space, form)
       assert parsed.dtype == np.int32
@@ -379,21 +381,21 @@ def test_either_coding_is_read_into_the_coding_of_the_space(
 
 
 # 24 numbers are triples of 2 nodes or pairs of 3, 48 of 4 or of 6.
-@pytest.mark.parametrize("coding", cnn.CODINGS)
+@pytest.mark.parametrize("encoding", cnn.ENCODINGS)
 @pytest.mark.parametrize("nodes", range(cnn.MIN_NODES, cnn.MAX_NODES + 1))
-def test_numbers_tell_their_coding(nodes, coding):
-  space = cnn.space(nodes, "large", coding)
+def test_numbers_tell_their_coding(nodes, encoding):
+  space = cnn.space(nodes, "large", encoding)
   for tokens in np.asarray(space.sample(jax.random.key(nodes), 20)):
     text = " ".join(map(str, tokens))
     found = cnn.resolve(text, ops="large", nodes=4)
     assert found.space == cnn.space(nodes, "large")
-    expected = cnn.to_cells(tokens, coding)
+    expected = cnn.to_cells(tokens, encoding)
     np.testing.assert_array_equal(cnn.to_cells(found.tokens), expected)
 
 
-@pytest.mark.parametrize(("nodes", "coding"), [(2, "triples"), (3, "pairs")])
-def test_a_message_names_the_space_that_numbers_were_read_in(nodes, coding):
-  space = cnn.space(nodes, "large", coding)
+@pytest.mark.parametrize(("nodes", "encoding"), [(2, "triples"), (3, "pairs")])
+def test_a_message_names_the_space_that_numbers_were_read_in(nodes, encoding):
+  space = cnn.space(nodes, "large", encoding)
   tokens = [choices[0] for choices in space.choices]
   tokens[-1] = 99
   with pytest.raises(UserError, match=f"token 99 .* space '{space.name}'"):
@@ -449,13 +451,13 @@ def test_triples_say_how_long_they_are_and_what_they_need():
 
 @pytest.mark.parametrize("ops", ["small", "middle"])
 def test_triples_are_for_the_large_set_alone(ops):
-  with pytest.raises(UserError, match=f"`coding=triples`: .*`ops={ops}`"):
+  with pytest.raises(UserError, match=f"`encoding=triples`: .*`ops={ops}`"):
     cnn.space(5, ops, "triples")
 
 
 def test_an_unknown_coding_lists_the_codings():
-  with pytest.raises(UserError, match=r"`coding=paper`: .*: pairs, triples$"):
-    cnn.space(coding="paper")
+  with pytest.raises(UserError, match=r"`encoding=paper`: .*: pairs, triples$"):
+    cnn.space(encoding="paper")
 
 
 def test_naonet_is_what_its_own_coding_says():

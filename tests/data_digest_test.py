@@ -270,10 +270,10 @@ def test_a_run_that_kept_no_digest_is_refused_by_its_version(name, tmp_path):
 
 def test_a_table_of_latencies_that_changed_is_noticed(tmp_path):
   table, place = tmp_path / "latency.csv", tmp_path / "run"
-  demand = dataclasses.replace(
-    SEARCH.demand, limit="latency:9", latency_table=str(table)
+  constraint = dataclasses.replace(
+    SEARCH.constraint, limit="latency:9", latency_table=str(table)
   )
-  config = dataclasses.replace(SEARCH, demand=demand)
+  config = dataclasses.replace(SEARCH, constraint=constraint)
   ops = image_search.cnn.OP_SETS[NETWORK.ops]
 
   def write(milliseconds):

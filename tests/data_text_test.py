@@ -223,12 +223,12 @@ def test_one_endless_line_is_taken_with_a_word(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-  "coding", ["utf-16", "utf-16-be", "utf-32", "utf-32-be"]
+  "encoding", ["utf-16", "utf-16-be", "utf-32", "utf-32-be"]
 )
 @pytest.mark.parametrize("part", PARTS)
-def test_wide_unicode_is_refused_by_its_name(tmp_path, coding, part):
+def test_wide_unicode_is_refused_by_its_name(tmp_path, encoding, part):
   for mark in ("", "\ufeff"):
-    source = _write(tmp_path, **{part: f"{mark}a b\n".encode(coding)})
+    source = _write(tmp_path, **{part: f"{mark}a b\n".encode(encoding)})
     message = _refusal(source)
     assert f"tiny.{part}.txt: " in message
     assert "UTF-16" in message

@@ -100,7 +100,7 @@ DRIVERS = {
       "export": "z",
     },
   ),
-  "watch": ([(watching, "look")], {"workdir": "w"}, {"workdir": "v"}),
+  "watch": ([(watching, "snapshot")], {"workdir": "w"}, {"workdir": "v"}),
   "prepare_images": (
     [(prepare, "prepare")],
     {"npz": "a", "name": "n", "data_dir": "d"},

@@ -7,7 +7,7 @@ import numpy as np
 
 from nao_jax.controller.model import Controller
 from nao_jax.spaces import nasbench201
-from nao_jax.strategies import Seen, ensemble, nao_plus
+from nao_jax.strategies import Observations, ensemble, nao_plus
 from nao_jax.strategies.nao_plus import NaoPlus, NaoPlusConfig
 from tests import tiny_controllers
 
@@ -19,7 +19,7 @@ STRATEGY = NaoPlus(Controller(SPACE, tiny_controllers.TINY), CONFIG)
 def _lessons(steps):
   """Returns all training batches of a fit with this number of steps."""
   tokens = tiny_controllers.random_tokens(SPACE, 8)
-  seen = Seen(tokens, np.arange(8.0), set())
+  seen = Observations(tokens, np.arange(8.0), set())
   rng = np.random.default_rng(0)
   calls = nao_plus._lessons(rng, seen, steps, CONFIG.trade_off, STRATEGY)
   return jax.tree.map(lambda *parts: np.concatenate(parts), *calls)

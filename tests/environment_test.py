@@ -14,7 +14,7 @@ from nao_jax.controller.model import ControllerConfig
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
-from nao_jax.objectives import Demand
+from nao_jax.objectives import CostConstraint
 from nao_jax.search import loop
 from nao_jax.search.loop import SearchConfig
 from nao_jax.spaces import nasbench201, slots
@@ -189,7 +189,7 @@ def test_a_function_of_the_user_keeps_its_64_bits(in_64_bits):
     jax.random.key(0),
     SearchConfig(pool_size=4, rounds=1, new_per_round=2),
     strategy=Evolution(space),
-    demand=Demand(cost=costs, name="sum", limit=100.0),
+    constraint=CostConstraint(cost=costs, name="sum", limit=100.0),
   )
   assert set(seen) == {jnp.dtype("float64")}
   assert pool.scores.dtype == np.float32

@@ -14,7 +14,7 @@ from nao_jax.evaluators import local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.metrics import ACCURACY, PERPLEXITY
 from nao_jax.runs.checkpoint import CheckpointConfig
-from nao_jax.runs.progress import Each
+from nao_jax.runs.progress import WorkUnit
 from nao_jax.runs.trials import Trials
 from nao_jax.search import finals
 from nao_jax.search.journal import SearchJournal
@@ -42,7 +42,7 @@ class Candidates:
     last_only: see the candidates of images and text.
   """
 
-  worth: object
+  utility: object
   trained: list
   kill_at: int = 10**9
   seed: int = 0
@@ -50,7 +50,7 @@ class Candidates:
   epochs: int = EPOCHS
   devices: int = 1
   places: int = 1
-  each = Each(1, "words")
+  each = WorkUnit(1, "words")
 
   def start(self, tokens):
     del tokens
@@ -62,7 +62,7 @@ class Candidates:
       raise Killed
     between()
     self.trained.append((tuple(row.tolist()), self.seed, epoch))
-    score = self.worth(row) + float(state) / 1e6
+    score = self.utility(row) + float(state) / 1e6
     if epoch == 1:
       score = 100 - score
     wanted = local.measured_epochs(epochs, EPOCHS, self.last_only)[0]
@@ -167,13 +167,13 @@ def test_the_winner_is_the_finalist_that_trained_best(tmp_path):
   scored = _scored(8)
   ranked = scored.tokens[scored.ranked(0)].tolist()
 
-  def worth(row):
+  def utility(row):
     # The second place in the search is the best, the fourth would be better.
     return {1: 0.9, 3: 1.0, 0: 0.5, 2: 0.7}.get(
       ranked.index(row.tolist()) if row.tolist() in ranked else -1, 0.1
     )
 
-  best = _run(tmp_path / "run", scored, Candidates(worth, []))
+  best = _run(tmp_path / "run", scored, Candidates(utility, []))
   assert best["tokens"] == ranked[1]
   entries = best["finalists"]["searched"]
   assert [entry["place"] for entry in entries] == [2, 3, 1]
@@ -190,11 +190,11 @@ def test_a_lower_perplexity_wins_and_what_diverged_is_last(tmp_path):
   ranked = scored.tokens[scored.ranked(0)].tolist()
   losses = [np.nan, 3.0, 2.0]
 
-  def worth(row):
+  def utility(row):
     row = row.tolist()
     return -losses[ranked.index(row)] if row in ranked else -4.0
 
-  candidates = Candidates(worth, [])
+  candidates = Candidates(utility, [])
   best = _run(tmp_path / "run", scored, candidates, measure=PERPLEXITY)
   entries = best["finalists"]["searched"]
   assert [entry["place"] for entry in entries] == [3, 2, 1]

@@ -14,7 +14,7 @@ from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.errors import UserError
 from nao_jax.spaces import cnn, nasbench201, rnn
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Seen, folds
+from nao_jax.strategies import Observations, folds
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlus, NaoPlusConfig
 from nao_jax.strategies.uniform import sample_new
@@ -150,7 +150,7 @@ def _accuracies(strategy, seed):
   state = strategy.init(jax.random.fold_in(key, 1))
   for round_ in range(ROUNDS):
     round_key = jax.random.fold_in(key, 2 + round_)
-    seen = Seen(tokens, _noise(tokens, seed), known)
+    seen = Observations(tokens, _noise(tokens, seed), known)
     state, report = strategy.tell(state, round_key, seen, _quiet, _quiet)
     if "asked" in getattr(state, "_fields", ()):
       state = state._replace(asked=np.int32(8 * NEW))
@@ -180,7 +180,7 @@ def test_scores_of_the_held_out_change_nothing_that_is_learnt():
     strategy.tell(
       strategy.init(jax.random.key(1)),
       jax.random.key(2),
-      Seen(tokens, values, set()),
+      Observations(tokens, values, set()),
       _quiet,
       _quiet,
     )[0]
@@ -195,7 +195,7 @@ def test_scores_of_the_held_out_change_nothing_that_is_learnt():
 
 def _tell(strategy, count):
   tokens = sample_new(TINY, jax.random.key(0), count, set())
-  seen = Seen(tokens, np.arange(count, dtype=float), set())
+  seen = Observations(tokens, np.arange(count, dtype=float), set())
   state = strategy.init(jax.random.key(1))
   return strategy.tell(state, jax.random.key(2), seen, _quiet, _quiet)[1]
 

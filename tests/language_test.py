@@ -17,7 +17,7 @@ from nao_jax import parallel
 from nao_jax.networks import recurrent
 from nao_jax.networks.recurrent import LanguageModelConfig, Masks, Weights
 from nao_jax.training import language
-from nao_jax.training.language import Step, Stretch
+from nao_jax.training.language import Step, Window
 
 DEVICES = 2
 B, H, N, V = 4, 3, 3, 7
@@ -84,7 +84,7 @@ seeds = st.integers(0, 2**31 - 1)
 
 @given(seeds, st.integers(0, 2000), st.integers(2, 3000), st.integers(5, 80))
 def test_stretches_are_the_whole_text_once(seed, epoch, rows, bptt):
-  pieces = list(language.stretches(seed, epoch, rows, bptt))
+  pieces = list(language.random_windows(seed, epoch, rows, bptt))
   assert pieces[0].start == 0
   ends = [piece.start + piece.length for piece in pieces]
   assert [piece.start for piece in pieces[1:]] == ends[:-1]
@@ -97,7 +97,7 @@ def test_stretches_are_the_whole_text_once(seed, epoch, rows, bptt):
 @given(seeds, st.integers(0, 2000))
 def test_stretches_depend_on_seed_and_epoch_alone(seed, epoch):
   def draw(*key):
-    return list(language.stretches(*key, 5000, 35))
+    return list(language.random_windows(*key, 5000, 35))
 
   assert draw(seed, epoch) == draw(seed, epoch)
   assert draw(seed, epoch) != draw(seed, epoch + 1)
@@ -105,7 +105,7 @@ def test_stretches_depend_on_seed_and_epoch_alone(seed, epoch):
 
 
 def test_one_stretch_in_twenty_is_around_half_as_long():
-  pieces = list(language.stretches(0, 0, 100_000, 100))
+  pieces = list(language.random_windows(0, 0, 100_000, 100))
   lengths = np.array([piece.length for piece in pieces[:-1]])
   halved = lengths < 75
   assert halved.mean() == pytest.approx(0.05, abs=0.03)
@@ -117,17 +117,17 @@ def test_one_stretch_in_twenty_is_around_half_as_long():
 
 def test_a_length_that_is_drawn_too_long_is_cut_short():
   # This epoch draws a 26.
-  pieces = language.stretches(seed=0, epoch=11, rows=60_000, bptt=5)
+  pieces = language.random_windows(seed=0, epoch=11, rows=60_000, bptt=5)
   assert max(piece.length for piece in pieces) == 25
 
 
 def test_a_text_without_a_word_to_predict_has_no_stretch():
-  assert list(language.stretches(0, 0, 1, 35)) == []
+  assert list(language.random_windows(0, 0, 1, 35)) == []
 
 
 @given(st.integers(1, 200))
 def test_a_length_is_padded_to_the_next_multiple(length):
-  padded = Stretch(0, length).padded
+  padded = Window(0, length).padded
   assert padded % language.PADDED_TO == 0
   assert 0 <= padded - length < language.PADDED_TO
 
@@ -136,9 +136,9 @@ def test_a_length_is_padded_to_the_next_multiple(length):
 def test_cut_begins_with_the_stretch_and_the_row_after_it(start, data):
   text = np.arange(ROWS * B, dtype=np.int32).reshape(ROWS, B)
   length = data.draw(st.integers(1, ROWS - 1 - start))
-  stretch = Stretch(start, length)
-  rows = language.cut(text, stretch)
-  assert rows.shape == (stretch.padded + 1, B)
+  window = Window(start, length)
+  rows = language.cut(text, window)
+  assert rows.shape == (window.padded + 1, B)
   assert rows.dtype == np.int32
   expected = text[start : start + length + 1]
   np.testing.assert_array_equal(rows[: length + 1], expected)
@@ -230,7 +230,7 @@ def test_padding_changes_neither_loss_nor_gradients_nor_state(
   whole, gradients, weights, streams, hidden, masks
 ):
   for seed in range(2):
-    padded = language.cut(streams, Stretch(0, 7))
+    padded = language.cut(streams, Window(0, 7))
     padded[8:] = np.random.default_rng(seed).integers(0, V, (3, B))
     found = gradients(weights, CELL, padded, 7, hidden, masks)
     _assert_close(found, whole)
@@ -239,7 +239,7 @@ def test_padding_changes_neither_loss_nor_gradients_nor_state(
 def test_a_stretch_of_one_step_has_finite_gradients(
   gradients, weights, streams, hidden, masks
 ):
-  rows = language.cut(streams, Stretch(ROWS - 2, 1))
+  rows = language.cut(streams, Window(ROWS - 2, 1))
   found = gradients(weights, CELL, rows, 1, hidden, masks)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
@@ -248,10 +248,10 @@ def test_the_state_is_handed_on_to_the_next_stretch(
   whole, gradients, weights, streams, hidden, masks
 ):
   state, total = hidden, 0
-  for stretch in (Stretch(0, 4), Stretch(4, 3)):
-    rows = language.cut(streams, stretch)
-    found = gradients(weights, CELL, rows, stretch.length, state, masks)
-    state, total = found.hidden, total + stretch.length * found.loss
+  for window in (Window(0, 4), Window(4, 3)):
+    rows = language.cut(streams, window)
+    found = gradients(weights, CELL, rows, window.length, state, masks)
+    state, total = found.hidden, total + window.length * found.loss
   _assert_close(state, whole.hidden)
   assert total / 7 == pytest.approx(float(whole.loss), rel=1e-9)
 
@@ -273,7 +273,7 @@ def _step(weights, tokens, hidden, key, axis_name=None):
 
 @pytest.fixture(scope="module")
 def one_and_two_devices(weights, streams, hidden):
-  key, tokens = jax.random.key(0), language.cut(streams, Stretch(0, 7))
+  key, tokens = jax.random.key(0), language.cut(streams, Window(0, 7))
   one = jax.jit(_step)(weights, tokens, hidden, key)
   two = parallel.spread(
     functools.partial(_step, axis_name=parallel.AXIS),

@@ -15,13 +15,13 @@ from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
-from nao_jax.objectives import Demand, DemandConfig
+from nao_jax.objectives import ConstraintConfig, CostConstraint
 from nao_jax.pool import Pool
 from nao_jax.search import loop
 from nao_jax.search.loop import SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Seen
+from nao_jax.strategies import Observations
 from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
@@ -105,10 +105,10 @@ def test_picks_are_different_rows_and_ends_go_by_one_objective(weights):
 
 def test_costs_are_asked_once_for_each_architecture():
   asked = []
-  demand = Demand("total", lambda t: asked.extend(t) or _total(t))
+  constraint = CostConstraint("total", lambda t: asked.extend(t) or _total(t))
   tokens = np.asarray(SPACE.sample(KEY, 30))
-  first = demand.costs(tokens)
-  np.testing.assert_array_equal(demand.costs(tokens[::-1]), first[::-1])
+  first = constraint.costs(tokens)
+  np.testing.assert_array_equal(constraint.costs(tokens[::-1]), first[::-1])
   assert len(asked) == len(np.unique(tokens, axis=0))
 
 
@@ -125,13 +125,13 @@ def test_a_function_of_costs_that_gives_something_else_is_named(
 ):
   tokens = np.asarray(SPACE.sample(KEY, 2))
   with pytest.raises(UserError, match=f"'mine'.* {message}"):
-    Demand("mine", lambda _: values).costs(tokens)
+    CostConstraint("mine", lambda _: values).costs(tokens)
 
 
 def test_scaled_costs_of_a_pool_are_from_0_to_1_in_any_unit():
   pool = np.asarray(SPACE.sample(KEY, 20))
-  one = Demand("a", _total, 12)
-  other = Demand("b", lambda t: 1000 * _total(t), 12_000)
+  one = CostConstraint("a", _total, 12)
+  other = CostConstraint("b", lambda t: 1000 * _total(t), 12_000)
   scaled = one.scaled(pool, pool)
   assert scaled.min() == 0
   assert scaled.max() == 1
@@ -156,12 +156,12 @@ def test_scaled_costs_of_a_pool_are_from_0_to_1_in_any_unit():
 )
 def test_flags_that_ask_for_nothing_sensible_are_named(flags, message):
   with pytest.raises(UserError, match=message):
-    objectives.parse(DemandConfig(**flags), ("params", "latency"))
+    objectives.parse(ConstraintConfig(**flags), ("params", "latency"))
 
 
 def test_flags_say_cost_limit_and_trade():
   def parsed(**flags):
-    return objectives.parse(DemandConfig(**flags), ("params", "latency"))
+    return objectives.parse(ConstraintConfig(**flags), ("params", "latency"))
 
   assert parsed() is None
   assert parsed(limit="params:3e6") == ("params", 3e6, False)
@@ -177,8 +177,8 @@ def _controller(estimates_cost):
   return Controller(SPACE, sizes, estimates_cost)
 
 
-def _strategies(demand):
-  controller = _controller(demand.steers)
+def _strategies(constraint):
+  controller = _controller(constraint.uses_cost_gradient)
   return {
     "nao": Nao(
       controller,
@@ -199,14 +199,14 @@ def _weighted(tokens):
   return (tokens * np.arange(1, 7)).sum(-1).astype(float)
 
 
-def _searched(name, demand, extend=True, rounds=2, **arguments) -> Pool:
+def _searched(name, constraint, extend=True, rounds=2, **arguments) -> Pool:
   return loop.run(
     SPACE,
     _weighted,
     KEY,
     SearchConfig(12, rounds, new_per_round=4, extend=extend),
-    strategy=_strategies(demand)[name],
-    demand=demand,
+    strategy=_strategies(constraint)[name],
+    constraint=constraint,
     **arguments,
   )
 
@@ -216,28 +216,30 @@ def _searched(name, demand, extend=True, rounds=2, **arguments) -> Pool:
 )
 def test_nothing_beyond_the_limit_is_ever_evaluated(name):
   # An eighth of the space is within it.
-  demand = Demand("total", _total, limit=12)
-  pool = _searched(name, demand)
+  constraint = CostConstraint("total", _total, limit=12)
+  pool = _searched(name, constraint)
   assert len(pool.tokens) > 12
-  assert demand.costs(pool.tokens).max() <= 12
+  assert constraint.costs(pool.tokens).max() <= 12
 
 
 @pytest.mark.parametrize("name", ["nao_plus", "evolution"])
 def test_in_a_trade_no_member_of_the_front_leaves_the_pool(name):
-  demand = Demand("total", _total, trade=True)
-  pool = _searched(name, demand, extend=False, rounds=1)
-  points = np.stack([pool.scores[:, 0], -demand.costs(pool.tokens)], -1)[:12]
+  constraint = CostConstraint("total", _total, multi_objective=True)
+  pool = _searched(name, constraint, extend=False, rounds=1)
+  points = np.stack([pool.scores[:, 0], -constraint.costs(pool.tokens)], -1)[
+    :12
+  ]
   gone = ~pool.alive[:12]
   assert gone.sum() == 4
   assert not (gone & objectives.front(points)).any()
 
 
 def test_the_same_search_is_the_same_and_leaves_its_front(tmp_path):
-  demand = Demand("total", _total, limit=14, trade=True)
-  pool = _searched("nao_plus", demand, workdir=tmp_path / "run")
-  again = _searched("nao_plus", dataclasses.replace(demand, known={}))
+  constraint = CostConstraint("total", _total, limit=14, multi_objective=True)
+  pool = _searched("nao_plus", constraint, workdir=tmp_path / "run")
+  again = _searched("nao_plus", dataclasses.replace(constraint, known={}))
   jax.tree.map(np.testing.assert_array_equal, pool, again)
-  outcome = objectives.outcome(demand, pool.tokens, pool.scores[:, 2], str)
+  outcome = objectives.outcome(constraint, pool.tokens, pool.scores[:, 2], str)
   assert outcome["cost"]["limit"] == 14
   costs = [row["total"] for row in outcome["front"]]
   scores = [row["score"] for row in outcome["front"]]
@@ -248,27 +250,29 @@ def test_the_same_search_is_the_same_and_leaves_its_front(tmp_path):
 
 def test_a_limit_that_admits_next_to_nothing_says_so():
   with pytest.raises(
-    UserError, match=r"`demand.limit=total:6`: only 1 of .* 6;"
+    UserError, match=r"`constraint.limit=total:6`: only 1 of .* 6;"
   ):
-    _searched("random", Demand("total", _total, limit=6))
+    _searched("random", CostConstraint("total", _total, limit=6))
 
 
 def test_a_given_architecture_beyond_the_limit_is_named():
   with pytest.raises(UserError, match="`given`: architecture 1 of 1 has total"):
     _searched(
       "random",
-      Demand("total", _total, limit=12),
+      CostConstraint("total", _total, limit=12),
       given=np.full((1, 6), 4, np.int32),
     )
 
 
-def test_only_a_demand_that_steers_gives_the_controller_a_second_predictor():
+def test_only_a_constraint_with_a_gradient_adds_a_predictor():
   plain, costly = (_controller(x).init(KEY) for x in (False, True))
   assert {*costly} - {*plain} == {"cost"}
   for part in plain:
     jax.tree.map(np.testing.assert_array_equal, plain[part], costly[part])
-  assert not Demand("total", _total, limit=9, penalty=0).steers
-  assert not Demand("total", _total).steers
+  assert not CostConstraint(
+    "total", _total, limit=9, penalty=0
+  ).uses_cost_gradient
+  assert not CostConstraint("total", _total).uses_cost_gradient
 
 
 def test_the_ascent_turns_away_from_costs():
@@ -278,25 +282,31 @@ def test_the_ascent_turns_away_from_costs():
   outputs, embedding = controller.encode(params, tokens)
   ones, zeros = np.ones(5, np.float32), np.zeros(5, np.float32)
 
-  def moved(aim):
+  def moved(weights):
     step = np.float32([1e-2])
-    points = ascent.ascend(params, outputs, step, aim, controller=controller)[0]
+    points = ascent.ascend(
+      params, outputs, step, weights, controller=controller
+    )[0]
     return controller.estimate(params, ascent.embed(points))
 
   before = controller.estimate(params, embedding)
-  assert (moved(ascent.Aim(zeros, ones, zeros, zeros)) < before).all()
-  assert (moved(ascent.Aim(zeros, zeros, ones, before)) < before).all()
+  assert (
+    moved(ascent.ObjectiveWeights(zeros, ones, zeros, zeros)) < before
+  ).all()
+  assert (
+    moved(ascent.ObjectiveWeights(zeros, zeros, ones, before)) < before
+  ).all()
   # Far below the limit the excess is nothing, and the score alone counts.
-  far = ascent.Aim(ones, zeros, ones, before + 100)
+  far = ascent.ObjectiveWeights(ones, zeros, ones, before + 100)
   np.testing.assert_allclose(moved(far), moved(None), rtol=1e-6)
 
 
 def test_a_controller_learns_costs_beside_scores():
   controller = _controller(True)
   tokens = np.asarray(SPACE.sample(KEY, 40))
-  demand = Demand("total", _total)
-  seen = Seen(tokens, _weighted(tokens), set(), dataclasses.replace(
-    demand, trade=True
+  constraint = CostConstraint("total", _total)
+  seen = Observations(tokens, _weighted(tokens), set(), dataclasses.replace(
+    constraint, multi_objective=True
   ))  # fmt: skip
   config = fit.FitConfig(epochs=300, batch=40, learning_rate=1e-2)
   state = fit.start(controller.init(KEY), config)
@@ -357,23 +367,28 @@ def test_a_latency_is_the_sum_of_the_branches(tmp_path):
 )
 def test_a_malformed_table_of_latencies_is_named(tmp_path, change, message):
   path = _table(tmp_path, change("\n".join(_lines())))
-  with pytest.raises(UserError, match=f"`demand.latency_table=.*{message}"):
+  with pytest.raises(UserError, match=f"`constraint.latency_table=.*{message}"):
     image_costs.read_table(path, "small")
 
 
 @pytest.mark.parametrize(
   ("flags", "message"),
   [
-    ({"limit": "latency:3"}, "`demand.latency_table`, or from the argument"),
+    (
+      {"limit": "latency:3"},
+      "`constraint.latency_table`, or from the argument",
+    ),
     ({"latency_table": "x.csv"}, "x.csv`: nothing asks for a latency"),
     (
       {"limit": "latency:3", "latency_table": "x.csv"},
-      "`demand.latency_table=x.csv`: cannot be read",
+      "`constraint.latency_table=x.csv`: cannot be read",
     ),
   ],
 )
 def test_flags_that_do_not_fit_together_are_named(flags, message):
-  config = dataclasses.replace(PRESETS["digits"], demand=DemandConfig(**flags))
+  config = dataclasses.replace(
+    PRESETS["digits"], constraint=ConstraintConfig(**flags)
+  )
   with pytest.raises(UserError, match=message):
     image_costs.check(config, None)
 
@@ -381,14 +396,14 @@ def test_flags_that_do_not_fit_together_are_named(flags, message):
 def test_costs_are_those_of_the_final_network_in_any_coding():
   config = dataclasses.replace(
     PRESETS["digits"],
-    coding="triples",
+    encoding="triples",
     network=NetworkConfig(ops="large", nodes=2),
-    demand=DemandConfig(limit="params:1e6"),
+    constraint=ConstraintConfig(limit="params:1e6"),
   )
-  demand = image_costs.demand(config, (8, 8, 1))
+  constraint = image_costs.constraint(config, (8, 8, 1))
   row = np.asarray(cnn.space(2, "large", "triples").sample(KEY, 1))
   pairs = cnn.to_tokens(cnn.to_cells(row, "triples"))
   network = config.final.network(config.network)
-  assert image_costs.recoded(demand, "triples").costs(row) == [
+  assert image_costs.recoded(constraint, "triples").costs(row) == [
     cost(network, pairs[0], 8, 1).parameters
   ]

@@ -8,7 +8,7 @@ import pytest
 
 from nao_jax.errors import Stopped, UserError
 from nao_jax.evaluators.function import Function
-from nao_jax.objectives import Demand
+from nao_jax.objectives import CostConstraint
 from nao_jax.search import loop
 from nao_jax.search.loop import SearchConfig
 from nao_jax.spaces import slots
@@ -180,7 +180,9 @@ def test_another_end_is_another_search(tmp_path):
 
 def test_a_controller_that_estimates_no_costs_is_refused_at_once():
   scores = Scores()
-  demand = Demand("size", lambda tokens: tokens.sum(-1) + 1.0, limit=99.0)
+  constraint = CostConstraint(
+    "size", lambda tokens: tokens.sum(-1) + 1.0, limit=99.0
+  )
   with pytest.raises(UserError, match="does not estimate"):
-    _search(scores, strategy=nao_plus.small(SPACE), demand=demand)
+    _search(scores, strategy=nao_plus.small(SPACE), constraint=constraint)
   assert not scores.asked

@@ -133,7 +133,7 @@ OFFICIAL = {
   },
   "cifar10_scratch": {
     "evaluator": "scratch",
-    "coding": "triples",
+    "encoding": "triples",
     "standardize": True,
     "network": {
       "cells_per_stage": 3, "channels": 32, "nodes": 5, "auxiliary": True,

@@ -13,10 +13,10 @@ import pytest
 from nao_jax.errors import Stopped, UserError
 from nao_jax.runs import progress, status
 from nao_jax.runs.compile_time import CompileTime
-from nao_jax.runs.progress import Each, Progress
+from nao_jax.runs.progress import Progress, WorkUnit
 from nao_jax.runs.workdir import Workdir
 
-IMAGES = Each(20, "images")
+IMAGES = WorkUnit(20, "images")
 
 
 class Terminal(io.StringIO):

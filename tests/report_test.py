@@ -548,7 +548,7 @@ def test_a_search_that_was_stopped_after_its_first_round_has_a_report(
 
 def test_architectures_in_triples_are_shown_as_in_pairs(tmp_path):
   network = NetworkConfig(ops="large", nodes=2, channels=4)
-  settings = _settings("random", network=network, coding="triples")
+  settings = _settings("random", network=network, encoding="triples")
   space = cnn.space(2, "large", "triples")
   path = _search(tmp_path / "run", settings, Uniform(space), space)
   run = runs.read(path)

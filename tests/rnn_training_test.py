@@ -46,7 +46,7 @@ CONFIG = TrainRnnConfig(
 @pytest.fixture(scope="module", autouse=True)
 def fast_compilation():
   jax.config.update("jax_disable_most_optimizations", True)
-  # Short stretches are of one length, so that one program is compiled.
+  # Short windows are of one length, so that one program is compiled.
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(language, "PADDED_TO", 30)
     yield
@@ -200,9 +200,9 @@ def test_a_training_stopped_while_it_averages_ends_with_the_same_bits(
   assert again == result
   _assert_same_bits(whole, stopped, config)
   state = _state(whole, config)
-  stretches = sum(report["steps"] for report in _history(whole)[2:])
+  windows = sum(report["steps"] for report in _history(whole)[2:])
   assert state.model.averaging
-  assert state.model.averaged == stretches
+  assert state.model.averaged == windows
 
 
 def test_the_mean_is_that_of_the_weights_since_averaging_began(

@@ -360,11 +360,11 @@ def test_what_cannot_work_is_refused(changes, message, tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("ops", "coding", "strategy"),
+  ("ops", "encoding", "strategy"),
   [("middle", "pairs", "random"), ("large", "triples", "nao")],
 )
 def test_the_other_op_sets_are_searched_and_end_in_pairs(
-  ops, coding, strategy, data, tmp_path, monkeypatch
+  ops, encoding, strategy, data, tmp_path, monkeypatch
 ):
   monkeypatch.setattr(image_search, "open_data", lambda *_: data)
   space = cnn.space(2, ops)
@@ -382,7 +382,7 @@ def test_the_other_op_sets_are_searched_and_end_in_pairs(
   monkeypatch.setattr(ImageCandidates, "epoch", epoch)
   config = dataclasses.replace(
     CONFIG,
-    coding=coding,
+    encoding=encoding,
     strategy=strategy,
     network=dataclasses.replace(NETWORK, ops=ops),
   )

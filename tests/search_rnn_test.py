@@ -233,7 +233,7 @@ def test_shared_scores_of_four_devices_are_those_of_one(corpus):
         state, scores = evaluator.score(
           state, jax.random.key(1), ROWS, round_, _nothing
         )
-    # The number of stretches differs, and with it that of members drawn.
+    # The number of windows differs, and with it that of members drawn.
     assert {name.split()[-1] for name in found} <= {
       "_randint",
       "jit(_randint)",
@@ -317,7 +317,7 @@ def test_an_averaged_candidate_is_scored_by_the_mean_of_its_weights(
     for mean in (False, True)
   )
   weights, state = plain.start(ROWS[0]), averaged.start(ROWS[0])
-  steps = len(plain._stretches)
+  steps = len(plain._windows)
   assert steps > 1
   for epoch in range(4):
     ((weights, loss, score),) = plain.epoch([ROWS[0]], [weights], [epoch])

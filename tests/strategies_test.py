@@ -12,7 +12,7 @@ from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.spaces import cnn, nasbench201, rnn
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Seen, ensemble, nao_plus
+from nao_jax.strategies import Observations, ensemble, nao_plus
 from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
@@ -64,7 +64,7 @@ LIMIT = 4
 def _seen(space: Space, count=12, seed=0):
   tokens = sample_new(space, jax.random.key(seed), count, set())
   scores = np.random.default_rng(seed).normal(size=count)
-  return Seen(tokens, scores, set(space.keys(tokens)))
+  return Observations(tokens, scores, set(space.keys(tokens)))
 
 
 def _quiet(*_):
@@ -161,7 +161,7 @@ def _climb(space, value, budget, seed=0):
   tokens = sample_new(space, jax.random.key(seed), 1, set())
   state = local.init(jax.random.key(0))
   while len(tokens) < budget:
-    seen = Seen(tokens, value(tokens), set(space.keys(tokens)))
+    seen = Observations(tokens, value(tokens), set(space.keys(tokens)))
     key = jax.random.key(len(tokens))
     state, _ = local.tell(state, key, seen, _quiet, _quiet)
     state, proposal = local.ask(state, key, seen, 1)
@@ -204,7 +204,7 @@ def test_local_search_stays_where_no_neighbour_is_better(space):
   """Moving to an equally good neighbour would go round in circles."""
   local, start = Local(space), _seen(space, 1).tokens
   tokens = np.concatenate([start, space.neighbours(start[0])[:5]])
-  seen = Seen(tokens, np.zeros(len(tokens)), set(space.keys(tokens)))
+  seen = Observations(tokens, np.zeros(len(tokens)), set(space.keys(tokens)))
   state = local.init(jax.random.key(0))
   for key in jax.random.split(jax.random.key(1)):
     state, _ = local.tell(state, key, seen, _quiet, _quiet)

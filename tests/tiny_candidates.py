@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 
-from nao_jax.runs.progress import Each
+from nao_jax.runs.progress import WorkUnit
 from nao_jax.spaces import slots
 
 SPACE = slots.space("tiny", dict.fromkeys("abc", (1, 2, 3, 4)))
@@ -37,7 +37,7 @@ class TinyCandidates:
 
   @property
   def each(self):
-    return Each(1, "images")
+    return WorkUnit(1, "images")
 
   def start(self, tokens):
     return np.zeros((), np.float32)

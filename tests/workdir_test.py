@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nao_jax.errors import Stopped, UserError
-from nao_jax.runs import checkpoint
+from nao_jax.runs import checkpoint, workdir
 from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.runs.workdir import Workdir
 
@@ -99,6 +99,25 @@ def test_a_run_of_another_version_is_refused_by_that_name(tmp_path):
   ):
     assert words in str(refused.value)
   assert "same flags" not in str(refused.value)
+
+
+def test_settings_that_were_renamed_since_are_still_known(tmp_path):
+  today = {"encoding": "pairs", "search.max_pending": 0.5, "constraint": {}}
+  with _open(tmp_path, **today):
+    pass
+  file = tmp_path / "config.json"
+  text = file.read_text()
+  for new, old in (
+    ("encoding", "coding"),
+    ("max_pending", "late"),
+    ("constraint", "demand"),
+  ):
+    assert new in text
+    text = text.replace(new, old)
+  file.write_text(text)
+  assert workdir.read_settings(tmp_path) == today
+  with _open(tmp_path, **today):
+    pass
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class Proposals(NamedTuple):
   after: jax.Array
 
 
-class Aim(NamedTuple):
+class ObjectiveWeights(NamedTuple):
   """Weights of the ascent's objective under a cost constraint, for each seed.
 
   Attributes:
@@ -67,10 +67,10 @@ class Selection(NamedTuple):
   new: np.ndarray
 
 
-def worth(
+def utility(
   params: Params,
   embedding: jax.Array,
-  aim: Aim | None = None,
+  weights: ObjectiveWeights | None = None,
   *,
   controller: Controller,
 ) -> jax.Array:
@@ -82,33 +82,33 @@ def worth(
   Args:
     params: parameters of the controller.
     embedding: [K, H].
-    aim: the weights; None for the score alone.
-    controller: the model; with an aim it must estimate costs.
+    weights: the weights; None for the score alone.
+    controller: the model; with weights it must estimate costs.
 
   Returns:
     Objective of each seed, [K].
   """
   score = controller.predict(params, embedding)
-  if aim is None:
+  if weights is None:
     return score
   cost = controller.estimate(params, embedding)
-  excess = MARGIN * jax.nn.softplus((cost - aim.limit) / MARGIN)
-  return aim.score * score - aim.cost * cost - aim.excess * excess
+  excess = MARGIN * jax.nn.softplus((cost - weights.limit) / MARGIN)
+  return weights.score * score - weights.cost * cost - weights.excess * excess
 
 
 def gradient(
   params: Params,
   outputs: jax.Array,
-  aim: Aim | None = None,
+  weights: ObjectiveWeights | None = None,
   *,
   controller: Controller,
 ) -> jax.Array:
-  """Returns the gradient of `worth` with respect to the encoder's outputs.
+  """Returns the gradient of `utility` with respect to the encoder's outputs.
 
   Args:
     params: parameters of the controller.
     outputs: normalised outputs of the encoder, [K, T, H].
-    aim: see `worth`.
+    weights: see `utility`.
     controller: the model.
 
   Returns:
@@ -117,7 +117,7 @@ def gradient(
 
   def total(outputs):
     embedding = embed(outputs)
-    return jnp.sum(worth(params, embedding, aim, controller=controller))
+    return jnp.sum(utility(params, embedding, weights, controller=controller))
 
   return jax.grad(total)(outputs)
 
@@ -126,7 +126,7 @@ def ascend(
   params: Params,
   outputs: jax.Array,
   step_sizes: jax.Array,
-  aim: Aim | None = None,
+  weights: ObjectiveWeights | None = None,
   *,
   controller: Controller,
 ) -> jax.Array:
@@ -138,14 +138,14 @@ def ascend(
     params: parameters of the controller.
     outputs: normalised outputs of the encoder, [K, T, H].
     step_sizes: [S].
-    aim: see `worth`.
+    weights: see `utility`.
     controller: the model.
 
   Returns:
     The moved outputs, [S, K, T, H], normalised again.
   """
   chex.assert_rank([outputs, step_sizes], [3, 1])
-  uphill = gradient(params, outputs, aim, controller=controller)
+  uphill = gradient(params, outputs, weights, controller=controller)
   return normalise(outputs + step_sizes[:, None, None, None] * uphill)
 
 
@@ -154,7 +154,7 @@ def propose(
   params: Params,
   tokens: jax.Array,
   step_sizes: jax.Array,
-  aim: Aim | None = None,
+  weights: ObjectiveWeights | None = None,
   *,
   controller: Controller,
 ) -> Proposals:
@@ -164,14 +164,14 @@ def propose(
     params: parameters of the controller.
     tokens: int32 [K, L], the seeds.
     step_sizes: [S].
-    aim: see `worth`.
+    weights: see `utility`.
     controller: the model.
 
   Returns:
     The proposals and their predicted scores.
   """
   outputs, embedding = controller.encode(params, tokens)
-  moved = ascend(params, outputs, step_sizes, aim, controller=controller)
+  moved = ascend(params, outputs, step_sizes, weights, controller=controller)
   destination = embed(moved)
   decode = functools.partial(controller.greedy_decode, params)
   return Proposals(

@@ -149,8 +149,8 @@ def streams(
       " as each needs a token to read and one to predict; allowed: at most"
       f" {len(tokens) // 2}"
     )
-  stretches = np.asarray(tokens[: steps * batch], np.int32)
-  return np.ascontiguousarray(stretches.reshape(batch, steps).T)
+  rows = np.asarray(tokens[: steps * batch], np.int32)
+  return np.ascontiguousarray(rows.reshape(batch, steps).T)
 
 
 class _Texts(NamedTuple):

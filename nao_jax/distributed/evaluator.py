@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nao_jax.distributed.processes import Team, Told
+from nao_jax.distributed.processes import Command, Team
 from nao_jax.evaluators import Evaluator, Keep, Progress, forget
 
 
@@ -68,16 +68,16 @@ class EvaluatorHelper:
     calls = (self._init, self._replicate, self._score)
     return {f"{self._name} {call.__name__[1:]}": call for call in calls}
 
-  def _init(self, told: Told) -> None:
-    key = jax.random.wrap_key_data(told.arrays[0])
+  def _init(self, command: Command) -> None:
+    key = jax.random.wrap_key_data(command.arrays[0])
     self._state = self._evaluator.init(key)
 
-  def _replicate(self, told: Told) -> None:
-    state = jax.tree.unflatten(jax.tree.structure(self._state), told.arrays)
+  def _replicate(self, command: Command) -> None:
+    state = jax.tree.unflatten(jax.tree.structure(self._state), command.arrays)
     self._state = self._evaluator.replicate(state)
 
-  def _score(self, told: Told) -> None:
-    key, tokens, round_ = told.arrays
+  def _score(self, command: Command) -> None:
+    key, tokens, round_ = command.arrays
     self._state, _ = self._evaluator.score(
       self._state,
       jax.random.wrap_key_data(key),

@@ -90,7 +90,7 @@ class Rendezvous:
       )
 
 
-class Told(NamedTuple):
+class Command(NamedTuple):
   """A command from the first process.
 
   Attributes:
@@ -171,7 +171,7 @@ class Team:
     """Executes the first process's commands, until the run ends.
 
     Args:
-      handlers: {name of a command: a function of the `Told` command}.
+      handlers: {name of a command: a function of the `Command` command}.
 
     Raises:
       Stopped: the first process was stopped by a signal.
@@ -180,8 +180,8 @@ class Team:
     self._watch.begin()
     with self._interruption:
       try:
-        while (told := self.hear()).what != _END:
-          handlers[told.what](told)
+        while (command := self.hear()).what != _END:
+          handlers[command.what](command)
       except BaseException as error:
         self._watch.leave(in_a_line(error))
         raise
@@ -227,7 +227,7 @@ class Team:
       content = b"".join(x.tobytes() for x in arrays)
       _broadcast(np.frombuffer(content, np.uint8))
 
-  def hear(self) -> Told:
+  def hear(self) -> Command:
     """Waits for the next command of the first process and returns it.
 
     Raises:
@@ -254,7 +254,7 @@ class Team:
         part.view(kind).reshape(shape)
         for part, (shape, kind) in zip(parts, types, strict=True)
       ]
-    return Told(what, arrays, text, number)
+    return Command(what, arrays, text, number)
 
   def then_on(self, call: Callable) -> Callable:
     """Wraps a call, after which helpers go on, or stop if it raises.
@@ -278,9 +278,9 @@ class Team:
 
   def heard(self, *_) -> None:
     """Waits until the first process goes on; see `then_on`."""
-    told = self.hear()
-    if not told.goes_on:
-      raise RuntimeError(f"to go on was due, and not {told.what}")
+    command = self.hear()
+    if not command.goes_on:
+      raise RuntimeError(f"to go on was due, and not {command.what}")
 
   def _tell_of(self, error: BaseException) -> None:
     number = error.signal if isinstance(error, Stopped) else 0

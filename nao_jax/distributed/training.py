@@ -11,7 +11,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from nao_jax.distributed.processes import Team, Told
+from nao_jax.distributed.processes import Command, Team
 from nao_jax.training.feeds import InMemory, Streamed
 from nao_jax.training.stand_alone import TrainState
 from nao_jax.training.stand_alone_language import (
@@ -67,18 +67,18 @@ class FeedHelper:
     """The handlers for `Team.help`."""
     return {_TRAIN: self._train, _MEASURE: self._measure}
 
-  def _train(self, told: Told) -> None:
-    key, step, *leaves = told.arrays
+  def _train(self, command: Command) -> None:
+    key, step, *leaves = command.arrays
     self._state = jax.tree.unflatten(self._structure, leaves)
     calls = self._feed.train(
       self._state, jax.random.wrap_key_data(key), int(step)
     )
     for self._state, _ in calls:
-      while not (told := self._team.hear()).goes_on:
-        self._measure(told)
+      while not (command := self._team.hear()).goes_on:
+        self._measure(command)
 
-  def _measure(self, told: Told) -> None:
-    self._feed.measure(self._state, told.text)
+  def _measure(self, command: Command) -> None:
+    self._feed.measure(self._state, command.text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,8 +132,8 @@ class ReaderHelper:
     """The handlers for `Team.help`."""
     return {_READ: self._train}
 
-  def _train(self, told: Told) -> None:
-    key, *leaves = told.arrays
+  def _train(self, command: Command) -> None:
+    key, *leaves = command.arrays
     state = jax.tree.unflatten(self._structure, leaves)
     for call in self._reader.train(state, jax.random.wrap_key_data(key)):
       if call.diverged:

@@ -63,7 +63,7 @@ class Evaluator(Protocol):
 class Asynchronous(Evaluator, Protocol):
   """Evaluator that can return before every architecture has a score."""
 
-  def score_most(
+  def score_async(
     self,
     state: Any,
     key: jax.Array,
@@ -72,7 +72,7 @@ class Asynchronous(Evaluator, Protocol):
     progress: Progress,
     keep: Keep,
     *,
-    late: int,
+    max_pending: int,
   ) -> tuple[Any, np.ndarray]:
     """Scores the pool like `score`, but does not wait for every score.
 

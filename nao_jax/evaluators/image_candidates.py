@@ -17,7 +17,7 @@ from nao_jax.data.images import ImageData
 from nao_jax.data.stream import ImageStream
 from nao_jax.evaluators import local
 from nao_jax.runs import chunking
-from nao_jax.runs.progress import Each
+from nao_jax.runs.progress import WorkUnit
 from nao_jax.spaces import cnn
 from nao_jax.training.candidate import Trainer
 from nao_jax.training.feeds import CUT, program
@@ -70,9 +70,9 @@ class ImageCandidates:
     return parallel.count(self.devices)
 
   @property
-  def each(self) -> Each:
+  def each(self) -> WorkUnit:
     """Work unit: the images that a whole training reads."""
-    return Each(self.epochs * self.trainer.examples, "images")
+    return WorkUnit(self.epochs * self.trainer.examples, "images")
 
   def start(self, tokens: np.ndarray) -> TrainState:
     """Implements `local.Candidates.start`."""

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from nao_jax.evaluators.scratch import News
-from nao_jax.runs.progress import Each
+from nao_jax.evaluators.scratch import Update
+from nao_jax.runs.progress import WorkUnit
 from nao_jax.runs.trials import Trial, Trials
 
 
@@ -31,7 +31,7 @@ class Candidates(Protocol):
   epochs: int
   devices: int | None
   places: int
-  each: Each
+  each: WorkUnit
 
   def start(self, tokens: np.ndarray) -> Any:
     """Returns a candidate's state before its first epoch, on the host."""
@@ -102,7 +102,7 @@ class Local:
     return self.candidates.epochs
 
   @property
-  def each(self) -> Each:
+  def each(self) -> WorkUnit:
     """Work unit: the data that a whole training reads."""
     return self.candidates.each
 
@@ -118,7 +118,7 @@ class Local:
     limits: np.ndarray,
     trials: Trials,
     between: Callable[[], None],
-  ) -> Iterator[News]:
+  ) -> Iterator[Update]:
     """Implements `scratch.Executor.run`.
 
     A free place goes to the next candidate.
@@ -142,7 +142,7 @@ class Local:
         nobody = nobody or next(filter(None, places))
         finished += self._epoch(places, limits, trials, between)
         state = pack(places, nobody, self.epochs)
-      yield News(finished, sum(x is not None for x in places), state)
+      yield Update(finished, sum(x is not None for x in places), state)
 
   def _next(self, waiting, begun, trials, finished) -> "Place | None":
     """Returns the next candidate to train, None if there is none.

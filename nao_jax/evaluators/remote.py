@@ -22,8 +22,8 @@ import numpy as np
 from nao_jax.errors import UserError
 from nao_jax.evaluators import cluster, local, worker
 from nao_jax.evaluators.dispatch import Dispatch, Task
-from nao_jax.evaluators.scratch import News
-from nao_jax.runs.progress import Each
+from nao_jax.evaluators.scratch import Update
+from nao_jax.runs.progress import WorkUnit
 from nao_jax.runs.trials import Trials
 
 # Seconds.
@@ -82,7 +82,7 @@ class Remote:
       candidates: a dataclass; each worker gets a copy with `devices=1`.
     """
     self.epochs = candidates.epochs
-    self.each: Each = candidates.each
+    self.each: WorkUnit = candidates.each
     self._address, self._resources = address, resources
     self._candidates = candidates
     self._dispatch = Dispatch()
@@ -128,7 +128,7 @@ class Remote:
     limits: np.ndarray,
     trials: Trials,
     between: Callable[[], None],
-  ) -> Iterator[News]:
+  ) -> Iterator[Update]:
     """Implements `scratch.Executor.run`."""
     # Candidates in training on the devices of a former process begin again.
     state = jax.tree.map(lambda x: x[:0], state)
@@ -136,14 +136,14 @@ class Remote:
     left = {row.tobytes() for row in rows}
     shown = None
     while left:
-      news = self._dispatch.news(_LOOK)
+      updates = self._dispatch.updates(_LOOK)
       if self._error:
         raise self._error
-      left -= news.keys()
+      left -= updates.keys()
       between()
-      if news or self._dispatch.running != shown:
+      if updates or self._dispatch.running != shown:
         shown = self._dispatch.running
-        yield News([*news.values()], shown, state)
+        yield Update([*updates.values()], shown, state)
 
   def _serve(self) -> None:
     """Connects and serves the queue; runs in the thread that uses Ray."""

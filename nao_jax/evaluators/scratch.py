@@ -17,12 +17,12 @@ import numpy as np
 
 from nao_jax.evaluators import Keep, Progress, forget
 from nao_jax.metrics import ACCURACY, Measure
-from nao_jax.runs.progress import Each
+from nao_jax.runs.progress import WorkUnit
 from nao_jax.runs.trials import Trial, Trials
 from nao_jax.spaces.space import Space
 
 
-class News(NamedTuple):
+class Update(NamedTuple):
   """Update on the trainings since the update before.
 
   Attributes:
@@ -45,7 +45,7 @@ class Executor(Protocol):
   """
 
   epochs: int
-  each: Each
+  each: WorkUnit
 
   def init(self, anybody: np.ndarray) -> Any:
     """Returns the state in which no candidate trains.
@@ -61,7 +61,7 @@ class Executor(Protocol):
     limits: np.ndarray,
     trials: Trials,
     between: Callable[[], None],
-  ) -> Iterator[News]:
+  ) -> Iterator[Update]:
     """Trains candidates until all have a trial.
 
     The result of a candidate depends on its tokens and the limits alone. A
@@ -142,9 +142,11 @@ class FromScratch:
     depend on the search. A candidate whose training diverged gets the worst
     score of the others.
     """
-    return self.score_most(state, key, tokens, round_, progress, keep, late=0)
+    return self.score_async(
+      state, key, tokens, round_, progress, keep, max_pending=0
+    )
 
-  def score_most(
+  def score_async(
     self,
     state: ScratchState,
     key: jax.Array,
@@ -153,11 +155,11 @@ class FromScratch:
     progress: Progress,
     keep: Keep = forget,
     *,
-    late: int,
+    max_pending: int,
   ) -> tuple[ScratchState, np.ndarray]:
     """Scores like `score`, but returns while some candidates are pending.
 
-    Implements `Asynchronous.score_most`.
+    Implements `Asynchronous.score_async`.
     """
     del key
     canonical = self.space.canonical(tokens)
@@ -166,7 +168,9 @@ class FromScratch:
     tally = _Tally(
       f"round {round_}", "candidate", known, self.measure, self._told(progress)
     )
-    state = self._train_missing(canonical, state, limits, tally, keep, late)
+    state = self._train_missing(
+      canonical, state, limits, tally, keep, max_pending
+    )
     if self.prune:
       tally.log_pruned(len(limits))
     trials = [self.trials.get(row) for row in canonical]
@@ -220,7 +224,7 @@ class FromScratch:
     return {row.tobytes(): self.trials.get(row) for row in rows}
 
   def _train_missing(
-    self, rows, state, limits, tally, keep, late
+    self, rows, state, limits, tally, keep, max_pending
   ) -> ScratchState:
     rows = list({row.tobytes(): row for row in rows}.values())
     missing = [row for row in rows if self.trials.get(row) is None]
@@ -234,7 +238,7 @@ class FromScratch:
       keep(state, 1)
       tally.running = news.running
       tally.show()
-      if tally.left <= late:
+      if tally.left <= max_pending:
         break
     tally.summarise()
     return state

@@ -20,7 +20,7 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators import Keep, Progress, forget
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
-from nao_jax.runs.progress import Each
+from nao_jax.runs.progress import WorkUnit
 from nao_jax.spaces import cnn
 from nao_jax.training.recipe import Images
 from nao_jax.training.supernet import (
@@ -52,7 +52,7 @@ def score_pool(
   progress: Progress,
   keep: Keep,
   *,
-  each: Each,
+  each: WorkUnit,
   a_call: int,
   devices: int | None,
 ) -> np.ndarray:
@@ -170,7 +170,7 @@ class SharedWeights:
       state.scores,
       progress,
       lambda scores, steps: keep(state._replace(scores=scores), steps),
-      each=Each(len(self.data.validation.labels), "images"),
+      each=WorkUnit(len(self.data.validation.labels), "images"),
       a_call=ARCHITECTURES_A_CALL,
       devices=self.devices,
     )
@@ -179,7 +179,10 @@ class SharedWeights:
 
   def _train_round(self, state, key, tokens, round_, progress, keep):
     """Takes the steps of the round that are left and returns the state."""
-    keys, each = jax.random.split(key), Each(self.trainer.train.batch, "images")
+    keys, each = (
+      jax.random.split(key),
+      WorkUnit(self.trainer.train.batch, "images"),
+    )
     number = self.trainer.train.epochs // self.rounds
     epochs = range(round_ * number, (round_ + 1) * number)
     steps = number * self.trainer.steps_per_epoch

@@ -23,7 +23,7 @@ from nao_jax.evaluators.shared import (
 )
 from nao_jax.networks.recurrent import Weights
 from nao_jax.runs import chunking
-from nao_jax.runs.progress import Each
+from nao_jax.runs.progress import WorkUnit
 from nao_jax.spaces import rnn
 from nao_jax.training import language
 from nao_jax.training.recurrent import Trainer, programs
@@ -43,7 +43,7 @@ class SharedLanguageState(NamedTuple):
     hidden: [D, B / D, H], the hidden state of the recurrent network after the
       last step, for the devices of all processes.
     epoch: int32 [], number of epochs done.
-    stretch: int32 [], number of bptt windows done in this epoch.
+    window: int32 [], number of bptt windows done in this epoch.
     scores: float32 [n], scores of the first members of the pool; empty until
       all epochs of a round are done, and between rounds.
     bad: int32 [], number of last steps in succession without a finite gradient.
@@ -52,7 +52,7 @@ class SharedLanguageState(NamedTuple):
   weights: Weights
   hidden: jax.Array
   epoch: np.ndarray
-  stretch: np.ndarray
+  window: np.ndarray
   scores: np.ndarray
   bad: np.ndarray = np.int32(0)
 
@@ -137,7 +137,7 @@ class SharedLanguage:
       state.scores,
       progress,
       lambda scores, steps: keep(state._replace(scores=scores), steps),
-      each=Each(len(self._valid_text), "words"),
+      each=WorkUnit(len(self._valid_text), "words"),
       a_call=ARCHITECTURES_A_CALL,
       devices=self.devices,
     )
@@ -146,22 +146,22 @@ class SharedLanguage:
   def _epoch(self, state, key, cells, progress, keep) -> SharedLanguageState:
     """Trains the rest of an epoch and returns the state at its end."""
     update, _ = programs(self.trainer, self.devices)
-    train, epoch, first = self.trainer.train, int(state.epoch), state.stretch
+    train, epoch, first = self.trainer.train, int(state.epoch), state.window
     title = f"train epoch {epoch + 1} of {train.epochs}"
-    stretches = list(
-      language.stretches(self.seed, epoch, len(self._train), train.bptt)
+    windows = list(
+      language.random_windows(self.seed, epoch, len(self._train), train.bptt)
     )
     draw_key, step_key = jax.random.split(key)
-    drawn = self._drawn(draw_key, len(stretches), len(cells))
+    drawn = self._drawn(draw_key, len(windows), len(cells))
     weights = state.weights
     hidden = parallel.distribute(state.hidden, devices=self.devices)
     if not first:
       hidden = jax.tree.map(jnp.zeros_like, hidden)
     losses, words = [], len(self._train) * train.batch
-    each = Each(words / len(stretches), "words")
-    progress(title, int(first), len(stretches), "", each)
+    each = WorkUnit(words / len(windows), "words")
+    progress(title, int(first), len(windows), "", each)
     for start, end in chunking.calls(
-      int(first), len(stretches), STEPS_A_LOOK, parallel.of_first
+      int(first), len(windows), STEPS_A_LOOK, parallel.of_first
     ):
       found = []
       for number in range(start, end):
@@ -171,35 +171,35 @@ class SharedLanguage:
           step_key,
           np.int32(number),
           cells[drawn[number]],
-          language.cut(self._train, stretches[number]),
-          np.int32(stretches[number].length),
+          language.cut(self._train, windows[number]),
+          np.int32(windows[number].length),
         )
         found.append(loss)
       found = jax.device_get(found)
       losses += found
       when = f" of epoch {epoch + 1}"
-      bad = count_bad(state.bad, found, end, len(stretches), when=when)
+      bad = count_bad(state.bad, found, end, len(windows), when=when)
       state = state._replace(
         weights=weights,
         hidden=parallel.gather(hidden),
-        stretch=np.int32(end),
+        window=np.int32(end),
         bad=bad,
       )
       keep(state, end - start)
-      progress(title, end, len(stretches), "", each)
+      progress(title, end, len(windows), "", each)
     _log(epoch, losses)
-    return state._replace(epoch=np.int32(epoch + 1), stretch=np.int32(0))
+    return state._replace(epoch=np.int32(epoch + 1), window=np.int32(0))
 
-  def _drawn(self, key, stretches: int, members: int) -> np.ndarray:
+  def _drawn(self, key, count: int, members: int) -> np.ndarray:
     """Draws the members that train on each bptt window.
 
     Returns:
-      Indices into the pool, [stretches], or [stretches, n] for n > 1.
+      Indices into the pool, [count], or [count, n] for n > 1.
     """
     if self.each_step == 1:
-      return np.asarray(jax.random.randint(key, (stretches,), 0, members))
+      return np.asarray(jax.random.randint(key, (count,), 0, members))
     chances = np.full(members, 1 / members, np.float32)
-    numbers = np.arange(stretches, dtype=np.int32)
+    numbers = np.arange(count, dtype=np.int32)
     return np.asarray(
       draw_members(key, numbers, members, chances, each=self.each_step)
     )

@@ -16,7 +16,7 @@ from nao_jax.data import text
 from nao_jax.evaluators import local
 from nao_jax.networks.recurrent import Weights
 from nao_jax.runs import chunking
-from nao_jax.runs.progress import Each
+from nao_jax.runs.progress import WorkUnit
 from nao_jax.spaces import rnn
 from nao_jax.training import language
 from nao_jax.training.recurrent import (
@@ -88,9 +88,9 @@ class TextCandidates:
     return parallel.count(self.devices)
 
   @property
-  def each(self) -> Each:
+  def each(self) -> WorkUnit:
     """Work unit: the words that a whole training reads."""
-    return Each(self.epochs * len(self.train), "words")
+    return WorkUnit(self.epochs * len(self.train), "words")
 
   def start(self, tokens: np.ndarray) -> Weights | Averaged:
     """Implements `local.Candidates.start`."""
@@ -118,7 +118,7 @@ class TextCandidates:
     model, hidden, cells, epoch = parallel.distribute(
       jax.tree.map(lambda *x: np.stack(x), *own), devices=self.devices
     )
-    steps = len(self._stretches)
+    steps = len(self._windows)
     losses = []
     for start, end in chunking.calls(0, steps, STEPS_A_LOOK):
       for number in range(start, end):
@@ -128,7 +128,7 @@ class TextCandidates:
           self._keys[1],
           epoch * steps + number,
           cells,
-          *self._stretches[number],
+          *self._windows[number],
         )
         losses.append(loss)
       jax.block_until_ready(loss)
@@ -167,13 +167,15 @@ class TextCandidates:
     return np.zeros((train.batch, model.width), np.float32)
 
   @functools.cached_property
-  def _stretches(self) -> list[tuple[np.ndarray, np.int32]]:
+  def _windows(self) -> list[tuple[np.ndarray, np.int32]]:
     """Rows and length of each bptt window."""
     train = self.trainer.train
     streams = text.streams(self.train, train.batch)
     return [
-      (language.cut(streams, stretch), np.int32(stretch.length))
-      for stretch in language.stretches(self.seed, 0, len(streams), train.bptt)
+      (language.cut(streams, window), np.int32(window.length))
+      for window in language.random_windows(
+        self.seed, 0, len(streams), train.bptt
+      )
     ]
 
   @functools.cached_property

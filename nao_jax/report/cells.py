@@ -59,7 +59,7 @@ class Convolutional:
   def space(self) -> Space:
     """Search space of the pool's tokens."""
     network = self.network
-    return cnn.space(network.nodes, network.ops, self.settings["coding"])
+    return cnn.space(network.nodes, network.ops, self.settings["encoding"])
 
   @property
   def op_names(self) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ class Convolutional:
 
   def plain(self, tokens: np.ndarray) -> np.ndarray:
     """Converts the pool's tokens [A, L] to the encoding used elsewhere here."""
-    return cnn.to_tokens(cnn.to_cells(tokens, self.settings["coding"]))
+    return cnn.to_tokens(cnn.to_cells(tokens, self.settings["encoding"]))
 
   def ops(self, tokens: np.ndarray) -> np.ndarray:
     """Returns the ops of plain tokens [A, L], int [A, B]."""

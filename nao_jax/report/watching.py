@@ -50,7 +50,7 @@ _OUTCOMES = ("best.json", "result.json")
 
 
 @dataclasses.dataclass(frozen=True)
-class Look:
+class Snapshot:
   """Snapshot of a run.
 
   Attributes:
@@ -88,7 +88,7 @@ class Look:
     return ACCURACY if "dataset" in self.settings else SCORE
 
 
-def look(path: str | os.PathLike) -> Look:
+def snapshot(path: str | os.PathLike) -> Snapshot:
   """Takes a snapshot of a directory.
 
   Raises:
@@ -96,7 +96,7 @@ def look(path: str | os.PathLike) -> Look:
   """
   path = paths.expanded(path)
   settings, holder = read_settings(path), lock.holder(path)
-  return Look(
+  return Snapshot(
     path=path,
     settings=settings,
     holder=holder,
@@ -124,21 +124,21 @@ def _history(file: pathlib.Path) -> list[dict]:
     return []
 
 
-def picture(seen: Look) -> RenderableType:
+def picture(snapshot: Snapshot) -> RenderableType:
   """Renders a snapshot for a terminal, at most a screen long."""
-  about, state = _text(_about(seen)), _text(_state(seen))
+  about, state = _text(_about(snapshot)), _text(_state(snapshot))
   parts = [Text(about, style="bold"), Text(state)]
-  if seen.status and not seen.ended:
-    parts += _position(seen)
-  if seen.history:
-    parts.append(_table(seen))
-  if seconds := status.seconds_of(seen.status):
+  if snapshot.status and not snapshot.ended:
+    parts += _position(snapshot)
+  if snapshot.history:
+    parts.append(_table(snapshot))
+  if seconds := status.seconds_of(snapshot.status):
     parts.append(Text(_text(_spent(seconds)), style="dim"))
   return Group(*parts)
 
 
-def _about(seen: Look) -> str:
-  settings = seen.settings
+def _about(snapshot: Snapshot) -> str:
+  settings = snapshot.settings
   names = ("strategy", "evaluator", "dataset", "text", "arch", "seed")
   plain = {name.rpartition(".")[2]: value for name, value in settings.items()}
   known = [
@@ -146,39 +146,39 @@ def _about(seen: Look) -> str:
     for name in names
     if plain.get(name) not in (None, "", [])
   ]
-  return f"{seen.path}: {', '.join(known)}"
+  return f"{snapshot.path}: {', '.join(known)}"
 
 
-def _state(seen: Look) -> str:
-  if seen.ended:
+def _state(snapshot: Snapshot) -> str:
+  if snapshot.ended:
     return "finished"
-  who = seen.holder
+  who = snapshot.holder
   if who is None:
     return "not begun, or begun by another version of this program"
   name = f"process {who.process} on {who.host}"
-  if not seen.at_work:
-    said = str(seen.status.get("state", ""))
+  if not snapshot.at_work:
+    said = str(snapshot.status.get("state", ""))
     if not said or said == "running":
       said = f"killed or lost; it was {name}"
     return f"not running: {said}; the same command goes on"
   if who.at_work is None:
-    return f"running, if its last word holds: {name}{_heard(seen)}"
-  return f"running: {name}{_heard(seen)}"
+    return f"running, if its last word holds: {name}{_heard(snapshot)}"
+  return f"running: {name}{_heard(snapshot)}"
 
 
-def _heard(seen: Look) -> str:
+def _heard(snapshot: Snapshot) -> str:
   """Describes the age of the last status if it is more than 5 seconds."""
-  told = _number(seen.status.get("time"))
+  told = _number(snapshot.status.get("time"))
   if told is None:
     return ", which has not said anything yet"
-  age = max(seen.now - told, 0.0)
+  age = max(snapshot.now - told, 0.0)
   # A call that compiles, or a single step, may take minutes.
   return f", last heard {clock(age)} ago" if age > 5 else ""
 
 
-def _position(seen: Look) -> list[RenderableType]:
+def _position(snapshot: Snapshot) -> list[RenderableType]:
   """Renders the phase, its progress and the best so far."""
-  said = seen.status
+  said = snapshot.status
   title = f"{said.get('prefix', '')} {said.get('phase', '')}".strip()
   done, total = (_number(said.get(name)) for name in ("done", "total"))
   if done is None or total is None:
@@ -187,7 +187,7 @@ def _position(seen: Look) -> list[RenderableType]:
   grid.add_column(no_wrap=True)
   words = [f"{done:,} of {total:,}"]
   left = _number(said.get("left"))
-  if seen.at_work and left:
+  if snapshot.at_work and left:
     words.append(f"{clock(left)} left of this phase")
   words += [str(said[name]) for name in ("rate", "note") if said.get(name)]
   bar = ProgressBar(total=max(total, 1), completed=done, width=24)
@@ -195,18 +195,18 @@ def _position(seen: Look) -> list[RenderableType]:
   parts = [grid]
   if said.get("best"):
     parts.append(Text(f"best so far: {_text(said['best'])}"))
-  return [*parts, *_rounds_left(seen)]
+  return [*parts, *_rounds_left(snapshot)]
 
 
-def _rounds_left(seen: Look) -> list[RenderableType]:
+def _rounds_left(snapshot: Snapshot) -> list[RenderableType]:
   """Estimates the time of the rounds to come from the mean so far."""
-  rounds = _number(seen.settings.get("search.rounds"))
+  rounds = _number(snapshot.settings.get("search.rounds"))
   done = [
     sum(_number(row.get(name)) or 0.0 for name in _SECONDS)
-    for row in seen.history
+    for row in snapshot.history
     if "round" in row
   ]
-  if rounds is None or not done or not seen.at_work:
+  if rounds is None or not done or not snapshot.at_work:
     return []
   left = rounds + 1 - len(done)
   if left <= 0:
@@ -219,10 +219,10 @@ def _rounds_left(seen: Look) -> list[RenderableType]:
   return [Text(text)]
 
 
-def _table(seen: Look) -> Table:
-  shown = seen.history[-ROWS:]
+def _table(snapshot: Snapshot) -> Table:
+  shown = snapshot.history[-ROWS:]
   names = [name for name in _COLUMNS if any(name in row for row in shown)]
-  left_out = len(seen.history) - len(shown)
+  left_out = len(snapshot.history) - len(shown)
   table = Table(
     title=f"the last {ROWS}, {left_out} before them" if left_out else None,
     title_justify="left",
@@ -230,22 +230,22 @@ def _table(seen: Look) -> Table:
   for name in names:
     heading = _COLUMNS[name]
     if name in _SCORES:
-      heading += f" {seen.measure.name}"
+      heading += f" {snapshot.measure.name}"
     table.add_column(heading, justify="right")
   for row in shown:
-    cells = [_cell(seen, name, row.get(name)) for name in names]
+    cells = [_cell(snapshot, name, row.get(name)) for name in names]
     if cells and "stage" in row:  # A report from after the rounds.
       cells[0] = _text(row["stage"])
     table.add_row(*cells)
   return table
 
 
-def _cell(seen: Look, name: str, value) -> str:
+def _cell(snapshot: Snapshot, name: str, value) -> str:
   value = _number(value)
   if value is None:
     return ""
   if name in _SCORES:
-    return seen.measure.show(value)
+    return snapshot.measure.show(value)
   if name in _SECONDS:
     return clock(value)
   return f"{value:.0f}" if name in _WHOLE else f"{value:.4g}"

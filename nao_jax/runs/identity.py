@@ -1,4 +1,6 @@
-"""Check that a resumed run still has the data that it began with."""
+"""Comparison of a resumed run's settings and data with those it began with."""
+
+from typing import Any
 
 # Digests of data: {name of the setting: the data in words}.
 DIGESTS = {
@@ -9,6 +11,24 @@ DIGESTS = {
 }
 # Settings that may hold the name of the data.
 _NAMES = ("dataset", "config.dataset", "text", "config.text")
+
+# Parts of the names of settings that earlier versions wrote: {old: new}.
+_RENAMED = {
+  "coding": "encoding",
+  "demand": "constraint",
+  "late": "max_pending",
+  "trade": "multi_objective",
+}
+
+
+def with_current_names(settings: dict[str, Any]) -> dict[str, Any]:
+  """Returns settings that an earlier version wrote, under today's names."""
+  return {
+    ".".join(_RENAMED.get(part, part) for part in name.split(".")): (
+      with_current_names(value) if isinstance(value, dict) else value
+    )
+    for name, value in settings.items()
+  }
 
 
 def refusal(there: dict, here: dict, version: str | None) -> str | None:

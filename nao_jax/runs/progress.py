@@ -19,7 +19,7 @@ INTERVAL = 10.0
 _WINDOW, _CHANGES = 20.0, 5
 
 
-class Each(NamedTuple):
+class WorkUnit(NamedTuple):
   """Size of one unit of work, to show how fast it goes.
 
   Attributes:
@@ -105,7 +105,7 @@ class Progress:
     done: int,
     total: int,
     note: str = "",
-    each: Each | None = None,
+    each: WorkUnit | None = None,
   ) -> None:
     """Shows that `done` of `total` units of the phase are done."""
     self._before()

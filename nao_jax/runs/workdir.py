@@ -363,7 +363,7 @@ def _settings(file: pathlib.Path) -> dict:
   ).get("settings")
   if not isinstance(found, dict):
     raise UserError(f"{place}: no `settings`; {advice}")
-  return found
+  return identity.with_current_names(found)
 
 
 def _refuse_foreign(path: pathlib.Path) -> None:

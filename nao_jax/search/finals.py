@@ -25,7 +25,7 @@ import rich.table
 from nao_jax import objectives
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.metrics import Measure
-from nao_jax.objectives import Demand
+from nao_jax.objectives import CostConstraint
 from nao_jax.pool import Pool
 from nao_jax.runs import streams
 from nao_jax.runs.trials import Trial
@@ -79,7 +79,7 @@ def run(
   config: Any,
   key: jax.Array,
   journal: SearchJournal,
-  demand: Demand | None = None,
+  constraint: CostConstraint | None = None,
 ) -> dict:
   """Trains finalists, names the winner and makes the final comparison.
 
@@ -93,12 +93,12 @@ def run(
       has `cells` and `repeats`.
     key: key of the random cells; consumed.
     journal: saves states and shows progress.
-    demand: cost constraint that random cells must satisfy, too.
+    constraint: cost constraint that random cells must satisfy, too.
 
   Returns:
     Contents of best.json, JSON-like.
   """
-  cells = _drawn(trainings.space, pool, config, key, demand)
+  cells = _drawn(trainings.space, pool, config, key, constraint)
   found = {}
   if config.finalists:
     found["finalists"] = _trained_finalists(trainings, cells, journal)
@@ -110,7 +110,7 @@ def run(
     for name, rows in compared.items()
   }
   found |= _compared(trainings, compared, config.final, journal, found)
-  best = _winner(trainings, pool, cells["searched"][0].row, config, demand)
+  best = _winner(trainings, pool, cells["searched"][0].row, config, constraint)
   if config.finalists:
     name = _validation(trainings)
     best[f"{name}_as_finalist"] = found["finalists"]["searched"][0][name]
@@ -139,13 +139,13 @@ def _cells(entries: list[dict]) -> list[_Cell]:
   ]
 
 
-def _drawn(space, pool, config, key, demand) -> dict[str, list[_Cell]]:
+def _drawn(space, pool, config, key, constraint) -> dict[str, list[_Cell]]:
   """Returns the pool's best cells and as many random cells outside the pool."""
   count = config.finalists or config.final.cells
   ranked = pool.ranked(pool.scores.shape[1] - 1)[: max(count, 1)].tolist()
   wanted = len(ranked) if config.final.cells else 0
   known = set(space.keys(pool.tokens))
-  random = sample_new(space, key, wanted, known, demand)
+  random = sample_new(space, key, wanted, known, constraint)
   if len(random) < wanted:
     logging.warning(
       "the space has only %d cells that are not in the pool, where %d random "
@@ -261,7 +261,7 @@ def _train(
   return trials
 
 
-def _winner(trainings, pool: Pool, row: int, config, demand) -> dict:
+def _winner(trainings, pool: Pool, row: int, config, constraint) -> dict:
   """Returns what best.json holds about the winner, a row of the pool."""
   last = pool.scores.shape[1] - 1
   scored = ~np.isnan(pool.scores[:, last])
@@ -275,12 +275,12 @@ def _winner(trainings, pool: Pool, row: int, config, demand) -> dict:
     "step_size": float(pool.step_sizes[row]),
     f"{_validation(trainings)}_{HOW[config.evaluator]}": measure.value(score),
   }
-  if demand is None:
+  if constraint is None:
     return found
   costs = objectives.outcome(
-    demand, pool.tokens[scored], pool.scores[scored, last], trainings.text
+    constraint, pool.tokens[scored], pool.scores[scored, last], trainings.text
   )
-  costs["cost"]["value"] = float(demand.costs(tokens[None])[0])
+  costs["cost"]["value"] = float(constraint.costs(tokens[None])[0])
   return found | costs
 
 

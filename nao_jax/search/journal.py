@@ -184,8 +184,8 @@ def _cells(report: dict, measure: Measure):
     yield "exactly\nrebuilt", f"{exact:.3f}"
     yield "up to\nswaps", f"{report['equivalent_reconstruction']:.3f}"
     yield "new by step", _by_step_size(report)
-  if "late" in report:
-    yield "late", str(report["late"])
+  if "pending" in report:
+    yield "pending", str(report["pending"])
   if "new" in report:
     yield "accepted", str(report["new"])
   if report.get("random"):

@@ -22,14 +22,20 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators import Evaluator
 from nao_jax.evaluators.function import Function, Scores
 from nao_jax.metrics import SCORE
-from nao_jax.objectives import Demand, outcome
+from nao_jax.objectives import CostConstraint, outcome
 from nao_jax.pool import Pool
 from nao_jax.runs.environment import in_32_bits
 from nao_jax.search.journal import SearchJournal
 from nao_jax.search.state import Journal, SearchState
 from nao_jax.settings import Only, field, validate
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Proposal, Seen, Strategy, nao_plus, proposal
+from nao_jax.strategies import (
+  Observations,
+  Proposal,
+  Strategy,
+  nao_plus,
+  proposal,
+)
 from nao_jax.strategies.uniform import sample_new
 
 
@@ -54,22 +60,22 @@ class SearchConfig:
       the proposals of each round.
   """
 
-  ACTS_WITH = (Only(("late",), "asynchronous"),)
+  ACTS_WITH = (Only(("max_pending",), "asynchronous"),)
 
   pool_size: int = field(600, least=2)
   rounds: int = field(4, least=0)
   new_per_round: int = field(300, least=1)
   extend: bool = False
   asynchronous: bool = False
-  late: float = field(0.5, above=0)
+  max_pending: float = field(0.5, above=0)
   random_per_round: int = field(0, least=0)
 
   @property
-  def most_late(self) -> int:
+  def pending_limit(self) -> int:
     """The most architectures that may be pending when a round closes."""
     if not self.asynchronous:
       return 0
-    return max(1, round(self.late * self.new_per_round))
+    return max(1, round(self.max_pending * self.new_per_round))
 
   @property
   def _entering(self) -> int:
@@ -91,10 +97,10 @@ class SearchConfig:
     # Members that are pending at the end of a round cannot be replaced.
     least = 2 if self.extend else 1 + self._entering
     most = (self.pool_size - least) / self.new_per_round
-    if self.most_late > self.pool_size - least:
+    if self.pending_limit > self.pool_size - least:
       raise UserError(
-        f"`late={self.late}`: of `pool_size={self.pool_size}` members {least} "
-        "must have a score when a round closes; give at most "
+        f"`max_pending={self.max_pending}`: of `pool_size={self.pool_size}` "
+        f"members {least} must have a score when a round closes; give at most "
         f"{most:.3g}, or a larger pool"
       )
 
@@ -111,7 +117,7 @@ def run(
   workdir: str | os.PathLike | None = None,
   journal: Journal | None = None,
   enough: float = np.inf,
-  demand: Demand | None = None,
+  constraint: CostConstraint | None = None,
 ) -> Pool:
   """Searches from the first pool to the last scores.
 
@@ -130,8 +136,9 @@ def run(
       arguments are checked.
     journal: saves states and shows progress, in the place of a workdir.
     enough: a score that ends the search, such as the best score of a table.
-    demand: cost constraint: a limit on a cost, or a multi-objective search.
-      The strategy's controller must estimate costs if `demand.steers`.
+    constraint: cost constraint: a limit on a cost, or a multi-objective search.
+      The strategy's controller must estimate costs if
+      `constraint.uses_cost_gradient`.
 
   Returns:
     The pool; its last column of scores ranks the members. Columns of rounds
@@ -143,40 +150,40 @@ def run(
     Stopped: a signal stopped the search, with a workdir or its journal.
   """
   validate(config, SearchConfig())
-  estimates_cost = demand is not None and demand.steers
+  estimates_cost = constraint is not None and constraint.uses_cost_gradient
   strategy = strategy or nao_plus.small(space, estimates_cost)
   if estimates_cost:
     _check_estimates(strategy)
   if not hasattr(evaluator, "score"):
     evaluator = Function(evaluator)
-  if config.asynchronous and not hasattr(evaluator, "score_most"):
+  if config.asynchronous and not hasattr(evaluator, "score_async"):
     raise UserError(
       "`asynchronous=True`: the evaluator scores all of the pool at once; "
-      "allowed only with one that has score_most"
+      "allowed only with one that has score_async"
     )
   given = _checked(space, given, config)
   # Scores are float32 and are compared with it.
   enough = np.float32(enough)
   parts = space, evaluator, strategy, key, config, given
   if workdir is None:
-    return _search(*parts, journal or Journal(), enough, demand)
+    return _search(*parts, journal or Journal(), enough, constraint)
   if journal is not None:
     raise TypeError("run() takes a workdir or a journal, not both")
-  settings = _settings(space, strategy, key, config, given, demand)
+  settings = _settings(space, strategy, key, config, given, constraint)
   settings["enough"] = str(enough)
   with SearchJournal(workdir, settings, config.rounds, SCORE) as journal:
-    pool = _search(*parts, journal, enough, demand)
-    journal.finish(_outcome(space, pool, demand))
+    pool = _search(*parts, journal, enough, constraint)
+    journal.finish(_outcome(space, pool, constraint))
   return pool
 
 
 def _search(
-  space, evaluator, strategy, key, config, given, journal, enough, demand
+  space, evaluator, strategy, key, config, given, journal, enough, constraint
 ) -> Pool:
   pool_key, evaluator_key, strategy_key, rounds_key = jax.random.split(key, 4)
   state = SearchState(
     round=0,
-    pool=_first_pool(space, pool_key, config, given, demand),
+    pool=_first_pool(space, pool_key, config, given, constraint),
     evaluator=evaluator.init(evaluator_key),
     strategy=strategy.init(strategy_key),
   )
@@ -195,7 +202,7 @@ def _search(
       journal,
       known,
       enough,
-      demand,
+      constraint,
     )
     journal.end_round(state, report)
   return state.pool
@@ -206,7 +213,7 @@ def _ended(state: SearchState, config: SearchConfig, enough: float) -> bool:
   return state.round > config.rounds or bool((scored[:, -1:] >= enough).any())
 
 
-def _settings(space, strategy, key, config, given, demand) -> dict:
+def _settings(space, strategy, key, config, given, constraint) -> dict:
   """Returns all that determines a search but the evaluator, JSON-like."""
   settings = {
     f"space.{field.name}": _plain(getattr(space, field.name))
@@ -218,7 +225,7 @@ def _settings(space, strategy, key, config, given, demand) -> dict:
     "search": _plain(config),
     "key": np.asarray(jax.random.key_data(key)).tolist(),
     "given": given.tolist(),
-    "demand": demand and demand.described,
+    "constraint": constraint and constraint.described,
   }
 
 
@@ -236,14 +243,16 @@ def _plain(value) -> Any:
   return getattr(value, "__name__", type(value).__name__)
 
 
-def _outcome(space: Space, pool: Pool, demand: Demand | None) -> dict:
+def _outcome(
+  space: Space, pool: Pool, constraint: CostConstraint | None
+) -> dict:
   """Returns the contents of best.json."""
   row = pool.best
   last = ~np.isnan(pool.scores).all(0)
   scores = pool.scores[:, np.flatnonzero(last)[-1]]
   scored = ~np.isnan(scores)
-  costs = demand and outcome(
-    demand, pool.tokens[scored], scores[scored], space.text
+  costs = constraint and outcome(
+    constraint, pool.tokens[scored], scores[scored], space.text
   )
   return (costs or {}) | {
     "space": space.name,
@@ -277,24 +286,26 @@ def _check_estimates(strategy: Strategy) -> None:
   controller = getattr(strategy, "controller", None)
   if controller is not None and not controller.estimates_cost:
     raise UserError(
-      "demand: the ascent follows costs, which the strategy's controller does "
-      "not estimate; make it with estimates_cost=True, or give penalty=0"
+      "constraint: the ascent follows costs, which the strategy's controller "
+      "does not estimate; make it with estimates_cost=True, or give penalty=0"
     )
 
 
-def _first_pool(space, key, config, given, demand) -> Pool:
+def _first_pool(space, key, config, given, constraint) -> Pool:
   known = set(space.keys(given))
   wanted = config.pool_size - len(given)
-  if demand is not None:
-    _check_given(given, demand)
-  random = sample_new(space, key, wanted, known, demand)
-  if len(random) < wanted and demand is not None and demand.limit < np.inf:
-    least = min(demand.known.values())
+  if constraint is not None:
+    _check_given(given, constraint)
+  random = sample_new(space, key, wanted, known, constraint)
+  limited = constraint is not None and constraint.limit < np.inf
+  if len(random) < wanted and limited:
+    least = min(constraint.known.values())
     raise UserError(
-      f"`demand.limit={demand.name}:{demand.limit:g}`: only {len(random)} of "
-      f"`pool_size={config.pool_size}` random architectures were found within "
-      f"it, among {len(demand.known)}; the least {demand.name} of them is "
-      f"{least:g}; give a larger limit or a smaller pool"
+      f"`constraint.limit={constraint.name}:{constraint.limit:g}`: only "
+      f"{len(random)} of `pool_size={config.pool_size}` random architectures "
+      f"were found within it, among {len(constraint.known)}; the least "
+      f"{constraint.name} of them is {least:g}; give a larger limit or a "
+      "smaller pool"
     )
   if len(random) < wanted:
     raise UserError(
@@ -304,17 +315,27 @@ def _first_pool(space, key, config, given, demand) -> Pool:
   return pools.start(given, random, config.rounds + 1)
 
 
-def _check_given(given, demand: Demand) -> None:
-  bad = np.flatnonzero(~demand.allows(given))
+def _check_given(given, constraint: CostConstraint) -> None:
+  bad = np.flatnonzero(~constraint.allows(given))
   if len(bad):
     raise UserError(
-      f"`given`: architecture {bad[0] + 1} of {len(given)} has {demand.name} "
-      f"{demand.costs(given)[bad[0]]:g}, more than the limit {demand.limit:g}"
+      f"`given`: architecture {bad[0] + 1} of {len(given)} has "
+      f"{constraint.name} {constraint.costs(given)[bad[0]]:g}, more than the "
+      f"limit {constraint.limit:g}"
     )
 
 
 def _round(
-  state, key, space, evaluator, strategy, config, journal, known, enough, demand
+  state,
+  key,
+  space,
+  evaluator,
+  strategy,
+  config,
+  journal,
+  known,
+  enough,
+  constraint,
 ):
   """Runs one round; returns the state and the report.
 
@@ -325,26 +346,30 @@ def _round(
   state = _scored(state, jax.random.fold_in(key, 0), evaluator, journal, config)
   pool, rows = state.pool, state.pool.scored(round_)
   report = _summary(pool, round_) | {"score_seconds": clock.lap()}
-  if demand is not None:
-    report |= _costs(pool, round_, demand)
+  if constraint is not None:
+    report |= _costs(pool, round_, constraint)
   if round_ < config.rounds and report["best"] < enough:
-    seen = Seen(pool.tokens[rows], pool.scores[rows, round_], known, demand)
+    observed = Observations(
+      pool.tokens[rows], pool.scores[rows, round_], known, constraint
+    )
     round_key = jax.random.fold_in(key, round_ + 1)
     tell_key, ask_key = jax.random.split(round_key)
     learnt, lessons = strategy.tell(
       state.strategy,
       tell_key,
-      seen,
+      observed,
       journal.progress,
       lambda learnt, steps: journal.keep(
         state._replace(strategy=learnt), steps
       ),
     )
-    learnt, asked = strategy.ask(learnt, ask_key, seen, config.new_per_round)
+    learnt, asked = strategy.ask(
+      learnt, ask_key, observed, config.new_per_round
+    )
     if not len(asked.tokens):
       draw_key = jax.random.fold_in(round_key, 2)  # Unlike the two above.
       drawn = _draw(
-        space, draw_key, config.new_per_round, known, round_, demand
+        space, draw_key, config.new_per_round, known, round_, constraint
       )
       asked = drawn._replace(report=asked.report)
     known.update(space.keys(asked.tokens))
@@ -353,13 +378,15 @@ def _round(
       jax.random.fold_in(round_key, 3),  # Unlike the three above.
       config.random_per_round,
       known,
-      demand,
+      constraint,
     )
     known.update(space.keys(random))
     if config.extend:
       pool = pools.extend(pool, asked, round_, rows, random)
     else:
-      pool = pools.replace_worst(pool, asked, round_, rows, seen.order, random)
+      pool = pools.replace_worst(
+        pool, asked, round_, rows, observed.order, random
+      )
     state = state._replace(pool=pool, strategy=learnt)
     report |= _in_rows(lessons | asked.report, rows)
     report |= {"new": len(asked.tokens), "random": len(random)}
@@ -382,8 +409,8 @@ def _scored(state: SearchState, key, evaluator, journal, config) -> SearchState:
   if len(pool.scored(round_)):
     return state
   score = evaluator.score
-  if late := config.most_late if round_ < config.rounds else 0:
-    score = functools.partial(evaluator.score_most, late=late)
+  if max_pending := config.pending_limit if round_ < config.rounds else 0:
+    score = functools.partial(evaluator.score_async, max_pending=max_pending)
   trained, scores = score(
     state.evaluator,
     key,
@@ -395,16 +422,16 @@ def _scored(state: SearchState, key, evaluator, journal, config) -> SearchState:
     ),
   )
   # If architectures may be pending, NaN stands for their scores.
-  scores = scores if late else _finite(scores, round_)
+  scores = scores if max_pending else _finite(scores, round_)
   pool = pools.record(pool, scores, round_)
   state = state._replace(pool=pool, evaluator=trained)
   journal.keep(state, 1)
   return state
 
 
-def _draw(space, key, count, known, round_, demand) -> Proposal:
+def _draw(space, key, count, known, round_, constraint) -> Proposal:
   """Returns random proposals, for a strategy that has none."""
-  drawn = sample_new(space, key, count, known, demand)
+  drawn = sample_new(space, key, count, known, constraint)
   logging.warning(
     "round %d: every proposal was known; %d random ones take their place%s",
     round_,
@@ -449,21 +476,23 @@ def _summary(pool: Pool, round_: int) -> dict:
     "best_row": int(best),
     "best_origin": int(pool.origins[best]),
   }
-  if late := len(pool.members) - len(rows):
-    summary["late"] = late
+  if pending := len(pool.members) - len(rows):
+    summary["pending"] = pending
   newest = pool.origins[rows] == round_
   if round_ and newest.any():
     summary["mean_of_newest"] = float(scores[newest].mean())
   return summary
 
 
-def _costs(pool: Pool, round_: int, demand: Demand) -> dict:
+def _costs(pool: Pool, round_: int, constraint: CostConstraint) -> dict:
   tokens = pool.tokens[np.sort(pool.scored(round_))]
-  costs = demand.costs(tokens)
+  costs = constraint.costs(tokens)
   return {
-    "cost": demand.name,
-    "limit": demand.limit if demand.limit < np.inf else None,
-    "best_cost": float(demand.costs(pool.tokens[pool.ranked(round_)[:1]])[0]),
+    "cost": constraint.name,
+    "limit": constraint.limit if constraint.limit < np.inf else None,
+    "best_cost": float(
+      constraint.costs(pool.tokens[pool.ranked(round_)[:1]])[0]
+    ),
     "member_cost": costs,
   }
 

@@ -88,10 +88,12 @@ def _check_finals(config: Any) -> None:
 
 
 def _check_nao(config: Any) -> None:
-  late = config.search.most_late
-  size, nao = config.search.pool_size - late, config.nao
+  max_pending = config.search.pending_limit
+  size, nao = config.search.pool_size - max_pending, config.nao
   if nao.top_k > size:
-    without = ", without those that may be `search.late`" if late else ""
+    without = (
+      ", without those that may be `search.max_pending`" if max_pending else ""
+    )
     raise UserError(
       f"`nao.top_k={nao.top_k}`: the seeds are scored members of the pool; "
       f"allowed: 1 to {size} (`search.pool_size`{without})"

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from nao_jax.pool import Pool
-from nao_jax.runs.progress import Each
+from nao_jax.runs.progress import WorkUnit
 
 
 class SearchState(NamedTuple):
@@ -48,6 +48,6 @@ class Journal:
     done: int,
     total: int,
     note: str = "",
-    each: Each | None = None,
+    each: WorkUnit | None = None,
   ) -> None:
     """Shows progress; called often; see `progress.Progress`."""

@@ -47,7 +47,7 @@ OP_SETS = {
 _OFFICIAL_LARGE = 5, 15
 
 # Number of tokens of a branch.
-CODINGS = {"pairs": 2, "triples": 3}
+ENCODINGS = {"pairs": 2, "triples": 3}
 
 MIN_NODES, MAX_NODES = 2, 7
 PUBLISHED_NODES = 5
@@ -72,7 +72,7 @@ class Architecture(NamedTuple):
     return space(self.nodes, self.ops)
 
 
-def space(nodes: int = 5, ops: str = "small", coding: str = "pairs") -> Space:
+def space(nodes: int = 5, ops: str = "small", encoding: str = "pairs") -> Space:
   """Returns the space of cell pairs with `nodes` nodes over the op set `ops`.
 
   Its length is 8 nodes in the encoding `pairs`, 12 nodes in `triples`.
@@ -87,8 +87,8 @@ def space(nodes: int = 5, ops: str = "small", coding: str = "pairs") -> Space:
     raise UserError(
       f"`nodes={nodes}`: a cell has {MIN_NODES} to {MAX_NODES} nodes"
     )
-  check_coding(coding, ops)
-  op_choices, follows = _grammar(nodes, ops, coding)
+  check_encoding(encoding, ops)
+  op_choices, follows = _grammar(nodes, ops, encoding)
   choices, swaps = [], []
   for _ in "normal", "reduction":
     swaps.append([])
@@ -99,41 +99,41 @@ def space(nodes: int = 5, ops: str = "small", coding: str = "pairs") -> Space:
       swaps[-1].append((tuple(first), tuple(second)))
       choices += branch * 2
   return Space(
-    name=f"cnn-{ops}-{nodes}" + ("-triples" if coding == "triples" else ""),
+    name=f"cnn-{ops}-{nodes}" + ("-triples" if encoding == "triples" else ""),
     choices=tuple(choices),
     swaps=tuple(map(tuple, swaps)),
-    tokens_per_step=CODINGS[coding],
+    tokens_per_step=ENCODINGS[encoding],
     follows=follows,
   )
 
 
-def coding_of(space_: Space) -> str:
+def encoding_of(space_: Space) -> str:
   """Returns the encoding of a convolutional space.
 
   The encoder folds the tokens of a branch, and their number tells the encoding.
   """
   return next(
-    name for name, width in CODINGS.items() if width == space_.tokens_per_step
+    name for name, width in ENCODINGS.items() if width == space_.tokens_per_step
   )
 
 
-def check_coding(coding: str, ops: str) -> None:
+def check_encoding(encoding: str, ops: str) -> None:
   """Raises UserError if the op set does not have this encoding."""
-  if coding not in CODINGS:
+  if encoding not in ENCODINGS:
     raise UserError(
-      f"`coding={coding}`: unknown; allowed: {', '.join(CODINGS)}"
+      f"`encoding={encoding}`: unknown; allowed: {', '.join(ENCODINGS)}"
     )
-  if coding == "triples" and ops != "large":
+  if encoding == "triples" and ops != "large":
     raise UserError(
-      f"`coding={coding}`: for `ops=large` alone, not for "
+      f"`encoding={encoding}`: for `ops=large` alone, not for "
       f"`ops={ops}`; change one of the two"
     )
 
 
-def _grammar(nodes: int, ops: str, coding: str):
+def _grammar(nodes: int, ops: str, encoding: str):
   """Returns `choices` and `follows` of a branch's tokens after its input."""
   names = OP_SETS[ops]
-  if coding == "triples":
+  if encoding == "triples":
     return triples.grammar(names, nodes)
   first_op = nodes + 2
   return (tuple(range(first_op, first_op + len(names))),), ()
@@ -143,25 +143,25 @@ def _offsets(nodes: int) -> np.ndarray:
   return np.array([1, nodes + 2, 1, nodes + 2], np.int32)
 
 
-def to_cells(tokens: Array, coding: str = "pairs") -> Array:
+def to_cells(tokens: Array, encoding: str = "pairs") -> Array:
   """Converts legal tokens [..., L] to cells [..., 2, nodes, 4].
 
   Both are NumPy or both JAX arrays.
   """
-  if coding == "triples":
+  if encoding == "triples":
     tokens = triples.to_pairs(tokens, OP_SETS["large"])
   nodes = tokens.shape[-1] // 8
   return tokens.reshape(*tokens.shape[:-1], 2, nodes, 4) - _offsets(nodes)
 
 
-def to_tokens(cells: Array, coding: str = "pairs") -> Array:
+def to_tokens(cells: Array, encoding: str = "pairs") -> Array:
   """Converts cells [..., 2, nodes, 4] to tokens [..., L].
 
   Both are NumPy or both JAX arrays.
   """
   nodes = cells.shape[-2]
   tokens = (cells + _offsets(nodes)).reshape(*cells.shape[:-3], 8 * nodes)
-  if coding == "triples":
+  if encoding == "triples":
     tokens = triples.from_pairs(tokens, OP_SETS["large"])
   return tokens
 
@@ -176,9 +176,9 @@ def unused_states(cell: Array) -> Array:
   return ~used.any(axis=(-3, -2))
 
 
-def to_text(tokens: np.ndarray, coding: str = "pairs") -> str:
+def to_text(tokens: np.ndarray, encoding: str = "pairs") -> str:
   """Writes tokens [L] in the published notation: normal | reduction cell."""
-  cells = to_cells(np.asarray(tokens), coding)
+  cells = to_cells(np.asarray(tokens), encoding)
   return " | ".join(" ".join(map(str, cell.ravel())) for cell in cells)
 
 
@@ -240,12 +240,12 @@ def parse(space_: Space, text: str, source: str = "arch") -> np.ndarray:
   if numbers is None:
     return _tokens_of_name(space_, text, source)
   written = _written_in(space_, numbers)
-  if coding_of(written) == "pairs":
+  if encoding_of(written) == "pairs":
     zero_based = _zero_based(written)
     marked = "|" in text or 0 in numbers
     if marked or (zero_based.accepts(numbers) and not written.accepts(numbers)):
       cells = _validated(zero_based, numbers, named(source))
-      return to_tokens(cells.reshape(2, -1, 4), coding_of(space_))
+      return to_tokens(cells.reshape(2, -1, 4), encoding_of(space_))
   return _from_tokens(space_, numbers, named(source))
 
 
@@ -268,8 +268,8 @@ def _validated(zero_based: Space, numbers: list[int], place: str) -> np.ndarray:
 def _from_tokens(space_: Space, tokens: list[int], place: str) -> np.ndarray:
   """Checks tokens of any encoding and converts them to the space's."""
   written = _written_in(space_, tokens)
-  cells = to_cells(written.validate(tokens, place), coding_of(written))
-  return to_tokens(cells, coding_of(space_))
+  cells = to_cells(written.validate(tokens, place), encoding_of(written))
+  return to_tokens(cells, encoding_of(space_))
 
 
 def _written_in(space_: Space, numbers: list[int]) -> Space:
@@ -277,14 +277,14 @@ def _written_in(space_: Space, numbers: list[int]) -> Space:
 
   If the count of numbers fits no encoding, that is the given space.
   """
-  fitting = (s for s in _codings(space_) if s.length == len(numbers))
+  fitting = (s for s in _encodings(space_) if s.length == len(numbers))
   return next(fitting, space_)
 
 
-def _codings(space_: Space) -> list[Space]:
+def _encodings(space_: Space) -> list[Space]:
   """Returns the spaces of the same architectures, one for each encoding."""
   nodes = space_.length // (4 * space_.tokens_per_step)
-  large = [space(nodes, "large", coding) for coding in CODINGS]
+  large = [space(nodes, "large", encoding) for encoding in ENCODINGS]
   return large if space_ in large else [space_]
 
 
@@ -295,10 +295,10 @@ def _space_of_numbers(numbers: list[int], ops: str) -> tuple[str, int] | None:
   input of the first node in pairs and a kernel in triples, tells them apart.
   """
   kernel_third = len(numbers) > 2 and numbers[2] > MAX_NODES + 1
-  for coding in reversed(CODINGS) if kernel_third else CODINGS:
-    nodes, rest = divmod(len(numbers), 4 * CODINGS[coding])
+  for encoding in reversed(ENCODINGS) if kernel_third else ENCODINGS:
+    nodes, rest = divmod(len(numbers), 4 * ENCODINGS[encoding])
     if not rest and MIN_NODES <= nodes <= MAX_NODES:
-      return ("large" if coding == "triples" else ops), nodes
+      return ("large" if encoding == "triples" else ops), nodes
   return None
 
 
@@ -315,7 +315,7 @@ def _find(name: str, source: str) -> published.Published:
 
 def _tokens_of_name(space_: Space, name: str, source: str) -> np.ndarray:
   found = _find(name, source)
-  if space(PUBLISHED_NODES, found.ops) not in _codings(space_):
+  if space(PUBLISHED_NODES, found.ops) not in _encodings(space_):
     raise UserError(
       f"{named(source, name)}: {found.name} needs `network.ops={found.ops}` "
       f"and `network.nodes={PUBLISHED_NODES}`, but this is space "
@@ -337,7 +337,7 @@ def _zero_based(space_: Space) -> Space:
 def _check_space_of_file(space_: Space, path: str, source: str) -> None:
   """Raises UserError if a file names another space."""
   written = notation.read(path, source).get("space")
-  known = [coded.name for coded in _codings(space_)]
+  known = [coded.name for coded in _encodings(space_)]
   if written is not None and written not in known:
     raise UserError(
       f"{named(source, path)}: is of space {written!r}, but this is space "
@@ -351,7 +351,7 @@ def _space_of_file(path: str, source: str) -> tuple[str, int] | None:
   if name is None:
     return None
   for ops, nodes in itertools.product(OP_SETS, range(MIN_NODES, MAX_NODES + 1)):
-    if any(coded.name == name for coded in _codings(space(nodes, ops))):
+    if any(coded.name == name for coded in _encodings(space(nodes, ops))):
       return ops, nodes
   raise UserError(
     f"{named(source, path)}: space {name!r} is not one of convolutional cells; "

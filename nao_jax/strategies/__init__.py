@@ -10,13 +10,13 @@ import jax
 import numpy as np
 
 from nao_jax import lazy
-from nao_jax.controller.ascent import Aim
-from nao_jax.objectives import Demand
+from nao_jax.controller.ascent import ObjectiveWeights
+from nao_jax.objectives import CostConstraint
 
 __getattr__, __dir__ = lazy.submodules(__name__, __path__)
 
 
-class Seen(NamedTuple):
+class Observations(NamedTuple):
   """Observations of a search up to a round.
 
   Attributes:
@@ -24,26 +24,26 @@ class Seen(NamedTuple):
     scores: float [N], finite, higher is better.
     known: `space.keys` of all architectures that ever were in the pool; they
       must not be proposed again.
-    demand: the cost constraint; None if only the score counts.
+    constraint: the cost constraint; None if only the score counts.
   """
 
   tokens: np.ndarray
   scores: np.ndarray
   known: Set[bytes]
-  demand: Demand | None = None
+  constraint: CostConstraint | None = None
 
   @property
   def order(self) -> np.ndarray:
     """Indices of the pool's members, best first, int [N]."""
-    if self.demand is None:
+    if self.constraint is None:
       return np.argsort(-self.scores, kind="stable")
-    return self.demand.order(self.tokens, self.scores)
+    return self.constraint.order(self.tokens, self.scores)
 
   def allows(self, tokens: np.ndarray) -> np.ndarray:
     """Returns which of int32 [n, L] the cost constraint allows, bool [n]."""
-    if self.demand is None:
+    if self.constraint is None:
       return np.ones(len(tokens), bool)
-    return self.demand.allows(tokens)
+    return self.constraint.allows(tokens)
 
   def costs(self) -> np.ndarray | None:
     """Returns the targets of a controller that estimates costs.
@@ -51,11 +51,11 @@ class Seen(NamedTuple):
     Returns:
       Scaled costs of the pool, float32 [N]; None if the ascent needs no costs.
     """
-    if self.demand is None or not self.demand.steers:
+    if self.constraint is None or not self.constraint.uses_cost_gradient:
       return None
-    return np.float32(self.demand.scaled(self.tokens, self.tokens))
+    return np.float32(self.constraint.scaled(self.tokens, self.tokens))
 
-  def aim(self, key: jax.Array, seeds: int) -> Aim | None:
+  def weights(self, key: jax.Array, seeds: int) -> ObjectiveWeights | None:
     """Returns the weights of the ascent's objective for each seed.
 
     In a multi-objective search every seed has random weights of score and cost
@@ -68,16 +68,16 @@ class Seen(NamedTuple):
     Returns:
       Weights and limits [K]; None if the ascent follows the score alone.
     """
-    if self.demand is None or not self.demand.steers:
+    if self.constraint is None or not self.constraint.uses_cost_gradient:
       return None
     weight = np.ones(seeds)
-    if self.demand.trade:
+    if self.constraint.multi_objective:
       weight = generator(key).uniform(size=seeds)
-    limited = self.demand.limit < np.inf
-    limit = self.demand.scaled_limit(self.tokens) if limited else 0.0
-    excess = self.demand.penalty if limited else 0.0
+    limited = self.constraint.limit < np.inf
+    limit = self.constraint.scaled_limit(self.tokens) if limited else 0.0
+    excess = self.constraint.penalty if limited else 0.0
     columns = weight, 1 - weight, np.full(seeds, excess), np.full(seeds, limit)
-    return Aim(*map(np.float32, columns))
+    return ObjectiveWeights(*map(np.float32, columns))
 
 
 class Proposal(NamedTuple):
@@ -121,7 +121,7 @@ class Strategy(Protocol):
     self,
     state: Any,
     key: jax.Array,
-    seen: Seen,
+    observed: Observations,
     progress: Callable[[str, int, int], None],
     keep: Callable[[Any, int], None],
   ) -> tuple[Any, dict]:
@@ -141,7 +141,7 @@ class Strategy(Protocol):
     """
 
   def ask(
-    self, state: Any, key: jax.Array, seen: Seen, limit: int
+    self, state: Any, key: jax.Array, observed: Observations, limit: int
   ) -> tuple[Any, Proposal]:
     """Proposes at most `limit` architectures, none known and no two alike.
 

@@ -25,7 +25,8 @@ def strategy(
     config: settings with the fields `strategy`, `controller`, `fit`, `nao` and
       `plus`.
     space: the search space.
-    estimates_cost: whether the controller estimates costs; see `Demand.steers`.
+    estimates_cost: whether the controller estimates costs; see
+      `CostConstraint.uses_cost_gradient`.
   """
   controller = Controller(space, config.controller, estimates_cost)
   strategies = {

@@ -237,7 +237,7 @@ def _step(
 def move(
   params: Params,
   seeds: jax.Array,
-  aim: ascent.Aim | None = None,
+  weights: ascent.ObjectiveWeights | None = None,
   *,
   controller: Controller,
   config: NaoPlusConfig,
@@ -247,7 +247,7 @@ def move(
   Args:
     params: parameters of the members, [E, ...].
     seeds: int32 [K, L].
-    aim: weights of the ascent's objective; see `ascent.worth`.
+    weights: weights of the ascent's objective; see `ascent.utility`.
     controller: space and sizes of each member.
     config: the settings.
 
@@ -258,7 +258,7 @@ def move(
 
   def one(params):
     outputs, _ = controller.encode(params, seeds)
-    uphill = ascent.gradient(params, outputs, aim, controller=controller)
+    uphill = ascent.gradient(params, outputs, weights, controller=controller)
     length = [
       jnp.sqrt(jnp.sum(jnp.square(x), (-2, -1), keepdims=True))
       for x in (outputs, uphill)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Proposal, Seen, generator, proposal
+from nao_jax.strategies import Observations, Proposal, generator, proposal
 from nao_jax.strategies.uniform import sample_new
 
 # Parents that are tried for a child that is not known yet.
@@ -40,25 +40,29 @@ class Evolution:
     self,
     state: tuple,
     key: jax.Array,
-    seen: Seen,
+    observed: Observations,
     progress: Callable[[str, int, int], None],
     keep: Callable[[tuple, int], None],
   ) -> tuple[tuple, dict]:
     """Implements `Strategy.tell`; there is nothing to learn."""
-    del key, seen, progress, keep
+    del key, observed, progress, keep
     return state, {}
 
   def ask(
-    self, state: tuple, key: jax.Array, seen: Seen, limit: int
+    self, state: tuple, key: jax.Array, observed: Observations, limit: int
   ) -> tuple[tuple, Proposal]:
     """Implements `Strategy.ask`."""
     birth_key, stranger_key = jax.random.split(key)
     rng = generator(birth_key)
-    known, rows, parents = set(seen.known), [], []
-    worth = seen.scores if seen.demand is None else -np.argsort(seen.order)
+    known, rows, parents = set(observed.known), [], []
+    utility = (
+      observed.scores
+      if observed.constraint is None
+      else -np.argsort(observed.order)
+    )
     for number in range(limit):
       own = jax.random.fold_in(stranger_key, number)
-      parent, child = self._birth(rng, own, seen, known, worth)
+      parent, child = self._birth(rng, own, observed, known, utility)
       if child is None:  # The space is exhausted.
         break
       known.update(self.space.keys(child[None]))
@@ -68,7 +72,7 @@ class Evolution:
     return state, proposal(tokens, np.array(parents, np.int32))
 
   def _birth(
-    self, rng, key, seen, known, worth
+    self, rng, key, observed, known, utility
   ) -> tuple[int, np.ndarray | None]:
     """Returns a parent's index and a new child of it.
 
@@ -76,18 +80,18 @@ class Evolution:
     has no new one.
     """
     for _ in range(_TRIES):
-      parent = self._parent(rng, worth)
-      child = _mutate(rng, self.space, seen.tokens[parent])
+      parent = self._parent(rng, utility)
+      child = _mutate(rng, self.space, observed.tokens[parent])
       new = known.isdisjoint(self.space.keys(child[None]))
-      if new and seen.allows(child[None])[0]:
+      if new and observed.allows(child[None])[0]:
         return parent, child
-    strangers = sample_new(self.space, key, 1, known, seen.demand)
+    strangers = sample_new(self.space, key, 1, known, observed.constraint)
     return -1, strangers[0] if len(strangers) else None
 
-  def _parent(self, rng, worth) -> int:
-    oldest = max(len(worth) - self.population, 0)
-    drawn = rng.integers(oldest, len(worth), self.tournament)
-    return int(drawn[np.argmax(worth[drawn])])
+  def _parent(self, rng, utility) -> int:
+    oldest = max(len(utility) - self.population, 0)
+    drawn = rng.integers(oldest, len(utility), self.tournament)
+    return int(drawn[np.argmax(utility[drawn])])
 
 
 def _mutate(rng, space: Space, tokens: np.ndarray) -> np.ndarray:

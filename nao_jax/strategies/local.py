@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Proposal, Seen, generator, proposal
+from nao_jax.strategies import Observations, Proposal, generator, proposal
 from nao_jax.strategies.uniform import sample_new
 
 
@@ -53,7 +53,7 @@ class Local:
     self,
     state: Climb,
     key: jax.Array,
-    seen: Seen,
+    observed: Observations,
     progress: Callable[[str, int, int], None],
     keep: Callable[[Climb, int], None],
   ) -> tuple[Climb, dict]:
@@ -63,8 +63,12 @@ class Local:
     """
     del key, progress, keep
     if not state.climbing:
-      return Climb(seen.tokens[np.argmax(seen.scores)], np.bool_(True)), {}
-    scores = dict(zip(self.space.keys(seen.tokens), seen.scores, strict=True))
+      return Climb(
+        observed.tokens[np.argmax(observed.scores)], np.bool_(True)
+      ), {}
+    scores = dict(
+      zip(self.space.keys(observed.tokens), observed.scores, strict=True)
+    )
     here = state.tokens
     while (better := self._step(here, scores)) is not None:
       here = better
@@ -78,13 +82,13 @@ class Local:
     return rows[best] if values[best] > values[0] else None
 
   def ask(
-    self, state: Climb, key: jax.Array, seen: Seen, limit: int
+    self, state: Climb, key: jax.Array, observed: Observations, limit: int
   ) -> tuple[Climb, Proposal]:
     """Implements `Strategy.ask`."""
     order_key, start_key = jax.random.split(key)
     rows = self.space.neighbours(state.tokens)
-    rows = generator(order_key).permutation(rows[seen.allows(rows)])
-    new, known = [], set(seen.known)
+    rows = generator(order_key).permutation(rows[observed.allows(rows)])
+    new, known = [], set(observed.known)
     for row, name in zip(rows, self.space.keys(rows), strict=True):
       if name not in known and len(new) < limit:
         known.add(name)
@@ -92,7 +96,7 @@ class Local:
     if new:
       return state, proposal(np.array(new, np.int32))
     # A peak: nothing around it is new.
-    start = sample_new(self.space, start_key, 1, known, seen.demand)
+    start = sample_new(self.space, start_key, 1, known, observed.constraint)
     if len(start):
       state = Climb(start[0], np.bool_(True))
     return state, proposal(start)

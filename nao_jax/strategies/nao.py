@@ -16,7 +16,7 @@ from nao_jax.controller.fit import FitState
 from nao_jax.controller.model import Controller
 from nao_jax.errors import UserError
 from nao_jax.settings import field
-from nao_jax.strategies import Proposal, Seen, folds
+from nao_jax.strategies import Observations, Proposal, folds
 from nao_jax.strategies.controller_metrics import inspection
 from nao_jax.strategies.projection import project
 
@@ -80,7 +80,7 @@ class Nao:
     self,
     state: FitState,
     key: jax.Array,
-    seen: Seen,
+    observed: Observations,
     progress: Callable[[str, int, int], None],
     keep: Callable[[FitState, int], None],
   ) -> tuple[FitState, dict]:
@@ -93,7 +93,7 @@ class Nao:
       UserError: all members are held out.
     """
     held_out = folds.held_out(
-      self.controller.space, seen.tokens, self.config.held_out
+      self.controller.space, observed.tokens, self.config.held_out
     )
     if held_out.all():
       raise UserError(
@@ -102,37 +102,41 @@ class Nao:
         "or a larger `search.pool_size`"
       )
     trains = ~held_out
-    targets = fit.normalise_targets(np.float32(seen.scores), trains)
+    targets = fit.normalise_targets(np.float32(observed.scores), trains)
     state = self._fit(
-      state, key, (seen.tokens, targets, seen.costs(), trains), progress, keep
+      state,
+      key,
+      (observed.tokens, targets, observed.costs(), trains),
+      progress,
+      keep,
     )
     return state, self._inspect(
-      state.params, seen.tokens, seen.scores, held_out
+      state.params, observed.tokens, observed.scores, held_out
     )
 
   def ask(
-    self, state: FitState, key: jax.Array, seen: Seen, limit: int
+    self, state: FitState, key: jax.Array, observed: Observations, limit: int
   ) -> tuple[FitState, Proposal]:
     """Moves the best members uphill and decodes them.
 
     Implements `Strategy.ask`. Proposals are in the official order: small steps
     first, then good seeds first.
     """
-    best = seen.order[: self.config.top_k]
+    best = observed.order[: self.config.top_k]
     step_sizes = self.config.step_sizes
     moved = ascent.propose(
       state.params,
-      seen.tokens[best],
+      observed.tokens[best],
       step_sizes,
-      seen.aim(key, len(best)),
+      observed.weights(key, len(best)),
       controller=self.controller,
     )
     chosen = ascent.select(
       self.controller.space,
       np.asarray(moved.tokens),
-      seen.known,
+      observed.known,
       limit,
-      seen.allows,
+      observed.allows,
     )
     step, seed = chosen.origins.T
     report = {
@@ -142,7 +146,7 @@ class Nao:
       "predicted_gain": float(jnp.mean(moved.after - moved.before)),
     }
     report |= _gains(moved, np.asarray(step_sizes), step, seed)
-    report |= self._view(state.params, seen.tokens, chosen.tokens, limit)
+    report |= self._view(state.params, observed.tokens, chosen.tokens, limit)
     return state, Proposal(
       chosen.tokens,
       best[seed].astype(np.int32),

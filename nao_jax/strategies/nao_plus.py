@@ -27,8 +27,8 @@ from nao_jax.errors import UserError
 from nao_jax.objectives import pick
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import (
+  Observations,
   Proposal,
-  Seen,
   ensemble,
   folds,
   generator,
@@ -86,7 +86,7 @@ class NaoPlus:
     self,
     state: Ensemble,
     key: jax.Array,
-    seen: Seen,
+    observed: Observations,
     progress: Callable[[str, int, int], None],
     keep: Callable[[Ensemble, int], None],
   ) -> tuple[Ensemble, dict]:
@@ -98,14 +98,14 @@ class NaoPlus:
       UserError: all members of the pool are held out of one controller.
     """
     config = self.config
-    new = int(state.asked) or len(seen.tokens)
+    new = int(state.asked) or len(observed.tokens)
     parts = [(min(config.steps * new, config.most_steps), config.trade_off)]
     if not state.began:
       parts.insert(0, (config.pretraining, 0.0))
     calls = sum(-(-steps // STEPS_A_CALL) for steps, _ in parts)
     rows_key, steps_key = jax.random.split(key)
     rng, reached = generator(rows_key), int(state.began)
-    every = (_lessons(rng, seen, *part, self) for part in parts)
+    every = (_lessons(rng, observed, *part, self) for part in parts)
     # A resumed fit draws the lessons of finished steps again, and skips them.
     for done, lessons in enumerate(itertools.chain.from_iterable(every), 1):
       reached += int(np.sum(lessons.rates > 0))
@@ -115,25 +115,29 @@ class NaoPlus:
       keep(state, STEPS_A_CALL)
       progress("fit controllers", done, calls)
     state = state._replace(began=state.steps)
-    found = self._inspect(state.params, seen.tokens, seen.scores)
+    found = self._inspect(state.params, observed.tokens, observed.scores)
     return state, found | self._unlabelled(state)
 
   def ask(
-    self, state: Ensemble, key: jax.Array, seen: Seen, limit: int
+    self, state: Ensemble, key: jax.Array, observed: Observations, limit: int
   ) -> tuple[Ensemble, Proposal]:
     """Moves, decodes and ranks, pass after pass; implements `Strategy.ask`."""
-    space, known, found = self.controller.space, set(seen.known), [self._none]
+    space, known, found = (
+      self.controller.space,
+      set(observed.known),
+      [self._none],
+    )
     aim_key, draw_key = jax.random.split(key)
     rng = generator(jax.random.fold_in(key, 2))  # Unlike the two above.
-    best = seen.order[: self.config.seeds]
-    seeds, decoded = (seen.tokens[best], best), 0
+    best = observed.order[: self.config.seeds]
+    seeds, decoded = (observed.tokens[best], best), 0
     for number in range(self.config.passes):
       tokens, origin = self._move(
-        state.params, jax.random.fold_in(aim_key, number), *seeds, seen
+        state.params, jax.random.fold_in(aim_key, number), *seeds, observed
       )
       decoded += len(tokens)
       new = _first_new(space, tokens, known)
-      new = new[seen.allows(tokens[new])]
+      new = new[observed.allows(tokens[new])]
       if not len(new):
         break
       found.append(
@@ -143,22 +147,24 @@ class NaoPlus:
           *(column[new] for column in origin),
         )
       )
-      ranked = _chosen(found[-1], seen, rng, self.config.seeds)
+      ranked = _chosen(found[-1], observed, rng, self.config.seeds)
       seeds = ranked.tokens, ranked.parents
     candidates = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
-    chosen = _chosen(candidates, seen, rng, limit)
+    chosen = _chosen(candidates, observed, rng, limit)
     # Random architectures make up for missing proposals, so that a search never
     # stalls.
     drawn = proposal(
       sample_new(
-        space, draw_key, limit - len(chosen.tokens), known, seen.demand
+        space, draw_key, limit - len(chosen.tokens), known, observed.constraint
       )
     )
     tokens = np.concatenate([chosen.tokens, drawn.tokens])
     parents = np.concatenate([chosen.parents, drawn.parents])
     report = {"candidates": len(candidates.tokens), "drawn": len(drawn.tokens)}
     report |= {"decoded": decoded} | self._by_step_size(candidates)
-    report |= self._view(state.params, seen.tokens, tokens, parents, candidates)
+    report |= self._view(
+      state.params, observed.tokens, tokens, parents, candidates
+    )
     return state._replace(asked=np.int32(len(tokens))), Proposal(
       tokens,
       parents,
@@ -253,13 +259,13 @@ class NaoPlus:
       "plane_share": plane.share,
     }
 
-  def _move(self, params, key, seeds, parents, seen):
+  def _move(self, params, key, seeds, parents, observed):
     """Runs one pass; returns tokens [M, L], (parents [M], step sizes [M])."""
     # Seeds are repeated up to K, so that one program serves all passes.
     rows = np.resize(np.arange(len(seeds)), self.config.seeds)
-    aim = seen.aim(key, len(rows))
+    weights = observed.weights(key, len(rows))
     tokens = np.asarray(
-      ensemble.move(params, seeds[rows], aim, **self._settings)
+      ensemble.move(params, seeds[rows], weights, **self._settings)
     )
     _, step, seed = np.unravel_index(
       np.arange(len(tokens)),
@@ -306,11 +312,11 @@ def _select(candidates: Candidates, rows) -> Candidates:
   return jax.tree.map(lambda column: column[rows], candidates)
 
 
-def _chosen(candidates: Candidates, seen: Seen, rng, limit):
+def _chosen(candidates: Candidates, observed: Observations, rng, limit):
   """Returns the best candidates; in a multi-objective search, a front's."""
-  if seen.demand is None or not seen.demand.trade:
+  if observed.constraint is None or not observed.constraint.multi_objective:
     return _select(candidates, ranked(candidates.predicted)[:limit])
-  costs = seen.demand.scaled(candidates.tokens, seen.tokens)
+  costs = observed.constraint.scaled(candidates.tokens, observed.tokens)
   rows = pick(candidates.predicted.mean(1), costs, rng.uniform(size=limit))
   return _select(candidates, rows)
 
@@ -337,12 +343,14 @@ def ranked(predicted: np.ndarray) -> np.ndarray:
   return np.argsort(-predicted.mean(1), kind="stable")
 
 
-def _lessons(rng, seen: Seen, steps: int, trade_off: float, strategy: NaoPlus):
+def _lessons(
+  rng, observed: Observations, steps: int, trade_off: float, strategy: NaoPlus
+):
   """Yields the lessons of `STEPS_A_CALL` steps at a time."""
-  config, count = strategy.config, len(seen.tokens)
-  targets = (stats.rankdata(seen.scores) - 1) / max(count - 1, 1)
-  own_rows = strategy._shown(seen.tokens)
-  costs = seen.costs()
+  config, count = strategy.config, len(observed.tokens)
+  targets = (stats.rankdata(observed.scores) - 1) / max(count - 1, 1)
+  own_rows = strategy._shown(observed.tokens)
+  costs = observed.costs()
   for start in range(0, steps, STEPS_A_CALL):
     number = np.arange(start, start + STEPS_A_CALL)
     shape = (len(number), config.labelled)
@@ -352,7 +360,7 @@ def _lessons(rng, seen: Seen, steps: int, trade_off: float, strategy: NaoPlus):
     # Falls to 0 in the second half; 0 beyond the last step.
     rates = np.clip(2 * (1 - number / steps), 0, 1) * config.learning_rate
     yield Lessons(
-      seen.tokens[rows],
+      observed.tokens[rows],
       targets[rows].astype(np.float32),
       rates.astype(np.float32),
       np.full(len(number), trade_off, np.float32),

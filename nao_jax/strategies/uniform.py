@@ -6,9 +6,9 @@ import dataclasses
 import jax
 import numpy as np
 
-from nao_jax.objectives import Demand
+from nao_jax.objectives import CostConstraint
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Proposal, Seen, proposal
+from nao_jax.strategies import Observations, Proposal, proposal
 
 # Draws after which to give up in a space that is nearly exhausted.
 MAX_DRAWS = 100
@@ -21,7 +21,7 @@ def sample_new(
   key: jax.Array,
   count: int,
   known: Set[bytes],
-  demand: Demand | None = None,
+  constraint: CostConstraint | None = None,
 ) -> np.ndarray:
   """Draws distinct architectures that are not known yet.
 
@@ -30,13 +30,13 @@ def sample_new(
     key: consumed.
     count: number of architectures to draw.
     known: `space.keys` of architectures not to draw.
-    demand: cost constraint that the architectures must satisfy.
+    constraint: cost constraint that the architectures must satisfy.
 
   Returns:
     int32 [M, L]; M is below `count` only if the space, or the part of it that
     is allowed, is nearly exhausted.
   """
-  limited = demand is not None and demand.limit < np.inf
+  limited = constraint is not None and constraint.limit < np.inf
   size = max(count, LEAST_DRAWN) if limited else count
   found: dict[bytes, np.ndarray] = {}
   for draw in range(MAX_DRAWS):
@@ -44,7 +44,7 @@ def sample_new(
       break
     rows = np.asarray(space.sample(jax.random.fold_in(key, draw), size))
     if limited:
-      rows = rows[demand.allows(rows)]
+      rows = rows[constraint.allows(rows)]
     for name, row in zip(space.keys(rows), rows, strict=True):
       if name not in known:
         found.setdefault(name, row)
@@ -67,18 +67,18 @@ class Uniform:
     self,
     state: tuple,
     key: jax.Array,
-    seen: Seen,
+    observed: Observations,
     progress: Callable[[str, int, int], None],
     keep: Callable[[tuple, int], None],
   ) -> tuple[tuple, dict]:
     """Implements `Strategy.tell`; there is nothing to learn."""
-    del key, seen, progress, keep
+    del key, observed, progress, keep
     return state, {}
 
   def ask(
-    self, state: tuple, key: jax.Array, seen: Seen, limit: int
+    self, state: tuple, key: jax.Array, observed: Observations, limit: int
   ) -> tuple[tuple, Proposal]:
     """Implements `Strategy.ask`."""
     return state, proposal(
-      sample_new(self.space, key, limit, seen.known, seen.demand)
+      sample_new(self.space, key, limit, observed.known, observed.constraint)
     )

@@ -24,7 +24,7 @@ from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.data import digest, tables
 from nao_jax.errors import UserError
 from nao_jax.evaluators.table import Table
-from nao_jax.objectives import Demand
+from nao_jax.objectives import CostConstraint
 from nao_jax.report.curves import Curves, summary
 from nao_jax.runs import environment, json_file, paths
 from nao_jax.runs.workdir import check_writable, flatten, write
@@ -145,7 +145,7 @@ def run(
   Raises:
     UserError: a setting is illegal or does not fit the table.
   """
-  signal, report, demand = check(config, strategies)
+  signal, report, constraint = check(config, strategies)
   # A table may hold other scores under the same name.
   table = digest.of_arrays(0, signal.scores, report.scores)
   done = _read(file, config, signal.space, table)
@@ -154,7 +154,7 @@ def run(
   curves = {}
   for name in strategies:
     if name not in done:
-      done[name] = _trials(config, name, signal, report, demand, threads)
+      done[name] = _trials(config, name, signal, report, constraint, threads)
       _write(file, config, signal.space, table, done)
     curves[name] = done[name]
   return curves
@@ -162,7 +162,7 @@ def run(
 
 def check(
   config: CompareConfig, strategies: Sequence[str]
-) -> tuple[Table, Table, Demand | None]:
+) -> tuple[Table, Table, CostConstraint | None]:
   """Checks the settings; returns signal, report and cost constraint.
 
   With a limit the signal has scores of the allowed functions only.
@@ -183,27 +183,28 @@ def check(
     for name, where in ((config.signal, "signal"), (config.report, "report"))
   ]
   signal, report = (Table(column.space, column.scores) for column in columns)
-  demand, allowed = _demand(config)
-  if demand is not None:
+  constraint, allowed = _constraint(config)
+  if constraint is not None:
     signal = signal.within(allowed)
   most = np.sum(~np.isnan(signal.scores))
   if not FIRST <= config.budget <= most:
     raise UserError(
       f"`budget={config.budget}`: allowed: {FIRST} to {most}, the functions of "
-      "the table" + (f" that `limit={config.limit}` allows" if demand else "")
+      "the table"
+      + (f" that `limit={config.limit}` allows" if constraint else "")
     )
-  return signal, report, demand
+  return signal, report, constraint
 
 
-def _trials(config, name, signal, report, demand, threads) -> Curves:
+def _trials(config, name, signal, report, constraint, threads) -> Curves:
   start = time.monotonic()
-  setup = _setup(name, signal.space, demand)
+  setup = _setup(name, signal.space, constraint)
   devices = environment.local_devices()
   threads = threads or max(len(devices), os.cpu_count() or 1)
 
   def trial(number: int) -> np.ndarray:
     with jax.default_device(devices[number % len(devices)]):
-      return _trial(setup, config, signal, demand, number)
+      return _trial(setup, config, signal, constraint, number)
 
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     # The first trial compiles the programs that the others share.
@@ -216,7 +217,7 @@ def _trials(config, name, signal, report, demand, threads) -> Curves:
   return _curves(tokens, config.budget, signal, report, start)
 
 
-def _trial(setup, config, signal, demand, number) -> np.ndarray:
+def _trial(setup, config, signal, constraint, number) -> np.ndarray:
   """Returns the architectures that one search evaluated, in order.
 
   They are int32 [at most B, L].
@@ -228,7 +229,7 @@ def _trial(setup, config, signal, demand, number) -> np.ndarray:
     setup.search(config.budget),
     strategy=setup.strategy,
     enough=np.float32(signal.best),
-    demand=demand,
+    constraint=constraint,
   )
   return pool.tokens[: config.budget]
 
@@ -259,7 +260,9 @@ def _curves(tokens, budget, signal, report, start) -> Curves:
   )
 
 
-def _demand(config: CompareConfig) -> tuple[Demand | None, np.ndarray | None]:
+def _constraint(
+  config: CompareConfig,
+) -> tuple[CostConstraint | None, np.ndarray | None]:
   """Returns the cost constraint and the functions it allows, bool [F]."""
   name, limit = objectives.parse_limit(config.limit)
   if not name:
@@ -273,20 +276,24 @@ def _demand(config: CompareConfig) -> tuple[Demand | None, np.ndarray | None]:
     )
   # Functions without a measured cost are not allowed.
   costs = np.where(np.isnan(costs), np.finfo(np.float64).max, costs)
-  demand = Demand(
+  constraint = CostConstraint(
     name,
     lambda tokens: costs[space.functions.number(tokens)],
     limit,
     penalty=config.limit_penalty,
   )
-  return demand, costs <= limit
+  return constraint, costs <= limit
 
 
-def _setup(name: str, space: Space, demand: Demand | None) -> Setup:
+def _setup(name: str, space: Space, constraint: CostConstraint | None) -> Setup:
   """Returns a strategy; its controller estimates costs if they guide it."""
   setup = SETUPS[name](space)
   controller = getattr(setup.strategy, "controller", None)
-  if controller is None or demand is None or not demand.steers:
+  if (
+    controller is None
+    or constraint is None
+    or not constraint.uses_cost_gradient
+  ):
     return setup
   controller = dataclasses.replace(controller, estimates_cost=True)
   strategy = dataclasses.replace(setup.strategy, controller=controller)

@@ -19,7 +19,7 @@ from nao_jax import objectives
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
-from nao_jax.objectives import Cost, Demand
+from nao_jax.objectives import Cost, CostConstraint
 from nao_jax.runs import paths
 from nao_jax.settings import within
 from nao_jax.spaces import cnn
@@ -36,35 +36,35 @@ def check(config: SearchCnnConfig, latency: Cost | None) -> None:
   Raises:
     UserError: a setting is invalid; the message names it.
   """
-  asked = config.demand
-  with within("demand", asked):
+  asked = config.constraint
+  with within("constraint", asked):
     found = objectives.parse(asked, NAMES)
   if found and found[2] and config.strategy == "local":
     raise UserError(
-      f"`strategy=local` `demand.objectives={asked.objectives}`: local search "
-      "goes by one score; give another strategy"
+      f"`strategy=local` `constraint.objectives={asked.objectives}`: local "
+      "search goes by one score; give another strategy"
     )
   if found is None or found[0] != "latency":
     if asked.latency_table:
       raise UserError(
-        f"`demand.latency_table={asked.latency_table}`: nothing asks for a "
-        "latency; add `demand.limit=latency:MILLISECONDS` or "
-        "`demand.objectives=score,latency`"
+        f"`constraint.latency_table={asked.latency_table}`: nothing asks for a "
+        "latency; add `constraint.limit=latency:MILLISECONDS` or "
+        "`constraint.objectives=score,latency`"
       )
     return
   if (latency is None) == (not asked.latency_table):
     raise UserError(
-      "`demand.limit`, `demand.objectives`: a latency comes from "
-      "`demand.latency_table`, or from the argument `latency` of "
+      "`constraint.limit`, `constraint.objectives`: a latency comes from "
+      "`constraint.latency_table`, or from the argument `latency` of "
       "cnn_search.run; give exactly one of them"
     )
   if asked.latency_table:
     read_table(asked.latency_table, config.network.ops)
 
 
-def demand(
+def constraint(
   config: SearchCnnConfig, image: Sequence[int], latency: Cost | None = None
-) -> Demand | None:
+) -> CostConstraint | None:
   """Returns the cost constraint of a search; None if it has none.
 
   Args:
@@ -72,18 +72,20 @@ def demand(
     image: height, width and channels.
     latency: the caller's function from tokens int32 [N, L] to latencies [N].
   """
-  asked = config.demand
+  asked = config.constraint
   found = objectives.parse(asked, NAMES)
   if found is None:
     return None
-  name, limit, trade = found
+  name, limit, multi_objective = found
   if name != "latency":
     network = config.final.network(config.network)
     function = exact(name, network, image)
   else:
     ops = config.network.ops
     function = latency or table_cost(asked.latency_table, ops)
-  return Demand(name, function, limit, trade, asked.limit_penalty)
+  return CostConstraint(
+    name, function, limit, multi_objective, asked.limit_penalty
+  )
 
 
 def exact(name: str, network: NetworkConfig, image: Sequence[int]) -> Cost:
@@ -137,7 +139,7 @@ def read_table(path: str, ops: str) -> tuple[float, np.ndarray]:
   Raises:
     UserError: the file has another form; the message names the line.
   """
-  place, names = f"`demand.latency_table={path}`", cnn.OP_SETS[ops]
+  place, names = f"`constraint.latency_table={path}`", cnn.OP_SETS[ops]
   base, times = 0.0, np.full((len(_CELLS), len(names)), np.nan)
   for number, row in enumerate(_rows(path, place), 2):
     where = f"{place}, line {number}"
@@ -193,14 +195,16 @@ def _milliseconds(text: str, where: str) -> float:
   return value
 
 
-def recoded(demand: Demand | None, coding: str) -> Demand | None:
+def recoded(
+  constraint: CostConstraint | None, encoding: str
+) -> CostConstraint | None:
   """Returns the cost constraint for tokens in another encoding."""
-  if demand is None:
+  if constraint is None:
     return None
   return dataclasses.replace(
-    demand,
-    cost=lambda tokens: demand.costs(
-      cnn.to_tokens(cnn.to_cells(tokens, coding))
+    constraint,
+    cost=lambda tokens: constraint.costs(
+      cnn.to_tokens(cnn.to_cells(tokens, encoding))
     ),
     known={},
   )

@@ -87,7 +87,7 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators import EVALUATORS
 from nao_jax.evaluators.shared import SAMPLINGS
 from nao_jax.networks.macro import NetworkConfig
-from nao_jax.objectives import DemandConfig
+from nao_jax.objectives import ConstraintConfig
 from nao_jax.search import rules
 from nao_jax.search.loop import SearchConfig
 from nao_jax.settings import LAST_SEED, Only, field, within
@@ -152,7 +152,7 @@ class SearchCnnConfig:
       pool has fewer finalists; with 0, the best score wins.
     finalist: training of the finalists.
     final: comparison of the best cells with random ones.
-    demand: limits on the costs of cells, and whether a lower cost is an
+    constraint: limits on the costs of cells, and whether a lower cost is an
       objective.
   """
 
@@ -171,12 +171,12 @@ class SearchCnnConfig:
       ("final.channels", "final.cells_per_stage"),
       "final.cells",
       alternatives=(
-        ("demand.limit", ()),
-        ("demand.objectives", ("score,params", "score,multiply_adds")),
+        ("constraint.limit", ()),
+        ("constraint.objectives", ("score,params", "score,multiply_adds")),
       ),
     ),
-    Only(("demand.limit_penalty",), "demand.limit"),
-    Only(("demand.limit_penalty",), "strategy", ("nao", "nao_plus")),
+    Only(("constraint.limit_penalty",), "constraint.limit"),
+    Only(("constraint.limit_penalty",), "strategy", ("nao", "nao_plus")),
   )
 
   dataset: str = "cifar10"
@@ -187,7 +187,7 @@ class SearchCnnConfig:
   standardize: bool = False
   strategy: str = field("nao", choices=STRATEGIES)
   evaluator: str = field("shared", choices=EVALUATORS)
-  coding: str = field("pairs", choices=tuple(cnn.CODINGS))
+  encoding: str = field("pairs", choices=tuple(cnn.ENCODINGS))
   sampling: str = field("uniform", choices=SAMPLINGS)
   architectures_per_step: int = field(1, least=1)
   train_only_new: bool = False
@@ -205,7 +205,7 @@ class SearchCnnConfig:
   finalists: int = field(5, least=0)
   finalist: FinalistConfig = FinalistConfig()
   final: FinalConfig = FinalConfig()
-  demand: DemandConfig = DemandConfig()
+  constraint: ConstraintConfig = ConstraintConfig()
 
   def check_together(self) -> None:
     """Raises UserError for settings that contradict each other."""
@@ -216,7 +216,7 @@ class SearchCnnConfig:
         "none leaves; add `search.extend=True`"
       )
     with within("network", self.network):
-      cnn.check_coding(self.coding, self.network.ops)
+      cnn.check_encoding(self.encoding, self.network.ops)
 
 
 # A training of a second or two on two cores; finalists and the final comparison
@@ -312,7 +312,7 @@ PRESETS = {
     standardize=True,
     evaluator="scratch",
     finalists=0,  # Scores are those of trainings from scratch.
-    coding="triples",
+    encoding="triples",
     network=NetworkConfig(ops="large", channels=32, auxiliary=True),
     train=TrainConfig(epochs=25, batch=128, drop_path_keep=0.7),
     sgd=SgdConfig(

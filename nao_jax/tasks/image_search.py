@@ -95,7 +95,7 @@ def run(
     Stopped: a signal stopped the run; the same call resumes it.
   """
   settings.validate(config)
-  space = cnn.space(config.network.nodes, config.network.ops, config.coding)
+  space = cnn.space(config.network.nodes, config.network.ops, config.encoding)
   given = _given(space, architectures)
   _check(config, given, devices, trials)
   executor.check(config.evaluator)
@@ -124,10 +124,10 @@ def run(
       return best
     file = trials or journal.path / "trials.sqlite"
     evaluator = _evaluator(config, data, file, devices, executor, team)
-    demand = image_costs.demand(config, data.image_shape, latency)
-    pool = _search(config, space, given, evaluator, demand, journal)
+    constraint = image_costs.constraint(config, data.image_shape, latency)
+    pool = _search(config, space, given, evaluator, constraint, journal)
     trainings = _trainings(config, data, file, devices, executor)
-    best = _finish(config, pool, trainings, demand, journal)
+    best = _finish(config, pool, trainings, constraint, journal)
     best["image"] = list(data.image_shape)
     journal.finish(best)
     _show(best, config, journal)
@@ -173,7 +173,7 @@ def _settings(
   settings = flatten(config)
   settings |= {f"data.{k}": v for k, v in flatten(data.digest).items()}
   settings["arch"] = [row.tolist() for row in given]
-  if table := config.demand.latency_table:
+  if table := config.constraint.latency_table:
     read = image_costs.read_table(table, config.network.ops)
     settings["latency_table"] = digest.of_arrays(0, *map(np.asarray, read))
   return settings
@@ -185,24 +185,26 @@ def _help(config, data, devices, team: Team) -> dict[str, Callable]:
   return EvaluatorHelper(shared, team, "search").handlers
 
 
-def _search(config, space, given, evaluator, demand, journal) -> Pool:
+def _search(config, space, given, evaluator, constraint, journal) -> Pool:
   """Runs the search; returns the last pool, in pairs."""
   search_key, _ = _keys(config)
   with evaluator as opened:
     pool = loop.run(
       space,
-      _Recoding(opened, config.coding),
+      _Recoding(opened, config.encoding),
       search_key,
       config.search,
-      strategy=strategy(config, space, demand is not None and demand.steers),
+      strategy=strategy(
+        config, space, constraint is not None and constraint.uses_cost_gradient
+      ),
       given=given,
       journal=journal,
-      demand=image_costs.recoded(demand, config.coding),
+      constraint=image_costs.recoded(constraint, config.encoding),
     )
-  return pool._replace(tokens=_in_pairs(pool.tokens, config.coding))
+  return pool._replace(tokens=_in_pairs(pool.tokens, config.encoding))
 
 
-def _finish(config, pool: Pool, trainings, demand, journal) -> dict:
+def _finish(config, pool: Pool, trainings, constraint, journal) -> dict:
   """Runs the trainings after the search; returns the content of best.json."""
   # The search's programs are no longer needed, and those of the trainings are
   # about to be compiled: together they are the largest part of the memory.
@@ -210,7 +212,7 @@ def _finish(config, pool: Pool, trainings, demand, journal) -> dict:
   _, final_key = _keys(config)
   # Each device trains a cell of its own, without help from other processes.
   with parallel.alone():
-    return finals.run(trainings, pool, config, final_key, journal, demand)
+    return finals.run(trainings, pool, config, final_key, journal, constraint)
 
 
 def _keys(config) -> jax.Array:
@@ -218,9 +220,9 @@ def _keys(config) -> jax.Array:
   return jax.random.split(jax.random.key(config.seed))
 
 
-def _in_pairs(tokens: np.ndarray, coding: str) -> np.ndarray:
+def _in_pairs(tokens: np.ndarray, encoding: str) -> np.ndarray:
   """Converts tokens of any encoding to pairs, which all else reads."""
-  return cnn.to_tokens(cnn.to_cells(tokens, coding))
+  return cnn.to_tokens(cnn.to_cells(tokens, encoding))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,7 +230,7 @@ class _Recoding:
   """An evaluator for a pool in another encoding."""
 
   evaluator: SharedWeights | FromScratch | TeamEvaluator
-  coding: str
+  encoding: str
 
   def init(self, key):
     return self.evaluator.init(key)
@@ -237,14 +239,16 @@ class _Recoding:
     return self.evaluator.replicate(state)
 
   def score(self, state, key, tokens, round_, progress, keep):
-    tokens = _in_pairs(tokens, self.coding)
+    tokens = _in_pairs(tokens, self.encoding)
     return self.evaluator.score(state, key, tokens, round_, progress, keep)
 
-  def score_most(self, state, key, tokens, round_, progress, keep, *, late):
-    """Implements `score_most`, for evaluators that have it."""
-    tokens = _in_pairs(tokens, self.coding)
-    return self.evaluator.score_most(
-      state, key, tokens, round_, progress, keep, late=late
+  def score_async(
+    self, state, key, tokens, round_, progress, keep, *, max_pending
+  ):
+    """Implements `score_async`, for evaluators that have it."""
+    tokens = _in_pairs(tokens, self.encoding)
+    return self.evaluator.score_async(
+      state, key, tokens, round_, progress, keep, max_pending=max_pending
     )
 
 

@@ -20,7 +20,7 @@ from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs import checkpoint, streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.environment import in_32_bits
-from nao_jax.runs.progress import Each
+from nao_jax.runs.progress import WorkUnit
 from nao_jax.runs.workdir import Workdir, flatten
 from nao_jax.spaces import cnn
 from nao_jax.tasks.image_presets import SearchCnnConfig
@@ -329,7 +329,7 @@ class _Log:
   def show(self) -> None:
     """Shows the progress so far."""
     steps = self._training.trainer.steps
-    each = Each(self._training.config.train.batch, "images")
+    each = WorkUnit(self._training.config.train.batch, "images")
     self._journal.progress("training steps", self.step, steps, each=each)
 
   def _report(self, state, epoch: int) -> None:

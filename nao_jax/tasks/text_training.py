@@ -19,7 +19,7 @@ from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.runs import checkpoint, streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.environment import in_32_bits
-from nao_jax.runs.progress import Each
+from nao_jax.runs.progress import WorkUnit
 from nao_jax.runs.workdir import Workdir, flatten
 from nao_jax.settings import LAST_SEED, field
 from nao_jax.spaces import rnn
@@ -344,7 +344,7 @@ class _Log:
 
   def show(self) -> None:
     """Shows the progress so far."""
-    each = Each(1, "words")
+    each = WorkUnit(1, "words")
     self._journal.progress("training words", self._done, self._all, each=each)
 
   def report(self, state: TrainState, measured: dict) -> None:

@@ -67,7 +67,7 @@ class TextTrainConfig:
   slowness: float = field(1e-3, least=0)
 
 
-class Stretch(NamedTuple):
+class Window(NamedTuple):
   """A bptt window of the training text.
 
   Attributes:
@@ -86,10 +86,12 @@ class Stretch(NamedTuple):
 
 def longest(train: TextTrainConfig) -> int:
   """Returns the padded steps of the longest possible bptt window."""
-  return Stretch(0, train.bptt + _LONGER).padded
+  return Window(0, train.bptt + _LONGER).padded
 
 
-def stretches(seed: int, epoch: int, rows: int, bptt: int) -> Iterator[Stretch]:
+def random_windows(
+  seed: int, epoch: int, rows: int, bptt: int
+) -> Iterator[Window]:
   """Yields the bptt windows of one epoch; together they cover all the text.
 
   Args:
@@ -104,7 +106,7 @@ def stretches(seed: int, epoch: int, rows: int, bptt: int) -> Iterator[Stretch]:
     middle = bptt / 2 if rng.random() < _HALVED else bptt
     drawn = max(_SHORTEST, int(rng.normal(middle, _DEVIATION)))
     length = min(drawn, bptt + _LONGER, rows - 1 - start)
-    yield Stretch(start, length)
+    yield Window(start, length)
     start += length
 
 
@@ -122,14 +124,14 @@ def by_device(streams: np.ndarray, devices: int | None = None) -> np.ndarray:
   return parallel.own_rows(streams.reshape(shape), 1, devices=devices).copy()
 
 
-def cut(streams: np.ndarray, stretch: Stretch) -> np.ndarray:
+def cut(streams: np.ndarray, window: Window) -> np.ndarray:
   """Returns a window's rows and the one after, padded: int32 [T + 1, ...].
 
   Args:
     streams: int32 [S, ...].
-    stretch: the bptt window.
+    window: the bptt window.
   """
-  rows = np.arange(stretch.start, stretch.start + stretch.padded + 1)
+  rows = np.arange(window.start, window.start + window.padded + 1)
   return streams[np.minimum(rows, len(streams) - 1)]
 
 

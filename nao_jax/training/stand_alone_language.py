@@ -26,11 +26,11 @@ from nao_jax.networks.recurrent import LanguageModelConfig, Weights
 from nao_jax.spaces import rnn
 from nao_jax.training import language, recurrent
 from nao_jax.training.feeds import program
-from nao_jax.training.language import Stretch, TextTrainConfig
+from nao_jax.training.language import TextTrainConfig, Window
 from nao_jax.training.recurrent import Model
 
 # Number of windows that are dispatched before their losses are read.
-STRETCHES_A_CALL = 25
+WINDOWS_A_CALL = 25
 
 
 class TrainState(NamedTuple):
@@ -281,7 +281,7 @@ class Reader:
 
   def words_read(self, state: TrainState) -> int:
     """Returns the number of words predicted so far, without undone epochs."""
-    done = self._stretches(state)[: int(state.step)]
+    done = self._windows(state)[: int(state.step)]
     rows = done[-1].start + done[-1].length if done else 0
     return int(state.epoch) * self.words + rows * self._trainer.train.batch
 
@@ -304,11 +304,11 @@ class Reader:
       key = jax.random.fold_in(key, number)
     model, key = parallel.replicate((state.model, key), devices=self._devices)
     hidden = parallel.distribute(self._cut(state.hidden), devices=self._devices)
-    for stretches in _batched(self._stretches(state)[step:]):
+    for windows in _batched(self._windows(state)[step:]):
       losses = []
-      for stretch in stretches:
-        tokens = language.cut(self._streams, stretch)
-        number, length = np.int32(step), np.int32(stretch.length)
+      for window in windows:
+        tokens = language.cut(self._streams, window)
+        number, length = np.int32(step), np.int32(window.length)
         model, hidden, loss = trained(
           model, hidden, key, number, tokens, length
         )
@@ -323,7 +323,7 @@ class Reader:
           step=np.int32(step),
         ),
         np.array(jax.device_get(losses)),
-        sum(s.length for s in stretches) * self._trainer.train.batch,
+        sum(s.length for s in windows) * self._trainer.train.batch,
       )
 
   def measure(self, model: Model, part: str) -> dict:
@@ -348,12 +348,12 @@ class Reader:
       "words": (len(streams) - 1) * streams.shape[1],
     }
 
-  def _stretches(self, state: TrainState) -> list[Stretch]:
+  def _windows(self, state: TrainState) -> list[Window]:
     """Returns the bptt windows of the current epoch."""
     # The generator takes a large seed as the sequence of its 32-bit words.
     seed = self._seed + (int(state.roll_backs) << 32)
     rows, bptt = len(self._streams), self._trainer.train.bptt
-    return list(language.stretches(seed, int(state.epoch), rows, bptt))
+    return list(language.random_windows(seed, int(state.epoch), rows, bptt))
 
   def _cut(self, hidden) -> np.ndarray:
     """Reshapes [B, H] to [D, B / D, H]."""
@@ -361,7 +361,7 @@ class Reader:
     return np.asarray(hidden).reshape(parts, -1, hidden.shape[1])
 
 
-def _batched(stretches: list[Stretch]) -> Iterator[list[Stretch]]:
-  stretches = iter(stretches)
-  while batch := list(itertools.islice(stretches, STRETCHES_A_CALL)):
+def _batched(windows: list[Window]) -> Iterator[list[Window]]:
+  windows = iter(windows)
+  while batch := list(itertools.islice(windows, WINDOWS_A_CALL)):
     yield batch
