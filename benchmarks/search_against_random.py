@@ -24,8 +24,10 @@ import rich.table
 
 from benchmarks import machine, paired
 from experiments import driver, run_flags, settings
+from nao_jax import experiment
 from nao_jax.runs.workdir import check_writable, git_revision, write
-from nao_jax.tasks import image_presets, image_search
+from nao_jax.tasks import image_presets
+from nao_jax.tasks.images import Images
 
 _PRESET = flags.DEFINE_string("preset", "digits", "Settings to start from.")
 _SEEDS = flags.DEFINE_integer(
@@ -49,10 +51,10 @@ def main(_):
     image_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
   )
   found = [
-    image_search.run(
+    experiment.run(
+      Images(_DATA_DIR.value),
       dataclasses.replace(config, seed=seed),
       workdir=str(pathlib.Path(_WORKDIR.value) / f"seed_{seed}"),
-      data_dir=_DATA_DIR.value,
     )
     for seed in range(_SEEDS.value)
   ]

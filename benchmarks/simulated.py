@@ -12,7 +12,7 @@ from nao_jax.evaluators.scratch import FromScratch, Update
 from nao_jax.runs.progress import WorkUnit
 from nao_jax.runs.trials import Trial
 from nao_jax.search import loop
-from nao_jax.search.loop import SearchConfig
+from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.strategies.uniform import Uniform
 

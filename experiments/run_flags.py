@@ -11,6 +11,7 @@ from nao_jax.distributed import processes
 from nao_jax.errors import UserError
 from nao_jax.evaluators.executors import ExecutorConfig
 from nao_jax.runs.checkpoint import CheckpointConfig
+from nao_jax.tasks.task import RunOptions
 
 from . import settings
 
@@ -50,6 +51,26 @@ def log() -> flags.FlagHolder:
     ["auto", "plain"],
     "How progress is shown: plain lines, or bars where there is a terminal.",
   )
+
+
+def options() -> Callable[[], RunOptions]:
+  """Defines the flags of `RunOptions`; returns a reader of them.
+
+  Call the reader before anything else: it joins the other processes.
+  """
+  chosen_devices, chosen_log = devices(), log()
+  chosen_checkpoints, join = checkpoints(), team()
+
+  def chosen() -> RunOptions:
+    joined = join()
+    return RunOptions(
+      chosen_devices.value,
+      chosen_checkpoints(),
+      chosen_log.value == "plain",
+      joined,
+    )
+
+  return chosen
 
 
 def architectures() -> flags.FlagHolder:

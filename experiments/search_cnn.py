@@ -8,7 +8,9 @@ setting.
 
 from absl import flags
 
-from nao_jax.tasks import image_presets, image_search
+from nao_jax import experiment
+from nao_jax.tasks import image_presets
+from nao_jax.tasks.images import Images
 
 from . import driver, run_flags, settings
 
@@ -22,10 +24,7 @@ _DATA_DIR = run_flags.data_dir()
 _ARCHITECTURES = run_flags.architectures()
 _TRIALS = run_flags.trials()
 _EXECUTOR = run_flags.executor()
-_DEVICES = run_flags.devices()
-_CHECKPOINTS = run_flags.checkpoints()
-_LOG = run_flags.log()
-_TEAM = run_flags.team()
+_OPTIONS = run_flags.options()
 _SPECIALISE = run_flags.retired(
   "final_specialise", "all cells of the comparison train in one program"
 )
@@ -36,21 +35,18 @@ settings.define(
 
 def main(_):
   """Builds the settings from flags and runs the search."""
-  team = _TEAM()
+  options = _OPTIONS()
   _SPECIALISE()
-  image_search.run(
+  experiment.run(
+    Images(_DATA_DIR.value),
     settings.choose(
       image_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
     ),
     workdir=_WORKDIR.value,
-    data_dir=_DATA_DIR.value,
     architectures=_ARCHITECTURES.value,
     trials=_TRIALS.value,
-    devices=_DEVICES.value,
-    checkpoints=_CHECKPOINTS(),
-    plain=_LOG.value == "plain",
     executor=_EXECUTOR(),
-    team=team,
+    options=options,
   )
 
 

@@ -8,7 +8,9 @@ setting.
 
 from absl import flags
 
-from nao_jax.tasks import text_presets, text_search
+from nao_jax import experiment
+from nao_jax.tasks import text_presets
+from nao_jax.tasks.texts import Texts
 
 from . import driver, run_flags, settings
 
@@ -19,10 +21,7 @@ _WORKDIR = run_flags.workdir()
 _ARCHITECTURES = run_flags.architectures()
 _TRIALS = run_flags.trials()
 _EXECUTOR = run_flags.executor()
-_DEVICES = run_flags.devices()
-_CHECKPOINTS = run_flags.checkpoints()
-_LOG = run_flags.log()
-_TEAM = run_flags.team()
+_OPTIONS = run_flags.options()
 settings.define(
   text_presets.SearchRnnConfig, settings.SEARCH_PREFIXES, fixed=("step_sizes",)
 )
@@ -30,19 +29,17 @@ settings.define(
 
 def main(_):
   """Builds the settings from flags and runs the search."""
-  team = _TEAM()
-  text_search.run(
+  options = _OPTIONS()
+  experiment.run(
+    Texts(),
     settings.choose(
       text_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
     ),
     workdir=_WORKDIR.value,
     architectures=_ARCHITECTURES.value,
     trials=_TRIALS.value,
-    devices=_DEVICES.value,
-    checkpoints=_CHECKPOINTS(),
-    plain=_LOG.value == "plain",
     executor=_EXECUTOR(),
-    team=team,
+    options=options,
   )
 
 

@@ -27,7 +27,7 @@ _DEFINE = {
 # The flags of settings whose names differ.
 _FLAGS: dict[str, str] = {}
 # Flags of earlier versions, which still work: {old name: name}.
-_RENAMED = {"coding": "encoding", "late": "max_pending"}
+RENAMED = {"coding": "encoding", "late": "max_pending"}
 
 # Prefixes of the flags of a search's nested settings, see `define`.
 SEARCH_PREFIXES = {
@@ -62,7 +62,7 @@ def define(
     _DEFINE[field.type](
       flag, None, f"{text} (default: the preset's, else {field.default})"
     )
-  for old, new in _RENAMED.items():
+  for old, new in RENAMED.items():
     if new in known.values():
       flags.DEFINE_alias(old, new)
 
@@ -151,12 +151,18 @@ def _help(config_class: type, name: str) -> str:
 
 
 def _described(owner: type) -> dict[str, str]:
-  """Returns {attribute: description} of a docstring's Attributes section."""
-  section = inspect.getdoc(owner).partition("Attributes:\n")[2]
-  entries = re.findall(
-    r"^  (\w+): (.*(?:\n    .*)*)", section, flags=re.MULTILINE
-  )
-  return {name: " ".join(text.split()) for name, text in entries}
+  """Returns {attribute: description} of the docstrings' Attributes sections.
+
+  The docstring of a class describes what it adds to its base classes.
+  """
+  found = {}
+  for base in filter(dataclasses.is_dataclass, reversed(owner.__mro__)):
+    section = inspect.getdoc(base).partition("Attributes:\n")[2]
+    entries = re.findall(
+      r"^  (\w+): (.*(?:\n    .*)*)", section, flags=re.MULTILINE
+    )
+    found |= {name: " ".join(text.split()) for name, text in entries}
+  return found
 
 
 def choose(presets: dict, preset: str, prefixes: dict[str, str]):
@@ -170,7 +176,7 @@ def choose(presets: dict, preset: str, prefixes: dict[str, str]):
     raise UserError(
       f"--preset={preset}: unknown; allowed: {', '.join(presets)}"
     )
-  for old, new in _RENAMED.items():
+  for old, new in RENAMED.items():
     if old in flags.FLAGS and flags.FLAGS[old].present:
       logging.warning("--%s is now called --%s", old, new)
   base = presets[preset]

@@ -13,7 +13,6 @@ and one of four things must hold:
 4. for flags that are no settings, `_NO_SETTINGS` names one.
 """
 
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -31,8 +30,8 @@ from nao_jax.evaluators import shared_language
 from nao_jax.evaluators.shared import NO_SCORES, SharedState
 from nao_jax.evaluators.shared_language import SharedLanguageState
 from nao_jax.objectives import CostConstraint
-from nao_jax.search import loop
-from nao_jax.search.loop import SearchConfig
+from nao_jax.search import finals, loop
+from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import cnn, rnn, slots
 from nao_jax.strategies import Observations
 from nao_jax.strategies.choice import strategy
@@ -40,14 +39,18 @@ from nao_jax.strategies.uniform import Uniform
 from nao_jax.studies import comparison, controller_study
 from nao_jax.studies.controller_study import StudyConfig
 from nao_jax.tasks import (
-  image_costs,
   image_presets,
-  image_search,
   image_training,
   text_presets,
-  text_search,
+)
+from nao_jax.tasks import (
+  images as image_task,
+)
+from nao_jax.tasks import (
+  texts as text_task,
 )
 from nao_jax.tasks.image_recipes import TrainCnnConfig
+from nao_jax.tasks.task import Stage
 from nao_jax.tasks.text_training import TrainRnnConfig, fit_to_text
 from nao_jax.training import (
   recurrent,
@@ -223,45 +226,31 @@ def _search_cnn(config, monkeypatch, home):
   if config.input == "memory":
     few = _few(data)
     monkeypatch.setattr(images, "load", lambda *_, **__: few)
-  config, data = image_search._load(config, home / "data", 1)
+  try:
+    task = image_task.Images(home / "data").open(config, 1)
+  except UserError as error:
+    yield str(error)
+    return
+  config, data = task.config, task.data
   yield acting.digest(type(data).__name__)
   if config.input == "stream":
     yield _coloured(data.config, monkeypatch)
   yield acting.digest(data.mean, data.std)
   yield _loop(config.search)
   shape = data.image_shape
-  with image_search._evaluator(
-    config, data, home / "t.sqlite", 1, image_search.LOCAL, None
-  ) as evaluator:
-    shared = config.evaluator == "shared"
-    trainer = (
-      evaluator.trainer
-      if shared
-      else image_search.CandidateTrainer(
-        **vars(image_search._trainer(config, data))
-      )
-    )
-    yield from _image_training(trainer, shape)
-    if shared:
-      yield from _shared_images(evaluator, monkeypatch)
-  for budget, wanted in (
-    (config.finalist, config.finalists),
-    (config.final, config.final.cells),
-  ):
-    if wanted:
-      final = image_search.final_trainer(config, data, budget)
-      yield from _image_training(final, shape)
-  try:
-    image_costs.check(config, None)
-  except UserError as error:
-    yield str(error)
-    return
+  if config.evaluator == "shared":
+    evaluator = task.shared()
+    yield from _image_training(evaluator.trainer, shape)
+    yield from _shared_images(evaluator, monkeypatch)
+  else:
+    candidates, _ = task.candidates()
+    yield from _image_training(candidates.trainer, shape)
+  for candidates in _retrained(task):
+    yield from _image_training(candidates.trainer, shape)
   space = cnn.space(config.network.nodes, config.network.ops, config.encoding)
   yield acting.digest(space.choices)
   tokens = np.asarray(space.sample(KEY, config.search.pool_size))
-  constraint = image_costs.recoded(
-    image_costs.constraint(config, shape), config.encoding
-  )
+  constraint = loop._of_plain_tokens(task.constraint, space)
   if constraint is not None:
     seen = Observations(tokens, np.arange(len(tokens)), set(), constraint)
     yield acting.digest(
@@ -328,47 +317,38 @@ def _search_rnn(config, monkeypatch, home):
     yield corpus
     return
   yield corpus.digest
-  config = text_search._fit_to_text(config, corpus)
+  config = text_task._fit_to_text(config, corpus)
+  task = text_task.OpenTexts(config, corpus, 1)
   yield _loop(config.search)
   space = rnn.space(config.network.nodes)
   yield acting.digest(space.choices, config.evaluator == "shared")
   shared = config.evaluator == "shared"
   yield _language(recurrent.Trainer(config.network, config.train, shared))
-  file = home / "t.sqlite"
   if shared:
-    evaluator = text_search._shared(config, corpus, 1)
-    yield from _shared_text(evaluator, monkeypatch)
+    yield from _shared_text(task.shared(), monkeypatch)
   else:
-    evaluator = text_search._evaluator(
-      config, space, corpus, file, 1, text_search.LOCAL, None
-    )
-    yield from _candidates(evaluator.__enter__, monkeypatch)
-  trainings = text_search._trainings(
-    config, space, corpus, file, 1, text_search.LOCAL
-  )
-  for opened, wanted in (
-    (trainings.finalists, config.finalists),
-    (lambda: trainings.compared(1), config.final.cells),
-  ):
-    if wanted:
-      yield from _candidates(opened, monkeypatch)
+    yield from _candidates(task.candidates()[0])
+  for candidates in _retrained(task):
+    yield from _candidates(candidates)
   yield from _proposals(config, None)
 
 
-def _candidates(opened, monkeypatch):
+def _retrained(task):
+  """Yields the candidates of the stages after a search that there are."""
+  for budget, part, wanted in (
+    ("finalist", "validation", task.config.finalists),
+    ("final", "test", task.config.final.cells),
+  ):
+    if wanted:
+      seed = finals.seed(task.config.seed, 0)
+      yield task.retrained(Stage(budget, seed, part, False))[0]
+
+
+def _candidates(candidates):
   """How long candidates train, with which numbers and which texts."""
-  log = []
-
-  def record(executor, candidates, *_, **__):
-    del executor
-    log.append(acting.digest(candidates.epochs, candidates._keys))
-    log.append(acting.digest(candidates.train, candidates.measured))
-    log.append(acting.digest(candidates.start(None)))
-    return contextlib.nullcontext()
-
-  monkeypatch.setattr(text_search.executors, "from_scratch", record)
-  opened()
-  return log
+  yield acting.digest(candidates.epochs, candidates._keys)
+  yield acting.digest(candidates.train, candidates.measured)
+  yield acting.digest(candidates.start(None))
 
 
 def _train_cnn(config, monkeypatch, home):

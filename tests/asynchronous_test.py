@@ -14,7 +14,7 @@ from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.runs.trials import Trials
 from nao_jax.search import loop
-from nao_jax.search.loop import SearchConfig
+from nao_jax.search.config import SearchConfig
 from nao_jax.strategies import proposal
 from nao_jax.strategies.uniform import Uniform
 from tests.tiny_candidates import SPACE, TinyCandidates

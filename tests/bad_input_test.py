@@ -32,7 +32,7 @@ from nao_jax.report import curves
 from nao_jax.runs import checkpoint, workdir
 from nao_jax.runs.trials import Trial, Trials
 from nao_jax.runs.workdir import Workdir, flatten
-from nao_jax.search.loop import SearchConfig
+from nao_jax.search.config import SearchConfig
 from nao_jax.search.pool_file import PoolFile
 from nao_jax.spaces import cnn, nasbench201, published, rnn
 from nao_jax.strategies.nao import NaoConfig
@@ -41,19 +41,17 @@ from nao_jax.studies.comparison import CompareConfig
 from nao_jax.studies.controller_study import StudyConfig
 from nao_jax.tasks import (
   image_inference,
-  image_search,
   image_training,
-  text_search,
   text_training,
 )
+from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
 from nao_jax.tasks.image_presets import SearchCnnConfig
 from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.tasks.text_presets import SearchRnnConfig
 from nao_jax.tasks.text_training import TrainRnnConfig
-from nao_jax.training.final import FinalConfig, FinalistConfig
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recipe import TrainConfig
-from tests import tiny_images
+from tests import running, tiny_images
 
 _NUMBER = itertools.count()
 
@@ -855,10 +853,10 @@ SEARCH_CNN = SearchCnnConfig(
   search=SearchConfig(pool_size=6, rounds=1, new_per_round=2),
   nao=NaoConfig(top_k=3, max_step_size=4),
   finalists=1,
-  finalist=FinalistConfig(
+  finalist=ImageFinalistConfig(
     channels=2, cells_per_stage=1, batch=4, auxiliary=False
   ),
-  final=FinalConfig(cells=1, channels=2, cells_per_stage=1, batch=4),
+  final=ImageFinalConfig(cells=1, channels=2, cells_per_stage=1, batch=4),
 )
 TRAIN_CNN = dataclasses.replace(TRAINING.config, dataset="tiny")
 LANGUAGE = TextTrainConfig(epochs=2, batch=1)
@@ -892,7 +890,9 @@ def _entries(place):
   return {
     "search_cnn": (
       SEARCH_CNN,
-      lambda c: image_search.run(c, workdir=foreign, data_dir=data, devices=1),
+      lambda c: running.search_images(
+        c, workdir=foreign, data_dir=data, devices=1
+      ),
     ),
     "train_cnn": (
       TRAIN_CNN,
@@ -909,7 +909,7 @@ def _entries(place):
         search=SEARCH_CNN.search,
         nao=nao,
       ),
-      lambda c: text_search.run(c, workdir=foreign, devices=1),
+      lambda c: running.search_texts(c, workdir=foreign, devices=1),
     ),
     "train_rnn": (
       TrainRnnConfig(text=written, train=LANGUAGE, eval_batch=2),

@@ -371,7 +371,7 @@ def test_either_coding_is_read_into_the_coding_of_the_space(
   text = " ".join(map(str, tokens))
   for encoding in cnn.ENCODINGS:
     space = cnn.space(nodes, "large", encoding)
-    assert cnn.encoding_of(space) == encoding
+    assert space.encoding == encoding
     expected = cnn.to_tokens(cells, encoding)
     notation = cnn.to_text(expected, encoding)
     for form in (text, notation):

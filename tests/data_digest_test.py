@@ -11,16 +11,15 @@ from nao_jax.data import digest, images, prepare, sources, stream
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs import workdir
+from nao_jax.spaces import cnn
 from nao_jax.tasks import (
   image_presets,
   image_recipes,
-  image_search,
   image_training,
   text_presets,
-  text_search,
 )
 from nao_jax.training.recipe import TrainConfig
-from tests import tiny_images
+from tests import running, tiny_images
 
 # More than a sample of them would show.
 TRAIN, TEST = 40, 24
@@ -223,9 +222,9 @@ RUNS = [
     ),
     True,
   ),
-  (image_search.run, SEARCH, False),
+  (running.search_images, SEARCH, False),
   (
-    image_search.run,
+    running.search_images,
     dataclasses.replace(SEARCH, evaluator="scratch"),
     False,
   ),
@@ -274,7 +273,7 @@ def test_a_table_of_latencies_that_changed_is_noticed(tmp_path):
     SEARCH.constraint, limit="latency:9", latency_table=str(table)
   )
   config = dataclasses.replace(SEARCH, constraint=constraint)
-  ops = image_search.cnn.OP_SETS[NETWORK.ops]
+  ops = cnn.OP_SETS[NETWORK.ops]
 
   def write(milliseconds):
     rows = [
@@ -286,10 +285,10 @@ def test_a_table_of_latencies_that_changed_is_noticed(tmp_path):
 
   write(1)
   folder = _prepare(tmp_path / "data")
-  _begin(image_search.run, config, workdir=place, data_dir=folder)
+  _begin(running.search_images, config, workdir=place, data_dir=folder)
   write(2)
   with pytest.raises(UserError, match="the table of latencies changed"):
-    image_search.run(config, workdir=place, data_dir=folder, devices=1)
+    running.search_images(config, workdir=place, data_dir=folder, devices=1)
 
 
 def test_a_text_that_changed_is_named(tmp_path):
@@ -304,7 +303,7 @@ def test_a_text_that_changed_is_named(tmp_path):
       (text / f"a.{part}.txt").write_text(f"b {word} c d e f g\n" * 99)
 
   write("x")
-  _begin(text_search.run, config, workdir=place)
+  _begin(running.search_texts, config, workdir=place)
   write("y")
   with pytest.raises(UserError, match=f"the text `{text}` changed since"):
-    text_search.run(config, workdir=place, devices=1)
+    running.search_texts(config, workdir=place, devices=1)

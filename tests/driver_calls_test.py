@@ -7,6 +7,8 @@ come as one dataclass, are the matter of acting_test.py.
 from absl import flags, logging
 import pytest
 
+from experiments import settings as driver_settings
+from nao_jax import experiment
 from nao_jax.data import nats_bench, prepare, sources
 from nao_jax.distributed import processes
 from nao_jax.errors import UserError
@@ -14,9 +16,8 @@ from nao_jax.report import comparison_page, search_page, watching
 from nao_jax.studies import comparison, controller_study
 from nao_jax.tasks import (
   image_inference,
-  image_search,
+  image_presets,
   image_training,
-  text_search,
   text_training,
 )
 from tests import driver_flags
@@ -54,12 +55,12 @@ _SEARCH = (
 # {driver: (what it calls, flags that are always given, others)}
 DRIVERS = {
   "search_cnn": (
-    [(image_search, "run")],
+    [(experiment, "run")],
     {"workdir": "w"},
     _SEARCH | {"preset": "digits", "data_dir": "d", "final_specialise": True},
   ),
   "search_rnn": (
-    [(text_search, "run")],
+    [(experiment, "run")],
     {"workdir": "w"},
     _SEARCH | {"preset": "demo"},
   ),
@@ -191,7 +192,23 @@ def test_no_flag_of_a_driver_is_forgotten(driver):
     settings = {
       name for name in own if "(default: the preset's" in flags.FLAGS[name].help
     }
-  assert own - settings == known & own
+  old = {name for name in own if name in driver_settings.RENAMED}
+  assert own - settings - old == known & own
+
+
+@pytest.mark.parametrize("old", driver_settings.RENAMED)
+def test_flags_of_earlier_names_still_act_and_say_so(old, caplog):
+  new = driver_settings.RENAMED[old]
+  with driver_flags.loaded("search_cnn"):
+    value = {"encoding": "triples", "max_pending": "0.25"}[new]
+    more = ["--ops=large", "--asynchronous", "--evaluator=scratch"]
+    flags.FLAGS(["search_cnn", "--workdir=w", f"--{old}={value}", *more])
+    config = driver_settings.choose(
+      image_presets.PRESETS, "digits", driver_settings.SEARCH_PREFIXES
+    )
+  found = {config.encoding, str(config.search.max_pending)}
+  assert value in found
+  assert f"--{old} is now called --{new}" in caplog.text
 
 
 # Each changes what is printed.

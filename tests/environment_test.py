@@ -16,22 +16,21 @@ from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.objectives import CostConstraint
 from nao_jax.search import loop
-from nao_jax.search.loop import SearchConfig
+from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import nasbench201, slots
 from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.studies import comparison, controller_study
 from nao_jax.tasks import (
   image_presets,
-  image_search,
   image_training,
-  text_search,
   text_training,
 )
 from nao_jax.tasks.image_recipes import TrainCnnConfig
-from nao_jax.tasks.text_presets import FinalRnnConfig, SearchRnnConfig
+from nao_jax.tasks.text_presets import FinalConfig, SearchRnnConfig
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recipe import TrainConfig
+from tests import running
 from tests.short_networks import two_cells
 
 CONTROLLER = ControllerConfig(embedding=4, hidden=8, mlp_layers=1, mlp_width=4)
@@ -94,7 +93,9 @@ def _search_images(folder, workdir):
     search=dataclasses.replace(SEARCH, pool_size=2, new_per_round=1),
     final=dataclasses.replace(digits.final, cells=0),
   )
-  return image_search.run(config, workdir=workdir, data_dir=folder, devices=1)
+  return running.search_images(
+    config, workdir=workdir, data_dir=folder, devices=1
+  )
 
 
 def _train_text(folder, workdir):
@@ -118,9 +119,9 @@ def _search_text(folder, workdir):
     nao=NAO,
     controller=CONTROLLER,
     fit=FIT,
-    final=FinalRnnConfig(cells=0),
+    final=FinalConfig(cells=0),
   )
-  return text_search.run(config, workdir=workdir, devices=1)
+  return running.search_texts(config, workdir=workdir, devices=1)
 
 
 def _study(folder, workdir):

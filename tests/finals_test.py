@@ -19,8 +19,9 @@ from nao_jax.runs.trials import Trials
 from nao_jax.search import finals
 from nao_jax.search.journal import SearchJournal
 from nao_jax.strategies.uniform import sample_new
-from nao_jax.tasks import image_presets, image_search, text_presets
-from nao_jax.training.final import FinalConfig, FinalistConfig
+from nao_jax.tasks import image_presets, text_presets
+from nao_jax.tasks import images as image_task
+from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
 from tests.tiny_candidates import SPACE
 
 EPOCHS = 3
@@ -75,7 +76,7 @@ class Config:
 
   finalists: int = 3
   evaluator: str = "shared"
-  final: FinalConfig = FinalConfig(cells=2, repeats=2)
+  final: ImageFinalConfig = ImageFinalConfig(cells=2, repeats=2)
 
 
 def _scored(count, seed=0):
@@ -102,7 +103,6 @@ def _trainings(path, candidates, measure=ACCURACY, opened=None):
 
   return finals.Trainings(
     SPACE,
-    lambda tokens: " ".join(map(str, tokens)),
     measure,
     lambda: open_(0, "validation", False),
     lambda number: open_(number, "test", True),
@@ -134,7 +134,7 @@ def _nothing(row):
 def test_trainings_that_are_killed_anywhere_end_as_those_that_were_not(
   tmp_path,
 ):
-  config = Config(2, final=FinalConfig(cells=1, repeats=2))
+  config = Config(2, final=ImageFinalConfig(cells=1, repeats=2))
   scored, whole, pieces = _scored(8), [], []
   best = _run(tmp_path / "whole", scored, Candidates(_sum, whole), config)
 
@@ -232,7 +232,7 @@ def test_all_cells_have_the_same_seed_and_each_training_another(tmp_path):
 def test_random_cells_are_not_in_the_pool(finalists, tmp_path):
   """The pool holds all but three of 64 architectures."""
   scored = _scored(61, seed=3)
-  config = Config(finalists, final=FinalConfig(cells=3, repeats=1))
+  config = Config(finalists, final=ImageFinalConfig(cells=3, repeats=1))
   best = _run(tmp_path / "run", scored, Candidates(_sum, []), config)
   random = set(map(tuple, best["compared"]["random"]))
   assert random
@@ -240,14 +240,14 @@ def test_random_cells_are_not_in_the_pool(finalists, tmp_path):
 
 
 def test_a_small_pool_has_fewer_finalists_than_usual(tmp_path):
-  config = Config(5, final=FinalConfig(cells=0))
+  config = Config(5, final=ImageFinalConfig(cells=0))
   best = _run(tmp_path / "run", _scored(3), Candidates(_sum, []), config)
   assert len(best["finalists"]["searched"]) == 3
 
 
 def test_without_finalists_the_best_score_wins(tmp_path):
   scored, trained = _scored(8), []
-  config = Config(0, final=FinalConfig(cells=0))
+  config = Config(0, final=ImageFinalConfig(cells=0))
   best = _run(tmp_path / "run", scored, Candidates(_sum, trained), config)
   assert not trained
   assert best["tokens"] == scored.tokens[-1].tolist()
@@ -257,7 +257,7 @@ def test_without_finalists_the_best_score_wins(tmp_path):
 
 def test_without_a_comparison_no_random_cell_is_trained(tmp_path):
   trained = []
-  config = Config(3, final=FinalConfig(cells=0))
+  config = Config(3, final=ImageFinalConfig(cells=0))
   best = _run(tmp_path / "run", _scored(8), Candidates(_sum, trained), config)
   assert len(trained) == 3 * EPOCHS
   assert best["finalists"]["random"] == []
@@ -265,7 +265,7 @@ def test_without_a_comparison_no_random_cell_is_trained(tmp_path):
 
 def test_both_tables_and_the_winner_are_printed(tmp_path, capsys):
   best = _run(tmp_path / "run", _scored(8), Candidates(_sum, []))
-  finals.show(best, ACCURACY, digits=4)
+  finals.show(best, ACCURACY)
   shown = capsys.readouterr().out
   for word in ("finalists", "place in the search", "comparison", "2 searched"):
     assert word in shown
@@ -280,7 +280,7 @@ def test_trainings_after_a_search_have_one_cosine_of_their_own(name, budget):
   config = image_presets.PRESETS[name]
   part = Examples(np.zeros((640, 8, 8, 1), np.uint8), np.zeros(640, np.int32))
   data = ImageData("none", 10, part, part, part, None, None)
-  trainer = image_search.final_trainer(config, data, getattr(config, budget))
+  trainer = image_task.final_trainer(config, data, getattr(config, budget))
   epochs = trainer.train.epochs
   assert epochs == getattr(config, budget).epochs
   rates = trainer.sgd.by_epoch(epochs)
@@ -296,7 +296,7 @@ def test_official_finalists_are_the_official_ones():
   for name in ("cifar10", "cifar10_v2"):
     config = image_presets.PRESETS[name]
     assert config.finalists == 5
-    assert config.finalist == FinalistConfig(
+    assert config.finalist == ImageFinalistConfig(
       epochs=10,
       batch=64,
       channels=20,

@@ -18,8 +18,10 @@ ROOT = pathlib.Path(__file__).parents[1]
 # for all its modules.
 LAYERS = (
   ("experiments", "benchmarks"),
-  ("nao_jax.studies", "nao_jax.tasks"),
-  ("nao_jax.distributed", "nao_jax.report", "nao_jax.search"),
+  ("nao_jax.experiment", "nao_jax.studies"),
+  ("nao_jax.report",),
+  ("nao_jax.tasks",),
+  ("nao_jax.distributed", "nao_jax.search"),
   ("nao_jax.evaluators", "nao_jax.pool"),
   ("nao_jax.strategies", "nao_jax.training"),
   ("nao_jax.controller", "nao_jax.data", "nao_jax.drawing", "nao_jax.networks"),
@@ -97,17 +99,10 @@ def _modules(source):
   return names & PROJECT.keys()
 
 
-def _door(for_checkers):
-  """Returns the front door's imports for type checkers alone, or for all."""
-  lines = ast.parse(DOOR).body
-  lines = [x for x in lines if isinstance(x, ast.If) == for_checkers]
-  return list(_imports("\n".join(map(ast.unparse, lines))))
-
-
 def test_the_front_door_loads_no_room():
-  assert [name for name in _door(False) if _is_in(name, "nao_jax")] == [
-    "nao_jax.lazy"
-  ]
+  lines = [x for x in ast.parse(DOOR).body if not isinstance(x, ast.If)]
+  names = _imports("\n".join(map(ast.unparse, lines)))
+  assert [n for n in names if _is_in(n, "nao_jax")] == ["nao_jax.lazy"]
 
 
 def test_modules_that_moved_are_found_by_their_old_names():
@@ -118,8 +113,22 @@ def test_modules_that_moved_are_found_by_their_old_names():
 
 
 def test_the_front_door_names_what_type_checkers_see():
-  rooms = [name.removeprefix("nao_jax.") for name in _door(True)]
-  assert nao_jax.__all__ == rooms == sorted(rooms)
+  (seen,) = (x for x in ast.parse(DOOR).body if isinstance(x, ast.If))
+  found = {
+    alias.asname or alias.name: f"{line.module}.{alias.name}"
+    for line in seen.body
+    for alias in line.names
+  }
+  assert found == {
+    name: f"nao_jax.{place}" for name, place in nao_jax._NAMES.items()
+  }
+  assert {*nao_jax.__all__} == {*found}
+
+
+def test_the_front_door_describes_each_of_its_names():
+  for name in nao_jax.__all__:
+    assert re.search(rf"^ {{4}}(\w+, )*{name}\b", nao_jax.__doc__, re.MULTILINE)
+    assert getattr(nao_jax, name) is not None
 
 
 def test_every_room_opens_without_a_device():
@@ -127,7 +136,7 @@ def test_every_room_opens_without_a_device():
   script = (
     "import nao_jax, sys; assert not 'jax' in sys.modules;"
     "nao_jax.spaces.slots.space('one', {'slot': (1, 2)});"
-    "[getattr(nao_jax, room) for room in nao_jax.__all__]"
+    "[getattr(nao_jax, name) for name in nao_jax.__all__]"
   )
   subprocess.run(
     [sys.executable, "-c", script],

@@ -17,7 +17,6 @@ from nao_jax.spaces import cnn
 from nao_jax.tasks import (
   image_presets,
   image_recipes,
-  image_search,
   image_training,
   text_training,
 )
@@ -32,6 +31,7 @@ from nao_jax.training import (
 )
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
+from tests import running
 
 CHANNELS, SIZE, BATCH = 6, 4, 5
 PIXELS = SIZE * SIZE * BATCH
@@ -253,7 +253,7 @@ def _train_rnn(folder):
 
 def _search_cnn(preset, folder):
   config = image_presets.PRESETS[preset]
-  image_search.run(
+  running.search_images(
     config, workdir=str(folder), data_dir=folder.parent / "data", devices=1
   )
 
@@ -267,7 +267,9 @@ def test_what_trains_after_a_search_has_to_fit_before_it(name, told, tmp_path):
   with pytest.raises(
     UserError, match=rf"`{name}\.channels` or `{name}\.batch`"
   ):
-    image_search.run(config, workdir=str(tmp_path / "run"), data_dir=tmp_path)
+    running.search_images(
+      config, workdir=str(tmp_path / "run"), data_dir=tmp_path
+    )
   assert not (tmp_path / "run").exists()
 
 

@@ -18,7 +18,7 @@ from nao_jax.networks.macro import NetworkConfig
 from nao_jax.objectives import ConstraintConfig, CostConstraint
 from nao_jax.pool import Pool
 from nao_jax.search import loop
-from nao_jax.search.loop import SearchConfig
+from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Observations
@@ -393,7 +393,7 @@ def test_flags_that_do_not_fit_together_are_named(flags, message):
     image_costs.check(config, None)
 
 
-def test_costs_are_those_of_the_final_network_in_any_coding():
+def test_costs_are_those_of_the_final_network_in_any_encoding():
   config = dataclasses.replace(
     PRESETS["digits"],
     encoding="triples",
@@ -401,9 +401,9 @@ def test_costs_are_those_of_the_final_network_in_any_coding():
     constraint=ConstraintConfig(limit="params:1e6"),
   )
   constraint = image_costs.constraint(config, (8, 8, 1))
-  row = np.asarray(cnn.space(2, "large", "triples").sample(KEY, 1))
+  space = cnn.space(2, "large", "triples")
+  row = np.asarray(space.sample(KEY, 1))
   pairs = cnn.to_tokens(cnn.to_cells(row, "triples"))
   network = config.final.network(config.network)
-  assert image_costs.recoded(constraint, "triples").costs(row) == [
-    cost(network, pairs[0], 8, 1).parameters
-  ]
+  encoded = loop._of_plain_tokens(constraint, space)
+  assert encoded.costs(row) == [cost(network, pairs[0], 8, 1).parameters]

@@ -10,7 +10,7 @@ from nao_jax.errors import Stopped, UserError
 from nao_jax.evaluators.function import Function
 from nao_jax.objectives import CostConstraint
 from nao_jax.search import loop
-from nao_jax.search.loop import SearchConfig
+from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import slots
 from nao_jax.strategies import nao_plus
 from nao_jax.strategies.evolution import Evolution

@@ -21,13 +21,13 @@ from nao_jax import pool
 from nao_jax.errors import UserError
 from nao_jax.networks import recurrent
 from nao_jax.networks.recurrent import LanguageModelConfig
-from nao_jax.search.loop import SearchConfig
+from nao_jax.search.config import SearchConfig
 from nao_jax.search.pool_file import PoolFile
-from nao_jax.tasks import text_search
-from nao_jax.tasks.text_presets import FinalRnnConfig, SearchRnnConfig
+from nao_jax.tasks.text_presets import FinalConfig, SearchRnnConfig
 from nao_jax.training import language
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recurrent import Trainer
+from tests import running
 
 T, B, H, V = 7, 3, 5, 11
 MODEL = LanguageModelConfig(
@@ -249,9 +249,9 @@ def run(tmp_path_factory):
     train=dataclasses.replace(TRAIN, learning_rate=10.0),
     search=SearchConfig(pool_size=6, rounds=1, new_per_round=2),
     finalists=0,
-    final=FinalRnnConfig(cells=0),
+    final=FinalConfig(cells=0),
   )
-  text_search.run(config, workdir=folder / "search", devices=1)
+  running.search_texts(config, workdir=folder / "search", devices=1)
   return folder / "search"
 
 

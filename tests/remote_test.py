@@ -24,7 +24,7 @@ from nao_jax.evaluators.executors import ExecutorConfig
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.runs.trials import Trial, Trials
 from nao_jax.search import loop
-from nao_jax.search.loop import SearchConfig
+from nao_jax.search.config import SearchConfig
 from nao_jax.strategies.uniform import Uniform
 from tests import drivers, ray_cluster
 from tests.tiny_candidates import SPACE, TinyCandidates
@@ -347,7 +347,7 @@ def test_one_success_is_enough_to_mark_those_that_fail(dispatch):
   assert trials.get(ROWS[0]) is None
   made.done(tasks[1], Trial(1.0, (0.5, 1.0)))
   assert trials.get(ROWS[0]).lost
-  assert set(made.news(0.1)) == {tasks[0].key, tasks[1].key}
+  assert set(made.updates(0.1)) == {tasks[0].key, tasks[1].key}
 
 
 def test_a_trial_that_appeared_meanwhile_is_news_and_not_run(dispatch):
@@ -355,7 +355,7 @@ def test_a_trial_that_appeared_meanwhile_is_news_and_not_run(dispatch):
   trial = Trial(1.0, (0.5, 1.0))
   trials.add(ROWS[0], trial)
   assert made.next().key == ROWS[1].tobytes()
-  assert made.news(0.1) == {ROWS[0].tobytes(): trial}
+  assert made.updates(0.1) == {ROWS[0].tobytes(): trial}
 
 
 def test_what_is_in_training_is_not_handed_out_again(dispatch):

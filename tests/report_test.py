@@ -33,16 +33,17 @@ from nao_jax.report import (
 )
 from nao_jax.report import run as runs
 from nao_jax.report.page import Page, Section, Table, Tile, render
-from nao_jax.runs.workdir import flatten
+from nao_jax.runs.workdir import flatten, unflatten
 from nao_jax.search import loop
+from nao_jax.search.config import SearchConfig
 from nao_jax.search.journal import SearchJournal
-from nao_jax.search.loop import SearchConfig
 from nao_jax.spaces import cnn, rnn
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlus, NaoPlusConfig
 from nao_jax.strategies.projection import project
 from nao_jax.strategies.uniform import Uniform
-from nao_jax.tasks import text_presets
+from nao_jax.tasks import known, text_presets
+from nao_jax.tasks.image_finals import ImageFinalConfig
 from nao_jax.tasks.image_presets import SearchCnnConfig
 from tests import browser as browsers
 
@@ -393,7 +394,9 @@ def test_shares_of_ops_are_counted_by_rank(nao):
 def test_costs_are_those_of_the_winner(nao, page):
   run = runs.read(nao)
   tokens = run.pool.tokens[run.winner]
-  for network in (run.kind.network, run.kind.final):
+  final = unflatten(ImageFinalConfig, run.settings, "final.")
+  own = run.cells.network
+  for network in (own, final.network(own)):
     found = cost(network, tokens, 8, 1)
     assert f"{found.parameters:,}" in page.cells
     assert f"{found.multiply_adds:,}" in page.cells
@@ -431,7 +434,7 @@ def test_a_recurrent_cell_is_scored_by_its_perplexity(recurrent):
   page, run = _page(recurrent), runs.read(recurrent)
   best = PERPLEXITY.show(run.pool.scores[:, -1][run.winner])
   assert f"perplexity with shared weights {best}" in page.said
-  assert f"{run.kind.network.parameters:,}" in page.cells
+  assert f"{run.cells.network.parameters:,}" in page.cells
   assert "+2.25 (lower is better)" in page.said
   assert "One cell has no spread" in page.said
   assert EVIL in page.said
@@ -487,7 +490,7 @@ def test_the_winner_is_the_first_finalist(finalists):
   assert run.winner == run.pool.ranked(ROUNDS)[2]
   assert f"Number {run.winner} of the pool, place 3 of" in page.said
   assert "first of 3 finalists" in page.said
-  assert run.kind.text(run.pool.tokens[run.winner]) in page.said
+  assert run.cells.space.text(run.pool.tokens[run.winner]) in page.said
 
 
 def test_damaged_finalists_are_left_out_and_said_so(finalists, tmp_path):
@@ -641,7 +644,7 @@ def test_a_report_that_fails_leaves_the_result_alone(nao, tmp_path, caplog):
   path = _without(nao, tmp_path)
   before = (path / "best.json").read_bytes()
   (path / "pool.sqlite").write_text("x" * 5000)
-  search_page.try_to_write(path)
+  search_page.try_to_write(path, known.of)
   assert (path / "best.json").read_bytes() == before
   assert "experiments.report --workdir=" in caplog.text
 

@@ -18,16 +18,16 @@ from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.runs.trials import Trial, Trials
-from nao_jax.search.loop import SearchConfig
+from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.strategies.nao import NaoConfig
-from nao_jax.tasks import image_search
+from nao_jax.tasks import images as image_task
+from nao_jax.tasks.image_finals import ImageFinalConfig
 from nao_jax.tasks.image_presets import SearchCnnConfig
 from nao_jax.training.candidate import Trainer
-from nao_jax.training.final import FinalConfig
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
-from tests import tracing
+from tests import running, tracing
 from tests.short_networks import ShortConfig
 
 NETWORK = ShortConfig(nodes=2, channels=4, kinds="RN")
@@ -276,7 +276,7 @@ def test_what_was_trained_meanwhile_is_not_trained_again(
 def test_what_does_not_go_together_is_refused(changes, trials, message):
   config = dataclasses.replace(CONFIG, **changes)
   with pytest.raises(UserError, match=message):
-    image_search.run(config, workdir=".", data_dir=".", trials=trials)
+    running.search_images(config, workdir=".", data_dir=".", trials=trials)
 
 
 # Whole searches.
@@ -295,7 +295,7 @@ CONFIG = SearchCnnConfig(
   controller=ControllerConfig(embedding=4, hidden=8, mlp_layers=0),
   fit=FitConfig(epochs=3, batch=4),
   finalists=0,
-  final=FinalConfig(cells=0, batch=16),
+  final=ImageFinalConfig(cells=0, batch=16),
 )
 
 
@@ -304,11 +304,11 @@ class Killed(Exception):
 
 
 def test_a_stopped_search_ends_as_one_that_was_not(data, tmp_path, monkeypatch):
-  monkeypatch.setattr(image_search, "open_data", lambda *_: data)
+  monkeypatch.setattr(image_task, "open_data", lambda *_: data)
   # A search drops its programs at the end; here the next one needs them.
   monkeypatch.setattr(jax, "clear_caches", lambda: None)
   arguments = {"data_dir": tmp_path / "data", "devices": 1}
-  best = image_search.run(CONFIG, workdir=tmp_path / "whole", **arguments)
+  best = running.search_images(CONFIG, workdir=tmp_path / "whole", **arguments)
   assert "validation_accuracy_from_scratch" in best
   epoch = ImageCandidates.epoch
   started = []
@@ -326,14 +326,14 @@ def test_a_stopped_search_ends_as_one_that_was_not(data, tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(ImageCandidates, "epoch", killed)
     with pytest.raises(Killed):
-      image_search.run(CONFIG, workdir=stopped, **arguments)
+      running.search_images(CONFIG, workdir=stopped, **arguments)
     patch.setattr(ImageCandidates, "epoch", counted)
-    assert image_search.run(CONFIG, workdir=stopped, **arguments) == best
+    assert running.search_images(CONFIG, workdir=stopped, **arguments) == best
   # Only the one that was in training was begun twice.
   assert len(started) == len(set(started)) + 1
   # Another search finds every trial in the first one's file.
   monkeypatch.setattr(ImageCandidates, "epoch", None)
-  shared = image_search.run(
+  shared = running.search_images(
     CONFIG,
     workdir=tmp_path / "shared",
     trials=str(tmp_path / "whole" / "trials.sqlite"),
@@ -356,7 +356,7 @@ def test_a_stopped_search_ends_as_one_that_was_not(data, tmp_path, monkeypatch):
 def test_what_cannot_work_is_refused(changes, message, tmp_path):
   config = dataclasses.replace(CONFIG, **changes)
   with pytest.raises(UserError, match=message):
-    image_search.run(config, workdir=tmp_path / "run", data_dir=tmp_path)
+    running.search_images(config, workdir=tmp_path / "run", data_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,7 @@ def test_what_cannot_work_is_refused(changes, message, tmp_path):
 def test_the_other_op_sets_are_searched_and_end_in_pairs(
   ops, encoding, strategy, data, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(image_search, "open_data", lambda *_: data)
+  monkeypatch.setattr(image_task, "open_data", lambda *_: data)
   space = cnn.space(2, ops)
   trained = []
 
@@ -386,7 +386,7 @@ def test_the_other_op_sets_are_searched_and_end_in_pairs(
     strategy=strategy,
     network=dataclasses.replace(NETWORK, ops=ops),
   )
-  best = image_search.run(
+  best = running.search_images(
     config, workdir=tmp_path / "run", data_dir=tmp_path, devices=1
   )
   assert len(set(trained)) == len(trained) >= 6

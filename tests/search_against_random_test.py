@@ -67,14 +67,14 @@ def test_finalists_are_compared_where_all_searches_have_them():
 # Searches that take no time, and know their seeds.
 SCRIPT = """
 import runpy
-from nao_jax.tasks import image_search
+from nao_jax import experiment
 
-def run(config, *, workdir, data_dir):
+def run(task, config, *, workdir):
   print(f"{config.strategy} {config.seed} in {workdir}")
   worth = 0.5 + config.seed / 10
   return {"test_accuracy": {"searched": [[worth]], "random": [[0.5]]}}
 
-image_search.run = run
+experiment.run = run
 runpy.run_module("benchmarks.search_against_random", run_name="__main__")
 """
 

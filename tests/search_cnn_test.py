@@ -14,12 +14,13 @@ import pytest
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs.workdir import Workdir
-from nao_jax.search.loop import SearchConfig
+from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.strategies.nao import NaoConfig
-from nao_jax.tasks import image_presets, image_search
+from nao_jax.tasks import image_presets
+from nao_jax.tasks import images as image_task
 from nao_jax.training.recipe import TrainConfig
-from tests import drivers
+from tests import drivers, running
 
 POOL, ROUNDS = 6, 2
 FLAGS = {
@@ -278,7 +279,9 @@ def test_helpfull_describes_every_setting():
     # The data decide, and a list of sizes is no flag.
     if name in ("classes", "step_sizes"):
       continue
-    words = " ".join(owner.__doc__.split())
+    # A class describes what it adds to its base.
+    documents = [base.__doc__ for base in owner.__mro__[:-1]]
+    words = " ".join(" end: ".join(documents).split())
     description = re.split(r" \w+: ", words.partition(f" {name}: ")[2])[0]
     # Where there are limits, they follow.
     description = description.rstrip(".")
@@ -366,7 +369,7 @@ def _with(part, **changes):
 def test_an_impossible_search_does_not_start(driver, tmp_path, config, message):
   workdir = tmp_path / "run"
   with pytest.raises(UserError, match=message) as caught:
-    image_search.run(
+    running.search_images(
       config, workdir=workdir, data_dir=driver.home / "data", devices=1
     )
   assert "\n" not in str(caught.value)
@@ -396,7 +399,7 @@ def test_the_preset_of_the_follow_up_starts_each_round_at_the_top():
 )
 def test_an_illegal_architecture_is_named(tmp_path, architectures, message):
   with pytest.raises(UserError, match=message):
-    image_search.run(
+    running.search_images(
       TINY,
       workdir=tmp_path / "run",
       data_dir=tmp_path,
@@ -426,7 +429,7 @@ def test_a_damaged_config_is_refused(tmp_path):
 
 def test_finalists_of_a_few_images_train_on_all_of_them_at_a_time(caplog):
   usual = image_presets.PRESETS["digits"]
-  found = image_search._with_small_batches(usual, 24)
+  found = image_task._with_small_batches(usual, 24)
   assert found.finalist == dataclasses.replace(usual.finalist, batch=24)
   assert "batches are of 24" in caplog.text
-  assert image_search._with_small_batches(usual, 1000) == usual
+  assert image_task._with_small_batches(usual, 1000) == usual

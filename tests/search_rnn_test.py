@@ -13,26 +13,27 @@ import pytest
 
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
+from nao_jax.data import text
 from nao_jax.errors import UserError
 from nao_jax.evaluators.shared_language import SharedLanguage
 from nao_jax.evaluators.text_candidates import TextCandidates
 from nao_jax.networks import recurrent
 from nao_jax.networks.recurrent import LanguageModelConfig
-from nao_jax.search.loop import SearchConfig
+from nao_jax.search import finals
+from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import rnn
 from nao_jax.strategies.nao import Nao, NaoConfig
-from nao_jax.tasks import text_search
 from nao_jax.tasks.text_presets import (
   PRESETS,
-  FinalistRnnConfig,
-  FinalRnnConfig,
+  FinalConfig,
+  FinalistConfig,
   SearchRnnConfig,
 )
 from nao_jax.training import language
 from nao_jax.training import recurrent as training_recurrent
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recurrent import Trainer, programs, update
-from tests import tracing
+from tests import running, tracing
 
 WORDS = 12
 MODEL = LanguageModelConfig(
@@ -89,14 +90,14 @@ def config(folder):
     controller=ControllerConfig(embedding=4, hidden=8, mlp_layers=0),
     fit=FitConfig(epochs=3, batch=4),
     finalists=2,
-    finalist=FinalistRnnConfig(epochs=1),
-    final=FinalRnnConfig(cells=1, repeats=1, epochs=1),
+    finalist=FinalistConfig(epochs=1),
+    final=FinalConfig(cells=1, repeats=1, epochs=1),
   )
 
 
 @pytest.fixture(scope="module")
 def corpus(folder):
-  return text_search.text.load(str(folder))
+  return text.load(str(folder))
 
 
 def _nothing(*_):
@@ -342,7 +343,7 @@ def test_a_stopped_search_ends_as_one_that_was_not(
 ):
   caplog.set_level("INFO", logger="absl")
   config = dataclasses.replace(config, evaluator=evaluator)
-  best = text_search.run(config, workdir=tmp_path / "whole", devices=1)
+  best = running.search_texts(config, workdir=tmp_path / "whole", devices=1)
   assert rnn.space(3).accepts(best["tokens"])
   name = {"shared": "with_shared_weights", "scratch": "from_scratch"}
   # Near that of 13 equally likely words.
@@ -363,14 +364,15 @@ def test_a_stopped_search_ends_as_one_that_was_not(
     # The second round never begins: nothing of the first was saved.
     patch.setattr(Nao, "tell", killed)
     with pytest.raises(Killed):
-      text_search.run(config, workdir=tmp_path / "stopped", devices=1)
+      running.search_texts(config, workdir=tmp_path / "stopped", devices=1)
   assert Nao.tell is tell
   with monkeypatch.context() as patch:
-    patch.setattr(text_search.finals, "run", killed)
+    patch.setattr(finals, "run", killed)
     with pytest.raises(Killed):
-      text_search.run(config, workdir=tmp_path / "stopped", devices=1)
+      running.search_texts(config, workdir=tmp_path / "stopped", devices=1)
   assert (
-    text_search.run(config, workdir=tmp_path / "stopped", devices=1) == best
+    running.search_texts(config, workdir=tmp_path / "stopped", devices=1)
+    == best
   )
 
 
@@ -398,7 +400,7 @@ def test_a_stopped_search_ends_as_one_that_was_not(
 )
 def test_what_cannot_work_is_refused(changes, message, config, tmp_path):
   with pytest.raises(UserError, match=message):
-    text_search.run(
+    running.search_texts(
       dataclasses.replace(config, **changes), workdir=tmp_path / "run"
     )
   assert not (tmp_path / "run").exists()
@@ -416,7 +418,7 @@ def test_an_architecture_that_does_not_fit_is_refused(
   arch, message, config, tmp_path
 ):
   with pytest.raises(UserError, match=message):
-    text_search.run(config, workdir=tmp_path / "run", architectures=[arch])
+    running.search_texts(config, workdir=tmp_path / "run", architectures=[arch])
 
 
 def test_the_driver_searches_and_says_what_is_wrong(folder, tmp_path):

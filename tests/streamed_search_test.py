@@ -21,17 +21,17 @@ from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.supernet import Supernet
 from nao_jax.runs import checkpoint
 from nao_jax.runs.checkpoint import CheckpointConfig
-from nao_jax.search.loop import SearchConfig
+from nao_jax.search.config import SearchConfig
 from nao_jax.settings import validate
 from nao_jax.spaces import cnn
 from nao_jax.strategies.nao import NaoConfig
-from nao_jax.tasks import image_presets, image_search
+from nao_jax.tasks import image_presets
+from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
 from nao_jax.training import candidate, recipe, stand_alone, supernet
-from nao_jax.training.final import FinalConfig, FinalistConfig
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
 from nao_jax.training.supernet_feeds import Streamed
-from tests import tiny_images
+from tests import running, tiny_images
 from tests.short_networks import ShortConfig, two_cells
 
 TRAIN, HELD_OUT, TEST, BATCH, CLASSES = 8, 8, 6, 4, 3
@@ -304,7 +304,7 @@ CONFIG = dataclasses.replace(
   nao=NaoConfig(top_k=1),
   finalists=2,
   # Of one program with the comparison.
-  finalist=FinalistConfig(
+  finalist=ImageFinalistConfig(
     epochs=1,
     batch=16,
     channels=2,
@@ -313,7 +313,7 @@ CONFIG = dataclasses.replace(
     dropout=0.0,
     auxiliary=False,
   ),
-  final=FinalConfig(
+  final=ImageFinalConfig(
     cells=1, repeats=1, epochs=1, batch=16, channels=2, cells_per_stage=1
   ),
 )
@@ -335,7 +335,7 @@ def finished(home, short_networks):
   """A search in one go, whose images two workers decode: what it found."""
   del short_networks
   config = dataclasses.replace(CONFIG, stream=StreamConfig(size=8, workers=2))
-  return image_search.run(
+  return running.search_images(
     config, workdir=home / "whole", data_dir=home, devices=1
   )
 
@@ -363,7 +363,7 @@ def test_a_search_stopped_within_a_round_finds_the_same(
   with monkeypatch.context() as patch:
     patch.setattr(checkpoint, "save", mortal)
     with pytest.raises(Killed):
-      image_search.run(CONFIG, **arguments)
+      running.search_images(CONFIG, **arguments)
   train, begun = Streamed.train, []
 
   def watched(*given):
@@ -371,7 +371,7 @@ def test_a_search_stopped_within_a_round_finds_the_same(
     return train(*given)
 
   monkeypatch.setattr(Streamed, "train", watched)
-  again = image_search.run(CONFIG, **arguments)
+  again = running.search_images(CONFIG, **arguments)
   # Step 11 is the third of the second round.
   assert begun == [3]
   assert json.dumps(again) == json.dumps(finished)
@@ -417,7 +417,9 @@ def test_what_a_streamed_search_cannot_do_is_refused(
 ):
   config = dataclasses.replace(CONFIG, **changes)
   with pytest.raises(UserError) as refused:
-    image_search.run(config, workdir=tmp_path / "run", data_dir=home, devices=1)
+    running.search_images(
+      config, workdir=tmp_path / "run", data_dir=home, devices=1
+    )
   assert message in str(refused.value)
 
 

@@ -27,7 +27,7 @@ from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.pool import Pool
 from nao_jax.runs import chunking
 from nao_jax.search import loop
-from nao_jax.search.loop import SearchConfig
+from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import cnn, rnn
 from nao_jax.strategies.uniform import Uniform
 from nao_jax.tasks import text_training

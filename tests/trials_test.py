@@ -10,7 +10,9 @@ from nao_jax.data.images import ImageData
 from nao_jax.data.text import Corpus
 from nao_jax.errors import UserError
 from nao_jax.runs.trials import Trial, Trials, digest
-from nao_jax.tasks import image_presets, image_search, text_presets, text_search
+from nao_jax.tasks import image_presets, text_presets
+from nao_jax.tasks import images as image_task
+from nao_jax.tasks import texts as text_task
 
 PROTOCOL = {"epochs": 3, "dataset": "digits", "mean": [0.5]}
 
@@ -92,13 +94,13 @@ def _image_protocols():
   """Yields the protocol of a trial of images, and one for each change."""
   config = image_presets.PRESETS["digits"]
   data = ImageData("a", 2, None, None, None, None, None, Digest("a", "b"))
-  yield "", image_search._protocol(config, data)
+  yield "", image_task._protocol(config, data)
   other = dataclasses.replace(data, digest=Digest("c", "b"))
-  yield "data", image_search._protocol(config, other)
+  yield "data", image_task._protocol(config, other)
   parts = ("network", "train", "sgd", "augment")
   names = ("seed", "prune", "validation_fraction")
   for name, changed in _variants(config, parts, names):
-    yield name, image_search._protocol(changed, data)
+    yield name, image_task._protocol(changed, data)
 
 
 def _text_protocols():
@@ -108,11 +110,11 @@ def _text_protocols():
     Corpus("a", tuple(words), *3 * [np.zeros(9, np.int32)])
     for words in ("ab", "ac")
   )
-  yield "", text_search._protocol(config, corpus)
-  yield "text", text_search._protocol(config, other)
+  yield "", text_task._protocol(config, corpus)
+  yield "text", text_task._protocol(config, other)
   names = ("seed", "prune", "score_tokens")
   for name, changed in _variants(config, ("network", "train"), names):
-    yield name, text_search._protocol(changed, corpus)
+    yield name, text_task._protocol(changed, corpus)
 
 
 @pytest.mark.parametrize("protocols", [_image_protocols, _text_protocols])
@@ -134,7 +136,7 @@ def test_the_test_part_and_the_name_of_data_decide_no_score():
   )
   renamed = dataclasses.replace(config, dataset="renamed")
   protocols = (
-    image_search._protocol(*it) for it in ((config, first), (renamed, other))
+    image_task._protocol(*it) for it in ((config, first), (renamed, other))
   )
   assert len({digest(protocol) for protocol in protocols}) == 1
 

@@ -37,7 +37,7 @@ DRIVER = [sys.executable, "-m", "experiments.watch"]
 def _seen(path):
   file = io.StringIO()
   console = rich.console.Console(file=file, width=120)
-  console.print(watching.picture(watching.look(path)))
+  console.print(watching.picture(watching.snapshot(path)))
   return " ".join(file.getvalue().split())
 
 
@@ -56,7 +56,7 @@ def test_a_run_is_seen_while_it_runs_and_after_it_was_killed(tmp_path):
   with process:
     assert process.stdout.readline() == b"told\n"
     before, seen = _files(tmp_path), _seen(tmp_path)
-    assert watching.look(tmp_path).at_work
+    assert watching.snapshot(tmp_path).at_work
     assert f"running: process {process.pid} on {socket.gethostname()}" in seen
     for text in (
       "strategy nao, dataset digits, seed 3",
@@ -69,7 +69,7 @@ def test_a_run_is_seen_while_it_runs_and_after_it_was_killed(tmp_path):
       assert text in seen
     assert _files(tmp_path) == before
     process.kill()
-  assert not watching.look(tmp_path).at_work
+  assert not watching.snapshot(tmp_path).at_work
   seen = _seen(tmp_path)
   assert f"not running: killed or lost; it was process {process.pid}" in seen
   assert "30 of 120" in seen
@@ -202,10 +202,10 @@ def test_what_an_earlier_process_said_is_not_taken_for_news(tmp_path):
   with Workdir(tmp_path, {"seed": 0}, "result.json") as run:
     run.progress("train", 1, 3)
     said = json.loads((tmp_path / "status.json").read_text())
-    assert watching.look(tmp_path).status["done"] == 1
+    assert watching.snapshot(tmp_path).status["done"] == 1
     said["process"] += 1
     (tmp_path / "status.json").write_text(json.dumps(said))
-    assert set(watching.look(tmp_path).status) == {"seconds"}
+    assert set(watching.snapshot(tmp_path).status) == {"seconds"}
 
 
 def _driver(*flags):

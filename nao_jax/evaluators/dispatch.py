@@ -46,7 +46,7 @@ class Task(NamedTuple):
 class Dispatch:
   """Candidates that wait or train; results go to the file of trials.
 
-  One thread calls `want` and reads results with `news`; another thread takes
+  One thread calls `want` and reads results with `updates`; another thread takes
   tasks with `next` and reports their ends with `done`, `failed` and `lost`.
   """
 
@@ -99,7 +99,8 @@ class Dispatch:
   def next(self) -> Task | None:
     """Hands out the first waiting task, or returns None.
 
-    A waiting candidate that has a trial by now is reported in `news` instead.
+    A waiting candidate that has a trial by now is reported in `updates`
+    instead.
     """
     with self._lock:
       while self._waiting:
@@ -208,7 +209,7 @@ class Dispatch:
     if task.key in self._wanted:
       self._news.put((task.key, trial))
 
-  def news(self, seconds: float) -> dict[bytes, Trial]:
+  def updates(self, seconds: float) -> dict[bytes, Trial]:
     """Returns wanted candidates that ended since the last call: {key: trial}.
 
     Args:

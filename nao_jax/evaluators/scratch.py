@@ -229,14 +229,14 @@ class FromScratch:
     rows = list({row.tobytes(): row for row in rows}.values())
     missing = [row for row in rows if self.trials.get(row) is None]
     tally.show()
-    for news in self.executor.run(
+    for update in self.executor.run(
       state.executor, missing, limits, self.trials, tally.show
     ):
-      for trial in news.finished:
+      for trial in update.finished:
         tally.add(trial)
-      state = state._replace(executor=news.state)
+      state = state._replace(executor=update.state)
       keep(state, 1)
-      tally.running = news.running
+      tally.running = update.running
       tally.show()
       if tally.left <= max_pending:
         break

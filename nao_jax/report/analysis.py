@@ -264,9 +264,9 @@ class Shares(NamedTuple):
 
 def op_shares(run: Run) -> Shares:
   """Returns the frequencies of the ops in the last pool that was scored."""
-  ranked, names = run.pool.ranked(run.scored[-1]), run.kind.op_names
+  ranked, names = run.pool.ranked(run.scored[-1]), run.cells.op_names
   count = max(1, round(BEST * len(ranked)))
-  ops = run.kind.ops(run.pool.tokens[ranked])
+  ops = run.cells.ops(run.pool.tokens[ranked])
   shares = (ops[..., None] == np.arange(len(names))).mean(1)
   best, rest = shares[:count], shares[count:]
   return Shares(
@@ -349,7 +349,7 @@ def scratch_ranking(run: Run) -> Ranking | None:
   if len(both) < 3:
     return None
   shared, scratch = np.transpose(both)
-  sign = 1 if run.kind.higher_is_better else -1
+  sign = 1 if run.cells.measure.higher_is_better else -1
   return ranking(Foreseen(last, "shared weights", shared, sign * scratch))
 
 

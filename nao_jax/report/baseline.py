@@ -61,7 +61,7 @@ def about(run: Run, random: list[Run]) -> list[str]:
   """Describes the random searches and their best scores in sentences."""
   seeds = ", ".join(str(other.settings["seed"]) for other in random)
   last = [learning_curves.rounds(other)[-1] for other in random]
-  show = run.kind.measure.show
+  show = run.cells.measure.show
   best = [show(learning_curves.best_of(row)) for row in last]
   texts = [
     f"Random search beside it, seed {seeds}: the best of the last round so far "

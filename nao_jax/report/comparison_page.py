@@ -44,10 +44,10 @@ def write(
     )
   found = [runs.read(path, "paths") for path in paths]
   for run in found[1:]:
-    if type(run.kind) is not type(found[0].kind):
+    if type(run.cells) is not type(found[0].cells):
       raise UserError(
-        f"`paths={run.path}`: a search for {run.kind.what}, and "
-        f"{found[0].path} is one for {found[0].kind.what}; give one kind"
+        f"`paths={run.path}`: a search for {run.cells.what}, and "
+        f"{found[0].path} is one for {found[0].cells.what}; give one kind"
       )
   return pages.write(of(found), expanded(output), f"`output={output}`")
 
@@ -68,7 +68,7 @@ def of(found: list[Run]) -> Page:
     ),
   ]
   return Page(
-    title=f"{len(found)} searches for {found[0].kind.what}",
+    title=f"{len(found)} searches for {found[0].cells.what}",
     about=", ".join(
       f"{letter}: {run.path.name}" for letter, run in named.items()
     ),
@@ -100,7 +100,7 @@ def _overview(named: dict[str, Run]) -> Section:
 def _row(letter: str, run: Run) -> list[str]:
   settings, rounds = run.settings, learning_curves.rounds(run)
   groups, none = analysis.groups(run.compared), analysis.Group([], 0)
-  best = run.kind.measure.show(rounds[-1].scores.max()) if rounds else ""
+  best = run.cells.measure.show(rounds[-1].scores.max()) if rounds else ""
   measured = []
   for name in ("searched", "random"):
     group = groups.get(name, none)
@@ -108,7 +108,7 @@ def _row(letter: str, run: Run) -> list[str]:
   return [
     letter,
     str(run.path),
-    run.kind.data,
+    run.cells.data,
     str(settings["strategy"]),
     formatting.how(run),
     str(settings["seed"]),
@@ -162,7 +162,7 @@ def _curves(named: dict[str, Run]) -> Section | None:
     }
     curves = {label: both for label, both in curves.items() if both[0]}
     if curves:
-      axis = name, first.kind.tick, formatting.score_axis(first)
+      axis = name, first.cells.measure.tick, formatting.score_axis(first)
       figure = plots.several(curves, *axis)
       text = f"By {name}. {_spread(groups)}"
       if missing := [label for label in groups if label not in curves]:
@@ -219,7 +219,7 @@ def _repeats(named: dict[str, Run]) -> Section:
       "much a search varies by chance is not known from here."
     )
     return Section(title, [text])
-  unit = next(iter(named.values())).kind.unit
+  unit = next(iter(named.values())).cells.measure.unit
   head = [
     "searches", "strategy", "best validation, mean",
     f"standard deviation ({unit})", "found minus random, mean",
@@ -240,7 +240,7 @@ def _group(named: dict[str, Run], letters: list[str]) -> list[str]:
   return [
     ", ".join(letters),
     str(found[0].settings["strategy"]),
-    found[0].kind.measure.show(best.mean()),
+    found[0].cells.measure.show(best.mean()),
     f"{best.std(ddof=1):.4f}",
     formatting.mean(gains, "{:+.4f}"),
     formatting.number(analysis.standard_error(gains), "{:.4f}"),

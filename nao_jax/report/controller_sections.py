@@ -49,7 +49,7 @@ def predictor(run: Run) -> Section:
 
 def _scatters(run: Run, found: list[Foreseen]) -> list[Plot]:
   """Plots the last round's members and the last proposals that have scores."""
-  axes, drawn = (run.kind.tick, formatting.score_axis(run)), []
+  axes, drawn = (run.cells.measure.tick, formatting.score_axis(run)), []
   members = [group for group in found if group.group != "proposals"]
   if members:
     last = members[-1].round
@@ -116,7 +116,7 @@ def gradient(run: Run) -> Section | None:
       "Scores of accepted proposals less those of their seeds, both in the "
       "round after. All rounds of this one run; only accepted ones are scored."
     )
-    figure = plots.measured_gain(steps, run.kind.unit)
+    figure = plots.measured_gain(steps, run.cells.measure.unit)
     drawn.append(Plot(figure, caption))
   if counted := [step for step in steps if step.new is not None]:
     than = "before" if plus else "at a smaller step"
@@ -157,7 +157,7 @@ def _by_round(run: Run, steps: list[Step]) -> Table:
     )
   head = [
     "round", "decoded", "new", "accepted", "predicted at the point",
-    "encoded again", f"measured ({run.kind.unit})", "standard error",
+    "encoded again", f"measured ({run.cells.measure.unit})", "standard error",
     "better than the seed",
   ]  # fmt: skip
   caption = (

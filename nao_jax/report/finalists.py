@@ -20,7 +20,7 @@ def section(run: Run) -> Section | None:
   """Compares the finalists' places in the search with their ranks after it."""
   if not run.finalists:
     return None
-  name = f"validation {run.kind.measure.name}"
+  name = f"validation {run.cells.measure.name}"
   searched, random = run.finalists["searched"], run.finalists["random"]
   texts = [
     f"The {len(searched)} best members by score, trained from scratch with one "
@@ -85,8 +85,8 @@ def _beaten(run: Run, searched: list[dict], random: list[dict]) -> str:
 
 def _worth(run: Run, entries: list[dict]) -> np.ndarray:
   """Returns the validation results of finalists, higher is better, [F]."""
-  name, sign = f"validation_{run.kind.measure.name}", 1
-  if not run.kind.higher_is_better:
+  name, sign = f"validation_{run.cells.measure.name}", 1
+  if not run.cells.measure.higher_is_better:
     sign = -1
   values = [entry[name] for entry in entries]
   # Worse than any perplexity or accuracy; used where a training diverged.
@@ -110,21 +110,21 @@ def _agreement(run: Run, searched: list[dict]) -> str:
 def _score(run: Run, entry: dict) -> str:
   if entry["place"] is None:
     return formatting.NONE
-  return run.kind.measure.show(run.pool.scores[entry["row"], run.scored[-1]])
+  return run.cells.measure.show(run.pool.scores[entry["row"], run.scored[-1]])
 
 
 def tile(run: Run) -> Tile:
   """Returns the tile with the winner's result."""
   entries = run.finalists["searched"]
   return Tile(
-    f"best validation {run.kind.measure.name}",
+    f"best validation {run.cells.measure.name}",
     _value(run, entries[0]),
     f"from scratch, first of {len(entries)} finalists; one training",
   )
 
 
 def _value(run: Run, entry: dict) -> str:
-  value = entry[f"validation_{run.kind.measure.name}"]
+  value = entry[f"validation_{run.cells.measure.name}"]
   return "diverged" if value is None else formatting.compared_number(run, value)
 
 

@@ -46,20 +46,19 @@ def how(run: Run) -> str:
 
 def score_name(run: Run) -> str:
   """Returns the full name of a score."""
-  return f"validation {run.kind.measure.name} {how(run)}"
+  return f"validation {run.cells.measure.name} {how(run)}"
 
 
 def score_axis(run: Run) -> str:
   """Returns the name of a score for an axis, shorter than `score_name`."""
-  return f"{run.kind.measure.name}, {how(run).removeprefix('with ')}"
+  return f"{run.cells.measure.name}, {how(run).removeprefix('with ')}"
 
 
 def compared_name(run: Run) -> str:
   """Returns the name of the measurement of trainings from scratch."""
-  return run.kind.compared.replace("_", " ")
+  return f"test {run.cells.measure.name}"
 
 
 def compared_number(run: Run, value: float | None, sign: str = "") -> str:
   """Formats a measurement of a training from scratch."""
-  digits = 4 if run.kind.higher_is_better else 2
-  return number(value, f"{{:{sign}.{digits}f}}")
+  return number(value, f"{{:{sign}.{run.cells.measure.digits}f}}")

@@ -33,7 +33,7 @@ def section(run: Run) -> Section | None:
   table = Table(
     ["number", name, formatting.score_name(run)],
     [
-      [str(rows[i]), f"{cost[i]:,.6g}", run.kind.measure.show(scores[i])]
+      [str(rows[i]), f"{cost[i]:,.6g}", run.cells.measure.show(scores[i])]
       for i in formatting.spread_out(order.tolist(), formatting.LISTED)
     ],
     "The front, cheapest first.",
@@ -67,6 +67,6 @@ def _plot(run: Run, scores, cost, on_front, name, limit) -> Figure:
     axes.axvline(limit, color=canvas.WIRE, ls="--", lw=1, label="limit")
   axes.set_xlabel(name)
   axes.set_ylabel(formatting.score_axis(run))
-  axes.yaxis.set_major_formatter(lambda value, _: run.kind.tick(value))
+  axes.yaxis.set_major_formatter(lambda value, _: run.cells.measure.tick(value))
   axes.figure.legend(loc="outside upper left", ncols=3)
   return axes.figure

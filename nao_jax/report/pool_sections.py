@@ -36,7 +36,7 @@ def scores(run: Run, random: list[Run]) -> Section:
       if others
       else None
     )
-    axis = run.kind.tick, formatting.score_axis(run)
+    axis = run.cells.measure.tick, formatting.score_axis(run)
     figure = plots.progress(rounds, name, *axis, beside)
     text = f"By {name}{_OF_TIME if name == 'minutes' else ''}."
     drawn.append(Plot(figure, f"{text} {_spread(beside)}"))
@@ -86,7 +86,7 @@ def _about(run: Run, random: list[Run]) -> list[str]:
 
 
 def _by_round(run: Run, rounds: list[Round]) -> Table:
-  show = run.kind.measure.show
+  show = run.cells.measure.show
   rows = []
   for row in formatting.spread_out(rounds, formatting.LISTED):
     newest = row.scores[row.newest]
@@ -107,7 +107,7 @@ def _by_round(run: Run, rounds: list[Round]) -> Table:
     "their mean", "time so far",
   ]  # fmt: skip
   name = formatting.score_name(run).capitalize()
-  caption = f"{name}; deviations are in {run.kind.unit}."
+  caption = f"{name}; deviations are in {run.cells.measure.unit}."
   return Table(head, rows, caption)
 
 
@@ -121,7 +121,9 @@ def proposed(run: Run) -> Section | None:
   if not every:
     return None
   shown = formatting.spread_out(every, formatting.PLOTTED)
-  figure = plots.proposed(shown, run.kind.tick, formatting.score_axis(run))
+  figure = plots.proposed(
+    shown, run.cells.measure.tick, formatting.score_axis(run)
+  )
   caption = (
     "A dot is an architecture; the box is the middle half, the line the "
     "median. Both groups of a round are scored at the same time."
@@ -154,7 +156,9 @@ def _against_others(run: Run, rounds: list[Round]) -> Table:
       ]
     )
   head = ["round", "difference of means", "standard error", "above the median"]
-  return Table(head, rows, f"Proposals against the others ({run.kind.unit}).")
+  return Table(
+    head, rows, f"Proposals against the others ({run.cells.measure.unit})."
+  )
 
 
 def ops(run: Run) -> Section:
@@ -172,14 +176,14 @@ def ops(run: Run) -> Section:
   head = ["", "best quarter, %", "standard error", "rest, %", "standard error"]
   return Section(
     "What the best ones are made of",
-    plots=[Plot(plots.ops(shares, run.kind.parts), caption)],
+    plots=[Plot(plots.ops(shares, run.cells.parts), caption)],
     tables=[Table(head, rows)],
   )
 
 
 def ancestry(run: Run) -> Section:
   """Shows the chain of parents of the winner."""
-  show = run.kind.measure.show
+  show = run.cells.measure.show
   chain = analysis.ancestors(run.pool, run.winner)
   rows = [
     [
@@ -205,6 +209,7 @@ def ancestry(run: Run) -> Section:
     [text],
     tables=[Table(head, rows, words=2)],
     code=[
-      f"{one.row}: {run.kind.text(run.pool.tokens[one.row])}" for one in chain
+      f"{one.row}: {run.cells.space.plain.text(run.pool.tokens[one.row])}"
+      for one in chain
     ],
   )

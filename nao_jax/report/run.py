@@ -21,10 +21,10 @@ import numpy as np
 
 from nao_jax.errors import UserError
 from nao_jax.pool import Pool
-from nao_jax.report import cells
-from nao_jax.report.cells import Convolutional, Recurrent
 from nao_jax.runs import paths, status
 from nao_jax.runs.workdir import read_settings
+from nao_jax.tasks import known
+from nao_jax.tasks.task import Cells, CellsOf
 
 # Errors of np.load for a file that is no archive, or half of one.
 _DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
@@ -39,7 +39,7 @@ class Run:
 
   Attributes:
     path: the directory.
-    kind: kind of the searched cells, with the settings.
+    cells: the kind of cells that were searched, with the settings.
     config: the rest of config.json: command, versions, devices, git.
     history: the reports of the rounds, without gaps.
     pool: every architecture in plain tokens, with scores of all rounds so far;
@@ -56,7 +56,7 @@ class Run:
   """
 
   path: pathlib.Path
-  kind: Convolutional | Recurrent
+  cells: Cells
   config: dict
   history: list[dict]
   pool: Pool | None
@@ -70,16 +70,7 @@ class Run:
   @property
   def settings(self) -> dict:
     """The settings of the search, flat."""
-    return self.kind.settings
-
-  @property
-  def image(self) -> list[int] | None:
-    """Height, width and channels of an image; None before the search ends."""
-    found = (self.best or {}).get("image")
-    numbers = isinstance(found, list) and len(found) == 3
-    if not numbers or not all(isinstance(n, int) and n > 0 for n in found):
-      return None
-    return found
+    return self.cells.settings
 
   @property
   def scored(self) -> list[int]:
@@ -105,37 +96,54 @@ class Run:
     return np.flatnonzero(self.pool.origins == round_ + 1)
 
 
-def read(path: str | os.PathLike, where: str = "workdir") -> Run:
+def read(
+  path: str | os.PathLike, where: str = "workdir", cells_of: CellsOf = known.of
+) -> Run:
   """Reads the directory of a search.
 
   Args:
     path: the directory.
     where: the argument that named it, for messages.
+    cells_of: returns the kind of cells that settings are for.
 
   Raises:
     UserError: there is no search, or its settings or its pool are damaged.
   """
   path = paths.expanded(path)
-  settings = read_settings(path, where)
-  kind = cells.of(settings, f"`{where}={path}`")
+  cells = _cells(read_settings(path, where), f"`{where}={path}`", cells_of)
   config = json.loads((path / "config.json").read_text())
   history, missing = _history(path / "history.jsonl"), []
   best = _object(path / "best.json", missing)
-  pool = _pool(path / "pool.sqlite", kind)
+  pool = _pool(path / "pool.sqlite", cells)
   final = best or _object(path / "final.json", missing) or {}
   return Run(
     path=path,
-    kind=kind,
+    cells=cells,
     config={name: config.get(name) for name in config if name != "settings"},
     history=history,
     pool=pool,
     arrays=_all_arrays(path / "rounds", history, missing),
     best=best,
-    finalists=_finalists(final, kind, pool, missing),
-    compared=_compared(final, kind),
+    finalists=_finalists(final, cells, pool, missing),
+    compared=_compared(final, cells),
     seconds=status.seconds_of(status.read(path)),
     missing=missing,
   )
+
+
+def _cells(settings: dict, place: str, cells_of: CellsOf) -> Cells:
+  """Returns the kind of cells, with all that a report needs of the settings."""
+  try:
+    for name in ("search.rounds", "strategy", "evaluator", "seed"):
+      settings[name]
+    cells = cells_of(settings)
+    _ = cells.space, cells.data
+  except (KeyError, TypeError, AttributeError) as error:
+    raise UserError(
+      f"{place}: holds no search of this version (setting {error} is not "
+      "there); give the workdir of search_cnn or search_rnn"
+    ) from error
+  return cells
 
 
 def _history(file: pathlib.Path) -> list[dict]:
@@ -168,9 +176,9 @@ def _object(file: pathlib.Path, missing: list[str]) -> dict | None:
     return None
 
 
-def _finalists(final, kind, pool, missing) -> dict[str, list[dict]]:
+def _finalists(final, cells, pool, missing) -> dict[str, list[dict]]:
   """Returns the finalists if any were trained; empty if an entry is damaged."""
-  found, name = final.get("finalists"), f"validation_{kind.measure.name}"
+  found, name = final.get("finalists"), f"validation_{cells.measure.name}"
   if not found:
     return {}
   try:
@@ -188,13 +196,13 @@ def _finalists(final, kind, pool, missing) -> dict[str, list[dict]]:
   return entries
 
 
-def _compared(final: dict, kind) -> dict[str, list]:
+def _compared(final: dict, cells) -> dict[str, list]:
   """Returns the results of the comparison so far."""
-  found = final.get(kind.compared) or {}
+  found = final.get(f"test_{cells.measure.name}") or {}
   return {name: found[name] for name in _FINAL if found.get(name)}
 
 
-def _pool(file: pathlib.Path, kind: Convolutional | Recurrent) -> Pool | None:
+def _pool(file: pathlib.Path, cells: Cells) -> Pool | None:
   """Reads the database as a pool in plain tokens; None if there is no file."""
   if not file.exists():
     return None
@@ -209,7 +217,7 @@ def _pool(file: pathlib.Path, kind: Convolutional | Recurrent) -> Pool | None:
       scores = database.execute(
         "select architecture, round, score from scores"
       ).fetchall()
-    return _table(file, kind, rows, scores) if scores else None
+    return _table(file, cells, rows, scores) if scores else None
   except UserError:
     raise
   except (sqlite3.Error, *_WRONG) as error:
@@ -219,9 +227,9 @@ def _pool(file: pathlib.Path, kind: Convolutional | Recurrent) -> Pool | None:
     ) from error
 
 
-def _table(file, kind, rows, scores) -> Pool:
+def _table(file, cells, rows, scores) -> Pool:
   tokens = [
-    kind.space.validate(list(map(int, text.split())), f"{file}: row {number}")
+    cells.space.validate(list(map(int, text.split())), f"{file}: row {number}")
     for number, (text, *_) in enumerate(rows)
   ]
   origins, parents, step_sizes, alive = zip(
@@ -232,7 +240,7 @@ def _table(file, kind, rows, scores) -> Pool:
   for architecture, round_, score in scores:
     table[architecture, round_] = score
   return Pool(
-    tokens=kind.plain(np.array(tokens, np.int32)),
+    tokens=cells.space.to_plain(np.array(tokens, np.int32)),
     origins=np.array(origins, np.int32),
     parents=np.array([-1 if p is None else p for p in parents], np.int32),
     step_sizes=np.array([size or 0 for size in step_sizes], np.float32),

@@ -24,32 +24,42 @@ from nao_jax.report.analysis import Group
 from nao_jax.report.page import Facts, Page, Plot, Section, Table, Tile
 from nao_jax.report.run import Run
 from nao_jax.runs import paths
+from nao_jax.tasks import known
+from nao_jax.tasks.task import CellsOf
 
 NAME = "report.html"
 
 
 def write(
-  path: str | os.PathLike, random: Sequence[str | os.PathLike] = ()
+  path: str | os.PathLike,
+  random: Sequence[str | os.PathLike] = (),
+  cells_of: CellsOf = known.of,
 ) -> pathlib.Path:
   """Writes the report of a search into its directory; returns the file.
 
   Args:
     path: the directory.
     random: directories of random searches to show beside it.
+    cells_of: see `report.run.read`.
 
   Raises:
     UserError: there is no search, one of the others is no random search that
       measures the same, or the file cannot be written.
   """
-  run = runs.read(path)
+  run = runs.read(path, cells_of=cells_of)
   page = of(run, baseline.read(run, random))
   return pages.write(page, paths.expanded(path) / NAME, f"`workdir={path}`")
 
 
-def try_to_write(path: str | os.PathLike) -> None:
-  """Writes the report of a search that has ended; logs any failure."""
+def try_to_write(path: str | os.PathLike, cells_of: CellsOf) -> None:
+  """Writes the report of a search that has ended; logs any failure.
+
+  Args:
+    path: the directory.
+    cells_of: see `report.run.read`.
+  """
   try:
-    logging.info("report in %s", write(path))
+    logging.info("report in %s", write(path, cells_of=cells_of))
   except Exception as error:  # Whatever it is, the search has not failed.
     logging.warning(
       "no report (%s: %s); python -m nao_jax.experiments.report --workdir=%s "
@@ -81,7 +91,7 @@ def of(run: Run, random: Sequence[Run] = ()) -> Page:
     ]
   sections = [_missing(run), *sections, _again(run)]
   return Page(
-    title=f"A search for {run.kind.what} on {run.kind.data}",
+    title=f"A search for {run.cells.what} on {run.cells.data}",
     about=(
       f"{settings['strategy']}, scores {formatting.how(run)}, seed "
       f"{settings['seed']}; {_status(run)}"
@@ -94,7 +104,7 @@ def of(run: Run, random: Sequence[Run] = ()) -> Page:
 def winner(run: Run, title: str = "") -> Section:
   """Draws the winner, or the best of the last round so far."""
   last, tokens = run.scored[-1], run.pool.tokens[run.winner]
-  score = run.kind.measure.show(run.pool.scores[run.winner, last])
+  score = run.cells.measure.show(run.pool.scores[run.winner, last])
   ranked = run.pool.ranked(last).tolist()
   place = ranked.index(run.winner) + 1
   text = (
@@ -109,9 +119,9 @@ def winner(run: Run, title: str = "") -> Section:
     [text],
     [
       Plot(figure, name, own_size=True)
-      for name, figure in run.kind.figures(tokens).items()
+      for name, figure in run.cells.figures(tokens).items()
     ],
-    code=[run.kind.text(tokens)],
+    code=[run.cells.space.plain.text(tokens)],
   )
 
 
@@ -126,8 +136,8 @@ def _tiles(run: Run) -> list[Tile]:
   rounds, last = learning_curves.rounds(run), run.scored[-1]
   origin = analysis.origin(int(run.pool.origins[run.winner]))
   best = Tile(
-    f"best validation {run.kind.measure.name}",
-    run.kind.measure.show(run.pool.scores[run.winner, last]),
+    f"best validation {run.cells.measure.name}",
+    run.cells.measure.show(run.pool.scores[run.winner, last]),
     f"{formatting.how(run)}; one run, round {last}",
   )
   return [
@@ -214,7 +224,7 @@ def _verdict(run: Run, groups: dict[str, Group]) -> str:
   found = analysis.advantage(groups)
   if found is None:
     return "There is nothing to compare with yet."
-  better = "higher" if run.kind.higher_is_better else "lower"
+  better = "higher" if run.cells.measure.higher_is_better else "lower"
   value = formatting.compared_number(run, found.value, "+")
   start = f"Found minus random: {value} ({better} is better)"
   if found.interval is None:
@@ -252,13 +262,13 @@ def _shared_weights(run: Run) -> list[str]:
 
 
 def _costs(run: Run) -> Section:
-  networks = run.kind.costs(run.pool.tokens[run.winner], run.image)
+  networks = run.cells.costs(run.pool.tokens[run.winner], run.best or {})
   texts, tables = [], []
   if networks:
     head = ["network", "parameters", "multiply-adds"]
     caption = (
       "Of the best cell; multiply-adds are those of convolutions and matrix "
-      f"products, for one {'image' if run.image else 'word'}."
+      f"products, for one {run.cells.example}."
     )
     tables.append(Table(head, [list(row) for row in networks], caption))
   else:

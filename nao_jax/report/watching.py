@@ -15,11 +15,12 @@ from rich.table import Table
 from rich.text import Text
 
 from nao_jax.errors import UserError
-from nao_jax.metrics import ACCURACY, PERPLEXITY, SCORE, Measure
+from nao_jax.metrics import SCORE, Measure
 from nao_jax.runs import json_file, lock, paths, status
 from nao_jax.runs.lock import Holder
 from nao_jax.runs.progress import clock
 from nao_jax.runs.workdir import read_settings
+from nao_jax.tasks import known
 
 # Number of last rounds or epochs that are shown.
 ROWS = 12
@@ -83,9 +84,10 @@ class Snapshot:
   @property
   def measure(self) -> Measure:
     """Measure of a search's scores."""
-    if "corpus" in self.settings:
-      return PERPLEXITY
-    return ACCURACY if "dataset" in self.settings else SCORE
+    try:
+      return known.of(self.settings).measure
+    except KeyError:
+      return SCORE
 
 
 def snapshot(path: str | os.PathLike) -> Snapshot:
@@ -141,12 +143,12 @@ def _about(snapshot: Snapshot) -> str:
   settings = snapshot.settings
   names = ("strategy", "evaluator", "dataset", "text", "arch", "seed")
   plain = {name.rpartition(".")[2]: value for name, value in settings.items()}
-  known = [
+  shown = [
     f"{name} {plain[name]}"
     for name in names
     if plain.get(name) not in (None, "", [])
   ]
-  return f"{snapshot.path}: {', '.join(known)}"
+  return f"{snapshot.path}: {', '.join(shown)}"
 
 
 def _state(snapshot: Snapshot) -> str:

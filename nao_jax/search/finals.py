@@ -46,7 +46,6 @@ class Trainings:
 
   Attributes:
     space: the search space.
-    text: writes an architecture, int32 [L], as text.
     measure: the metric.
     finalists: opens the evaluator that trains finalists and measures them on
       the whole validation part.
@@ -56,7 +55,6 @@ class Trainings:
   """
 
   space: Space
-  text: Callable[[np.ndarray], str]
   measure: Measure
   finalists: Callable[[], Opened]
   compared: Callable[[int], Opened]
@@ -182,7 +180,7 @@ def _trained_finalists(
         "place": cell.place,
         "row": cell.row,
         "tokens": cell.tokens.tolist(),
-        "text": trainings.text(cell.tokens),
+        "text": trainings.space.text(cell.tokens),
         name: None if trial.last is None else value(trial.last),
         "curve": [value(x) for x in trial.curve if np.isfinite(x)],
       }
@@ -270,7 +268,7 @@ def _winner(trainings, pool: Pool, row: int, config, constraint) -> dict:
   found = {
     "space": trainings.space.name,
     "tokens": tokens.tolist(),
-    "text": trainings.text(tokens),
+    "text": trainings.space.text(tokens),
     "origin": int(pool.origins[row]),
     "step_size": float(pool.step_sizes[row]),
     f"{_validation(trainings)}_{HOW[config.evaluator]}": measure.value(score),
@@ -278,7 +276,10 @@ def _winner(trainings, pool: Pool, row: int, config, constraint) -> dict:
   if constraint is None:
     return found
   costs = objectives.outcome(
-    constraint, pool.tokens[scored], pool.scores[scored, last], trainings.text
+    constraint,
+    pool.tokens[scored],
+    pool.scores[scored, last],
+    trainings.space.text,
   )
   costs["cost"]["value"] = float(constraint.costs(tokens[None])[0])
   return found | costs
@@ -288,18 +289,17 @@ def _validation(trainings: Trainings) -> str:
   return f"validation_{trainings.measure.name}"
 
 
-def show(best: dict, measure: Measure, digits: int) -> None:
+def show(best: dict, measure: Measure) -> None:
   """Prints the finalists, the comparison and the winner.
 
   Args:
     best: contents of best.json.
     measure: the metric.
-    digits: number of digits of the metric after the point.
   """
   console = streams.console()
   for table in (
-    _finalists_table(best.get("finalists"), measure, digits),
-    _comparison_table(best[f"test_{measure.name}"], measure, digits),
+    _finalists_table(best.get("finalists"), measure),
+    _comparison_table(best[f"test_{measure.name}"], measure),
   ):
     if table.rows:
       console.print(table)
@@ -308,7 +308,7 @@ def show(best: dict, measure: Measure, digits: int) -> None:
 
 
 def _finalists_table(
-  finalists: dict | None, measure: Measure, digits: int
+  finalists: dict | None, measure: Measure
 ) -> rich.table.Table:
   """Returns a table of finalists by rank; empty if there are none."""
   name = f"validation {measure.name}"
@@ -327,14 +327,12 @@ def _finalists_table(
       str(rank),
       group,
       "" if entry["place"] is None else str(entry["place"]),
-      "diverged" if value is None else f"{value:.{digits}f}",
+      "diverged" if value is None else f"{value:.{measure.digits}f}",
     )
   return table
 
 
-def _comparison_table(
-  compared: dict, measure: Measure, digits: int
-) -> rich.table.Table:
+def _comparison_table(compared: dict, measure: Measure) -> rich.table.Table:
   """Returns a table of the final comparison; empty if nothing was trained."""
   name = f"test {measure.name}"
   table = _table(
@@ -350,8 +348,8 @@ def _comparison_table(
       table.add_row(
         f"{len(rows)} {group}",
         str(len(values)),
-        f"{values.mean():.{digits}f}",
-        f"{values.std(ddof=min(1, len(values) - 1)):.{digits}f}",
+        f"{values.mean():.{measure.digits}f}",
+        f"{values.std(ddof=min(1, len(values) - 1)):.{measure.digits}f}",
       )
   return table
 

@@ -10,7 +10,6 @@ strategies/ and journal.py.
 import dataclasses
 import functools
 import os
-import time
 from typing import Any
 
 from absl import logging
@@ -25,9 +24,11 @@ from nao_jax.metrics import SCORE
 from nao_jax.objectives import CostConstraint, outcome
 from nao_jax.pool import Pool
 from nao_jax.runs.environment import in_32_bits
+from nao_jax.search import round_report
+from nao_jax.search.config import SearchConfig
 from nao_jax.search.journal import SearchJournal
 from nao_jax.search.state import Journal, SearchState
-from nao_jax.settings import Only, field, validate
+from nao_jax.settings import validate
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import (
   Observations,
@@ -37,72 +38,6 @@ from nao_jax.strategies import (
   proposal,
 )
 from nao_jax.strategies.uniform import sample_new
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchConfig:
-  """Sizes of the search; the defaults are those of the official search.
-
-  Attributes:
-    pool_size: number of architectures in the first pool.
-    rounds: number of rounds in which proposals enter the pool; after them the
-      pool is scored once more.
-    new_per_round: the most proposals in a round.
-    extend: add new architectures to the pool; otherwise they replace the worst
-      members.
-    asynchronous: propose before all architectures of a round have scores, so
-      that no device waits for the slowest training; pending architectures join
-      the next round. The result then depends on the speed of trainings.
-    late: with `asynchronous`, the most pending architectures when a round
-      closes, as a share of `new_per_round`; with many workers, at least their
-      number.
-    random_per_round: number of random architectures that enter the pool beside
-      the proposals of each round.
-  """
-
-  ACTS_WITH = (Only(("max_pending",), "asynchronous"),)
-
-  pool_size: int = field(600, least=2)
-  rounds: int = field(4, least=0)
-  new_per_round: int = field(300, least=1)
-  extend: bool = False
-  asynchronous: bool = False
-  max_pending: float = field(0.5, above=0)
-  random_per_round: int = field(0, least=0)
-
-  @property
-  def pending_limit(self) -> int:
-    """The most architectures that may be pending when a round closes."""
-    if not self.asynchronous:
-      return 0
-    return max(1, round(self.max_pending * self.new_per_round))
-
-  @property
-  def _entering(self) -> int:
-    """The most architectures that enter the pool in a round."""
-    return self.new_per_round + self.random_per_round
-
-  def check_together(self) -> None:
-    """Raises UserError for sizes that do not fit together."""
-    if not self.extend and self._entering >= self.pool_size:
-      random = f" `random_per_round={self.random_per_round}`"
-      raise UserError(
-        f"`new_per_round={self.new_per_round}`"
-        + (random if self.random_per_round else "")
-        + f": some of the members (`pool_size={self.pool_size}`) must stay; "
-        "give a smaller number, or `extend=True`"
-      )
-    if not self.asynchronous:
-      return
-    # Members that are pending at the end of a round cannot be replaced.
-    least = 2 if self.extend else 1 + self._entering
-    most = (self.pool_size - least) / self.new_per_round
-    if self.pending_limit > self.pool_size - least:
-      raise UserError(
-        f"`max_pending={self.max_pending}`: of `pool_size={self.pool_size}` "
-        f"members {least} must have a score when a round closes; give at most "
-        f"{most:.3g}, or a larger pool"
-      )
 
 
 @in_32_bits
@@ -125,6 +60,7 @@ def run(
     space: the search space; `spaces.slots.space` makes one from named slots.
     evaluator: the source of scores: an `Evaluator`, or a function that takes
       tokens int32 [N, L] and returns scores [N], as for `evaluators.Function`.
+      Like the cost function, it gets the tokens of `space.plain`.
     key: source of all randomness; each round folds its number in, so a search
       that resumes from a saved state ends like one without interruption.
     config: the sizes.
@@ -149,84 +85,232 @@ def run(
       do not allow the search.
     Stopped: a signal stopped the search, with a workdir or its journal.
   """
-  validate(config, SearchConfig())
-  estimates_cost = constraint is not None and constraint.uses_cost_gradient
-  strategy = strategy or nao_plus.small(space, estimates_cost)
-  if estimates_cost:
-    _check_estimates(strategy)
-  if not hasattr(evaluator, "score"):
-    evaluator = Function(evaluator)
-  if config.asynchronous and not hasattr(evaluator, "score_async"):
-    raise UserError(
-      "`asynchronous=True`: the evaluator scores all of the pool at once; "
-      "allowed only with one that has score_async"
-    )
-  given = _checked(space, given, config)
-  # Scores are float32 and are compared with it.
-  enough = np.float32(enough)
-  parts = space, evaluator, strategy, key, config, given
-  if workdir is None:
-    return _search(*parts, journal or Journal(), enough, constraint)
-  if journal is not None:
+  if workdir is not None and journal is not None:
     raise TypeError("run() takes a workdir or a journal, not both")
-  settings = _settings(space, strategy, key, config, given, constraint)
-  settings["enough"] = str(enough)
-  with SearchJournal(workdir, settings, config.rounds, SCORE) as journal:
-    pool = _search(*parts, journal, enough, constraint)
-    journal.finish(_outcome(space, pool, constraint))
+  validate(config, SearchConfig())
+  follows_costs = constraint is not None and constraint.uses_cost_gradient
+  search = _Search(
+    space,
+    evaluator if hasattr(evaluator, "score") else Function(evaluator),
+    strategy or nao_plus.small(space, follows_costs),
+    config,
+    key,
+    given=_checked(space, given, config),
+    enough=np.float32(enough),  # Scores are float32 and are compared with it.
+    constraint=_of_plain_tokens(constraint, space),
+  )
+  search.check()
+  if workdir is None:
+    return search.run(journal or Journal())
+  with SearchJournal(workdir, search.settings, config.rounds, SCORE) as opened:
+    pool = search.run(opened)
+    opened.finish(_outcome(space, pool, search.constraint))
   return pool
 
 
-def _search(
-  space, evaluator, strategy, key, config, given, journal, enough, constraint
-) -> Pool:
-  pool_key, evaluator_key, strategy_key, rounds_key = jax.random.split(key, 4)
-  state = SearchState(
-    round=0,
-    pool=_first_pool(space, pool_key, config, given, constraint),
-    evaluator=evaluator.init(evaluator_key),
-    strategy=strategy.init(strategy_key),
-  )
-  if saved := journal.restore(state):
-    placed = evaluator.replicate(saved.evaluator)
-    state = saved._replace(evaluator=placed)
-  known = set(space.keys(state.pool.tokens))
-  while not _ended(state, config, enough):
-    state, report = _round(
-      state,
-      rounds_key,
-      space,
-      evaluator,
-      strategy,
-      config,
-      journal,
-      known,
-      enough,
-      constraint,
+@dataclasses.dataclass(frozen=True)
+class _Search:
+  """Everything that stays the same during a search; see `run`."""
+
+  space: Space
+  evaluator: Evaluator
+  strategy: Strategy
+  config: SearchConfig
+  key: jax.Array
+  given: np.ndarray
+  enough: np.float32
+  constraint: CostConstraint | None
+
+  def check(self) -> None:
+    """Raises UserError if the parts do not fit together."""
+    controller = getattr(self.strategy, "controller", None)
+    if self._follows_costs and not getattr(controller, "estimates_cost", True):
+      raise UserError(
+        "constraint: the ascent follows costs, which the strategy's controller "
+        "does not estimate; make it with estimates_cost=True, or give penalty=0"
+      )
+    if self.config.asynchronous and not hasattr(self.evaluator, "score_async"):
+      raise UserError(
+        "`asynchronous=True`: the evaluator scores all of the pool at once; "
+        "allowed only with one that has score_async"
+      )
+
+  @property
+  def _follows_costs(self) -> bool:
+    return self.constraint is not None and self.constraint.uses_cost_gradient
+
+  @property
+  def settings(self) -> dict:
+    """All that determines a search but the evaluator, JSON-like."""
+    settings = {
+      f"space.{field.name}": _plain(getattr(self.space, field.name))
+      for field in dataclasses.fields(self.space)
+    }
+    return settings | {
+      "strategy": type(self.strategy).__name__,
+      "strategy settings": _plain(self.strategy),
+      "search": _plain(self.config),
+      "key": np.asarray(jax.random.key_data(self.key)).tolist(),
+      "given": self.given.tolist(),
+      "constraint": self.constraint and self.constraint.described,
+      "enough": str(self.enough),
+    }
+
+  def run(self, journal: Journal) -> Pool:
+    """Searches from the last saved state, or the first pool, to the end."""
+    pool_key, evaluator_key, strategy_key, key = jax.random.split(self.key, 4)
+    state = SearchState(
+      round=0,
+      pool=self._first_pool(pool_key),
+      evaluator=self.evaluator.init(evaluator_key),
+      strategy=self.strategy.init(strategy_key),
     )
-    journal.end_round(state, report)
-  return state.pool
+    if saved := journal.restore(state):
+      placed = self.evaluator.replicate(saved.evaluator)
+      state = saved._replace(evaluator=placed)
+    known = set(self.space.keys(state.pool.tokens))
+    while not self._ended(state):
+      state, report = self._round(state, key, known, journal)
+      journal.end_round(state, report)
+    return state.pool
+
+  def _ended(self, state: SearchState) -> bool:
+    last = state.pool.scores[:, : state.round][:, -1:]
+    return state.round > self.config.rounds or bool((last >= self.enough).any())
+
+  def _first_pool(self, key: jax.Array) -> Pool:
+    given, constraint, size = self.given, self.constraint, self.config.pool_size
+    wanted = size - len(given)
+    if constraint is not None:
+      _check_given(given, constraint)
+    known = set(self.space.keys(given))
+    random = sample_new(self.space, key, wanted, known, constraint)
+    if len(random) == wanted:
+      return pools.start(given, random, self.config.rounds + 1)
+    if constraint is not None and constraint.limit < np.inf:
+      least = min(constraint.known.values())
+      raise UserError(
+        f"`constraint.limit={constraint.name}:{constraint.limit:g}`: only "
+        f"{len(random)} of `pool_size={size}` random architectures were found "
+        f"within it, among {len(constraint.known)}; the least "
+        f"{constraint.name} of them is {least:g}; give a larger limit or a "
+        "smaller pool"
+      )
+    raise UserError(
+      f"`pool_size={size}`: space {self.space.name!r} has only about "
+      f"{len(given) + len(random)} different architectures; give fewer"
+    )
+
+  def _round(
+    self, state: SearchState, key: jax.Array, known: set, journal: Journal
+  ) -> tuple[SearchState, dict]:
+    """Runs one round; returns the state and the report.
+
+    The key is the same in all rounds. Proposals are added to `known`.
+    """
+    round_, clock = state.round, round_report.Clock()
+    state = self._scored(state, jax.random.fold_in(key, 0), journal)
+    pool, rows = state.pool, state.pool.scored(round_)
+    report = round_report.scores(pool, round_, self.constraint)
+    report["score_seconds"] = clock.lap()
+    if round_ < self.config.rounds and report["best"] < self.enough:
+      observed = Observations(
+        pool.tokens[rows], pool.scores[rows, round_], known, self.constraint
+      )
+      round_key = jax.random.fold_in(key, round_ + 1)
+      state, asked, lessons = self._proposed(
+        state, round_key, observed, journal
+      )
+      random = self._random(round_key, known)
+      if self.config.extend:
+        pool = pools.extend(pool, asked, round_, rows, random)
+      else:
+        pool = pools.replace_worst(
+          pool, asked, round_, rows, observed.order, random
+        )
+      state = state._replace(pool=pool)
+      report |= round_report.in_rows(lessons | asked.report, rows)
+      report |= {"new": len(asked.tokens), "random": len(random)}
+      report["propose_seconds"] = clock.lap()
+    return state._replace(round=round_ + 1), report
+
+  def _scored(
+    self, state: SearchState, key: jax.Array, journal: Journal
+  ) -> SearchState:
+    """Scores the pool, unless the state has the scores of this round."""
+    round_, pool = state.round, state.pool
+    if len(pool.scored(round_)):
+      return state
+    score, pending = self.evaluator.score, 0
+    if round_ < self.config.rounds:
+      pending = self.config.pending_limit
+    if pending:
+      score = functools.partial(self.evaluator.score_async, max_pending=pending)
+    trained, scores = score(
+      state.evaluator,
+      key,
+      self.space.to_plain(pool.tokens[pool.members]),
+      round_,
+      journal.progress,
+      lambda trained, steps: journal.keep(
+        state._replace(evaluator=trained), steps
+      ),
+    )
+    # If architectures may be pending, NaN stands for their scores.
+    scores = scores if pending else _finite(scores, round_)
+    pool = pools.record(pool, scores, round_)
+    state = state._replace(pool=pool, evaluator=trained)
+    journal.keep(state, 1)
+    return state
+
+  def _proposed(
+    self,
+    state: SearchState,
+    key: jax.Array,
+    observed: Observations,
+    journal: Journal,
+  ) -> tuple[SearchState, Proposal, dict]:
+    """Learns and proposes; returns the strategy's report of learning, too."""
+    tell_key, ask_key = jax.random.split(key)
+    learnt, lessons = self.strategy.tell(
+      state.strategy,
+      tell_key,
+      observed,
+      journal.progress,
+      lambda learnt, steps: journal.keep(
+        state._replace(strategy=learnt), steps
+      ),
+    )
+    count, known = self.config.new_per_round, observed.known
+    learnt, asked = self.strategy.ask(learnt, ask_key, observed, count)
+    if not len(asked.tokens):
+      draw_key = jax.random.fold_in(key, 2)  # Unlike the two above.
+      drawn = sample_new(self.space, draw_key, count, known, self.constraint)
+      _warn_of_random(state.round, len(drawn))
+      asked = proposal(drawn)._replace(report=asked.report)
+    known.update(self.space.keys(asked.tokens))
+    return state._replace(strategy=learnt), asked, lessons
+
+  def _random(self, key: jax.Array, known: set) -> np.ndarray:
+    """Draws the random architectures that join the proposals of a round."""
+    key = jax.random.fold_in(key, 3)  # Unlike those of `_proposed`.
+    count = self.config.random_per_round
+    random = sample_new(self.space, key, count, known, self.constraint)
+    known.update(self.space.keys(random))
+    return random
 
 
-def _ended(state: SearchState, config: SearchConfig, enough: float) -> bool:
-  scored = state.pool.scores[:, : state.round]
-  return state.round > config.rounds or bool((scored[:, -1:] >= enough).any())
-
-
-def _settings(space, strategy, key, config, given, constraint) -> dict:
-  """Returns all that determines a search but the evaluator, JSON-like."""
-  settings = {
-    f"space.{field.name}": _plain(getattr(space, field.name))
-    for field in dataclasses.fields(space)
-  }
-  return settings | {
-    "strategy": type(strategy).__name__,
-    "strategy settings": _plain(strategy),
-    "search": _plain(config),
-    "key": np.asarray(jax.random.key_data(key)).tolist(),
-    "given": given.tolist(),
-    "constraint": constraint and constraint.described,
-  }
+def _of_plain_tokens(
+  constraint: CostConstraint | None, space: Space
+) -> CostConstraint | None:
+  """Returns the constraint for the tokens of a space in any encoding."""
+  if constraint is None or space.plain is space:
+    return constraint
+  return dataclasses.replace(
+    constraint,
+    cost=lambda tokens: constraint.costs(space.to_plain(tokens)),
+    known={},
+  )
 
 
 def _plain(value) -> Any:
@@ -282,39 +366,6 @@ def _checked(space: Space, given, config: SearchConfig) -> np.ndarray:
   return tokens
 
 
-def _check_estimates(strategy: Strategy) -> None:
-  controller = getattr(strategy, "controller", None)
-  if controller is not None and not controller.estimates_cost:
-    raise UserError(
-      "constraint: the ascent follows costs, which the strategy's controller "
-      "does not estimate; make it with estimates_cost=True, or give penalty=0"
-    )
-
-
-def _first_pool(space, key, config, given, constraint) -> Pool:
-  known = set(space.keys(given))
-  wanted = config.pool_size - len(given)
-  if constraint is not None:
-    _check_given(given, constraint)
-  random = sample_new(space, key, wanted, known, constraint)
-  limited = constraint is not None and constraint.limit < np.inf
-  if len(random) < wanted and limited:
-    least = min(constraint.known.values())
-    raise UserError(
-      f"`constraint.limit={constraint.name}:{constraint.limit:g}`: only "
-      f"{len(random)} of `pool_size={config.pool_size}` random architectures "
-      f"were found within it, among {len(constraint.known)}; the least "
-      f"{constraint.name} of them is {least:g}; give a larger limit or a "
-      "smaller pool"
-    )
-  if len(random) < wanted:
-    raise UserError(
-      f"`pool_size={config.pool_size}`: space {space.name!r} has only about "
-      f"{len(given) + len(random)} different architectures; give fewer"
-    )
-  return pools.start(given, random, config.rounds + 1)
-
-
 def _check_given(given, constraint: CostConstraint) -> None:
   bad = np.flatnonzero(~constraint.allows(given))
   if len(bad):
@@ -325,120 +376,13 @@ def _check_given(given, constraint: CostConstraint) -> None:
     )
 
 
-def _round(
-  state,
-  key,
-  space,
-  evaluator,
-  strategy,
-  config,
-  journal,
-  known,
-  enough,
-  constraint,
-):
-  """Runs one round; returns the state and the report.
-
-  The key is the same in all rounds. Proposals are added to `known`.
-  """
-  round_ = state.round
-  clock = _Clock()
-  state = _scored(state, jax.random.fold_in(key, 0), evaluator, journal, config)
-  pool, rows = state.pool, state.pool.scored(round_)
-  report = _summary(pool, round_) | {"score_seconds": clock.lap()}
-  if constraint is not None:
-    report |= _costs(pool, round_, constraint)
-  if round_ < config.rounds and report["best"] < enough:
-    observed = Observations(
-      pool.tokens[rows], pool.scores[rows, round_], known, constraint
-    )
-    round_key = jax.random.fold_in(key, round_ + 1)
-    tell_key, ask_key = jax.random.split(round_key)
-    learnt, lessons = strategy.tell(
-      state.strategy,
-      tell_key,
-      observed,
-      journal.progress,
-      lambda learnt, steps: journal.keep(
-        state._replace(strategy=learnt), steps
-      ),
-    )
-    learnt, asked = strategy.ask(
-      learnt, ask_key, observed, config.new_per_round
-    )
-    if not len(asked.tokens):
-      draw_key = jax.random.fold_in(round_key, 2)  # Unlike the two above.
-      drawn = _draw(
-        space, draw_key, config.new_per_round, known, round_, constraint
-      )
-      asked = drawn._replace(report=asked.report)
-    known.update(space.keys(asked.tokens))
-    random = sample_new(
-      space,
-      jax.random.fold_in(round_key, 3),  # Unlike the three above.
-      config.random_per_round,
-      known,
-      constraint,
-    )
-    known.update(space.keys(random))
-    if config.extend:
-      pool = pools.extend(pool, asked, round_, rows, random)
-    else:
-      pool = pools.replace_worst(
-        pool, asked, round_, rows, observed.order, random
-      )
-    state = state._replace(pool=pool, strategy=learnt)
-    report |= _in_rows(lessons | asked.report, rows)
-    report |= {"new": len(asked.tokens), "random": len(random)}
-    report["propose_seconds"] = clock.lap()
-  return state._replace(round=round_ + 1), report
-
-
-def _in_rows(report: dict, rows: np.ndarray) -> dict:
-  """Puts the values of members in the order of their rows in the pool."""
-  order = np.argsort(rows)
-  return {
-    name: value[order] if name.startswith("member_") else value
-    for name, value in report.items()
-  }
-
-
-def _scored(state: SearchState, key, evaluator, journal, config) -> SearchState:
-  """Scores the pool, unless the state has the scores of this round."""
-  round_, pool = state.round, state.pool
-  if len(pool.scored(round_)):
-    return state
-  score = evaluator.score
-  if max_pending := config.pending_limit if round_ < config.rounds else 0:
-    score = functools.partial(evaluator.score_async, max_pending=max_pending)
-  trained, scores = score(
-    state.evaluator,
-    key,
-    pool.tokens[pool.members],
-    round_,
-    journal.progress,
-    lambda trained, steps: journal.keep(
-      state._replace(evaluator=trained), steps
-    ),
-  )
-  # If architectures may be pending, NaN stands for their scores.
-  scores = scores if max_pending else _finite(scores, round_)
-  pool = pools.record(pool, scores, round_)
-  state = state._replace(pool=pool, evaluator=trained)
-  journal.keep(state, 1)
-  return state
-
-
-def _draw(space, key, count, known, round_, constraint) -> Proposal:
-  """Returns random proposals, for a strategy that has none."""
-  drawn = sample_new(space, key, count, known, constraint)
+def _warn_of_random(round_: int, count: int) -> None:
   logging.warning(
     "round %d: every proposal was known; %d random ones take their place%s",
     round_,
-    len(drawn),
-    "" if len(drawn) else ", as the space is used up",
+    count,
+    "" if count else ", as the space is used up",
   )
-  return proposal(drawn)
 
 
 def _finite(scores: np.ndarray, round_: int) -> np.ndarray:
@@ -463,45 +407,3 @@ def _finite(scores: np.ndarray, round_: int) -> np.ndarray:
     len(scores),
   )
   return np.where(finite, scores, scores[finite].min())
-
-
-def _summary(pool: Pool, round_: int) -> dict:
-  rows = np.sort(pool.scored(round_))
-  scores = pool.scores[rows, round_]
-  best = pool.ranked(round_)[0]
-  summary = {
-    "round": round_,
-    "best": float(scores.max()),
-    "mean": float(scores.mean()),
-    "best_row": int(best),
-    "best_origin": int(pool.origins[best]),
-  }
-  if pending := len(pool.members) - len(rows):
-    summary["pending"] = pending
-  newest = pool.origins[rows] == round_
-  if round_ and newest.any():
-    summary["mean_of_newest"] = float(scores[newest].mean())
-  return summary
-
-
-def _costs(pool: Pool, round_: int, constraint: CostConstraint) -> dict:
-  tokens = pool.tokens[np.sort(pool.scored(round_))]
-  costs = constraint.costs(tokens)
-  return {
-    "cost": constraint.name,
-    "limit": constraint.limit if constraint.limit < np.inf else None,
-    "best_cost": float(
-      constraint.costs(pool.tokens[pool.ranked(round_)[:1]])[0]
-    ),
-    "member_cost": costs,
-  }
-
-
-class _Clock:
-  def __init__(self):
-    self._start = time.monotonic()
-
-  def lap(self) -> float:
-    """Returns the seconds since the last lap."""
-    start, self._start = self._start, time.monotonic()
-    return round(self._start - start, 3)

@@ -19,6 +19,7 @@ import itertools
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from nao_jax.errors import UserError, named
 from nao_jax.spaces import notation, published, triples
@@ -53,6 +54,38 @@ MIN_NODES, MAX_NODES = 2, 7
 PUBLISHED_NODES = 5
 
 
+class CellSpace(Space):
+  """Space of pairs of convolutional cells; made by `space`."""
+
+  @property
+  def nodes(self) -> int:
+    """Number of computed nodes in a cell."""
+    return self.length // (4 * self.tokens_per_step)
+
+  @property
+  def encoding(self) -> str:
+    """The encoding: the encoder folds a branch, whose length tells it."""
+    widths = {width: name for name, width in ENCODINGS.items()}
+    return widths[self.tokens_per_step]
+
+  @property
+  def plain(self) -> "CellSpace":
+    """See `Space.plain`: the encoding `pairs`."""
+    return self if self.encoding == "pairs" else space(self.nodes, "large")
+
+  def to_plain(self, tokens: Array) -> Array:
+    """Converts tokens [..., L] to pairs; NumPy or JAX."""
+    return to_tokens(to_cells(tokens, self.encoding))
+
+  def text(self, tokens: npt.ArrayLike) -> str:
+    """Writes an architecture [L] in the published notation."""
+    return to_text(np.asarray(tokens), self.encoding)
+
+  def parse(self, text: str, source: str = "arch") -> np.ndarray:
+    """Reads an architecture; see the function `parse`."""
+    return parse(self, text, source)
+
+
 class Architecture(NamedTuple):
   """Architecture and the space that its tokens belong to.
 
@@ -67,12 +100,14 @@ class Architecture(NamedTuple):
   tokens: np.ndarray
 
   @property
-  def space(self) -> Space:
+  def space(self) -> CellSpace:
     """Space of the tokens."""
     return space(self.nodes, self.ops)
 
 
-def space(nodes: int = 5, ops: str = "small", encoding: str = "pairs") -> Space:
+def space(
+  nodes: int = 5, ops: str = "small", encoding: str = "pairs"
+) -> CellSpace:
   """Returns the space of cell pairs with `nodes` nodes over the op set `ops`.
 
   Its length is 8 nodes in the encoding `pairs`, 12 nodes in `triples`.
@@ -98,22 +133,12 @@ def space(nodes: int = 5, ops: str = "small", encoding: str = "pairs") -> Space:
       second = range(first.stop, first.stop + len(branch))
       swaps[-1].append((tuple(first), tuple(second)))
       choices += branch * 2
-  return Space(
+  return CellSpace(
     name=f"cnn-{ops}-{nodes}" + ("-triples" if encoding == "triples" else ""),
     choices=tuple(choices),
     swaps=tuple(map(tuple, swaps)),
     tokens_per_step=ENCODINGS[encoding],
     follows=follows,
-  )
-
-
-def encoding_of(space_: Space) -> str:
-  """Returns the encoding of a convolutional space.
-
-  The encoder folds the tokens of a branch, and their number tells the encoding.
-  """
-  return next(
-    name for name, width in ENCODINGS.items() if width == space_.tokens_per_step
   )
 
 
@@ -212,7 +237,7 @@ def resolve(
   return Architecture(ops, nodes, parse(space(nodes, ops), text, source))
 
 
-def parse(space_: Space, text: str, source: str = "arch") -> np.ndarray:
+def parse(space_: CellSpace, text: str, source: str = "arch") -> np.ndarray:
   """Reads an architecture of a given space.
 
   Args:
@@ -240,12 +265,12 @@ def parse(space_: Space, text: str, source: str = "arch") -> np.ndarray:
   if numbers is None:
     return _tokens_of_name(space_, text, source)
   written = _written_in(space_, numbers)
-  if encoding_of(written) == "pairs":
+  if written.encoding == "pairs":
     zero_based = _zero_based(written)
     marked = "|" in text or 0 in numbers
     if marked or (zero_based.accepts(numbers) and not written.accepts(numbers)):
       cells = _validated(zero_based, numbers, named(source))
-      return to_tokens(cells.reshape(2, -1, 4), encoding_of(space_))
+      return to_tokens(cells.reshape(2, -1, 4), space_.encoding)
   return _from_tokens(space_, numbers, named(source))
 
 
@@ -265,14 +290,16 @@ def _validated(zero_based: Space, numbers: list[int], place: str) -> np.ndarray:
     raise
 
 
-def _from_tokens(space_: Space, tokens: list[int], place: str) -> np.ndarray:
+def _from_tokens(
+  space_: CellSpace, tokens: list[int], place: str
+) -> np.ndarray:
   """Checks tokens of any encoding and converts them to the space's."""
   written = _written_in(space_, tokens)
-  cells = to_cells(written.validate(tokens, place), encoding_of(written))
-  return to_tokens(cells, encoding_of(space_))
+  cells = to_cells(written.validate(tokens, place), written.encoding)
+  return to_tokens(cells, space_.encoding)
 
 
-def _written_in(space_: Space, numbers: list[int]) -> Space:
+def _written_in(space_: CellSpace, numbers: list[int]) -> CellSpace:
   """Returns the space of the same architectures in the numbers' encoding.
 
   If the count of numbers fits no encoding, that is the given space.
@@ -281,10 +308,9 @@ def _written_in(space_: Space, numbers: list[int]) -> Space:
   return next(fitting, space_)
 
 
-def _encodings(space_: Space) -> list[Space]:
+def _encodings(space_: CellSpace) -> list[CellSpace]:
   """Returns the spaces of the same architectures, one for each encoding."""
-  nodes = space_.length // (4 * space_.tokens_per_step)
-  large = [space(nodes, "large", encoding) for encoding in ENCODINGS]
+  large = [space(space_.nodes, "large", encoding) for encoding in ENCODINGS]
   return large if space_ in large else [space_]
 
 
@@ -313,7 +339,7 @@ def _find(name: str, source: str) -> published.Published:
   return published.find(name, published.CONVOLUTIONAL, source)
 
 
-def _tokens_of_name(space_: Space, name: str, source: str) -> np.ndarray:
+def _tokens_of_name(space_: CellSpace, name: str, source: str) -> np.ndarray:
   found = _find(name, source)
   if space(PUBLISHED_NODES, found.ops) not in _encodings(space_):
     raise UserError(
@@ -324,7 +350,7 @@ def _tokens_of_name(space_: Space, name: str, source: str) -> np.ndarray:
   return parse(space_, found.text, source)
 
 
-def _zero_based(space_: Space) -> Space:
+def _zero_based(space_: CellSpace) -> CellSpace:
   """Returns the same space of pairs with every choice counted from 0."""
   offsets = _offsets(space_.length // 8)
   choices = (
@@ -334,7 +360,7 @@ def _zero_based(space_: Space) -> Space:
   return dataclasses.replace(space_, choices=tuple(choices))
 
 
-def _check_space_of_file(space_: Space, path: str, source: str) -> None:
+def _check_space_of_file(space_: CellSpace, path: str, source: str) -> None:
   """Raises UserError if a file names another space."""
   written = notation.read(path, source).get("space")
   known = [coded.name for coded in _encodings(space_)]

@@ -10,7 +10,9 @@ A node has a single branch, so there are no branches to exchange: no two
 architectures are known to be the same function.
 """
 
+from absl import logging
 import numpy as np
+import numpy.typing as npt
 
 from nao_jax.errors import UserError, named
 from nao_jax.spaces import notation, published
@@ -28,7 +30,31 @@ MIN_NODES, MAX_NODES = 1, 20
 PUBLISHED_NODES = 11
 
 
-def space(nodes: int = PUBLISHED_NODES) -> Space:
+class RecurrentSpace(Space):
+  """Space of recurrent cells; made by `space`."""
+
+  def text(self, tokens: npt.ArrayLike) -> str:
+    """Writes an architecture [2 N] in the published notation."""
+    return to_text(np.asarray(tokens))
+
+  def parse(self, text: str, source: str = "arch") -> np.ndarray:
+    """Reads an architecture with N nodes; see `resolve`.
+
+    Raises:
+      UserError: the text is none, or has another number of nodes.
+    """
+    tokens = resolve(text, source)
+    if note := numbering(text):
+      logging.warning("%s", note)
+    if len(tokens) != self.length:
+      raise UserError(
+        f"{named(source, text)}: {len(tokens) // 2} nodes; the search has "
+        f"{self.length // 2} (`network.nodes`)"
+      )
+    return tokens
+
+
+def space(nodes: int = PUBLISHED_NODES) -> RecurrentSpace:
   """Returns the space of cells with N = `nodes` nodes and 2 N tokens.
 
   Raises:
@@ -42,7 +68,9 @@ def space(nodes: int = PUBLISHED_NODES) -> Space:
   choices = []
   for node in range(nodes):
     choices += [tuple(range(1, node + 2)), activations]
-  return Space(name=f"rnn-{nodes}", choices=tuple(choices), tokens_per_step=2)
+  return RecurrentSpace(
+    name=f"rnn-{nodes}", choices=tuple(choices), tokens_per_step=2
+  )
 
 
 def to_cells(tokens: Array) -> Array:

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from nao_jax.errors import UserError
+from nao_jax.errors import UserError, named
+from nao_jax.spaces import notation
 from nao_jax.spaces.listed import Functions
 
 # Token 0 starts every sequence (SOS) and is never part of one.
@@ -207,6 +208,44 @@ class Space:
   def text(self, tokens: npt.ArrayLike) -> str:
     """Writes an architecture [L] as text: its tokens."""
     return " ".join(map(str, np.asarray(tokens).tolist()))
+
+  def parse(self, text: str, source: str = "arch") -> np.ndarray:
+    """Reads an architecture: tokens, or a .json file with `tokens`.
+
+    Args:
+      text: the text.
+      source: the setting or argument that holds the text, for messages.
+
+    Returns:
+      int32 [L].
+
+    Raises:
+      UserError: the text is neither, or the tokens are illegal.
+    """
+    if text.endswith(".json"):
+      return self.validate(
+        notation.tokens_of_file(text, source), named(source, text)
+      )
+    tokens = notation.numbers(text)
+    if tokens is None:
+      raise UserError(
+        f"{named(source, text)}: give the {self.length} tokens of an "
+        f"architecture of space {self.name!r}, or a .json file with `tokens`"
+      )
+    return self.validate(tokens, named(source))
+
+  @property
+  def plain(self) -> "Space":
+    """Space of the same architectures in the encoding that all else reads.
+
+    A space may write its architectures in an encoding that suits the
+    controller. Evaluators, costs, drawings and files of results use this one.
+    """
+    return self
+
+  def to_plain(self, tokens: np.ndarray) -> np.ndarray:
+    """Converts tokens [..., L] to those of `plain`."""
+    return tokens
 
   def _place(self, position: int) -> str:
     """Returns the name of a position in messages."""

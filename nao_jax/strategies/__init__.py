@@ -131,7 +131,7 @@ class Strategy(Protocol):
       state: from `init`, from the round before, or one that this round passed
         to `keep`, from which it resumes.
       key: consumed.
-      seen: the observations of the search.
+      observed: the observations of the search.
       progress: called with the progress of the work.
       keep: called with a state from which the work can resume, and with the
         number of steps done since the last time.
@@ -150,7 +150,7 @@ class Strategy(Protocol):
     Args:
       state: from `tell`.
       key: consumed.
-      seen: the observations that `tell` received.
+      observed: the observations that `tell` received.
       limit: the most architectures to propose.
 
     Returns:

@@ -10,7 +10,6 @@ Shapes: N architectures, L tokens.
 
 from collections.abc import Sequence
 import csv
-import dataclasses
 import math
 
 import numpy as np
@@ -56,7 +55,7 @@ def check(config: SearchCnnConfig, latency: Cost | None) -> None:
     raise UserError(
       "`constraint.limit`, `constraint.objectives`: a latency comes from "
       "`constraint.latency_table`, or from the argument `latency` of "
-      "cnn_search.run; give exactly one of them"
+      "tasks.images.Images; give exactly one of them"
     )
   if asked.latency_table:
     read_table(asked.latency_table, config.network.ops)
@@ -193,18 +192,3 @@ def _milliseconds(text: str, where: str) -> float:
   if not 0 <= value < math.inf:
     raise UserError(f"{where}: {text!r} is not a number of milliseconds")
   return value
-
-
-def recoded(
-  constraint: CostConstraint | None, encoding: str
-) -> CostConstraint | None:
-  """Returns the cost constraint for tokens in another encoding."""
-  if constraint is None:
-    return None
-  return dataclasses.replace(
-    constraint,
-    cost=lambda tokens: constraint.costs(
-      cnn.to_tokens(cnn.to_cells(tokens, encoding))
-    ),
-    known={},
-  )

@@ -84,25 +84,21 @@ from nao_jax.controller.model import V2, ControllerConfig
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.stream import StreamConfig
 from nao_jax.errors import UserError
-from nao_jax.evaluators import EVALUATORS
 from nao_jax.evaluators.shared import SAMPLINGS
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.objectives import ConstraintConfig
-from nao_jax.search import rules
-from nao_jax.search.loop import SearchConfig
-from nao_jax.settings import LAST_SEED, Only, field, within
+from nao_jax.search.config import ExperimentConfig, SearchConfig
+from nao_jax.settings import Only, field, within
 from nao_jax.spaces import cnn
-from nao_jax.strategies.choice import STRATEGIES
 from nao_jax.strategies.nao import NaoConfig
-from nao_jax.strategies.nao_plus import NaoPlusConfig
+from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
 from nao_jax.tasks.image_recipes import INPUTS
-from nao_jax.training.final import FinalConfig, FinalistConfig
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class SearchCnnConfig:
+class SearchCnnConfig(ExperimentConfig):
   """Settings of one search for a convolutional cell.
 
   The defaults are the official weight-sharing search in PyTorch (NAO_V1) on
@@ -117,47 +113,25 @@ class SearchCnnConfig:
       (`augment.padding`, `augment.flip`, `augment.cutout`); or `stream`, for
       one that is too large or has images of many sizes, which become
       `stream.size` pixels wide.
-    seed: seed of all random numbers.
     standardize: normalise each image by its own statistics, not the data set's.
-    strategy: `nao`, as published; `nao_plus`, ours, with an ensemble of
-      controllers, for few evaluations; or a baseline: `random`, `evolution` or
-      `local`.
-    evaluator: `shared`, a supernet whose weights all architectures share; or
-      `scratch`, a separate training of each candidate.
-    coding: tokens of a branch: `pairs` (input, op), or `triples` (input, type,
-      kernel), the paper's encoding of the large op set.
+    encoding: tokens of a branch: `pairs` (input, op), or `triples` (input,
+      type, kernel), the paper's encoding of the large op set.
     sampling: with `shared`, how the member of the pool that a step trains is
       drawn: `uniform`; or `parameters`, in proportion to the number of
       parameters of its stand-alone network.
-    architectures_per_step: with `shared`, number of members that each step
-      trains, on equal shares of the batch; 1, or a multiple of the number of
-      devices.
     train_only_new: with `shared` and `extend`, train only the proposals of the
       previous round; all members are scored.
-    prune: with `scratch`, stop a candidate that after an epoch is worse than
-      half of the previous round's pool was.
     network: sizes of the supernet, or of a candidate's network.
     train: training of that network.
     sgd: optimiser of that network.
     augment: augmentation of training images in memory.
     stream: augmentation of streamed training images.
-    search: the pool and the rounds.
-    nao: how `nao` proposes architectures.
-    plus: how `nao_plus` fits its controllers and proposes architectures.
-    controller: sizes of the controller.
-    fit: how the controller of `nao` is fitted.
-    finalists: number of members with the best scores that train from scratch,
-      each measured on the whole validation part, to determine the winner; as
-      many random cells train beside them unless `final.cells` is 0. A smaller
-      pool has fewer finalists; with 0, the best score wins.
-    finalist: training of the finalists.
-    final: comparison of the best cells with random ones.
     constraint: limits on the costs of cells, and whether a lower cost is an
       objective.
   """
 
   ACTS_WITH = (
-    *rules.ACTS_WITH,
+    *ExperimentConfig.ACTS_WITH,
     Only(("sampling", "train_only_new"), "evaluator", ("shared",)),
     Only(("augment",), "input", ("memory",)),
     Only(("stream",), "input", ("stream",)),
@@ -183,33 +157,23 @@ class SearchCnnConfig:
   test_split: str = "test"
   validation_fraction: float = field(0.1, least=0, below=1)
   input: str = field("memory", choices=INPUTS)
-  seed: int = field(0, least=0, most=LAST_SEED)
   standardize: bool = False
-  strategy: str = field("nao", choices=STRATEGIES)
-  evaluator: str = field("shared", choices=EVALUATORS)
   encoding: str = field("pairs", choices=tuple(cnn.ENCODINGS))
   sampling: str = field("uniform", choices=SAMPLINGS)
-  architectures_per_step: int = field(1, least=1)
   train_only_new: bool = False
-  prune: bool = False
   network: NetworkConfig = NetworkConfig()
   train: TrainConfig = TrainConfig()
   sgd: SgdConfig = SgdConfig()
   augment: AugmentConfig = AugmentConfig()
   stream: StreamConfig = StreamConfig()
-  search: SearchConfig = SearchConfig()
-  plus: NaoPlusConfig = NaoPlusConfig()
-  nao: NaoConfig = NaoConfig()
-  controller: ControllerConfig = ControllerConfig()
-  fit: FitConfig = FitConfig()
-  finalists: int = field(5, least=0)
-  finalist: FinalistConfig = FinalistConfig()
-  final: FinalConfig = FinalConfig()
+  finalist: ImageFinalistConfig = ImageFinalistConfig()
+  final: ImageFinalConfig = ImageFinalConfig()
   constraint: ConstraintConfig = ConstraintConfig()
 
   def check_together(self) -> None:
     """Raises UserError for settings that contradict each other."""
-    rules.check_together(self)
+    super().check_together()
+    self.check_epochs(self.train.epochs)
     if self.train_only_new and not self.search.extend:
       raise UserError(
         "`train_only_new=True`: what is new stands at the end of a pool that "
@@ -221,7 +185,7 @@ class SearchCnnConfig:
 
 # A training of a second or two on two cores; finalists and the final comparison
 # train alike, and so share their program.
-_DIGITS_FINALIST = FinalistConfig(
+_DIGITS_FINALIST = ImageFinalistConfig(
   epochs=12,
   channels=8,
   cells_per_stage=1,
@@ -250,7 +214,7 @@ PRESETS = {
     controller=_SMALL,
     fit=FitConfig(epochs=600, batch=50),
     finalist=_DIGITS_FINALIST,
-    final=FinalConfig(epochs=12, channels=8, cells_per_stage=1),
+    final=ImageFinalConfig(epochs=12, channels=8, cells_per_stage=1),
   ),
   "cifar10": SearchCnnConfig(),
   # NAO_V2, the search of the follow-up "Balanced NAO" (Luo et al. 2019); its
@@ -305,7 +269,7 @@ PRESETS = {
     network=NetworkConfig(stem="imagenet"),
     train=TrainConfig(label_smoothing=0.1),
     sgd=SgdConfig(schedule="step", decay=0.97),
-    final=FinalConfig(cells=0),
+    final=ImageFinalConfig(cells=0),
   ),
   # The search of the paper: a thousand trainings of 25 epochs.
   "cifar10_scratch": SearchCnnConfig(
@@ -346,6 +310,6 @@ PRESETS = {
     controller=_SMALL,
     fit=FitConfig(epochs=600, batch=50),
     finalist=_DIGITS_FINALIST,
-    final=FinalConfig(cells=2, epochs=12, channels=8, cells_per_stage=1),
+    final=ImageFinalConfig(cells=2, epochs=12, channels=8, cells_per_stage=1),
   ),
 }

@@ -32,54 +32,20 @@ import dataclasses
 
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
-from nao_jax.evaluators import EVALUATORS
 from nao_jax.networks.recurrent import LanguageModelConfig
-from nao_jax.search import rules
-from nao_jax.search.loop import SearchConfig
-from nao_jax.settings import LAST_SEED, Only, field
-from nao_jax.strategies.choice import STRATEGIES
+from nao_jax.search.config import (
+  ExperimentConfig,
+  FinalConfig,
+  FinalistConfig,
+  SearchConfig,
+)
+from nao_jax.settings import Only, field
 from nao_jax.strategies.nao import NaoConfig
-from nao_jax.strategies.nao_plus import NaoPlusConfig
 from nao_jax.training.language import TextTrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class FinalRnnConfig:
-  """Settings of the final comparison of the best cells with random ones; ours.
-
-  Each cell is trained alone, with the search's settings except for these;
-  weights are not averaged.
-
-  Attributes:
-    cells: number of best cells, and number of random cells; 0 for no
-      comparison.
-    repeats: trainings of each cell, each with other random numbers.
-    epochs: passes over the training text.
-  """
-
-  ACTS_WITH = (Only(("repeats", "epochs"), "cells"),)
-
-  cells: int = field(3, least=0)
-  repeats: int = field(3, least=1)
-  epochs: int = field(10, least=1)
-
-
-@dataclasses.dataclass(frozen=True)
-class FinalistRnnConfig:
-  """Settings of a finalist's training; all others are the search's.
-
-  Each finalist trains alone. The official code leaves training the ten best
-  cells to the user, with its final recipe; this training is ours.
-
-  Attributes:
-    epochs: passes over the training text.
-  """
-
-  epochs: int = field(10, least=1)
-
-
-@dataclasses.dataclass(frozen=True)
-class SearchRnnConfig:
+class SearchRnnConfig(ExperimentConfig):
   """Settings of one search for a recurrent cell.
 
   The defaults are the official weight-sharing search on Penn Treebank, except
@@ -90,17 +56,6 @@ class SearchRnnConfig:
       one *.train.txt, one *.valid.txt and one *.test.txt.
     vocab_size: number of words to know, the most frequent ones; 0 for all words
       of the training text.
-    seed: seed of all random numbers.
-    strategy: `nao`, as published; `nao_plus`, ours, with an ensemble of
-      controllers, for few evaluations; or a baseline: `random`, `evolution` or
-      `local`.
-    evaluator: `shared`, a model whose weights all architectures share; or
-      `scratch`, a separate training of each candidate.
-    architectures_per_step: with `shared`, number of members that train on a
-      bptt window, on equal shares of the streams; 1, or a multiple of the
-      number of devices.
-    prune: with `scratch`, stop a candidate that after an epoch is worse than
-      half of the previous round's pool was.
     averaged: with `scratch`, score the mean of the weights, once the validation
       loss has not improved for five epochs (averaged stochastic gradient
       descent, as in final trainings).
@@ -108,49 +63,30 @@ class SearchRnnConfig:
       beginning; 0 for all of it.
     network: sizes of the language model.
     train: training of the language model.
-    search: the pool and the rounds.
-    nao: how `nao` proposes architectures.
-    plus: how `nao_plus` fits its controllers and proposes architectures.
-    controller: sizes of the controller.
-    fit: how the controller of `nao` is fitted.
-    finalists: number of members with the best scores that train from scratch,
-      each measured on the whole validation text, to determine the winner; as
-      many random cells train beside them unless `final.cells` is 0. A smaller
-      pool has fewer finalists; with 0, the best score wins.
-    finalist: training of the finalists.
-    final: comparison of the best cells with random ones.
   """
 
   ACTS_WITH = (
-    *rules.ACTS_WITH,
+    *ExperimentConfig.ACTS_WITH,
     Only(("averaged",), "evaluator", ("scratch",)),
   )
 
   text: str = "kjv"
   vocab_size: int = field(0, least=0)
-  seed: int = field(0, least=0, most=LAST_SEED)
-  strategy: str = field("nao", choices=STRATEGIES)
-  evaluator: str = field("shared", choices=EVALUATORS)
-  architectures_per_step: int = field(1, least=1)
-  prune: bool = False
   averaged: bool = False
   score_tokens: int = field(0, least=0)
   network: LanguageModelConfig = LanguageModelConfig(width=300)
   train: TextTrainConfig = TextTrainConfig()
   search: SearchConfig = SearchConfig(pool_size=1000, random_per_round=50)
-  plus: NaoPlusConfig = NaoPlusConfig()
   nao: NaoConfig = NaoConfig(max_step_size=30)
   controller: ControllerConfig = ControllerConfig(
     mlp_layers=4, mlp_dropout=0.0, embedding_dropout=0.1
   )
-  fit: FitConfig = FitConfig()
   finalists: int = field(10, least=0)
-  finalist: FinalistRnnConfig = FinalistRnnConfig()
-  final: FinalRnnConfig = FinalRnnConfig()
 
   def check_together(self) -> None:
     """Raises UserError for settings that contradict each other."""
-    rules.check_together(self)
+    super().check_together()
+    self.check_epochs(self.train.epochs)
 
 
 # As it was measured: without dropout, which the ensemble did not have.
@@ -176,8 +112,8 @@ _DEMO = SearchRnnConfig(
   controller=_SMALL,
   fit=FitConfig(epochs=400, batch=50),
   finalists=2,
-  finalist=FinalistRnnConfig(epochs=1),
-  final=FinalRnnConfig(cells=1, repeats=1, epochs=1),
+  finalist=FinalistConfig(epochs=1),
+  final=FinalConfig(cells=1, repeats=1, epochs=1),
 )
 
 PRESETS = {

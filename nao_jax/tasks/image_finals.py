@@ -6,13 +6,14 @@ Both trainings use networks/candidate.py, where the cell is data.
 import dataclasses
 
 from nao_jax.networks.macro import MOST_CELLS, MOST_CHANNELS, NetworkConfig
+from nao_jax.search.config import FinalConfig, FinalistConfig
 from nao_jax.settings import Only, field
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class FinalistConfig:
+class ImageFinalistConfig(FinalistConfig):
   """Settings of a finalist's training; defaults from the official PyTorch code.
 
   Everything else comes from the search: the optimiser (with one cosine over
@@ -20,7 +21,6 @@ class FinalistConfig:
   the auxiliary head.
 
   Attributes:
-    epochs: passes over the training images.
     batch: images per step.
     channels: width of the first stage.
     cells_per_stage: normal cells in each of the three stages.
@@ -29,7 +29,6 @@ class FinalistConfig:
     auxiliary: give the second reduction cell's output a classifier of its own.
   """
 
-  epochs: int = field(10, least=1)
   batch: int = field(64, least=1)
   channels: int = field(20, least=2, most=MOST_CHANNELS)
   cells_per_stage: int = field(3, least=1, most=MOST_CELLS)
@@ -49,28 +48,24 @@ class FinalistConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class FinalConfig:
+class ImageFinalConfig(FinalConfig):
   """Settings of the final comparison of cells on the test part; ours.
 
   The best cells are compared with random ones. Everything else comes from the
   search, with one cosine over these epochs.
 
   Attributes:
-    cells: number of best cells, and number of random cells; 0 for no
-      comparison.
-    repeats: trainings of each cell, each with other random numbers.
-    epochs: passes over the training images.
     channels: width of the first stage.
     cells_per_stage: normal cells in each of the three stages.
     batch: images per step.
     drop_path_keep: final probability that the last cell keeps a branch.
   """
 
-  ACTS_WITH = (Only(("repeats", "epochs", "batch", "drop_path_keep"), "cells"),)
+  ACTS_WITH = (
+    *FinalConfig.ACTS_WITH,
+    Only(("batch", "drop_path_keep"), "cells"),
+  )
 
-  cells: int = field(3, least=0)
-  repeats: int = field(3, least=1)
-  epochs: int = field(10, least=1)
   channels: int = field(20, least=2, most=MOST_CHANNELS)
   cells_per_stage: int = field(3, least=1, most=MOST_CELLS)
   batch: int = field(64, least=1)
@@ -87,7 +82,7 @@ class FinalConfig:
 
 
 def train(
-  config: FinalistConfig | FinalConfig, search: TrainConfig
+  config: ImageFinalistConfig | ImageFinalConfig, search: TrainConfig
 ) -> TrainConfig:
   """Returns the search's training settings, with those of `config` replaced."""
   return dataclasses.replace(

@@ -1,0 +1,254 @@
+"""A complete search for a task, from settings to a winner."""
+
+from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import os
+import pathlib
+from typing import Any
+
+from absl import logging
+import jax
+import numpy as np
+
+from nao_jax import parallel, settings
+from nao_jax.distributed.evaluator import EvaluatorHelper, TeamEvaluator
+from nao_jax.distributed.processes import leading
+from nao_jax.errors import UserError
+from nao_jax.evaluators import Evaluator, executors
+from nao_jax.evaluators.executors import LOCAL, ExecutorConfig
+from nao_jax.report import search_page
+from nao_jax.runs import streams
+from nao_jax.runs.environment import in_32_bits
+from nao_jax.runs.trials import Trials
+from nao_jax.runs.workdir import flatten
+from nao_jax.search import finals, loop
+from nao_jax.search.config import ExperimentConfig
+from nao_jax.search.journal import SearchJournal
+from nao_jax.spaces.space import Space
+from nao_jax.strategies.choice import strategy
+from nao_jax.tasks.task import (
+  DEFAULT_OPTIONS,
+  Cells,
+  OpenTask,
+  RunOptions,
+  Stage,
+  Task,
+)
+
+
+@in_32_bits
+def run(
+  task: Task,
+  config: ExperimentConfig,
+  *,
+  workdir: str | os.PathLike,
+  architectures: Sequence[str] = (),
+  trials: str | None = None,
+  executor: ExecutorConfig = LOCAL,
+  options: RunOptions = DEFAULT_OPTIONS,
+) -> dict | None:
+  """Searches, compares the best cells with random ones, and writes the winner.
+
+  Args:
+    task: the cells and the data.
+    config: all settings of the task.
+    workdir: the workdir of the run; a stopped run is resumed, a finished run is
+      reported.
+    architectures: architectures that start in the pool beside random ones, as
+      the space's `parse` reads them.
+    trials: with the evaluator `scratch`, the file of trials to share with other
+      searches; a file in the workdir by default.
+    executor: with the evaluator `scratch`, the place where candidates train.
+    options: devices, checkpoints, progress and processes. Several processes
+      train shared weights together; the first one searches.
+
+  Returns:
+    The content of best.json; None in a helper process. The programs that JAX
+    has compiled in this process are dropped on the way, to save memory.
+
+  Raises:
+    UserError: a setting, the data or the workdir does not allow the search. It
+      is raised before anything long runs.
+    Stopped: a signal stopped the run; the same call resumes it.
+  """
+  settings.validate(config)
+  cells = task.cells(flatten(config))
+  given = _given(cells.space, architectures)
+  _check(config, given, trials, executor, options)
+  opened = task.open(config, options.devices)
+  if executor.executor == "local":
+    opened.check_memory()
+  if (team := options.team) is not None:
+    team.compare({"the data": opened.identity})
+    if not team.first:
+      return team.help(
+        EvaluatorHelper(opened.shared(), team, "search").handlers
+      )
+  with (
+    leading(team),
+    _journal(workdir, opened, cells, given, options) as journal,
+  ):
+    if best := journal.finished():
+      logging.info("%s holds this search, finished; nothing to do", workdir)
+      return best
+    file = trials or journal.path / "trials.sqlite"
+    best = _search(opened, cells, given, (executor, file, options), journal)
+    journal.finish(best)
+    _show(best, cells, journal)
+    search_page.try_to_write(journal.path, task.cells)
+  return best
+
+
+def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
+  """Parses the user's architectures to int32 [G, L]."""
+  rows = [space.parse(text, "architectures") for text in architectures]
+  given = np.array(rows, np.int32).reshape(-1, space.length)
+  if len(set(space.keys(given))) < len(given):
+    raise UserError("`architectures`: two of them are the same function")
+  return given
+
+
+def _check(
+  config: ExperimentConfig,
+  given: np.ndarray,
+  trials: str | None,
+  executor: ExecutorConfig,
+  options: RunOptions,
+) -> None:
+  """Checks what can be checked before the data are read."""
+  if config.prune and trials:
+    raise UserError(
+      f"`prune=True` `trials={trials}`: what is pruned depends on the pool of "
+      "this search, so its trials are of no use to others; give only one of "
+      "them"
+    )
+  if len(given) > config.search.pool_size:
+    raise UserError(
+      f"`architectures`: {len(given)} of them do not fit "
+      f"`search.pool_size={config.search.pool_size}`"
+    )
+  parallel.check(options.devices)
+  executor.check(config.evaluator)
+  if options.team is not None and config.evaluator != "shared":
+    raise UserError(
+      f"`evaluator={config.evaluator}`: several processes train shared weights "
+      "together; give `evaluator=shared`, or start one process"
+    )
+
+
+def _journal(workdir, task, cells, given, options) -> SearchJournal:
+  """Opens the workdir for a run with these settings and data."""
+  determining = {"arch": [row.tolist() for row in given]}
+  return SearchJournal(
+    workdir,
+    flatten(task.config) | task.identity | determining,
+    task.config.search.rounds,
+    cells.measure,
+    options.checkpoints,
+    plain=options.plain,
+  )
+
+
+def _search(
+  task: OpenTask,
+  cells: Cells,
+  given: np.ndarray,
+  place: tuple[ExecutorConfig, pathlib.Path, RunOptions],
+  journal: SearchJournal,
+) -> dict:
+  """Runs the search and the trainings after it; returns best.json.
+
+  Args:
+    task: the task with its data.
+    cells: its cells.
+    given: int32 [G, L], architectures that start in the pool.
+    place: the executor, the file of trials, and options.
+    journal: saves states and shows progress.
+  """
+  config, constraint = task.config, task.constraint
+  search_key, final_key = jax.random.split(jax.random.key(config.seed))
+  follows_costs = constraint is not None and constraint.uses_cost_gradient
+  with _evaluator(task, cells, *place) as evaluator:
+    pool = loop.run(
+      cells.space,
+      evaluator,
+      search_key,
+      config.search,
+      strategy=strategy(config, cells.space, follows_costs),
+      given=given,
+      journal=journal,
+      constraint=constraint,
+    )
+  pool = pool._replace(tokens=cells.space.to_plain(pool.tokens))
+  # The search's programs are no longer needed, and those of the trainings are
+  # about to be compiled: together they are the largest part of the memory.
+  jax.clear_caches()
+  # Each device trains a cell of its own, without help from other processes.
+  with parallel.alone():
+    trainings = _trainings(task, cells, *place[:2])
+    best = finals.run(trainings, pool, config, final_key, journal, constraint)
+  return best | task.outcome
+
+
+@contextlib.contextmanager
+def _evaluator(
+  task: OpenTask,
+  cells: Cells,
+  executor: ExecutorConfig,
+  trials: pathlib.Path,
+  options: RunOptions,
+) -> Iterator[Evaluator]:
+  """Yields the evaluator; its workers end with the context."""
+  if task.config.evaluator == "shared":
+    shared, team = task.shared(), options.team
+    yield shared if team is None else TeamEvaluator(shared, team, "search")
+    return
+  train = _from_scratch(cells, executor, trials)
+  with train(*task.candidates(), prune=task.config.prune) as evaluator:
+    yield evaluator
+
+
+def _from_scratch(
+  cells: Cells, executor: ExecutorConfig, trials: pathlib.Path
+) -> Callable:
+  """Returns a function that opens an evaluator from scratch.
+
+  It takes candidates, their protocol, and `prune`.
+  """
+  space = cells.space.plain
+
+  def opened(candidates, protocol: dict[str, Any], prune: bool = False):
+    known = Trials(trials, space.name, protocol)
+    return executors.from_scratch(
+      executor, candidates, space, known, prune=prune, measure=cells.measure
+    )
+
+  return opened
+
+
+def _trainings(
+  task: OpenTask, cells: Cells, executor: ExecutorConfig, trials: pathlib.Path
+) -> finals.Trainings:
+  """Returns how cells train after the search; see `finals.Trainings`."""
+  train = _from_scratch(cells, executor, trials)
+
+  def opened(budget: str, number: int, part: str, last_only: bool):
+    seed = finals.seed(task.config.seed, number)
+    return train(*task.retrained(Stage(budget, seed, part, last_only)))
+
+  return finals.Trainings(
+    cells.space.plain,
+    cells.measure,
+    lambda: opened("finalist", 0, "validation", False),
+    lambda number: opened("final", number, "test", True),
+  )
+
+
+def _show(best: dict, cells: Cells, journal: SearchJournal) -> None:
+  """Shows the result as a table and a drawing."""
+  finals.show(best, cells.measure)
+  pictures = [
+    journal.path / f"best.{suffix}" for suffix in ("png", "svg", "pdf")
+  ]
+  cells.draw(best["tokens"], pictures)
+  streams.console().print(f"drawn in {pictures[0]}", highlight=False)

@@ -1,0 +1,231 @@
+"""Settings that every search has, whatever its task."""
+
+import dataclasses
+
+from nao_jax.controller.fit import FitConfig
+from nao_jax.controller.model import ControllerConfig
+from nao_jax.errors import UserError
+from nao_jax.evaluators import EVALUATORS
+from nao_jax.settings import LAST_SEED, Only, field
+from nao_jax.strategies.choice import NEED_ALL, STRATEGIES
+from nao_jax.strategies.nao import NaoConfig
+from nao_jax.strategies.nao_plus import NaoPlusConfig
+
+# The baseline of a search is the same command with this strategy.
+_BASELINE = ("random",)
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+  """Sizes of the search; the defaults are those of the official search.
+
+  Attributes:
+    pool_size: number of architectures in the first pool.
+    rounds: number of rounds in which proposals enter the pool; after them the
+      pool is scored once more.
+    new_per_round: the most proposals in a round.
+    extend: add new architectures to the pool; otherwise they replace the worst
+      members.
+    asynchronous: propose before all architectures of a round have scores, so
+      that no device waits for the slowest training; pending architectures join
+      the next round. The result then depends on the speed of trainings.
+    max_pending: with `asynchronous`, the most pending architectures when a
+      round closes, as a share of `new_per_round`; with many workers, at least
+      their number.
+    random_per_round: number of random architectures that enter the pool beside
+      the proposals of each round.
+  """
+
+  ACTS_WITH = (Only(("max_pending",), "asynchronous"),)
+
+  pool_size: int = field(600, least=2)
+  rounds: int = field(4, least=0)
+  new_per_round: int = field(300, least=1)
+  extend: bool = False
+  asynchronous: bool = False
+  max_pending: float = field(0.5, above=0)
+  random_per_round: int = field(0, least=0)
+
+  @property
+  def pending_limit(self) -> int:
+    """The most architectures that may be pending when a round closes."""
+    if not self.asynchronous:
+      return 0
+    return max(1, round(self.max_pending * self.new_per_round))
+
+  @property
+  def _entering(self) -> int:
+    """The most architectures that enter the pool in a round."""
+    return self.new_per_round + self.random_per_round
+
+  def check_together(self) -> None:
+    """Raises UserError for sizes that do not fit together."""
+    if not self.extend and self._entering >= self.pool_size:
+      random = f" `random_per_round={self.random_per_round}`"
+      raise UserError(
+        f"`new_per_round={self.new_per_round}`"
+        + (random if self.random_per_round else "")
+        + f": some of the members (`pool_size={self.pool_size}`) must stay; "
+        "give a smaller number, or `extend=True`"
+      )
+    if not self.asynchronous:
+      return
+    # Members that are pending at the end of a round cannot be replaced.
+    least = 2 if self.extend else 1 + self._entering
+    most = (self.pool_size - least) / self.new_per_round
+    if self.pending_limit > self.pool_size - least:
+      raise UserError(
+        f"`max_pending={self.max_pending}`: of `pool_size={self.pool_size}` "
+        f"members {least} must have a score when a round closes; give at most "
+        f"{most:.3g}, or a larger pool"
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class FinalistConfig:
+  """Settings of a finalist's training; all others are the search's.
+
+  Attributes:
+    epochs: passes over the training data.
+  """
+
+  epochs: int = field(10, least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class FinalConfig:
+  """Settings of the final comparison of the best cells with random ones; ours.
+
+  Each cell trains alone. All other settings are the search's.
+
+  Attributes:
+    cells: number of best cells, and number of random cells; 0 for no
+      comparison.
+    repeats: trainings of each cell, each with other random numbers.
+    epochs: passes over the training data.
+  """
+
+  ACTS_WITH = (Only(("repeats", "epochs"), "cells"),)
+
+  cells: int = field(3, least=0)
+  repeats: int = field(3, least=1)
+  epochs: int = field(10, least=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+  """Settings of a search, of its finalists and of the final comparison.
+
+  The settings of a task extend this class by data, networks and trainings.
+
+  Attributes:
+    seed: seed of all random numbers.
+    strategy: `nao`, as published; `nao_plus`, ours, with an ensemble of
+      controllers, for few evaluations; or a baseline: `random`, `evolution` or
+      `local`.
+    evaluator: `shared`, a network whose weights all architectures share; or
+      `scratch`, a separate training of each candidate.
+    architectures_per_step: with `shared`, number of members that each step
+      trains, on equal shares of the batch; 1, or a multiple of the number of
+      devices.
+    prune: with `scratch`, stop a candidate that after an epoch is worse than
+      half of the previous round's pool was.
+    search: the pool and the rounds.
+    nao: how `nao` proposes architectures.
+    plus: how `nao_plus` fits its controllers and proposes architectures.
+    controller: sizes of the controller.
+    fit: how the controller of `nao` is fitted.
+    finalists: number of members with the best scores that train from scratch,
+      each measured on the whole validation part, to determine the winner; as
+      many random cells train beside them unless `final.cells` is 0. A smaller
+      pool has fewer finalists; with 0, the best score wins.
+    finalist: training of the finalists.
+    final: comparison of the best cells with random ones.
+  """
+
+  ACTS_WITH = (
+    Only(("nao", "fit"), "strategy", ("nao",), _BASELINE),
+    Only(("plus",), "strategy", ("nao_plus",), _BASELINE),
+    Only(("controller",), "strategy", ("nao", "nao_plus"), _BASELINE),
+    Only(("architectures_per_step",), "evaluator", ("shared",)),
+    Only(("finalist",), "finalists"),
+  )
+
+  seed: int = field(0, least=0, most=LAST_SEED)
+  strategy: str = field("nao", choices=STRATEGIES)
+  evaluator: str = field("shared", choices=EVALUATORS)
+  architectures_per_step: int = field(1, least=1)
+  prune: bool = False
+  search: SearchConfig = SearchConfig()
+  plus: NaoPlusConfig = NaoPlusConfig()
+  nao: NaoConfig = NaoConfig()
+  controller: ControllerConfig = ControllerConfig()
+  fit: FitConfig = FitConfig()
+  finalists: int = field(5, least=0)
+  finalist: FinalistConfig = FinalistConfig()
+  final: FinalConfig = FinalConfig()
+
+  def check_together(self) -> None:
+    """Raises UserError for settings that contradict each other."""
+    if self.search.asynchronous and self.evaluator == "shared":
+      raise UserError(
+        "`search.asynchronous=True`: allowed only with `evaluator=scratch`, "
+        "where candidates train alone"
+      )
+    if self.prune and self.evaluator == "shared":
+      raise UserError(
+        "`prune=True`: allowed only with `evaluator=scratch`, where candidates "
+        "train alone"
+      )
+    if self.strategy in NEED_ALL and not self.search.extend:
+      raise UserError(
+        f"`strategy={self.strategy}`: goes by the age of architectures, or by "
+        "where it stands among all; add `search.extend=True`, so that none "
+        "leaves the pool"
+      )
+    self._check_finals()
+    if self.strategy == "nao":
+      self._check_nao()
+
+  def check_epochs(self, epochs: int) -> None:
+    """Raises UserError if the rounds cannot share the epochs evenly.
+
+    Args:
+      epochs: number of epochs of the shared weights, `train.epochs`.
+    """
+    scored = self.search.rounds + 1
+    if self.evaluator == "shared" and (epochs < scored or epochs % scored):
+      raise UserError(
+        f"`train.epochs={epochs}`: the pool is scored {scored} times "
+        "(`search.rounds` and once more), after an equal number of epochs "
+        f"each; give a multiple of {scored}"
+      )
+
+  def _check_finals(self) -> None:
+    size, cells = self.search.pool_size, self.final.cells
+    # A pool smaller than the default number of finalists is allowed.
+    if cells > size:
+      raise UserError(
+        f"`final.cells={cells}`: there are {size} members (`search.pool_size`)"
+      )
+    if 0 < self.finalists < cells:
+      raise UserError(
+        f"`final.cells={cells}`: the cells to compare are the best of "
+        f"`finalists={self.finalists}`; give at most so many, more finalists, "
+        "or `finalists=0`"
+      )
+
+  def _check_nao(self) -> None:
+    pending = self.search.pending_limit
+    size, nao = self.search.pool_size - pending, self.nao
+    if nao.top_k > size:
+      without = ", without those that may be `search.max_pending`"
+      raise UserError(
+        f"`nao.top_k={nao.top_k}`: the seeds are scored members of the pool; "
+        f"allowed: 1 to {size} (`search.pool_size`{without if pending else ''})"
+      )
+    if round(nao.held_out * size) == size:
+      raise UserError(
+        f"`nao.held_out={nao.held_out}`: none of {size} members is left to "
+        "train the controller; give less"
+      )

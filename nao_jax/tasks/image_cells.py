@@ -1,0 +1,102 @@
+"""The convolutional cells of a search, for reports.
+
+Shapes: A architectures, L tokens, P ops in the set, B branches.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import os
+from typing import Any, ClassVar
+
+from matplotlib.figure import Figure
+import numpy as np
+
+from nao_jax.drawing import convolutional
+from nao_jax.metrics import ACCURACY, Measure
+from nao_jax.networks.cost import cost
+from nao_jax.networks.macro import NetworkConfig
+from nao_jax.runs.workdir import unflatten
+from nao_jax.spaces import cnn
+from nao_jax.tasks.image_finals import ImageFinalConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageCells:
+  """A normal and a reduction cell; implements `task.Cells`.
+
+  Attributes:
+    settings: the settings of the search, flat.
+  """
+
+  settings: dict[str, Any]
+
+  measure: ClassVar[Measure] = ACCURACY
+  what: ClassVar[str] = "convolutional cells"
+  parts: ClassVar[str] = "branches"
+  example: ClassVar[str] = "image"
+
+  @property
+  def network(self) -> NetworkConfig:
+    """The network that scores the cells."""
+    return unflatten(NetworkConfig, self.settings, "network.")
+
+  @property
+  def data(self) -> str:
+    """Name of the data set."""
+    return str(self.settings["dataset"])
+
+  @property
+  def space(self) -> cnn.CellSpace:
+    """The search space."""
+    network = self.network
+    return cnn.space(network.nodes, network.ops, self.settings["encoding"])
+
+  @property
+  def op_names(self) -> tuple[str, ...]:
+    """Names of the P ops."""
+    return cnn.OP_SETS[self.network.ops]
+
+  def ops(self, tokens: np.ndarray) -> np.ndarray:
+    """Implements `Cells.ops`."""
+    return cnn.to_cells(tokens)[..., 1::2].reshape(len(tokens), -1)
+
+  def figures(self, tokens: np.ndarray) -> dict[str, Figure]:
+    """Implements `Cells.figures`."""
+    return {
+      f"The {part.lower()} cell.": convolutional.figure(
+        tokens, self.op_names, parts=[part]
+      )
+      for part in convolutional.PARTS
+    }
+
+  def draw(self, tokens: np.ndarray, files: Sequence[os.PathLike]) -> None:
+    """Implements `Cells.draw`."""
+    convolutional.draw_cells(tokens, self.op_names, files, title="best cells")
+
+  def costs(self, tokens: np.ndarray, best: dict) -> list[tuple[str, str, str]]:
+    """Implements `Cells.costs`; they depend on the size of the images."""
+    image = best.get("image")
+    if not _is_shape(image):
+      return []
+    final = unflatten(ImageFinalConfig, self.settings, "final.")
+    networks = {"as the search scored it": self.network}
+    if final.cells:
+      name = "as it was trained from scratch"
+      networks[name] = final.network(self.network)
+    found = {
+      name: cost(network, tokens, image[0], image[2])
+      for name, network in networks.items()
+    }
+    return [
+      (name, f"{own.parameters:,}", f"{own.multiply_adds:,}")
+      for name, own in found.items()
+    ]
+
+
+def _is_shape(image: Any) -> bool:
+  """Returns whether a value is height, width and channels of an image."""
+  return (
+    isinstance(image, list)
+    and len(image) == 3
+    and all(isinstance(number, int) and number > 0 for number in image)
+  )

@@ -1,0 +1,265 @@
+"""The task of convolutional cells on images."""
+
+import dataclasses
+import functools
+import os
+from typing import Any
+
+from absl import logging
+import numpy as np
+
+from nao_jax import settings
+from nao_jax.data import digest
+from nao_jax.data.images import ImageData
+from nao_jax.data.stream import ImageStream
+from nao_jax.errors import UserError
+from nao_jax.evaluators.image_candidates import ImageCandidates
+from nao_jax.evaluators.shared import SharedWeights, check_each_step
+from nao_jax.objectives import Cost, CostConstraint
+from nao_jax.runs.workdir import flatten
+from nao_jax.tasks import image_costs, image_finals
+from nao_jax.tasks.image_cells import ImageCells
+from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
+from nao_jax.tasks.image_presets import SearchCnnConfig
+from nao_jax.tasks.image_training import check_size, open_data
+from nao_jax.tasks.task import Stage
+from nao_jax.training import memory_check
+from nao_jax.training.candidate import Trainer as CandidateTrainer
+from nao_jax.training.supernet import Trainer
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+  """Convolutional cells that classify images; implements `task.Task`.
+
+  Attributes:
+    data_dir: the directory of TFDS data sets.
+    latency: the latency for a limit or for `objectives="score,latency"`,
+      instead of a table: a function from tokens int32 [N, 8 nodes] in pairs,
+      see `cnn.to_cells`, to [N], in the unit of the limit.
+  """
+
+  data_dir: str | os.PathLike
+  latency: Cost | None = None
+
+  def cells(self, settings: dict[str, Any]) -> ImageCells:
+    """Implements `Task.cells`."""
+    return ImageCells(settings)
+
+  def open(self, config: SearchCnnConfig, devices: int | None) -> "OpenImages":
+    """Implements `Task.open`."""
+    if config.evaluator == "shared":
+      check_each_step(
+        config.architectures_per_step,
+        config.train.batch,
+        config.search.pool_size,
+        devices,
+      )
+    image_costs.check(config, self.latency)
+    data = open_data(config, self.data_dir)
+    config = _fit_to_data(config, data, devices)
+    if config.standardize:
+      data = dataclasses.replace(data, mean=None, std=None)
+    return OpenImages(config, data, devices, self.latency)
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenImages:
+  """Images and the settings of a search on them; implements `task.OpenTask`.
+
+  Attributes:
+    config: the settings, with the number of classes.
+    data: the images, in memory or streamed.
+    devices: number of devices of each process to use; all by default.
+    latency: see `Images`.
+  """
+
+  config: SearchCnnConfig
+  data: ImageData | ImageStream
+  devices: int | None = None
+  latency: Cost | None = None
+
+  @property
+  def identity(self) -> dict[str, Any]:
+    """Implements `OpenTask.identity`."""
+    config = self.config
+    found = {f"data.{k}": v for k, v in flatten(self.data.digest).items()}
+    if table := config.constraint.latency_table:
+      read = image_costs.read_table(table, config.network.ops)
+      found["latency_table"] = digest.of_arrays(0, *map(np.asarray, read))
+    return found
+
+  @property
+  def outcome(self) -> dict[str, Any]:
+    """Implements `OpenTask.outcome`: the shape of an image."""
+    return {"image": list(self.data.image_shape)}
+
+  @functools.cached_property
+  def constraint(self) -> CostConstraint | None:
+    """Implements `OpenTask.constraint`."""
+    return image_costs.constraint(
+      self.config, self.data.image_shape, self.latency
+    )
+
+  def check_memory(self) -> None:
+    """Implements `OpenTask.check_memory`."""
+    config, data = self.config, self.data
+    check = functools.partial(
+      memory_check.check_search,
+      image_shape=data.image_shape,
+      held=data.validation_examples if config.input == "stream" else None,
+      devices=self.devices,
+    )
+    trainer = _trainer(config, data)
+    if config.evaluator == "scratch":
+      trainer = CandidateTrainer(**vars(trainer))
+    check(trainer, each=config.architectures_per_step)
+    for name, count in (
+      ("finalist", config.finalists),
+      ("final", config.final.cells),
+    ):
+      if count:
+        smaller = f"`{name}.channels` or `{name}.batch`"
+        check(
+          final_trainer(config, data, getattr(config, name)), smaller=smaller
+        )
+
+  def shared(self) -> SharedWeights:
+    """Implements `OpenTask.shared`."""
+    config = self.config
+    return SharedWeights(
+      _trainer(config, self.data),
+      self.data,
+      config.search.rounds + 1,
+      self.devices,
+      config.sampling,
+      config.train_only_new,
+      config.architectures_per_step,
+    )
+
+  def candidates(self) -> tuple[ImageCandidates, dict[str, Any]]:
+    """Implements `OpenTask.candidates`."""
+    config, data = self.config, self.data
+    trainer = CandidateTrainer(**vars(_trainer(config, data)))
+    candidates = ImageCandidates(trainer, data, config.seed, self.devices)
+    return candidates, _protocol(config, data)
+
+  def retrained(self, stage: Stage) -> tuple[ImageCandidates, dict[str, Any]]:
+    """Implements `OpenTask.retrained`."""
+    data = self.data
+    budget = getattr(self.config, stage.budget)
+    trainer = final_trainer(self.config, data, budget)
+    config = dataclasses.replace(
+      self.config,
+      seed=stage.seed,
+      network=trainer.network,
+      train=trainer.train,
+      sgd=trainer.sgd,
+      prune=False,
+    )
+    measured = {"part": stage.part, "last_only": stage.last_only}
+    if stage.part == "test":
+      measured["test"] = data.digest.test
+    candidates = ImageCandidates(
+      trainer, data, stage.seed, self.devices, stage.part, stage.last_only
+    )
+    return candidates, _protocol(config, data) | measured
+
+
+def _fit_to_data(
+  config: SearchCnnConfig, data: ImageData | ImageStream, devices: int | None
+) -> SearchCnnConfig:
+  """Returns the settings with the data's number of classes, checked."""
+  network = dataclasses.replace(config.network, classes=data.classes)
+  config = dataclasses.replace(config, network=network)
+  if not data.validation_examples:
+    raise UserError(
+      f"`validation_fraction={config.validation_fraction}`: no image is left "
+      "to score with; give more"
+    )
+  check_size(config, network, data.image_shape)
+  # A candidate trains on one device, the supernet on all of them.
+  on = 1 if config.evaluator == "scratch" else devices
+  _trainer(config, data).check(on)
+  config = _with_small_batches(config, data.train_examples)
+  asked = {"final": config.final.cells, "finalist": config.finalists}
+  for name in (name for name, cells in asked.items() if cells):
+    budget = getattr(config, name)
+    with (
+      settings.within("network", network),
+      settings.within(name, budget),
+    ):
+      budget.network(network).check(data.image_shape[0])
+    final_trainer(config, data, budget).check(1, f"{name}.batch")
+  return config
+
+
+def _with_small_batches(
+  config: SearchCnnConfig, examples: int
+) -> SearchCnnConfig:
+  """Reduces the finalists' batch to all images if there are fewer.
+
+  Every preset has finalists, also when a user tries it on a few images.
+  """
+  batch = config.finalist.batch
+  if not config.finalists or batch <= examples:
+    return config
+  logging.warning(
+    "`finalist.batch=%d`: batches are of %d, all training images",
+    batch,
+    examples,
+  )
+  finalist = dataclasses.replace(config.finalist, batch=examples)
+  return dataclasses.replace(config, finalist=finalist)
+
+
+def _trainer(config: SearchCnnConfig, data: ImageData | ImageStream) -> Trainer:
+  return Trainer(
+    network=config.network,
+    train=config.train,
+    sgd=config.sgd,
+    augment=config.augment,
+    examples=data.train_examples,
+  )
+
+
+def _protocol(
+  config: SearchCnnConfig, data: ImageData | ImageStream
+) -> dict[str, Any]:
+  """Returns the settings that determine a candidate's score, but for tokens."""
+  names = ("validation_fraction", "seed", "prune", "standardize")
+  parts = ("network", "train", "sgd", "augment")
+  streamed = {}
+  if config.input == "stream":
+    # No image depends on the number of workers.
+    streamed = {"stream": flatten(config.stream)}
+    del streamed["stream"]["workers"]
+  return (
+    {name: getattr(config, name) for name in names}
+    | {name: flatten(getattr(config, name)) for name in parts}
+    # The digest stands for the data set; its name may stand for other data
+    # later.
+    | {"data": data.digest.train}
+    | streamed
+  )
+
+
+def final_trainer(
+  config: SearchCnnConfig,
+  data: ImageData | ImageStream,
+  budget: ImageFinalConfig | ImageFinalistConfig,
+) -> CandidateTrainer:
+  """Returns the settings of trainings after the search.
+
+  Args:
+    config: the settings of the search.
+    data: the data, of which only the number of training images matters.
+    budget: the settings that only these trainings have.
+  """
+  return CandidateTrainer(
+    network=budget.network(config.network),
+    train=image_finals.train(budget, config.train),
+    sgd=image_finals.one_cosine(config.sgd),
+    augment=config.augment,
+    examples=data.train_examples,
+  )

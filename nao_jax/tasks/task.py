@@ -1,0 +1,177 @@
+"""Interface of a task: what a search needs to know of its cells and data.
+
+A `Task` is handed to `experiment.run` with the settings of a search. It
+describes its `Cells` before the data are there, and opens the data to an
+`OpenTask`, which evaluates cells. `images.Images` and `texts.Texts` are the
+tasks that ship; a new one implements these three, and may inherit defaults from
+them.
+
+Shapes: A architectures, L tokens, P ops, B positions of a cell with an op.
+"""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import os
+from typing import Any, NamedTuple, Protocol
+
+from matplotlib.figure import Figure
+import numpy as np
+
+from nao_jax.distributed.processes import Team
+from nao_jax.evaluators import Evaluator
+from nao_jax.evaluators.local import Candidates
+from nao_jax.metrics import Measure
+from nao_jax.objectives import CostConstraint
+from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
+from nao_jax.search.config import ExperimentConfig
+from nao_jax.spaces.space import Space
+
+
+class Cells(Protocol):
+  """The kind of cells of a search, as far as its settings determine them.
+
+  Tokens are those of `space.plain`.
+
+  Attributes:
+    settings: the settings of the search, flat: {dotted name: value}.
+    space: the search space.
+    measure: the metric.
+    what: the cells in words, in the plural.
+    parts: name of the parts of a cell that have an op, in the plural.
+    example: name of one example of the data.
+    data: name of the data.
+    op_names: names of the P ops.
+  """
+
+  settings: dict[str, Any]
+  space: Space
+  measure: Measure
+  what: str
+  parts: str
+  example: str
+  data: str
+  op_names: tuple[str, ...]
+
+  def ops(self, tokens: np.ndarray) -> np.ndarray:
+    """Returns the ops of architectures [A, L], int [A, B]."""
+
+  def figures(self, tokens: np.ndarray) -> dict[str, Figure]:
+    """Draws an architecture [L]; returns {caption: figure}."""
+
+  def draw(self, tokens: np.ndarray, files: Sequence[os.PathLike]) -> None:
+    """Draws an architecture [L] into files; suffixes tell their formats."""
+    for file in files:
+      for figure in self.figures(tokens).values():
+        figure.savefig(file)
+
+  def costs(self, tokens: np.ndarray, best: dict) -> list[tuple[str, str, str]]:
+    """Returns the costs of an architecture [L] for a table.
+
+    Args:
+      tokens: the architecture.
+      best: the content of best.json; empty before a search has ended.
+
+    Returns:
+      Rows of network, parameters and multiply-adds; empty if costs are unknown.
+    """
+    del tokens, best
+    return []
+
+
+# Returns the kind of cells for the settings of a run; raises KeyError where a
+# setting is missing.
+CellsOf = Callable[[dict[str, Any]], Cells]
+
+
+class Stage(NamedTuple):
+  """Trainings from scratch after a search.
+
+  Attributes:
+    budget: name of the settings that these trainings have for their own:
+      `finalist` or `final`.
+    seed: seed of the trainings.
+    part: the part of the data that is measured: `validation` or `test`.
+    last_only: whether to measure after the last epoch alone.
+  """
+
+  budget: str
+  seed: int
+  part: str
+  last_only: bool
+
+
+class OpenTask(Protocol):
+  """A task with its data and the settings of a search.
+
+  Attributes:
+    config: the settings, completed from the data.
+    identity: digests of everything but the settings that determines a result:
+      {name: JSON-like value}.
+    outcome: entries of best.json that `Cells.costs` needs.
+    constraint: cost constraint of the search, if any.
+  """
+
+  config: ExperimentConfig
+  identity: dict[str, Any]
+  outcome: dict[str, Any] = {}  # noqa: RUF012
+  constraint: CostConstraint | None = None
+
+  def check_memory(self) -> None:
+    """Raises UserError if a training of the search or after it will not fit."""
+
+  def shared(self) -> Evaluator:
+    """Returns the evaluator that trains shared weights.
+
+    Raises:
+      NotImplementedError: the task has none; its settings should allow
+        `evaluator=scratch` alone.
+    """
+    raise NotImplementedError
+
+  def candidates(self) -> tuple[Candidates, dict[str, Any]]:
+    """Returns the candidates of a search from scratch, and their protocol.
+
+    The protocol holds all that determines a score but the tokens, JSON-like:
+    results are shared between runs with the same protocol.
+    """
+
+  def retrained(self, stage: Stage) -> tuple[Candidates, dict[str, Any]]:
+    """Returns candidates of a stage after the search, and their protocol."""
+
+
+class Task(Protocol):
+  """A kind of cells and the data to search them with."""
+
+  def cells(self, settings: dict[str, Any]) -> Cells:
+    """Returns the kind of cells for the settings of a search, flat."""
+
+  def open(self, config: ExperimentConfig, devices: int | None) -> OpenTask:
+    """Reads the data.
+
+    Args:
+      config: valid settings.
+      devices: number of devices of each process to use; all by default.
+
+    Raises:
+      UserError: the data cannot be read or do not fit the settings.
+    """
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+  """Options of a run that do not affect its result.
+
+  Attributes:
+    devices: number of devices of each process to use; all by default.
+    checkpoints: when the state is saved.
+    plain: whether to show progress as plain lines on a terminal, too.
+    team: the processes that train together; only the first one needs a workdir.
+  """
+
+  devices: int | None = None
+  checkpoints: CheckpointConfig = DEFAULT
+  plain: bool = False
+  team: Team | None = None
+
+
+DEFAULT_OPTIONS = RunOptions()

@@ -1,0 +1,94 @@
+"""A task of one's own searches like the two that ship."""
+
+import json
+
+import pytest
+
+from nao_jax import experiment
+from nao_jax.controller.fit import FitConfig
+from nao_jax.controller.model import ControllerConfig
+from nao_jax.errors import UserError
+from nao_jax.evaluators.local import Local
+from nao_jax.runs.checkpoint import CheckpointConfig
+from nao_jax.search.config import FinalConfig, FinalistConfig, SearchConfig
+from nao_jax.strategies.nao import NaoConfig
+from nao_jax.tasks.task import RunOptions
+from tests.tabular_task import SPACE, Tabular, TabularConfig
+
+CONFIG = TabularConfig(
+  search=SearchConfig(pool_size=6, rounds=1, new_per_round=2),
+  controller=ControllerConfig(embedding=4, hidden=8, mlp_width=4),
+  fit=FitConfig(epochs=2, batch=3),
+  nao=NaoConfig(top_k=2, max_step_size=3, held_out=0.0),
+  finalists=2,
+  finalist=FinalistConfig(epochs=4),
+  final=FinalConfig(cells=1, repeats=2, epochs=4),
+)
+OFTEN = RunOptions(checkpoints=CheckpointConfig(minutes=0.0))
+
+
+class Killed(Exception):
+  """Ends a run as a kill would."""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  path = tmp_path_factory.mktemp("task") / "run"
+  return path, experiment.run(Tabular(), CONFIG, workdir=path, options=OFTEN)
+
+
+def test_a_third_task_searches_and_compares_with_random_cells(finished):
+  path, best = finished
+  assert json.loads((path / "best.json").read_text()) == best
+  assert SPACE.text(best["tokens"]) == best["text"]
+  assert [len(x) for x in best["finalists"].values()] == [2, 2]
+  for group in ("searched", "random"):
+    (values,) = best["test_accuracy"][group]
+    assert len(values) == 2
+    assert all(value > 0.5 for value in values)
+
+
+def test_it_gets_a_drawing_and_a_report(finished):
+  path, best = finished
+  assert (path / "best.png").stat().st_size > 1000
+  page = (path / "report.html").read_text()
+  assert "A search for small networks on wine" in page
+  assert best["text"] in page
+
+
+@pytest.mark.parametrize("trainings", [3, 9, 12])
+def test_it_goes_on_after_a_kill_to_the_same_end(
+  finished, tmp_path, monkeypatch, trainings
+):
+  """The kill comes in the search, among finalists, and in the comparison."""
+  begun = []
+  run = Local.run
+
+  def until(self, state, rows, limits, trials, between):
+    for update in run(self, state, rows, limits, trials, between):
+      begun.extend(update.finished)
+      if len(begun) > trainings:
+        raise Killed
+      yield update
+
+  monkeypatch.setattr(Local, "run", until)
+  with pytest.raises(Killed):
+    experiment.run(Tabular(), CONFIG, workdir=tmp_path, options=OFTEN)
+  monkeypatch.undo()
+  best = experiment.run(Tabular(), CONFIG, workdir=tmp_path, options=OFTEN)
+  assert best == finished[1]
+
+
+def test_other_data_of_the_same_name_are_refused(finished, monkeypatch):
+  task = Tabular()
+  opened = task.open(CONFIG, None)
+  changed = type(opened)(CONFIG, opened.x + 1, opened.y)
+  monkeypatch.setattr(Tabular, "open", lambda *_: changed)
+  with pytest.raises(UserError, match="rows is"):
+    experiment.run(task, CONFIG, workdir=finished[0])
+
+
+def test_its_settings_are_checked_by_name(tmp_path):
+  config = TabularConfig(epochs=0)
+  with pytest.raises(UserError, match="`epochs=0`: allowed: 1 or more"):
+    experiment.run(Tabular(), config, workdir=tmp_path)
