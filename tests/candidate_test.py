@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 from nao_jax import parallel
-from nao_jax.networks import layers, parameters
+from nao_jax.networks import convolutions, parameters
 from nao_jax.networks.candidate import (
   Candidate,
   Cell,
@@ -187,7 +187,7 @@ def double_precision():
   with jax.enable_x64(True), pytest.MonkeyPatch.context() as patch:
     # The convolutions of other platforms than CPU compile faster.
     patch.setattr(
-      layers.lax,
+      convolutions.lax,
       "platform_dependent",
       lambda *args, cpu, default: default(*args),
     )

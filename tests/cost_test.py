@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from nao_jax.networks import layers
+from nao_jax.networks import pooling
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig, Stem
 from nao_jax.networks.stand_alone import Cell, StandAlone
@@ -100,7 +100,7 @@ def _multiply_adds_of(equation) -> int:
 def _pools_without_convolution():
   """Pools are not counted, but an average pool is written as a convolution."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(layers, "avg_pool", layers.max_pool)
+    patch.setattr(pooling, "avg_pool", pooling.max_pool)
     yield
 
 

@@ -2,23 +2,24 @@
 
 from collections.abc import Iterator
 import contextlib
+import sys
 from unittest import mock
 
 import jax
 
-from nao_jax.networks import layers
+from nao_jax.networks import convolutions, normalisation, pooling
 
 # What is no array among the arguments of each layer.
 _STATIC = {
-  "avg_pool": ("size", "stride"),
-  "batch_norm": ("axis_name",),
-  "conv": ("strides", "padding"),
-  "depthwise": ("stride", "dilation"),
-  "max_pool": ("size", "stride"),
-  "moments": ("axis_name",),
-  "normalise": (),
-  "pointwise": (),
-  "valid_avg_pool": ("size", "stride"),
+  convolutions.conv: ("strides", "padding"),
+  convolutions.depthwise: ("stride", "dilation"),
+  convolutions.pointwise: (),
+  normalisation.batch_norm: ("axis_name",),
+  normalisation.moments: ("axis_name",),
+  normalisation.normalise: (),
+  pooling.avg_pool: ("size", "stride"),
+  pooling.max_pool: ("size", "stride"),
+  pooling.valid_avg_pool: ("size", "stride"),
 }
 
 
@@ -30,7 +31,8 @@ def layer_by_layer() -> Iterator[None]:
   twice as many programs, and the program of a whole network is used only once.
   """
   with contextlib.ExitStack() as stack:
-    for name, static in _STATIC.items():
-      layer = jax.jit(getattr(layers, name), static_argnames=static)
-      stack.enter_context(mock.patch.object(layers, name, layer))
+    for layer, static in _STATIC.items():
+      jitted = jax.jit(layer, static_argnames=static)
+      module = sys.modules[layer.__module__]
+      stack.enter_context(mock.patch.object(module, layer.__name__, jitted))
     yield

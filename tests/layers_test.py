@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nao_jax.networks import layers
+from nao_jax.networks import convolutions, normalisation, pooling
 
 # Each example is compiled.
 few = settings(max_examples=2)
@@ -97,7 +97,7 @@ def plain_batch_norm(x, scale, offset):
 @given(x=maps())
 def test_a_depthwise_convolution_is_the_grouped_one(size, stride, dilation, x):
   assert_equal_with_gradients(
-    lambda x, kernel: layers.depthwise(x, kernel, stride, dilation),
+    lambda x, kernel: convolutions.depthwise(x, kernel, stride, dilation),
     lambda x, kernel: plain_depthwise(x, kernel, stride, dilation),
     x,
     numbers(len(x), size, size),
@@ -113,8 +113,8 @@ def test_both_forms_of_a_depthwise_convolution_agree(stride, dilation):
     )
 
   assert_equal_with_gradients(
-    form(layers.depthwise_shifts),
-    form(layers.depthwise_conv),
+    form(convolutions.depthwise_shifts),
+    form(convolutions.depthwise_conv),
     numbers(2, 6, 7, 2),
     numbers(2, 5, 5),
   )
@@ -139,7 +139,7 @@ def test_a_convolution_is_the_plain_one(shape, strides, padding, x):
     )
 
   assert_equal_with_gradients(
-    lambda x, kernel: layers.conv(x, kernel, strides, padding),
+    lambda x, kernel: convolutions.conv(x, kernel, strides, padding),
     plain,
     x,
     numbers(4, len(x), *shape),
@@ -149,11 +149,11 @@ def test_a_convolution_is_the_plain_one(shape, strides, padding, x):
 def test_batch_norm_of_bfloat16_computes_in_float32():
   x = (100 + numbers(2, 6, 7, 2)).astype(jnp.bfloat16)
   scale, offset = jnp.ones(2), jnp.zeros(2)
-  y = layers.batch_norm(x, scale, offset)
+  y = normalisation.batch_norm(x, scale, offset)
   assert y.dtype == jnp.bfloat16
-  wide = layers.batch_norm(x.astype(jnp.float32), scale, offset)
+  wide = normalisation.batch_norm(x.astype(jnp.float32), scale, offset)
   np.testing.assert_array_equal(y, wide.astype(jnp.bfloat16))
-  assert layers.moments(x)[1].dtype == jnp.float32
+  assert normalisation.moments(x)[1].dtype == jnp.float32
 
 
 @pytest.mark.parametrize(("size", "stride"), POOLS)
@@ -165,13 +165,13 @@ def test_an_average_pool_is_a_window_sum_over_a_window_count(size, stride, x):
     return total / plain_pool(jnp.ones_like(x), 0.0, lax.add, size, stride)
 
   assert_equal_with_gradients(
-    lambda x: layers.avg_pool(x, size, stride), plain, x
+    lambda x: pooling.avg_pool(x, size, stride), plain, x
   )
 
 
 @pytest.mark.parametrize(("size", "stride"), POOLS)
 def test_an_average_pool_does_not_count_padding(size, stride):
-  pool = jax.jit(lambda x: layers.avg_pool(x, size, stride))
+  pool = jax.jit(lambda x: pooling.avg_pool(x, size, stride))
   pooled = pool(np.full((2, 7, 6, 1), 3.0))
   np.testing.assert_allclose(pooled, np.full(pooled.shape, 3.0))
   x = numbers(2, 7, 6, 1)
@@ -186,7 +186,7 @@ def test_a_valid_average_pool_has_no_padding():
     return lax.reduce_window(x, 0.0, lax.add, window, strides, "VALID") / 25
 
   assert_equal_with_gradients(
-    lambda x: layers.valid_avg_pool(x, 5, 3), plain, numbers(2, 8, 9, 2)
+    lambda x: pooling.valid_avg_pool(x, 5, 3), plain, numbers(2, 8, 9, 2)
   )
 
 
@@ -195,7 +195,7 @@ def test_a_valid_average_pool_has_no_padding():
 @given(x=maps())
 def test_a_max_pool_is_a_window_maximum(size, stride, x):
   assert_equal_with_gradients(
-    lambda x: layers.max_pool(x, size, stride),
+    lambda x: pooling.max_pool(x, size, stride),
     lambda x: plain_pool(x, -jnp.inf, lax.max, size, stride),
     x,
   )
@@ -224,7 +224,7 @@ def test_of_equal_pixels_the_first_gets_the_gradient(size, stride):
   gradient = numbers(2, -(-7 // stride), -(-6 // stride), 2)
 
   def both(x):
-    pool = functools.partial(layers.max_pool, size=size, stride=stride)
+    pool = functools.partial(pooling.max_pool, size=size, stride=stride)
     value, pull_back = jax.vjp(pool, x)
     return value, *pull_back(gradient)
 
@@ -239,7 +239,7 @@ def test_of_equal_pixels_the_first_gets_the_gradient(size, stride):
 def test_batch_norm_is_the_textbook_one(x):
   vector = numbers(2, len(x))
   assert_equal_with_gradients(
-    layers.batch_norm, plain_batch_norm, 2 * x + 1, vector[0], vector[1]
+    normalisation.batch_norm, plain_batch_norm, 2 * x + 1, vector[0], vector[1]
   )
 
 
@@ -253,7 +253,9 @@ def test_batch_norm_over_devices_is_that_of_the_whole_batch():
 
   def device(x, weights):
     return pull_back(
-      lambda *arguments: layers.batch_norm(*arguments, "devices"), x, weights
+      lambda *arguments: normalisation.batch_norm(*arguments, "devices"),
+      x,
+      weights,
     )
 
   def whole(parts):
@@ -271,10 +273,10 @@ def test_batch_norm_over_devices_is_that_of_the_whole_batch():
 
 def test_normalising_by_the_batch_moments_is_batch_norm():
   x, scale, offset = numbers(3, 4, 5, 2), numbers(3), numbers(3) + 1
-  mean, variance = layers.moments(x)
+  mean, variance = normalisation.moments(x)
   np.testing.assert_allclose(variance, x.var((1, 2, 3)))
   np.testing.assert_allclose(
-    layers.normalise(x, scale, offset, mean, variance),
+    normalisation.normalise(x, scale, offset, mean, variance),
     plain_batch_norm(x, scale, offset),
   )
 
@@ -283,7 +285,7 @@ def test_normalising_by_the_batch_moments_is_batch_norm():
 @given(x=maps(), width=st.integers(1, 4))
 def test_a_pointwise_convolution_mixes_the_channels_of_each_pixel(x, width):
   assert_equal_with_gradients(
-    layers.pointwise,
+    convolutions.pointwise,
     lambda x, kernel: jnp.einsum("chwb,cd->dhwb", x, kernel),
     x,
     numbers(len(x), width),

@@ -18,7 +18,7 @@ from nao_jax.evaluators.shared import (
   SharedWeights,
   check_each_step,
 )
-from nao_jax.networks import layers
+from nao_jax.networks import normalisation
 from nao_jax.spaces import cnn
 from nao_jax.training import recipe, supernet
 from nao_jax.training.optimisers import SgdConfig
@@ -257,8 +257,8 @@ def test_batch_norm_takes_its_statistics_over_all_devices():
   shared = np.stack(np.split(x, DEVICES, -1))
 
   def normalised(x, scale, offset):
-    moments = layers.moments(x, parallel.AXIS)
-    return layers.batch_norm(x, scale, offset, parallel.AXIS), moments
+    moments = normalisation.moments(x, parallel.AXIS)
+    return normalisation.batch_norm(x, scale, offset, parallel.AXIS), moments
 
   y, (mean, variance) = parallel.spread(
     normalised, in_axes=(0, None, None), out_axes=(0, None)
@@ -266,7 +266,7 @@ def test_batch_norm_takes_its_statistics_over_all_devices():
   axes = (1, 2, 3)
   np.testing.assert_allclose(mean, x.mean(axes), rtol=1e-5)
   np.testing.assert_allclose(variance, x.var(axes), rtol=1e-5)
-  expected = layers.batch_norm(x, scale, offset)
+  expected = normalisation.batch_norm(x, scale, offset)
   np.testing.assert_allclose(np.concatenate(list(y), -1), expected, atol=1e-5)
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nao_jax.networks import layers, ops, parameters
+from nao_jax.networks import convolutions, normalisation, ops, parameters
 from nao_jax.networks.supernet import Cell, Supernet
 from nao_jax.spaces import cnn
 from tests.layer_by_layer import layer_by_layer
@@ -305,8 +305,10 @@ def _plain_cell(params, previous, current, rows, masks, *, reduction):
     for state in loose
   ]
   kernel = jnp.concatenate([params["output_kernel"][state] for state in loose])
-  y = layers.pointwise(jax.nn.relu(jnp.concatenate(ends)), kernel)
-  return layers.batch_norm(y, params["output_scale"], params["output_offset"])
+  y = convolutions.pointwise(jax.nn.relu(jnp.concatenate(ends)), kernel)
+  return normalisation.batch_norm(
+    y, params["output_scale"], params["output_offset"]
+  )
 
 
 def _shrunk(params, x, state):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nao_jax.networks import layers, tape
+from nao_jax.networks import convolutions, tape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +168,7 @@ def test_a_branch_that_runs_changes_its_own_memory(count, value_and_gradient):
 
 def depthwise(stride, x, kernel, memory):
   """Convolves [C, H, W, B] with [C, 3, 3]; adds the mean to a memory."""
-  y = layers.depthwise_conv(x, kernel, stride=stride, dilation=1)
+  y = convolutions.depthwise_conv(x, kernel, stride=stride, dilation=1)
   return y, memory + jnp.mean(x)
 
 

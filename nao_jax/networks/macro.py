@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from nao_jax import parallel
 from nao_jax.errors import UserError
-from nao_jax.networks import layers, ops
+from nao_jax.networks import convolutions, ops, pooling
 from nao_jax.networks.parameters import Statistics, declare, normaliser
 from nao_jax.settings import field, validate
 from nao_jax.spaces import cnn
@@ -194,7 +194,7 @@ def conv_norm(
     stride: the stride of the convolution.
   """
   w = declare(module, name, conv_norm_shapes(x.shape[0], width, size))
-  x = layers.conv(x, w["conv"], strides=(stride, stride))
+  x = convolutions.conv(x, w["conv"], strides=(stride, stride))
   return normaliser(module, name)(x, w, axis_name=module.axis_name)
 
 
@@ -243,7 +243,7 @@ class AuxiliaryHead(nn.Module):
     """Maps [C, S, S, B] to logits [B, classes]."""
     # The stride at which two windows of 5 just cover the map, as in the
     # official code.
-    x = layers.valid_avg_pool(jax.nn.relu(x), 5, x.shape[1] - 5)
+    x = pooling.valid_avg_pool(jax.nn.relu(x), 5, x.shape[1] - 5)
     x = jax.nn.relu(conv_norm(self, "narrow", x, 128, 1))
     x = jax.nn.relu(conv_norm(self, "wide", x, 768, 2))
     return Classifier(self.classes, name="classifier")(x[:, 0, 0].T)

@@ -12,7 +12,7 @@ import re
 import jax
 import jax.numpy as jnp
 
-from nao_jax.networks import layers
+from nao_jax.networks import convolutions, normalisation, pooling
 
 Parameters = dict[str, jax.Array]
 Shapes = dict[str, tuple[int, ...]]
@@ -75,7 +75,7 @@ def batch_norm(
     axis_name: the mapped axis over which the statistics are also taken.
   """
   scale, offset = parameters[f"scale{stage}"], parameters[f"offset{stage}"]
-  return layers.batch_norm(x, scale, offset, axis_name)
+  return normalisation.batch_norm(x, scale, offset, axis_name)
 
 
 def apply(
@@ -109,9 +109,9 @@ def apply(
       x = _dense(f"{stage}", x, parameters, bound, window, stride)
     return x
   if kind == "avg_pool":
-    return layers.avg_pool(x, windows[0][0], stride)
+    return pooling.avg_pool(x, windows[0][0], stride)
   if kind == "max_pool":
-    return layers.max_pool(x, windows[0][0], stride)
+    return pooling.max_pool(x, windows[0][0], stride)
   if kind == "zero":
     return jnp.zeros_like(x[:, ::stride, ::stride])
   if stride == 2:
@@ -138,10 +138,10 @@ def _separable(
   stage: str, x, parameters, norm, *, stride: int = 1, dilation: int = 1
 ):
   """Applies ReLU, a depthwise and a pointwise convolution, and BatchNorm."""
-  x = layers.depthwise(
+  x = convolutions.depthwise(
     jax.nn.relu(x), parameters[f"depthwise_{stage}"], stride, dilation
   )
-  x = layers.pointwise(x, parameters[f"pointwise_{stage}"])
+  x = convolutions.pointwise(x, parameters[f"pointwise_{stage}"])
   return norm(x, parameters, f"_{stage}")
 
 
@@ -159,11 +159,11 @@ def _dense(stage: str, x, parameters, norm, window, stride: int):
   """Applies ReLU, convolution, BatchNorm; 1xk strides along its k pixels."""
   x = jax.nn.relu(x)
   if window == (1, 1):
-    x = layers.pointwise(
+    x = convolutions.pointwise(
       x[:, ::stride, ::stride], parameters[f"pointwise_{stage}"]
     )
   else:
-    x = layers.conv(
+    x = convolutions.conv(
       x,
       parameters[f"dense_{stage}"],
       strides=tuple(stride if size > 1 else 1 for size in window),
@@ -195,8 +195,8 @@ def factorized_reduction(
   """
   shifted = jnp.pad(x[:, 1:, 1:], ((0, 0), (0, 1), (0, 1), (0, 0)))
   halves = [
-    layers.pointwise(x[:, ::2, ::2], parameters["even"]),
-    layers.pointwise(shifted[:, ::2, ::2], parameters["odd"]),
+    convolutions.pointwise(x[:, ::2, ::2], parameters["even"]),
+    convolutions.pointwise(shifted[:, ::2, ::2], parameters["odd"]),
   ]
   return norm(jnp.concatenate(halves), parameters, axis_name=axis_name)
 
@@ -213,5 +213,5 @@ def conv_bn(
   norm: Norm = batch_norm,
 ) -> jax.Array:
   """Applies a 1x1 convolution and BatchNorm."""
-  x = layers.pointwise(x, parameters["kernel"])
+  x = convolutions.pointwise(x, parameters["kernel"])
   return norm(x, parameters, axis_name=axis_name)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nao_jax.networks import layers, ops
+from nao_jax.networks import normalisation, ops
 
 # The statistics that BatchNorm normalises by: the batch's; the batch's, while
 # running statistics are updated; the running ones.
@@ -133,7 +133,7 @@ def running_norm(
   """
   if statistics == "running":
     scale, offset = parameters[f"scale{stage}"], parameters[f"offset{stage}"]
-    return layers.normalise(x, scale, offset, *running), running
+    return normalisation.normalise(x, scale, offset, *running), running
   y = ops.batch_norm(x, parameters, stage, axis_name)
   return y, _follow(running, jax.lax.stop_gradient(x), axis_name)
 
@@ -144,7 +144,7 @@ def _follow(running, x, axis_name):
   The stored variance is the unbiased one, as in PyTorch; a training step
   normalises by the biased one.
   """
-  mean, variance = layers.moments(x, axis_name)
+  mean, variance = normalisation.moments(x, axis_name)
   devices = 1 if axis_name is None else jax.lax.axis_size(axis_name)
   count = devices * x.size // x.shape[0]
   batch = mean, variance * count / max(count - 1, 1)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nao_jax.networks import layers, ops
+from nao_jax.networks import normalisation, ops
 from nao_jax.networks.macro import Calibration, NetworkConfig, Outputs, classify
 from nao_jax.networks.parameters import declare
 from nao_jax.networks.tape import combine, run_cell
@@ -157,7 +157,7 @@ class Cell(nn.Module):
     kernels = declare(self, "output", shapes, (len(states),))["kernel"]
     w = declare(self, "output", {"scale": width, "offset": width})
     x = combine(states, kernels, loose)
-    return layers.batch_norm(x, w["scale"], w["offset"], self.axis_name)
+    return normalisation.batch_norm(x, w["scale"], w["offset"], self.axis_name)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from nao_jax.networks import layers
+from nao_jax.networks import convolutions
 
 # A function of a map [C, H, W, B] and this branch's parameters and memory,
 # which returns a map and the new memory. Memories receive no gradient.
@@ -258,7 +258,7 @@ def combine(
 
   def run(i, total):
     at = order[i]
-    return total + layers.pointwise(jax.nn.relu(states[at]), kernels[at])
+    return total + convolutions.pointwise(jax.nn.relu(states[at]), kernels[at])
 
   zero = jnp.zeros_like(states, shape=(kernels.shape[-1], *states.shape[2:]))
   return lax.fori_loop(0, count, run, zero)
@@ -280,7 +280,7 @@ def _combine_backward(residuals, gradient):
   order, count = loose_ends(loose)
 
   def one(state, kernel):
-    return layers.pointwise(jax.nn.relu(state), kernel)
+    return convolutions.pointwise(jax.nn.relu(state), kernel)
 
   def run(i, carry):
     at = order[i]

@@ -1,4 +1,4 @@
-"""Primitives of which every network of this package is built.
+"""Convolutions of which every network of this package is built.
 
 Shapes: maps are [C, H, W, B], the batch minor-most. Cells have few channels
 (20 at the official search size), so a CPU vectorises over the batch and a
@@ -10,7 +10,8 @@ reaches one pixel further down and to the right than up and to the left.
 
 Operations that a network repeats are jitted, the forward and the backward pass
 separately, so that each is traced only once per shape. Tracing is most of the
-start-up time of a process whose programs are in the compilation cache.
+start-up time of a process whose programs are in the compilation cache. The same
+holds for pooling.py and normalisation.py.
 """
 
 import functools
@@ -18,11 +19,15 @@ import functools
 import jax
 from jax import lax
 import jax.numpy as jnp
-import numpy as np
 
-Pair = tuple[int, int]
+from nao_jax.networks.windows import (
+  Pair,
+  margins,
+  pad,
+  shifted_windows,
+  space_out,
+)
 
-EPSILON = 1e-5
 _MAP = ("CHWN", "OIHW", "CHWN")
 _LAST = ("NHWC", "HWIO", "NHWC")
 
@@ -237,7 +242,7 @@ def depthwise_conv(
   x: jax.Array, kernel: jax.Array, *, stride: int, dilation: int
 ) -> jax.Array:
   """Computes `depthwise` by the compiler's grouped convolution."""
-  padding = _padding(dilation * (kernel.shape[-1] - 1))
+  padding = margins(dilation * (kernel.shape[-1] - 1))
   return lax.conv_general_dilated(
     x,
     kernel[:, None],
@@ -255,7 +260,7 @@ def depthwise_shifts(
   """Computes `depthwise` by shifted multiply-adds."""
   size = kernel.shape[-1]
   windows = shifted_windows(
-    _pad(x, dilation * (size - 1)), size, stride=stride, dilation=dilation
+    pad(x, dilation * (size - 1)), size, stride=stride, dilation=dilation
   )
   return _weighted(windows, kernel)
 
@@ -266,7 +271,8 @@ def _weighted(windows, kernel):
 
   def term(i, j):
     weight = lax.slice(kernel, (0, i, j), (channels, i + 1, j + 1))
-    return lax.mul(windows[i, j], _channel(lax.reshape(weight, (channels,))))
+    weight = lax.reshape(weight, (channels,))
+    return lax.mul(windows[i, j], weight[:, None, None, None])
 
   rows = (
     functools.reduce(lax.add, (term(i, j) for j in range(size)))
@@ -275,58 +281,10 @@ def _weighted(windows, kernel):
   return functools.reduce(lax.add, rows)
 
 
-def shifted_windows(
-  padded: jax.Array, size: int, *, stride: int, dilation: int = 1
-) -> dict[Pair, jax.Array]:
-  """Returns the input of each kernel position: {(i, j): [C, H', W', B]}."""
-  channels, *extents, batch = padded.shape
-  reach = dilation * (size - 1)
-  height, width = (
-    stride * ((extent - reach - 1) // stride) + 1 for extent in extents
-  )
-  at = [dilation * i for i in range(size)]
-  return {
-    (i, j): lax.slice(
-      padded,
-      (0, at[i], at[j], 0),
-      (channels, at[i] + height, at[j] + width, batch),
-      (1, stride, stride, 1),
-    )
-    for i in range(size)
-    for j in range(size)
-  }
-
-
-def _padding(reach: int) -> tuple[int, int]:
-  """Returns how far a window of width reach + 1 extends back and forward."""
-  return reach // 2, reach - reach // 2
-
-
-def _pad(x, reach: int, value=0.0):
-  padding = _padding(reach)
-  return jnp.pad(x, ((0, 0), padding, padding, (0, 0)), constant_values=value)
-
-
-def _spread(gradient, shape, size: int, stride: int, dilation: int, value=0.0):
-  """Lays an output gradient out so that a flipped window reads it.
-
-  Output pixels go `stride` apart; the border makes the stride-1 windows of
-  width `size` over the result as many as the input `shape` has pixels.
-  """
-  reach = dilation * (size - 1)
-  low = _padding(reach)[1]
-  config = [(0, 0, 0)]
-  for extent, outputs in zip(shape[1:3], gradient.shape[1:3], strict=True):
-    spread = stride * (outputs - 1) + 1
-    config.append((low, extent + reach - spread - low, stride - 1))
-  config.append((0, 0, 0))
-  return lax.pad(gradient, jnp.asarray(value, gradient.dtype), config)
-
-
 def _depthwise_input_gradient(kernel, gradient, shape, *, stride, dilation):
   size = kernel.shape[-1]
   windows = shifted_windows(
-    _spread(gradient, shape, size, stride, dilation),
+    space_out(gradient, shape, size, stride, dilation),
     size,
     stride=1,
     dilation=dilation,
@@ -344,7 +302,7 @@ def _depthwise_kernel_gradient(x, gradient, size, *, stride, dilation):
   well.
   """
   channels, rows, columns, batch = gradient.shape
-  padded = _pad(x, dilation * (size - 1))
+  padded = pad(x, dilation * (size - 1))
   span = stride * (columns - 1) + 1
   shifted = jnp.stack(
     [
@@ -369,164 +327,3 @@ def _depthwise_kernel_gradient(x, gradient, size, *, stride, dilation):
     for i in range(size)
   ]
   return jnp.stack(diagonals, axis=1)
-
-
-def avg_pool(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
-  """Average-pools [C, H, W, B]; padding is not counted in the mean."""
-  box = jnp.ones((x.shape[0], size, size), x.dtype)
-  rows, columns = (
-    _counted(extent, size, stride).astype(x.dtype) for extent in x.shape[1:3]
-  )
-  counts = np.multiply.outer(rows, columns)[None, :, :, None]
-  return depthwise(x, box, stride, 1) / counts
-
-
-def _counted(extent: int, size: int, stride: int) -> np.ndarray:
-  """Returns the number of unpadded pixels in each window along an axis."""
-  pixels = np.pad(np.ones(extent, np.float32), _padding(size - 1))
-  windows = np.lib.stride_tricks.sliding_window_view(pixels, size)
-  return windows[::stride].sum(-1)
-
-
-def valid_avg_pool(x: jax.Array, size: int, stride: int) -> jax.Array:
-  """Average-pools [C, H, W, B] without padding."""
-  windows = shifted_windows(x, size, stride=stride)
-  return sum(windows.values()) / size**2
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def max_pool(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
-  """Max-pools [C, H, W, B]; padding is never the maximum.
-
-  Of equal values the first in reading order gets the gradient (PyTorch's
-  rule). Ties are common: a pool of a pool sees one maximum several times.
-  """
-  windows = _max_windows(x, size, stride)
-  return functools.reduce(jnp.maximum, windows.values())
-
-
-def _max_windows(x, size, stride):
-  padded = _pad(x, size - 1, -jnp.inf)
-  return shifted_windows(padded, size, stride=stride)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2))
-def _max_pool_forward(x, size, stride):
-  return max_pool(x, size, stride), x
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _max_pool_backward(size, stride, x, gradient):
-  best, winner = None, None
-  for index, window in enumerate(_max_windows(x, size, stride).values()):
-    if best is None:
-      best, winner = window, jnp.zeros(window.shape, jnp.int8)
-    else:
-      winner = jnp.where(window > best, jnp.int8(index), winner)
-      best = jnp.maximum(window, best)
-  spread = functools.partial(
-    _spread, shape=x.shape, size=size, stride=stride, dilation=1
-  )
-  gradients = shifted_windows(spread(gradient), size, stride=1)
-  winners = shifted_windows(spread(winner, value=-1), size, stride=1)
-  last = size * size - 1
-  return (
-    sum(
-      jnp.where(winners[at] == last - (at[0] * size + at[1]), gradients[at], 0)
-      for at in gradients
-    ),
-  )
-
-
-max_pool.defvjp(_max_pool_forward, _max_pool_backward)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-@functools.partial(jax.jit, static_argnums=3)
-def batch_norm(
-  x: jax.Array,
-  scale: jax.Array,
-  offset: jax.Array,
-  axis_name: str | None = None,
-) -> jax.Array:
-  """Applies BatchNorm to [C, H, W, B] with the batch's (biased) statistics.
-
-  Args:
-    x: the maps.
-    scale: [C].
-    offset: [C].
-    axis_name: the mapped axis over which the statistics are also taken, so that
-      a batch gives the same numbers on one device and on many.
-  """
-  return _batch_norm_forward(x, scale, offset, axis_name)[0]
-
-
-def _across(values, axis_name):
-  return values if axis_name is None else lax.pmean(values, axis_name)
-
-
-def _channel(values):
-  return values[:, None, None, None]
-
-
-def _wide(x):
-  """Casts to float32, unless the type is wider."""
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
-def moments(
-  x: jax.Array, axis_name: str | None = None
-) -> tuple[jax.Array, jax.Array]:
-  """Returns the mean and biased variance of each channel of [C, H, W, B].
-
-  Both are [C], computed at least in float32, like all of BatchNorm, whatever
-  the type of the maps.
-  """
-  x = _wide(x)
-  mean = _across(jnp.mean(x, (1, 2, 3)), axis_name)
-  variance = _across(jnp.mean((x - _channel(mean)) ** 2, (1, 2, 3)), axis_name)
-  return mean, variance
-
-
-def normalise(
-  x: jax.Array,
-  scale: jax.Array,
-  offset: jax.Array,
-  mean: jax.Array,
-  variance: jax.Array,
-) -> jax.Array:
-  """Applies BatchNorm to [C, H, W, B] with given statistics; others are [C]."""
-  factor = scale * lax.rsqrt(variance + EPSILON)
-  y = x * _channel(factor) + _channel(offset - mean * factor)
-  return y.astype(x.dtype)
-
-
-@functools.partial(jax.jit, static_argnums=3)
-def _batch_norm_forward(x, scale, offset, axis_name):
-  mean, variance = moments(x, axis_name)
-  y = normalise(x, scale, offset, mean, variance)
-  return y, (x, mean, lax.rsqrt(variance + EPSILON), scale)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _batch_norm_backward(axis_name, residuals, gradient):
-  x, mean, inverse, scale = residuals
-  dtype = x.dtype
-  x, gradient = _wide(x), _wide(gradient)
-  pixels = x.size // x.shape[0]
-  offset_gradient = jnp.sum(gradient, (1, 2, 3))
-  scale_gradient = inverse * jnp.sum(gradient * (x - _channel(mean)), (1, 2, 3))
-  mean_gradient, mean_product = _across(
-    (offset_gradient / pixels, scale_gradient / pixels), axis_name
-  )
-  # dx = scale / sigma * (g - mean(g) - x_hat mean(g x_hat)), as one affine map.
-  slope = inverse * mean_product
-  shift = mean * slope - mean_gradient
-  x_gradient = _channel(scale * inverse) * (
-    gradient - x * _channel(slope) + _channel(shift)
-  )
-  return x_gradient.astype(dtype), scale_gradient, offset_gradient
-
-
-batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
