@@ -9,7 +9,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nao_jax.settings import validate
+from nao_jax import settings
+from nao_jax.errors import UserError
 from nao_jax.tasks import image_presets, text_presets
 
 CNN, RNN = image_presets.PRESETS, text_presets.PRESETS
@@ -251,7 +252,7 @@ def test_every_other_preset_is_ours_and_names_its_strategy():
 
 @pytest.mark.parametrize("name", {**CNN, **RNN})
 def test_the_settings_of_a_preset_fit_together(name):
-  validate((CNN | RNN)[name])
+  settings.validate((CNN | RNN)[name])
 
 
 def test_the_pool_is_scored_when_the_official_scripts_score_it():
@@ -282,3 +283,45 @@ def test_the_rate_of_the_search_from_scratch_hardly_falls():
   assert config.nao.step_sizes.tolist() == [10, 20, 30]
   rates = config.sgd.by_epoch(config.train.epochs)
   assert float(rates(24)) == pytest.approx(0.0208, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+  ("changes", "refused"),
+  [
+    ({"sgd.schedule": "step", "sgd.end_learning_rate": 0.002}, ""),
+    (
+      {
+        "sgd.schedule": "step",
+        "sgd.end_learning_rate": 0.002,
+        "finalists": 0,
+        "final.cells": 0,
+      },
+      "`sgd.end_learning_rate=0.002`: acts only with",
+    ),
+    ({"train.auxiliary_weight": 0.3}, ""),
+    (
+      {"train.auxiliary_weight": 0.3, "finalists": 0},
+      "`train.auxiliary_weight=0.3`: acts only with",
+    ),
+    (
+      {"train.auxiliary_weight": 0.3, "finalist.auxiliary": False},
+      "`train.auxiliary_weight=0.3`: acts only with",
+    ),
+    (
+      {
+        "train.auxiliary_weight": 0.3,
+        "finalists": 0,
+        "network.auxiliary": True,
+      },
+      "",
+    ),
+  ],
+)
+def test_settings_of_finalists_act_where_there_are_some(changes, refused):
+  preset = CNN["cifar10"]
+  config = settings.replace(preset, changes)
+  if not refused:
+    settings.validate(config, preset)
+    return
+  with pytest.raises(UserError, match=refused):
+    settings.validate(config, preset)

@@ -135,10 +135,23 @@ class SearchCnnConfig(ExperimentConfig):
     Only(("sampling", "train_only_new"), "evaluator", ("shared",)),
     Only(("augment",), "input", ("memory",)),
     Only(("stream",), "input", ("stream",)),
+    # It acts on the search's network, or on finalists with such a head.
     Only(
       ("train.auxiliary_weight",),
       "network.auxiliary",
       alternatives=(("finalist.auxiliary", ()),),
+    ),
+    Only(
+      ("train.auxiliary_weight",),
+      "network.auxiliary",
+      alternatives=(("finalists", ()),),
+    ),
+    # Trainings after the search have a cosine, whatever its schedule is.
+    Only(
+      ("sgd.end_learning_rate",),
+      "sgd.schedule",
+      ("cosine", "restarts"),
+      alternatives=(("finalists", ()), ("final.cells", ())),
     ),
     # Costs are those of the network of the final comparison.
     Only(

@@ -42,6 +42,7 @@ class TrainCnnConfig:
 
   ACTS_WITH = (
     Only(("train.auxiliary_weight",), "network.auxiliary"),
+    Only(("sgd.end_learning_rate",), "sgd.schedule", ("cosine", "restarts")),
     Only(("augment",), "input", ("memory",)),
     Only(("stream",), "input", ("stream",)),
   )

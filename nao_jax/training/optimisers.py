@@ -31,7 +31,6 @@ class SgdConfig:
   """
 
   ACTS_WITH = (
-    Only(("end_learning_rate",), "schedule", ("cosine", "restarts")),
     Only(("period", "period_factor"), "schedule", ("restarts",)),
     Only(("decay",), "schedule", ("step",)),
     Only(("nesterov",), "momentum"),
