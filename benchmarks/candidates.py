@@ -87,11 +87,9 @@ def _alone(recipe: dict, data: images.ImageData, row: np.ndarray) -> None:
   trainer = stand_alone.Trainer(**recipe, tokens=tuple(row.tolist()))
   feed = InMemory(trainer, data, data.mean, data.std, 1)
   first = trainer.init(jax.random.key(0), data.image_shape)
-  done = 0
-  for state, losses in feed.train(first, jax.random.key(1), 0):
-    done += len(losses)
-    if done % trainer.steps_per_epoch == 0:
-      feed.measure(state, "validation")
+  for call in feed.train(first, jax.random.key(1)):
+    if call.ends_epoch:
+      feed.measure(call.state, "validation")
 
 
 def _seconds(function, *arguments) -> float:

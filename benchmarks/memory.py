@@ -15,7 +15,7 @@ from nao_jax.tasks import (
   image_presets,
   image_recipes,
   text_presets,
-  text_training,
+  text_recipes,
 )
 from nao_jax.training import (
   candidate,
@@ -112,7 +112,7 @@ def text_rows() -> list[str]:
     ("ptb", 929_589, 10_000),
     ("wikitext2", 2_088_628, 33_278),
   ):
-    config = text_training.RECIPES[name]
+    config = text_recipes.RECIPES[name]
     tokens = tuple(rnn.resolve(config.arch).tolist())
     model = dataclasses.replace(
       config.network, nodes=len(tokens) // 2, vocabulary=vocabulary

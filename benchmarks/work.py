@@ -221,7 +221,7 @@ def scratch_train(sizes: Sizes) -> Work:
 
   def program(state, key, data, indices, cells):
     return stand_alone.train_steps(
-      state, key, data, indices, trainer=trainer, architecture=(cells,)
+      state, key, data, (indices, None), trainer=trainer, architecture=(cells,)
     )
 
   def after(number, arguments, result):

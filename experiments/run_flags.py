@@ -43,23 +43,13 @@ def devices() -> flags.FlagHolder:
   )
 
 
-def log() -> flags.FlagHolder:
-  """Defines --log."""
-  return flags.DEFINE_enum(
-    "log",
-    "auto",
-    ["auto", "plain"],
-    "How progress is shown: plain lines, or bars where there is a terminal.",
-  )
-
-
 def options() -> Callable[[], RunOptions]:
   """Defines the flags of `RunOptions`; returns a reader of them.
 
   Call the reader before anything else: it joins the other processes.
   """
-  chosen_devices, chosen_log = devices(), log()
-  chosen_checkpoints, join = checkpoints(), team()
+  chosen_devices, chosen_log = devices(), _log()
+  chosen_checkpoints, join = _checkpoints(), _team()
 
   def chosen() -> RunOptions:
     joined = join()
@@ -95,7 +85,40 @@ def trials() -> flags.FlagHolder:
   )
 
 
-def checkpoints() -> Callable[[], CheckpointConfig]:
+def executor() -> Callable[[], ExecutorConfig]:
+  """Defines the flags of `ExecutorConfig`; returns a reader of them."""
+  return settings.define_all(ExecutorConfig, "executor")
+
+
+def retired(name: str, reason: str) -> Callable[[], None]:
+  """Defines a switch of an earlier version; returns a function that warns.
+
+  The function warns that the switch no longer acts, if it is given.
+
+  Args:
+    name: name of the flag.
+    reason: the reason, a clause.
+  """
+  flag = flags.DEFINE_boolean(name, None, f"No longer acts: {reason}.")
+
+  def warn() -> None:
+    if flag.value is not None:
+      logging.warning("--%s no longer acts: %s", name, reason)
+
+  return warn
+
+
+def _log() -> flags.FlagHolder:
+  """Defines --log."""
+  return flags.DEFINE_enum(
+    "log",
+    "auto",
+    ["auto", "plain"],
+    "How progress is shown: plain lines, or bars where there is a terminal.",
+  )
+
+
+def _checkpoints() -> Callable[[], CheckpointConfig]:
   """Defines the flags of `CheckpointConfig`; returns a reader of them."""
   settings.stands_for("checkpoint_minutes", "checkpoints.minutes")
   settings.stands_for("checkpoint_steps", "checkpoints.steps")
@@ -123,29 +146,6 @@ def checkpoints() -> Callable[[], CheckpointConfig]:
   return chosen
 
 
-def executor() -> Callable[[], ExecutorConfig]:
-  """Defines the flags of `ExecutorConfig`; returns a reader of them."""
-  return settings.define_all(ExecutorConfig, "executor")
-
-
-def retired(name: str, reason: str) -> Callable[[], None]:
-  """Defines a switch of an earlier version; returns a function that warns.
-
-  The function warns that the switch no longer acts, if it is given.
-
-  Args:
-    name: name of the flag.
-    reason: the reason, a clause.
-  """
-  flag = flags.DEFINE_boolean(name, None, f"No longer acts: {reason}.")
-
-  def warn() -> None:
-    if flag.value is not None:
-      logging.warning("--%s no longer acts: %s", name, reason)
-
-  return warn
-
-
 # The flags that may differ between the processes of a run.
 _OWN = (
   *("coordinator", "process_id", "coordinator_seconds", "data_dir", "text"),
@@ -154,11 +154,10 @@ _OWN = (
 )
 
 
-def team() -> Callable[[], processes.Team | None]:
+def _team() -> Callable[[], processes.Team | None]:
   """Defines --coordinator and related flags; returns a function that joins.
 
-  Call the function before anything else: it joins the other processes, and
-  returns None if there are none.
+  It joins the other processes, and returns None if there are none.
   """
   for flag, name in (
     ("coordinator", "rendezvous.coordinator"),
@@ -190,35 +189,48 @@ def team() -> Callable[[], processes.Team | None]:
     "How long processes wait for each other at the start.",
     lower_bound=1.0,
   )
+  return lambda: _join(coordinator, count, number, distributed, seconds)
 
-  def meet() -> processes.Team | None:
-    if coordinator.value is None and not distributed.value:
-      for flag, where in (
-        (count, "--coordinator"),
-        (number, "--coordinator"),
-        (seconds, "--coordinator or --distributed"),
-      ):
-        if flag.present:
-          raise UserError(f"--{flag.name}: allowed with {where} only")
-      return None
-    if coordinator.value is not None and distributed.value:
-      raise UserError("--distributed --coordinator: give only one of them")
-    where = processes.Rendezvous(
+
+def _join(
+  coordinator: flags.FlagHolder,
+  count: flags.FlagHolder,
+  number: flags.FlagHolder,
+  distributed: flags.FlagHolder,
+  seconds: flags.FlagHolder,
+) -> processes.Team | None:
+  """Joins the other processes, if the flags say that there are any."""
+  if coordinator.value is None and not distributed.value:
+    for flag, where in (
+      (count, "--coordinator"),
+      (number, "--coordinator"),
+      (seconds, "--coordinator or --distributed"),
+    ):
+      if flag.present:
+        raise UserError(f"--{flag.name}: allowed with {where} only")
+    return None
+  if coordinator.value is not None and distributed.value:
+    raise UserError("--distributed --coordinator: give only one of them")
+  return _meet(
+    processes.Rendezvous(
       coordinator.value, count.value, number.value, seconds.value
     )
-    met = processes.meet(where)
-    if not met.first:
-      logging.set_verbosity(logging.WARNING)
-    met.compare(_of_all(met))
-    logging.info(
-      "%d processes, %d devices; if one ends, the others do so within a"
-      " minute, and the same commands go on",
-      met.count,
-      jax.device_count(),
-    )
-    return met
+  )
 
-  return meet
+
+def _meet(where: processes.Rendezvous) -> processes.Team:
+  """Joins the other processes and compares their flags."""
+  met = processes.meet(where)
+  if not met.first:
+    logging.set_verbosity(logging.WARNING)
+  met.compare(_of_all(met))
+  logging.info(
+    "%d processes, %d devices; if one ends, the others do so within a minute, "
+    "and the same commands go on",
+    met.count,
+    jax.device_count(),
+  )
+  return met
 
 
 def _of_all(met: processes.Team) -> dict:

@@ -10,7 +10,9 @@ setting.
 
 from absl import flags
 
-from nao_jax.tasks import image_recipes, image_training
+from nao_jax import final_training
+from nao_jax.tasks import image_recipes
+from nao_jax.tasks.images import Images
 
 from . import driver, run_flags, settings
 
@@ -21,25 +23,19 @@ _PRESET = flags.DEFINE_string(
 )
 _WORKDIR = run_flags.workdir()
 _DATA_DIR = run_flags.data_dir()
-_DEVICES = run_flags.devices()
-_CHECKPOINTS = run_flags.checkpoints()
-_LOG = run_flags.log()
-_TEAM = run_flags.team()
+_OPTIONS = run_flags.options()
 _PREFIXES = {"stream": "stream_"}
 settings.define(image_recipes.TrainCnnConfig, _PREFIXES)
 
 
 def main(_):
   """Builds the settings from flags and trains."""
-  team = _TEAM()
-  image_training.run(
+  options = _OPTIONS()
+  final_training.run(
+    Images(_DATA_DIR.value),
     settings.choose(image_recipes.RECIPES, _PRESET.value, _PREFIXES),
     workdir=_WORKDIR.value,
-    data_dir=_DATA_DIR.value,
-    devices=_DEVICES.value,
-    checkpoints=_CHECKPOINTS(),
-    plain=_LOG.value == "plain",
-    team=team,
+    options=options,
   )
 
 

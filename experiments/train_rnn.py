@@ -10,35 +10,32 @@ setting.
 
 from absl import flags
 
-from nao_jax.tasks import text_training
+from nao_jax import final_training
+from nao_jax.tasks import text_recipes
+from nao_jax.tasks.texts import Texts
 
 from . import driver, run_flags, settings
 
 _PRESET = flags.DEFINE_string(
   "preset",
   "ptb",
-  f"Settings to start from: {', '.join(text_training.RECIPES)}.",
+  f"Settings to start from: {', '.join(text_recipes.RECIPES)}.",
 )
 _WORKDIR = run_flags.workdir()
-_DEVICES = run_flags.devices()
-_CHECKPOINTS = run_flags.checkpoints()
-_LOG = run_flags.log()
-_TEAM = run_flags.team()
+_OPTIONS = run_flags.options()
 _PREFIXES = {}
 # The architecture determines the number of nodes.
-settings.define(text_training.TrainRnnConfig, _PREFIXES, fixed=("nodes",))
+settings.define(text_recipes.TrainRnnConfig, _PREFIXES, fixed=("nodes",))
 
 
 def main(_):
   """Builds the settings from flags and trains."""
-  team = _TEAM()
-  text_training.run(
-    settings.choose(text_training.RECIPES, _PRESET.value, _PREFIXES),
+  options = _OPTIONS()
+  final_training.run(
+    Texts(),
+    settings.choose(text_recipes.RECIPES, _PRESET.value, _PREFIXES),
     workdir=_WORKDIR.value,
-    devices=_DEVICES.value,
-    checkpoints=_CHECKPOINTS(),
-    plain=_LOG.value == "plain",
-    team=team,
+    options=options,
   )
 
 

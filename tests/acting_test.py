@@ -51,7 +51,9 @@ from nao_jax.tasks import (
 )
 from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.tasks.task import Stage
-from nao_jax.tasks.text_training import TrainRnnConfig, fit_to_text
+from nao_jax.tasks.text_recipes import TrainRnnConfig
+from nao_jax.tasks.text_training import fit_to_text
+from nao_jax.tasks.training import keys
 from nao_jax.training import (
   recurrent,
   stand_alone,
@@ -369,7 +371,7 @@ def _train_cnn(config, monkeypatch, home):
   if config.input == "stream":
     data = _wider(data, config.stream.size)
   training = image_training.fit_to_data(config, data)
-  yield acting.digest(training.tokens, training.normaliser, training.keys())
+  yield acting.digest(training.tokens, training.normaliser, keys(config.seed))
   yield from _image_training(training.trainer, data.image_shape)
   if config.input == "memory":
     return
@@ -404,7 +406,7 @@ def _train_rnn(config, monkeypatch, home):
     return
   yield corpus.digest
   training = fit_to_text(config, corpus)
-  yield acting.digest(training.tokens, training.keys())
+  yield acting.digest(training.tokens, keys(config.seed))
   trainer = training.trainer
   yield _language(trainer.steps)
   state = jax.eval_shape(trainer.init, KEY)

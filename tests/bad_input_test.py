@@ -42,13 +42,12 @@ from nao_jax.studies.controller_study import StudyConfig
 from nao_jax.tasks import (
   image_inference,
   image_training,
-  text_training,
 )
 from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
 from nao_jax.tasks.image_presets import SearchCnnConfig
 from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.tasks.text_presets import SearchRnnConfig
-from nao_jax.tasks.text_training import TrainRnnConfig
+from nao_jax.tasks.text_recipes import TrainRnnConfig
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recipe import TrainConfig
 from tests import running, tiny_images
@@ -896,7 +895,7 @@ def _entries(place):
     ),
     "train_cnn": (
       TRAIN_CNN,
-      lambda c: image_training.run(
+      lambda c: running.train_images(
         c, workdir=foreign, data_dir=data, devices=1
       ),
     ),
@@ -913,7 +912,7 @@ def _entries(place):
     ),
     "train_rnn": (
       TrainRnnConfig(text=written, train=LANGUAGE, eval_batch=2),
-      lambda c: text_training.run(c, workdir=foreign, devices=1),
+      lambda c: running.train_texts(c, workdir=foreign, devices=1),
     ),
   }
 

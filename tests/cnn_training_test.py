@@ -1,4 +1,3 @@
-import collections
 import dataclasses
 import json
 import shutil
@@ -8,40 +7,24 @@ import numpy as np
 import pytest
 
 from nao_jax.data import images, prepare, sources
-from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.stream import StreamConfig
 from nao_jax.errors import UserError
-from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs import checkpoint
 from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.spaces import cnn
 from nao_jax.tasks import image_inference, image_recipes, image_training
-from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
-from tests import tiny_images, tracing
-from tests.short_networks import two_cells
+from tests import running, small_trainings, tiny_images
+from tests.small_trainings import IMAGES as CONFIG
+from tests.small_trainings import Killed, history
 
-# One small separable convolution, pools and identities.
-ARCH = "0 0 1 4 2 2 0 4 | 0 4 1 2 2 3 1 4"
-EPOCHS, BATCH = 2, 128
-STEPS = EPOCHS * (1437 // BATCH)
-CONFIG = image_recipes.TrainCnnConfig(
-  arch=ARCH,
-  dataset="digits",
-  seed=5,
-  network=NetworkConfig(cells_per_stage=1, channels=4, dropout=0.1),
-  train=TrainConfig(epochs=EPOCHS, batch=BATCH, drop_path_keep=0.9),
-  sgd=SgdConfig(learning_rate=0.1),
-  augment=AugmentConfig(padding=1, cutout=2),
-)
+STEPS = CONFIG.train.epochs * (1437 // CONFIG.train.batch)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def fast_compilation():
-  jax.config.update("jax_disable_most_optimizations", True)
-  with two_cells():
+  with small_trainings.quick():
     yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
@@ -53,124 +36,18 @@ def data_dir(tmp_path_factory):
 def finished(tmp_path_factory, data_dir):
   """A training that has run to its end: its workdir and its result."""
   workdir = tmp_path_factory.mktemp("finished") / "run"
-  train, later = image_training.InMemory.train, collections.Counter()
-
-  def watched(*arguments):
-    for state, losses in train(*arguments):
-      yield state, losses
-      if int(state.step) <= STEPS // EPOCHS:
-        found.clear()
-      later.update(found)
-
-  with pytest.MonkeyPatch.context() as patch, tracing.programs() as found:
-    patch.setattr(image_training.InMemory, "train", watched)
-    result = image_training.run(
-      CONFIG, workdir=workdir, data_dir=data_dir, devices=1
-    )
-  assert not later, "the second epoch traces or compiles something anew"
+  result = running.train_images(
+    CONFIG, workdir=workdir, data_dir=data_dir, devices=1
+  )
   return workdir, result
 
 
-class Killed(Exception):
-  pass
-
-
-def _run_until(step, workdir, data_dir, monkeypatch, **settings):
-  """Runs a training that ends abruptly in the call after `step`."""
-  train = image_training.InMemory.train
-
-  def mortal(*arguments):
-    for state, losses in train(*arguments):
-      if int(state.step) > step:
-        raise Killed
-      yield state, losses
-
-  with monkeypatch.context() as patch:
-    patch.setattr(image_training.InMemory, "train", mortal)
-    with pytest.raises(Killed):
-      image_training.run(
-        CONFIG, workdir=workdir, data_dir=data_dir, devices=1, **settings
-      )
-
-
-def _leaves(workdir):
-  """Everything in the last checkpoint."""
-  return jax.tree.leaves(image_inference.load(workdir)[1])
-
-
-def _assert_same_bits(workdir, other):
-  for a, b in zip(_leaves(workdir), _leaves(other), strict=True):
-    np.testing.assert_array_equal(a, b)
-
-
-def test_the_result_says_what_was_trained_and_how_good_it_is(finished):
+def test_the_result_says_how_good_the_network_is(finished):
   workdir, result = finished
-  assert json.loads((workdir / "result.json").read_text()) == result
-  assert result["text"] == ARCH
   assert result["steps"] == STEPS
   assert result["test"]["examples"] == 360
   assert 0 < result["test"]["top_5_error"] < result["test"]["error"] < 0.9
-  params = image_inference.load(workdir)[1].params
-  assert result["parameters"] == sum(x.size for x in jax.tree.leaves(params))
-
-
-def test_the_status_ends_with_all_steps(finished):
-  status = json.loads((finished[0] / "status.json").read_text())
-  assert status["state"] == "finished"
-  assert (status["done"], status["total"]) == (STEPS, STEPS)
-  assert status["rate"].endswith("images/s")
-
-
-def test_history_has_a_line_an_epoch(finished):
-  lines = (finished[0] / "history.jsonl").read_text().splitlines()
-  reports = [json.loads(line) for line in lines]
-  assert [report["epoch"] for report in reports] == list(range(EPOCHS))
-  assert reports[0]["learning_rate"] == pytest.approx(0.1)
-  assert reports[1]["loss"] < reports[0]["loss"]
-
-
-@pytest.mark.parametrize("step", [3, STEPS // 2 + 2])
-def test_a_stopped_training_ends_with_the_same_bits(
-  step, finished, data_dir, tmp_path, monkeypatch
-):
-  # One step a call, so that it can stop after any of them.
-  monkeypatch.setattr("nao_jax.training.feeds.STEPS_A_CALL", 1)
-  workdir = tmp_path / "run"
-  every = {"checkpoints": CheckpointConfig(steps=2)}
-  _run_until(step, workdir, data_dir, monkeypatch, **every)
-  result = image_training.run(
-    CONFIG, workdir=workdir, data_dir=data_dir, devices=1, **every
-  )
-  assert result == finished[1]
-  _assert_same_bits(workdir, finished[0])
-
-
-def test_a_finished_training_is_left_as_it_is(finished, data_dir):
-  workdir, result = finished
-  before = {p: p.stat().st_mtime_ns for p in workdir.rglob("[!.]*")}
-  again = image_training.run(
-    CONFIG, workdir=workdir, data_dir=data_dir, devices=1
-  )
-  assert again == result
-  assert {p: p.stat().st_mtime_ns for p in workdir.rglob("[!.]*")} == before
-
-
-def test_another_architecture_is_refused_in_the_same_workdir(
-  finished, data_dir
-):
-  other = dataclasses.replace(CONFIG, arch=ARCH.replace("0 0", "1 0", 1))
-  with pytest.raises(UserError, match=r"holds another run \(config.arch is"):
-    image_training.run(other, workdir=finished[0], data_dir=data_dir, devices=1)
-
-
-def test_a_checkpoint_of_another_architecture_is_refused(finished, data_dir):
-  other = dataclasses.replace(
-    CONFIG, network=dataclasses.replace(CONFIG.network, channels=6)
-  )
-  data = image_training.open_data(other, data_dir)
-  training = image_training.fit_to_data(other, data)
-  with pytest.raises(UserError, match=r"array \d+ is \[.*another architecture"):
-    training.restore(finished[0] / "checkpoints")
+  assert history(workdir)[0]["learning_rate"] == pytest.approx(0.1)
 
 
 def test_a_checkpoint_of_a_rewired_cell_is_refused(finished, tmp_path):
@@ -304,15 +181,16 @@ def test_a_stopped_training_on_a_stream_ends_with_the_same_bits(
   every = CheckpointConfig(steps=3)
   whole, stopped = tmp_path / "whole", tmp_path / "stopped"
   arguments = {"data_dir": photographs, "devices": 1, "checkpoints": every}
-  result = image_training.run(config, workdir=whole, **arguments)
+  result = running.train_images(config, workdir=whole, **arguments)
   assert result["steps"] == 15
   assert result["test"]["examples"] == 6
   with monkeypatch.context() as patch:
     patch.setattr(checkpoint, "save", _save_until(checkpoint.save, 9))
     with pytest.raises(Killed):
-      image_training.run(config, workdir=stopped, **arguments)
-  assert image_training.run(config, workdir=stopped, **arguments) == result
-  _assert_same_bits(whole, stopped)
+      running.train_images(config, workdir=stopped, **arguments)
+  assert running.train_images(config, workdir=stopped, **arguments) == result
+  training, _ = image_inference.load(whole)
+  small_trainings.assert_same_bits(training, whole, stopped)
   measured = image_inference.evaluate(whole, data_dir=photographs, devices=1)
   assert measured == result["test"]
 
@@ -328,58 +206,13 @@ def _save_until(save, last):
 
 def test_validation_images_are_measured_after_each_epoch(data_dir, tmp_path):
   config = dataclasses.replace(CONFIG, validation_fraction=0.2)
-  image_training.run(
+  running.train_images(
     config, workdir=tmp_path / "run", data_dir=data_dir, devices=1
   )
-  lines = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
-  errors = [json.loads(line)["validation_error"] for line in lines]
-  assert len(errors) == EPOCHS
+  reports = history(tmp_path / "run")
+  errors = [report["validation_error"] for report in reports]
+  assert len(errors) == CONFIG.train.epochs
   assert all(0 <= error <= 1 for error in errors)
-
-
-def test_a_training_that_diverges_stops_and_says_so(data_dir, tmp_path):
-  config = dataclasses.replace(
-    CONFIG, sgd=dataclasses.replace(CONFIG.sgd, learning_rate=1e30)
-  )
-  with pytest.raises(UserError, match=r"diverged at .* `sgd.learning_rate`"):
-    image_training.run(
-      config, workdir=tmp_path / "run", data_dir=data_dir, devices=1
-    )
-  assert not list((tmp_path / "run").glob("checkpoints/*"))
-
-
-@pytest.mark.parametrize(
-  ("changes", "message"),
-  [
-    ({"arch": "NAONet-C"}, "`arch=NAONet-C`: "),
-    ({"input": "disk"}, "`input=disk`: allowed: memory, stream"),
-    ({"accumulate": 0}, "`accumulate=0`: allowed: 1 or more"),
-    ({"accumulate": 3}, "`accumulate=3`: `train.batch=128` is cut"),
-    ({"dataset": "cifar11"}, "`dataset=cifar11`: not in"),
-    ({"train": TrainConfig(epochs=0)}, "`train.epochs=0`: allowed: 1"),
-    (
-      {"sgd": SgdConfig(schedule="flat")},
-      "`sgd.schedule=flat`: allowed:",
-    ),
-    ({"network": NetworkConfig(auxiliary=True)}, "`network.auxiliary=True`: "),
-    ({"test_split": "dev"}, "no split `dev`"),
-    ({"input": "stream", "seed": -1}, "`seed=-1`: allowed: 0"),
-    ({"validation_fraction": 1e-4}, "holds out none of 1437 images"),
-    (
-      {"input": "stream", "stream": StreamConfig(size=10)},
-      "`stream.size=10`, `network.stem=cifar`: images are 10 pixels wide",
-    ),
-  ],
-)
-def test_what_cannot_work_is_refused_and_leaves_nothing(
-  changes, message, data_dir, tmp_path
-):
-  workdir = tmp_path / "run"
-  config = dataclasses.replace(CONFIG, **changes)
-  with pytest.raises(UserError) as caught:
-    image_training.run(config, workdir=workdir, data_dir=data_dir, devices=1)
-  assert message in str(caught.value)
-  assert not workdir.exists()
 
 
 def test_a_search_workdir_is_no_training(tmp_path):
@@ -472,11 +305,6 @@ def test_imagenet_recipes_decay_by_3_percent_an_epoch():
     assert config.test_split == "validation"
 
 
-def _losses(workdir):
-  lines = (workdir / "history.jsonl").read_text().splitlines()
-  return [json.loads(line)["loss"] for line in lines]
-
-
 def test_four_devices_train_like_one(data_dir, photographs, tmp_path):
   memory = dataclasses.replace(
     CONFIG, train=dataclasses.replace(CONFIG.train, epochs=1)
@@ -492,8 +320,8 @@ def test_four_devices_train_like_one(data_dir, photographs, tmp_path):
     results = []
     for devices in (1, 4):
       workdir = tmp_path / f"{config.input}_{devices}"
-      image_training.run(
+      running.train_images(
         config, workdir=workdir, data_dir=home, devices=devices
       )
-      results.append(_losses(workdir))
+      results.append([report["loss"] for report in history(workdir)])
     np.testing.assert_allclose(*results, rtol=2e-2)

@@ -15,7 +15,6 @@ from nao_jax.spaces import cnn
 from nao_jax.tasks import (
   image_presets,
   image_recipes,
-  image_training,
   text_presets,
 )
 from nao_jax.training.recipe import TrainConfig
@@ -214,9 +213,9 @@ def _begin(run, *arguments, **settings):
 
 
 RUNS = [
-  (image_training.run, TRAINING, False),
+  (running.train_images, TRAINING, False),
   (
-    image_training.run,
+    running.train_images,
     dataclasses.replace(
       TRAINING, input="stream", stream=stream.StreamConfig(size=8, workers=0)
     ),
@@ -258,13 +257,13 @@ def test_a_run_does_not_go_on_with_other_data_of_the_same_name(
 @pytest.mark.parametrize("name", ["data.train", "data.test"])
 def test_a_run_that_kept_no_digest_is_refused_by_its_version(name, tmp_path):
   data, place = _prepare(tmp_path / "data"), tmp_path / "run"
-  _begin(image_training.run, TRAINING, workdir=place, data_dir=data)
+  _begin(running.train_images, TRAINING, workdir=place, data_dir=data)
   config = json.loads((place / "config.json").read_text())
   del config["settings"][name]
   config["versions"]["nao_jax"] = "0.3.1"
   (place / "config.json").write_text(json.dumps(config))
   with pytest.raises(UserError, match=rf"of nao_jax 0\.3\.1, which .*{name}"):
-    image_training.run(TRAINING, workdir=place, data_dir=data, devices=1)
+    running.train_images(TRAINING, workdir=place, data_dir=data, devices=1)
 
 
 def test_a_table_of_latencies_that_changed_is_noticed(tmp_path):

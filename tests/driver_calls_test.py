@@ -8,7 +8,7 @@ from absl import flags, logging
 import pytest
 
 from experiments import settings as driver_settings
-from nao_jax import experiment
+from nao_jax import experiment, final_training
 from nao_jax.data import nats_bench, prepare, sources
 from nao_jax.distributed import processes
 from nao_jax.errors import UserError
@@ -17,8 +17,6 @@ from nao_jax.studies import comparison, controller_study
 from nao_jax.tasks import (
   image_inference,
   image_presets,
-  image_training,
-  text_training,
 )
 from tests import driver_flags
 
@@ -65,12 +63,12 @@ DRIVERS = {
     _SEARCH | {"preset": "demo"},
   ),
   "train_cnn": (
-    [(image_training, "run")],
+    [(final_training, "run")],
     {"workdir": "w"},
     _RUN | {"preset": "digits", "data_dir": "d"},
   ),
   "train_rnn": (
-    [(text_training, "run")],
+    [(final_training, "run")],
     {"workdir": "w"},
     _RUN | {"preset": "demo"},
   ),

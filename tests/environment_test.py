@@ -21,11 +21,7 @@ from nao_jax.spaces import nasbench201, slots
 from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.studies import comparison, controller_study
-from nao_jax.tasks import (
-  image_presets,
-  image_training,
-  text_training,
-)
+from nao_jax.tasks import image_presets, text_recipes
 from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.tasks.text_presets import FinalConfig, SearchRnnConfig
 from nao_jax.training.language import TextTrainConfig
@@ -80,7 +76,9 @@ def _train_images(folder, workdir):
     network=NetworkConfig(cells_per_stage=1, channels=4, nodes=2, dropout=0.1),
     train=TrainConfig(epochs=1, batch=256, drop_path_keep=0.9),
   )
-  return image_training.run(config, workdir=workdir, data_dir=folder, devices=1)
+  return running.train_images(
+    config, workdir=workdir, data_dir=folder, devices=1
+  )
 
 
 def _search_images(folder, workdir):
@@ -99,14 +97,14 @@ def _search_images(folder, workdir):
 
 
 def _train_text(folder, workdir):
-  config = text_training.TrainRnnConfig(
+  config = text_recipes.TrainRnnConfig(
     text=str(folder / "text"),
     arch="0 0 1 1",
     network=MODEL,
     train=TextTrainConfig(epochs=1, batch=2, bptt=5),
     eval_batch=2,
   )
-  return text_training.run(config, workdir=workdir, devices=1)
+  return running.train_texts(config, workdir=workdir, devices=1)
 
 
 def _search_text(folder, workdir):

@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 # for all its modules.
 LAYERS = (
   ("experiments", "benchmarks"),
-  ("nao_jax.experiment", "nao_jax.studies"),
+  ("nao_jax.experiment", "nao_jax.final_training", "nao_jax.studies"),
   ("nao_jax.report",),
   ("nao_jax.tasks",),
   ("nao_jax.distributed", "nao_jax.search"),

@@ -14,12 +14,7 @@ from nao_jax.errors import UserError
 from nao_jax.networks import ops
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
-from nao_jax.tasks import (
-  image_presets,
-  image_recipes,
-  image_training,
-  text_training,
-)
+from nao_jax.tasks import image_presets, image_recipes, text_recipes
 from nao_jax.training import (
   candidate,
   language,
@@ -239,7 +234,7 @@ def test_a_device_is_believed_and_a_cpu_is_the_machine():
 
 
 def _train_cnn(folder):
-  image_training.run(
+  running.train_images(
     image_recipes.RECIPES["digits"],
     workdir=folder,
     data_dir=folder.parent / "data",
@@ -248,7 +243,7 @@ def _train_cnn(folder):
 
 
 def _train_rnn(folder):
-  text_training.run(text_training.RECIPES["demo"], workdir=folder, devices=1)
+  running.train_texts(text_recipes.RECIPES["demo"], workdir=folder, devices=1)
 
 
 def _search_cnn(preset, folder):

@@ -11,7 +11,7 @@ from nao_jax.tasks import (
   image_presets,
   image_recipes,
   text_presets,
-  text_training,
+  text_recipes,
 )
 from tests import driver_flags, pages
 
@@ -20,7 +20,7 @@ PRESETS = {
   "experiments.search_cnn": image_presets.PRESETS,
   "experiments.search_rnn": text_presets.PRESETS,
   "experiments.train_cnn": image_recipes.RECIPES,
-  "experiments.train_rnn": text_training.RECIPES,
+  "experiments.train_rnn": text_recipes.RECIPES,
 }
 COMMANDS = sorted(
   (pages.name(page), module, tuple(arguments))

@@ -20,7 +20,7 @@ from nao_jax.tasks import (
   image_presets,
   image_recipes,
   text_presets,
-  text_training,
+  text_recipes,
 )
 from tests import driver_flags
 
@@ -43,7 +43,7 @@ DRIVERS = {
   "search_cnn": Driver(image_presets.SearchCnnConfig, image_presets.PRESETS),
   "search_rnn": Driver(text_presets.SearchRnnConfig, text_presets.PRESETS),
   "train_cnn": Driver(image_recipes.TrainCnnConfig, image_recipes.RECIPES),
-  "train_rnn": Driver(text_training.TrainRnnConfig, text_training.RECIPES),
+  "train_rnn": Driver(text_recipes.TrainRnnConfig, text_recipes.RECIPES),
   "train_controller": Driver(StudyConfig, {"": StudyConfig()}),
   "compare_strategies": Driver(CompareConfig, {"": CompareConfig()}),
 }

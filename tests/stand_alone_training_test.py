@@ -156,7 +156,7 @@ def test_training_learns_the_batch_and_counts_steps(data):
     )
   )
   indices = np.tile(np.arange(BATCH), (12, 1))
-  state, losses = steps(start, jax.random.key(0), data, indices)
+  state, losses = steps(start, jax.random.key(0), data, (indices, None))
   assert int(state.step) == 12
   assert losses[-1] < losses[0] / 2
 

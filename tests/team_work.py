@@ -30,7 +30,7 @@ from nao_jax.search import loop
 from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import cnn, rnn
 from nao_jax.strategies.uniform import Uniform
-from nao_jax.tasks import text_training
+from nao_jax.tasks import text_recipes
 from nao_jax.training import (
   language,
   recipe,
@@ -42,7 +42,7 @@ from nao_jax.training.feeds import InMemory, Streamed
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.stand_alone_language import Reader
-from tests import tiny_images
+from tests import running, tiny_images
 from tests.short_networks import ShortConfig
 
 EXAMPLES, BATCH = 24, 8
@@ -150,7 +150,8 @@ def init(channels: int = 1) -> stand_alone.TrainState:
 
 def train(source, first, part: str) -> dict[str, np.ndarray]:
   """Parameters at the end of a training, and what was measured."""
-  for state, _ in source.train(first, jax.random.key(3), 0):
+  for call in source.train(first, jax.random.key(3)):
+    state = call.state
     if state.step == 2:
       source.measure(state, part)
   loss = source.measure(state, part)["loss"]
@@ -172,7 +173,7 @@ def write_text(base) -> None:
 
 def train_cell(base, team=None) -> dict | None:
   """Trains a recurrent cell; what comes of it."""
-  config = text_training.TrainRnnConfig(
+  config = text_recipes.TrainRnnConfig(
     text=str(base / TEXT),
     arch="0 0 1 1 0 3",
     network=LanguageModelConfig(width=8, output_dropout=0.2),
@@ -181,7 +182,7 @@ def train_cell(base, team=None) -> dict | None:
     ),
     eval_batch=2,
   )
-  return text_training.run(config, workdir=base / CELL, team=team)
+  return running.train_texts(config, workdir=base / CELL, team=team)
 
 
 def make_cells_quick_and_diverge_once(patch) -> None:

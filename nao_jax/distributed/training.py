@@ -1,66 +1,63 @@
 """Trainings that many processes share; see distributed/processes.py.
 
-Each source of data has two classes: one replaces it in the first process, the
-other helps in the other processes. Their calls take part in the same training,
-and between two calls the helpers wait for a command.
+`TeamFeed` replaces a feed in the first process, and `FeedHelper` helps in the
+other processes. Their calls take part in the same training, and between two
+calls the helpers wait for a command.
 """
 
 from collections.abc import Callable, Iterator
 import dataclasses
+from typing import Any
 
 import jax
-import numpy as np
 
 from nao_jax.distributed.processes import Command, Team
-from nao_jax.training.feeds import InMemory, Streamed
-from nao_jax.training.stand_alone import TrainState
-from nao_jax.training.stand_alone_language import (
-  Call,
-  Model,
-  Reader,
-)
-from nao_jax.training.stand_alone_language import TrainState as ReaderState
+from nao_jax.training.feeds import Call, Feed
 
-_TRAIN, _MEASURE, _READ = "feed train", "feed measure", "read"
+_TRAIN, _MEASURE = "feed train", "feed measure"
 
 
 @dataclasses.dataclass(frozen=True)
 class TeamFeed:
-  """A source of images in the first process, with the others as helpers.
+  """A feed in the first process, with the other processes as helpers.
 
   Attributes:
-    feed: the source, the same in all processes.
+    feed: the feed, of the same data in all processes.
     team: the processes.
   """
 
-  feed: InMemory | Streamed
+  feed: Feed
   team: Team
 
-  def train(
-    self, state: TrainState, key: jax.Array, step: int
-  ) -> Iterator[tuple[TrainState, np.ndarray]]:
-    """Trains like `InMemory.train`; the helpers wait between two calls."""
-    leaves = jax.tree.leaves(state)
-    self.team.tell(_TRAIN, jax.random.key_data(key), np.int32(step), *leaves)
-    for found in self.feed.train(state, key, step):
-      yield found
+  def train(self, state: Any, key: jax.Array) -> Iterator[Call]:
+    """Implements `Feed.train`; the helpers wait between two calls.
+
+    The caller may leave the iteration and train again, from another state.
+    """
+    leaves = jax.tree.leaves(self.feed.needed(state))
+    self.team.tell(_TRAIN, jax.random.key_data(key), *leaves)
+    for call in self.feed.train(state, key):
+      yield call
       self.team.on()
 
-  def measure(self, state: TrainState, part: str) -> dict:
-    """Measures like `InMemory.measure`, the last state that `train` yielded."""
-    self.team.tell(_MEASURE, text=part)
+  def measure(self, state: Any, part: str) -> dict:
+    """Implements `Feed.measure`.
+
+    Processes that measure together measure the last state that `train` yielded.
+    """
+    if self.feed.measures_together:
+      self.team.tell(_MEASURE, text=part)
     return self.feed.measure(state, part)
 
 
 class FeedHelper:
   """A helper of `TeamFeed`; holds the state between two commands."""
 
-  def __init__(
-    self, feed: InMemory | Streamed, team: Team, template: TrainState
-  ):
+  def __init__(self, feed: Feed, team: Team, template: Any):
     """Takes the arguments of `TeamFeed`, and a state of the same structure."""
     self._feed, self._team = feed, team
-    self._structure, self._state = jax.tree.structure(template), None
+    self._structure = jax.tree.structure(feed.needed(template))
+    self._state = None
 
   @property
   def handlers(self) -> dict[str, Callable]:
@@ -68,79 +65,24 @@ class FeedHelper:
     return {_TRAIN: self._train, _MEASURE: self._measure}
 
   def _train(self, command: Command) -> None:
-    key, step, *leaves = command.arrays
+    while command.what == _TRAIN:
+      command = self._train_until_told(command)
+
+  def _train_until_told(self, command: Command) -> Command:
+    """Trains to the end, or until another training is due.
+
+    Returns:
+      The last command: to go on, or to train again.
+    """
+    key, *leaves = command.arrays
     self._state = jax.tree.unflatten(self._structure, leaves)
-    calls = self._feed.train(
-      self._state, jax.random.wrap_key_data(key), int(step)
-    )
-    for self._state, _ in calls:
+    for call in self._feed.train(self._state, jax.random.wrap_key_data(key)):
+      self._state = call.state
       while not (command := self._team.hear()).goes_on:
+        if command.what == _TRAIN:
+          return command
         self._measure(command)
+    return command
 
   def _measure(self, command: Command) -> None:
     self._feed.measure(self._state, command.text)
-
-
-@dataclasses.dataclass(frozen=True)
-class TeamReader:
-  """A reader in the first process, with the other processes as helpers.
-
-  Attributes:
-    reader: the reader, of the same text in all processes.
-    team: the processes.
-  """
-
-  reader: Reader
-  team: Team
-
-  @property
-  def words(self) -> int:
-    """Number of words that an epoch predicts."""
-    return self.reader.words
-
-  def words_read(self, state: ReaderState) -> int:
-    """Returns the number of words predicted so far; see `Reader.words_read`."""
-    return self.reader.words_read(state)
-
-  def train(self, state: ReaderState, key: jax.Array) -> Iterator[Call]:
-    """Trains like `Reader.train`; the helpers wait between two calls.
-
-    After a call that diverged, the caller may leave the iteration and train
-    again.
-    """
-    leaves = jax.tree.leaves(_for_an_epoch(state))
-    self.team.tell(_READ, jax.random.key_data(key), *leaves)
-    for call in self.reader.train(state, key):
-      yield call
-      self.team.on()
-
-  def measure(self, model: Model, part: str) -> dict:
-    """Measures like `Reader.measure`, in this process alone."""
-    return self.reader.measure(model, part)
-
-
-class ReaderHelper:
-  """A helper of `TeamReader`."""
-
-  def __init__(self, reader: Reader, team: Team, template: ReaderState):
-    """Takes `TeamReader`'s arguments, and a state of the same structure."""
-    self._reader, self._team = reader, team
-    self._structure = jax.tree.structure(_for_an_epoch(template))
-
-  @property
-  def handlers(self) -> dict[str, Callable]:
-    """The handlers for `Team.help`."""
-    return {_READ: self._train}
-
-  def _train(self, command: Command) -> None:
-    key, *leaves = command.arrays
-    state = jax.tree.unflatten(self._structure, leaves)
-    for call in self._reader.train(state, jax.random.wrap_key_data(key)):
-      if call.diverged:
-        return
-      self._team.heard()
-
-
-def _for_an_epoch(state: ReaderState) -> ReaderState:
-  """Returns the parts of a state needed to train to the end of an epoch."""
-  return state._replace(validation=(), best=())

@@ -106,18 +106,15 @@ class ImageCandidates:
 
   def _train_epoch(self, states, architecture, epochs, between):
     """Returns the new states and the losses, [D, steps]."""
-    axes = (0, None, None, 0, None, 0)
+    axes = (0, None, None, (0, None), 0)
     steps = program(_steps, self.trainer, self.devices, axes, 0)
     losses = []
     orders = np.stack([self._order(epoch) for epoch in epochs], 1)
     for start, end in chunking.calls(0, len(orders), STEPS_A_CALL):
+      rows = padded(orders[start:end], STEPS_A_CALL).swapaxes(0, 1)
+      batches = rows, np.int32(end - start)
       states, loss = steps(
-        states,
-        self._step_key,
-        self._train,
-        padded(orders[start:end], STEPS_A_CALL).swapaxes(0, 1),
-        np.int32(end - start),
-        architecture,
+        states, self._step_key, self._train, batches, architecture
       )
       losses.append(np.asarray(loss)[:, : end - start])
       between()
@@ -223,12 +220,10 @@ class ImageCandidates:
     return parallel.replicate((images, *batches), devices=self.devices)
 
 
-def _steps(
-  state, key, data, indices, count, architecture, *, trainer, axis_name
-):
+def _steps(state, key, data, batches, architecture, *, trainer, axis_name):
   del axis_name  # Each device has a candidate of its own.
   return train_steps(
-    state, key, data, indices, count, trainer=trainer, architecture=architecture
+    state, key, data, batches, trainer=trainer, architecture=architecture
   )
 
 

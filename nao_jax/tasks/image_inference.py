@@ -7,7 +7,7 @@ import pathlib
 from absl import logging
 import jax
 
-from nao_jax import parallel
+from nao_jax import parallel, settings
 from nao_jax.data.digest import TEST_PART, Digest
 from nao_jax.errors import UserError
 from nao_jax.runs import paths
@@ -15,7 +15,8 @@ from nao_jax.runs.environment import in_32_bits
 from nao_jax.runs.workdir import read_settings, unflatten, write_bytes
 from nao_jax.spaces import cnn
 from nao_jax.tasks.image_recipes import TrainCnnConfig
-from nao_jax.tasks.image_training import Training, check, open_data
+from nao_jax.tasks.image_training import Training, open_data
+from nao_jax.tasks.training import restore
 from nao_jax.training.stand_alone import TrainState, classify
 
 # Platforms that an exported network runs on.
@@ -26,7 +27,7 @@ def load(workdir: str | os.PathLike) -> tuple[Training, TrainState]:
   """Loads a training's settings and its newest state.
 
   Args:
-    workdir: the workdir of `image_training.run`, which may not have finished.
+    workdir: the workdir of `final_training.run`, which may not have finished.
 
   Raises:
     UserError: there is no training, or it has no checkpoint yet.
@@ -35,7 +36,7 @@ def load(workdir: str | os.PathLike) -> tuple[Training, TrainState]:
   training = _training(path)
   # The template of the state is a whole network, so it is built only if needed.
   there = os.path.exists(path / "checkpoints")
-  state = training.restore(path / "checkpoints") if there else None
+  state = restore(training, path / "checkpoints") if there else None
   if state is None:
     raise UserError(
       f"`workdir={workdir}`: no checkpoint there yet; train first"
@@ -63,7 +64,7 @@ def _training(workdir: pathlib.Path) -> Training:
       f"{place} is damaged: {error}; give another workdir"
     ) from error
   try:
-    check(training.config)
+    settings.validate(training.config)
     whole = _is_whole(training)
     training.config.network.check(training.image_shape[0])
   except UserError as error:

@@ -17,14 +17,17 @@ from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.shared import SharedWeights, check_each_step
 from nao_jax.objectives import Cost, CostConstraint
 from nao_jax.runs.workdir import flatten
-from nao_jax.tasks import image_costs, image_finals
+from nao_jax.tasks import image_costs, image_finals, image_training
 from nao_jax.tasks.image_cells import ImageCells
 from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
 from nao_jax.tasks.image_presets import SearchCnnConfig
+from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.tasks.image_training import check_size, open_data
 from nao_jax.tasks.task import Stage
+from nao_jax.tasks.training import FinalTraining
 from nao_jax.training import memory_check
 from nao_jax.training.candidate import Trainer as CandidateTrainer
+from nao_jax.training.feeds import Feed
 from nao_jax.training.supernet import Trainer
 
 
@@ -61,6 +64,12 @@ class Images:
     if config.standardize:
       data = dataclasses.replace(data, mean=None, std=None)
     return OpenImages(config, data, devices, self.latency)
+
+  def open_training(
+    self, config: TrainCnnConfig, devices: int | None
+  ) -> tuple[FinalTraining, Feed]:
+    """Implements `Task.open_training`."""
+    return image_training.open_training(config, self.data_dir, devices)
 
 
 @dataclasses.dataclass(frozen=True)

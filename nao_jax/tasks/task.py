@@ -2,9 +2,9 @@
 
 A `Task` is handed to `experiment.run` with the settings of a search. It
 describes its `Cells` before the data are there, and opens the data to an
-`OpenTask`, which evaluates cells. `images.Images` and `texts.Texts` are the
-tasks that ship; a new one implements these three, and may inherit defaults from
-them.
+`OpenTask`, which evaluates cells. Its final trainings, if any, are described in
+`training`. `images.Images` and `texts.Texts` are the tasks that ship; a new one
+implements these three, and may inherit defaults from them.
 
 Shapes: A architectures, L tokens, P ops, B positions of a cell with an op.
 """
@@ -25,6 +25,8 @@ from nao_jax.objectives import CostConstraint
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.search.config import ExperimentConfig
 from nao_jax.spaces.space import Space
+from nao_jax.tasks.training import FinalTraining
+from nao_jax.training.feeds import Feed
 
 
 class Cells(Protocol):
@@ -146,7 +148,7 @@ class Task(Protocol):
     """Returns the kind of cells for the settings of a search, flat."""
 
   def open(self, config: ExperimentConfig, devices: int | None) -> OpenTask:
-    """Reads the data.
+    """Reads the data of a search.
 
     Args:
       config: valid settings.
@@ -155,6 +157,22 @@ class Task(Protocol):
     Raises:
       UserError: the data cannot be read or do not fit the settings.
     """
+
+  def open_training(
+    self, config: Any, devices: int | None
+  ) -> tuple[FinalTraining, Feed]:
+    """Reads the data of a final training, and checks its memory.
+
+    Args:
+      config: valid settings of the task's final trainings.
+      devices: number of devices of each process to use; all by default.
+
+    Raises:
+      UserError: the data cannot be read, or the training will not fit them or
+        the memory.
+      NotImplementedError: the task has no final training.
+    """
+    raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,10 +14,14 @@ from nao_jax.evaluators.shared import check_each_step
 from nao_jax.evaluators.shared_language import SharedLanguage
 from nao_jax.evaluators.text_candidates import TextCandidates
 from nao_jax.runs.workdir import flatten
+from nao_jax.tasks import text_training
 from nao_jax.tasks.task import Stage
 from nao_jax.tasks.text_cells import TextCells
 from nao_jax.tasks.text_presets import SearchRnnConfig
+from nao_jax.tasks.text_recipes import TrainRnnConfig
+from nao_jax.tasks.training import FinalTraining
 from nao_jax.training import memory_check
+from nao_jax.training.feeds import Feed
 from nao_jax.training.recurrent import Trainer
 
 
@@ -37,6 +41,12 @@ class Texts:
     _check(config, devices)
     corpus = text.load(config.text, vocab_size=config.vocab_size)
     return OpenTexts(_fit_to_text(config, corpus), corpus, devices)
+
+  def open_training(
+    self, config: TrainRnnConfig, devices: int | None
+  ) -> tuple[FinalTraining, Feed]:
+    """Implements `Task.open_training`."""
+    return text_training.open_training(config, devices)
 
 
 @dataclasses.dataclass(frozen=True)

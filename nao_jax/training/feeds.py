@@ -1,8 +1,7 @@
 """Sources of a training's examples: device memory, or a stream.
 
-Both sources have the same two methods: `train` goes on from any step to the
-end, and `measure` evaluates on one part of the data. A training that resumes at
-step i sees the same batches as one that was never interrupted.
+A `Feed` trains on its examples from any state on, and measures. A training that
+resumes at step i sees the same batches as one that was never interrupted.
 
 Shapes: B images per step, D devices.
 """
@@ -10,7 +9,7 @@ Shapes: B images per step, D devices.
 from collections.abc import Callable, Iterator
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -35,6 +34,57 @@ from nao_jax.training.stand_alone import (
 STEPS_A_CALL = 25
 
 
+class Call(NamedTuple):
+  """Results of a call to the devices, which performs some steps.
+
+  Attributes:
+    state: the state after the steps.
+    losses: float32 [steps].
+    work: number of units of work done, see `FinalTraining.each`.
+    ends_epoch: whether the last step is the last one of an epoch.
+  """
+
+  state: Any
+  losses: np.ndarray
+  work: int
+  ends_epoch: bool
+
+  @property
+  def diverged(self) -> bool:
+    """True if a loss is not finite."""
+    return not np.isfinite(self.losses).all()
+
+
+class Feed(Protocol):
+  """The data of a training, of which it reads some in each step.
+
+  Attributes:
+    measures_together: whether all processes measure together; otherwise the
+      first one measures alone.
+  """
+
+  measures_together: bool
+
+  def needed(self, state: Any) -> Any:
+    """Returns the state without what `train` does not need."""
+
+  def train(self, state: Any, key: jax.Array) -> Iterator[Call]:
+    """Trains at least to the end of an epoch, some steps at a time.
+
+    Args:
+      state: the state after any step.
+      key: the random key of the whole training.
+    """
+
+  def measure(self, state: Any, part: str) -> dict:
+    """Measures on a part of the data; JSON-like.
+
+    Args:
+      state: the state, or the part of it that is measured.
+      part: `validation` or `test`.
+    """
+
+
 @dataclasses.dataclass(frozen=True)
 class InMemory:
   """Images that live on the devices and are augmented there.
@@ -55,23 +105,19 @@ class InMemory:
   std: np.ndarray | None
   devices: int | None = None
 
-  def train(
-    self, state: TrainState, key: jax.Array, step: int
-  ) -> Iterator[tuple[TrainState, np.ndarray]]:
-    """Trains to the end, some steps at a time.
+  measures_together = True
 
-    Args:
-      state: the state after `step` steps.
-      key: the random key of the whole run.
-      step: number of steps done, as in the state.
+  def needed(self, state: TrainState) -> TrainState:
+    """Implements `Feed.needed`."""
+    return state
 
-    Yields:
-      The state after a call, and the call's losses.
-    """
+  def train(self, state: TrainState, key: jax.Array) -> Iterator[Call]:
+    """Implements `Feed.train`; trains to the end of the last epoch."""
+    step = int(state.step)
     order_key, step_key = jax.random.split(key)
     place = functools.partial(parallel.replicate, devices=self.devices)
     state, step_key, train = place((state, step_key, self._place("train")))
-    in_axes, out_axes = (None, None, None, 1, None), (None, None)
+    in_axes, out_axes = (None, None, None, (1, None)), (None, None)
     steps = program(train_steps, self.trainer, self.devices, in_axes, out_axes)
     per_epoch = self.trainer.steps_per_epoch
     for epoch in range(step // per_epoch, self.trainer.train.epochs):
@@ -84,8 +130,9 @@ class InMemory:
           padded(order[start:end], STEPS_A_CALL), 1, devices=self.devices
         )
         count = np.int32(end - start)
-        state, losses = steps(state, step_key, train, rows, count)
-        yield state, np.asarray(losses)[:count]
+        state, losses = steps(state, step_key, train, (rows, count))
+        losses = np.asarray(losses)[:count]
+        yield Call(state, losses, len(losses), end == per_epoch)
 
   def measure(self, state: TrainState, part: str) -> dict:
     """Measures the network on a part of the data.
@@ -143,15 +190,20 @@ class Streamed:
   std: np.ndarray | None
   devices: int | None = None
 
-  def train(
-    self, state: TrainState, key: jax.Array, step: int
-  ) -> Iterator[tuple[TrainState, np.ndarray]]:
+  measures_together = True
+
+  def needed(self, state: TrainState) -> TrainState:
+    """Implements `Feed.needed`."""
+    return state
+
+  def train(self, state: TrainState, key: jax.Array) -> Iterator[Call]:
     """Trains like `InMemory.train`; a call is one step.
 
     Raises:
       UserError: during the iteration, if an image of this or of another process
         is damaged, or if a worker that reads images died.
     """
+    step = int(state.step)
     _, step_key = jax.random.split(key)
     state, step_key = parallel.replicate(
       (state, step_key), devices=self.devices
@@ -167,12 +219,12 @@ class Streamed:
     )
     in_axes, out_axes = (None, None, CUT), (None, None)
     update = program(train_batch, self.trainer, self.devices, in_axes, out_axes)
-    for _, examples in zip(
-      range(step, self.trainer.steps), batches, strict=False
-    ):
+    per_epoch = self.trainer.steps_per_epoch
+    numbers = range(step + 1, self.trainer.steps + 1)
+    for number, examples in zip(numbers, batches, strict=False):
       images = cut(examples, rows, self.mean, self.std)
       state, loss = update(state, step_key, images)
-      yield state, np.asarray(loss)[None]
+      yield Call(state, np.asarray(loss)[None], 1, number % per_epoch == 0)
 
   def measure(self, state: TrainState, part: str) -> dict:
     """Measures like `InMemory.measure`; there is no validation part."""

@@ -4,7 +4,6 @@ Shapes: B images per step, D devices, M micro-batches per step.
 """
 
 import dataclasses
-import functools
 from typing import NamedTuple
 
 import jax
@@ -42,8 +41,7 @@ class Measured(NamedTuple):
   Attributes:
     examples: int32 [], number of examples counted.
     right: int32 [], number of examples whose label has the largest logit.
-    in_top_5: int32 [], number of examples whose label is among the five
-      largest.
+    in_top_5: int32 [], number whose label is among the five largest logits.
     loss: float32 [], cross-entropy in nats.
   """
 
@@ -135,25 +133,17 @@ def gradients(
     stats, total = carry
     number, images, labels, masks = part
     rngs = {"dropout": jax.random.fold_in(dropout_key, number)}
+    inputs = images, *architecture, masks
     (loss, stats), gradient = jax.value_and_grad(batch_loss, has_aux=True)(
-      state.params,
-      stats,
-      (images, *architecture, masks),
-      labels,
-      rngs,
-      trainer,
-      axis_name,
+      state.params, stats, inputs, labels, rngs, trainer, axis_name
     )
     return (stats, jax.tree.map(jnp.add, total, gradient)), loss
 
-  cut = functools.partial(_cut, parts=parts)
   inputs = (
     jnp.arange(parts),
-    cut(images),
-    cut(labels),
-    None
-    if masks is None
-    else jnp.moveaxis(cut(jnp.moveaxis(masks, 2, 0)), 1, 3),
+    _cut(images, parts),
+    _cut(labels, parts),
+    _cut_masks(masks, parts),
   )
   zeros = jax.tree.map(jnp.zeros_like, state.params)
   (stats, total), losses = lax.scan(
@@ -167,6 +157,13 @@ def gradients(
 def _cut(x, parts: int):
   """Reshapes [B, ...] to [M, B / M, ...]."""
   return x.reshape(parts, -1, *x.shape[1:])
+
+
+def _cut_masks(masks, parts: int):
+  """Reshapes [cells, 2 nodes, B] to [M, cells, 2 nodes, B / M]; or None."""
+  if masks is None:
+    return None
+  return jnp.moveaxis(_cut(jnp.moveaxis(masks, 2, 0), parts), 1, 3)
 
 
 def batch_loss(
@@ -217,8 +214,7 @@ def train_steps(
   state: TrainState,
   key: jax.Array,
   data: Images,
-  indices: jax.Array,
-  count: jax.Array | None = None,
+  batches: tuple[jax.Array, jax.Array | None],
   *,
   trainer: Trainer,
   architecture: tuple = (),
@@ -230,8 +226,8 @@ def train_steps(
     state: the training state, the same on all devices.
     key: the random key of the whole run; step i uses the key with i folded in.
     data: the training images, whole on every device.
-    indices: int32 [steps, B / D], this device's examples.
-    count: int32 [], number of these steps to perform; all if None.
+    batches: this device's examples, int32 [steps, B / D]; and the number of
+      these steps to perform, int32 [], or None for all.
     trainer: the settings.
     architecture: further inputs of the network, after the images, if any.
     axis_name: the mapped axis.
@@ -251,7 +247,7 @@ def train_steps(
       state, loss_key, images, labels, trainer, architecture, axis_name
     )
 
-  return repeat_steps(step, state, indices, count)
+  return repeat_steps(step, state, *batches)
 
 
 def train_batch(
@@ -319,17 +315,13 @@ def measure(
     architecture: further inputs of the network, after the images, if any.
     axis_name: the mapped axis over which to sum.
   """
+  images, labels, mean, std = data
   logits = classify(
-    state,
-    data.images,
-    data.mean,
-    data.std,
-    trainer=trainer,
-    architecture=architecture,
+    state, images, mean, std, trainer=trainer, architecture=architecture
   )
   _, best = lax.top_k(logits, min(5, logits.shape[-1]))
-  hits = (best == data.labels[:, None]) & counted[:, None]
-  losses = optax.softmax_cross_entropy_with_integer_labels(logits, data.labels)
+  hits = (best == labels[:, None]) & counted[:, None]
+  losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
   return parallel.total(
     Measured(
       examples=jnp.sum(counted),

@@ -12,7 +12,6 @@ nodes.
 from collections.abc import Iterator
 import dataclasses
 import functools
-import itertools
 from typing import NamedTuple
 
 import jax
@@ -25,7 +24,7 @@ from nao_jax.errors import UserError
 from nao_jax.networks.recurrent import LanguageModelConfig, Weights
 from nao_jax.spaces import rnn
 from nao_jax.training import language, recurrent
-from nao_jax.training.feeds import program
+from nao_jax.training.feeds import Call, program
 from nao_jax.training.language import TextTrainConfig, Window
 from nao_jax.training.recurrent import Model
 
@@ -109,6 +108,19 @@ class Trainer:
     """Returns the hidden state at the start of every epoch, [B, H]."""
     return np.zeros((self.train.batch, self.network.width), np.float32)
 
+  def windows(self, state: TrainState, seed: int, rows: int) -> list[Window]:
+    """Returns the bptt windows of the current epoch.
+
+    Args:
+      state: the state at any step of the epoch.
+      seed: the seed of the lengths of the windows.
+      rows: number of words of each stream.
+    """
+    # The generator takes a large seed as the sequence of its 32-bit words.
+    seed += int(state.roll_backs) << 32
+    epoch, bptt = int(state.epoch), self.train.bptt
+    return list(language.random_windows(seed, epoch, rows, bptt))
+
   def check(self, devices: int | None = None) -> None:
     """Raises UserError if the devices cannot share the streams evenly."""
     parts = parallel.count(devices)
@@ -119,13 +131,12 @@ class Trainer:
       )
 
 
-def train_stretch(
+def train_window(
   model: Model,
   hidden: jax.Array,
   key: jax.Array,
   number: jax.Array,
-  tokens: jax.Array,
-  length: jax.Array,
+  window: tuple[jax.Array, jax.Array],
   *,
   trainer: Trainer,
   axis_name: str | None = None,
@@ -137,8 +148,8 @@ def train_stretch(
     hidden: [B / D, H], the state before the step, of this device's streams.
     key: the random key of the epoch.
     number: int32 [], the number of the step, which is folded into the key.
-    tokens: int32 [T + 1, B / D], this device's part of `language.cut`.
-    length: int32 [], number of steps of the bptt window that count.
+    window: this device's tokens, int32 [T + 1, B / D], see `language.cut`; and
+      the number of steps that count, int32 [].
     trainer: the settings.
     axis_name: the mapped axis over which to average.
 
@@ -151,8 +162,7 @@ def train_stretch(
     key,
     number,
     trainer.cell,
-    tokens,
-    length,
+    *window,
     trainer=trainer.steps,
     axis_name=axis_name,
   )
@@ -221,31 +231,13 @@ def roll_back(state: TrainState, *, trainer: Trainer) -> TrainState:
   )
 
 
-class Call(NamedTuple):
-  """Results of training on some bptt windows.
-
-  Attributes:
-    state: the state after the windows.
-    losses: float32 [windows], nats per word.
-    words: number of words that the windows predicted.
-  """
-
-  state: TrainState
-  losses: np.ndarray
-  words: int
-
-  @property
-  def diverged(self) -> bool:
-    """True if a loss is not finite."""
-    return not np.isfinite(self.losses).all()
-
-
 class Reader:
   """A text, split into the streams and bptt windows that a training reads.
 
-  Attributes:
-    words: number of words that an epoch predicts.
+  Implements `feeds.Feed`. Measurements are of the mean weights of a `Model`.
   """
+
+  measures_together = False
 
   def __init__(
     self,
@@ -277,43 +269,26 @@ class Reader:
       ),
       "test": text.streams(corpus.test, 1),
     }
-    self.words = (len(self._streams) - 1) * trainer.train.batch
 
-  def words_read(self, state: TrainState) -> int:
-    """Returns the number of words predicted so far, without undone epochs."""
-    done = self._windows(state)[: int(state.step)]
-    rows = done[-1].start + done[-1].length if done else 0
-    return int(state.epoch) * self.words + rows * self._trainer.train.batch
+  def needed(self, state: TrainState) -> TrainState:
+    """Implements `Feed.needed`."""
+    return state._replace(validation=(), best=())
 
   def train(self, state: TrainState, key: jax.Array) -> Iterator[Call]:
-    """Trains to the end of the epoch, some bptt windows at a time.
+    """Implements `Feed.train`; trains to the end of the epoch.
 
-    Args:
-      state: the state at any step of the epoch.
-      key: the random key of the whole run.
+    Yields:
+      At least one call, without steps if the epoch has no more.
     """
-    step, axes = int(state.step), (None, 0, None)
-    trained = program(
-      train_stretch,
-      self._trainer,
-      self._devices,
-      (*axes, None, 1, None),
-      axes,
-    )
     for number in (state.roll_backs, state.epoch):
       key = jax.random.fold_in(key, number)
     model, key = parallel.replicate((state.model, key), devices=self._devices)
     hidden = parallel.distribute(self._cut(state.hidden), devices=self._devices)
-    for windows in _batched(self._windows(state)[step:]):
-      losses = []
-      for window in windows:
-        tokens = language.cut(self._streams, window)
-        number, length = np.int32(step), np.int32(window.length)
-        model, hidden, loss = trained(
-          model, hidden, key, number, tokens, length
-        )
-        losses.append(loss)
-        step += 1
+    windows, step = self._windows(state), int(state.step)
+    while True:
+      several = windows[step : step + WINDOWS_A_CALL]
+      model, hidden, losses = self._train(model, hidden, key, step, several)
+      step += len(several)
       yield Call(
         state._replace(
           model=model,
@@ -322,9 +297,42 @@ class Reader:
           ),
           step=np.int32(step),
         ),
-        np.array(jax.device_get(losses)),
-        sum(s.length for s in windows) * self._trainer.train.batch,
+        losses,
+        sum(s.length for s in several) * self._trainer.train.batch,
+        ends_epoch=step == len(windows),
       )
+      if step == len(windows):
+        return
+
+  def _train(
+    self,
+    model: Model,
+    hidden: jax.Array,
+    key: jax.Array,
+    step: int,
+    windows: list[Window],
+  ) -> tuple[Model, jax.Array, np.ndarray]:
+    """Trains on some bptt windows, of which `step` is the first one's number.
+
+    Returns:
+      The model and hidden state on the devices, and the losses, [windows].
+    """
+    axes = (None, 0, None)
+    trained = program(
+      train_window,
+      self._trainer,
+      self._devices,
+      (*axes, None, (1, None)),
+      axes,
+    )
+    losses = []
+    for number, window in enumerate(windows, step):
+      tokens = language.cut(self._streams, window)
+      model, hidden, loss = trained(
+        model, hidden, key, np.int32(number), (tokens, np.int32(window.length))
+      )
+      losses.append(loss)
+    return model, hidden, np.array(jax.device_get(losses), np.float32)
 
   def measure(self, model: Model, part: str) -> dict:
     """Measures the mean weights of a model.
@@ -349,19 +357,9 @@ class Reader:
     }
 
   def _windows(self, state: TrainState) -> list[Window]:
-    """Returns the bptt windows of the current epoch."""
-    # The generator takes a large seed as the sequence of its 32-bit words.
-    seed = self._seed + (int(state.roll_backs) << 32)
-    rows, bptt = len(self._streams), self._trainer.train.bptt
-    return list(language.random_windows(seed, int(state.epoch), rows, bptt))
+    return self._trainer.windows(state, self._seed, len(self._streams))
 
   def _cut(self, hidden) -> np.ndarray:
     """Reshapes [B, H] to [D, B / D, H]."""
     parts = parallel.count(self._devices)
     return np.asarray(hidden).reshape(parts, -1, hidden.shape[1])
-
-
-def _batched(windows: list[Window]) -> Iterator[list[Window]]:
-  windows = iter(windows)
-  while batch := list(itertools.islice(windows, WINDOWS_A_CALL)):
-    yield batch
