@@ -9,8 +9,8 @@ The same command again runs only the trials that are missing from the file.
 from absl import flags
 
 from nao_jax.errors import UserError
-from nao_jax.report.curves import draw, show
 from nao_jax.studies import comparison
+from nao_jax.studies.curves import draw, show
 
 from . import driver, settings
 

@@ -1,4 +1,4 @@
-"""Makes the report of a search, which may still run or have been stopped.
+"""Writes the report of a search that runs, was stopped or has ended.
 
 python -m experiments.report --workdir=runs/digits
 python -m experiments.report --workdir=runs/digits --random=runs/r1,runs/r2
@@ -33,7 +33,7 @@ _OUTPUT = flags.DEFINE_string(
 
 
 def main(_):
-  """Writes the report that the flags ask for."""
+  """Writes the report."""
   if (_WORKDIR.value is None) == (_COMPARE.value is None):
     raise UserError("--workdir, --compare: give one of them")
   if (_OUTPUT.value is None) != (_COMPARE.value is None):

@@ -1,9 +1,9 @@
-"""Shows the progress of a run, from another terminal, without disturbing it.
+"""Shows the progress of a run from another terminal.
 
 python -m experiments.watch --workdir=runs/digits
 
 It works for searches and trainings that run, were stopped or have ended. On a
-terminal it refreshes until the run ends, or until Ctrl-C. Files are only read.
+terminal it refreshes until the run ends or Ctrl-C. Files are only read.
 """
 
 import time
@@ -21,10 +21,10 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Directory of the run.", required=True
 )
 _ONCE = flags.DEFINE_boolean(
-  "once", False, "Look once; so it does where there is no terminal."
+  "once", False, "Show the state once; always so without a terminal."
 )
 _SECONDS = flags.DEFINE_float(
-  "seconds", 1.0, "Between two looks.", lower_bound=0.1
+  "seconds", 1.0, "Seconds between two updates.", lower_bound=0.1
 )
 
 
@@ -33,18 +33,18 @@ def main(_):
   # NaN is not below a bound.
   if not _SECONDS.value < float("inf"):
     raise UserError(f"`seconds={_SECONDS.value}`: allowed: 0.1 or more")
-  found = watching.snapshot(_WORKDIR.value)
+  snapshot = watching.snapshot(_WORKDIR.value)
   console = streams.console(wide=120)
-  if _ONCE.value or not console.is_terminal or not found.at_work:
-    console.print(watching.picture(found))
+  if _ONCE.value or not console.is_terminal or not snapshot.running:
+    console.print(watching.render(snapshot))
     return
   with rich.live.Live(
-    watching.picture(found), console=console, auto_refresh=False
-  ) as shown:
-    while found.at_work:
+    watching.render(snapshot), console=console, auto_refresh=False
+  ) as live:
+    while snapshot.running:
       time.sleep(_SECONDS.value)
-      found = watching.snapshot(_WORKDIR.value)
-      shown.update(watching.picture(found), refresh=True)
+      snapshot = watching.snapshot(_WORKDIR.value)
+      live.update(watching.render(snapshot), refresh=True)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,6 @@ from nao_jax.data import images, prepare, sources, tables, text
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
-from nao_jax.report import curves
 from nao_jax.runs import checkpoint, workdir
 from nao_jax.runs.trials import Trial, Trials
 from nao_jax.runs.workdir import Workdir, flatten
@@ -36,7 +35,7 @@ from nao_jax.search.config import SearchConfig
 from nao_jax.search.pool_file import PoolFile
 from nao_jax.spaces import cnn, nasbench201, published, rnn
 from nao_jax.strategies.nao import NaoConfig
-from nao_jax.studies import comparison, controller_study
+from nao_jax.studies import comparison, controller_study, curves
 from nao_jax.studies.comparison import CompareConfig
 from nao_jax.studies.controller_study import StudyConfig
 from nao_jax.tasks import (

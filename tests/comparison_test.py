@@ -4,12 +4,12 @@ import dataclasses
 import json
 import shutil
 
+from nao_jax.report.curves import Curves, summary
 import numpy as np
 import pytest
 
 from nao_jax.errors import UserError
 from nao_jax.report import curves as curves_
-from nao_jax.report.curves import Curves, summary
 from nao_jax.spaces import nasbench201
 from nao_jax.strategies.uniform import Uniform
 from nao_jax.studies import comparison

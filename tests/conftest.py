@@ -16,6 +16,8 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
   signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+pytest_plugins = ["tests.report_searches"]
+
 gc.set_threshold(*drivers.RARELY)
 
 # Four devices, so that code for many can be tested.

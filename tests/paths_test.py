@@ -61,7 +61,7 @@ def test_what_is_written_goes_to_the_home(home, name):
 READERS = {
   "settings": workdir.read_settings,
   "report": search_page.write,
-  "watch": watching.look,
+  "watch": watching.snapshot,
   "compare": lambda path: comparison_page.write([path, path], "out.html"),
   "training": image_inference.load,
   "architecture": lambda path: cnn.resolve(f"{path}.json"),

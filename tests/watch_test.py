@@ -1,4 +1,4 @@
-"""Looking on: what is seen of a run that runs, was killed, or has ended."""
+"""The view of a run that runs, was killed, or has ended."""
 
 import errno
 import io
@@ -15,7 +15,7 @@ from nao_jax.runs import lock
 from nao_jax.runs.workdir import Workdir
 from nao_jax.search.journal import SearchJournal
 
-# A run that says how far it is, and then waits to be killed.
+# A run that reports its progress, and then waits to be killed.
 RUN = """
 import sys, time
 from nao_jax.search.journal import SearchJournal
@@ -28,16 +28,16 @@ with SearchJournal(sys.argv[1], settings, 4) as journal:
                            "score_seconds": 30.5, "propose_seconds": 9.5})
   journal.progress.prefix = "round 1 of 4:"
   journal.progress("train supernet", 30, 120)
-  print("told", flush=True)
+  print("ready", flush=True)
   time.sleep(60)
 """
 DRIVER = [sys.executable, "-m", "experiments.watch"]
 
 
-def _seen(path):
+def _view(path):
   file = io.StringIO()
   console = rich.console.Console(file=file, width=120)
-  console.print(watching.picture(watching.snapshot(path)))
+  console.print(watching.render(watching.snapshot(path)))
   return " ".join(file.getvalue().split())
 
 
@@ -49,31 +49,31 @@ def _files(path):
   }
 
 
-def test_a_run_is_seen_while_it_runs_and_after_it_was_killed(tmp_path):
+def test_a_run_is_shown_while_it_runs_and_after_it_was_killed(tmp_path):
   process = subprocess.Popen(
     [sys.executable, "-c", RUN, tmp_path], stdout=subprocess.PIPE
   )
   with process:
-    assert process.stdout.readline() == b"told\n"
-    before, seen = _files(tmp_path), _seen(tmp_path)
-    assert watching.snapshot(tmp_path).at_work
-    assert f"running: process {process.pid} on {socket.gethostname()}" in seen
+    assert process.stdout.readline() == b"ready\n"
+    before, view = _files(tmp_path), _view(tmp_path)
+    assert watching.snapshot(tmp_path).running
+    assert f"running: process {process.pid} on {socket.gethostname()}" in view
     for text in (
       "strategy nao, dataset digits, seed 3",
       "round 1 of 4: train supernet",
       "30 of 120",
       "best so far: accuracy 0.9000 (round 0)",
-      "4 of 5 are left, about 2:40",
+      "4 of 5 are left, about 2:40, and",
       "0.9000",
     ):
-      assert text in seen
+      assert text in view
     assert _files(tmp_path) == before
     process.kill()
-  assert not watching.snapshot(tmp_path).at_work
-  seen = _seen(tmp_path)
-  assert f"not running: killed or lost; it was process {process.pid}" in seen
-  assert "30 of 120" in seen
-  assert "are left" not in seen
+  assert not watching.snapshot(tmp_path).running
+  view = _view(tmp_path)
+  assert f"not running: killed or lost; it was process {process.pid}" in view
+  assert "30 of 120" in view
+  assert "are left" not in view
 
 
 def _finished(path):
@@ -87,18 +87,18 @@ def _finished(path):
   return path
 
 
-def test_a_training_that_has_ended_is_seen_with_its_last_epochs(tmp_path):
-  seen = _seen(_finished(tmp_path))
-  assert "arch NAO-RNN" in seen
-  assert "finished" in seen
-  assert "71.25" in seen
-  assert "the last 12, 8 before them" in seen
-  assert "90.25" not in seen
-  assert "training words 0:00; compiling 0:00 of it" in seen
-  assert "averaging" not in seen
+def test_a_training_that_has_ended_is_shown_with_its_last_epochs(tmp_path):
+  view = _view(_finished(tmp_path))
+  assert "arch NAO-RNN" in view
+  assert "finished" in view
+  assert "71.25" in view
+  assert "the last 12, after 8 earlier ones" in view
+  assert "90.25" not in view
+  assert "training words 0:00; 0:00 of it compiling" in view
+  assert "averaging" not in view
 
 
-def test_finalists_are_seen_after_the_rounds(tmp_path):
+def test_finalists_are_shown_after_the_rounds(tmp_path):
   settings = {"strategy": "nao", "text": "kjv", "corpus": "1"}
   with SearchJournal(tmp_path, settings, 1) as journal:
     journal.rewind("round", 0)
@@ -108,7 +108,7 @@ def test_finalists_are_seen_after_the_rounds(tmp_path):
     journal.report_stage("searched finalists", row, curves)
     journal.events.close()
   # In the unit of the scores.
-  assert "searched finalists │ 54.60 │ 90.02" in _seen(tmp_path)
+  assert "searched finalists │ 54.60 │ 90.02" in _view(tmp_path)
   (events,) = tmp_path.glob("events.*")
   assert b"of_finalists/searched_1" in events.read_bytes()
   with SearchJournal(tmp_path, settings, 1) as journal:
@@ -116,7 +116,7 @@ def test_finalists_are_seen_after_the_rounds(tmp_path):
     assert [row.get("round") for row in journal.history()] == [0]
 
 
-def test_a_run_that_said_that_it_stopped_is_quoted(tmp_path):
+def test_the_state_of_a_run_that_failed_is_shown(tmp_path):
   def work():
     with Workdir(tmp_path, {}, "result.json") as journal:
       journal.progress("train", 1, 2)
@@ -124,16 +124,16 @@ def test_a_run_that_said_that_it_stopped_is_quoted(tmp_path):
 
   with pytest.raises(KeyError):
     work()
-  assert "not running: failed ('broken')" in _seen(tmp_path)
+  assert "not running: failed ('broken')" in _view(tmp_path)
 
 
-def test_a_run_on_another_machine_is_believed(tmp_path):
+def test_a_run_on_another_machine_is_shown_by_its_last_update(tmp_path):
   with SearchJournal(tmp_path, {"seed": 1}, 2) as journal:
     journal.progress("train", 1, 2)
   (tmp_path / lock.NAME).write_text(json.dumps({"process": 7, "host": "far"}))
   text = (tmp_path / "status.json").read_text()
   (tmp_path / "status.json").write_text(text.replace("finished", "running"))
-  assert "if its last word holds: process 7 on far" in _seen(tmp_path)
+  assert "according to its last update: process 7 on far" in _view(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -152,22 +152,22 @@ def test_a_run_on_another_machine_is_believed(tmp_path):
     {".lock": '{"process": "x", "host": []}'},
   ],
 )
-def test_damaged_files_are_looked_at_too(tmp_path, files):
+def test_damaged_files_are_shown_as_far_as_they_can_be(tmp_path, files):
   with SearchJournal(tmp_path, {"search.rounds": 2}, 2):
     pass
   for name, text in files.items():
     (tmp_path / name).write_text(text)
-  assert _seen(tmp_path)
+  assert _view(tmp_path)
 
 
-def test_what_a_terminal_would_obey_is_not_shown(tmp_path):
+def test_control_characters_are_not_shown(tmp_path):
   evil = "\x1b]0;evil\x07 [red]"
   with SearchJournal(tmp_path, {"dataset": evil}, 2) as journal:
     journal.progress.best = evil
     journal.progress(evil, 1, 2, evil)
-    seen = _seen(tmp_path)
-  assert seen.count("?]0;evil? [red]") == 4
-  assert "\x1b" not in seen
+    view = _view(tmp_path)
+  assert view.count("?]0;evil? [red]") == 4
+  assert "\x1b" not in view
 
 
 def test_the_lock_of_another_file_is_not_taken_for_ours(tmp_path):
@@ -182,7 +182,7 @@ def test_the_lock_of_another_file_is_not_taken_for_ours(tmp_path):
   assert lock.holder(tmp_path) is None
 
 
-def test_where_there_are_no_locks_nobody_is_called_dead(tmp_path, monkeypatch):
+def test_without_locks_no_process_counts_as_dead(tmp_path, monkeypatch):
   def fail(*_):
     raise OSError(errno.ENOLCK, "No locks available")
 
@@ -192,19 +192,19 @@ def test_where_there_are_no_locks_nobody_is_called_dead(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("process", ["Infinity", "-Infinity", "[" * 9999])
-def test_a_lock_that_names_no_process_is_nobodys(tmp_path, process):
+def test_a_lock_that_names_no_process_has_no_holder(tmp_path, process):
   text = f'{{"process": {process}, "host": "{socket.gethostname()}"}}'
   (tmp_path / lock.NAME).write_text(text)
   assert lock.holder(tmp_path) is None
 
 
-def test_what_an_earlier_process_said_is_not_taken_for_news(tmp_path):
+def test_the_status_of_an_earlier_process_is_left_out(tmp_path):
   with Workdir(tmp_path, {"seed": 0}, "result.json") as run:
     run.progress("train", 1, 3)
-    said = json.loads((tmp_path / "status.json").read_text())
+    written = json.loads((tmp_path / "status.json").read_text())
     assert watching.snapshot(tmp_path).status["done"] == 1
-    said["process"] += 1
-    (tmp_path / "status.json").write_text(json.dumps(said))
+    written["process"] += 1
+    (tmp_path / "status.json").write_text(json.dumps(written))
     assert set(watching.snapshot(tmp_path).status) == {"seconds"}
 
 
@@ -212,7 +212,7 @@ def _driver(*flags):
   return subprocess.run([*DRIVER, *flags], capture_output=True, text=True)
 
 
-def test_the_driver_looks_once_without_a_terminal(tmp_path):
+def test_the_driver_shows_the_state_once_without_a_terminal(tmp_path):
   process = _driver(f"--workdir={_finished(tmp_path)}")
   assert process.returncode == 0, process.stderr
   assert "finished" in process.stdout

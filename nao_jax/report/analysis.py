@@ -1,27 +1,27 @@
-"""Numbers behind a report, computed from the files of a run.
+"""Numbers in a report, computed from the files of a run.
 
 Shapes: N members of the pool in a round, M proposals of a round, C decoded
-candidates, A architectures, P ops, R trainings of a cell.
+candidates, P ops, R trainings of a cell.
 """
 
 from collections.abc import Callable, Iterator
-import dataclasses
 from typing import NamedTuple
 
 import numpy as np
 
 from nao_jax.controller import metrics
-from nao_jax.pool import GIVEN, RANDOM, Pool
-from nao_jax.report.run import Run
+from nao_jax.pool import Pool
+from nao_jax.report.run import Finalist, Run
+from nao_jax.search.journal import origin_text
 
 # Share of the pool that counts as its best members.
 BEST = 0.25
-# Draws of a bootstrap, and the fewest members that get an interval.
+# Draws of a bootstrap, and the fewest architectures that get an interval.
 _DRAWS, _LEAST = 300, 5
 
 
-class Foreseen(NamedTuple):
-  """Predictions of a controller beside the measured scores.
+class Predictions(NamedTuple):
+  """Predictions of a controller beside the scores.
 
   Attributes:
     round: the round whose controller predicted.
@@ -37,20 +37,19 @@ class Foreseen(NamedTuple):
   scores: np.ndarray
 
 
-def foreseen(run: Run) -> list[Foreseen]:
+def predictions(run: Run) -> list[Predictions]:
   """Returns all predictions with a known score, by round and group."""
   found = []
   for round_, arrays in run.arrays.items():
     if round_ in run.scored and "member_predicted" in arrays:
       found += _of_members(run, round_, arrays)
     if round_ + 1 in run.scored and "proposal_predicted" in arrays:
-      rows = run.proposals(round_)
-      scores = run.pool.scores[rows, round_ + 1]
+      scores = run.pool.scores[run.proposals(round_), round_ + 1]
       found += _pairs(round_, "proposals", arrays["proposal_predicted"], scores)
   return found
 
 
-def _of_members(run: Run, round_, arrays) -> Iterator[Foreseen]:
+def _of_members(run: Run, round_, arrays) -> Iterator[Predictions]:
   scores = run.pool.scores[run.members(round_), round_]
   predicted = arrays["member_predicted"]
   held_out = arrays.get("member_held_out", np.zeros(len(scores), bool))
@@ -59,63 +58,40 @@ def _of_members(run: Run, round_, arrays) -> Iterator[Foreseen]:
       yield from _pairs(round_, group, predicted[rows], scores[rows])
 
 
-def _pairs(round_, group, predicted, scores) -> Iterator[Foreseen]:
+def _pairs(round_, group, predicted, scores) -> Iterator[Predictions]:
   if len(predicted) != len(scores):
     return
   both = np.isfinite(predicted) & np.isfinite(scores)
   if both.any():
-    yield Foreseen(round_, group, predicted[both], scores[both])
+    yield Predictions(round_, group, predicted[both], scores[both])
 
 
-class Measured(NamedTuple):
+class Estimate(NamedTuple):
   """A number and its 95 % interval; None for too few architectures."""
 
   value: float
-  interval: tuple[float, float] | None
+  interval: tuple[float, float] | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Ranking:
-  """Quality of the order that predictions give to architectures.
+RANKINGS: dict[str, Callable] = {
+  "pairwise accuracy": metrics.pairwise_accuracy,
+  "Kendall's tau": metrics.kendall_tau,
+}
 
-  Attributes:
-    of: the predictions and the scores.
-    k: the k of the precision at k.
-    measures: {name: number}.
+
+def ranking(found: Predictions) -> dict[str, Estimate]:
+  """Measures how well predictions order architectures, by `RANKINGS`.
+
+  There are intervals only where the controller was not fitted to the scores.
   """
-
-  of: Foreseen
-  k: int
-  measures: dict[str, Measured]
-
-
-def ranking(of: Foreseen) -> Ranking:
-  """Measures predictions; intervals only where nothing was fitted."""
-  k = -(-len(of.scores) // 4)
-
-  def precision(predicted, scores):
-    return metrics.precision_at(k, predicted, scores)
-
-  return Ranking(
-    of,
-    k,
-    {
-      "pairwise accuracy": _measured(metrics.pairwise_accuracy, of),
-      "Kendall's tau": _measured(metrics.kendall_tau, of),
-      "Spearman's rho": _measured(metrics.spearman_rho, of),
-      "precision at k": _measured(precision, of),
-    },
-  )
-
-
-def _measured(measure: Callable, of: Foreseen) -> Measured:
-  value = measure(of.predicted, of.scores)
-  if of.group == "fitted" or len(of.scores) < _LEAST:
-    return Measured(value, None)
-  rng = np.random.default_rng(0)
-  return Measured(
-    value, metrics.interval(measure, of.predicted, of.scores, rng, _DRAWS)
-  )
+  estimates, pair = {}, (found.predicted, found.scores)
+  for name, measure in RANKINGS.items():
+    interval = None
+    if found.group != "fitted" and len(found.scores) >= _LEAST:
+      rng = np.random.default_rng(0)
+      interval = metrics.interval(measure, *pair, rng, _DRAWS)
+    estimates[name] = Estimate(measure(*pair), interval)
+  return estimates
 
 
 class Step(NamedTuple):
@@ -124,12 +100,12 @@ class Step(NamedTuple):
   Attributes:
     round: number of the round.
     sizes: the step sizes that were tried.
-    new: number of new candidates for each step size; None if unknown.
-    decoded: number of candidates decoded for each step size; None if unknown.
+    decoded: number of candidates that were decoded; None if unknown.
+    new: number of candidates that were new; None if unknown.
     candidate_size: float [C], step size of each candidate.
     candidate_gain: float [C], predicted gain of each candidate over its seed.
     size: float [M], step size of each accepted proposal.
-    promised: float [M], the gain predicted for the embedding that was decoded;
+    at_point: float [M], the gain predicted for the embedding that was decoded;
       NaN where there is none.
     predicted: float [M], the gain predicted for the decoded architecture.
     measured: float [M], the gain over the seed in the next round; NaN where
@@ -138,12 +114,12 @@ class Step(NamedTuple):
 
   round: int
   sizes: list[float]
-  new: list[int] | None
-  decoded: float | None
+  decoded: int | None
+  new: int | None
   candidate_size: np.ndarray
   candidate_gain: np.ndarray
   size: np.ndarray
-  promised: np.ndarray
+  at_point: np.ndarray
   predicted: np.ndarray
   measured: np.ndarray
 
@@ -166,20 +142,19 @@ def _step(run: Run, row: dict, arrays: dict) -> Step:
   after = arrays.get("proposal_after", np.full(len(rows), np.nan))
   measured = np.full(len(rows), np.nan)
   if round_ + 1 in run.scored:
-    scores = pool.scores[:, round_ + 1]
-    measured = np.where(
-      pool.parents[rows] < 0, np.nan, scores[rows] - scores[pool.parents[rows]]
-    )
-  sizes, decoded = row.get("step_sizes", []), row.get("decoded")
+    scores, parents = pool.scores[:, round_ + 1], pool.parents[rows]
+    gains = scores[rows] - scores[parents]
+    measured = np.where(parents < 0, np.nan, gains)
+  new = row.get("new_by_step_size")
   return Step(
     round=round_,
-    sizes=sizes,
-    new=row.get("new_by_step_size"),
-    decoded=decoded / len(sizes) if decoded and sizes else None,
+    sizes=row.get("step_sizes", []),
+    decoded=row.get("decoded"),
+    new=None if new is None else sum(new),
     candidate_size=arrays["candidate_step_size"],
     candidate_gain=arrays["candidate_gain"],
     size=pool.step_sizes[rows],
-    promised=after - before,
+    at_point=after - before,
     predicted=arrays["proposal_predicted"] - before,
     measured=measured,
   )
@@ -189,7 +164,7 @@ class Ancestor(NamedTuple):
   """One architecture in the chain of parents that led to another.
 
   Attributes:
-    row: its number in the pool.
+    row: its row in the pool.
     origin: where it came from.
     step_size: size of the step that made it; 0 for none.
     changed: number of tokens that differ from its parent's; None without a
@@ -216,66 +191,53 @@ def ancestors(pool: Pool, row: int) -> list[Ancestor]:
     known = np.flatnonzero(~np.isnan(scores))
     if not len(known):
       break
-    has = 0 <= parent < row
-    then = pool.scores[parent, known[0]] if has else np.nan
+    changed = before = None
+    if 0 <= parent < row:
+      changed = int((pool.tokens[row] != pool.tokens[parent]).sum())
+      score = float(pool.scores[parent, known[0]])
+      before = None if np.isnan(score) else score
     chain.append(
       Ancestor(
         row=row,
-        origin=origin(int(pool.origins[row])),
+        origin=origin_text(int(pool.origins[row])),
         step_size=float(pool.step_sizes[row]),
-        changed=int((pool.tokens[row] != pool.tokens[parent]).sum())
-        if has
-        else None,
+        changed=changed,
         first=float(scores[known[0]]),
-        parent=None if np.isnan(then) else float(then),
+        parent=before,
         last=float(scores[known[-1]]),
       )
     )
-    row = parent if has else -1
+    row = -1 if changed is None else parent
   return chain[::-1]
 
 
-def origin(number: int) -> str:
-  """Returns the origin of an architecture in a word or two."""
-  if number == GIVEN:
-    return "given"
-  return "random" if number == RANDOM else f"round {number}"
-
-
 class Shares(NamedTuple):
-  """Frequencies of the ops: means over architectures and standard errors.
+  """Shares of the ops in a group of architectures.
 
   Attributes:
-    names: names of the P ops.
-    best: float [P], share of each op in the best quarter of the pool.
-    best_error: float [P], the standard error.
-    rest: float [P], share of each op in the other members.
-    rest_error: float [P], the standard error.
-    counts: number of architectures in the best quarter and in the rest.
+    count: number of architectures.
+    mean: float [P], mean share of each op.
+    error: float [P], its standard error.
   """
 
-  names: tuple[str, ...]
-  best: np.ndarray
-  best_error: np.ndarray
-  rest: np.ndarray
-  rest_error: np.ndarray
-  counts: tuple[int, int]
+  count: int
+  mean: np.ndarray
+  error: np.ndarray
 
 
-def op_shares(run: Run) -> Shares:
-  """Returns the frequencies of the ops in the last pool that was scored."""
-  ranked, names = run.pool.ranked(run.scored[-1]), run.cells.op_names
+def op_shares(run: Run) -> tuple[Shares, Shares]:
+  """Returns the shares in the best quarter of the last pool and in the rest."""
+  ranked = run.pool.ranked(run.scored[-1])
   count = max(1, round(BEST * len(ranked)))
   ops = run.cells.ops(run.pool.tokens[ranked])
-  shares = (ops[..., None] == np.arange(len(names))).mean(1)
-  best, rest = shares[:count], shares[count:]
-  return Shares(
-    names,
-    best.mean(0),
-    standard_error(best),
-    rest.mean(0) if len(rest) else np.full(len(names), np.nan),
-    standard_error(rest),
-    (len(best), len(rest)),
+  shares = (ops[..., None] == np.arange(len(run.cells.op_names))).mean(1)
+  return tuple(
+    Shares(
+      len(part),
+      part.mean(0) if len(part) else np.full(part.shape[1:], np.nan),
+      standard_error(part),
+    )
+    for part in (shares[:count], shares[count:])
   )
 
 
@@ -284,13 +246,18 @@ def standard_error(values: np.ndarray) -> np.ndarray:
 
   It is NaN for fewer than two values.
   """
+  return deviation(values) / np.sqrt(max(len(values), 1))
+
+
+def deviation(values: np.ndarray) -> np.ndarray:
+  """Returns the standard deviation over the first axis; NaN for one value."""
   if len(values) < 2:
     return np.full(values.shape[1:], np.nan)
-  return values.std(0, ddof=1) / np.sqrt(len(values))
+  return values.std(0, ddof=1)
 
 
-class Group(NamedTuple):
-  """Cells that were trained from scratch.
+class Trainings(NamedTuple):
+  """Measurements of cells that were trained from scratch.
 
   Attributes:
     cells: the measurements of each cell, without trainings that diverged.
@@ -313,47 +280,22 @@ class Group(NamedTuple):
   @property
   def deviation(self) -> float:
     """The standard deviation over all trainings; NaN for fewer than two."""
-    return float(self.values.std(ddof=1)) if len(self.values) > 1 else np.nan
+    return float(deviation(self.values))
 
 
-def groups(compared: dict[str, list]) -> dict[str, Group]:
-  """Returns {"searched" or "random": trainings}."""
+def trainings(compared: dict[str, list]) -> dict[str, Trainings]:
+  """Returns {"searched" or "random": trainings} of the final comparison."""
   found = {}
   for name, rows in compared.items():
     cells = [np.array(row, np.float64) for row in rows]
-    found[name] = Group(
+    found[name] = Trainings(
       [cell[~np.isnan(cell)] for cell in cells],
       int(sum(np.isnan(cell).sum() for cell in cells)),
     )
   return found
 
 
-def scratch_ranking(run: Run) -> Ranking | None:
-  """Measures how well shared weights ordered the cells trained from scratch.
-
-  Returns None where fewer than three found cells have both scores, or where
-  the search shared no weights.
-  """
-  cells = groups(run.compared).get("searched", Group([], 0)).cells
-  if run.settings["evaluator"] != "shared" or not run.scored:
-    return None
-  last = run.scored[-1]
-  ranked = run.pool.ranked(last)
-  if run.finalists:  # The best finalists were compared, best first.
-    ranked = [entry["row"] for entry in run.finalists["searched"]]
-  both = [
-    (run.pool.scores[row, last], cell.mean())
-    for row, cell in zip(ranked, cells, strict=False)
-    if len(cell)
-  ]
-  if len(both) < 3:
-    return None
-  shared, scratch = np.transpose(both)
-  sign = 1 if run.cells.measure.higher_is_better else -1
-  return ranking(Foreseen(last, "shared weights", shared, sign * scratch))
-
-
-def advantage(found: dict[str, Group]) -> Measured | None:
+def advantage(found: dict[str, Trainings]) -> Estimate | None:
   """Returns the mean of searched cells minus that of random cells.
 
   The interval is two standard errors on either side, over the means of cells:
@@ -361,16 +303,21 @@ def advantage(found: dict[str, Group]) -> Measured | None:
   """
   if set(found) != {"searched", "random"}:
     return None
-  means = [
+  searched, random = (
     np.array([cell.mean() for cell in found[name].cells if len(cell)])
     for name in ("searched", "random")
-  ]
-  if not all(map(len, means)):
-    return None
-  difference = float(means[0].mean() - means[1].mean())
-  error = 2 * np.sqrt(sum(standard_error(part) ** 2 for part in means))
-  if np.isnan(error):
-    return Measured(difference, None)
-  return Measured(
-    difference, (difference - float(error), difference + float(error))
   )
+  if not len(searched) or not len(random):
+    return None
+  difference = float(searched.mean() - random.mean())
+  error = 2 * float(np.hypot(standard_error(searched), standard_error(random)))
+  if np.isnan(error):
+    return Estimate(difference)
+  return Estimate(difference, (difference - error, difference + error))
+
+
+def utility(run: Run, finalists: list[Finalist]) -> np.ndarray:
+  """Returns finalists' results so that higher is better; -inf if diverged."""
+  values = np.array([finalist.value for finalist in finalists])
+  sign = 1 if run.cells.measure.higher_is_better else -1
+  return np.where(np.isnan(values), -np.inf, sign * values)

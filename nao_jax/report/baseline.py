@@ -4,7 +4,6 @@ from collections.abc import Sequence
 import os
 
 from nao_jax.errors import UserError
-from nao_jax.report import learning_curves
 from nao_jax.report import run as runs
 from nao_jax.report.run import Run
 
@@ -38,8 +37,7 @@ def read(run: Run, paths: Sequence[str | os.PathLike]) -> list[Run]:
 
 
 def _checked(run: Run, other: Run) -> Run:
-  place = f"`random={other.path}`"
-  strategy = other.settings["strategy"]
+  place, strategy = f"`random={other.path}`", other.settings["strategy"]
   if strategy != "random":
     raise UserError(
       f"{place}: a search with `strategy={strategy}`; give searches with "
@@ -57,37 +55,15 @@ def _checked(run: Run, other: Run) -> Run:
   return other
 
 
-def about(run: Run, random: list[Run]) -> list[str]:
-  """Describes the random searches and their best scores in sentences."""
-  seeds = ", ".join(str(other.settings["seed"]) for other in random)
-  last = [learning_curves.rounds(other)[-1] for other in random]
-  show = run.cells.measure.show
-  best = [show(learning_curves.best_of(row)) for row in last]
-  texts = [
-    f"Random search beside it, seed {seeds}: the best of the last round so far "
-    f"{', '.join(best)}. It draws as many new architectures in each round, "
-    "and scores them in the same way. One search beside them shows no "
-    "difference unless it lies well outside of their range."
-  ]
-  if len(random) == 1:
-    texts.append(
-      "One random search has no spread: how much it varies by chance is not "
-      "known from here."
-    )
-  names = sorted({name for other in random for name in _differing(run, other)})
-  if names:
-    texts.append(
-      "They differ from this search in more than the strategy and the seed: "
-      f"{', '.join(names)}."
-    )
-  return texts
+def differing(run: Run, others: Sequence[Run]) -> list[str]:
+  """Returns the settings in which a search and random searches differ.
 
-
-def _differing(run: Run, other: Run) -> list[str]:
-  return [
+  Strategy and seed are left out, and so is what random search does not use.
+  """
+  return sorted(
     name
-    for name in {*run.settings, *other.settings}
-    if run.settings.get(name) != other.settings.get(name)
+    for name in set().union(run.settings, *(x.settings for x in others))
+    if any(run.settings.get(name) != x.settings.get(name) for x in others)
     and name not in _EXPECTED
     and not name.startswith(_UNUSED)
-  ]
+  )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 import os
 import pathlib
+import string
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from nao_jax.errors import UserError
 from nao_jax.report import (
   analysis,
   baseline,
+  controller_sections,
   formatting,
   learning_curves,
   plots,
@@ -18,10 +20,13 @@ from nao_jax.report import (
 from nao_jax.report import page as pages
 from nao_jax.report import run as runs
 from nao_jax.report.page import Page, Plot, Section, Table
+from nao_jax.report.plots import Line
 from nao_jax.report.run import Run
 from nao_jax.runs.paths import expanded
 
-_LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_LETTERS = string.ascii_uppercase
+_COLOURS = (plots.PROPOSED, plots.BEST, plots.HELD_OUT, plots.POOL)
+_MARKS = "osD^vP*X"
 
 
 def write(
@@ -52,19 +57,19 @@ def write(
   return pages.write(of(found), expanded(output), f"`output={output}`")
 
 
-def of(found: list[Run]) -> Page:
+def of(found: Sequence[Run]) -> Page:
   """Builds the page that compares these searches."""
   named = dict(zip(_LETTERS, found, strict=False))
+  scored = {letter: run for letter, run in named.items() if run.scored}
   sections = [
     _overview(named),
-    _curves(named),
-    _repeats(named),
+    _curves(scored),
+    _repeats(scored),
     _predictors(named),
     _differences(named),
     *(
       search_page.winner(run, f"{letter}: the best of {run.path.name}")
-      for letter, run in named.items()
-      if run.scored
+      for letter, run in scored.items()
     ),
   ]
   return Page(
@@ -78,116 +83,95 @@ def of(found: list[Run]) -> Page:
 
 
 def _overview(named: dict[str, Run]) -> Section:
+  metric = next(iter(named.values())).cells.measure.name
+  differing = []
+  for name in baseline.MEASURED:
+    values = sorted({repr(run.settings.get(name)) for run in named.values()})
+    if len(values) > 1:
+      differing.append((name, ", ".join(values)))
+  evaluators, strategies = (
+    {run.settings[name] for run in named.values()}
+    for name in ("evaluator", "strategy")
+  )
+  paragraphs = pages.texts(
+    "searches",
+    differing=differing,
+    shared="shared" in evaluators,
+    metric=metric,
+    random="random" in strategies,
+    open=", ".join(x for x, run in named.items() if run.best is None),
+  )
   rows = [_row(letter, run) for letter, run in named.items()]
-  first = next(iter(named.values()))
-  name = formatting.compared_name(first)
-  head = [
-    "", "directory", "data", "strategy", "scores", "seed", "rounds",
-    "architectures", "best validation", f"found: {name}", "± deviation",
-    f"random: {name}", "± deviation", "time of the rounds",
-  ]  # fmt: skip
   caption = (
-    "Each row is one search with one seed. Means and standard deviations of "
-    "what was trained from scratch are over all trainings."
+    "Each row is one search with one seed. Test results are means and standard "
+    "deviations over all trainings from scratch."
   )
-  return Section(
-    "The searches",
-    _warnings(named),
-    tables=[Table(head, rows, caption, words=5)],
-  )
+  table = Table.of(rows, caption, words=5)
+  return Section("The searches", paragraphs, tables=[table])
 
 
-def _row(letter: str, run: Run) -> list[str]:
+def _row(letter: str, run: Run) -> dict[str, str]:
+  """Describes a search as {heading: cell}."""
   settings, rounds = run.settings, learning_curves.rounds(run)
-  groups, none = analysis.groups(run.compared), analysis.Group([], 0)
-  best = run.cells.measure.show(rounds[-1].scores.max()) if rounds else ""
-  measured = []
+  last = rounds[-1] if rounds else None
+  row = {
+    "": letter,
+    "directory": str(run.path),
+    "data": run.cells.data,
+    "strategy": str(settings["strategy"]),
+    "scores": formatting.how(run),
+    "seed": str(settings["seed"]),
+    "rounds": f"{len(rounds)} of {settings['search.rounds'] + 1}",
+    "architectures": f"{last.scored:,}" if last else "0",
+    "best validation": formatting.score(run, last and last.scores.max()),
+  }
+  groups, none = analysis.trainings(run.compared), analysis.Trainings([], 0)
   for name in ("searched", "random"):
     group = groups.get(name, none)
-    measured += [group.mean, group.deviation]
-  return [
-    letter,
-    str(run.path),
-    run.cells.data,
-    str(settings["strategy"]),
-    formatting.how(run),
-    str(settings["seed"]),
-    f"{len(rounds)} of {settings['search.rounds'] + 1}",
-    f"{rounds[-1].scored:,}" if rounds else "0",
-    best or formatting.NONE,
-    *(formatting.compared_number(run, value) for value in measured),
-    formatting.duration(rounds[-1].seconds if rounds else None),
-  ]
-
-
-def _warnings(named: dict[str, Run]) -> list[str]:
-  texts = []
-  for name in baseline.MEASURED:
-    values = {repr(run.settings.get(name)) for run in named.values()}
-    if len(values) > 1:
-      texts.append(
-        f"They differ in {name} ({', '.join(sorted(values))}), so their scores "
-        "do not measure the same thing."
-      )
-  if any(run.settings["evaluator"] == "shared" for run in named.values()):
-    texts.append(
-      "Scores with shared weights are not the accuracy or the perplexity of a "
-      "cell that is trained alone; they depend on how far the weights are "
-      "trained."
+    mean, deviation = (
+      formatting.trained(run, x) for x in (group.mean, group.deviation)
     )
-  if not any(run.settings["strategy"] == "random" for run in named.values()):
-    texts.append("None of them is a random search: there is no baseline here.")
-  open_ = [letter for letter, run in named.items() if run.best is None]
-  if open_:
-    texts.append(f"Not ended: {', '.join(open_)}.")
-  return texts
+    row[f"{name}: test {run.cells.measure.name}"] = f"{mean} ± {deviation}"
+  time = formatting.duration(last.seconds if last else None)
+  return row | {"time of the rounds": time}
 
 
-def _curves(named: dict[str, Run]) -> Section | None:
-  groups = {
-    _label(named, letters): [learning_curves.rounds(named[x]) for x in letters]
-    for letters in _alike({x: run for x, run in named.items() if run.scored})
-  }
+def _curves(scored: dict[str, Run]) -> Section | None:
+  """Plots the scores of all searches, with repeated ones as one curve."""
+  groups = {}
+  for letters in _alike(scored):
+    random = scored[letters[0]].settings["strategy"] == "random"
+    label = ", ".join(letters) + (" (random)" if random else "")
+    groups[label] = [learning_curves.rounds(scored[x]) for x in letters]
   if not groups:
     return None
-  first = next(iter(named.values()))
-  drawn = []
+  scale, plotted = plots.scale(next(iter(scored.values()))), []
   for name, at in learning_curves.AXES.items():
-    curves = {
-      label: (
-        learning_curves.band(searches, at, learning_curves.best_of),
-        learning_curves.band(searches, at, learning_curves.mean_of),
-      )
-      for label, searches in groups.items()
-    }
-    curves = {label: both for label, both in curves.items() if both[0]}
-    if curves:
-      axis = name, first.cells.measure.tick, formatting.score_axis(first)
-      figure = plots.several(curves, *axis)
-      text = f"By {name}. {_spread(groups)}"
-      if missing := [label for label in groups if label not in curves]:
-        text += f" Without {'; '.join(missing)}, whose searches do not overlap."
-      drawn.append(Plot(figure, text))
-  return Section("Scores", plots=drawn)
+    lines = []
+    for number, (label, searches) in enumerate(groups.items()):
+      best = learning_curves.band(searches, at)
+      if best is not None:
+        mean = learning_curves.band(searches, at, np.mean).mean
+        dashed = learning_curves.Band(best.x, mean, mean, mean)
+        colour = _COLOURS[number % len(_COLOURS)]
+        mark = _MARKS[number % len(_MARKS)]
+        lines.append(Line(best, colour, label, f"{mark}-"))
+        lines.append(Line(dashed, colour, None, "--", 0.8))
+    if lines:
+      caption = _caption(name, groups, {line.label for line in lines})
+      plotted.append(Plot(plots.curves(lines, name, scale, 8), caption))
+  return Section("Scores", plots=plotted)
 
 
-def _label(named: dict[str, Run], letters: list[str]) -> str:
-  random = named[letters[0]].settings["strategy"] == "random"
-  return ", ".join(letters) + (" (random)" if random else "")
-
-
-def _spread(groups: dict[str, list]) -> str:
-  """Describes the curves for the caption of a plot."""
-  text = "Solid: the best of the pool, dashed: its mean."
-  counts = {len(searches) > 1 for searches in groups.values()}
-  if True in counts:
+def _caption(axis: str, groups: dict[str, list], shown: set[str | None]) -> str:
+  text = f"By {axis}. Solid: the best of the pool, dashed: its mean."
+  if any(len(searches) > 1 for searches in groups.values()):
     text += (
-      " Searches that differ in the seed alone are one curve, their mean; the "
-      "band is from the lowest to the highest of them, as far as all of them "
-      "have come."
+      " Searches that differ only in the seed are one curve, their mean, with "
+      "their range, as far as all of them have come."
     )
-  if False in counts:
-    text += " A curve with one letter is one run, which has no spread."
+  if missing := [label for label in groups if label not in shown]:
+    text += f" Without {'; '.join(missing)}, whose searches do not overlap."
   return text
 
 
@@ -204,89 +188,72 @@ def _alike(named: dict[str, Run]) -> list[list[str]]:
   return [*(list(own.values()) for own in groups.values()), *again]
 
 
-def _repeats(named: dict[str, Run]) -> Section:
+def _repeats(scored: dict[str, Run]) -> Section:
   """Summarises groups of searches that differ only in the seed."""
-  ended = {
-    x: run for x, run in named.items() if run.best is not None and run.scored
-  }
-  rows = [
-    _group(named, letters) for letters in _alike(ended) if len(letters) > 1
+  ended = {x: run for x, run in scored.items() if run.best is not None}
+  groups = [
+    {x: ended[x] for x in letters}
+    for letters in _alike(ended)
+    if len(letters) > 1
   ]
-  title = "Repeated searches"
-  if not rows:
-    text = (
-      "No two of them have ended and differ in nothing but the seed, so how "
-      "much a search varies by chance is not known from here."
-    )
-    return Section(title, [text])
-  unit = next(iter(named.values())).cells.measure.unit
-  head = [
-    "searches", "strategy", "best validation, mean",
-    f"standard deviation ({unit})", "found minus random, mean",
-    "standard error over searches",
-  ]  # fmt: skip
-  text = "Searches with the same settings and other seeds, which have ended."
-  return Section(title, [text], tables=[Table(head, rows, words=2)])
+  rows = [_repeat(group) for group in groups]
+  tables = [Table.of(rows, words=2)] if rows else []
+  paragraphs = pages.texts("repeats", some=bool(rows))
+  return Section("Repeated searches", paragraphs, tables=tables)
 
 
-def _group(named: dict[str, Run], letters: list[str]) -> list[str]:
-  """Returns the table row of searches with the same settings."""
-  found = [named[letter] for letter in letters]
+def _repeat(group: dict[str, Run]) -> dict[str, str]:
+  """Describes searches with the same settings as {heading: cell}."""
+  found = list(group.values())
   best = np.array(
     [learning_curves.rounds(run)[-1].scores.max() for run in found]
   )
-  gains = [analysis.advantage(analysis.groups(run.compared)) for run in found]
-  gains = np.array([gain.value for gain in gains if gain])
-  return [
-    ", ".join(letters),
-    str(found[0].settings["strategy"]),
-    found[0].cells.measure.show(best.mean()),
-    f"{best.std(ddof=1):.4f}",
-    formatting.mean(gains, "{:+.4f}"),
-    formatting.number(analysis.standard_error(gains), "{:.4f}"),
+  gains = [
+    analysis.advantage(analysis.trainings(run.compared)) for run in found
   ]
+  gains = np.array([gain.value for gain in gains if gain])
+  unit = found[0].cells.measure.unit
+  return {
+    "searches": ", ".join(group),
+    "strategy": str(found[0].settings["strategy"]),
+    "best validation, mean": formatting.score(found[0], best.mean()),
+    f"standard deviation ({unit})": f"{best.std(ddof=1):.4f}",
+    "searched minus random, mean": formatting.mean(gains, "{:+.4f}"),
+    "standard error over searches": formatting.number(
+      analysis.standard_error(gains), "{:.4f}"
+    ),
+  }
 
 
 def _predictors(named: dict[str, Run]) -> Section | None:
-  rows = []
+  """Shows how the last controllers ordered what they were not fitted to."""
+  found = []
   for letter, run in named.items():
-    last = {group.group: group for group in analysis.foreseen(run)}
+    last = {group.group: group for group in analysis.predictions(run)}
     last.pop("fitted", None)
-    for name, group in last.items():
-      measures = analysis.ranking(group).measures.values()
-      rows.append(
-        [
-          letter,
-          name,
-          str(group.round),
-          str(len(group.scores)),
-          *(f"{measure.value:.3f}" for measure in measures),
-        ]
-      )
-  if not rows:
+    found += [
+      group._replace(group=f"{letter}: {name}") for name, group in last.items()
+    ]
+  if not found:
     return None
-  head = [
-    "", "what", "round", "n", "pairwise accuracy", "Kendall's tau",
-    "Spearman's rho", "precision at k",
-  ]  # fmt: skip
-  text = (
-    "How the last controllers ordered what they had not been fitted to. The "
-    "report of each search has all rounds, and intervals."
+  caption = (
+    "How the last controllers ordered architectures that they were not fitted "
+    "to; the report of each search has all rounds."
   )
-  return Section("Predictors", [text], tables=[Table(head, rows, words=2)])
+  table = controller_sections.rankings(found, caption)
+  return Section("Quality of the predictors", tables=[table])
 
 
 def _differences(named: dict[str, Run]) -> Section:
   settings = {letter: run.settings for letter, run in named.items()}
-  names = sorted({name for own in settings.values() for name in own})
   rows = []
-  for name in names:
+  for name in sorted(set().union(*settings.values())):
     values = [str(own.get(name, formatting.NONE)) for own in settings.values()]
     if len(set(values)) > 1:
       rows.append([name, *values])
-  if not rows:
-    return Section("Settings that differ", ["None: they are one search."])
   head = ["", *settings]
   return Section(
-    "Settings that differ", tables=[Table(head, rows, words=len(head))]
+    "Settings that differ",
+    [] if rows else ["None: they are one search."],
+    tables=[Table(head, rows, words=len(head))] if rows else [],
   )

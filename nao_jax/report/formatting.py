@@ -26,9 +26,18 @@ def mean(values: np.ndarray, form: str = "{:.3f}") -> str:
 
 def duration(seconds: float | None) -> str:
   """Formats a time as hours, minutes and seconds."""
-  if seconds is None:
-    return NONE
-  return clock(seconds)
+  return NONE if seconds is None else clock(seconds)
+
+
+def score(run: Run, value: float | None) -> str:
+  """Formats a score in the metric of the search."""
+  missing = value is None or not np.isfinite(value)
+  return NONE if missing else run.cells.measure.show(value)
+
+
+def trained(run: Run, value: float, sign: str = "") -> str:
+  """Formats a measurement, or a difference, of trainings from scratch."""
+  return number(value, f"{{:{sign}.{run.cells.measure.digits}f}}")
 
 
 def spread_out(items: list, count: int) -> list:
@@ -47,18 +56,3 @@ def how(run: Run) -> str:
 def score_name(run: Run) -> str:
   """Returns the full name of a score."""
   return f"validation {run.cells.measure.name} {how(run)}"
-
-
-def score_axis(run: Run) -> str:
-  """Returns the name of a score for an axis, shorter than `score_name`."""
-  return f"{run.cells.measure.name}, {how(run).removeprefix('with ')}"
-
-
-def compared_name(run: Run) -> str:
-  """Returns the name of the measurement of trainings from scratch."""
-  return f"test {run.cells.measure.name}"
-
-
-def compared_number(run: Run, value: float | None, sign: str = "") -> str:
-  """Formats a measurement of a training from scratch."""
-  return number(value, f"{{:{sign}.{run.cells.measure.digits}f}}")

@@ -1,6 +1,6 @@
-"""Rounds of a search, and curves over them.
+"""Scores of a search by round, and curves of one or several searches.
 
-Shapes: N members of the pool in a round, X places on an axis.
+Shapes: N members of the pool in a round, X positions on an axis.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,9 @@ import numpy as np
 
 from nao_jax.report.run import Run
 
+# Percentiles of the pool that a curve of one search shows.
+SPREAD = (10, 90)
+
 
 class Round(NamedTuple):
   """The pool in one round.
@@ -17,21 +20,16 @@ class Round(NamedTuple):
   Attributes:
     number: number of the round, from 0.
     scores: float [N], scores of all members.
-    newest: bool [N], whether the previous round proposed the member.
+    proposed: bool [N], whether the previous round proposed the member.
     scored: number of architectures scored so far, in all rounds.
     seconds: time so far; None if it is unknown.
   """
 
   number: int
   scores: np.ndarray
-  newest: np.ndarray
+  proposed: np.ndarray
   scored: int
   seconds: float | None
-
-  @property
-  def deviation(self) -> float:
-    """The standard deviation of the scores; NaN for one score."""
-    return float(self.scores.std(ddof=1)) if len(self.scores) > 1 else np.nan
 
 
 def rounds(run: Run) -> list[Round]:
@@ -65,38 +63,39 @@ AXES: dict[str, Callable[[Round], float | None]] = {
 
 
 class Band(NamedTuple):
-  """A curve of one search, or of several that differ only in the seed.
+  """A curve with a range around it.
 
   Attributes:
-    x: float [X], positions that all searches cover.
-    low: float [X], the lowest value.
-    mean: float [X], the mean.
-    high: float [X], the highest value.
-    count: number of searches.
+    x: float [X], positions.
+    low: float [X], lower end of the range.
+    mean: float [X], the curve.
+    high: float [X], upper end of the range.
   """
 
   x: np.ndarray
   low: np.ndarray
   mean: np.ndarray
   high: np.ndarray
-  count: int
 
 
 def band(
   searches: list[list[Round]],
   at: Callable[[Round], float | None],
-  value: Callable[[Round], float],
+  value: Callable[[np.ndarray], float] = np.max,
 ) -> Band | None:
-  """Summarises several searches; returns None where they do not overlap.
+  """Returns the mean and the range of searches that differ only in the seed.
 
   Args:
     searches: the rounds of each search, at least one.
     at: position of a round, a value of `AXES`. Between two rounds a search is
       interpolated linearly.
-    value: value of a round.
+    value: value of a round's scores [N]; the best by default.
+
+  Returns:
+    The curve at the positions that all searches cover; None if there are none.
   """
   curves = [
-    ([at(row) for row in rows], [value(row) for row in rows])
+    ([at(row) for row in rows], [float(value(row.scores)) for row in rows])
     for rows in searches
   ]
   if not all(x and None not in x for x, _ in curves):
@@ -107,15 +106,18 @@ def band(
   if not len(x):
     return None
   values = np.array([np.interp(x, *curve) for curve in curves])
-  low, high = values.min(0), values.max(0)
-  return Band(x, low, values.mean(0), high, len(curves))
+  return Band(x, values.min(0), values.mean(0), values.max(0))
 
 
-def best_of(row: Round) -> float:
-  """Returns the best score of a round."""
-  return float(row.scores.max())
-
-
-def mean_of(row: Round) -> float:
-  """Returns the mean score of a round."""
-  return float(row.scores.mean())
+def pool_band(
+  rounds: list[Round], at: Callable[[Round], float | None]
+) -> Band | None:
+  """Returns the mean of the pool and its `SPREAD`; None as in `band`."""
+  mean = band([rounds], at, np.mean)
+  if mean is None:
+    return None
+  low, high = (
+    band([rounds], at, lambda scores, p=p: np.percentile(scores, p)).mean
+    for p in SPREAD
+  )
+  return Band(mean.x, low, mean.mean, high)

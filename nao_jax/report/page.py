@@ -1,11 +1,14 @@
 """A page of sections with text, plots and tables, as one HTML file.
 
-The page loads nothing from elsewhere, and all text is escaped.
+page.html.j2 lays the page out, texts.j2 holds its longer texts. The page loads
+nothing from elsewhere, and all text is escaped.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import itertools
 import pathlib
+from typing import Any
 
 import jinja2
 from matplotlib.figure import Figure
@@ -14,7 +17,14 @@ from nao_jax.errors import UserError
 from nao_jax.report.inline import svg
 from nao_jax.runs import workdir
 
-_TEMPLATE = pathlib.Path(__file__).with_name("report.html.j2")
+_TEMPLATES = jinja2.Environment(
+  loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+  # Plain texts are escaped by the page that they become a part of.
+  autoescape=lambda name: name == "page.html.j2",
+  undefined=jinja2.StrictUndefined,
+  trim_blocks=True,
+  lstrip_blocks=True,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +58,20 @@ class Table:
   rows: list[list[str]]
   caption: str = ""
   words: int = 1
+
+  @classmethod
+  def of(
+    cls, rows: Sequence[dict[str, Any]], caption: str = "", words: int = 1
+  ) -> "Table":
+    """Makes a table of rows with the same headings, at least one.
+
+    Args:
+      rows: {heading: cell}.
+      caption: see `Table`.
+      words: see `Table`.
+    """
+    cells = [[str(cell) for cell in row.values()] for row in rows]
+    return cls(list(rows[0]), cells, caption, words)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +140,14 @@ class Page:
   sections: list[Section]
 
 
+def texts(block: str, **values: Any) -> list[str]:
+  """Returns the paragraphs of a block of texts.j2, with these values."""
+  template = _TEMPLATES.get_template("texts.j2")
+  text = "".join(template.blocks[block](template.new_context(values)))
+  paragraphs = (" ".join(part.split()) for part in text.split("\n\n"))
+  return [paragraph for paragraph in paragraphs if paragraph]
+
+
 def render(page: Page) -> str:
   """Renders the page as HTML."""
   numbers = itertools.count(1)
@@ -123,13 +155,7 @@ def render(page: Page) -> str:
   def drawn(plot: Plot):
     return svg(plot.figure, f"figure{next(numbers)}", plot.caption)
 
-  environment = jinja2.Environment(
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+  template = _TEMPLATES.get_template("page.html.j2")
   return template.render(page=page, drawn=drawn)
 
 

@@ -8,30 +8,33 @@ Shapes: the letters of `analysis`.
 
 from collections.abc import Callable, Sequence
 import functools
+from typing import NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 import numpy as np
 
 from nao_jax.drawing import canvas
-from nao_jax.report.analysis import Foreseen, Group, Shares, Step
-from nao_jax.report.learning_curves import AXES, Band, Round
+from nao_jax.report import formatting
+from nao_jax.report.analysis import Predictions, Shares, Trainings
+from nao_jax.report.learning_curves import Band, Round
+from nao_jax.report.run import Finalist, Run
 from nao_jax.strategies.projection import Plane
 
-POOL, NEW, BEST, HELD_OUT = (
+POOL, PROPOSED, BEST, HELD_OUT = (
   colours[1]
   for colours in (canvas.GREY, canvas.BLUE, canvas.VERMILION, canvas.GREEN)
 )
 # Plots without held-out members use green for random search.
 RANDOM = HELD_OUT
+_GROUPS = {"searched": PROPOSED, "random": POOL}
 # Areas of large and small dots; groups above this count have small ones.
 _DOT, _SMALL, _MANY = 9, 3, 100
 # Inches.
-WIDTH, HEIGHT = 4.4, 3.0
-BAND, _SPREAD = (0.1, 0.9), "10 to 90 %"
-STYLE = canvas.STYLE | {
+_WIDTH, _HEIGHT = 4.4, 3.0
+_STYLE = canvas.STYLE | {
   "font.size": 9,
   "text.color": canvas.INK,
   "axes.edgecolor": canvas.WIRE,
@@ -50,31 +53,56 @@ STYLE = canvas.STYLE | {
   "legend.fontsize": 8,
 }
 
-Show = Callable[[float], str]
+
+class Scale(NamedTuple):
+  """Axis of scores.
+
+  Attributes:
+    label: name of the scores.
+    tick: formats a score.
+  """
+
+  label: str
+  tick: Callable[[float], str]
+
+
+class Line(NamedTuple):
+  """A curve and its look.
+
+  Attributes:
+    band: the curve.
+    colour: colour of the curve and of its range.
+    label: name in the legend; None for no entry.
+    look: format of `matplotlib.axes.Axes.plot`.
+    width: width of the line, in points.
+  """
+
+  band: Band
+  colour: str
+  label: str | None
+  look: str = "o-"
+  width: float = 1.5
+
+
+def scale(run: Run) -> Scale:
+  """Returns the axis for the scores of a search."""
+  how = formatting.how(run).removeprefix("with ")
+  return Scale(f"{run.cells.measure.name}, {how}", run.cells.measure.tick)
 
 
 def _styled(plot):
   """Decorates a function that makes a figure, to use the style of reports."""
-  return functools.wraps(plot)(matplotlib.rc_context(STYLE)(plot))
+  return functools.wraps(plot)(matplotlib.rc_context(_STYLE)(plot))
 
 
-def _axes(height: float = HEIGHT) -> Axes:
-  figure = Figure(figsize=(WIDTH, height), layout="constrained")
-  return figure.subplots()
+def _axes(height: float = _HEIGHT) -> Axes:
+  return Figure(figsize=(_WIDTH, height), layout="constrained").subplots()
 
 
-def _scores_on(axis, show: Show) -> None:
-  """Formats the ticks of an axis of scores."""
-  axis.set_major_locator(MaxNLocator(6))
-  axis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
-
-
-def _from_zero(axes: Axes, label: str) -> None:
-  """Starts the x axis at 0."""
-  right = axes.dataLim.x1 if axes.dataLim.x1 > 0 else 1.0
-  axes.set_xlim(-0.04 * right, 1.04 * right)
-  axes.xaxis.set_major_locator(MaxNLocator(6, integer=label != "minutes"))
-  axes.set_xlabel(label)
+def _show_scores(axes: Axes, scale: Scale) -> None:
+  axes.set_ylabel(scale.label)
+  axes.yaxis.set_major_locator(MaxNLocator(6))
+  axes.yaxis.set_major_formatter(lambda value, _: scale.tick(value))
 
 
 def _legend(axes: Axes, columns: int = 3) -> None:
@@ -82,257 +110,164 @@ def _legend(axes: Axes, columns: int = 3) -> None:
 
 
 @_styled
-def progress(
-  rounds: list[Round],
-  xlabel: str,
-  show: Show,
-  ylabel: str,
-  random: Band | None = None,
+def curves(
+  lines: Sequence[Line], xlabel: str, scale: Scale, columns: int = 2
 ) -> Figure:
-  """Plots best and mean of the pool by round, and the spread of the pool.
+  """Plots curves with their ranges; the horizontal axis starts at 0.
 
   Args:
-    rounds: at least one round.
-    xlabel: name of the x axis, a key of `AXES`.
-    show: formats a score.
-    ylabel: name of the scores.
-    random: the best of random searches, if there are any.
+    lines: the curves.
+    xlabel: name of the horizontal axis, a key of `learning_curves.AXES`.
+    scale: the vertical axis.
+    columns: number of columns of the legend.
   """
-  x = [AXES[xlabel](row) for row in rounds]
   axes = _axes()
-  best = [row.scores.max() for row in rounds]
-  mean = [row.scores.mean() for row in rounds]
-  low, high = np.transpose([np.quantile(row.scores, BAND) for row in rounds])
-  axes.fill_between(x, low, high, color=POOL, alpha=0.25, lw=0, label=_SPREAD)
-  axes.plot(x, mean, "o-", color=POOL, ms=3.5, label="mean")
-  axes.plot(x, best, "o-", color=BEST, ms=3.5, label="best")
-  if random is not None:
-    searches = "1 run" if random.count == 1 else f"{random.count} runs"
-    label = f"best of random search, {searches}"
-    _band(axes, random, RANDOM, "D", label)
-  axes.set_ylabel(ylabel)
-  _from_zero(axes, xlabel)
-  _scores_on(axes.yaxis, show)
-  _legend(axes, 3 if random is None else 2)
-  return axes.figure
-
-
-def _band(axes: Axes, band: Band, colour: str, mark: str, label: str) -> None:
-  """Draws the mean of several searches and their range."""
-  if band.count > 1:
-    axes.fill_between(
-      band.x, band.low, band.high, color=colour, alpha=0.2, lw=0
+  for band, colour, label, look, width in lines:
+    if np.any(band.low < band.high):
+      axes.fill_between(
+        band.x, band.low, band.high, color=colour, alpha=0.2, lw=0
+      )
+    axes.plot(
+      band.x, band.mean, look, color=colour, label=label, lw=width, ms=3.5
     )
-  axes.plot(band.x, band.mean, f"{mark}-", color=colour, ms=4, label=label)
-
-
-@_styled
-def several(
-  curves: dict[str, tuple[Band, Band]],
-  xlabel: str,
-  show: Show,
-  ylabel: str,
-) -> Figure:
-  """Plots curves of several runs: the best solid, the mean of the pool dashed.
-
-  Args:
-    curves: {letters of the runs: (best, mean)}.
-    xlabel: name of the x axis.
-    show: formats a score.
-    ylabel: name of the scores.
-  """
-  axes = _axes()
-  marks = "osD^vP*X"
-  for number, (name, (best, mean)) in enumerate(curves.items()):
-    colour = (NEW, BEST, HELD_OUT, POOL)[number % 4]
-    mark = marks[number % len(marks)]
-    _band(axes, best, colour, mark, name)
-    look = {"ms": 2.5, "lw": 0.8, "alpha": 0.7}
-    axes.plot(mean.x, mean.mean, f"{mark}--", color=colour, **look)
-  axes.set_ylabel(ylabel)
-  _from_zero(axes, xlabel)
-  _scores_on(axes.yaxis, show)
-  axes.figure.legend(loc="outside upper left", ncols=8)
+  right = axes.dataLim.x1 if axes.dataLim.x1 > 0 else 1.0
+  axes.set_xlim(-0.04 * right, 1.04 * right)
+  axes.xaxis.set_major_locator(MaxNLocator(6, integer=xlabel != "minutes"))
+  axes.set_xlabel(xlabel)
+  _show_scores(axes, scale)
+  _legend(axes, columns)
   return axes.figure
 
 
 @_styled
-def proposed(rounds: list[Round], show: Show, ylabel: str) -> Figure:
+def proposals(rounds: Sequence[Round], scale: Scale) -> Figure:
   """Plots scores of each round's proposals beside those of the other members.
 
   Args:
-    rounds: the rounds to show, each with proposals.
-    show: formats a score.
-    ylabel: name of the scores.
+    rounds: the rounds to show, each with proposals and others.
+    scale: the vertical axis.
   """
   axes, rng = _axes(), np.random.default_rng(0)
-  parts = (("the others", -0.2, POOL, False), ("proposals", 0.2, NEW, True))
-  for label, aside, colour, newest in parts:
+  for group, shift, colour, proposed in (
+    ("other members", -0.2, POOL, False),
+    ("proposals", 0.2, PROPOSED, True),
+  ):
     for place, row in enumerate(rounds):
-      scores = row.scores[row.newest == newest]
-      at = place + aside + rng.uniform(-0.12, 0.12, len(scores))
+      scores, middle = row.scores[row.proposed == proposed], place + shift
+      at = middle + rng.uniform(-0.12, 0.12, len(scores))
       size = _SMALL if len(scores) > _MANY else _DOT
       axes.scatter(at, scores, s=size, color=colour, alpha=0.45, lw=0)
-      low, middle, high = np.quantile(scores, (0.25, 0.5, 0.75))
-      beam = (place + aside - 0.16, place + aside + 0.16)
-      axes.fill_between(beam, low, high, color=colour, alpha=0.2, lw=0)
-      axes.plot(
-        beam,
-        [middle] * 2,
-        color=colour,
-        lw=2,
-        label=label if not place else None,
-      )
+      low, median, high = np.quantile(scores, (0.25, 0.5, 0.75))
+      label = None if place else group
+      _bar(axes, (middle, 0.16), (low, median, high), colour, label)
   axes.set_xticks(range(len(rounds)), [str(row.number) for row in rounds])
   axes.set_xlabel("round")
-  axes.set_ylabel(ylabel)
   axes.grid(axis="x", visible=False)
-  _scores_on(axes.yaxis, show)
+  _show_scores(axes, scale)
   _legend(axes)
   return axes.figure
 
 
+def _bar(axes: Axes, at, values, colour: str, label: str | None = None) -> None:
+  """Draws a horizontal line in a box.
+
+  Args:
+    axes: the axes.
+    at: the middle and half the width.
+    values: lower end of the box, line, upper end.
+    colour: colour of both.
+    label: name of the line in the legend.
+  """
+  (middle, half), (low, value, high) = at, values
+  ends = (middle - half, middle + half)
+  axes.fill_between(ends, low, high, color=colour, alpha=0.2, lw=0)
+  axes.plot(ends, [value] * 2, color=colour, lw=2, label=label)
+
+
 @_styled
-def predictor(groups: list[Foreseen], show: Show, ylabel: str) -> Figure:
-  """Plots predictions against measurements.
+def predictions(groups: Sequence[Predictions], scale: Scale) -> Figure:
+  """Plots scores against predictions.
 
   Args:
     groups: the groups to show together.
-    show: formats a score.
-    ylabel: name of the scores.
+    scale: the vertical axis.
   """
   axes = _axes()
   looks = {
-    "fitted": ("o", POOL, "none", "fitted"),
-    "held out": ("D", HELD_OUT, HELD_OUT, "held out"),
-    "proposals": ("o", NEW, NEW, "predicted before it was scored"),
+    "fitted": ("o", POOL, "none"),
+    "held out": ("D", HELD_OUT, HELD_OUT),
+    "proposals": ("o", PROPOSED, PROPOSED),
   }
   for group in groups:
-    mark, edge, face, label = looks[group.group]
+    mark, edge, face = looks[group.group]
     axes.scatter(
       group.predicted, group.scores, s=18, marker=mark, edgecolors=edge,
-      facecolors=face, lw=0.9, alpha=0.8, label=label,
+      facecolors=face, lw=0.9, alpha=0.8, label=group.group,
     )  # fmt: skip
   axes.set_xlabel("predicted")
-  axes.set_ylabel(ylabel)
-  _scores_on(axes.yaxis, show)
+  _show_scores(axes, scale)
   _legend(axes)
   return axes.figure
 
 
 @_styled
-def predicted_gain(steps: list[Step]) -> Figure:
-  """Plots the predicted gain of every candidate by step size."""
+def gains(
+  sizes: Sequence[float], size: np.ndarray, gain: np.ndarray, ylabel: str
+) -> Figure:
+  """Plots gains by step size: mean, standard error, 10th to 90th percentile.
+
+  Args:
+    sizes: the step sizes of the horizontal axis.
+    size: float [C], step size of each gain.
+    gain: float [C], at least one of them finite; others are left out.
+    ylabel: name of the gains.
+  """
   axes = _axes()
-  sizes, at = _places(steps)
-  size = np.concatenate([step.candidate_size for step in steps])
-  gain = np.concatenate([step.candidate_gain for step in steps])
-  parts = [gain[np.isclose(size, one)] for one in sizes]
-  some = [place for place, part in zip(at, parts, strict=True) if len(part)]
+  parts = [gain[np.isclose(size, x) & np.isfinite(gain)] for x in sizes]
+  at = [place for place, part in enumerate(parts) if len(part)]
   parts = [part for part in parts if len(part)]
-  low, high = np.transpose([np.quantile(part, BAND) for part in parts])
-  axes.fill_between(some, low, high, color=NEW, alpha=0.2, lw=0, label=_SPREAD)
-  means = [part.mean() for part in parts]
-  axes.plot(some, means, "o-", color=NEW, ms=3, label="mean")
-  axes.set_ylabel("predicted gain")
-  _on_sizes(axes, sizes)
-  _legend(axes)
-  return axes.figure
-
-
-@_styled
-def measured_gain(steps: list[Step], ylabel: str) -> Figure:
-  """Plots the measured gain of accepted proposals by step size.
-
-  Args:
-    steps: at least one has measurements.
-    ylabel: unit of the gains.
-  """
-  axes, rng = _axes(), np.random.default_rng(0)
-  sizes, _ = _places(steps)
-  size = np.concatenate([step.size for step in steps])
-  gain = np.concatenate([step.measured for step in steps])
-  labels = {"one": "a proposal", "all": "mean ± standard error"}
-  for place, one in enumerate(sizes):
-    part = gain[np.isclose(size, one) & np.isfinite(gain)]
-    if not len(part):
-      continue
-    at = place + rng.uniform(-0.15, 0.15, len(part))
-    axes.scatter(
-      at,
-      part,
-      s=_DOT,
-      color=NEW,
-      alpha=0.45,
-      lw=0,
-      label=labels.pop("one", None),
-    )
-    if len(part) > 1:
-      error = part.std(ddof=1) / np.sqrt(len(part))
-      axes.errorbar(
-        place, part.mean(), error, fmt="_", color=BEST, capsize=2, lw=1.2,
-        label=labels.pop("all", None),
-      )  # fmt: skip
-  axes.set_ylabel(f"measured gain ({ylabel})")
-  _on_sizes(axes, sizes)
-  _legend(axes)
-  return axes.figure
-
-
-@_styled
-def new_candidates(steps: list[Step]) -> Figure:
-  """Plots the share of decoded candidates that were new, by step size.
-
-  Args:
-    steps: steps with counts of new candidates.
-  """
-  axes = _axes()
-  sizes = steps[-1].sizes
-  same = [step for step in steps if step.sizes == sizes]
-  new = np.sum([step.new for step in same], axis=0)
-  total = sum(step.decoded or 0 for step in same)
-  axes.bar(range(len(sizes)), 100 * new / total if total else new, color=NEW)
-  axes.set_ylabel("new, % of the decoded" if total else "new candidates")
-  axes.grid(axis="x", visible=False)
-  _on_sizes(axes, sizes)
-  return axes.figure
-
-
-def _places(steps: list[Step]) -> tuple[list[float], np.ndarray]:
-  """Returns all step sizes and their equally spaced positions."""
-  sizes = sorted({size for step in steps for size in step.sizes})
-  return sizes, np.arange(len(sizes))
-
-
-def _on_sizes(axes: Axes, sizes: Sequence[float]) -> None:
-  every = -(-len(sizes) // 8)
-  at = range(0, len(sizes), every)
-  axes.set_xticks(at, [f"{sizes[place]:g}" for place in at])
+  low, high = np.transpose([np.percentile(part, (10, 90)) for part in parts])
+  axes.fill_between(
+    at, low, high, color=PROPOSED, alpha=0.2, lw=0, label="10 to 90 %"
+  )
+  errors = [
+    np.std(part, ddof=1) / np.sqrt(len(part)) if len(part) > 1 else 0
+    for part in parts
+  ]
+  axes.errorbar(
+    at, [part.mean() for part in parts], errors, fmt="o", color=PROPOSED,
+    ms=3, capsize=2, label="mean ± standard error",
+  )  # fmt: skip
+  shown = range(0, len(sizes), -(-len(sizes) // 8))
+  axes.set_xticks(shown, [f"{sizes[place]:g}" for place in shown])
   axes.set_xlim(-0.6, len(sizes) - 0.4)
   axes.axhline(0, color=canvas.WIRE, lw=0.8)
   axes.set_xlabel("step size")
+  axes.set_ylabel(ylabel)
+  _legend(axes)
+  return axes.figure
 
 
 @_styled
-def plane(seen: Plane, parents: np.ndarray, best: np.ndarray) -> Figure:
+def plane(found: Plane, parents: np.ndarray, best: np.ndarray) -> Figure:
   """Plots embeddings of the pool, and lines from seeds to proposals.
 
   Args:
-    seen: the projected embeddings.
+    found: the projected embeddings.
     parents: int [M], which member each proposal was made from; -1 for none.
     best: bool [N], the best quarter of the pool.
   """
   axes = _axes(3.6)
   made = parents >= 0
-  ends = np.stack([seen.members[parents[made]], seen.proposals[made]])
+  ends = np.stack([found.members[parents[made]], found.proposals[made]])
   axes.plot(*ends.transpose(2, 0, 1), color=canvas.WIRE, lw=0.6, alpha=0.6)
-  for rows, look, label in (
-    (seen.members[~best], {"facecolors": "none", "edgecolors": POOL}, "pool"),
-    (seen.members[best], {"color": BEST}, "best quarter"),
-    (seen.proposals, {"color": NEW, "marker": "D"}, "proposals"),
+  for points, look, label in (
+    (found.members[~best], {"facecolors": "none", "edgecolors": POOL}, "pool"),
+    (found.members[best], {"color": BEST}, "best quarter"),
+    (found.proposals, {"color": PROPOSED, "marker": "D"}, "proposals"),
   ):
-    axes.scatter(*rows.T, s=16, lw=0.9, alpha=0.85, label=label, **look)
-  first, second = 100 * seen.share
+    axes.scatter(*points.T, s=16, lw=0.9, alpha=0.85, label=label, **look)
+  first, second = 100 * found.share
   axes.set_xlabel(f"first axis ({first:.0f} % of the variance)")
   axes.set_ylabel(f"second axis ({second:.0f} %)")
   axes.set_aspect("equal", "datalim")
@@ -341,36 +276,35 @@ def plane(seen: Plane, parents: np.ndarray, best: np.ndarray) -> Figure:
 
 
 @_styled
-def ops(shares: Shares, what: str) -> Figure:
+def ops(names: Sequence[str], best: Shares, rest: Shares, parts: str) -> Figure:
   """Plots how often each op occurs among the best and among the rest.
 
   Args:
-    shares: frequencies in the last pool.
-    what: name of the parts that have an op.
+    names: names of the P ops.
+    best: shares in the best quarter of the pool.
+    rest: shares in the rest.
+    parts: name of the parts of a cell that have an op.
   """
-  names = [name.replace("_", " ") for name in shares.names]
-  axes = _axes(0.9 + 0.34 * len(names))
-  at = np.arange(len(names))
-  groups = (
-    (f"best {shares.counts[0]}", shares.best, shares.best_error, BEST, -0.19),
-    (f"other {shares.counts[1]}", shares.rest, shares.rest_error, POOL, 0.19),
-  )
-  for label, share, error, colour, aside in groups:
+  axes, at = _axes(0.9 + 0.34 * len(names)), np.arange(len(names))
+  for label, shares, colour, shift in (
+    (f"best {best.count}", best, BEST, -0.19),
+    (f"other {rest.count}", rest, POOL, 0.19),
+  ):
     axes.barh(
-      at + aside, 100 * share, 0.34, xerr=100 * np.nan_to_num(error),
-      color=colour, alpha=0.75, label=label,
-      error_kw={"ecolor": canvas.INK, "lw": 0.9},
+      at + shift, 100 * shares.mean, 0.34,
+      xerr=100 * np.nan_to_num(shares.error), color=colour, alpha=0.75,
+      label=label, error_kw={"ecolor": canvas.INK, "lw": 0.9},
     )  # fmt: skip
-  axes.set_yticks(at, names)
+  axes.set_yticks(at, [name.replace("_", " ") for name in names])
   axes.invert_yaxis()
   axes.grid(axis="y", visible=False)
-  axes.set_xlabel(f"% of {what} (± standard error)")
+  axes.set_xlabel(f"% of {parts} (± standard error)")
   _legend(axes)
   return axes.figure
 
 
 @_styled
-def from_scratch(groups: dict[str, Group], ylabel: str) -> Figure:
+def trainings(groups: dict[str, Trainings], ylabel: str) -> Figure:
   """Plots every training of every cell, and means with standard deviations.
 
   Args:
@@ -379,19 +313,82 @@ def from_scratch(groups: dict[str, Group], ylabel: str) -> Figure:
   """
   axes, place, middles = _axes(), 0, []
   for name, group in groups.items():
-    colour = NEW if name == "searched" else POOL
+    colour = _GROUPS[name]
     places = place + np.arange(len(group.cells))
     for at, cell in zip(places, group.cells, strict=True):
       axes.scatter([at] * len(cell), cell, s=18, color=colour, alpha=0.7, lw=0)
     if len(group.values):
-      mean, deviation = group.values.mean(), np.nan_to_num(group.deviation)
-      beam = (places[0] - 0.35, places[-1] + 0.35)
-      band = (mean - deviation, mean + deviation)
-      axes.fill_between(beam, *band, color=colour, alpha=0.2, lw=0)
-      axes.plot(beam, [mean] * 2, color=colour, lw=2)
+      mean, deviation = group.mean, np.nan_to_num(group.deviation)
+      half = (places[-1] - places[0]) / 2 + 0.35
+      values = (mean - deviation, mean, mean + deviation)
+      _bar(axes, (places.mean(), half), values, colour)
     middles.append(places.mean())
     place = places[-1] + 2
   axes.set_xticks(middles, [f"{name} cells" for name in groups])
   axes.grid(axis="x", visible=False)
   axes.set_ylabel(ylabel)
+  return axes.figure
+
+
+@_styled
+def finalists(groups: dict[str, list[Finalist]], ylabel: str) -> Figure:
+  """Plots curves of all finalists, and their places beside their ranks.
+
+  Args:
+    groups: searched and random finalists.
+    ylabel: name of the measurement.
+  """
+  figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+  left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+  for group, entries in groups.items():
+    look = {"color": _GROUPS[group], "lw": 1, "ms": 3}
+    look["zorder"] = 2.5 if group == "searched" else 2.0
+    for number, (rank, place, _, _, curve) in enumerate(entries):
+      label = None if number else f"{group} finalists"
+      left.plot(range(1, len(curve) + 1), curve, ".-", label=label, **look)
+      ends = ([1], [rank]) if place is None else ([0, 1], [place, rank])
+      right.plot(*ends, "o-", **look)
+  left.set_xlabel("epoch")
+  left.set_ylabel(ylabel)
+  left.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+  right.set_xticks([0, 1], ["search", "trained"])
+  right.set_xlim(-0.2, 1.2)
+  right.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+  right.invert_yaxis()
+  right.set_ylabel("rank")
+  _legend(left, 2)
+  return figure
+
+
+@_styled
+def front(
+  costs: np.ndarray,
+  scores: np.ndarray,
+  on_front: np.ndarray,
+  limit: float | None,
+  xlabel: str,
+  scale: Scale,
+) -> Figure:
+  """Plots scores against costs, and the front.
+
+  Args:
+    costs: float [N], costs of the pool.
+    scores: float [N], its scores.
+    on_front: bool [N], whether no member is better in both.
+    limit: the cost limit of the search, if any.
+    xlabel: name of the cost.
+    scale: the vertical axis.
+  """
+  axes = _axes()
+  rest, order = ~on_front, np.argsort(costs[on_front])
+  axes.plot(costs[rest], scores[rest], "o", color=POOL, ms=3, label="pool")
+  axes.step(
+    costs[on_front][order], scores[on_front][order], "o-", where="post",
+    color=BEST, ms=4, label="front",
+  )  # fmt: skip
+  if limit is not None:
+    axes.axvline(limit, color=canvas.WIRE, ls="--", lw=1, label="limit")
+  axes.set_xlabel(xlabel)
+  _show_scores(axes, scale)
+  _legend(axes)
   return axes.figure

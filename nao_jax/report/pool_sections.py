@@ -1,7 +1,10 @@
-"""Sections about the pool: its scores, its proposals, its best members."""
+"""Sections about the pool: scores, costs, proposals, ops and ancestors."""
+
+from collections.abc import Sequence
 
 import numpy as np
 
+from nao_jax import objectives
 from nao_jax.report import (
   analysis,
   baseline,
@@ -9,15 +12,15 @@ from nao_jax.report import (
   learning_curves,
   plots,
 )
-from nao_jax.report.learning_curves import Band, Round
-from nao_jax.report.page import Plot, Section, Table
+from nao_jax.report.analysis import Shares
+from nao_jax.report.learning_curves import Round
+from nao_jax.report.page import Plot, Section, Table, texts
+from nao_jax.report.plots import Line
 from nao_jax.report.run import Run
 
-_OF_TIME = " on the machine that ran it, compiling included"
 
-
-def scores(run: Run, random: list[Run]) -> Section:
-  """Plots best and mean by round, by architectures scored and by time.
+def scores(run: Run, random: Sequence[Run] = ()) -> Section:
+  """Shows best and mean by round, by architectures scored and by time.
 
   Args:
     run: the search.
@@ -27,187 +30,190 @@ def scores(run: Run, random: list[Run]) -> Section:
   if not rounds:
     return Section(title, ["No round has ended yet."])
   others = [learning_curves.rounds(other) for other in random]
-  drawn = []
-  for name, at in learning_curves.AXES.items():
-    if at(rounds[-1]) is None:
-      continue
-    beside = (
-      learning_curves.band(others, at, learning_curves.best_of)
-      if others
-      else None
-    )
-    axis = run.cells.measure.tick, formatting.score_axis(run)
-    figure = plots.progress(rounds, name, *axis, beside)
-    text = f"By {name}{_OF_TIME if name == 'minutes' else ''}."
-    drawn.append(Plot(figure, f"{text} {_spread(beside)}"))
-  return Section(title, _about(run, random), drawn, [_by_round(run, rounds)])
-
-
-def _spread(random: Band | None) -> str:
-  """Describes the bands of a plot."""
-  text = (
-    "One run. The grey band is the spread of the pool's members, not of "
-    "repeated searches; the best has none."
+  paragraphs = texts(
+    "scores",
+    shared=run.settings["evaluator"] == "shared",
+    metric=run.cells.measure.name,
+    strategy=run.settings["strategy"],
+    seeds=", ".join(str(other.settings["seed"]) for other in random),
+    best=", ".join(formatting.score(run, x[-1].scores.max()) for x in others),
+    repeated=len(random) > 1,
+    differing=", ".join(baseline.differing(run, random)),
   )
-  if random is None:
-    return text
-  if random.count == 1:
-    return f"{text} The random search is one run, too."
-  return (
-    f"{text} The green one is the range of the random searches, as far as all "
-    "of them have come."
+  drawn = [_curves(run, rounds, others, axis) for axis in learning_curves.AXES]
+  return Section(
+    title, paragraphs, [x for x in drawn if x], [_by_round(run, rounds)]
   )
 
 
-def _about(run: Run, random: list[Run]) -> list[str]:
-  texts = [
-    "This is one search with one seed: another seed would have given other "
-    "curves, and how different they would be is not known from here."
+def _curves(run: Run, rounds, others, axis: str) -> Plot | None:
+  """Plots the scores of a search and of random searches against an axis."""
+  at = learning_curves.AXES[axis]
+  pool = learning_curves.pool_band(rounds, at)
+  if pool is None:
+    return None
+  best = learning_curves.band([rounds], at)
+  lines = [
+    Line(pool, plots.POOL, "mean of the pool"),
+    Line(best, plots.BEST, "best of the pool"),
   ]
-  if run.settings["evaluator"] == "shared":
-    texts.append(
-      "Scores are those of shared weights, which are trained on from round to "
-      "round: a rise between rounds is their training, too. Compare members "
-      "within a round. A score is not the accuracy or the perplexity of a cell "
-      "that is trained alone."
-    )
-  if random:
-    texts += baseline.about(run, random)
-  elif run.settings["strategy"] == "random":
-    texts.append("This search is random search itself, the baseline of others.")
-  else:
-    texts.append(
-      "No random search was run beside this one, so the curves do not say what "
-      "its strategy is worth. The same search with the strategy random, in "
-      "another workdir, is that baseline; nao_jax.experiments.report shows it "
-      "here."
-    )
-  return texts
+  random = learning_curves.band(others, at) if others else None
+  if random is not None:
+    runs = "1 run" if len(others) == 1 else f"{len(others)} runs"
+    label = f"best of random search, {runs}"
+    lines.append(Line(random, plots.RANDOM, label, "D-"))
+  caption = f"By {axis}{', with compiling' * (axis == 'minutes')}."
+  return Plot(plots.curves(lines, axis, plots.scale(run)), caption)
 
 
 def _by_round(run: Run, rounds: list[Round]) -> Table:
-  show = run.cells.measure.show
-  rows = []
-  for row in formatting.spread_out(rounds, formatting.LISTED):
-    newest = row.scores[row.newest]
-    rows.append(
-      [
-        str(row.number),
-        str(len(row.scores)),
-        show(row.scores.max()),
-        show(row.scores.mean()),
-        formatting.number(row.deviation, "{:.4f}"),
-        str(len(newest)),
-        show(newest.mean()) if len(newest) else formatting.NONE,
-        formatting.duration(row.seconds),
-      ]
-    )
-  head = [
-    "round", "members", "best", "mean", "standard deviation", "proposals",
-    "their mean", "time so far",
-  ]  # fmt: skip
-  name = formatting.score_name(run).capitalize()
-  caption = f"{name}; deviations are in {run.cells.measure.unit}."
-  return Table(head, rows, caption)
+  rows = [
+    {
+      "round": row.number,
+      "members": len(row.scores),
+      "best": formatting.score(run, row.scores.max()),
+      "mean": formatting.score(run, row.scores.mean()),
+      "standard deviation": formatting.number(
+        analysis.deviation(row.scores), "{:.4f}"
+      ),
+      "proposals": row.proposed.sum(),
+      "their mean": formatting.score(
+        run, row.scores[row.proposed].mean() if row.proposed.any() else None
+      ),
+      "time so far": formatting.duration(row.seconds),
+    }
+    for row in formatting.spread_out(rounds, formatting.LISTED)
+  ]
+  name, unit = formatting.score_name(run), run.cells.measure.unit
+  return Table.of(rows, f"{name.capitalize()}; deviations are in {unit}.")
 
 
-def proposed(run: Run) -> Section | None:
+def costs(run: Run) -> Section | None:
+  """Shows scores, costs and the front of a search that measured costs."""
+  last = run.scored[-1]
+  cost, rows = run.arrays.get(last, {}).get("member_cost"), run.members(last)
+  if cost is None or len(cost) != len(rows):
+    return None
+  found = run.pool.scores[rows, last]
+  name, limit = run.history[last]["cost"], run.history[last]["limit"]
+  on_front = objectives.front(np.stack([found, -cost], -1))
+  paragraphs = texts(
+    "front",
+    members=len(rows),
+    round=last,
+    score_name=formatting.score_name(run),
+    cost=name,
+    limit=None if limit is None else f"{limit:g}",
+  )
+  figure = plots.front(cost, found, on_front, limit, name, plots.scale(run))
+  order = np.flatnonzero(on_front)[np.argsort(cost[on_front])].tolist()
+  table = Table.of(
+    [
+      {
+        "number": rows[i],
+        name: f"{cost[i]:,.6g}",
+        formatting.score_name(run): formatting.score(run, found[i]),
+      }
+      for i in formatting.spread_out(order, formatting.LISTED)
+    ],
+    "The front, cheapest first.",
+  )
+  caption = f"Members of round {last} and their exact costs."
+  return Section(
+    "Scores and costs", paragraphs, [Plot(figure, caption)], [table]
+  )
+
+
+def proposals(run: Run) -> Section | None:
   """Compares each round's proposals with the other members."""
-  every = [
+  rounds = [
     row
     for row in learning_curves.rounds(run)
-    if row.newest.any() and not row.newest.all()
+    if row.proposed.any() and not row.proposed.all()
   ]
-  if not every:
+  if not rounds:
     return None
-  shown = formatting.spread_out(every, formatting.PLOTTED)
-  figure = plots.proposed(
-    shown, run.cells.measure.tick, formatting.score_axis(run)
-  )
+  shown = formatting.spread_out(rounds, formatting.PLOTTED)
+  figure = plots.proposals(shown, plots.scale(run))
   caption = (
-    "A dot is an architecture; the box is the middle half, the line the "
-    "median. Both groups of a round are scored at the same time."
-  )
-  text = "New members beside those that were in the pool before."
-  if not run.settings["search.extend"]:
-    text += (
-      " The others are what was left after the worst were replaced, so even "
-      "good proposals may lie below them."
-    )
-  return Section(
-    "What was proposed",
-    [text],
-    [Plot(figure, caption)],
-    [_against_others(run, formatting.spread_out(every, formatting.LISTED))],
+    "A dot is an architecture; a box holds the middle half, its line is the "
+    "median."
   )
 
-
-def _against_others(run: Run, rounds: list[Round]) -> Table:
-  rows = []
-  for row in rounds:
-    inside, others = row.scores[row.newest], row.scores[~row.newest]
-    error = np.hypot(*map(analysis.standard_error, (inside, others)))
-    rows.append(
-      [
-        str(row.number),
-        f"{inside.mean() - others.mean():+.4f}",
-        formatting.number(error, "{:.4f}"),
-        f"{np.mean(inside > np.median(others)):.0%}",
-      ]
-    )
-  head = ["round", "difference of means", "standard error", "above the median"]
-  return Table(
-    head, rows, f"Proposals against the others ({run.cells.measure.unit})."
+  unit = run.cells.measure.unit
+  table = Table.of(
+    [_gain(row) for row in formatting.spread_out(rounds, formatting.LISTED)],
+    f"Proposals minus other members, in {unit}.",
   )
+  paragraphs = texts("proposals", replaced=not run.settings["search.extend"])
+  return Section("Proposals", paragraphs, [Plot(figure, caption)], [table])
+
+
+def _gain(row: Round) -> dict[str, str]:
+  """Compares the proposals in a round with the other members."""
+  ours, others = row.scores[row.proposed], row.scores[~row.proposed]
+  error = np.hypot(*map(analysis.standard_error, (ours, others)))
+  return {
+    "round": str(row.number),
+    "difference of means": f"{ours.mean() - others.mean():+.4f}",
+    "standard error": formatting.number(error, "{:.4f}"),
+    "above the others' median": f"{np.mean(ours > np.median(others)):.0%}",
+  }
 
 
 def ops(run: Run) -> Section:
   """Shows how often each op occurs among the best and among the rest."""
-  shares = analysis.op_shares(run)
+  names, (best, rest) = run.cells.op_names, analysis.op_shares(run)
+
+  table = Table.of(
+    [
+      {
+        "operation": name,
+        "best quarter, %": _percent(best, i),
+        "the rest, %": _percent(rest, i),
+      }
+      for i, name in enumerate(names)
+    ]
+  )
+  figure = plots.ops(names, best, rest, run.cells.parts)
   caption = (
-    f"The pool of round {run.scored[-1]}, by its scores in that round; the "
-    "lines are standard errors over architectures."
+    f"The pool of round {run.scored[-1]} by its scores in that round; errors "
+    "are standard errors over architectures."
   )
-  columns = (shares.best, shares.best_error, shares.rest, shares.rest_error)
-  rows = [
-    [name, *(formatting.number(100 * value, "{:.1f}") for value in values)]
-    for name, *values in zip(shares.names, *columns, strict=True)
-  ]
-  head = ["", "best quarter, %", "standard error", "rest, %", "standard error"]
   return Section(
-    "What the best ones are made of",
-    plots=[Plot(plots.ops(shares, run.cells.parts), caption)],
-    tables=[Table(head, rows)],
+    "Operations of the best", plots=[Plot(figure, caption)], tables=[table]
   )
 
 
-def ancestry(run: Run) -> Section:
+def _percent(shares: Shares, op: int) -> str:
+  """Formats the share of an op and its standard error."""
+  values = (100 * shares.mean[op], 100 * shares.error[op])
+  return " ± ".join(formatting.number(value, "{:.1f}") for value in values)
+
+
+def ancestors(run: Run) -> Section:
   """Shows the chain of parents of the winner."""
-  show = run.cells.measure.show
   chain = analysis.ancestors(run.pool, run.winner)
   rows = [
-    [
-      str(one.row),
-      one.origin,
-      formatting.number(one.step_size or None, "{:g}"),
-      formatting.number(one.changed, "{:d}"),
-      show(one.first),
-      formatting.NONE if one.parent is None else show(one.parent),
-      show(one.last),
-    ]
+    {
+      "number": one.row,
+      "from": one.origin,
+      "step size": formatting.number(one.step_size or None, "{:g}"),
+      "tokens changed": formatting.number(one.changed, "{:d}"),
+      "first score": formatting.score(run, one.first),
+      "parent's score then": formatting.score(run, one.parent),
+      "last score": formatting.score(run, one.last),
+    }
     for one in chain
   ]
-  head = [
-    "number", "from", "step size", "tokens changed", "first score",
-    "its parent's then", "last score",
-  ]  # fmt: skip
-  text = "The chain of parents, the first one first."
-  if len(chain) == 1:
-    text = "It has no parent."
   return Section(
-    "Where the winner came from",
-    [text],
-    tables=[Table(head, rows, words=2)],
+    "Ancestors of the winner",
+    [
+      "The chain of parents, oldest first."
+      if chain[1:]
+      else "It has no parent."
+    ],
+    tables=[Table.of(rows, words=2)] if rows else [],
     code=[
       f"{one.row}: {run.cells.space.plain.text(run.pool.tokens[one.row])}"
       for one in chain

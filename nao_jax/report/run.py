@@ -1,4 +1,4 @@
-"""The files of a search that is running, was stopped, or has ended.
+"""Reading of the files of a search that runs, was stopped, or has ended.
 
 Files are only read, without a lock: writers replace them atomically, and a last
 line of history.jsonl that is still being written is skipped. Damaged or missing
@@ -8,29 +8,44 @@ Shapes: A architectures (all that ever were in the pool), L tokens, N members of
 the pool in a round, M proposals of a round, R trainings of a cell.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
 import pathlib
-import sqlite3
-import zipfile
-import zlib
+from typing import NamedTuple
 
 import numpy as np
 
 from nao_jax.errors import UserError
 from nao_jax.pool import Pool
-from nao_jax.runs import paths, status
+from nao_jax.runs import json_file, paths, status
 from nao_jax.runs.workdir import read_settings
+from nao_jax.search import journal, pool_file
 from nao_jax.tasks import known
 from nao_jax.tasks.task import Cells, CellsOf
 
-# Errors of np.load for a file that is no archive, or half of one.
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 # Errors that values of unexpected types raise.
 _WRONG = (ValueError, TypeError, AttributeError, IndexError)
-_FINAL = ("searched", "random")
+_GROUPS = ("searched", "random")
+_ADVICE = "start the search again: it resumes from its checkpoints"
+
+
+class Finalist(NamedTuple):
+  """A cell that was trained from scratch to determine the winner.
+
+  Attributes:
+    rank: rank after training, from 1, among all finalists.
+    place: place among the search's scores, from 1; None for a random cell.
+    row: its row in the pool; None for a random cell.
+    value: validation measurement; NaN if the training diverged.
+    curve: the same after each epoch.
+  """
+
+  rank: int
+  place: int | None
+  row: int | None
+  value: float
+  curve: list[float]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,13 +61,13 @@ class Run:
       None before the first round has ended.
     arrays: {round: arrays that the strategy saved}.
     best: contents of best.json; None for a search that has not ended.
-    finalists: the finalists in best.json, {"searched" or "random": entries},
-      best first; empty where none were trained.
-    compared: results of the comparison, {"searched" or "random": [cells, R]};
-      None stands for a training that diverged.
+    finalists: {"searched" or "random": finalists, best first}; empty where none
+      were trained.
+    compared: results of the final comparison, {"searched" or "random":
+      [cells, R]}; None stands for a training that diverged.
     seconds: {phase: [seconds, seconds of them in which jax compiled]}; empty
       where no time was recorded.
-    missing: sentences about what could not be read.
+    missing: sentences about files that could not be read.
   """
 
   path: pathlib.Path
@@ -62,7 +77,7 @@ class Run:
   pool: Pool | None
   arrays: dict[int, dict[str, np.ndarray]]
   best: dict | None
-  finalists: dict[str, list[dict]]
+  finalists: dict[str, list[Finalist]]
   compared: dict[str, list]
   seconds: dict[str, list[float]]
   missing: list[str]
@@ -77,14 +92,13 @@ class Run:
     """The rounds that have scores, in order."""
     if self.pool is None:
       return []
-    some = ~np.isnan(self.pool.scores).all(0)
-    return np.flatnonzero(some).tolist()
+    return np.flatnonzero(~np.isnan(self.pool.scores).all(0)).tolist()
 
   @property
   def winner(self) -> int:
     """The row of the best finalist, else of the best in the last round."""
     if self.finalists:
-      return self.finalists["searched"][0]["row"]
+      return self.finalists["searched"][0].row
     return int(self.pool.ranked(self.scored[-1])[0])
 
   def members(self, round_: int) -> np.ndarray:
@@ -104,31 +118,44 @@ def read(
   Args:
     path: the directory.
     where: the argument that named it, for messages.
-    cells_of: returns the kind of cells that settings are for.
+    cells_of: returns the kind of cells for the settings of a search.
 
   Raises:
     UserError: there is no search, or its settings or its pool are damaged.
   """
-  path = paths.expanded(path)
+  path, missing = paths.expanded(path), []
   cells = _cells(read_settings(path, where), f"`{where}={path}`", cells_of)
   config = json.loads((path / "config.json").read_text())
-  history, missing = _history(path / "history.jsonl"), []
+  rounds = _rounds(path)
   best = _object(path / "best.json", missing)
-  pool = _pool(path / "pool.sqlite", cells)
+  pool = pool_file.read(path / "pool.sqlite", cells.space)
   final = best or _object(path / "final.json", missing) or {}
+  compared = final.get(f"test_{cells.measure.name}") or {}
   return Run(
     path=path,
     cells=cells,
     config={name: config.get(name) for name in config if name != "settings"},
-    history=history,
+    history=rounds,
     pool=pool,
-    arrays=_all_arrays(path / "rounds", history, missing),
+    arrays=_arrays(path, rounds, missing),
     best=best,
-    finalists=_finalists(final, cells, pool, missing),
-    compared=_compared(final, cells),
+    finalists=_finalists(final, cells.measure.name, pool, missing),
+    compared={x: compared[x] for x in _GROUPS if compared.get(x)},
     seconds=status.seconds_of(status.read(path)),
     missing=missing,
   )
+
+
+def history(path: pathlib.Path) -> list[dict]:
+  """Returns the complete lines of history.jsonl; none if there is no file.
+
+  Raises:
+    UserError: a line is damaged.
+  """
+  file = path / "history.jsonl"
+  if not file.exists():
+    return []
+  return json_file.read_lines(file, wanted="a report", advice=_ADVICE)
 
 
 def _cells(settings: dict, place: str, cells_of: CellsOf) -> Cells:
@@ -146,126 +173,68 @@ def _cells(settings: dict, place: str, cells_of: CellsOf) -> Cells:
   return cells
 
 
-def _history(file: pathlib.Path) -> list[dict]:
-  """Reads the reports of rounds 0, 1 .. as far as they were written."""
-  if not file.exists():
-    return []
-  rows = []
-  for number, line in enumerate(file.read_text().splitlines(keepends=True), 1):
-    if not line.endswith("\n"):
-      break  # It is being written.
+def _rounds(path: pathlib.Path) -> list[dict]:
+  """Returns the last report of each of the rounds 0, 1 .."""
+  rounds = []
+  for row in history(path):
+    if "stage" in row:  # A training after the rounds.
+      continue
     try:
-      row = json.loads(line)
-      if "stage" not in row:  # What comes after the rounds.
-        rows[row["round"] :] = [row]
-    except (ValueError, KeyError, TypeError) as error:
+      rounds[row["round"] :] = [row]
+    except (KeyError, TypeError) as error:
       raise UserError(
-        f"{file}: line {number} is damaged; start the search again: it goes on "
-        "from its checkpoints"
+        f"{path / 'history.jsonl'}: a report names no round; {_ADVICE}"
       ) from error
-  return rows
+  return rounds
 
 
 def _object(file: pathlib.Path, missing: list[str]) -> dict | None:
   if not file.exists():
     return None
   try:
-    return dict(json.loads(file.read_text()))
-  except (OSError, ValueError, TypeError):
+    return json_file.read(file, place=str(file), wanted="a result", advice="")
+  except UserError:
     missing.append(f"{file.name} is damaged and left out.")
     return None
 
 
-def _finalists(final, cells, pool, missing) -> dict[str, list[dict]]:
+def _finalists(final, metric, pool, missing) -> dict[str, list[Finalist]]:
   """Returns the finalists if any were trained; empty if an entry is damaged."""
-  found, name = final.get("finalists"), f"validation_{cells.measure.name}"
+  found = final.get("finalists")
   if not found:
     return {}
+
+  def finalist(entry, group) -> Finalist:
+    value, place, row = entry[f"validation_{metric}"], None, None
+    if group == "searched":
+      place, row = int(entry["place"]), int(entry["row"])
+      pool.tokens[row]
+    return Finalist(
+      int(entry["rank"]), place, row,
+      float("nan") if value is None else float(value),
+      list(map(float, entry["curve"])),
+    )  # fmt: skip
+
   try:
-    entries = {group: list(map(dict, found[group])) for group in _FINAL}
-    for group, rows in entries.items():
-      for entry in rows:
-        float(np.float64(entry[name])), int(entry["rank"])
-        list(map(float, entry["curve"])), str(entry["text"])
-        if group == "searched":
-          pool.tokens[entry["row"]], int(entry["place"])
-    _ = entries["searched"][0]
+    finalists = {x: [finalist(y, x) for y in found[x]] for x in _GROUPS}
+    _ = finalists["searched"][0]
   except (*_WRONG, KeyError):
-    missing.append("What is said of the finalists is damaged and left out.")
+    missing.append("The list of finalists is damaged and left out.")
     return {}
-  return entries
+  return finalists
 
 
-def _compared(final: dict, cells) -> dict[str, list]:
-  """Returns the results of the comparison so far."""
-  found = final.get(f"test_{cells.measure.name}") or {}
-  return {name: found[name] for name in _FINAL if found.get(name)}
-
-
-def _pool(file: pathlib.Path, cells: Cells) -> Pool | None:
-  """Reads the database as a pool in plain tokens; None if there is no file."""
-  if not file.exists():
-    return None
-  # Read-only, so that SQLite creates no files beside it.
-  source = f"{file.absolute().as_uri()}?mode=ro"
-  try:
-    with contextlib.closing(sqlite3.connect(source, uri=True)) as database:
-      rows = database.execute(
-        "select tokens, origin, parent, step_size, alive from architectures"
-        " order by id"
-      ).fetchall()
-      scores = database.execute(
-        "select architecture, round, score from scores"
-      ).fetchall()
-    return _table(file, cells, rows, scores) if scores else None
-  except UserError:
-    raise
-  except (sqlite3.Error, *_WRONG) as error:
-    raise UserError(
-      f"{file}: cannot be read ({error}); start the search again: it goes on "
-      "from its checkpoints"
-    ) from error
-
-
-def _table(file, cells, rows, scores) -> Pool:
-  tokens = [
-    cells.space.validate(list(map(int, text.split())), f"{file}: row {number}")
-    for number, (text, *_) in enumerate(rows)
-  ]
-  origins, parents, step_sizes, alive = zip(
-    *(row[1:] for row in rows), strict=True
-  )
-  rounds = 1 + max(round_ for _, round_, _ in scores)
-  table = np.full((len(rows), rounds), np.nan)
-  for architecture, round_, score in scores:
-    table[architecture, round_] = score
-  return Pool(
-    tokens=cells.space.to_plain(np.array(tokens, np.int32)),
-    origins=np.array(origins, np.int32),
-    parents=np.array([-1 if p is None else p for p in parents], np.int32),
-    step_sizes=np.array([size or 0 for size in step_sizes], np.float32),
-    alive=np.array(alive, bool),
-    scores=table,
-  )
-
-
-def _all_arrays(
-  folder: pathlib.Path, history: list[dict], missing: list[str]
+def _arrays(
+  path: pathlib.Path, rounds: list[dict], missing: list[str]
 ) -> dict[int, dict[str, np.ndarray]]:
-  """Reads the arrays of the rounds in `history`.
+  """Reads the arrays of these rounds.
 
   Files of other rounds are left over from before an interruption.
   """
   found = {}
-  for round_ in (row["round"] for row in history):
-    file = folder / f"{round_:04d}.npz"
-    if not file.exists():
-      continue
+  for round_ in (row["round"] for row in rounds):
     try:
-      # np.load does not close a file that it cannot read.
-      with file.open("rb") as content:
-        archive = np.load(content, allow_pickle=False)
-        found[round_] = {name: archive[name] for name in archive.files}
-    except (*_DAMAGED, zlib.error):
-      missing.append(f"{folder.name}/{file.name} is damaged and left out.")
+      found[round_] = journal.read_arrays(path, round_)
+    except UserError as error:
+      missing.append(f"{error} and left out.")
   return found

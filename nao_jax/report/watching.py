@@ -1,6 +1,6 @@
 """View of a run from another process, at any moment.
 
-It only reads files, and does not touch the lock.
+Files are only read, and the lock is not touched.
 """
 
 import dataclasses
@@ -16,7 +16,8 @@ from rich.text import Text
 
 from nao_jax.errors import UserError
 from nao_jax.metrics import SCORE, Measure
-from nao_jax.runs import json_file, lock, paths, status
+from nao_jax.report import run as runs
+from nao_jax.runs import lock, paths, status
 from nao_jax.runs.lock import Holder
 from nao_jax.runs.progress import clock
 from nao_jax.runs.workdir import read_settings
@@ -29,8 +30,8 @@ _COLUMNS = {
   "round": "round",
   "best": "best",
   "mean": "mean",
-  "mean_of_newest": "mean of the new",
-  "pairwise_accuracy": "pairwise",
+  "mean_of_newest": "mean of proposals",
+  "pairwise_accuracy": "pairwise accuracy",
   "kendall_tau": "Kendall's tau",
   "new": "accepted",
   "random": "random",
@@ -47,12 +48,14 @@ _COLUMNS = {
 _SCORES = ("best", "mean", "mean_of_newest")
 _WHOLE = ("round", "epoch", "new", "random")
 _SECONDS = ("score_seconds", "propose_seconds")
-_OUTCOMES = ("best.json", "result.json")
+_RESULTS = ("best.json", "result.json")
+# Settings in the title.
+_SHOWN = ("strategy", "evaluator", "dataset", "text", "arch", "seed")
 
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-  """Snapshot of a run.
+  """State of a run at one moment.
 
   Attributes:
     path: its directory.
@@ -73,8 +76,8 @@ class Snapshot:
   now: float
 
   @property
-  def at_work(self) -> bool:
-    """True if a process is running it, as far as can be told."""
+  def running(self) -> bool:
+    """Whether a process is running it, as far as can be determined."""
     if self.ended or self.holder is None:
       return False
     if self.holder.at_work is None:
@@ -98,146 +101,143 @@ def snapshot(path: str | os.PathLike) -> Snapshot:
   """
   path = paths.expanded(path)
   settings, holder = read_settings(path), lock.holder(path)
+  try:
+    history = runs.history(path)
+  except UserError:  # The run itself reports the damage.
+    history = []
   return Snapshot(
     path=path,
     settings=settings,
     holder=holder,
-    ended=any((path / name).exists() for name in _OUTCOMES),
-    status=_heard_of(path, holder),
-    history=_history(path / "history.jsonl"),
+    ended=any((path / name).exists() for name in _RESULTS),
+    status=_status(path, holder),
+    history=history,
     now=time.time(),
   )
 
 
-def _heard_of(path: pathlib.Path, holder: Holder | None) -> dict:
-  """Returns the status; only its sums if another process wrote it.
-
-  If no process is at work, the status of the last one is returned whole.
-  """
-  said = status.read(path)
-  own = holder is None or said.get("process") in (None, holder.process)
-  return said if own or not holder.at_work else {"seconds": said.get("seconds")}
-
-
-def _history(file: pathlib.Path) -> list[dict]:
-  try:
-    return json_file.read_lines(file, wanted="a report", advice="")
-  except UserError:  # It does not exist yet, or the run reports the damage.
-    return []
+def _status(path: pathlib.Path, holder: Holder | None) -> dict:
+  """Returns the status; its sums alone if it predates the running process."""
+  found = status.read(path)
+  if holder is None or not holder.at_work:
+    return found
+  current = found.get("process") in (None, holder.process)
+  return found if current else {"seconds": found.get("seconds")}
 
 
-def picture(snapshot: Snapshot) -> RenderableType:
+def render(snapshot: Snapshot) -> RenderableType:
   """Renders a snapshot for a terminal, at most a screen long."""
-  about, state = _text(_about(snapshot)), _text(_state(snapshot))
-  parts = [Text(about, style="bold"), Text(state)]
+  parts = [
+    Text(_printable(_title(snapshot)), style="bold"),
+    Text(_printable(_state(snapshot))),
+  ]
   if snapshot.status and not snapshot.ended:
-    parts += _position(snapshot)
+    parts += _progress(snapshot)
   if snapshot.history:
     parts.append(_table(snapshot))
   if seconds := status.seconds_of(snapshot.status):
-    parts.append(Text(_text(_spent(seconds)), style="dim"))
+    parts.append(Text(_printable(_phases(seconds)), style="dim"))
   return Group(*parts)
 
 
-def _about(snapshot: Snapshot) -> str:
-  settings = snapshot.settings
-  names = ("strategy", "evaluator", "dataset", "text", "arch", "seed")
-  plain = {name.rpartition(".")[2]: value for name, value in settings.items()}
+def _title(snapshot: Snapshot) -> str:
+  settings = {
+    name.rpartition(".")[2]: value for name, value in snapshot.settings.items()
+  }
   shown = [
-    f"{name} {plain[name]}"
-    for name in names
-    if plain.get(name) not in (None, "", [])
+    f"{name} {settings[name]}"
+    for name in _SHOWN
+    if settings.get(name) not in (None, "", [])
   ]
   return f"{snapshot.path}: {', '.join(shown)}"
 
 
 def _state(snapshot: Snapshot) -> str:
+  """Describes the state, the process and the age of the last update."""
   if snapshot.ended:
     return "finished"
-  who = snapshot.holder
-  if who is None:
-    return "not begun, or begun by another version of this program"
-  name = f"process {who.process} on {who.host}"
-  if not snapshot.at_work:
-    said = str(snapshot.status.get("state", ""))
-    if not said or said == "running":
-      said = f"killed or lost; it was {name}"
-    return f"not running: {said}; the same command goes on"
-  if who.at_work is None:
-    return f"running, if its last word holds: {name}{_heard(snapshot)}"
-  return f"running: {name}{_heard(snapshot)}"
+  holder = snapshot.holder
+  if holder is None:
+    return "not started, or started by another version of this program"
+  process = f"process {holder.process} on {holder.host}"
+  if snapshot.running:
+    source = "" if holder.at_work else ", according to its last update"
+    return f"running{source}: {process}{_last_update(snapshot)}"
+  state = str(snapshot.status.get("state", ""))
+  if state in ("", "running"):
+    state = f"killed or lost; it was {process}"
+  return f"not running: {state}; the same command resumes it"
 
 
-def _heard(snapshot: Snapshot) -> str:
-  """Describes the age of the last status if it is more than 5 seconds."""
-  told = _number(snapshot.status.get("time"))
-  if told is None:
-    return ", which has not said anything yet"
-  age = max(snapshot.now - told, 0.0)
+def _last_update(snapshot: Snapshot) -> str:
+  """Describes the age of the last update if it is more than 5 seconds."""
+  written = _number(snapshot.status.get("time"))
+  if written is None:
+    return ", no update yet"
+  age = max(snapshot.now - written, 0.0)
   # A call that compiles, or a single step, may take minutes.
-  return f", last heard {clock(age)} ago" if age > 5 else ""
+  return f", last update {clock(age)} ago" if age > 5 else ""
 
 
-def _position(snapshot: Snapshot) -> list[RenderableType]:
+def _progress(snapshot: Snapshot) -> list[RenderableType]:
   """Renders the phase, its progress and the best so far."""
-  said = snapshot.status
-  title = f"{said.get('prefix', '')} {said.get('phase', '')}".strip()
-  done, total = (_number(said.get(name)) for name in ("done", "total"))
+  found = snapshot.status
+  title = f"{found.get('prefix', '')} {found.get('phase', '')}".strip()
+  done, total = (_number(found.get(name)) for name in ("done", "total"))
   if done is None or total is None:
     return []
+  notes = [f"{done:,} of {total:,}"]
+  left = _number(found.get("left"))
+  if snapshot.running and left:
+    notes.append(f"{clock(left)} left of this phase")
+  notes += [str(found[name]) for name in ("rate", "note") if found.get(name)]
   grid = Table.grid(padding=(0, 1))
   grid.add_column(no_wrap=True)
-  words = [f"{done:,} of {total:,}"]
-  left = _number(said.get("left"))
-  if snapshot.at_work and left:
-    words.append(f"{clock(left)} left of this phase")
-  words += [str(said[name]) for name in ("rate", "note") if said.get(name)]
   bar = ProgressBar(total=max(total, 1), completed=done, width=24)
-  grid.add_row(Text(_text(title)), bar, Text(_text(", ".join(words))))
+  grid.add_row(Text(_printable(title)), bar, Text(_printable(", ".join(notes))))
   parts = [grid]
-  if said.get("best"):
-    parts.append(Text(f"best so far: {_text(said['best'])}"))
-  return [*parts, *_rounds_left(snapshot)]
+  if found.get("best"):
+    parts.append(Text(f"best so far: {_printable(found['best'])}"))
+  return parts + _rounds_left(snapshot)
 
 
 def _rounds_left(snapshot: Snapshot) -> list[RenderableType]:
-  """Estimates the time of the rounds to come from the mean so far."""
+  """Estimates the time of the remaining rounds from the mean so far."""
   rounds = _number(snapshot.settings.get("search.rounds"))
-  done = [
+  times = [
     sum(_number(row.get(name)) or 0.0 for name in _SECONDS)
     for row in snapshot.history
     if "round" in row
   ]
-  if rounds is None or not done or not snapshot.at_work:
+  if rounds is None or not times or not snapshot.running:
     return []
-  left = rounds + 1 - len(done)
+  left, mean = rounds + 1 - len(times), sum(times) / len(times)
   if left <= 0:
     return []
-  mean = sum(done) / len(done)
-  text = (
-    f"rounds so far took {clock(mean)} on average; {left} of {rounds + 1} are "
-    f"left, about {clock(mean * left)} and what comes after them"
-  )
-  return [Text(text)]
+  return [
+    Text(
+      f"{clock(mean)} a round on average; {left} of {rounds + 1} are left, "
+      f"about {clock(mean * left)}, and the trainings after them"
+    )
+  ]
 
 
 def _table(snapshot: Snapshot) -> Table:
+  """Tabulates the last rounds or epochs."""
   shown = snapshot.history[-ROWS:]
+  earlier = len(snapshot.history) - len(shown)
   names = [name for name in _COLUMNS if any(name in row for row in shown)]
-  left_out = len(snapshot.history) - len(shown)
   table = Table(
-    title=f"the last {ROWS}, {left_out} before them" if left_out else None,
+    title=f"the last {ROWS}, after {earlier} earlier ones" if earlier else None,
     title_justify="left",
   )
   for name in names:
-    heading = _COLUMNS[name]
-    if name in _SCORES:
-      heading += f" {snapshot.measure.name}"
-    table.add_column(heading, justify="right")
+    metric = f" {snapshot.measure.name}" if name in _SCORES else ""
+    table.add_column(f"{_COLUMNS[name]}{metric}", justify="right")
   for row in shown:
     cells = [_cell(snapshot, name, row.get(name)) for name in names]
     if cells and "stage" in row:  # A report from after the rounds.
-      cells[0] = _text(row["stage"])
+      cells[0] = _printable(row["stage"])
     table.add_row(*cells)
   return table
 
@@ -253,6 +253,12 @@ def _cell(snapshot: Snapshot, name: str, value) -> str:
   return f"{value:.0f}" if name in _WHOLE else f"{value:.4g}"
 
 
+def _phases(seconds: dict[str, list[float]]) -> str:
+  times = [f"{phase} {clock(total)}" for phase, (total, _) in seconds.items()]
+  compiling = sum(compiled for _, compiled in seconds.values())
+  return f"time: {', '.join(times)}; {clock(compiling)} of it compiling"
+
+
 def _number(value) -> float | None:
   """Returns the value if it is a finite number; files may hold anything."""
   if type(value) not in (int, float):
@@ -263,12 +269,6 @@ def _number(value) -> float | None:
     return None
 
 
-def _text(value) -> str:
+def _printable(value) -> str:
   """Replaces unprintable characters, which a terminal would obey."""
   return "".join(x if x.isprintable() else "?" for x in str(value))
-
-
-def _spent(seconds: dict[str, tuple[float, float]]) -> str:
-  parts = [f"{phase} {clock(sums[0])}" for phase, sums in seconds.items()]
-  compiled = sum(sums[1] for sums in seconds.values())
-  return f"time: {', '.join(parts)}; compiling {clock(compiled)} of it"

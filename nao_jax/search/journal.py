@@ -11,12 +11,15 @@ import json
 import os
 import pathlib
 from typing import Any
+import zipfile
+import zlib
 
 from absl import logging
 import numpy as np
 import rich.table
 
 from nao_jax import pool as pools
+from nao_jax.errors import UserError
 from nao_jax.metrics import ACCURACY, Measure
 from nao_jax.pool import Pool
 from nao_jax.runs import checkpoint, streams
@@ -163,9 +166,33 @@ def write_arrays(
   """Writes the arrays of a round; equal arrays give a file of equal bytes."""
   content = io.BytesIO()
   np.savez(content, allow_pickle=False, **arrays)
-  file = path / "rounds" / f"{round_:04d}.npz"
+  file = path / _arrays_file(round_)
   file.parent.mkdir(exist_ok=True)
   write_bytes(file, content.getvalue())
+
+
+def read_arrays(path: pathlib.Path, round_: int) -> dict[str, np.ndarray]:
+  """Returns the arrays of a round; empty if it has none.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  name = _arrays_file(round_)
+  if not (path / name).exists():
+    return {}
+  try:
+    # np.load does not close a file that it cannot read.
+    with (path / name).open("rb") as content:
+      archive = np.load(content, allow_pickle=False)
+      return {name: archive[name] for name in archive.files}
+  except (
+    OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error,
+  ) as error:  # fmt: skip
+    raise UserError(f"{name} is damaged") from error
+
+
+def _arrays_file(round_: int) -> str:
+  return f"rounds/{round_:04d}.npz"
 
 
 def _cells(report: dict, measure: Measure):

@@ -14,6 +14,7 @@ import numpy as np
 
 from nao_jax.errors import UserError, storage_fault
 from nao_jax.pool import Pool
+from nao_jax.spaces.space import Space
 
 _TABLES = (
   """create table if not exists architectures (
@@ -24,6 +25,8 @@ _TABLES = (
   round integer not null, score real not null,
   primary key (architecture, round))""",
 )
+# Errors that values of unexpected types raise.
+_WRONG = (ValueError, TypeError, AttributeError, IndexError)
 _ADVICE = "it is made anew from the checkpoints when you move it away"
 
 
@@ -90,6 +93,59 @@ class PoolFile:
     except FileNotFoundError:
       return None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def read(file: pathlib.Path, space: Space) -> Pool | None:
+  """Reads a database without changing it, even while it is written.
+
+  Args:
+    file: the database.
+    space: the search space.
+
+  Returns:
+    The pool in the tokens of `space.plain`, with the rounds that have scores;
+    None if there is no file or no score.
+
+  Raises:
+    UserError: the file is damaged, or a row is no architecture of the space.
+  """
+  if not file.exists():
+    return None
+  # Read-only, so that SQLite creates no files beside it.
+  source = f"{file.absolute().as_uri()}?mode=ro"
+  try:
+    with contextlib.closing(sqlite3.connect(source, uri=True)) as database:
+      rows = database.execute(
+        "select tokens, origin, parent, step_size, alive from architectures"
+        " order by id"
+      ).fetchall()
+      scores = database.execute(
+        "select architecture, round, score from scores"
+      ).fetchall()
+    return _pool(file, space, rows, scores) if scores else None
+  except UserError:
+    raise
+  except (sqlite3.Error, *_WRONG) as error:
+    raise UserError(f"{file}: cannot be read ({error}); {_ADVICE}") from error
+
+
+def _pool(file, space: Space, rows: list[tuple], scores: list[tuple]) -> Pool:
+  tokens = [
+    space.validate(list(map(int, text.split())), f"{file}: row {number}")
+    for number, (text, *_) in enumerate(rows)
+  ]
+  _, origins, parents, step_sizes, alive = zip(*rows, strict=True)
+  table = np.full((len(rows), 1 + max(x for _, x, _ in scores)), np.nan)
+  for architecture, round_, score in scores:
+    table[architecture, round_] = score
+  return Pool(
+    tokens=space.to_plain(np.array(tokens, np.int32)),
+    origins=np.array(origins, np.int32),
+    parents=np.array([-1 if p is None else p for p in parents], np.int32),
+    step_sizes=np.array([size or 0 for size in step_sizes], np.float32),
+    alive=np.array(alive, bool),
+    scores=table,
+  )
 
 
 def _grown(before: Pool, pool: Pool) -> bool:

@@ -25,7 +25,6 @@ from nao_jax.data import digest, tables
 from nao_jax.errors import UserError
 from nao_jax.evaluators.table import Table
 from nao_jax.objectives import CostConstraint
-from nao_jax.report.curves import Curves, summary
 from nao_jax.runs import environment, json_file, paths
 from nao_jax.runs.workdir import check_writable, flatten, write
 from nao_jax.search import loop
@@ -37,6 +36,7 @@ from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.uniform import Uniform
+from nao_jax.studies.curves import Curves, summary
 
 # Evaluations before the first proposal, unless a strategy needs more.
 FIRST = 10

@@ -1,0 +1,114 @@
+"""Sections about trainings from scratch: finalists and final comparison."""
+
+import numpy as np
+
+from nao_jax.controller import metrics
+from nao_jax.report import analysis, formatting, plots
+from nao_jax.report.analysis import Trainings
+from nao_jax.report.page import Plot, Section, Table, texts
+from nao_jax.report.run import Finalist, Run
+
+
+def finalists(run: Run) -> Section | None:
+  """Compares the finalists' places in the search with their ranks after it."""
+  if not run.finalists:
+    return None
+  name = f"validation {run.cells.measure.name}"
+  searched, random = run.finalists["searched"], run.finalists["random"]
+  values, others = (analysis.utility(run, x) for x in (searched, random))
+  gains = np.sign(np.subtract.outer(values, others))
+  tau = None
+  if len(searched) >= 3:
+    places = np.array([-finalist.place for finalist in searched])
+    tau = f"{metrics.kendall_tau(places, values):.2f}"
+  paragraphs = texts(
+    "finalists",
+    searched=len(searched),
+    random=len(random),
+    pairs=gains.size,
+    better=f"{np.sum(gains + 1) / 2:g}",
+    tau=tau,
+    how=formatting.how(run),
+  )
+  caption = (
+    "Left, validation after each epoch; right, from the place in the search to "
+    "the rank after training, with random cells as dots."
+  )
+  figure = plots.finalists(run.finalists, name)
+  return Section(
+    "Finalists", paragraphs, [Plot(figure, caption)], [_ranks(run, name)]
+  )
+
+
+def _ranks(run: Run, name: str) -> Table:
+  """Lists all finalists by rank."""
+  scores = run.pool.scores[:, run.scored[-1]]
+  rows = [
+    {
+      "rank": one.rank,
+      "cell": group,
+      "place in the search": one.place or formatting.NONE,
+      "score there": formatting.score(
+        run, None if one.row is None else scores[one.row]
+      ),
+      name: _result(run, one),
+    }
+    for group, finalists in run.finalists.items()
+    for one in finalists
+  ]
+  rows.sort(key=lambda row: row["rank"])
+  caption = "One training each; the variation between trainings is unknown."
+  return Table.of(rows, caption, words=2)
+
+
+def _result(run: Run, finalist: Finalist) -> str:
+  diverged = np.isnan(finalist.value)
+  return "diverged" if diverged else formatting.trained(run, finalist.value)
+
+
+def comparison(run: Run) -> Section:
+  """Compares searched and random cells on the test part."""
+  title, name = "Searched and random cells", f"test {run.cells.measure.name}"
+  groups = analysis.trainings(run.compared)
+  if not groups:
+    to_come = run.best is None and run.settings["final.cells"]
+    return Section(title, texts("no_comparison", to_come=to_come))
+  rows = [
+    {
+      "": group,
+      "cells": len(own.cells),
+      "trainings": len(own.values),
+      name: formatting.trained(run, own.mean),
+      "standard deviation": formatting.trained(run, own.deviation),
+      "diverged": own.diverged,
+    }
+    for group, own in groups.items()
+  ]
+  caption = (
+    "A dot is a training, a column of dots a cell; lines are means over all "
+    "trainings, bands one standard deviation either way."
+  )
+  plot = Plot(plots.trainings(groups, name), caption)
+  return Section(title, _verdict(run, groups), [plot], [Table.of(rows)])
+
+
+def _verdict(run: Run, groups: dict[str, Trainings]) -> list[str]:
+  """Says whether the searched cells are better than the random ones."""
+  found = analysis.advantage(groups) or analysis.Estimate(np.nan)
+  low, high = found.interval or (None, None)
+  clear = found.interval is not None and not low <= 0 <= high
+
+  def signed(value: float | None) -> str | None:
+    missing = value is None or np.isnan(value)
+    return None if missing else formatting.trained(run, value, "+")
+
+  return texts(
+    "comparison",
+    finalists=bool(run.finalists),
+    difference=signed(found.value),
+    better="higher" if run.cells.measure.higher_is_better else "lower",
+    low=signed(low),
+    high=signed(high),
+    clear=clear,
+    ended=run.best is not None,
+  )
