@@ -4,16 +4,16 @@ import dataclasses
 import json
 import shutil
 
-from nao_jax.report.curves import Curves, summary
 import numpy as np
 import pytest
 
 from nao_jax.errors import UserError
-from nao_jax.report import curves as curves_
 from nao_jax.spaces import nasbench201
 from nao_jax.strategies.uniform import Uniform
 from nao_jax.studies import comparison
+from nao_jax.studies import curves as curves_
 from nao_jax.studies.comparison import CompareConfig
+from nao_jax.studies.curves import Curves, summary
 
 CHEAP = ("random", "evolution", "local")
 

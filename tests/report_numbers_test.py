@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.decomposition import PCA
 
 from nao_jax.metrics import ACCURACY, PERPLEXITY
 from nao_jax.networks.cost import cost
@@ -16,7 +15,6 @@ from nao_jax.report import analysis
 from nao_jax.report import run as runs
 from nao_jax.runs.workdir import unflatten
 from nao_jax.spaces import cnn
-from nao_jax.strategies.projection import project
 from nao_jax.tasks.image_finals import ImageFinalConfig
 from tests.report_searches import EVIL, ROUNDS, SEARCH, page_of, query, text_of
 
@@ -218,27 +216,3 @@ def test_the_winner_is_the_first_finalist(finalists):
   assert f"Number {run.winner} of the pool, place 3 of" in page.shown
   assert "first of 3 finalists" in page.shown
   assert run.cells.space.text(run.pool.tokens[run.winner]) in page.shown
-
-
-def test_a_plane_is_that_of_the_principal_components():
-  rng = np.random.default_rng(0)
-  members, proposals = rng.normal(size=(20, 6)), rng.normal(size=(3, 6))
-  found, pca = project(members, proposals), PCA(2).fit(members)
-  np.testing.assert_allclose(
-    np.abs(found.members), np.abs(pca.transform(members)), rtol=1e-4, atol=1e-5
-  )
-  np.testing.assert_allclose(
-    np.abs(found.proposals), np.abs(pca.transform(proposals)), rtol=1e-4
-  )
-  np.testing.assert_allclose(
-    found.share, pca.explained_variance_ratio_, rtol=1e-5
-  )
-
-
-@pytest.mark.parametrize("shape", [(1, 5), (4, 1), (2, 2)])
-def test_a_plane_is_there_for_whatever_is_embedded(shape):
-  found = project(np.ones(shape), np.zeros((0, shape[1])))
-  assert found.members.shape == (shape[0], 2)
-  assert found.proposals.shape == (0, 2)
-  assert not found.members.any()
-  assert not found.share.any()

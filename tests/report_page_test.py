@@ -8,7 +8,7 @@ import pytest
 from nao_jax.report import comparison_page, search_page
 from nao_jax.report.page import Page, Section, Table, Tile, render
 from tests import browser as browsers
-from tests.report_searches import EVIL, ROUNDS, Reader, text_of
+from tests.report_searches import EVIL, Reader, text_of
 
 
 def test_nothing_leaves_the_page(page):
@@ -53,7 +53,6 @@ def test_all_of_it_is_shown(page):
     "Proposals",
     "Quality of the predictor",
     "Gradient steps",
-    "Embeddings",
     "Operations of the best",
     "Ancestors of the winner",
     "Costs and time",
@@ -61,8 +60,8 @@ def test_all_of_it_is_shown(page):
   ):
     assert title in page.shown
   # Two cells, trainings, 3 of scores, proposals, 2 of the predictor, 2 of
-  # steps, embeddings of each round, ops.
-  assert page.tags.count("svg") == 2 + 1 + 3 + 1 + 2 + 2 + ROUNDS + 1
+  # steps, ops.
+  assert page.tags.count("svg") == 2 + 1 + 3 + 1 + 2 + 2 + 1
   assert "What is missing" not in page.shown
 
 

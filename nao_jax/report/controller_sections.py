@@ -1,4 +1,4 @@
-"""Sections about the controller: predictions, gradient steps, embeddings."""
+"""Sections about the controller: predictions and gradient steps."""
 
 from collections.abc import Sequence
 
@@ -8,10 +8,6 @@ from nao_jax.report import analysis, formatting, plots
 from nao_jax.report.analysis import Estimate, Predictions, Step
 from nao_jax.report.page import Plot, Section, Table, texts
 from nao_jax.report.run import Run
-from nao_jax.strategies.projection import Plane
-
-# Number of rounds whose embeddings are drawn.
-_PLANES = 3
 
 
 def predictor(run: Run) -> Section:
@@ -130,36 +126,3 @@ def _by_round(run: Run, steps: list[Step]) -> Table:
     "seeds; predicted gains are in the units of the predictions."
   )
   return Table.of(rows, caption)
-
-
-def embeddings(run: Run) -> Section | None:
-  """Shows embeddings of the pool and of proposals in two dimensions."""
-  rounds = [
-    round_
-    for round_, arrays in run.arrays.items()
-    if "plane_share" in arrays
-    and round_ in run.scored
-    and len(arrays["member_plane"]) == len(run.members(round_))
-    and len(arrays["proposal_plane"]) == len(run.proposals(round_))
-  ]
-  if not rounds:
-    return None
-  return Section(
-    "Embeddings",
-    texts("embeddings", plus=run.settings["strategy"] == "nao_plus"),
-    [_plane(run, round_) for round_ in formatting.spread_out(rounds, _PLANES)],
-  )
-
-
-def _plane(run: Run, round_: int) -> Plot:
-  arrays, members = run.arrays[round_], run.members(round_)
-  place = {row: at for at, row in enumerate(members.tolist())}
-  parents = run.pool.parents[run.proposals(round_)].tolist()
-  scores = run.pool.scores[members, round_]
-  names = ("member_plane", "proposal_plane", "plane_share")
-  figure = plots.plane(
-    Plane(*(arrays[name] for name in names)),
-    np.array([place.get(row, -1) for row in parents], int),
-    scores >= np.quantile(scores, 1 - analysis.BEST),
-  )
-  return Plot(figure, f"Round {round_}; lines lead from seeds to proposals.")

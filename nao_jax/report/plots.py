@@ -21,7 +21,6 @@ from nao_jax.report import formatting
 from nao_jax.report.analysis import Predictions, Shares, Trainings
 from nao_jax.report.learning_curves import Band, Round
 from nao_jax.report.run import Finalist, Run
-from nao_jax.strategies.projection import Plane
 
 POOL, PROPOSED, BEST, HELD_OUT = (
   colours[1]
@@ -244,33 +243,6 @@ def gains(
   axes.axhline(0, color=canvas.WIRE, lw=0.8)
   axes.set_xlabel("step size")
   axes.set_ylabel(ylabel)
-  _legend(axes)
-  return axes.figure
-
-
-@_styled
-def plane(found: Plane, parents: np.ndarray, best: np.ndarray) -> Figure:
-  """Plots embeddings of the pool, and lines from seeds to proposals.
-
-  Args:
-    found: the projected embeddings.
-    parents: int [M], which member each proposal was made from; -1 for none.
-    best: bool [N], the best quarter of the pool.
-  """
-  axes = _axes(3.6)
-  made = parents >= 0
-  ends = np.stack([found.members[parents[made]], found.proposals[made]])
-  axes.plot(*ends.transpose(2, 0, 1), color=canvas.WIRE, lw=0.6, alpha=0.6)
-  for points, look, label in (
-    (found.members[~best], {"facecolors": "none", "edgecolors": POOL}, "pool"),
-    (found.members[best], {"color": BEST}, "best quarter"),
-    (found.proposals, {"color": PROPOSED, "marker": "D"}, "proposals"),
-  ):
-    axes.scatter(*points.T, s=16, lw=0.9, alpha=0.85, label=label, **look)
-  first, second = 100 * found.share
-  axes.set_xlabel(f"first axis ({first:.0f} % of the variance)")
-  axes.set_ylabel(f"second axis ({second:.0f} %)")
-  axes.set_aspect("equal", "datalim")
   _legend(axes)
   return axes.figure
 

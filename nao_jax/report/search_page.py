@@ -80,7 +80,6 @@ def of(run: Run, random: Sequence[Run] = ()) -> Page:
       pool_sections.proposals(run),
       controller_sections.predictor(run),
       controller_sections.gradient(run),
-      controller_sections.embeddings(run),
       pool_sections.ops(run),
       pool_sections.ancestors(run),
       _costs(run),

@@ -25,29 +25,30 @@ from nao_jax.tasks import known
 
 # Number of last rounds or epochs that are shown.
 ROWS = 12
-# Columns in this order: {name in history.jsonl: heading}.
+_COUNT, _NUMBER = "{:.0f}".format, "{:.4g}".format
+# Columns in this order: {name in history.jsonl: (heading, format)}; scores are
+# shown in the metric of the run.
 _COLUMNS = {
-  "round": "round",
-  "best": "best",
-  "mean": "mean",
-  "mean_of_newest": "mean of proposals",
-  "pairwise_accuracy": "pairwise accuracy",
-  "kendall_tau": "Kendall's tau",
-  "new": "accepted",
-  "random": "random",
-  "score_seconds": "to score",
-  "propose_seconds": "to propose",
-  "epoch": "epoch",
-  "loss": "training loss",
-  "learning_rate": "learning rate",
-  "validation_error": "validation error",
-  "validation_perplexity": "validation perplexity",
-  "images_per_second": "images/s",
-  "words_per_second": "words/s",
+  "round": ("round", _COUNT),
+  "best": ("best", None),
+  "mean": ("mean", None),
+  "mean_of_newest": ("mean of proposals", None),
+  "pairwise_accuracy": ("pairwise accuracy", _NUMBER),
+  "kendall_tau": ("Kendall's tau", _NUMBER),
+  "new": ("accepted", _COUNT),
+  "random": ("random", _COUNT),
+  "score_seconds": ("to score", clock),
+  "propose_seconds": ("to propose", clock),
+  "epoch": ("epoch", _COUNT),
+  "loss": ("training loss", _NUMBER),
+  "learning_rate": ("learning rate", _NUMBER),
+  "validation_error": ("validation error", _NUMBER),
+  "validation_perplexity": ("validation perplexity", _NUMBER),
+  "images_per_second": ("images/s", _NUMBER),
+  "words_per_second": ("words/s", _NUMBER),
 }
-_SCORES = ("best", "mean", "mean_of_newest")
-_WHOLE = ("round", "epoch", "new", "random")
-_SECONDS = ("score_seconds", "propose_seconds")
+# A round's seconds are those of these parts.
+_PARTS = ("score", "propose")
 _RESULTS = ("best.json", "result.json")
 # Settings in the title.
 _SHOWN = ("strategy", "evaluator", "dataset", "text", "arch", "seed")
@@ -205,7 +206,10 @@ def _rounds_left(snapshot: Snapshot) -> list[RenderableType]:
   """Estimates the time of the remaining rounds from the mean so far."""
   rounds = _number(snapshot.settings.get("search.rounds"))
   times = [
-    sum(_number(row.get(name)) or 0.0 for name in _SECONDS)
+    sum(
+      _number(row.get(name)) or 0.0
+      for name in ("score_seconds", "propose_seconds")
+    )
     for row in snapshot.history
     if "round" in row
   ]
@@ -232,8 +236,9 @@ def _table(snapshot: Snapshot) -> Table:
     title_justify="left",
   )
   for name in names:
-    metric = f" {snapshot.measure.name}" if name in _SCORES else ""
-    table.add_column(f"{_COLUMNS[name]}{metric}", justify="right")
+    heading, form = _COLUMNS[name]
+    metric = "" if form else f" {snapshot.measure.name}"
+    table.add_column(f"{heading}{metric}", justify="right")
   for row in shown:
     cells = [_cell(snapshot, name, row.get(name)) for name in names]
     if cells and "stage" in row:  # A report from after the rounds.
@@ -243,14 +248,11 @@ def _table(snapshot: Snapshot) -> Table:
 
 
 def _cell(snapshot: Snapshot, name: str, value) -> str:
-  value = _number(value)
-  if value is None:
+  number = _number(value)
+  if number is None:
     return ""
-  if name in _SCORES:
-    return snapshot.measure.show(value)
-  if name in _SECONDS:
-    return clock(value)
-  return f"{value:.0f}" if name in _WHOLE else f"{value:.4g}"
+  _, form = _COLUMNS[name]
+  return (form or snapshot.measure.show)(number)
 
 
 def _phases(seconds: dict[str, list[float]]) -> str:
