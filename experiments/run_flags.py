@@ -166,54 +166,52 @@ def _team() -> Callable[[], processes.Team | None]:
     ("distributed", "rendezvous"),
   ):
     settings.stands_for(flag, name)
-  coordinator = flags.DEFINE_string(
+  flags.DEFINE_string(
     "coordinator",
     None,
     "HOST:PORT of the first process, to train in several; the same command runs"
     " in each, but for --process_id.",
   )
-  count = flags.DEFINE_integer(
+  flags.DEFINE_integer(
     "num_processes", None, "With --coordinator: how many processes there are."
   )
-  number = flags.DEFINE_integer(
+  flags.DEFINE_integer(
     "process_id", None, "With --coordinator: which of them this is, from 0."
   )
-  distributed = flags.DEFINE_boolean(
+  flags.DEFINE_boolean(
     "distributed",
     False,
     "Train in several processes, of which SLURM, Open MPI or Cloud TPU knows.",
   )
-  seconds = flags.DEFINE_float(
+  flags.DEFINE_float(
     "coordinator_seconds",
     processes.Rendezvous.seconds,
     "How long processes wait for each other at the start.",
     lower_bound=1.0,
   )
-  return lambda: _join(coordinator, count, number, distributed, seconds)
+  return _join
 
 
-def _join(
-  coordinator: flags.FlagHolder,
-  count: flags.FlagHolder,
-  number: flags.FlagHolder,
-  distributed: flags.FlagHolder,
-  seconds: flags.FlagHolder,
-) -> processes.Team | None:
+def _join() -> processes.Team | None:
   """Joins the other processes, if the flags say that there are any."""
-  if coordinator.value is None and not distributed.value:
-    for flag, where in (
-      (count, "--coordinator"),
-      (number, "--coordinator"),
-      (seconds, "--coordinator or --distributed"),
+  given = flags.FLAGS
+  if given.coordinator is None and not given.distributed:
+    for name, where in (
+      ("num_processes", "--coordinator"),
+      ("process_id", "--coordinator"),
+      ("coordinator_seconds", "--coordinator or --distributed"),
     ):
-      if flag.present:
-        raise UserError(f"--{flag.name}: allowed with {where} only")
+      if given[name].present:
+        raise UserError(f"--{name}: allowed with {where} only")
     return None
-  if coordinator.value is not None and distributed.value:
+  if given.coordinator is not None and given.distributed:
     raise UserError("--distributed --coordinator: give only one of them")
   return _meet(
     processes.Rendezvous(
-      coordinator.value, count.value, number.value, seconds.value
+      given.coordinator,
+      given.num_processes,
+      given.process_id,
+      given.coordinator_seconds,
     )
   )
 

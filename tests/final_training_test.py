@@ -6,6 +6,7 @@ import json
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import pytest
 
 from nao_jax import final_training
@@ -187,6 +188,17 @@ def test_a_checkpoint_of_other_sizes_is_refused(finished, subject):
   training, _ = subject.opened(network=network)
   with pytest.raises(UserError, match=r"array \d+ is \[.*another architecture"):
     restore(training, finished[0] / "checkpoints")
+
+
+def test_four_devices_train_like_one(finished, subject, tmp_path):
+  result = subject.run(tmp_path / "run", devices=4)
+  # Sums are taken in another order; a missed average is off by far more.
+  within = {"images": 2e-2, "words": 1e-4}[subject.unit]
+  one, four = (
+    [report["loss"] for report in history(path)] + [outcome["test"]["loss"]]
+    for path, outcome in (finished, (tmp_path / "run", result))
+  )
+  np.testing.assert_allclose(one, four, rtol=within)
 
 
 @pytest.mark.parametrize(

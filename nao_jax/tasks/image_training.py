@@ -19,7 +19,6 @@ from nao_jax.spaces import cnn
 from nao_jax.tasks.image_presets import SearchCnnConfig
 from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.tasks.training import keys
-from nao_jax.training import memory_check
 from nao_jax.training.feeds import Call, Feed, InMemory, Streamed
 from nao_jax.training.stand_alone import Trainer, TrainState
 
@@ -159,22 +158,6 @@ class Training:
       f"{100 * test['top_5_error']:.2f} %, loss {test['loss']:.4f}, on "
       f"{test['examples']} images",
     )
-
-
-def open_training(
-  config: TrainCnnConfig, data_dir: str | os.PathLike, devices: int | None
-) -> tuple[Training, InMemory | Streamed]:
-  """Implements `Task.open_training`, for images in a directory."""
-  data = open_data(config, data_dir)
-  training = fit_to_data(config, data)
-  training.trainer.check(devices)
-  memory_check.check_network(
-    training.trainer,
-    training.image_shape,
-    held=training.examples if config.input == "memory" else 0,
-    devices=devices,
-  )
-  return training, training.feed(data, devices)
 
 
 def open_data(

@@ -17,12 +17,12 @@ from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.shared import SharedWeights, check_each_step
 from nao_jax.objectives import Cost, CostConstraint
 from nao_jax.runs.workdir import flatten
-from nao_jax.tasks import image_costs, image_finals, image_training
+from nao_jax.tasks import image_costs, image_finals
 from nao_jax.tasks.image_cells import ImageCells
 from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
 from nao_jax.tasks.image_presets import SearchCnnConfig
 from nao_jax.tasks.image_recipes import TrainCnnConfig
-from nao_jax.tasks.image_training import check_size, open_data
+from nao_jax.tasks.image_training import check_size, fit_to_data, open_data
 from nao_jax.tasks.task import Stage
 from nao_jax.tasks.training import FinalTraining
 from nao_jax.training import memory_check
@@ -69,7 +69,16 @@ class Images:
     self, config: TrainCnnConfig, devices: int | None
   ) -> tuple[FinalTraining, Feed]:
     """Implements `Task.open_training`."""
-    return image_training.open_training(config, self.data_dir, devices)
+    data = open_data(config, self.data_dir)
+    training = fit_to_data(config, data)
+    training.trainer.check(devices)
+    memory_check.check_network(
+      training.trainer,
+      training.image_shape,
+      held=training.examples if config.input == "memory" else 0,
+      devices=devices,
+    )
+    return training, training.feed(data, devices)
 
 
 @dataclasses.dataclass(frozen=True)

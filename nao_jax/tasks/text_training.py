@@ -7,14 +7,13 @@ from typing import Any
 from absl import logging
 import numpy as np
 
-from nao_jax.data import text
 from nao_jax.data.text import Corpus
 from nao_jax.errors import UserError
 from nao_jax.runs.progress import WorkUnit
 from nao_jax.spaces import rnn
 from nao_jax.tasks.text_recipes import TrainRnnConfig
 from nao_jax.tasks.training import keys
-from nao_jax.training import memory_check, stand_alone_language
+from nao_jax.training import stand_alone_language
 from nao_jax.training.feeds import Call, Feed
 from nao_jax.training.stand_alone_language import Reader, Trainer, TrainState
 
@@ -163,22 +162,6 @@ class Training:
       f"test perplexity {test['perplexity']:.2f}, loss {test['loss']:.4f}, on "
       f"{test['words']} words",
     )
-
-
-def open_training(
-  config: TrainRnnConfig, devices: int | None
-) -> tuple[Training, Reader]:
-  """Implements `Task.open_training`."""
-  rnn.resolve(config.arch)
-  if said := rnn.numbering(config.arch):
-    logging.warning("%s", said)
-  corpus = text.load(config.text, vocab_size=config.vocab_size)
-  training = fit_to_text(config, corpus)
-  training.trainer.check(devices)
-  memory_check.check_text(
-    training.trainer, words=training.train_words, devices=devices
-  )
-  return training, training.reader(corpus, devices)
 
 
 def fit_to_text(config: TrainRnnConfig, corpus: Corpus) -> Training:

@@ -6,6 +6,8 @@ Shapes: A architectures, L tokens.
 import dataclasses
 from typing import Any
 
+from absl import logging
+
 from nao_jax import parallel
 from nao_jax.data import text
 from nao_jax.data.text import Corpus
@@ -14,11 +16,12 @@ from nao_jax.evaluators.shared import check_each_step
 from nao_jax.evaluators.shared_language import SharedLanguage
 from nao_jax.evaluators.text_candidates import TextCandidates
 from nao_jax.runs.workdir import flatten
-from nao_jax.tasks import text_training
+from nao_jax.spaces import rnn
 from nao_jax.tasks.task import Stage
 from nao_jax.tasks.text_cells import TextCells
 from nao_jax.tasks.text_presets import SearchRnnConfig
 from nao_jax.tasks.text_recipes import TrainRnnConfig
+from nao_jax.tasks.text_training import fit_to_text
 from nao_jax.tasks.training import FinalTraining
 from nao_jax.training import memory_check
 from nao_jax.training.feeds import Feed
@@ -46,7 +49,16 @@ class Texts:
     self, config: TrainRnnConfig, devices: int | None
   ) -> tuple[FinalTraining, Feed]:
     """Implements `Task.open_training`."""
-    return text_training.open_training(config, devices)
+    rnn.resolve(config.arch)
+    if said := rnn.numbering(config.arch):
+      logging.warning("%s", said)
+    corpus = text.load(config.text, vocab_size=config.vocab_size)
+    training = fit_to_text(config, corpus)
+    training.trainer.check(devices)
+    memory_check.check_text(
+      training.trainer, words=training.train_words, devices=devices
+    )
+    return training, training.reader(corpus, devices)
 
 
 @dataclasses.dataclass(frozen=True)

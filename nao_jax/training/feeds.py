@@ -65,9 +65,6 @@ class Feed(Protocol):
 
   measures_together: bool
 
-  def needed(self, state: Any) -> Any:
-    """Returns the state without what `train` does not need."""
-
   def train(self, state: Any, key: jax.Array) -> Iterator[Call]:
     """Trains at least to the end of an epoch, some steps at a time.
 
@@ -106,10 +103,6 @@ class InMemory:
   devices: int | None = None
 
   measures_together = True
-
-  def needed(self, state: TrainState) -> TrainState:
-    """Implements `Feed.needed`."""
-    return state
 
   def train(self, state: TrainState, key: jax.Array) -> Iterator[Call]:
     """Implements `Feed.train`; trains to the end of the last epoch."""
@@ -191,10 +184,6 @@ class Streamed:
   devices: int | None = None
 
   measures_together = True
-
-  def needed(self, state: TrainState) -> TrainState:
-    """Implements `Feed.needed`."""
-    return state
 
   def train(self, state: TrainState, key: jax.Array) -> Iterator[Call]:
     """Trains like `InMemory.train`; a call is one step.

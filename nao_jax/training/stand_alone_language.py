@@ -270,10 +270,6 @@ class Reader:
       "test": text.streams(corpus.test, 1),
     }
 
-  def needed(self, state: TrainState) -> TrainState:
-    """Implements `Feed.needed`."""
-    return state._replace(validation=(), best=())
-
   def train(self, state: TrainState, key: jax.Array) -> Iterator[Call]:
     """Implements `Feed.train`; trains to the end of the epoch.
 
