@@ -22,7 +22,7 @@ _RANDOM = flags.DEFINE_list(
   "random",
   [],
   "With --workdir: directories of searches with --strategy=random, whose best"
-  " are shown beside it.",
+  " scores are shown beside it.",
 )
 _COMPARE = flags.DEFINE_list(
   "compare", None, "Directories of searches to show side by side."

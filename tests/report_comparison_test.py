@@ -95,7 +95,9 @@ def test_a_band_is_only_where_all_searches_are():
     ({}, "no round has ended there yet"),
   ],
 )
-def test_what_is_no_baseline_is_refused(nao, tmp_path, changes, message):
+def test_searches_that_are_no_baseline_are_refused(
+  nao, tmp_path, changes, message
+):
   settings = settings_of("random") | changes
   with SearchJournal(tmp_path / "run", settings, ROUNDS):
     pass
@@ -103,7 +105,7 @@ def test_what_is_no_baseline_is_refused(nao, tmp_path, changes, message):
     search_page.write(nao, [tmp_path / "run"])
 
 
-def test_other_settings_of_a_baseline_are_said(nao, uniform):
+def test_other_settings_of_a_baseline_are_listed(nao, uniform):
   run, (random,) = runs.read(nao), baseline.read(runs.read(nao), [uniform])
   random.settings["search.pool_size"] = 99
   random.settings["fit.epochs"] = 99  # Random search fits nothing.
@@ -130,7 +132,7 @@ def test_searches_are_shown_side_by_side(nao, uniform, other, tmp_path):
   assert "None of them is a random search" not in page.shown
 
 
-def test_searches_that_do_not_measure_the_same_are_told_apart(
+def test_searches_that_do_not_measure_the_same_are_named(
   uniform, searches, tmp_path
 ):
   settings = settings_of("random", dataset="another", evaluator="scratch")

@@ -29,7 +29,7 @@ from tests.report_searches import (
 )
 
 
-def test_damaged_finalists_are_left_out_and_said_so(finalists, tmp_path):
+def test_damaged_finalists_are_left_out_and_listed(finalists, tmp_path):
   path = shutil.copytree(finalists, tmp_path / "run")
   best = json.loads((path / "best.json").read_text())
   best["finalists"]["searched"][0]["row"] = 10**6
@@ -55,7 +55,7 @@ def test_a_stopped_comparison_is_shown_as_far_as_it_is(nao, tmp_path):
   assert ("searched", "1", "2", "0.5000") in page.rows(4)
 
 
-def test_a_search_that_has_just_begun_has_a_report(tmp_path):
+def test_a_search_without_a_round_has_a_report(tmp_path):
   with SearchJournal(tmp_path / "run", settings_of("nao"), ROUNDS):
     page = page_of(tmp_path / "run")  # While the search holds the directory.
   assert "No round has ended yet" in page.shown
@@ -100,7 +100,7 @@ def test_a_last_line_that_is_being_written_does_not_count(nao, tmp_path):
   assert "time so far" in text_of(path).shown
 
 
-def test_damaged_arrays_are_left_out_and_said_so(nao, tmp_path):
+def test_damaged_arrays_are_left_out_and_listed(nao, tmp_path):
   path = without(nao, tmp_path)
   file = path / "rounds" / "0001.npz"
   file.write_bytes(file.read_bytes()[:300])

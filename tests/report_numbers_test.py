@@ -1,5 +1,6 @@
 """Numbers of reports, compared with the files of the searches."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -11,7 +12,7 @@ from scipy import stats
 from nao_jax.metrics import ACCURACY, PERPLEXITY
 from nao_jax.networks.cost import cost
 from nao_jax.pool import Pool
-from nao_jax.report import analysis
+from nao_jax.report import analysis, pool_sections
 from nao_jax.report import run as runs
 from nao_jax.runs.workdir import unflatten
 from nao_jax.spaces import cnn
@@ -68,7 +69,7 @@ def test_proposals_are_predicted_before_they_are_scored(which, request):
     assert re.search(rf"{np.nan_to_num(tau):.3f} \(", page.text)
 
 
-def test_an_ensemble_holds_each_member_out_of_one_controller_and_says_so(plus):
+def test_an_ensemble_holds_each_member_out_of_one_controller(plus):
   page = page_of(plus)
   assert "Each member is held out of one controller" in page.shown
   assert "held out" in page.cells
@@ -161,13 +162,36 @@ def test_costs_are_those_of_the_winner(nao, page):
     assert f"{found.multiply_adds:,}" in page.cells
 
 
+def test_the_front_of_scores_and_costs_is_listed_by_cost(nao):
+  run = runs.read(nao)
+  members = run.members(ROUNDS)
+  costs = np.random.default_rng(0).permutation(len(members)) * 100.0
+  last = run.history[-1] | {"cost": "parameters", "limit": 500.0}
+  section = pool_sections.costs(
+    dataclasses.replace(
+      run,
+      arrays=run.arrays | {ROUNDS: {"member_cost": costs}},
+      history=[*run.history[:-1], last],
+    )
+  )
+  front, best = [], -np.inf
+  for at in np.argsort(costs):
+    score = run.pool.scores[members[at], ROUNDS]
+    if score > best:
+      front.append([str(members[at]), f"{costs[at]:,.6g}", f"{score:.4f}"])
+      best = score
+  assert section.tables[0].rows == front
+  assert "The limit of the search was 500." in section.texts[0]
+  assert pool_sections.costs(run) is None
+
+
 def test_the_page_says_where_the_time_went(nao, page):
   found = runs.read(nao).seconds["fit controller"]
   seconds, compiled = (f"{value:,.1f}" for value in found)
   assert ("fit controller", seconds, compiled) in page.rows(3)
 
 
-def test_the_comparison_has_its_spread_and_says_what_diverged(page):
+def test_the_comparison_shows_spread_and_diverged_trainings(page):
   values = np.array([0.9, 0.8, 0.7])
   expected = f"{values.mean():.4f}", f"{values.std(ddof=1):.4f}", "1"
   assert ("searched", "2", "3", *expected) in page.rows(6)

@@ -28,7 +28,7 @@ def test_nothing_leaves_the_page(page):
   }
 
 
-def test_every_name_within_the_page_is_there_once(page):
+def test_names_within_the_page_are_unique_and_used(page):
   names = [value for _, name, value in page.attributes if name == "id"]
   assert len(set(names)) == len(names)
   wanted = re.findall(r'(?:url\(|href=")#([^")]+)', page.text)
@@ -45,7 +45,7 @@ def test_colours_are_those_of_the_page(page):
   assert not any(re.search(r"#[0-9a-f]{6}\b", svg) for svg in drawn)
 
 
-def test_all_of_it_is_shown(page):
+def test_a_whole_search_has_all_sections(page):
   for title in (
     "The winner",
     "Searched and random cells",
@@ -71,7 +71,7 @@ def test_the_name_of_a_data_set_is_text(page):
   assert "<b>digits" not in page.text
 
 
-def test_what_is_not_shown_is_said(page, uniform):
+def test_missing_baselines_are_named(page, uniform):
   assert "One search with one seed" in page.shown
   assert "Scores are measured with shared weights" in page.shown
   assert "No random search was run beside this one" in page.shown

@@ -67,7 +67,7 @@ def _pairs(round_, group, predicted, scores) -> Iterator[Predictions]:
 
 
 class Estimate(NamedTuple):
-  """A number and its 95 % interval; None for too few architectures."""
+  """A number and its 95 % interval; None where there are too few values."""
 
   value: float
   interval: tuple[float, float] | None = None

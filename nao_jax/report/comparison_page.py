@@ -158,21 +158,11 @@ def _curves(scored: dict[str, Run]) -> Section | None:
         lines.append(Line(best, colour, label, f"{mark}-"))
         lines.append(Line(dashed, colour, None, "--", 0.8))
     if lines:
-      caption = _caption(name, groups, {line.label for line in lines})
+      caption = f"By {name}."
+      if missing := groups.keys() - {line.label for line in lines}:
+        caption += f" Without {'; '.join(sorted(missing))}: no overlap."
       plotted.append(Plot(plots.curves(lines, name, scale, 8), caption))
-  return Section("Scores", plots=plotted)
-
-
-def _caption(axis: str, groups: dict[str, list], shown: set[str | None]) -> str:
-  text = f"By {axis}. Solid: the best of the pool, dashed: its mean."
-  if any(len(searches) > 1 for searches in groups.values()):
-    text += (
-      " Searches that differ only in the seed are one curve, their mean, with "
-      "their range, as far as all of them have come."
-    )
-  if missing := [label for label in groups if label not in shown]:
-    text += f" Without {'; '.join(missing)}, whose searches do not overlap."
-  return text
+  return Section("Scores", pages.texts("curves"), plotted)
 
 
 def _alike(named: dict[str, Run]) -> list[list[str]]:
@@ -245,15 +235,16 @@ def _predictors(named: dict[str, Run]) -> Section | None:
 
 
 def _differences(named: dict[str, Run]) -> Section:
-  settings = {letter: run.settings for letter, run in named.items()}
-  rows = []
-  for name in sorted(set().union(*settings.values())):
-    values = [str(own.get(name, formatting.NONE)) for own in settings.values()]
-    if len(set(values)) > 1:
-      rows.append([name, *values])
-  head = ["", *settings]
+  names, rows = set().union(*(run.settings for run in named.values())), []
+  for name in sorted(names):
+    values = {
+      letter: str(run.settings.get(name, formatting.NONE))
+      for letter, run in named.items()
+    }
+    if len({*values.values()}) > 1:
+      rows.append({"": name} | values)
   return Section(
     "Settings that differ",
     [] if rows else ["None: they are one search."],
-    tables=[Table(head, rows, words=len(head))] if rows else [],
+    tables=[Table.of(rows, words=1 + len(named))] if rows else [],
   )
