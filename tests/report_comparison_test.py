@@ -34,10 +34,10 @@ def test_random_searches_stand_beside_another_one(nao, uniform, other):
   page = search_page.of(run, random)
   (section,) = [x for x in page.sections if x.title == "Scores by round"]
   shown = " ".join(section.texts)
-  assert "Random search with seed 0, 1: the best of its last round" in shown
+  assert "random search with seed 0, 1, which draws as many" in shown
   assert "The green band is the range of the random searches" in shown
   assert "No random search was run" not in shown
-  assert "Not only strategy and seed differ" not in shown
+  assert "in more than strategy and seed" not in shown
   assert len(section.plots) == 3
   for plot in section.plots[:2]:  # A round of theirs takes no time.
     labels = plot.figure.legends[0].get_texts()
@@ -110,7 +110,7 @@ def test_other_settings_of_a_baseline_are_listed(nao, uniform):
   random.settings["search.pool_size"] = 99
   random.settings["fit.epochs"] = 99  # Random search fits nothing.
   text = " ".join(pool_sections.scores(run, [random]).texts)
-  assert "seed differ from this search: search.pool_size." in text
+  assert "in more than strategy and seed: search.pool_size." in text
 
 
 def test_searches_are_shown_side_by_side(nao, uniform, other, tmp_path):

@@ -129,7 +129,7 @@ def _row(letter: str, run: Run) -> dict[str, str]:
   for name in ("searched", "random"):
     group = groups.get(name, none)
     mean, deviation = (
-      formatting.trained(run, x) for x in (group.mean, group.deviation)
+      formatting.measurement(run, x) for x in (group.mean, group.deviation)
     )
     row[f"{name}: test {run.cells.measure.name}"] = f"{mean} ± {deviation}"
   time = formatting.duration(last.seconds if last else None)
@@ -145,7 +145,7 @@ def _curves(scored: dict[str, Run]) -> Section | None:
     groups[label] = [learning_curves.rounds(scored[x]) for x in letters]
   if not groups:
     return None
-  scale, plotted = plots.scale(next(iter(scored.values()))), []
+  scale, plotted = plots.axis_of(next(iter(scored.values()))), []
   for name, at in learning_curves.AXES.items():
     lines = []
     for number, (label, searches) in enumerate(groups.items()):

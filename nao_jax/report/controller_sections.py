@@ -73,7 +73,7 @@ def _scatters(run: Run, found: list[Predictions]) -> list[Plot]:
     )
     plotted.append((proposals, caption))
   return [
-    Plot(plots.predictions(shown, plots.scale(run)), caption)
+    Plot(plots.predictions(shown, plots.axis_of(run)), caption)
     for shown, caption in plotted
   ]
 
@@ -83,22 +83,38 @@ def gradient(run: Run) -> Section | None:
   steps = [step for step in analysis.steps(run) if step.sizes]
   if not steps:
     return None
-  sizes, plotted = sorted({x for step in steps for x in step.sizes}), []
-  for kind, size, gain, caption in (
-    ("predicted", "candidate_size", "candidate_gain",
-     "Predicted gains of all candidates over their seeds, all rounds."),
-    (f"measured ({run.cells.measure.unit})", "size", "measured",
-     "Scores of accepted proposals minus those of their seeds in the next "
-     "round, all rounds."),
-  ):  # fmt: skip
-    at = np.concatenate([getattr(step, size) for step in steps])
-    gains = np.concatenate([getattr(step, gain) for step in steps])
-    if np.isfinite(gains).any():
-      figure = plots.gains(sizes, at, gains, f"gain, {kind}")
-      plotted.append(Plot(figure, caption))
+  sizes = sorted({size for step in steps for size in step.sizes})
+  plotted = [
+    _gains(
+      sizes,
+      np.concatenate([step.candidate_size for step in steps]),
+      np.concatenate([step.candidate_gain for step in steps]),
+      "predicted gain",
+      "Predicted gains of all candidates over their seeds, in all rounds.",
+    ),
+    _gains(
+      sizes,
+      np.concatenate([step.size for step in steps]),
+      np.concatenate([step.measured for step in steps]),
+      f"measured gain ({run.cells.measure.unit})",
+      "Scores of accepted proposals minus those of their seeds in the next "
+      "round, in all rounds.",
+    ),
+  ]
   return Section(
-    "Gradient steps", texts("gradient"), plotted, [_by_round(run, steps)]
+    "Gradient steps",
+    texts("gradient"),
+    [plot for plot in plotted if plot],
+    [_by_round(run, steps)],
   )
+
+
+def _gains(sizes, size, gain, ylabel: str, caption: str) -> Plot | None:
+  """Plots the finite gains of steps of these sizes; None if there are none."""
+  kept = np.isfinite(gain) & np.isclose(size[:, None], sizes).any(1)
+  if not kept.any():
+    return None
+  return Plot(plots.gains(sizes, size[kept], gain[kept], ylabel), caption)
 
 
 def _by_round(run: Run, steps: list[Step]) -> Table:

@@ -35,7 +35,7 @@ def score(run: Run, value: float | None) -> str:
   return NONE if missing else run.cells.measure.show(value)
 
 
-def trained(run: Run, value: float, sign: str = "") -> str:
+def measurement(run: Run, value: float, sign: str = "") -> str:
   """Formats a measurement, or a difference, of trainings from scratch."""
   return number(value, f"{{:{sign}.{run.cells.measure.digits}f}}")
 

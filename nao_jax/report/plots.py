@@ -18,7 +18,12 @@ import numpy as np
 
 from nao_jax.drawing import canvas
 from nao_jax.report import formatting
-from nao_jax.report.analysis import Predictions, Shares, Trainings
+from nao_jax.report.analysis import (
+  Predictions,
+  Shares,
+  Trainings,
+  standard_error,
+)
 from nao_jax.report.learning_curves import Band, Round
 from nao_jax.report.run import Finalist, Run
 
@@ -53,7 +58,7 @@ _STYLE = canvas.STYLE | {
 }
 
 
-class Scale(NamedTuple):
+class ScoreAxis(NamedTuple):
   """Axis of scores.
 
   Attributes:
@@ -83,10 +88,10 @@ class Line(NamedTuple):
   width: float = 1.5
 
 
-def scale(run: Run) -> Scale:
+def axis_of(run: Run) -> ScoreAxis:
   """Returns the axis for the scores of a search."""
   how = formatting.how(run).removeprefix("with ")
-  return Scale(f"{run.cells.measure.name}, {how}", run.cells.measure.tick)
+  return ScoreAxis(f"{run.cells.measure.name}, {how}", run.cells.measure.tick)
 
 
 def _styled(plot):
@@ -98,10 +103,10 @@ def _axes(height: float = _HEIGHT) -> Axes:
   return Figure(figsize=(_WIDTH, height), layout="constrained").subplots()
 
 
-def _show_scores(axes: Axes, scale: Scale) -> None:
-  axes.set_ylabel(scale.label)
+def _show_scores(axes: Axes, axis: ScoreAxis) -> None:
+  axes.set_ylabel(axis.label)
   axes.yaxis.set_major_locator(MaxNLocator(6))
-  axes.yaxis.set_major_formatter(lambda value, _: scale.tick(value))
+  axes.yaxis.set_major_formatter(lambda value, _: axis.tick(value))
 
 
 def _legend(axes: Axes, columns: int = 3) -> None:
@@ -110,14 +115,14 @@ def _legend(axes: Axes, columns: int = 3) -> None:
 
 @_styled
 def curves(
-  lines: Sequence[Line], xlabel: str, scale: Scale, columns: int = 2
+  lines: Sequence[Line], xlabel: str, axis: ScoreAxis, columns: int = 2
 ) -> Figure:
   """Plots curves with their ranges; the horizontal axis starts at 0.
 
   Args:
     lines: the curves.
     xlabel: name of the horizontal axis, a key of `learning_curves.AXES`.
-    scale: the vertical axis.
+    axis: the vertical axis.
     columns: number of columns of the legend.
   """
   axes = _axes()
@@ -133,18 +138,18 @@ def curves(
   axes.set_xlim(-0.04 * right, 1.04 * right)
   axes.xaxis.set_major_locator(MaxNLocator(6, integer=xlabel != "minutes"))
   axes.set_xlabel(xlabel)
-  _show_scores(axes, scale)
+  _show_scores(axes, axis)
   _legend(axes, columns)
   return axes.figure
 
 
 @_styled
-def proposals(rounds: Sequence[Round], scale: Scale) -> Figure:
+def proposals(rounds: Sequence[Round], axis: ScoreAxis) -> Figure:
   """Plots scores of each round's proposals beside those of the other members.
 
   Args:
     rounds: the rounds to show, each with proposals and others.
-    scale: the vertical axis.
+    axis: the vertical axis.
   """
   axes, rng = _axes(), np.random.default_rng(0)
   for group, shift, colour, proposed in (
@@ -158,38 +163,40 @@ def proposals(rounds: Sequence[Round], scale: Scale) -> Figure:
       axes.scatter(at, scores, s=size, color=colour, alpha=0.45, lw=0)
       low, median, high = np.quantile(scores, (0.25, 0.5, 0.75))
       label = None if place else group
-      _bar(axes, (middle, 0.16), (low, median, high), colour, label)
+      _bar(axes, middle, 0.16, (low, median, high), colour, label)
   axes.set_xticks(range(len(rounds)), [str(row.number) for row in rounds])
   axes.set_xlabel("round")
   axes.grid(axis="x", visible=False)
-  _show_scores(axes, scale)
+  _show_scores(axes, axis)
   _legend(axes)
   return axes.figure
 
 
-def _bar(axes: Axes, at, values, colour: str, label: str | None = None) -> None:
+def _bar(
+  axes: Axes, middle: float, half: float, values, colour: str, label=None
+) -> None:
   """Draws a horizontal line in a box.
 
   Args:
     axes: the axes.
-    at: the middle and half the width.
+    middle: position of its middle.
+    half: half its width.
     values: lower end of the box, line, upper end.
     colour: colour of both.
     label: name of the line in the legend.
   """
-  (middle, half), (low, value, high) = at, values
-  ends = (middle - half, middle + half)
+  ends, (low, value, high) = (middle - half, middle + half), values
   axes.fill_between(ends, low, high, color=colour, alpha=0.2, lw=0)
   axes.plot(ends, [value] * 2, color=colour, lw=2, label=label)
 
 
 @_styled
-def predictions(groups: Sequence[Predictions], scale: Scale) -> Figure:
+def predictions(groups: Sequence[Predictions], axis: ScoreAxis) -> Figure:
   """Plots scores against predictions.
 
   Args:
     groups: the groups to show together.
-    scale: the vertical axis.
+    axis: the vertical axis.
   """
   axes = _axes()
   looks = {
@@ -204,7 +211,7 @@ def predictions(groups: Sequence[Predictions], scale: Scale) -> Figure:
       facecolors=face, lw=0.9, alpha=0.8, label=group.group,
     )  # fmt: skip
   axes.set_xlabel("predicted")
-  _show_scores(axes, scale)
+  _show_scores(axes, axis)
   _legend(axes)
   return axes.figure
 
@@ -217,25 +224,22 @@ def gains(
 
   Args:
     sizes: the step sizes of the horizontal axis.
-    size: float [C], step size of each gain.
-    gain: float [C], at least one of them finite; others are left out.
+    size: float [C], the step size of each gain, one of `sizes`.
+    gain: float [C], the gains, at least one.
     ylabel: name of the gains.
   """
   axes = _axes()
-  parts = [gain[np.isclose(size, x) & np.isfinite(gain)] for x in sizes]
+  parts = [gain[np.isclose(size, x)] for x in sizes]
   at = [place for place, part in enumerate(parts) if len(part)]
-  parts = [part for part in parts if len(part)]
+  parts = [parts[place] for place in at]
   low, high = np.transpose([np.percentile(part, (10, 90)) for part in parts])
   axes.fill_between(
     at, low, high, color=PROPOSED, alpha=0.2, lw=0, label="10 to 90 %"
   )
-  errors = [
-    np.std(part, ddof=1) / np.sqrt(len(part)) if len(part) > 1 else 0
-    for part in parts
-  ]
   axes.errorbar(
-    at, [part.mean() for part in parts], errors, fmt="o", color=PROPOSED,
-    ms=3, capsize=2, label="mean ± standard error",
+    at, [part.mean() for part in parts],
+    [np.nan_to_num(standard_error(part)) for part in parts],
+    fmt="o", color=PROPOSED, ms=3, capsize=2, label="mean ± standard error",
   )  # fmt: skip
   shown = range(0, len(sizes), -(-len(sizes) // 8))
   axes.set_xticks(shown, [f"{sizes[place]:g}" for place in shown])
@@ -293,7 +297,7 @@ def trainings(groups: dict[str, Trainings], ylabel: str) -> Figure:
       mean, deviation = group.mean, np.nan_to_num(group.deviation)
       half = (places[-1] - places[0]) / 2 + 0.35
       values = (mean - deviation, mean, mean + deviation)
-      _bar(axes, (places.mean(), half), values, colour)
+      _bar(axes, places.mean(), half, values, colour)
     middles.append(places.mean())
     place = places[-1] + 2
   axes.set_xticks(middles, [f"{name} cells" for name in groups])
@@ -315,11 +319,14 @@ def finalists(groups: dict[str, list[Finalist]], ylabel: str) -> Figure:
   for group, entries in groups.items():
     look = {"color": _GROUPS[group], "lw": 1, "ms": 3}
     look["zorder"] = 2.5 if group == "searched" else 2.0
-    for number, (rank, place, _, _, curve) in enumerate(entries):
+    for number, one in enumerate(entries):
       label = None if number else f"{group} finalists"
-      left.plot(range(1, len(curve) + 1), curve, ".-", label=label, **look)
-      ends = ([1], [rank]) if place is None else ([0, 1], [place, rank])
-      right.plot(*ends, "o-", **look)
+      epochs = range(1, len(one.curve) + 1)
+      left.plot(epochs, one.curve, ".-", label=label, **look)
+      if one.place is None:
+        right.plot([1], [one.rank], "o", **look)
+      else:
+        right.plot([0, 1], [one.place, one.rank], "o-", **look)
   left.set_xlabel("epoch")
   left.set_ylabel(ylabel)
   left.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -339,7 +346,7 @@ def front(
   on_front: np.ndarray,
   limit: float | None,
   xlabel: str,
-  scale: Scale,
+  axis: ScoreAxis,
 ) -> Figure:
   """Plots scores against costs, and the front.
 
@@ -349,7 +356,7 @@ def front(
     on_front: bool [N], whether no member is better in both.
     limit: the cost limit of the search, if any.
     xlabel: name of the cost.
-    scale: the vertical axis.
+    axis: the vertical axis.
   """
   axes = _axes()
   rest, order = ~on_front, np.argsort(costs[on_front])
@@ -361,6 +368,6 @@ def front(
   if limit is not None:
     axes.axvline(limit, color=canvas.WIRE, ls="--", lw=1, label="limit")
   axes.set_xlabel(xlabel)
-  _show_scores(axes, scale)
+  _show_scores(axes, axis)
   _legend(axes)
   return axes.figure

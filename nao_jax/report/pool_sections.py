@@ -63,7 +63,7 @@ def _curves(run: Run, rounds, others, axis: str) -> Plot | None:
     label = f"best of random search, {runs}"
     lines.append(Line(random, plots.RANDOM, label, "D-"))
   caption = f"By {axis}{', with compiling' * (axis == 'minutes')}."
-  return Plot(plots.curves(lines, axis, plots.scale(run)), caption)
+  return Plot(plots.curves(lines, axis, plots.axis_of(run)), caption)
 
 
 def _by_round(run: Run, rounds: list[Round]) -> Table:
@@ -105,7 +105,7 @@ def costs(run: Run) -> Section | None:
     cost=name,
     limit=None if limit is None else f"{limit:g}",
   )
-  figure = plots.front(cost, found, on_front, limit, name, plots.scale(run))
+  figure = plots.front(cost, found, on_front, limit, name, plots.axis_of(run))
   order = np.flatnonzero(on_front)[np.argsort(cost[on_front])].tolist()
   table = Table.of(
     [
@@ -134,7 +134,7 @@ def proposals(run: Run) -> Section | None:
   if not rounds:
     return None
   shown = formatting.spread_out(rounds, formatting.PLOTTED)
-  figure = plots.proposals(shown, plots.scale(run))
+  figure = plots.proposals(shown, plots.axis_of(run))
   caption = (
     "A dot is an architecture; a box holds the middle half, its line is the "
     "median."

@@ -134,7 +134,7 @@ def _tiles(run: Run) -> list[Tile]:
   last, metric = learning_curves.rounds(run)[-1], run.cells.measure.name
   if run.finalists:
     searched = run.finalists["searched"]
-    value = formatting.trained(run, searched[0].value)
+    value = formatting.measurement(run, searched[0].value)
     note = f"from scratch, first of {len(searched)} finalists; one training"
   else:
     value = formatting.score(run, run.pool.scores[run.winner, last.number])
@@ -144,9 +144,9 @@ def _tiles(run: Run) -> list[Tile]:
     *(
       Tile(
         f"{name} cells, test {metric}",
-        formatting.trained(run, group.mean),
+        formatting.measurement(run, group.mean),
         f"from scratch; standard deviation "
-        f"{formatting.trained(run, group.deviation)}, "
+        f"{formatting.measurement(run, group.deviation)}, "
         f"{len(group.values)} trainings",
       )
       for name, group in analysis.trainings(run.compared).items()

@@ -63,7 +63,7 @@ def _ranks(run: Run, name: str) -> Table:
 
 def _result(run: Run, finalist: Finalist) -> str:
   diverged = np.isnan(finalist.value)
-  return "diverged" if diverged else formatting.trained(run, finalist.value)
+  return "diverged" if diverged else formatting.measurement(run, finalist.value)
 
 
 def comparison(run: Run) -> Section:
@@ -78,8 +78,8 @@ def comparison(run: Run) -> Section:
       "": group,
       "cells": len(own.cells),
       "trainings": len(own.values),
-      name: formatting.trained(run, own.mean),
-      "standard deviation": formatting.trained(run, own.deviation),
+      name: formatting.measurement(run, own.mean),
+      "standard deviation": formatting.measurement(run, own.deviation),
       "diverged": own.diverged,
     }
     for group, own in groups.items()
@@ -100,7 +100,7 @@ def _verdict(run: Run, groups: dict[str, Trainings]) -> list[str]:
 
   def signed(value: float | None) -> str | None:
     missing = value is None or np.isnan(value)
-    return None if missing else formatting.trained(run, value, "+")
+    return None if missing else formatting.measurement(run, value, "+")
 
   return texts(
     "comparison",
