@@ -93,7 +93,9 @@ def value_and_gradient(runs):
 
   def total(inputs, weights, op, source, count):
     states = jnp.pad(inputs, ((0, NODES), *((0, 0),) * 4))
-    plan = tape.Plan(jnp.arange(BRANCHES), count, op, source)
+    plan = tape.Plan(
+      jnp.arange(BRANCHES), count, op, source, 2 + jnp.arange(BRANCHES) // 2
+    )
     states, memory = tape.run_branches(
       operations, None, states, tuple(weights), jnp.zeros(BRANCHES), None, plan
     )

@@ -37,12 +37,14 @@ class Plan(NamedTuple):
     count: [], number of branches to run.
     op: [E], index of the branch's operation.
     source: [E], index of the state that the branch reads.
+    target: [E], index of the state that the branch's output is added to.
   """
 
   order: jax.Array
   count: jax.Array
   op: jax.Array
   source: jax.Array
+  target: jax.Array
 
 
 def run_cell(
@@ -90,7 +92,8 @@ def run_cell(
 def _plan(rows) -> Plan:
   branches = 2 * len(rows)
   source, op = rows.reshape(branches, 2).T
-  return Plan(jnp.arange(branches), jnp.int32(branches), op, source)
+  order, target = jnp.arange(branches), 2 + jnp.arange(branches) // 2
+  return Plan(order, jnp.int32(branches), op, source, target)
 
 
 def _split(plan: Plan) -> tuple[Plan, Plan]:
@@ -134,7 +137,7 @@ def run_branches(
     plan: the architecture.
 
   Returns:
-    The states [S, C, H, W, B], with branch e added to state 2 + e // 2, and the
+    The states [S, C, H, W, B], with each branch added to its target, and the
     memory, updated where a branch has run.
   """
 
@@ -147,7 +150,7 @@ def run_branches(
       for f, bank in zip(operations, weights, strict=True)
     ]
     y, own = lax.switch(plan.op[branch], choices, x, take(memory, branch))
-    states = states.at[_node(branch)].add(_masked(y, masks, branch))
+    states = states.at[plan.target[branch]].add(_masked(y, masks, branch))
     return states, put(memory, branch, own)
 
   return lax.fori_loop(0, plan.count, run, (states, memory))
@@ -186,7 +189,7 @@ def _backward(operations, residuals, gradients):
     states, sources, weights = carry
     branch = plan.order[plan.count - 1 - i]
     at = plan.source[branch]
-    gradient = _masked(states[_node(branch)], masks, branch)
+    gradient = _masked(states[plan.target[branch]], masks, branch)
     x_gradient, weight_gradient = lax.switch(
       plan.op[branch], choices, read[at], branch, gradient
     )
@@ -225,10 +228,6 @@ def put(tree: Any, at: int | jax.Array, one: Any) -> Any:
     tree,
     one,
   )
-
-
-def _node(branch):
-  return 2 + branch // 2
 
 
 def _masked(x, masks, branch):
