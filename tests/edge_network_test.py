@@ -9,14 +9,21 @@ import pytest
 
 from nao_jax.errors import UserError
 from nao_jax.networks import edge_network, parameters
+from nao_jax.networks.cost import cost
 from nao_jax.networks.edge_network import EdgeNetwork, EdgeNetworkConfig
 from nao_jax.spaces import nasbench201
 
 KEY = jax.random.key(0)
 SMALL = EdgeNetworkConfig(cells_per_stage=1, channels=4)
 IMAGES = jax.random.normal(KEY, (3, 8, 8, 3))
-MIXED = "|nor_conv_1x1~0|+|none~0|nor_conv_1x1~1|+|avg_pool_3x3~0|skip_connect~1|nor_conv_3x3~2|"
-BEST = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+MIXED = (
+  "|nor_conv_1x1~0|+|none~0|nor_conv_1x1~1|"
+  "+|avg_pool_3x3~0|skip_connect~1|nor_conv_3x3~2|"
+)
+BEST = (
+  "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|"
+  "+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+)
 ALL = {
   op: f"|{op}~0|+|{op}~0|{op}~1|+|{op}~0|{op}~1|{op}~2|"
   for op in nasbench201.OPS
@@ -48,6 +55,8 @@ def test_networks_have_as_many_parameters_as_the_official_ones(
   network = _stand_alone(EdgeNetworkConfig(**sizes), nasbench201.parse(cell))
   shapes = parameters.shapes(network, jnp.zeros((1, 32, 32, 3)))
   assert _count(shapes["params"]) == expected
+  tokens = nasbench201.parse(cell)
+  assert cost(network.config, tokens, 32).parameters == expected
 
 
 def _random_variables(network, *inputs):

@@ -18,7 +18,6 @@ from nao_jax.data.stream import ImageStream
 from nao_jax.evaluators import local
 from nao_jax.runs import chunking
 from nao_jax.runs.progress import WorkUnit
-from nao_jax.spaces import cnn
 from nao_jax.training.candidate import Trainer
 from nao_jax.training.feeds import CUT, program
 from nao_jax.training.recipe import Images, padded
@@ -76,7 +75,7 @@ class ImageCandidates:
 
   def start(self, tokens: np.ndarray) -> TrainState:
     """Implements `local.Candidates.start`."""
-    cells = np.asarray(cnn.to_cells(tokens))
+    cells = self.trainer.network.to_cells(tokens)
     state = self.trainer.init(self._keys[0], self.data.image_shape, cells)
     return jax.device_get(state)
 
@@ -88,7 +87,7 @@ class ImageCandidates:
     between: Callable[[], None] = lambda: None,
   ) -> list[tuple]:
     """Implements `local.Candidates.epoch`."""
-    cells = [(np.asarray(cnn.to_cells(row)),) for row in tokens]
+    cells = [(self.trainer.network.to_cells(row),) for row in tokens]
     states, architecture = parallel.distribute(
       jax.tree.map(lambda *x: np.stack(x), *zip(states, cells, strict=True)),
       devices=self.devices,

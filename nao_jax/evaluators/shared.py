@@ -21,7 +21,6 @@ from nao_jax.evaluators import Keep, Progress, forget
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs.progress import WorkUnit
-from nao_jax.spaces import cnn
 from nao_jax.training.recipe import Images
 from nao_jax.training.supernet import (
   Trainer,
@@ -160,7 +159,7 @@ class SharedWeights:
     Raises:
       UserError: the training diverged; see `count_bad`.
     """
-    cells = np.asarray(cnn.to_cells(tokens))
+    cells = self.trainer.network.to_cells(tokens)
     state = self._train_round(state, key, tokens, round_, progress, keep)
     scores = score_pool(
       lambda shares: self._score_chunk(
@@ -218,7 +217,7 @@ class SharedWeights:
     members = draw_members(
       key, numbers, len(pool), chances, each=self.each_step
     )
-    return np.asarray(cnn.to_cells(pool))[np.asarray(members)]
+    return self.trainer.network.to_cells(pool)[np.asarray(members)]
 
   def _parameters(self, tokens: np.ndarray) -> np.ndarray:
     """Returns the parameters of the stand-alone networks, [N].

@@ -6,6 +6,7 @@ kernel is applied once per pixel of its output, so its multiply-adds are its
 size times the number of these pixels.
 """
 
+import functools
 import itertools
 import math
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nao_jax.networks import ops
+from nao_jax.networks.edge_network import EdgeNetworkConfig
 from nao_jax.networks.macro import (
   NetworkConfig,
   conv_norm_shapes,
@@ -80,6 +82,7 @@ class _Layer(NamedTuple):
   stride: int = 1
 
 
+@functools.singledispatch
 def cost(
   config: NetworkConfig,
   tokens: np.ndarray,
@@ -106,6 +109,36 @@ def cost(
   layer = _linear(inputs[1].width, config.classes)
   parts.append(_part("classifier", Map(config.classes, 1), [layer]))
   return Cost(tuple(parts), _auxiliary(config, parts))
+
+
+@cost.register
+def _(
+  config: EdgeNetworkConfig,
+  tokens: np.ndarray,
+  image_size: int,
+  image_channels: int = 3,
+) -> Cost:
+  at = Map(config.channels, image_size)
+  parts = [_part("stem", at, [_conv_norm(image_channels, at, 3)])]
+  chosen = config.to_cells(np.asarray(tokens)).tolist()
+  for _, width in config.cells:
+    if width != at.width:
+      at, layers = _residual(at, width)
+      parts.append(_part("residual", at, layers))
+    operations = [config.operations[number] for number in chosen]
+    layers = [_Layer(one.shapes(width), at.size) for one in operations]
+    parts.append(_part("normal", at, layers))
+  last = {"scale": (at.width,), "offset": (at.width,)}
+  layers = [_Layer(last, at.size), _linear(at.width, config.classes)]
+  parts.append(_part("classifier", Map(config.classes, 1), layers))
+  return Cost(tuple(parts), None)
+
+
+def _residual(x: Map, width: int) -> tuple[Map, list[_Layer]]:
+  """Returns the output and the layers of `edge_network.Residual`."""
+  y = Map(width, x.size // 2)
+  shortcut = _Layer({"kernel": (x.width, width)}, y.size)
+  return y, [_conv_norm(x.width, y, 3), _conv_norm(width, y, 3), shortcut]
 
 
 def _part(name: str, output: Map, layers: list[_Layer]) -> Part:

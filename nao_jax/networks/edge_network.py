@@ -65,8 +65,15 @@ def operation(name: str) -> Operation:
   )
 
 
+_NASBENCH201 = {
+  "none": "zero",
+  "skip_connect": "identity",
+  "nor_conv_1x1": "conv_1x1",
+  "nor_conv_3x3": "conv_3x3",
+  "avg_pool_3x3": "avg_pool_3x3",
+}
 NASBENCH201 = tuple(
-  map(operation, ("zero", "identity", "conv_1x1", "conv_3x3", "avg_pool_3x3"))
+  operation(_NASBENCH201[name])._replace(name=name) for name in nasbench201.OPS
 )
 
 
@@ -92,7 +99,8 @@ class EdgeNetworkConfig:
   operations: tuple[Operation, ...] = NASBENCH201
   edges: tuple[tuple[int, int], ...] = nasbench201.EDGES
 
-  auxiliary = False
+  # As `macro.NetworkConfig` has them.
+  auxiliary, stem = False, "cifar"
 
   @property
   def states(self) -> int:

@@ -20,6 +20,7 @@ from nao_jax.networks import convolutions, ops, pooling
 from nao_jax.networks.parameters import Statistics, declare, normaliser
 from nao_jax.settings import field, validate
 from nao_jax.spaces import cnn
+from nao_jax.spaces.arrays import Array
 
 # Logits [B, classes], and those of the auxiliary head or None.
 Outputs = tuple[jax.Array, jax.Array | None]
@@ -65,6 +66,25 @@ class NetworkConfig:
       layout += [(True, width)] * (stage > 0)
       layout += [(False, width)] * self.cells_per_stage
     return tuple(layout)
+
+  @property
+  def branches(self) -> int:
+    """Number of branches of a cell, 2 nodes."""
+    return 2 * self.nodes
+
+  @property
+  def space(self) -> cnn.CellSpace:
+    """Space of the architectures, in pairs."""
+    return cnn.space(self.nodes, self.ops)
+
+  @property
+  def architecture_shape(self) -> tuple[int, ...]:
+    """Shape of an architecture as data."""
+    return 2, self.nodes, 4
+
+  def to_cells(self, tokens: Array) -> Array:
+    """Converts tokens [..., 8 nodes] in pairs to cells [..., 2, nodes, 4]."""
+    return cnn.to_cells(tokens)
 
   def check_together(self) -> None:
     """Raises UserError for widths that cannot be halved."""
@@ -340,5 +360,5 @@ def drop_path_masks(
   cells = len(config.cells)
   depth = jnp.arange(1, cells + 1) / cells
   survival = (1 - progress * depth * (1 - keep))[:, None, None]
-  shape = (cells, 2 * config.nodes, batch)
+  shape = (cells, config.branches, batch)
   return jax.random.bernoulli(key, survival, shape) / survival

@@ -8,6 +8,7 @@ for each edge, in the order of `EDGES`; edges do not share token numbers.
 import functools
 
 import numpy as np
+import numpy.typing as npt
 
 from nao_jax.errors import UserError, named
 from nao_jax.spaces import listed
@@ -24,14 +25,28 @@ EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 _NOTHING = "#"
 
 
+class CellSpace(Space):
+  """The space; made by `space`."""
+
+  def text(self, tokens: npt.ArrayLike) -> str:
+    """Writes an architecture [6] in the benchmark's notation."""
+    return to_text(tokens)
+
+  def parse(self, text: str, source: str = "arch") -> np.ndarray:
+    """Reads the benchmark's notation, tokens, or a .json file with `tokens`."""
+    if "~" in text:
+      return parse(text, named(source, text))
+    return super().parse(text, source)
+
+
 @functools.cache
-def space() -> Space:
+def space() -> CellSpace:
   """Returns the space of 15,625 sequences and 6,466 functions."""
   choices = tuple(
     tuple(range(1 + at * len(OPS), 1 + (at + 1) * len(OPS)))
     for at in range(len(EDGES))
   )
-  return Space(
+  return CellSpace(
     name="nasbench201",
     choices=choices,
     functions=listed.functions(choices, _form),

@@ -11,12 +11,15 @@ from typing import Any, ClassVar
 from matplotlib.figure import Figure
 import numpy as np
 
-from nao_jax.drawing import convolutional
+from nao_jax.drawing import convolutional, edges
 from nao_jax.metrics import ACCURACY, Measure
+from nao_jax.networks.build import Network
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs.workdir import unflatten
 from nao_jax.spaces import cnn
+from nao_jax.spaces.space import Space
+from nao_jax.tasks import image_spaces
 from nao_jax.tasks.image_finals import ImageFinalConfig
 
 
@@ -32,13 +35,27 @@ class ImageCells:
 
   measure: ClassVar[Measure] = ACCURACY
   what: ClassVar[str] = "convolutional cells"
-  parts: ClassVar[str] = "branches"
   example: ClassVar[str] = "image"
 
   @property
-  def network(self) -> NetworkConfig:
-    """The network that scores the cells."""
+  def sizes(self) -> NetworkConfig:
+    """Sizes of the network that scores the cells."""
     return unflatten(NetworkConfig, self.settings, "network.")
+
+  @property
+  def network(self) -> Network:
+    """The network that scores the cells."""
+    return image_spaces.network(self._space, self.sizes)
+
+  @property
+  def _space(self) -> str:
+    # Settings of before had one space.
+    return self.settings.get("space", "nao")
+
+  @property
+  def parts(self) -> str:
+    """Name of the parts of a cell that have an op."""
+    return "branches" if self._space == "nao" else "edges"
 
   @property
   def data(self) -> str:
@@ -46,22 +63,29 @@ class ImageCells:
     return str(self.settings["dataset"])
 
   @property
-  def space(self) -> cnn.CellSpace:
+  def space(self) -> Space:
     """The search space."""
-    network = self.network
-    return cnn.space(network.nodes, network.ops, self.settings["encoding"])
+    encoding = self.settings["encoding"]
+    return image_spaces.space(self._space, self.sizes, encoding)
 
   @property
   def op_names(self) -> tuple[str, ...]:
     """Names of the P ops."""
-    return cnn.OP_SETS[self.network.ops]
+    if self._space == "nao":
+      return cnn.OP_SETS[self.sizes.ops]
+    return tuple(one.name for one in self.network.operations)
 
   def ops(self, tokens: np.ndarray) -> np.ndarray:
     """Implements `Cells.ops`."""
-    return cnn.to_cells(tokens)[..., 1::2].reshape(len(tokens), -1)
+    cells = self.network.to_cells(tokens)
+    if self._space == "nao":
+      cells = cells[..., 1::2]
+    return cells.reshape(len(tokens), -1)
 
   def figures(self, tokens: np.ndarray) -> dict[str, Figure]:
     """Implements `Cells.figures`."""
+    if self._space != "nao":
+      return {"The cell.": edges.figure(*self._edges(tokens))}
     return {
       f"The {part.lower()} cell.": convolutional.figure(
         tokens, self.op_names, parts=[part]
@@ -71,7 +95,15 @@ class ImageCells:
 
   def draw(self, tokens: np.ndarray, files: Sequence[os.PathLike]) -> None:
     """Implements `Cells.draw`."""
-    convolutional.draw_cells(tokens, self.op_names, files, title="best cells")
+    if self._space == "nao":
+      convolutional.draw_cells(tokens, self.op_names, files, title="best cells")
+    else:
+      edges.draw_cell(*self._edges(tokens), files, title="best cell")
+
+  def _edges(self, tokens: np.ndarray) -> tuple:
+    """Returns the edges of a cell, and the name of each one's operation."""
+    chosen = self.ops(np.asarray(tokens)[None])[0]
+    return self.network.edges, [self.op_names[number] for number in chosen]
 
   def costs(self, tokens: np.ndarray, best: dict) -> list[tuple[str, str, str]]:
     """Implements `Cells.costs`; they depend on the size of the images."""
@@ -82,7 +114,9 @@ class ImageCells:
     networks = {"as the search scored it": self.network}
     if final.cells:
       name = "as it was trained from scratch"
-      networks[name] = final.network(self.network)
+      networks[name] = image_spaces.network(
+        self._space, final.network(self.sizes)
+      )
     found = {
       name: cost(network, tokens, image[0], image[2])
       for name, network in networks.items()

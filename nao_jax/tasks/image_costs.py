@@ -16,12 +16,13 @@ import numpy as np
 
 from nao_jax import objectives
 from nao_jax.errors import UserError
+from nao_jax.networks.build import Network
 from nao_jax.networks.cost import cost
-from nao_jax.networks.macro import NetworkConfig
 from nao_jax.objectives import Cost, CostConstraint
 from nao_jax.runs import paths
 from nao_jax.settings import within
 from nao_jax.spaces import cnn
+from nao_jax.tasks import image_spaces
 from nao_jax.tasks.image_presets import SearchCnnConfig
 
 NAMES = ("params", "multiply_adds", "latency")
@@ -77,7 +78,8 @@ def constraint(
     return None
   name, limit, multi_objective = found
   if name != "latency":
-    network = config.final.network(config.network)
+    sizes = config.final.network(config.network)
+    network = image_spaces.network(config.space, sizes)
     function = exact(name, network, image)
   else:
     ops = config.network.ops
@@ -87,7 +89,7 @@ def constraint(
   )
 
 
-def exact(name: str, network: NetworkConfig, image: Sequence[int]) -> Cost:
+def exact(name: str, network: Network, image: Sequence[int]) -> Cost:
   """Returns a function that counts parameters, or multiply-adds for one image.
 
   Args:

@@ -91,6 +91,7 @@ from nao_jax.search.config import ExperimentConfig, SearchConfig
 from nao_jax.settings import Only, field, within
 from nao_jax.spaces import cnn
 from nao_jax.strategies.nao import NaoConfig
+from nao_jax.tasks import image_spaces
 from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
 from nao_jax.tasks.image_recipes import INPUTS
 from nao_jax.training.optimisers import SgdConfig
@@ -114,6 +115,8 @@ class SearchCnnConfig(ExperimentConfig):
       one that is too large or has images of many sizes, which become
       `stream.size` pixels wide.
     standardize: normalise each image by its own statistics, not the data set's.
+    space: the cells to search: `nao`, a normal and a reduction cell; or
+      `nasbench201`, one cell of six edges (Dong and Yang 2020).
     encoding: tokens of a branch: `pairs` (input, op), or `triples` (input,
       type, kernel), the paper's encoding of the large op set.
     sampling: with `shared`, how the member of the pool that a step trains is
@@ -134,6 +137,15 @@ class SearchCnnConfig(ExperimentConfig):
     *ExperimentConfig.ACTS_WITH,
     Only(("sampling", "train_only_new"), "evaluator", ("shared",)),
     Only(("augment",), "input", ("memory",)),
+    Only(
+      (
+        *("network.ops", "network.nodes", "network.stem", "network.dropout"),
+        *("network.auxiliary", "finalist.auxiliary", "finalist.dropout"),
+        *("encoding", "train.auxiliary_weight", "constraint.latency_table"),
+      ),
+      "space",
+      ("nao",),
+    ),
     Only(("stream",), "input", ("stream",)),
     # It acts on the search's network, or on finalists with such a head.
     Only(
@@ -171,6 +183,7 @@ class SearchCnnConfig(ExperimentConfig):
   validation_fraction: float = field(0.1, least=0, below=1)
   input: str = field("memory", choices=INPUTS)
   standardize: bool = False
+  space: str = field("nao", choices=image_spaces.SPACES)
   encoding: str = field("pairs", choices=tuple(cnn.ENCODINGS))
   sampling: str = field("uniform", choices=SAMPLINGS)
   train_only_new: bool = False

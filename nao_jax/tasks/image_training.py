@@ -11,6 +11,7 @@ from nao_jax import settings
 from nao_jax.data import images, stream
 from nao_jax.data.digest import Digest
 from nao_jax.errors import UserError
+from nao_jax.networks.build import Network
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs.progress import WorkUnit
@@ -214,7 +215,7 @@ def fit_to_data(
 
 def check_size(
   config: TrainCnnConfig | SearchCnnConfig,
-  network: NetworkConfig,
+  network: Network,
   shape: tuple[int, ...],
 ) -> None:
   """Checks that a network can be built for the images of a data set.
@@ -240,6 +241,7 @@ def check_size(
     with settings.within("network", network):
       network.check(height)
   except UserError as error:
-    raise UserError(
-      f"{source}, `network.stem={network.stem}`: {error}"
-    ) from error
+    place = source
+    if isinstance(network, NetworkConfig):
+      place = f"{source}, `network.stem={network.stem}`"
+    raise UserError(f"{place}: {error}") from error

@@ -17,7 +17,7 @@ from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.shared import SharedWeights, check_each_step
 from nao_jax.objectives import Cost, CostConstraint
 from nao_jax.runs.workdir import flatten
-from nao_jax.tasks import image_costs, image_finals
+from nao_jax.tasks import image_costs, image_finals, image_spaces
 from nao_jax.tasks.image_cells import ImageCells
 from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
 from nao_jax.tasks.image_presets import SearchCnnConfig
@@ -170,7 +170,7 @@ class OpenImages:
     config = dataclasses.replace(
       self.config,
       seed=stage.seed,
-      network=trainer.network,
+      network=budget.network(self.config.network),
       train=trainer.train,
       sgd=trainer.sgd,
       prune=False,
@@ -195,7 +195,9 @@ def _fit_to_data(
       f"`validation_fraction={config.validation_fraction}`: no image is left "
       "to score with; give more"
     )
-  check_size(config, network, data.image_shape)
+  check_size(
+    config, image_spaces.network(config.space, network), data.image_shape
+  )
   # A candidate trains on one device, the supernet on all of them.
   on = 1 if config.evaluator == "scratch" else devices
   _trainer(config, data).check(on)
@@ -207,7 +209,8 @@ def _fit_to_data(
       settings.within("network", network),
       settings.within(name, budget),
     ):
-      budget.network(network).check(data.image_shape[0])
+      sizes = budget.network(network)
+      image_spaces.network(config.space, sizes).check(data.image_shape[0])
     final_trainer(config, data, budget).check(1, f"{name}.batch")
   return config
 
@@ -233,7 +236,7 @@ def _with_small_batches(
 
 def _trainer(config: SearchCnnConfig, data: ImageData | ImageStream) -> Trainer:
   return Trainer(
-    network=config.network,
+    network=image_spaces.network(config.space, config.network),
     train=config.train,
     sgd=config.sgd,
     augment=config.augment,
@@ -255,6 +258,8 @@ def _protocol(
   return (
     {name: getattr(config, name) for name in names}
     | {name: flatten(getattr(config, name)) for name in parts}
+    # Trials of before had one space.
+    | ({} if config.space == "nao" else {"space": config.space})
     # The digest stands for the data set; its name may stand for other data
     # later.
     | {"data": data.digest.train}
@@ -275,7 +280,7 @@ def final_trainer(
     budget: the settings that only these trainings have.
   """
   return CandidateTrainer(
-    network=budget.network(config.network),
+    network=image_spaces.network(config.space, budget.network(config.network)),
     train=image_finals.train(budget, config.train),
     sgd=image_finals.one_cosine(config.sgd),
     augment=config.augment,

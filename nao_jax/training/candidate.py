@@ -2,10 +2,11 @@
 
 import dataclasses
 
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from nao_jax.networks.candidate import Candidate, initialise_candidate
+from nao_jax.networks import build
 from nao_jax.training import stand_alone
 from nao_jax.training.stand_alone import TrainState
 
@@ -20,9 +21,9 @@ class Trainer(stand_alone.Trainer):
 
   tokens: tuple[int, ...] = ()
 
-  def model(self, axis_name: str | None = None) -> Candidate:
+  def model(self, axis_name: str | None = None) -> nn.Module:
     """Returns the network."""
-    return Candidate(self.network, axis_name)
+    return build.candidate(self.network, axis_name)
 
   def init(
     self, key: jax.Array, image_shape: tuple[int, ...], cells: jax.Array
@@ -32,10 +33,10 @@ class Trainer(stand_alone.Trainer):
     Args:
       key: a random key.
       image_shape: (H, W, C).
-      cells: int32 [2, nodes, 4], the candidate.
+      cells: int32 [*network.architecture_shape], the candidate.
     """
     images = jnp.zeros((1, *image_shape))
-    variables = initialise_candidate(self.model(), key, images, cells)
+    variables = build.initialise_candidate(self.model(), key, images, cells)
     params = variables["params"]
     step = jnp.zeros((), jnp.int32)
     stats = variables.get("batch_stats", {})

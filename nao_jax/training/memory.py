@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from nao_jax.networks import parameters
+from nao_jax.networks import build, parameters
 from nao_jax.training import (
   candidate,
   language,
@@ -151,10 +151,10 @@ def of_network(
   """
   own = trainer.train.batch // devices
   part = own // trainer.accumulate
-  nodes, dtype = trainer.network.nodes, jnp.float32
+  dtype = jnp.float32
   architecture = ()
   if isinstance(trainer, candidate.Trainer):
-    architecture = (_shape((2, nodes, 4), jnp.int32),)
+    architecture = (_shape(trainer.network.architecture_shape, jnp.int32),)
   images = _shape((part, *image_shape), dtype)
   one = _shape((1, *image_shape), dtype)
   variables = parameters.shapes(trainer.model(), one, *architecture)
@@ -200,9 +200,9 @@ def of_supernet(
   own = trainer.train.batch // devices
   part = own if each == 1 else trainer.train.batch // each
   images = _shape((part, *image_shape), jnp.float32)
-  cells = _shape((2, trainer.network.nodes, 4), jnp.int32)
+  cells = _shape(trainer.network.architecture_shape, jnp.int32)
   one = _shape((1, *image_shape), jnp.float32)
-  params = parameters.shapes(supernet.Supernet(trainer.network), one, cells)
+  params = parameters.shapes(build.supernet(trainer.network), one, cells)
 
   def loss(params, inputs, labels, rngs):
     return supernet.batch_loss(params, inputs, labels, rngs, trainer)
@@ -283,7 +283,7 @@ def _masks(trainer, images: int):
   if trainer.train.drop_path_keep == 1:
     return None
   network = trainer.network
-  shape = len(network.cells), 2 * network.nodes, images
+  shape = len(network.cells), network.branches, images
   return _shape(shape, jnp.float32)
 
 

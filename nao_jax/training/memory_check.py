@@ -155,7 +155,7 @@ def _small(network, image_shape, images: int, room: int | None) -> bool:
   """Returns whether a rough estimate settles it, which saves some seconds."""
   height, width, _ = image_shape
   pixels = height * width / (64 if network.stem == "imagenet" else 1)
-  maps = _MAPS * 2 * network.nodes * len(network.cells)
+  maps = _MAPS * network.branches * len(network.cells)
   bytes_ = 4 * maps * network.channels * pixels * images
   return room is None or bytes_ < room / 2
 

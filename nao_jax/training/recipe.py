@@ -17,7 +17,8 @@ import optax
 from nao_jax import parallel
 from nao_jax.data.augment import AugmentConfig, augment
 from nao_jax.errors import UserError
-from nao_jax.networks.macro import NetworkConfig, Outputs, drop_path_masks
+from nao_jax.networks.build import Network
+from nao_jax.networks.macro import Outputs, drop_path_masks
 from nao_jax.settings import field
 from nao_jax.training.optimisers import SgdConfig, sgd
 
@@ -71,7 +72,7 @@ class Recipe:
     examples: number of training images.
   """
 
-  network: NetworkConfig
+  network: Network
   train: TrainConfig
   sgd: SgdConfig
   augment: AugmentConfig

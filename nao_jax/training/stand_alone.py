@@ -6,6 +6,7 @@ Shapes: B images per step, D devices, M micro-batches per step.
 import dataclasses
 from typing import NamedTuple
 
+from flax import linen as nn
 import jax
 from jax import lax
 import jax.numpy as jnp
@@ -14,8 +15,8 @@ import optax
 from nao_jax import parallel
 from nao_jax.data.augment import normalise
 from nao_jax.errors import UserError
+from nao_jax.networks import build
 from nao_jax.networks.parameters import initialise
-from nao_jax.networks.stand_alone import StandAlone
 from nao_jax.training.recipe import Images, Recipe, augmented, repeat_steps
 
 
@@ -68,9 +69,9 @@ class Trainer(Recipe):
   accumulate: int = 1
   bfloat16: bool = False
 
-  def model(self, axis_name: str | None = None) -> StandAlone:
+  def model(self, axis_name: str | None = None) -> nn.Module:
     """Returns the network."""
-    return StandAlone(self.network, self.tokens, axis_name)
+    return build.stand_alone(self.network, self.tokens, axis_name)
 
   def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
     """Returns the state before the first step; consumes the key.
@@ -391,7 +392,7 @@ def classify(
     trainer: the settings; the auxiliary head is left out.
     architecture: see `gradients`.
   """
-  network = dataclasses.replace(trainer.network, auxiliary=False)
+  network = build.without_auxiliary(trainer.network)
   model = dataclasses.replace(trainer, network=network).model()
   variables = {"params": state.params, "batch_stats": state.batch_stats}
   images = normalise(images, mean, std)

@@ -20,9 +20,9 @@ import optax
 
 from nao_jax import parallel
 from nao_jax.data.augment import normalise
-from nao_jax.networks.macro import NetworkConfig
+from nao_jax.networks import build
+from nao_jax.networks.build import Network
 from nao_jax.networks.parameters import initialise
-from nao_jax.networks.supernet import Supernet
 from nao_jax.training.recipe import Images, Recipe, augmented, repeat_steps
 
 
@@ -46,9 +46,9 @@ class Trainer(Recipe):
 
   def init(self, key: jax.Array, data: Images) -> TrainState:
     """Returns the state before the first step; consumes the key."""
-    cells = jnp.zeros((2, self.network.nodes, 4), jnp.int32)
+    cells = jnp.zeros(self.network.architecture_shape, jnp.int32)
     inputs = jnp.zeros((1, *data.images.shape[1:]))
-    params = initialise(Supernet(self.network), key, inputs, cells)
+    params = initialise(build.supernet(self.network), key, inputs, cells)
     step = jnp.zeros((), jnp.int32)
     # Under jit this is one program; otherwise each shape of zeros compiles one.
     return TrainState(params, jax.jit(self.optimiser.init)(params), step)
@@ -107,7 +107,7 @@ def batch_loss(
     trainer: the settings.
     axis_name: the mapped axis over which BatchNorm takes its statistics.
   """
-  outputs = Supernet(trainer.network, axis_name).apply(
+  outputs = build.supernet(trainer.network, axis_name).apply(
     params, *inputs, deterministic=False, rngs=rngs
   )
   return trainer.loss(outputs, labels)
@@ -320,7 +320,7 @@ def score(
   indices: jax.Array,
   counted: jax.Array,
   *,
-  network: NetworkConfig,
+  network: Network,
 ) -> jax.Array:
   """Returns the accuracy of each architecture on the same set of examples.
 
@@ -336,7 +336,7 @@ def score(
   Returns:
     float32 [N] in [0, 1].
   """
-  model = Supernet(dataclasses.replace(network, auxiliary=False))
+  model = build.supernet(build.without_auxiliary(network))
 
   def right(cells, batch):
     indices, counted = batch

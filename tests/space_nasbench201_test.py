@@ -1,0 +1,104 @@
+"""Searches for cells of NAS-Bench-201: shared weights, drawing, report."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from nao_jax import experiment, settings
+from nao_jax.controller.fit import FitConfig
+from nao_jax.controller.model import ControllerConfig
+from nao_jax.drawing import edges
+from nao_jax.errors import UserError
+from nao_jax.networks.edge_network import EdgeNetworkConfig
+from nao_jax.search.config import SearchConfig
+from nao_jax.spaces import nasbench201
+from nao_jax.strategies.nao import NaoConfig
+from nao_jax.tasks.image_presets import PRESETS
+from nao_jax.tasks.images import Images
+
+CONFIG = dataclasses.replace(
+  settings.replace(
+    PRESETS["digits"],
+    {
+      "space": "nasbench201",
+      "strategy": "nao",
+      "network.channels": 4,
+      "train.epochs": 2,
+      "finalists": 2,
+      "finalist.epochs": 1,
+      "finalist.channels": 4,
+      "final.cells": 1,
+      "final.repeats": 1,
+      "final.epochs": 1,
+      "final.channels": 4,
+    },
+  ),
+  search=SearchConfig(pool_size=6, rounds=1, new_per_round=2),
+  controller=ControllerConfig(embedding=4, hidden=8, mlp_width=4),
+  fit=FitConfig(epochs=2, batch=3),
+  nao=NaoConfig(top_k=2, max_step_size=3, held_out=0.0),
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  path = tmp_path_factory.mktemp("nasbench201") / "run"
+  return path, experiment.run(Images("none"), CONFIG, workdir=path)
+
+
+def test_the_winner_is_a_cell_of_the_benchmark(finished):
+  path, best = finished
+  assert json.loads((path / "best.json").read_text()) == best
+  assert best["space"] == "nasbench201"
+  tokens = nasbench201.parse(best["text"])
+  np.testing.assert_array_equal(tokens, best["tokens"])
+  assert {len(x) for x in best["finalists"].values()} == {2}
+
+
+def test_it_is_drawn_and_reported(finished):
+  path, best = finished
+  assert (path / "best.png").stat().st_size > 1000
+  page = (path / "report.html").read_text()
+  assert best["text"] in page
+  assert "shares of edges" in page or "edges" in page
+
+
+def test_it_starts_from_cells_in_the_benchmarks_notation(tmp_path):
+  text = "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
+  cells = Images("none").cells(
+    {"space": "nasbench201", "encoding": "pairs"}
+    | {
+      f"network.{name}": value
+      for name, value in dataclasses.asdict(CONFIG.network).items()
+    }
+  )
+  assert cells.space.text(cells.space.parse(text)) == text
+  with pytest.raises(UserError, match="'odd~0' stands for the edge 0 to 1"):
+    cells.space.parse(text.replace("none~0", "odd~0", 1))
+
+
+def test_training_on_two_devices_is_that_on_one():
+  task = Images("none").open(CONFIG, 1)
+  tokens = np.asarray(nasbench201.space().sample(jax.random.key(0), 4))
+
+  def scores(devices):
+    evaluator = dataclasses.replace(task.shared(), devices=devices)
+    state = evaluator.init(jax.random.key(1))
+    key = jax.random.key(2)
+    return evaluator.score(state, key, tokens, 0, lambda *_: None)[1]
+
+  np.testing.assert_allclose(scores(2), scores(1), atol=0.02)
+
+
+def test_settings_of_other_cells_are_refused():
+  changed = settings.replace(CONFIG, {"network.nodes": 4})
+  with pytest.raises(UserError, match=r"`network\.nodes=4`: acts only with"):
+    settings.validate(changed, CONFIG)
+
+
+def test_a_cell_that_does_nothing_is_drawn_without_arrows():
+  config = EdgeNetworkConfig()
+  assert edges.figure(config.edges, ["none"] * 6).axes[0].patches
