@@ -34,7 +34,7 @@ def test_random_searches_stand_beside_another_one(nao, uniform, other):
   page = search_page.of(run, random)
   (section,) = [x for x in page.sections if x.title == "Scores by round"]
   shown = " ".join(section.texts)
-  assert "random search with seed 0, 1, which draws as many" in shown
+  assert "random search with seeds 0, 1, which draws as many" in shown
   assert "The green band is the range of the random searches" in shown
   assert "No random search was run" not in shown
   assert "in more than strategy and seed" not in shown

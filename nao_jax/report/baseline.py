@@ -18,7 +18,7 @@ MEASURED = (
   "evaluator",
 )
 # Settings that random search does not use or that do not affect its scores.
-_UNUSED = ("nao.", "plus.", "controller.", "fit.", "final.")
+_UNUSED = ("nao.", "plus.", "controller.", "fit.", "final.", "finalist")
 _EXPECTED = ("strategy", "seed")
 
 

@@ -210,6 +210,7 @@ def predictions(groups: Sequence[Predictions], axis: ScoreAxis) -> Figure:
       group.predicted, group.scores, s=18, marker=mark, edgecolors=edge,
       facecolors=face, lw=0.9, alpha=0.8, label=group.group,
     )  # fmt: skip
+  axes.xaxis.set_major_locator(MaxNLocator(5))
   axes.set_xlabel("predicted")
   _show_scores(axes, axis)
   _legend(axes)
