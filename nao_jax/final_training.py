@@ -75,13 +75,16 @@ def run(
 
 def _train(training: FinalTraining, feed: Feed, journal: Workdir) -> Any:
   """Trains from the last checkpoint to the end; returns the last state."""
-  first, key = training.init(), keys(training.config.seed)[1]
-  journal.check_space(pack(training, first))
-  state = restore(training, journal.checkpoints)
-  if state is None:
-    state = first
-  else:
-    logging.info("resuming after epoch %d", training.epochs_done(state))
+  state, key = training.init(), keys(training.config.seed)[1]
+  journal.check_space(pack(training, state))
+  if (restored := restore(training, journal.checkpoints)) is not None:
+    state = restored
+    logging.info(
+      "resuming after %d of %d %s",
+      training.done(state),
+      training.total,
+      training.phase,
+    )
   log = _Log(training, journal, state)
   epochs = training.config.train.epochs
   while training.epochs_done(state) < epochs:

@@ -83,7 +83,7 @@ seeds = st.integers(0, 2**31 - 1)
 
 
 @given(seeds, st.integers(0, 2000), st.integers(2, 3000), st.integers(5, 80))
-def test_stretches_are_the_whole_text_once(seed, epoch, rows, bptt):
+def test_windows_are_the_whole_text_once(seed, epoch, rows, bptt):
   pieces = list(language.random_windows(seed, epoch, rows, bptt))
   assert pieces[0].start == 0
   ends = [piece.start + piece.length for piece in pieces]
@@ -95,7 +95,7 @@ def test_stretches_are_the_whole_text_once(seed, epoch, rows, bptt):
 
 
 @given(seeds, st.integers(0, 2000))
-def test_stretches_depend_on_seed_and_epoch_alone(seed, epoch):
+def test_windows_depend_on_seed_and_epoch_alone(seed, epoch):
   def draw(*key):
     return list(language.random_windows(*key, 5000, 35))
 
@@ -104,7 +104,7 @@ def test_stretches_depend_on_seed_and_epoch_alone(seed, epoch):
   assert draw(seed, epoch) != draw(seed + 1, epoch)
 
 
-def test_one_stretch_in_twenty_is_around_half_as_long():
+def test_one_window_in_twenty_is_around_half_as_long():
   pieces = list(language.random_windows(0, 0, 100_000, 100))
   lengths = np.array([piece.length for piece in pieces[:-1]])
   halved = lengths < 75
@@ -121,7 +121,7 @@ def test_a_length_that_is_drawn_too_long_is_cut_short():
   assert max(piece.length for piece in pieces) == 25
 
 
-def test_a_text_without_a_word_to_predict_has_no_stretch():
+def test_a_text_without_a_word_to_predict_has_no_window():
   assert list(language.random_windows(0, 0, 1, 35)) == []
 
 
@@ -133,7 +133,7 @@ def test_a_length_is_padded_to_the_next_multiple(length):
 
 
 @given(st.integers(0, ROWS - 2), st.data())
-def test_cut_begins_with_the_stretch_and_the_row_after_it(start, data):
+def test_cut_begins_with_the_window_and_the_row_after_it(start, data):
   text = np.arange(ROWS * B, dtype=np.int32).reshape(ROWS, B)
   length = data.draw(st.integers(1, ROWS - 1 - start))
   window = Window(start, length)
@@ -236,7 +236,7 @@ def test_padding_changes_neither_loss_nor_gradients_nor_state(
     _assert_close(found, whole)
 
 
-def test_a_stretch_of_one_step_has_finite_gradients(
+def test_a_window_of_one_step_has_finite_gradients(
   gradients, weights, streams, hidden, masks
 ):
   rows = language.cut(streams, Window(ROWS - 2, 1))
@@ -244,7 +244,7 @@ def test_a_stretch_of_one_step_has_finite_gradients(
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
-def test_the_state_is_handed_on_to_the_next_stretch(
+def test_the_state_is_handed_on_to_the_next_window(
   whole, gradients, weights, streams, hidden, masks
 ):
   state, total = hidden, 0

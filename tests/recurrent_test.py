@@ -245,7 +245,7 @@ def test_words_after_the_length_change_nothing(run):
     np.testing.assert_array_equal(state, one[0]["raw"][length - 1])
 
 
-def test_a_stretch_without_steps_gives_back_the_state_and_its_gradient(run):
+def test_a_window_without_steps_gives_back_the_state_and_its_gradient(run):
   e, (cell, _) = _example(1), CASES["random 1"]
   results, gradients = run(e, cell, 0)
   np.testing.assert_array_equal(results["hidden"], e.hidden)
@@ -264,7 +264,7 @@ def test_without_masks_and_length_nothing_is_dropped_or_left_out():
     np.testing.assert_allclose(ours, expected[name], rtol=0, atol=1e-12)
 
 
-def test_the_state_handed_on_makes_two_stretches_one(run):
+def test_the_state_handed_on_makes_two_windows_one(run):
   e, (cell, _) = _example(3), CASES["random 3"]
   whole, _ = run(e, cell, T)
   first, _ = run(e, cell, 2)

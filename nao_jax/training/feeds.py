@@ -40,7 +40,7 @@ class Call(NamedTuple):
   Attributes:
     state: the state after the steps.
     losses: float32 [steps].
-    work: number of units of work done, see `FinalTraining.each`.
+    work: amount of work done: steps of images, or words of a text.
     ends_epoch: whether the last step is the last one of an epoch.
   """
 
