@@ -28,8 +28,7 @@ class Model(NamedTuple):
     parameters: number of parameters.
     columns: columns of its state, [B, columns].
     init: key -> weights.
-    update: weights, hidden, key, number, tokens, length -> the next weights,
-      the next hidden, loss.
+    update: `State`, key, number, `Batch` -> the next `State`, loss.
     measure: weights, windows -> nats a word.
   """
 
@@ -41,7 +40,7 @@ class Model(NamedTuple):
 
 
 # One program for all cells, and one for the LSTM.
-_OPTIONS = {"static_argnames": "trainer", "donate_argnums": (0, 1)}
+_OPTIONS = {"static_argnames": "trainer", "donate_argnums": 0}
 _UPDATE_CELL = jax.jit(recurrent.update, **_OPTIONS)
 _MEASURE_CELL = jax.jit(language.measure)
 _UPDATE_LSTM = jax.jit(lstm.update, **_OPTIONS)
@@ -54,10 +53,8 @@ def of_cell(tokens: np.ndarray, trainer: Trainer) -> Model:
   trainer = dataclasses.replace(trainer, model=network)
   cell = np.asarray(rnn.to_cells(tokens))
 
-  def update(weights, hidden, key, number, rows, length):
-    return _UPDATE_CELL(
-      weights, hidden, key, number, cell, rows, length, trainer=trainer
-    )
+  def update(state, key, number, batch):
+    return _UPDATE_CELL(state, key, number, cell, batch, trainer=trainer)
 
   return Model(
     network.parameters,
@@ -129,14 +126,10 @@ def train(
 def _epoch(model: Model, weights, key, number, streams, windows):
   """Returns the weights after an epoch, and the number of the next step."""
   hidden = np.zeros((streams.shape[1], model.columns), np.float32)
+  state = recurrent.State(weights, hidden)
   for window in windows:
-    weights, hidden, _ = model.update(
-      weights,
-      hidden,
-      key,
-      np.int32(number),
-      language.cut(streams, window),
-      np.int32(window.length),
-    )
+    rows = language.cut(streams, window)
+    batch = language.Batch(rows, np.int32(window.length))
+    state, _ = model.update(state, key, np.int32(number), batch)
     number += 1
-  return jax.block_until_ready(weights), number
+  return jax.block_until_ready(state.weights), number

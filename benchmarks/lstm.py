@@ -23,7 +23,8 @@ import jax.numpy as jnp
 from nao_jax.networks import recurrent
 from nao_jax.networks.recurrent import LanguageModelConfig, Masks, Outputs
 from nao_jax.training import language
-from nao_jax.training.recurrent import Trainer
+from nao_jax.training.language import Batch
+from nao_jax.training.recurrent import State, Trainer
 
 # Columns of the state in units of H: h and c, side by side.
 STATES = 2
@@ -147,49 +148,43 @@ def _times(x, mask):
 
 
 def update(
-  weights: Weights,
-  hidden: jax.Array,
+  state: State,
   key: jax.Array,
   number: jax.Array,
-  tokens: jax.Array,
-  length: jax.Array,
+  batch: Batch,
   *,
   trainer: Trainer,
-) -> tuple[Weights, jax.Array, jax.Array]:
+) -> tuple[State, jax.Array]:
   """Takes one step: clip, decay, descend, as `training.recurrent.update` does.
 
   Args:
-    weights: weights of the model.
-    hidden: [B, 2 H], h and c before the window.
+    state: weights of the model, and [B, 2 H], h and c before the window.
     key: key of the whole run.
     number: number of this step; it is folded into the key.
-    tokens: int32 [T + 1, B].
-    length: number of steps that count; the learning rate is proportional.
+    batch: the window; the learning rate is proportional to its length.
     trainer: the settings; its nodes are not used.
 
   Returns:
-    The new weights, the new state, and the loss.
+    The new state, and the loss.
   """
-  train, streams = trainer.train, tokens.shape[1]
+  train, streams = trainer.train, batch.tokens.shape[1]
   key = jax.random.fold_in(key, number)
   masks = language.masks(key, trainer.model, streams, None)
   step = language.gradients(
-    weights,
+    state.weights,
     None,
-    tokens,
-    length,
-    hidden,
-    masks,
+    batch._replace(masks=masks),
+    state.hidden,
     slowness=train.slowness,
     apply=apply,
   )
-  rate = train.learning_rate * length / train.bptt
+  rate = train.learning_rate * batch.length / train.bptt
   weights = jax.tree.map(
     lambda x, gradient: x * (1 - rate * train.weight_decay) - rate * gradient,
-    weights,
+    state.weights,
     language.clipped(step.gradients, train.clip),
   )
-  return weights, step.hidden, step.loss
+  return State(weights, step.hidden), step.loss
 
 
 def measure(weights: Weights, text: jax.Array) -> jax.Array:

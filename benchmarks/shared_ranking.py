@@ -71,39 +71,17 @@ settings.define(
 
 def main(_):
   """Trains what is missing, and shows all results."""
-  config = settings.choose(
-    image_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
-  )
+  config, data = _configured()
   variants = _VARIANTS.value
   for variant in variants:
     check_each_step(
       _parsed(variant)[1], config.train.batch, config.search.pool_size, None
     )
-  data = images.load(
-    config.dataset,
-    data_dir=_DATA_DIR.value,
-    validation_fraction=config.validation_fraction,
-    seed=config.seed,
-  )
-  network = dataclasses.replace(config.network, classes=data.classes)
-  config = dataclasses.replace(config, network=network)
+  network = config.network
   space = cnn.space(network.nodes, network.ops)
   key = jax.random.key(config.seed)
   pool = sample_new(space, key, config.search.pool_size, set())
-  size, _, channels = data.image_shape
-  given = {
-    "settings": flatten(config),
-    "pool": pool.tolist(),
-    "candidates": _CANDIDATES.value,
-    "data": flatten(data.digest),
-  }
-  found = _held(given) or given | {
-    "parameters": [
-      cost(network, row, size, channels).parameters
-      for row in pool[: _CANDIDATES.value]
-    ],
-    "shared": {},
-  }
+  found = _started(config, data, pool)
   for seed in range(_SEEDS.value):
     for variant in variants:
       if f"{variant} {seed}" not in found["shared"]:
@@ -115,6 +93,39 @@ def main(_):
   ).tolist()
   write(pathlib.Path(_JSON.value), json.dumps(found) + "\n")
   _show(found, variants)
+
+
+def _configured():
+  """Returns the settings, and the data that they name."""
+  config = settings.choose(
+    image_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
+  )
+  data = images.load(
+    config.dataset,
+    data_dir=_DATA_DIR.value,
+    validation_fraction=config.validation_fraction,
+    seed=config.seed,
+  )
+  network = dataclasses.replace(config.network, classes=data.classes)
+  return dataclasses.replace(config, network=network), data
+
+
+def _started(config, data, pool) -> dict:
+  """Returns the results so far: those of the file, or none."""
+  size, _, channels = data.image_shape
+  given = {
+    "settings": flatten(config),
+    "pool": pool.tolist(),
+    "candidates": _CANDIDATES.value,
+    "data": flatten(data.digest),
+  }
+  return _held(given) or given | {
+    "parameters": [
+      cost(config.network, row, size, channels).parameters
+      for row in pool[: _CANDIDATES.value]
+    ],
+    "shared": {},
+  }
 
 
 def _parsed(variant: str) -> tuple[str, int]:

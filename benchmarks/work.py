@@ -24,7 +24,7 @@ from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.spaces import cnn, rnn
-from nao_jax.training import candidate, stand_alone, supernet
+from nao_jax.training import candidate, language, stand_alone, supernet
 from nao_jax.training import recurrent as recurrent_training
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.optimisers import SgdConfig
@@ -158,22 +158,22 @@ def supernet_train(sizes: Sizes) -> Work:
 
   def after(number, arguments, result):
     member = pool[number % _POOL][None, None]
-    return (result[0], *arguments[1:3], member, *arguments[4:])
+    steps = supernet.Steps(member, indices)
+    return (result[0], *arguments[1:3], steps, arguments[-1])
 
   return Work(
     parallel.spread(
       functools.partial(
         supernet.train_steps, trainer=trainer, axis_name=parallel.AXIS
       ),
-      in_axes=(None, None, None, None, 1, None),
+      in_axes=(None, None, None, supernet.Steps(None, 1), None),
       out_axes=(None, None),
       devices=devices,
       donate=(0,),
     ),
     (
       *parallel.replicate((state, *rest), devices=devices),
-      pool[None, :1],
-      indices,
+      supernet.Steps(pool[None, :1], indices),
       jnp.int32(1),
     ),
     after,
@@ -249,9 +249,7 @@ def controller_fit(sizes: Sizes) -> Work:
   def loss(params, tokens, targets):
     return fit.loss(
       params,
-      tokens,
-      targets,
-      jnp.ones(len(tokens)),
+      fit.Batch(tokens, targets, jnp.ones(len(tokens))),
       controller=controller,
       trade_off=config.trade_off,
     )
@@ -262,7 +260,11 @@ def controller_fit(sizes: Sizes) -> Work:
   step = counting.training(forward).plus(counting.passes(params, 7))
   return Work(
     jax.jit(functools.partial(fit.fit, controller=controller, config=config)),
-    (fit.start(params, config), jax.random.key(2), tokens, targets),
+    (
+      fit.start(params, config),
+      jax.random.key(2),
+      fit.Examples(tokens, targets),
+    ),
     _with_state,
     _LABELLED,
     "sequences",
@@ -317,20 +319,22 @@ def rnn_supernet_train(sizes: Sizes) -> Work:
   """Builds a step on one bptt window: forward, backward, decay, descend."""
   trainer, weights, cells, rows = _language(sizes)
   hidden = jnp.zeros((sizes.streams, sizes.width))
+  state = recurrent_training.State(weights, hidden)
 
-  def program(weights, hidden, key, number, cell, rows):
+  def program(state, key, number, cell, rows):
+    batch = language.Batch(rows, sizes.steps)
     return recurrent_training.update(
-      weights, hidden, key, number, cell, rows, sizes.steps, trainer=trainer
+      state, key, number, cell, batch, trainer=trainer
     )
 
   def after(number, arguments, result):
-    key, *_, rows = arguments[2:]
-    return *result[:2], key, jnp.int32(number), cells[number % _POOL], rows
+    key, *_, rows = arguments[1:]
+    return result[0], key, jnp.int32(number), cells[number % _POOL], rows
 
   needed = counting.training(_read(weights, cells, rows))
-  first = weights, hidden, jax.random.key(2), jnp.int32(0), cells[0], rows
+  first = state, jax.random.key(2), jnp.int32(0), cells[0], rows
   return Work(
-    jax.jit(program, donate_argnums=(0, 1)),
+    jax.jit(program, donate_argnums=0),
     first,
     after,
     sizes.streams * sizes.steps,

@@ -60,6 +60,7 @@ from nao_jax.training import (
   supernet,
   supernet_feeds,
 )
+from nao_jax.training.language import Batch
 from nao_jax.training.recipe import Images
 from tests import acting
 
@@ -166,7 +167,7 @@ def _network(trainer, shape) -> str:
     given = Images(*batch, np.ones(1), np.ones(1))
     state = trainer.init(KEY, given)
     gradients = functools.partial(supernet.gradients, trainer=trainer)
-    rest = (*batch, cells, np.float32(0.5))
+    rest = supernet.Batch(*batch, cells), np.float32(0.5)
     return acting.program(gradients, state.params, KEY, *rest)
   own = () if type(trainer) is stand_alone.Trainer else (cells,)
   state = trainer.init(KEY, shape, *own)
@@ -277,13 +278,13 @@ def _language(trainer) -> str:
   step = functools.partial(recurrent.update, trainer=trainer)
   return acting.program(
     step,
-    weights,
-    np.zeros((batch, trainer.model.width), np.float32),
+    recurrent.State(
+      weights, np.zeros((batch, trainer.model.width), np.float32)
+    ),
     KEY,
     np.int32(0),
     np.zeros((nodes, 2), np.int32),
-    np.zeros((11, batch), np.int32),
-    np.int32(10),
+    Batch(np.zeros((11, batch), np.int32), np.int32(10)),
   )
 
 
@@ -291,9 +292,9 @@ def _shared_text(evaluator, monkeypatch):
   """Which architectures train on which windows, and are scored with what."""
   log = []
 
-  def update(weights, hidden, key, number, cells, tokens, length):
-    log.append(acting.digest(key, number, cells, tokens, length))
-    return weights, hidden, np.zeros(1)
+  def update(state, key, number, cells, batch):
+    log.append(acting.digest(key, number, cells, batch))
+    return state, np.zeros(1)
 
   def score(weights, shares, windows):
     del weights

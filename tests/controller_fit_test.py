@@ -42,9 +42,8 @@ def targets():
 @pytest.fixture(scope="module")
 def loss_and_gradients(controller):
   def loss(params, tokens, targets, weights):
-    return fit.loss(
-      params, tokens, targets, weights, controller=controller, trade_off=0.8
-    )
+    batch = fit.Batch(tokens, targets, weights)
+    return fit.loss(params, batch, controller=controller, trade_off=0.8)
 
   return jax.jit(jax.grad(loss, has_aux=True))
 
@@ -62,9 +61,7 @@ def run(controller, state, tokens, targets, config, calls=1, trains=None):
     state, losses = fit.fit(
       state,
       jax.random.key(2),
-      tokens,
-      targets,
-      trains=trains,
+      fit.Examples(tokens, targets, trains=trains),
       controller=controller,
       config=config,
     )

@@ -17,7 +17,7 @@ from nao_jax import parallel
 from nao_jax.networks import recurrent
 from nao_jax.networks.recurrent import LanguageModelConfig, Masks, Weights
 from nao_jax.training import language
-from nao_jax.training.language import Step, Window
+from nao_jax.training.language import Batch, Step, Window
 
 DEVICES = 2
 B, H, N, V = 4, 3, 3, 7
@@ -198,7 +198,7 @@ def test_windows_predict_every_word_but_the_first_once(rows, steps):
 @pytest.fixture(scope="module")
 def whole(gradients, weights, streams, hidden, masks):
   """A bptt window of 7 steps without padding."""
-  return gradients(weights, CELL, streams[:8], 7, hidden, masks)
+  return gradients(weights, CELL, Batch(streams[:8], 7, masks), hidden)
 
 
 def test_gradients_are_those_of_mean_loss_and_slowness(
@@ -219,7 +219,7 @@ def test_without_slowness_the_gradients_are_others_and_the_loss_is_not(
   whole, weights, streams, hidden, masks
 ):
   plain = jax.jit(functools.partial(language.gradients, slowness=0.0))(
-    weights, CELL, streams[:8], 7, hidden, masks
+    weights, CELL, Batch(streams[:8], 7, masks), hidden
   )
   assert plain.loss == pytest.approx(float(whole.loss), rel=1e-12)
   difference = plain.gradients.nodes - whole.gradients.nodes
@@ -232,7 +232,7 @@ def test_padding_changes_neither_loss_nor_gradients_nor_state(
   for seed in range(2):
     padded = language.cut(streams, Window(0, 7))
     padded[8:] = np.random.default_rng(seed).integers(0, V, (3, B))
-    found = gradients(weights, CELL, padded, 7, hidden, masks)
+    found = gradients(weights, CELL, Batch(padded, 7, masks), hidden)
     _assert_close(found, whole)
 
 
@@ -240,7 +240,7 @@ def test_a_window_of_one_step_has_finite_gradients(
   gradients, weights, streams, hidden, masks
 ):
   rows = language.cut(streams, Window(ROWS - 2, 1))
-  found = gradients(weights, CELL, rows, 1, hidden, masks)
+  found = gradients(weights, CELL, Batch(rows, 1, masks), hidden)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))
 
 
@@ -250,7 +250,8 @@ def test_the_state_is_handed_on_to_the_next_window(
   state, total = hidden, 0
   for window in (Window(0, 4), Window(4, 3)):
     rows = language.cut(streams, window)
-    found = gradients(weights, CELL, rows, window.length, state, masks)
+    batch = Batch(rows, window.length, masks)
+    found = gradients(weights, CELL, batch, state)
     state, total = found.hidden, total + window.length * found.loss
   _assert_close(state, whole.hidden)
   assert total / 7 == pytest.approx(float(whole.loss), rel=1e-9)
@@ -262,10 +263,8 @@ def _step(weights, tokens, hidden, key, axis_name=None):
   return language.gradients(
     weights,
     CELL,
-    tokens,
-    7,
+    Batch(tokens, 7, masks),
     hidden,
-    masks,
     slowness=SLOWNESS,
     axis_name=axis_name,
   ), masks

@@ -312,7 +312,7 @@ def test_a_controller_learns_costs_beside_scores():
   state = fit.start(controller.init(KEY), config)
   targets = fit.normalise_targets(np.float32(seen.scores))
   state, _ = fit.fit(
-    state, KEY, tokens, targets, seen.costs(),
+    state, KEY, fit.Examples(tokens, targets, seen.costs()),
     controller=controller, config=config,
   )  # fmt: skip
   _, embedding = controller.encode(state.params, tokens)

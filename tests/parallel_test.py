@@ -22,6 +22,7 @@ from nao_jax.networks import normalisation
 from nao_jax.spaces import cnn
 from nao_jax.training import recipe, supernet
 from nao_jax.training.optimisers import SgdConfig
+from nao_jax.training.supernet import Steps
 from tests import tracing
 from tests.short_networks import ShortConfig
 
@@ -102,7 +103,9 @@ def spread_steps():
     supernet.train_steps, trainer=TRAINER, axis_name=parallel.AXIS
   )
   return parallel.spread(
-    steps, in_axes=(None, None, None, None, 1), out_axes=(None, None)
+    steps,
+    in_axes=(None, None, None, Steps(None, 1)),
+    out_axes=(None, None),
   )
 
 
@@ -113,14 +116,20 @@ def step_inputs(state, images, pool):
   state = state._replace(step=jnp.asarray(4, jnp.int32))
   key = jax.random.key(5)
   cells = cnn.to_cells(pool)[:, None]
-  return (state, key, images, cells), indices.astype(np.int32)
+  return (state, key, images), Steps(cells, indices.astype(np.int32))
+
+
+def _shared(steps):
+  """The steps as four devices get them."""
+  return Steps(
+    parallel.replicate(steps.cells), steps.indices.reshape(STEPS, DEVICES, -1)
+  )
 
 
 @pytest.fixture(scope="module")
 def four_results(spread_steps, step_inputs):
-  whole, indices = step_inputs
-  shared = indices.reshape(STEPS, DEVICES, -1)
-  return spread_steps(*parallel.replicate(whole), shared)
+  whole, steps = step_inputs
+  return spread_steps(*parallel.replicate(whole), _shared(steps))
 
 
 def test_gradients_of_four_devices_are_those_of_one(state, data):
@@ -129,16 +138,20 @@ def test_gradients_of_four_devices_are_those_of_one(state, data):
   function = functools.partial(supernet.gradients, trainer=TRAINER)
   halfway = np.float32(0.5)
   key = jax.random.key(3)
-  one = jax.jit(function)(state.params, key, images, labels, CELLS, halfway)
+  batch = supernet.Batch(images, labels, CELLS)
+  one = jax.jit(function)(state.params, key, batch, halfway)
   four = parallel.spread(
     functools.partial(function, axis_name=parallel.AXIS),
-    in_axes=(None, None, 0, 0, None, None),
+    in_axes=(None, None, supernet.Batch(0, 0, None), None),
     out_axes=None,
   )(
     *parallel.replicate((state.params, key)),
-    images.reshape(DEVICES, -1, *images.shape[1:]),
-    labels.reshape(DEVICES, -1),
-    *parallel.replicate((CELLS, halfway)),
+    supernet.Batch(
+      images.reshape(DEVICES, -1, *images.shape[1:]),
+      labels.reshape(DEVICES, -1),
+      parallel.replicate(CELLS),
+    ),
+    parallel.replicate(halfway),
   )
   largest = [np.abs(leaf).max() for leaf in jax.tree.leaves(one[0])]
   assert max(largest) > 1e-3
@@ -164,8 +177,7 @@ def of_each(state, pool, batch):
     one(
       state.params,
       jax.random.fold_in(key, number),
-      *(share[number] for share in shares),
-      cells[number],
+      supernet.Batch(*(share[number] for share in shares), cells[number]),
       np.float32(0.5),
     )
     for number in range(DEVICES)
@@ -183,13 +195,16 @@ def together(state, batch, of_each):
     place = functools.partial(parallel.replicate, devices=devices)
     return parallel.spread(
       function,
-      in_axes=(None, None, 0, 0, None, None),
+      in_axes=(None, None, supernet.Batch(0, 0, None), None),
       out_axes=None,
       devices=devices,
     )(
       *place((state.params, jax.random.key(3))),
-      *(x.reshape(devices, -1, *x.shape[1:]) for x in batch),
-      *place((of_each[0], np.float32(0.5))),
+      supernet.Batch(
+        *(x.reshape(devices, -1, *x.shape[1:]) for x in batch),
+        place(of_each[0]),
+      ),
+      place(np.float32(0.5)),
     )
 
   return {devices: on(devices) for devices in (1, DEVICES)}
@@ -225,9 +240,9 @@ def test_who_uses_a_parameter_alone_gives_it_its_share_of_a_gradient(
 def test_train_steps_of_four_devices_are_those_of_one(
   step_inputs, four_results
 ):
-  whole, indices = step_inputs
+  whole, rows = step_inputs
   steps = functools.partial(supernet.train_steps, trainer=TRAINER)
-  one = jax.jit(steps)(*whole, indices)
+  one = jax.jit(steps)(*whole, rows)
   assert one[0].step == four_results[0].step == 4 + STEPS
   # Rounding grows from step to step; a missed average would be off by 100 %.
   _assert_close(one, four_results, rtol=1e-3)
@@ -240,8 +255,8 @@ def test_replicas_agree_after_training(four_results):
 def test_further_calls_trace_nothing_anew(
   spread_steps, step_inputs, four_results
 ):
-  (_, *whole), indices = step_inputs
-  shared = indices.reshape(STEPS, DEVICES, -1)
+  (_, *whole), steps = step_inputs
+  shared = _shared(steps)
   inputs = parallel.replicate(tuple(whole))
   with tracing.programs() as found:
     spread_steps(four_results[0], *inputs, shared)

@@ -26,7 +26,7 @@ from nao_jax.search.pool_file import PoolFile
 from nao_jax.tasks.text_presets import FinalConfig, SearchRnnConfig
 from nao_jax.training import language
 from nao_jax.training.language import TextTrainConfig
-from nao_jax.training.recurrent import Trainer
+from nao_jax.training.recurrent import State, Trainer
 from tests import running
 
 T, B, H, V = 7, 3, 5, 11
@@ -117,8 +117,8 @@ def test_a_step_of_the_lstm_is_clipped_gradient_descent():
   changes, _ = optimiser.update(
     jax.jit(jax.grad(objective))(weights), optimiser.init(weights), weights
   )
-  new, _, _ = jax.jit(lstm.update, static_argnames="trainer")(
-    weights, hidden, key, 7, tokens, 8, trainer=TRAINER
+  (new, _), _ = jax.jit(lstm.update, static_argnames="trainer")(
+    State(weights, hidden), key, 7, language.Batch(tokens, 8), trainer=TRAINER
   )
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
@@ -141,13 +141,11 @@ def test_the_lstm_learns_a_text_that_repeats():
   update = jax.jit(lstm.update, static_argnames="trainer")
   weights, losses = lstm.init(jax.random.key(0), network), []
   for number in range(150):
-    weights, _, loss = update(
-      weights,
-      np.zeros((4, 16), np.float32),
+    (weights, _), loss = update(
+      State(weights, np.zeros((4, 16), np.float32)),
       jax.random.key(1),
       number,
-      streams[:21],
-      20,
+      language.Batch(streams[:21], 20),
       trainer=trainer,
     )
     losses.append(float(loss))

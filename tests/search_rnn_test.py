@@ -31,8 +31,8 @@ from nao_jax.tasks.text_presets import (
 )
 from nao_jax.training import language
 from nao_jax.training import recurrent as training_recurrent
-from nao_jax.training.language import TextTrainConfig
-from nao_jax.training.recurrent import Trainer, programs, update
+from nao_jax.training.language import Batch, TextTrainConfig
+from nao_jax.training.recurrent import State, Trainer, programs, update
 from tests import running, tracing
 
 WORDS = 12
@@ -111,8 +111,8 @@ def test_a_step_that_is_not_finite_changes_nothing_and_ends_the_text():
   tokens = jnp.ones((11, 4), jnp.int32)
   hidden = jnp.full((4, MODEL.width), jnp.nan)
   key = jax.random.key(2)
-  new, after, loss = update(
-    weights, hidden, key, 7, cell, tokens, 8, trainer=trainer
+  (new, after), loss = update(
+    State(weights, hidden), key, 7, cell, Batch(tokens, 8), trainer=trainer
   )
   assert np.isnan(loss)
   assert not np.asarray(after).any()  # NaN is true.
@@ -126,8 +126,8 @@ def test_a_shared_step_is_dense_gradient_descent_on_the_bank():
   tokens = jax.random.randint(jax.random.key(1), (11, 4), 0, WORDS)
   hidden = jnp.full((4, MODEL.width), 0.1)
   key = jax.random.key(2)
-  new, _, loss = update(
-    weights, hidden, key, 7, cell, tokens, 8, trainer=trainer
+  (new, _), loss = update(
+    State(weights, hidden), key, 7, cell, Batch(tokens, 8), trainer=trainer
   )
 
   def objective(weights):
@@ -176,10 +176,12 @@ def test_a_step_of_four_cells_averages_their_gradients_on_any_devices():
       language.gradients(
         trainer.of_cell(weights, cell),
         cell,
-        tokens[:, i : i + 1],
-        8,
+        Batch(
+          tokens[:, i : i + 1],
+          8,
+          language.masks(jax.random.fold_in(step_key, i), MODEL, 1, None),
+        ),
         hidden[i : i + 1],
-        language.masks(jax.random.fold_in(step_key, i), MODEL, 1, None),
         slowness=TRAIN.slowness,
       )
       for i, cell in enumerate(cells)

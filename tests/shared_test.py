@@ -256,9 +256,10 @@ def test_steps_without_a_finite_gradient_change_nothing_and_are_named(
 def test_a_gradient_that_is_not_finite_shows_though_the_loss_is(
   evaluator, monkeypatch
 ):
-  def gradients(params, key, images, labels, cells, progress, **_):
-    bad = jnp.where(cells[0, 0, 1] == SEPARABLE_5, jnp.nan, 1.0)
-    return jax.tree.map(lambda x: jnp.full_like(x, bad), params), labels[0] + 1
+  def gradients(params, key, batch, progress, **_):
+    bad = jnp.where(batch.cells[0, 0, 1] == SEPARABLE_5, jnp.nan, 1.0)
+    found = jax.tree.map(lambda x: jnp.full_like(x, bad), params)
+    return found, batch.labels[0] + 1
 
   monkeypatch.setattr(supernet, "gradients", gradients)
   trainer, data = evaluator.trainer, evaluator.data
@@ -267,7 +268,8 @@ def test_a_gradient_that_is_not_finite_shows_though_the_loss_is(
   steps = jax.jit(functools.partial(supernet.train_steps, trainer=trainer))
   for op, lasting in ((SEPARABLE_3, False), (SEPARABLE_5, True)):
     pool = cnn.to_cells(_architecture(op)[None])[:, None]
-    after, losses = steps(state, KEY, images, pool, np.zeros((2, 4), np.int32))
+    rows = supernet.Steps(pool, np.zeros((2, 4), np.int32))
+    after, losses = steps(state, KEY, images, rows)
     same = jax.tree.map(np.array_equal, state.params, after.params)
     assert all(jax.tree.leaves(same)) == np.isnan(losses).all() == lasting
     assert int(after.step) == 2

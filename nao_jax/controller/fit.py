@@ -54,6 +54,44 @@ class FitState(NamedTuple):
   epoch: jax.Array
 
 
+class Examples(NamedTuple):
+  """N architectures to fit a controller to.
+
+  Attributes:
+    tokens: int32 [N, L].
+    targets: float32 [N] in [0, 1], higher is better; see `normalise_targets`.
+    costs: float32 [N], scaled, for a controller that estimates costs.
+    trains: bool [N], architectures to learn from, at least one; all by default.
+      The others are not used at all. The number of architectures to learn from
+      does not change the program.
+  """
+
+  tokens: jax.Array
+  targets: jax.Array
+  costs: jax.Array | None = None
+  trains: jax.Array | None = None
+
+
+class Batch(NamedTuple):
+  """B architectures of one training step.
+
+  Attributes:
+    tokens: int32 [B, L].
+    targets: [B], scores to predict.
+    weights: [B]; the losses are means with these weights.
+    costs: [B], targets of the second predictor, if there is one; its squared
+      error is added to that of the scores with the same weight.
+    scored: [B], separate weights for the squared error, 0 for architectures
+      without a score; `weights` by default.
+  """
+
+  tokens: jax.Array
+  targets: jax.Array
+  weights: jax.Array
+  costs: jax.Array | None = None
+  scored: jax.Array | None = None
+
+
 class Losses(NamedTuple):
   """Mean losses over architectures, all of the same shape.
 
@@ -82,10 +120,7 @@ def start(params: Params, config: FitConfig) -> FitState:
 def fit(
   state: FitState,
   key: jax.Array,
-  tokens: jax.Array,
-  targets: jax.Array,
-  costs: jax.Array | None = None,
-  trains: jax.Array | None = None,
+  examples: Examples,
   *,
   controller: Controller,
   config: FitConfig,
@@ -98,63 +133,43 @@ def fit(
   Args:
     state: from `start` or from the previous call.
     key: consumed, but calls that go on from the new state take the same key.
-    tokens: int32 [N, L].
-    targets: float32 [N] in [0, 1], higher is better; see `normalise_targets`.
-    costs: float32 [N], scaled, for a controller that estimates costs.
-    trains: bool [N], architectures to learn from, at least one; all by default.
-      The others are not used at all. The number of architectures to learn from
-      does not change the program.
+    examples: the architectures and their targets.
     controller: the model to fit.
     config: the settings.
 
   Returns:
     The new state and the losses of each epoch, [E], computed with dropout.
   """
+  tokens, targets = examples[:2]
   chex.assert_shape(tokens, (None, controller.space.length))
   chex.assert_shape(targets, (len(tokens),))
   epoch = functools.partial(
-    _epoch,
-    key=key,
-    tokens=tokens,
-    targets=targets,
-    costs=costs,
-    trains=trains,
-    controller=controller,
-    config=config,
+    _epoch, key=key, examples=examples, controller=controller, config=config
   )
   return jax.lax.scan(epoch, state, length=config.epochs)
 
 
 def loss(
   params: Params,
-  tokens: jax.Array,
-  targets: jax.Array,
-  weights: jax.Array,
+  batch: Batch,
   *,
   controller: Controller,
   trade_off: float,
   key: jax.Array | None = None,
-  scored: jax.Array | None = None,
-  costs: jax.Array | None = None,
 ) -> tuple[jax.Array, Losses]:
   """Returns the joint loss of prediction and reconstruction (paper equation 1).
 
   Args:
     params: parameters of the controller.
-    tokens: int32 [B, L].
-    targets: [B], scores to predict.
-    weights: [B]; the losses are means with these weights.
+    batch: the architectures, their targets and weights.
     controller: the model.
     trade_off: the weight of the squared error.
     key: key of dropout, consumed; None for no dropout.
-    scored: [B], separate weights for the squared error, 0 for architectures
-      without a score; `weights` by default.
-    costs: [B], targets of the second predictor, if there is one; its squared
-      error is added to that of the scores with the same weight.
 
   Returns:
     The total, [], to differentiate, and its parts.
   """
+  tokens, targets, weights, costs, scored = batch
   keys = (None, None) if key is None else jax.random.split(key)
   outputs, embedding = controller.encode(params, tokens, keys[0])
   predictions = controller.predict(params, embedding, keys[1])
@@ -221,35 +236,31 @@ def swap(key: jax.Array, tokens: jax.Array, *, space: Space) -> jax.Array:
   return tokens
 
 
-def _epoch(
-  state, _, *, key, tokens, targets, costs, trains, controller, config
-):
+def _epoch(state, _, *, key, examples, controller, config):
   """Makes one pass in random order, as a scan over batches."""
+  tokens, targets, costs, trains = examples
   order_key, steps_key = jax.random.split(jax.random.fold_in(key, state.epoch))
   indices, weights = _batches(order_key, len(tokens), config.batch, trains)
 
-  def step(state, batch):
-    indices, weights, key = batch
-    return _step(
-      state,
-      key,
+  def step(state, row):
+    indices, weights, key = row
+    batch = Batch(
       tokens[indices],
       targets[indices],
       weights,
       None if costs is None else costs[indices],
-      controller=controller,
-      config=config,
     )
+    return _step(state, key, batch, controller=controller, config=config)
 
-  def step_or_none(state, batch):
+  def step_or_none(state, row):
     """Takes a step, unless all weights of the batch are 0."""
     nothing = jnp.zeros(())
     return jax.lax.cond(
-      jnp.any(batch[1] > 0),
+      jnp.any(row[1] > 0),
       step,
       lambda state, _: (state, Losses(nothing, nothing, nothing)),
       state,
-      batch,
+      row,
     )
 
   keys = jax.random.split(steps_key, len(indices))
@@ -279,19 +290,17 @@ def _batches(key, count, batch, trains=None):
   return indices, weights.reshape(steps, batch)
 
 
-def _step(state, key, tokens, targets, weights, costs, *, controller, config):
+def _step(state, key, batch, *, controller, config):
   swap_key, dropout_key = jax.random.split(key)
   if config.swap:
-    tokens = swap(swap_key, tokens, space=controller.space)
+    swapped = swap(swap_key, batch.tokens, space=controller.space)
+    batch = batch._replace(tokens=swapped)
   gradients, losses = jax.grad(loss, has_aux=True)(
     state.params,
-    tokens,
-    targets,
-    weights,
+    batch,
     controller=controller,
     trade_off=config.trade_off,
     key=dropout_key,
-    costs=costs,
   )
   updates, optimiser = _optimiser(config).update(
     gradients, state.optimiser, state.params

@@ -106,7 +106,7 @@ class ImageCandidates:
   def _train_epoch(self, states, architecture, epochs, between):
     """Returns the new states and the losses, [D, steps]."""
     axes = (0, None, None, (0, None), 0)
-    steps = program(_steps, self.trainer, self.devices, axes, 0)
+    steps = program(_train_steps, self.trainer, self.devices, axes, 0)
     losses = []
     orders = np.stack([self._order(epoch) for epoch in epochs], 1)
     for start, end in chunking.calls(0, len(orders), STEPS_A_CALL):
@@ -123,7 +123,7 @@ class ImageCandidates:
     """Does as `_train_epoch`; candidates in the same epoch share a stream."""
     per_epoch, batch = self.trainer.steps_per_epoch, self.trainer.train.batch
     axes = (0, None, CUT, 0)
-    update = program(_batch, self.trainer, self.devices, axes, 0)
+    update = program(_train_batch, self.trainer, self.devices, axes, 0)
     losses = []
     with contextlib.ExitStack() as stack:
       opened = {
@@ -154,7 +154,7 @@ class ImageCandidates:
       measured = self._measure_stream(states, architecture)
     else:
       axes = (0, None, None, None, 0)
-      run = program(_measure, self.trainer, self.devices, axes, 0)
+      run = program(_measure_batches, self.trainer, self.devices, axes, 0)
       images, indices, counted = self._measured
       measured = run(states, images, indices, counted, architecture)
     accuracies = np.asarray(measured.right) / np.asarray(measured.examples)
@@ -219,31 +219,22 @@ class ImageCandidates:
     return parallel.replicate((images, *batches), devices=self.devices)
 
 
-def _steps(state, key, data, batches, architecture, *, trainer, axis_name):
-  del axis_name  # Each device has a candidate of its own.
-  return train_steps(
-    state, key, data, batches, trainer=trainer, architecture=architecture
-  )
+def _on_own_device(function: Callable) -> Callable:
+  """Adapts a function of stand_alone.py to candidates on devices of their own.
+
+  It takes the architecture as its last positional argument.
+  """
+
+  @functools.wraps(function)
+  def adapted(*arguments, trainer, axis_name):
+    del axis_name  # Nothing is averaged over the devices.
+    *rest, architecture = arguments
+    return function(*rest, trainer=trainer, architecture=architecture)
+
+  return adapted
 
 
-def _batch(state, key, data, architecture, *, trainer, axis_name):
-  del axis_name  # As above.
-  return train_batch(
-    state, key, data, trainer=trainer, architecture=architecture
-  )
-
-
-def _measure_batch(state, data, counted, architecture, *, trainer, axis_name):
-  del axis_name  # As above.
-  return measure(
-    state, data, counted, trainer=trainer, architecture=architecture
-  )
-
-
-def _measure(
-  state, data, indices, counted, architecture, *, trainer, axis_name
-):
-  del axis_name
-  return measure_batches(
-    state, data, indices, counted, trainer=trainer, architecture=architecture
-  )
+_train_steps = _on_own_device(train_steps)
+_train_batch = _on_own_device(train_batch)
+_measure_batch = _on_own_device(measure)
+_measure_batches = _on_own_device(measure_batches)

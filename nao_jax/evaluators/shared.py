@@ -48,10 +48,9 @@ def score_pool(
   score: Callable[[np.ndarray], jax.Array],
   cells: np.ndarray,
   scores: np.ndarray,
-  progress: Progress,
+  progress: Callable[[int], None],
   keep: Keep,
   *,
-  each: WorkUnit,
   a_call: int,
   devices: int | None,
 ) -> np.ndarray:
@@ -63,7 +62,6 @@ def score_pool(
     scores: scores of the first architectures, which are not scored again.
     progress: called with the number of scored architectures.
     keep: called with the scores so far and the size of the last chunk.
-    each: work unit: the data read to score one architecture.
     a_call: n, the most architectures that a device scores in one call.
     devices: see `parallel.spread`.
 
@@ -73,7 +71,7 @@ def score_pool(
   parts = parallel.count(devices)
   size = min(a_call * parts, len(cells))
   size += -size % parts
-  progress("score pool", len(scores), len(cells), "", each)
+  progress(len(scores))
   for start in range(len(scores), len(cells), size):
     chunk = cells[start : start + size]
     padded = np.resize(chunk, (size, *chunk.shape[1:]))
@@ -82,7 +80,7 @@ def score_pool(
     found = np.asarray(found).reshape(-1)[: len(chunk)]
     scores = np.concatenate([scores, found])
     keep(scores, len(chunk))
-    progress("score pool", len(scores), len(cells), "", each)
+    progress(len(scores))
   return scores
 
 
@@ -161,15 +159,15 @@ class SharedWeights:
     """
     cells = self.trainer.network.to_cells(tokens)
     state = self._train_round(state, key, tokens, round_, progress, keep)
+    each = WorkUnit(len(self.data.validation.labels), "images")
     scores = score_pool(
       lambda shares: self._score_chunk(
         state.supernet.params, shares, self._valid, *self._valid_batches
       ),
       cells,
       state.scores,
-      progress,
+      lambda done: progress("score pool", done, len(cells), "", each),
       lambda scores, steps: keep(state._replace(scores=scores), steps),
-      each=WorkUnit(len(self.data.validation.labels), "images"),
       a_call=ARCHITECTURES_A_CALL,
       devices=self.devices,
     )

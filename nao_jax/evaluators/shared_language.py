@@ -26,7 +26,7 @@ from nao_jax.runs import chunking
 from nao_jax.runs.progress import WorkUnit
 from nao_jax.spaces import rnn
 from nao_jax.training import language
-from nao_jax.training.recurrent import Trainer, programs
+from nao_jax.training.recurrent import State, Trainer, programs
 from nao_jax.training.supernet import draw_members
 
 # The most architectures that a device scores in one call, and the most training
@@ -131,13 +131,13 @@ class SharedLanguage:
       epoch_key = jax.random.fold_in(key, int(state.epoch))
       state = self._epoch(state, epoch_key, cells, progress, keep)
     _, score = programs(self.trainer, self.devices)
+    each = WorkUnit(len(self._valid_text), "words")
     scores = score_pool(
       lambda shares: score(state.weights, shares, self._valid),
       cells,
       state.scores,
-      progress,
+      lambda done: progress("score pool", done, len(cells), "", each),
       lambda scores, steps: keep(state._replace(scores=scores), steps),
-      each=WorkUnit(len(self._valid_text), "words"),
       a_call=ARCHITECTURES_A_CALL,
       devices=self.devices,
     )
@@ -153,10 +153,7 @@ class SharedLanguage:
     )
     draw_key, step_key = jax.random.split(key)
     drawn = self._drawn(draw_key, len(windows), len(cells))
-    weights = state.weights
-    hidden = parallel.distribute(state.hidden, devices=self.devices)
-    if not first:
-      hidden = jax.tree.map(jnp.zeros_like, hidden)
+    training = self._training_state(state)
     losses, words = [], len(self._train) * train.batch
     each = WorkUnit(words / len(windows), "words")
     progress(title, int(first), len(windows), "", each)
@@ -165,30 +162,38 @@ class SharedLanguage:
     ):
       found = []
       for number in range(start, end):
-        weights, hidden, loss = update(
-          weights,
-          hidden,
+        training, loss = update(
+          training,
           step_key,
           np.int32(number),
           cells[drawn[number]],
-          language.cut(self._train, windows[number]),
-          np.int32(windows[number].length),
+          self._batch(windows[number]),
         )
         found.append(loss)
       found = jax.device_get(found)
       losses += found
       when = f" of epoch {epoch + 1}"
-      bad = count_bad(state.bad, found, end, len(windows), when=when)
       state = state._replace(
-        weights=weights,
-        hidden=parallel.gather(hidden),
+        weights=training.weights,
+        hidden=parallel.gather(training.hidden),
         window=np.int32(end),
-        bad=bad,
+        bad=count_bad(state.bad, found, end, len(windows), when=when),
       )
       keep(state, end - start)
       progress(title, end, len(windows), "", each)
     _log(epoch, losses)
     return state._replace(epoch=np.int32(epoch + 1), window=np.int32(0))
+
+  def _training_state(self, state: SharedLanguageState) -> State:
+    """Returns the state of the steps; an epoch begins without hidden state."""
+    hidden = parallel.distribute(state.hidden, devices=self.devices)
+    if not state.window:
+      hidden = jax.tree.map(jnp.zeros_like, hidden)
+    return State(state.weights, hidden)
+
+  def _batch(self, window: language.Window) -> language.Batch:
+    rows = language.cut(self._train, window)
+    return language.Batch(rows, np.int32(window.length))
 
   def _drawn(self, key, count: int, members: int) -> np.ndarray:
     """Draws the members that train on each bptt window.

@@ -19,8 +19,10 @@ from nao_jax.runs import chunking
 from nao_jax.runs.progress import WorkUnit
 from nao_jax.spaces import rnn
 from nao_jax.training import language
+from nao_jax.training.language import Batch
 from nao_jax.training.recurrent import (
   Model,
+  State,
   Trainer,
   after_epoch,
   not_averaged,
@@ -118,21 +120,20 @@ class TextCandidates:
     model, hidden, cells, epoch = parallel.distribute(
       jax.tree.map(lambda *x: np.stack(x), *own), devices=self.devices
     )
-    steps = len(self._windows)
-    losses = []
+    state, steps, losses = State(model, hidden), len(self._windows), []
     for start, end in chunking.calls(0, steps, STEPS_A_LOOK):
       for number in range(start, end):
-        model, hidden, loss = update(
-          model,
-          hidden,
+        state, loss = update(
+          state,
           self._keys[1],
           epoch * steps + number,
           cells,
-          *self._windows[number],
+          self._windows[number],
         )
         losses.append(loss)
       jax.block_until_ready(loss)
       between()
+    model = state.weights
     measured = model.mean if self.averaged else model
     scores = self._scores(measured, cells, epochs)
     model, losses = jax.device_get((model, losses))
@@ -167,12 +168,12 @@ class TextCandidates:
     return np.zeros((train.batch, model.width), np.float32)
 
   @functools.cached_property
-  def _windows(self) -> list[tuple[np.ndarray, np.int32]]:
-    """Rows and length of each bptt window."""
+  def _windows(self) -> list[Batch]:
+    """The bptt windows of the training text."""
     train = self.trainer.train
     streams = text.streams(self.train, train.batch)
     return [
-      (language.cut(streams, window), np.int32(window.length))
+      Batch(language.cut(streams, window), np.int32(window.length))
       for window in language.random_windows(
         self.seed, 0, len(streams), train.bptt
       )

@@ -105,12 +105,11 @@ class Candidate(nn.Module):
       return module(previous, current, cells[int(reduction)], masks)
 
     return classify(
-      config,
+      self,
       cell,
       images,
       masks,
       deterministic,
-      axis_name=self.axis_name,
       statistics=statistics,
       maps=lambda ends: ends.maps,
     )

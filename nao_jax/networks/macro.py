@@ -115,33 +115,33 @@ class NetworkConfig:
 
 
 def classify(
-  config: NetworkConfig,
+  module: nn.Module,
   cell: Callable,
   images: jax.Array,
   masks: jax.Array | None,
   deterministic: bool,
   *,
-  axis_name: str | None,
   statistics: Statistics = "batch",
   maps: Callable = lambda output: output,
 ) -> Outputs:
   """Builds a whole network around its cells; called within a compact module.
 
   Args:
-    config: the sizes.
+    module: the network; its attributes are `config`, the sizes, and
+      `axis_name`, the mapped axis over which BatchNorm takes its statistics.
     cell: a function of k, the outputs of the two cells before, and masks [2
       nodes, B] or None, which returns the output of cell k.
     images: float32 [B, H, W, c].
     masks: float32 [cells, 2 nodes, B], or None.
     deterministic: whether to omit dropout; otherwise the rng `dropout` is
       required.
-    axis_name: the mapped axis over which BatchNorm takes its statistics.
     statistics: the statistics that BatchNorm normalises by.
     maps: converts the output of a cell to [C, H, W, B], which the heads read.
 
   Returns:
     logits [B, classes], and those of the auxiliary head or None.
   """
+  config, axis_name = module.config, module.axis_name
   norm = (axis_name, statistics)
   previous, current = Stem(config, *norm, name="stem")(images)
   auxiliary = None

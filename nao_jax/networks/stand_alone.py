@@ -82,13 +82,7 @@ class StandAlone(nn.Module):
       return module(previous, current, masks)
 
     return classify(
-      config,
-      cell,
-      images,
-      masks,
-      deterministic,
-      axis_name=self.axis_name,
-      statistics=statistics,
+      self, cell, images, masks, deterministic, statistics=statistics
     )
 
 

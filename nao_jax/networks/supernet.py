@@ -64,9 +64,7 @@ class Supernet(nn.Module):
       )
       return module(previous, current, cells[int(reduction)], masks)
 
-    return classify(
-      config, cell, images, masks, deterministic, axis_name=self.axis_name
-    )
+    return classify(self, cell, images, masks, deterministic)
 
 
 class Cell(nn.Module):

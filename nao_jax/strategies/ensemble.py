@@ -17,7 +17,7 @@ import optax
 
 from nao_jax.controller import ascent
 from nao_jax.controller.blocks import by_blocks
-from nao_jax.controller.fit import loss, swap
+from nao_jax.controller.fit import Batch, loss, swap
 from nao_jax.controller.model import Controller, Params, embed, normalise
 from nao_jax.settings import field
 
@@ -83,6 +83,13 @@ class Ensemble(NamedTuple):
   asked: jax.Array
 
 
+class _Member(NamedTuple):
+  """Parameters and Adam's moments of the members, or of one of them."""
+
+  params: Params
+  optimiser: optax.OptState
+
+
 class Lessons(NamedTuple):
   """Training data of T steps, with B scored architectures in each.
 
@@ -142,7 +149,6 @@ def train(
   after = state.steps + jnp.cumsum(counts)
   # All random numbers are drawn first, as drawing them in the loop would double
   # its cost.
-  settings = {"controller": controller, "config": config}
   varied = functools.partial(_varied, space=controller.space, config=config)
   tokens = jax.vmap(varied, (None, 0, 0))(key, after - counts, lessons.tokens)
   keys = None
@@ -151,18 +157,15 @@ def train(
       after - counts
     )
 
-  def step(learners, lesson):
-    lesson, keys = lesson
-    one = functools.partial(
-      _step, rate=lesson.rates, trade_off=lesson.trade_off, **settings
-    )
-    return jax.vmap(one)(
-      *learners, lesson.tokens, lesson.targets, lesson.costs, keys
-    ), None
+  one = functools.partial(_step, controller=controller, config=config)
+  axes = Lessons(tokens=0, targets=0, rates=None, trade_off=None, costs=0)
 
-  learners = state.params, state.optimiser
+  def step(members, row):
+    return jax.vmap(one, (0, axes, 0))(members, *row), None
+
+  members = _Member(state.params, state.optimiser)
   (params, optimiser), _ = jax.lax.scan(
-    step, learners, (lessons._replace(tokens=tokens), keys)
+    step, members, (lessons._replace(tokens=tokens), keys)
   )
   return state._replace(params=params, optimiser=optimiser, steps=after[-1])
 
@@ -191,38 +194,34 @@ def _varied(key, number, tokens, *, space, config):
   return jax.vmap(one)(keys, tokens)
 
 
-def _step(
-  params,
-  optimiser,
-  tokens,
-  targets,
-  costs,
-  key,
-  *,
-  rate,
-  trade_off,
-  controller,
-  config,
-):
-  """Takes one step of one member; rate 0 changes Adam's moments alone."""
+def _step(member, lesson, key, *, controller, config):
+  """Takes one step of one member; rate 0 changes Adam's moments alone.
+
+  Args:
+    member: its parameters and moments.
+    lesson: its part of one step of `Lessons`, varied by `_varied`.
+    key: key of dropout, or None.
+    controller: space and sizes.
+    config: the settings.
+  """
+  tokens, targets, rate, trade_off, costs = lesson
   has_score = (jnp.arange(len(tokens)) < config.labelled).astype(jnp.float32)
   if costs is not None:
     costs = jnp.pad(costs, (0, config.unlabelled))
 
   def objective(params):
+    targets_of_all = jnp.pad(targets, (0, config.unlabelled))
+    ones = jnp.ones(len(tokens))
     total, _ = loss(
       params,
-      tokens,
-      jnp.pad(targets, (0, config.unlabelled)),
-      jnp.ones(len(tokens)),
+      Batch(tokens, targets_of_all, ones, costs, has_score),
       controller=controller,
       trade_off=trade_off,
       key=key,
-      scored=has_score,
-      costs=costs,
     )
     return total
 
+  params, optimiser = member
   gradients = jax.grad(objective)(params)
   clip = jnp.minimum(1, config.clip / (optax.tree.norm(gradients) + 1e-12))
   gradients = jax.tree.map(lambda g: g * clip, gradients)
@@ -230,7 +229,7 @@ def _step(
   params = jax.tree.map(
     lambda p, u: p - rate * (u + config.weight_decay * p), params, updates
   )
-  return params, optimiser
+  return _Member(params, optimiser)
 
 
 @functools.partial(jax.jit, static_argnames=("controller", "config"))

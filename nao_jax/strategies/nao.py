@@ -106,7 +106,7 @@ class Nao:
     state = self._fit(
       state,
       key,
-      (observed.tokens, targets, observed.costs(), trains),
+      fit.Examples(observed.tokens, targets, observed.costs(), trains),
       progress,
       keep,
     )
@@ -154,8 +154,8 @@ class Nao:
       report,
     )
 
-  def _fit(self, state, key, lessons, progress, keep) -> FitState:
-    """Fits on `lessons`: tokens, targets, costs and the mask of `fit.fit`."""
+  def _fit(self, state, key, examples, progress, keep) -> FitState:
+    """Fits the controller to the examples, a part of the epochs at a time."""
     epochs = self.fit.epochs
     calls = FIT_CALLS if epochs % FIT_CALLS == 0 else 1
     part = dataclasses.replace(self.fit, epochs=epochs // calls)
@@ -164,7 +164,7 @@ class Nao:
     progress("fit controller", int(state.epoch), epochs)
     while state.epoch < epochs:
       state, losses = fit.fit(
-        state, key, *lessons, controller=self.controller, config=part
+        state, key, examples, controller=self.controller, config=part
       )
       if not np.isfinite(losses.total).all():
         logging.warning(

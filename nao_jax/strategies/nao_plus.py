@@ -122,34 +122,12 @@ class NaoPlus:
     self, state: Ensemble, key: jax.Array, observed: Observations, limit: int
   ) -> tuple[Ensemble, Proposal]:
     """Moves, decodes and ranks, pass after pass; implements `Strategy.ask`."""
-    space, known, found = (
-      self.controller.space,
-      set(observed.known),
-      [self._none],
-    )
-    aim_key, draw_key = jax.random.split(key)
+    space, known = self.controller.space, set(observed.known)
+    weights_key, draw_key = jax.random.split(key)
     rng = generator(jax.random.fold_in(key, 2))  # Unlike the two above.
-    best = observed.order[: self.config.seeds]
-    seeds, decoded = (observed.tokens[best], best), 0
-    for number in range(self.config.passes):
-      tokens, origin = self._move(
-        state.params, jax.random.fold_in(aim_key, number), *seeds, observed
-      )
-      decoded += len(tokens)
-      new = _first_new(space, tokens, known)
-      new = new[observed.allows(tokens[new])]
-      if not len(new):
-        break
-      found.append(
-        Candidates(
-          tokens[new],
-          self._judged(state.params, tokens[new]),
-          *(column[new] for column in origin),
-        )
-      )
-      ranked = _chosen(found[-1], observed, rng, self.config.seeds)
-      seeds = ranked.tokens, ranked.parents
-    candidates = jax.tree.map(lambda *parts: np.concatenate(parts), *found)
+    candidates, decoded = self._candidates(
+      state.params, weights_key, observed, known, rng
+    )
     chosen = _chosen(candidates, observed, rng, limit)
     # Random architectures make up for missing proposals, so that a search never
     # stalls.
@@ -171,6 +149,38 @@ class NaoPlus:
       np.concatenate([chosen.step_sizes, drawn.step_sizes]),
       report,
     )
+
+  def _candidates(
+    self, params, key, observed: Observations, known: set[bytes], rng
+  ) -> tuple[Candidates, int]:
+    """Returns the new candidates of all passes, and how many were decoded.
+
+    Each pass moves the best candidates of the pass before. Candidates are added
+    to `known`.
+    """
+    best = observed.order[: self.config.seeds]
+    seeds, parents = observed.tokens[best], best
+    passes, decoded = [self._none], 0
+    for number in range(self.config.passes):
+      tokens, origin = self._move(
+        params, jax.random.fold_in(key, number), seeds, parents, observed
+      )
+      decoded += len(tokens)
+      new = _first_new(self.controller.space, tokens, known)
+      new = new[observed.allows(tokens[new])]
+      if not len(new):
+        break
+      passes.append(
+        Candidates(
+          tokens[new],
+          self._judged(params, tokens[new]),
+          *(column[new] for column in origin),
+        )
+      )
+      chosen = _chosen(passes[-1], observed, rng, self.config.seeds)
+      seeds, parents = chosen.tokens, chosen.parents
+    candidates = jax.tree.map(lambda *parts: np.concatenate(parts), *passes)
+    return candidates, decoded
 
   def _by_step_size(self, candidates: Candidates) -> dict:
     """Returns the number of new candidates by step size, JSON-like."""

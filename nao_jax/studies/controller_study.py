@@ -118,8 +118,10 @@ def _fit(config, controller, init_key, fit_key, tokens, scores, rows) -> Params:
   state, losses = fit.fit(
     state,
     fit_key,
-    tokens[rows],
-    fit.normalise_targets(scores[rows].astype(np.float32)),
+    fit.Examples(
+      tokens[rows],
+      fit.normalise_targets(scores[rows].astype(np.float32)),
+    ),
     controller=controller,
     config=config.fit,
   )

@@ -153,6 +153,20 @@ def masks(
   return Masks(words, *jax.tree.map(own, rest))
 
 
+class Batch(NamedTuple):
+  """A bptt window as a training step reads it.
+
+  Attributes:
+    tokens: int32 [T + 1, B], the result of `cut`, or a device's part of it.
+    length: int32 [], number of steps that count.
+    masks: the dropout masks; None if the step draws them.
+  """
+
+  tokens: jax.Array
+  length: jax.Array
+  masks: Masks | None = None
+
+
 class Step(NamedTuple):
   """Results of the gradient computation for a bptt window.
 
@@ -170,10 +184,8 @@ class Step(NamedTuple):
 def gradients(
   weights: Weights,
   cell: jax.Array,
-  tokens: jax.Array,
-  length: jax.Array,
+  batch: Batch,
   hidden: jax.Array,
-  masks: Masks,
   *,
   slowness: float,
   axis_name: str | None = None,
@@ -184,19 +196,16 @@ def gradients(
   Args:
     weights: the weights of the cell.
     cell: int32 [N, 2].
-    tokens: int32 [T + 1, B], the result of `cut`, or a device's share of it.
-    length: number of steps that count.
+    batch: the window with its dropout masks.
     hidden: [B, H], the state before the window.
-    masks: the dropout masks.
     slowness: the weight of the penalty.
     axis_name: the mapped axis over which to average.
     apply: the function that reads the text. To train another model than the
       cell, pass a function of the same signature; its softmax must be tied,
       too.
   """
-
   found, (loss, hidden) = jax.grad(objective, has_aux=True)(
-    weights, cell, tokens, length, hidden, masks, slowness, apply
+    weights, cell, batch, hidden, slowness, apply
   )
   found, loss = parallel.mean((found, loss), axis_name)
   return Step(found, loss, hidden)
@@ -205,10 +214,8 @@ def gradients(
 def objective(
   weights: Weights,
   cell: jax.Array,
-  tokens: jax.Array,
-  length: jax.Array,
+  batch: Batch,
   hidden: jax.Array,
-  masks: Masks,
   slowness: float,
   apply: Callable[..., Outputs] = recurrent.apply,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -218,6 +225,7 @@ def objective(
     The loss with its penalty; the loss without it, and the state after the
     window.
   """
+  tokens, length, masks = batch
   outputs = apply(weights, cell, tokens[:-1], hidden, masks, length)
   loss = _mean(_losses(weights, outputs.dropped, tokens[1:]), length)
   changes = jnp.square(outputs.raw[1:] - outputs.raw[:-1])

@@ -243,23 +243,18 @@ def of_text(
   weights = jax.eval_shape(steps.init, jax.random.key(0))
   cell = _shape((model.nodes, 2), jnp.int32)
   chosen = jax.eval_shape(steps.of_cell, weights, cell)
-  length = language.longest(steps.train)
 
-  def loss(weights, cell, tokens, length, hidden, masks):
+  def loss(weights, cell, batch, hidden):
     return language.objective(
-      weights, cell, tokens, length, hidden, masks, steps.train.slowness
+      weights, cell, batch, hidden, steps.train.slowness
     )[0]
 
   counted, largest = kept(
     loss,
     chosen,
     cell,
-    _shape((length + 1, streams), jnp.int32),
-    _shape((), jnp.int32),
+    _longest_batch(steps, streams),
     _shape((streams, model.width), jnp.float32),
-    jax.eval_shape(
-      lambda: language.masks(jax.random.key(0), model, streams, None)
-    ),
   )
   return Memory(
     state=size(weights if state is None else state),
@@ -267,6 +262,18 @@ def of_text(
     kept=counted,
     working=_UNDER_WAY * largest,
     data=4 * words,
+  )
+
+
+def _longest_batch(trainer: recurrent.Trainer, streams: int) -> language.Batch:
+  """Returns the shapes of the longest bptt window, with its masks."""
+  steps = language.longest(trainer.train)
+  return language.Batch(
+    _shape((steps + 1, streams), jnp.int32),
+    _shape((), jnp.int32),
+    jax.eval_shape(
+      lambda: language.masks(jax.random.key(0), trainer.model, streams, None)
+    ),
   )
 
 

@@ -32,7 +32,7 @@ from nao_jax import parallel
 from nao_jax.networks import recurrent
 from nao_jax.networks.recurrent import LanguageModelConfig, Weights
 from nao_jax.training import language
-from nao_jax.training.language import TextTrainConfig
+from nao_jax.training.language import Batch, TextTrainConfig
 
 
 class Model(NamedTuple):
@@ -50,6 +50,18 @@ class Model(NamedTuple):
   mean: Weights
   averaging: jax.Array
   averaged: jax.Array
+
+
+class State(NamedTuple):
+  """State of a training between two steps.
+
+  Attributes:
+    weights: the weights of the cell or of all cells, or a `Model`.
+    hidden: [B / D, H], the hidden state of this device's streams.
+  """
+
+  weights: Weights | Model
+  hidden: jax.Array
 
 
 def not_averaged(weights: Weights) -> Model:
@@ -81,51 +93,46 @@ class Trainer:
 
 
 def update(
-  weights: Weights,
-  hidden: jax.Array,
+  state: State,
   key: jax.Array,
   number: jax.Array,
   cell: jax.Array,
-  tokens: jax.Array,
-  length: jax.Array,
+  batch: Batch,
   *,
   trainer: Trainer,
   axis_name: str | None = None,
-) -> tuple[Weights, jax.Array, jax.Array]:
+) -> tuple[State, jax.Array]:
   """Performs one step: clips the gradient, decays the weights, descends.
 
   If the loss or its gradient is not finite, the weights stay as they are, and
   the hidden state is set to zero.
 
   Args:
-    weights: the weights of the cell, or of all cells.
-    hidden: [B / D, H], the state before the step, of this device's streams.
+    state: weights and hidden state before the step.
     key: the random key of the whole run.
     number: the number of this step, which is folded into the key.
     cell: int32 [N, 2]; or, with shared weights, [n, N, 2] with n a multiple of
       D: cells that train on equal shares of the streams, and whose gradients
       are averaged.
-    tokens: int32 [T + 1, B / D].
-    length: number of steps that count; the learning rate is proportional to it.
+    batch: the bptt window, this device's streams, without masks; the learning
+      rate is proportional to its length.
     trainer: the settings.
     axis_name: the mapped axis over which to average.
 
   Returns:
-    The new weights, the new state, and the loss; NaN where the step changed
-    nothing.
+    The new state, and the loss; NaN where the step changed nothing.
   """
-  train = trainer.train
-  several = cell.ndim == 3
-  step = (_mean_gradients if several else _gradients)(
-    weights,
-    jax.random.fold_in(key, number),
-    cell,
-    tokens,
-    hidden,
-    length,
-    trainer=trainer,
-    axis_name=axis_name,
+  key = jax.random.fold_in(key, number)
+  gradients = _gradients if cell.ndim == 2 else _mean_gradients
+  step = gradients(
+    state, key, cell, batch, trainer=trainer, axis_name=axis_name
   )
+  return _descend(state.weights, step, cell, batch.length, trainer)
+
+
+def _descend(weights, step, cell, length, trainer) -> tuple[State, jax.Array]:
+  """Returns the state after a step along its gradients, and its loss."""
+  train = trainer.train
   sound = jnp.isfinite(step.loss + optax.tree.norm(step.gradients))
   rate = jnp.where(sound, train.learning_rate * length / train.bptt, 0)
   # Matrices that were not chosen have gradient 0, so they add nothing to the
@@ -137,37 +144,34 @@ def update(
   hidden = jnp.where(sound, step.hidden, 0)
   loss = jnp.where(sound, step.loss, jnp.nan)
   kept = jax.tree.map(lambda x: x * (1 - rate * train.weight_decay), weights)
-  if several or not trainer.shared:
-    return jax.tree.map(jnp.add, kept, change), hidden, loss
+  if cell.ndim == 3 or not trainer.shared:
+    return State(jax.tree.map(jnp.add, kept, change), hidden), loss
   rows = recurrent.bank_rows(cell)
   weights = Weights(
     *jax.tree.map(jnp.add, kept[:3], change[:3]),
     kept.nodes.at[rows].add(change.nodes, unique_indices=True),
   )
-  return weights, hidden, loss
+  return State(weights, hidden), loss
 
 
 def update_averaged(
-  model: Model,
-  hidden: jax.Array,
+  state: State,
   key: jax.Array,
   number: jax.Array,
   cell: jax.Array,
-  tokens: jax.Array,
-  length: jax.Array,
+  batch: Batch,
   *,
   trainer: Trainer,
   axis_name: str | None = None,
-) -> tuple[Model, jax.Array, jax.Array]:
-  """Performs `update`, and updates the mean of the weights."""
-  weights, hidden, loss = update(
-    model.weights,
-    hidden,
+) -> tuple[State, jax.Array]:
+  """Performs `update` on a `Model`, and updates the mean of its weights."""
+  model, hidden = state
+  (weights, hidden), loss = update(
+    State(model.weights, hidden),
     key,
     number,
     cell,
-    tokens,
-    length,
+    batch,
     trainer=trainer,
     axis_name=axis_name,
   )
@@ -175,7 +179,8 @@ def update_averaged(
   mean = jax.tree.map(
     functools.partial(_add_to_mean, averaged), model.mean, weights
   )
-  return Model(weights, mean, model.averaging, averaged), hidden, loss
+  model = Model(weights, mean, model.averaging, averaged)
+  return State(model, hidden), loss
 
 
 def _add_to_mean(count, mean, new):
@@ -210,35 +215,40 @@ def after_epoch(model: Model, losses: Sequence[float], patience: int) -> Model:
 
 
 def _gradients(
-  weights, key, cell, tokens, hidden, length, *, trainer, axis_name=None
+  state, key, cell, batch, *, trainer, axis_name=None
 ) -> language.Step:
   """Computes the gradients of the weights of one cell."""
-  streams = tokens.shape[1]
+  streams = batch.tokens.shape[1]
+  masks = language.masks(key, trainer.model, streams, axis_name)
   return language.gradients(
-    trainer.of_cell(weights, cell),
+    trainer.of_cell(state.weights, cell),
     cell,
-    tokens,
-    length,
-    hidden,
-    language.masks(key, trainer.model, streams, axis_name),
+    batch._replace(masks=masks),
+    state.hidden,
     slowness=trainer.train.slowness,
     axis_name=axis_name,
   )
 
 
 def _mean_gradients(
-  weights, key, cells, tokens, hidden, length, *, trainer, axis_name
+  state, key, cells, batch, *, trainer, axis_name
 ) -> language.Step:
   """Computes the bank's gradients: the mean over cells on B / n streams."""
+  weights, hidden = state
   numbers = parallel.own_part(jnp.arange(len(cells)), 0, axis_name)
   own = parallel.own_part(cells, 0, axis_name)
-  shares = jnp.stack(jnp.split(tokens, len(own), axis=1))
+  shares = jnp.stack(jnp.split(batch.tokens, len(own), axis=1))
   states = hidden.reshape(len(own), -1, hidden.shape[1])
 
   def add(total, part):
-    number, cell, *rest = part
-    number_key = jax.random.fold_in(key, number)
-    step = _gradients(weights, number_key, cell, *rest, length, trainer=trainer)
+    number, cell, tokens, hidden = part
+    step = _gradients(
+      State(weights, hidden),
+      jax.random.fold_in(key, number),
+      cell,
+      batch._replace(tokens=tokens),
+      trainer=trainer,
+    )
     (*others, nodes), loss = total
     (*found, found_nodes) = step.gradients
     rows = recurrent.bank_rows(cell)
@@ -278,9 +288,10 @@ def programs(
 ) -> tuple[Callable, Callable]:
   """Compiles `update` (or `update_averaged`) and `score` for every device.
 
-  Shared weights are replicated on every device; states are split by device, [D,
-  ...], and so are tokens, [T + 1, D, B / D]. Without sharing, weights and cells
-  are split by device, [D, ...], and the tokens are the same for all.
+  Shared weights are replicated on every device; hidden states are split by
+  device, [D, ...], and so are tokens, [T + 1, D, B / D]. Without sharing,
+  weights and cells are split by device, [D, ...], and the tokens are the same
+  for all.
   """
   step = functools.partial(
     update_averaged if averaged else update,
@@ -288,18 +299,14 @@ def programs(
     axis_name=parallel.AXIS if trainer.shared else None,
   )
   if trainer.shared:
-    update_axes, score_axes = (
-      (None, 0, None, None, None, 1, None),
-      (None, 0, None),
-    )
-    out_axes = (None, 0, None)
+    state_axes, batch_axes = State(None, 0), Batch(1, None)
+    update_axes = (state_axes, None, None, None, batch_axes)
+    score_axes, out_axes = (None, 0, None), (state_axes, None)
   else:
-    update_axes, score_axes = (0, 0, None, 0, 0, None, None), (0, 0, None)
+    update_axes, score_axes = (0, None, 0, 0, None), (0, 0, None)
     out_axes = 0
   return (
-    parallel.spread(
-      step, update_axes, out_axes, devices=devices, donate=(0, 1)
-    ),
+    parallel.spread(step, update_axes, out_axes, devices=devices, donate=(0,)),
     parallel.spread(
       functools.partial(score, trainer=trainer), score_axes, devices=devices
     ),

@@ -156,16 +156,16 @@ def train_window(
   Returns:
     The new model, the new hidden state, and the loss in nats per word.
   """
-  return recurrent.update_averaged(
-    model,
-    hidden,
+  (model, hidden), loss = recurrent.update_averaged(
+    recurrent.State(model, hidden),
     key,
     number,
     trainer.cell,
-    *window,
+    language.Batch(*window),
     trainer=trainer.steps,
     axis_name=axis_name,
   )
+  return model, hidden, loss
 
 
 @functools.partial(jax.jit, static_argnames="trainer")

@@ -40,6 +40,35 @@ class TrainState(NamedTuple):
   step: jax.Array
 
 
+class Batch(NamedTuple):
+  """Images of one step, and the architectures that train on them.
+
+  Attributes:
+    images: float32 [B, H, W, C], normalised, or a device's part of them.
+    labels: int32 [B].
+    cells: int32 [2, nodes, 4]; or [n, 2, nodes, 4] with n = 1, or n a multiple
+      of D that divides B; the same on all devices. Of the whole batch, the
+      first B / n images are those of the first architecture.
+  """
+
+  images: jax.Array
+  labels: jax.Array
+  cells: jax.Array
+
+
+class Steps(NamedTuple):
+  """Examples and architectures of successive steps.
+
+  Attributes:
+    cells: int32 [steps, n, 2, nodes, 4], the same on all devices; see
+      `draw_members` and `Batch`.
+    indices: int32 [steps, B], or a device's part of them.
+  """
+
+  cells: jax.Array
+  indices: jax.Array
+
+
 @dataclasses.dataclass(frozen=True)
 class Trainer(Recipe):
   """Settings of a supernet's training; its methods are pure."""
@@ -57,9 +86,7 @@ class Trainer(Recipe):
 def gradients(
   params: dict,
   key: jax.Array,
-  images: jax.Array,
-  labels: jax.Array,
-  cells: jax.Array,
+  batch: Batch,
   progress: jax.Array,
   *,
   trainer: Trainer,
@@ -70,9 +97,7 @@ def gradients(
   Args:
     params: parameters of the supernet.
     key: consumed; the same on all devices.
-    images: float32 [B / D, H, W, C], this device's part.
-    labels: int32 [B / D].
-    cells: int32 [2, nodes, 4], the same on all devices.
+    batch: this device's part of the batch, with one architecture.
     progress: share of the training that is done, for drop-path.
     trainer: the settings.
     axis_name: the mapped axis over which to average.
@@ -80,6 +105,7 @@ def gradients(
   Returns:
     Gradient and loss, averaged over the whole batch.
   """
+  images, labels, cells = batch
   path_key, dropout_key = jax.random.split(key)
   masks = trainer.masks(path_key, len(images), progress, axis_name)
   inputs, rngs = (images, cells, masks), {"dropout": dropout_key}
@@ -116,9 +142,7 @@ def batch_loss(
 def mean_gradients(
   params: dict,
   key: jax.Array,
-  images: jax.Array,
-  labels: jax.Array,
-  cells: jax.Array,
+  batch: Batch,
   progress: jax.Array,
   *,
   trainer: Trainer,
@@ -133,11 +157,7 @@ def mean_gradients(
   Args:
     params: see `gradients`.
     key: see `gradients`; each architecture folds in its number.
-    images: see `gradients`; of the whole batch, the first B / n are those of
-      the first architecture.
-    labels: see `gradients`.
-    cells: int32 [n, 2, nodes, 4], the same on all devices; n is 1, or a
-      multiple of D that divides B.
+    batch: this device's part of the batch, with n architectures.
     progress: see `gradients`.
     trainer: the settings.
     axis_name: see `gradients`.
@@ -145,10 +165,15 @@ def mean_gradients(
   Returns:
     Gradient and loss, averaged over the whole batch.
   """
-  settings = {"trainer": trainer, "axis_name": axis_name}
+  images, labels, cells = batch
   if len(cells) == 1:
     return gradients(
-      params, key, images, labels, cells[0], progress, **settings
+      params,
+      key,
+      Batch(images, labels, cells[0]),
+      progress,
+      trainer=trainer,
+      axis_name=axis_name,
     )
   numbers = parallel.own_part(jnp.arange(len(cells)), 0, axis_name)
   own = parallel.own_part(cells, 0, axis_name)
@@ -159,7 +184,7 @@ def mean_gradients(
   def add(total, part):
     number, *rest = part
     part_key = jax.random.fold_in(key, number)
-    found = gradients(params, part_key, *rest, progress, trainer=trainer)
+    found = gradients(params, part_key, Batch(*rest), progress, trainer=trainer)
     return jax.tree.map(jnp.add, total, found), None
 
   zeros = jax.tree.map(jnp.zeros_like, params), jnp.zeros(())
@@ -172,8 +197,7 @@ def train_steps(
   state: TrainState,
   key: jax.Array,
   data: Images,
-  cells: jax.Array,
-  indices: jax.Array,
+  steps: Steps,
   count: jax.Array | None = None,
   *,
   trainer: Trainer,
@@ -185,9 +209,7 @@ def train_steps(
     state: the training state, the same on all devices.
     key: the random key of the whole run; step i uses the key with i folded in.
     data: the training images, whole on every device.
-    cells: int32 [steps, n, 2, nodes, 4], the same on all devices; see
-      `draw_members` and `mean_gradients`.
-    indices: int32 [steps, B / D], this device's examples.
+    steps: this device's examples, and the architectures.
     count: int32 [], number of these steps to perform; all if None.
     trainer: the settings.
     axis_name: the mapped axis.
@@ -199,13 +221,13 @@ def train_steps(
   """
 
   def step(state, row):
-    indices, cells = row
+    cells, indices = row
     _, augment_key, loss_key = _step_keys(key, state.step)
     images = augmented(augment_key, data, indices, trainer.augment, axis_name)
-    batch = images, data.labels[indices], cells
+    batch = Batch(images, data.labels[indices], cells)
     return _update(state, loss_key, batch, trainer, axis_name)
 
-  return repeat_steps(step, state, (indices, cells), count)
+  return repeat_steps(step, state, steps, count)
 
 
 def train_batch(
@@ -232,22 +254,22 @@ def train_batch(
   """
   loss_key = _step_keys(key, state.step)[2]
   images = normalise(data.images, data.mean, data.std)
-  batch = images, data.labels, cells
+  batch = Batch(images, data.labels, cells)
   return _update(state, loss_key, batch, trainer, axis_name)
 
 
 def _update(
   state: TrainState,
   key: jax.Array,
-  batch: tuple[jax.Array, jax.Array, jax.Array],
+  batch: Batch,
   trainer: Trainer,
   axis_name: str | None,
 ) -> tuple[TrainState, jax.Array]:
-  """Takes a step on images, labels and cells, if its gradient is finite."""
+  """Takes a step on a batch, if its gradient is finite."""
   gradient, loss = mean_gradients(
     state.params,
     key,
-    *batch,
+    batch,
     trainer.progress(state.step),
     trainer=trainer,
     axis_name=axis_name,

@@ -23,6 +23,7 @@ from nao_jax.runs import chunking
 from nao_jax.training.feeds import CUT, cut, own_rows, program
 from nao_jax.training.recipe import Images, padded
 from nao_jax.training.supernet import (
+  Steps,
   Trainer,
   TrainState,
   train_batch,
@@ -71,7 +72,7 @@ class InMemory:
     order_key, step_key = keys
     batches = self.batches(order_key, epochs)
     step_key = parallel.replicate(step_key, devices=self.devices)
-    in_axes, out_axes = (None, None, None, None, 1, None), (None, None)
+    in_axes, out_axes = (None, None, None, Steps(None, 1), None), (None, None)
     steps = program(
       train_steps, self.trainer, self.devices, in_axes, out_axes, donate=(0,)
     )
@@ -82,8 +83,8 @@ class InMemory:
         padded(batches[start:end], STEPS_A_CALL), 1, devices=self.devices
       )
       count = np.int32(end - start)
-      chosen = padded(cells[start:end], STEPS_A_CALL)
-      state, losses = steps(state, step_key, self._train, chosen, rows, count)
+      rows = Steps(padded(cells[start:end], STEPS_A_CALL), rows)
+      state, losses = steps(state, step_key, self._train, rows, count)
       yield state, np.asarray(losses)[:count]
 
   def batches(self, key: jax.Array, epochs: range) -> np.ndarray:

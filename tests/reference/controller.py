@@ -89,9 +89,8 @@ def _params(controller: Controller):
 def _loss(controller, params, tokens, target):
   def total(params):
     weights = jnp.ones(len(tokens))
-    return fit.loss(
-      params, tokens, target, weights, controller=controller, trade_off=0.8
-    )[0]
+    batch = fit.Batch(tokens, target, weights)
+    return fit.loss(params, batch, controller=controller, trade_off=0.8)[0]
 
   loss, gradients = jax.jit(jax.value_and_grad(total))(params)
   squares = (np.sum(np.square(x)) for x in jax.tree.leaves(gradients))
