@@ -21,7 +21,7 @@ import rich.table
 
 from benchmarks.simulated import Times, simulate
 from experiments import driver
-from nao_jax.runs.workdir import check_writable
+from nao_jax.runs.files import check_writable
 from nao_jax.search.config import SearchConfig
 
 _WORKERS = flags.DEFINE_list("workers", ["8", "64", "1000"], "How many.")

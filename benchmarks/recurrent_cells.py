@@ -44,10 +44,11 @@ from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.text_candidates import TextCandidates
 from nao_jax.metrics import PERPLEXITY
+from nao_jax.runs.config_file import read_settings
+from nao_jax.runs.files import write
 from nao_jax.runs.progress import Progress
 from nao_jax.runs.trials import Trials
-from nao_jax.runs.workdir import flatten, read_settings, unflatten, write
-from nao_jax.settings import validate
+from nao_jax.settings import flatten, unflatten, validate
 from nao_jax.spaces import rnn
 from nao_jax.strategies.uniform import sample_new
 from nao_jax.tasks.text_presets import SearchRnnConfig

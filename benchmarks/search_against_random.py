@@ -25,7 +25,8 @@ import rich.table
 from benchmarks import machine, paired
 from experiments import driver, run_flags, settings
 from nao_jax import experiment
-from nao_jax.runs.workdir import check_writable, git_revision, write
+from nao_jax.runs.config_file import git_revision
+from nao_jax.runs.files import check_writable, write
 from nao_jax.tasks import image_presets
 from nao_jax.tasks.images import Images
 

@@ -31,8 +31,9 @@ from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import SAMPLINGS, SharedWeights, check_each_step
 from nao_jax.networks.cost import cost
 from nao_jax.runs import json_file
+from nao_jax.runs.files import write
 from nao_jax.runs.trials import Trials
-from nao_jax.runs.workdir import flatten, write
+from nao_jax.settings import flatten
 from nao_jax.spaces import cnn
 from nao_jax.strategies.uniform import sample_new
 from nao_jax.tasks import image_presets

@@ -39,7 +39,8 @@ from benchmarks.work import Sizes
 from experiments import driver, settings
 from nao_jax.errors import UserError
 from nao_jax.runs import json_file
-from nao_jax.runs.workdir import git_revision, write
+from nao_jax.runs.config_file import git_revision
+from nao_jax.runs.files import write
 
 _PEER = flags.DEFINE_string(
   "peer", None, "Command of the peer, to which a name is added.", required=True

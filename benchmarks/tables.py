@@ -15,7 +15,7 @@ import statistics
 
 from benchmarks import pairs
 from experiments import driver
-from nao_jax.runs.workdir import write
+from nao_jax.runs.files import write
 
 ROOT = pathlib.Path(__file__).parents[1]
 _MARKED = re.compile(r"(?s)(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)")

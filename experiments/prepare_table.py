@@ -14,8 +14,8 @@ import numpy as np
 
 from nao_jax.data import nats_bench
 from nao_jax.runs import paths
+from nao_jax.runs.files import check_writable, write_bytes
 from nao_jax.runs.progress import Progress
-from nao_jax.runs.workdir import check_writable, write_bytes
 
 from . import driver
 

@@ -11,7 +11,7 @@ from absl import flags
 import rich.table
 
 from nao_jax.runs import paths, streams
-from nao_jax.runs.workdir import check_writable, write
+from nao_jax.runs.files import check_writable, write
 from nao_jax.studies import controller_study
 from nao_jax.studies.controller_study import StudyConfig
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from nao_jax import parallel, settings
 from nao_jax.distributed.evaluator import EvaluatorHelper, TeamEvaluator
-from nao_jax.distributed.processes import leading
+from nao_jax.distributed.team import leading
 from nao_jax.errors import UserError
 from nao_jax.evaluators import Evaluator, executors
 from nao_jax.evaluators.executors import LOCAL, ExecutorConfig
@@ -20,10 +20,10 @@ from nao_jax.report import search_page
 from nao_jax.runs import streams
 from nao_jax.runs.environment import in_32_bits
 from nao_jax.runs.trials import Trials
-from nao_jax.runs.workdir import flatten
 from nao_jax.search import finals, loop
 from nao_jax.search.config import ExperimentConfig
 from nao_jax.search.journal import SearchJournal
+from nao_jax.settings import flatten
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.choice import strategy
 from nao_jax.tasks.task import (

@@ -9,11 +9,12 @@ from absl import logging
 import numpy as np
 
 from nao_jax import parallel, settings
-from nao_jax.distributed.processes import leading
+from nao_jax.distributed.team import leading
 from nao_jax.distributed.training import FeedHelper, TeamFeed
 from nao_jax.runs import streams
 from nao_jax.runs.environment import in_32_bits
-from nao_jax.runs.workdir import Workdir, flatten
+from nao_jax.runs.workdir import Workdir
+from nao_jax.settings import flatten
 from nao_jax.tasks.task import DEFAULT_OPTIONS, RunOptions, Task
 from nao_jax.tasks.training import FinalTraining, keys, pack, restore
 from nao_jax.training.feeds import Call, Feed

@@ -277,3 +277,45 @@ def _wanted(rule: Only) -> str:
     for other, values in rule.needs
     for value in values or (None,)
   )
+
+
+def flatten(config: Any) -> dict:
+  """Flattens nested dataclasses to one level of JSON-like settings."""
+  settings = {}
+  for own in dataclasses.fields(config):
+    value = getattr(config, own.name)
+    if dataclasses.is_dataclass(value):
+      settings |= {f"{own.name}.{k}": v for k, v in flatten(value).items()}
+    else:
+      settings[own.name] = list(value) if isinstance(value, tuple) else value
+  return settings
+
+
+def unflatten(config_class: type, settings: dict, prefix: str = "") -> Any:
+  """Inverts `flatten`; takes lists for tuples, as JSON has no tuples.
+
+  Raises:
+    KeyError: a setting is missing.
+    TypeError: a setting is of another type.
+  """
+  values = {}
+  for own in dataclasses.fields(config_class):
+    name = f"{prefix}{own.name}"
+    if dataclasses.is_dataclass(own.type):
+      values[own.name] = unflatten(own.type, settings, f"{name}.")
+    else:
+      value = settings[name]
+      if not _has_type(value, own.type):
+        raise TypeError(f"{name} is {value!r}")
+      values[own.name] = tuple(value) if isinstance(value, list) else value
+  return config_class(**values)
+
+
+def _has_type(value, kind: type) -> bool:
+  if typing.get_origin(kind) is tuple:
+    inner = typing.get_args(kind)[0]
+    return isinstance(value, (tuple, list)) and all(
+      _has_type(item, inner) for item in value
+    )
+  # An int may stand for a float, but a boolean may not.
+  return type(value) in ((int, float) if kind is float else (kind,))

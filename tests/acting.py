@@ -39,7 +39,7 @@ def digest(*values) -> str:
 
 @functools.cache
 def training(recipe: Recipe) -> list[str]:
-  """What a training of images does, but for its network."""
+  """The steps of a training on images, without its network."""
   logits = jnp.ones((2, 3))
   labels = jnp.zeros(2, jnp.int32)
   auxiliary = recipe.network.auxiliary
@@ -118,7 +118,7 @@ class Recorder:
     return call
 
   def of_fit(self, function):
-    """As `of`, for `fit.fit`, whose state counts epochs."""
+    """Does the same as `of` for `fit.fit`, whose state counts epochs."""
 
     def call(state, *arguments, **settings):
       new, losses = self.of(function)(state, *arguments, **settings)

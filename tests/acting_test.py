@@ -121,7 +121,7 @@ def _digits(home, dataset, fraction, seed, test_split="test"):
 
 
 def _proposals(config, constraint):
-  """What the strategy does, in the toy space, with costs of its own."""
+  """The actions of the strategy in the toy space, with its own costs."""
   chosen = strategy(
     config, TOY, constraint is not None and constraint.uses_cost_gradient
   )
@@ -183,7 +183,7 @@ def _image_training(trainer, shape):
 
 
 def _shared_images(evaluator, monkeypatch):
-  """Which architectures train on which images, in two rounds."""
+  """The architectures of two rounds, and the images that they train on."""
   log = []
 
   def program(*_, **__):
@@ -289,7 +289,7 @@ def _language(trainer) -> str:
 
 
 def _shared_text(evaluator, monkeypatch):
-  """Which architectures train on which windows, and are scored with what."""
+  """The architectures, the windows that they train on, and their scoring."""
   log = []
 
   def update(state, key, number, cells, batch):
@@ -348,7 +348,7 @@ def _retrained(task):
 
 
 def _candidates(candidates):
-  """How long candidates train, with which numbers and which texts."""
+  """The length, the numbers and the texts of the candidates' trainings."""
   yield acting.digest(candidates.epochs, candidates._keys)
   yield acting.digest(candidates.train, candidates.measured)
   yield acting.digest(candidates.start(None))
@@ -666,7 +666,7 @@ def _base(driver, changes, folder):
 
 
 def _refused(config, base, name, monkeypatch) -> bool:
-  """Whether a driver would say by its name that a setting cannot act."""
+  """True if a driver says by its name that a setting cannot act."""
   said = []
 
   def say(line, *arguments):

@@ -28,11 +28,12 @@ from nao_jax.data import images, prepare, sources, tables, text
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
-from nao_jax.runs import checkpoint, workdir
+from nao_jax.runs import checkpoint, config_file
 from nao_jax.runs.trials import Trial, Trials
-from nao_jax.runs.workdir import Workdir, flatten
+from nao_jax.runs.workdir import Workdir
 from nao_jax.search.config import SearchConfig
 from nao_jax.search.pool_file import PoolFile
+from nao_jax.settings import flatten
 from nao_jax.spaces import cnn, nasbench201, published, rnn
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.studies import comparison, controller_study, curves
@@ -589,7 +590,7 @@ def _run(home, **files):
 def test_settings_of_a_run_are_read_or_refused(home, content):
   folder = _run(home, **{"config.json": content})
   with refusals(folder, str(folder)):
-    assert isinstance(workdir.read_settings(folder), dict)
+    assert isinstance(config_file.read_settings(folder), dict)
   with refusals(folder, str(folder)):
     Workdir(folder, CONFIG["settings"], "result.json").__exit__(
       None, None, None

@@ -123,7 +123,7 @@ _SHOWN_ELSEWHERE = {"once", "seconds"}
 
 
 class _Called(Exception):
-  """What a driver calls, and with what."""
+  """The calls of a driver, with their arguments."""
 
 
 @pytest.fixture

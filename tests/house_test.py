@@ -99,6 +99,84 @@ def _modules(source):
   return names & PROJECT.keys()
 
 
+def _room(name):
+  """The package or the module at the top that a module belongs to."""
+  top, *inner = name.split(".")
+  return ".".join([top, *inner[:1]]) if top == "nao_jax" else top
+
+
+def _arrows():
+  """{room: the rooms that it imports}."""
+  arrows = {_room(name): set() for name in PROJECT}
+  for name, text in PROJECT.items():
+    arrows[_room(name)] |= {_room(other) for other in _modules(text)}
+  return {room: others - {room} for room, others in arrows.items()}
+
+
+def test_the_library_has_few_floors_and_arrows():
+  """Drivers and benchmarks add a floor each, and count among the arrows."""
+  arrows, floors = _arrows(), {}
+  for room in graphlib.TopologicalSorter(arrows).static_order():
+    below = (floors[other] for other in arrows[room])
+    floors[room] = 1 + max(below, default=0)
+  library = [x for room, x in floors.items() if _is_in(room, "nao_jax")]
+  assert max(library) <= 11
+  assert sum(map(len, arrows.values())) <= 180
+
+
+MOST_LINES, MOST_LINES_OF_FUNCTION, MOST_ARGUMENTS = 400, 40, 7
+# Modules and functions that are longer, or take more.
+_LARGE = {"nao_jax.search.loop.run"}
+
+
+def _nodes(source, *kinds):
+  return [
+    node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)
+  ]
+
+
+def _is_large(function):
+  """True if a function is too long without its docstring, or takes too much."""
+  doc = ast.get_docstring(function, clean=False)
+  lines = function.end_lineno - function.lineno + 1
+  lines -= 0 if doc is None else doc.count("\n") + 1
+  given = function.args
+  names = [x.arg for x in given.posonlyargs + given.args + given.kwonlyargs]
+  count = len(names) - (names[:1] in (["self"], ["cls"]))
+  return lines > MOST_LINES_OF_FUNCTION or count > MOST_ARGUMENTS
+
+
+def _large(name, source):
+  """The dotted names of a module and its functions, as far as too large."""
+  if source.count("\n") > MOST_LINES:
+    yield name
+  for function in _nodes(source, ast.FunctionDef, ast.AsyncFunctionDef):
+    if _is_large(function):
+      yield f"{name}.{function.name}"
+
+
+def test_files_and_functions_are_short():
+  found = {large for item in PROJECT.items() for large in _large(*item)}
+  assert found == _LARGE
+
+
+_RIDDLES = {
+  *["What", "Of", "As", "See", "Who", "Where", "How", "Which", "Whether"]
+}
+
+
+def test_docstrings_open_with_a_verb_or_a_noun():
+  documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+  everything = PROJECT | _sources("tests") | {"nao_jax": DOOR}
+  opened = {
+    f"{name}, line {getattr(node, 'lineno', 1)}": text.split()[0].strip(".,:;`")
+    for name, source in everything.items()
+    for node in _nodes(source, *documented)
+    if (text := ast.get_docstring(node))
+  }
+  assert not {place: word for place, word in opened.items() if word in _RIDDLES}
+
+
 def test_the_front_door_loads_no_room():
   lines = [x for x in ast.parse(DOOR).body if not isinstance(x, ast.If)]
   names = _imports("\n".join(map(ast.unparse, lines)))
@@ -265,7 +343,7 @@ _NOT_FLAGS = {
   "nao_jax.evaluators.cluster": "ray start",
   "nao_jax.report.inline": "custom properties of CSS",
   "nao_jax.report.search_page": "report, as a command",
-  "nao_jax.runs.workdir": "git describe",
+  "nao_jax.runs.config_file": "git describe",
 }
 
 

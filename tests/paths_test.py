@@ -10,7 +10,7 @@ from nao_jax.data import images, nats_bench, sources, tables, text
 from nao_jax.drawing import convolutional
 from nao_jax.errors import UserError
 from nao_jax.report import comparison_page, search_page, watching
-from nao_jax.runs import checkpoint, paths, workdir
+from nao_jax.runs import checkpoint, config_file, files, paths, workdir
 from nao_jax.runs.trials import Trials
 from nao_jax.spaces import cnn, rnn
 from nao_jax.tasks import image_costs, image_inference
@@ -40,7 +40,7 @@ WRITERS = {
   "workdir": (_workdir, "x/config.json"),
   "trials": (lambda path: Trials(path, "space", {}), "x"),
   "checkpoints": (lambda path: checkpoint.save(path, [np.ones(2)]), "x/1"),
-  "figures": (lambda path: workdir.check_writable(f"{path}/y", "f"), "x"),
+  "figures": (lambda path: files.check_writable(f"{path}/y", "f"), "x"),
   "drawing": (
     lambda path: convolutional.draw_cells(
       cnn.resolve("NAONet-B").tokens, cnn.OP_SETS["small"], f"{path}.png"
@@ -59,7 +59,7 @@ def test_what_is_written_goes_to_the_home(home, name):
 
 # What reads at a path; each says where it looked.
 READERS = {
-  "settings": workdir.read_settings,
+  "settings": config_file.read_settings,
   "report": search_page.write,
   "watch": watching.snapshot,
   "compare": lambda path: comparison_page.write([path, path], "out.html"),

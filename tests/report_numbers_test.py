@@ -14,7 +14,7 @@ from nao_jax.networks.cost import cost
 from nao_jax.pool import Pool
 from nao_jax.report import analysis, pool_sections
 from nao_jax.report import run as runs
-from nao_jax.runs.workdir import unflatten
+from nao_jax.settings import unflatten
 from nao_jax.spaces import cnn
 from nao_jax.tasks.image_finals import ImageFinalConfig
 from tests.report_searches import EVIL, ROUNDS, SEARCH, page_of, query, text_of

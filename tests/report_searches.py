@@ -18,10 +18,10 @@ from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.report import run as runs
 from nao_jax.report import search_page
 from nao_jax.report.page import render
-from nao_jax.runs.workdir import flatten
 from nao_jax.search import loop
 from nao_jax.search.config import SearchConfig
 from nao_jax.search.journal import SearchJournal
+from nao_jax.settings import flatten
 from nao_jax.spaces import cnn, rnn
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlus, NaoPlusConfig

@@ -204,16 +204,15 @@ def test_a_step_of_four_cells_averages_their_gradients_on_any_devices():
   )
   for devices in (1, 4):
     step, _ = programs(trainer, devices)
-    new, states, _ = step(
-      *(
+    (new, states), _ = step(
+      State(
         jax.tree.map(jnp.copy, weights),
         hidden.reshape(devices, -1, MODEL.width),
-        key,
-        np.int32(7),
-        cells,
-        language.by_device(tokens, devices),
-        np.int32(8),
-      )
+      ),
+      key,
+      np.int32(7),
+      cells,
+      Batch(language.by_device(tokens, devices), np.int32(8)),
     )
     np.testing.assert_allclose(
       np.reshape(states, after.shape), after, atol=1e-6

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nao_jax.errors import Stopped, UserError
-from nao_jax.runs import checkpoint, workdir
+from nao_jax.runs import checkpoint, config_file
 from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.runs.workdir import Workdir
 
@@ -115,7 +115,7 @@ def test_settings_that_were_renamed_since_are_still_known(tmp_path):
     assert new in text
     text = text.replace(new, old)
   file.write_text(text)
-  assert workdir.read_settings(tmp_path) == today
+  assert config_file.read_settings(tmp_path) == today
   with _open(tmp_path, **today):
     pass
 

@@ -60,7 +60,7 @@ class ControllerConfig:
 
   @property
   def drops(self) -> bool:
-    """Whether training drops anything, and so needs keys."""
+    """True if training uses dropout, and so needs keys."""
     mlp = self.mlp_dropout if self.mlp_layers else 0.0
     return max(self.embedding_dropout, self.output_dropout, mlp) > 0
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from nao_jax.distributed.processes import Command, Team
+from nao_jax.distributed.team import Command, Team
 from nao_jax.evaluators import Evaluator, Keep, Progress, forget
 
 

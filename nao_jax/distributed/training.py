@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from nao_jax.distributed.processes import Command, Team
+from nao_jax.distributed.team import Command, Team
 from nao_jax.training.feeds import Call, Feed
 
 _TRAIN, _MEASURE = "feed train", "feed measure"

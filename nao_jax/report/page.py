@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from nao_jax.errors import UserError
 from nao_jax.report.inline import svg
-from nao_jax.runs import workdir
+from nao_jax.runs import files
 
 _TEMPLATES = jinja2.Environment(
   loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
@@ -172,7 +172,7 @@ def write(page: Page, file: pathlib.Path, place: str) -> pathlib.Path:
   """
   text = render(page)
   try:
-    workdir.write(file, text)
+    files.write(file, text)
   except OSError as error:
     raise UserError(
       f"{place}: {file} cannot be written ({error.strerror}); give another"

@@ -19,7 +19,7 @@ import numpy as np
 from nao_jax.errors import UserError
 from nao_jax.pool import Pool
 from nao_jax.runs import json_file, paths, status
-from nao_jax.runs.workdir import read_settings
+from nao_jax.runs.config_file import read_settings
 from nao_jax.search import journal, pool_file
 from nao_jax.tasks import known
 from nao_jax.tasks.task import Cells, CellsOf

@@ -18,9 +18,9 @@ from nao_jax.errors import UserError
 from nao_jax.metrics import SCORE, Measure
 from nao_jax.report import run as runs
 from nao_jax.runs import lock, paths, status
+from nao_jax.runs.config_file import read_settings
 from nao_jax.runs.lock import Holder
 from nao_jax.runs.progress import clock
-from nao_jax.runs.workdir import read_settings
 from nao_jax.tasks import known
 
 # Number of last rounds or epochs that are shown.

@@ -10,26 +10,17 @@ result.json      finished
 """
 
 import contextlib
-import dataclasses
-import errno
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import shutil
-import subprocess
-import sys
-import tempfile
 import time
 import typing
 
-import jax
 import tensorboardX
 
-from nao_jax import __version__
-from nao_jax.errors import Stopped, UserError, in_a_line, some, storage_fault
-from nao_jax.runs import checkpoint, identity, json_file, lock, paths
+from nao_jax.errors import Stopped, UserError, in_a_line, storage_fault
+from nao_jax.runs import checkpoint, config_file, files, json_file, lock, paths
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.compile_time import CompileTime
 from nao_jax.runs.interruption import Interruption
@@ -89,7 +80,7 @@ class Workdir:
     try:
       with contextlib.ExitStack() as stack:
         stack.enter_context(_claim(self.path))
-        _write_or_compare(self.path, settings)
+        config_file.write_or_compare(self.path, settings)
         self._held = stack.pop_all()
     except OSError as error:
       raise UserError(
@@ -205,7 +196,7 @@ class Workdir:
 
   def finish(self, outcome: dict) -> None:
     """Writes the result; from now on the run counts as finished."""
-    write(self._outcome, json.dumps(outcome, indent=2) + "\n")
+    files.write(self._outcome, json.dumps(outcome, indent=2) + "\n")
     self._status.end("finished")
 
   def history(self) -> list[dict]:
@@ -241,7 +232,7 @@ class Workdir:
         )
     # A stage after the rounds reports again when it ends again.
     rows = [r for r in rows if "stage" not in r and r[axis] < position]
-    write(self._history, "".join(json.dumps(row) + "\n" for row in rows))
+    files.write(self._history, "".join(json.dumps(row) + "\n" for row in rows))
     self.events = tensorboardX.SummaryWriter(
       str(self.path), purge_step=position
     )
@@ -269,24 +260,6 @@ class Workdir:
     return self.path / "history.jsonl"
 
 
-def read_settings(path: str | os.PathLike, where: str = "workdir") -> dict:
-  """Returns the settings of the run in a directory.
-
-  Args:
-    path: the directory.
-    where: the argument that named it, for messages.
-
-  Raises:
-    UserError: there is no run, or its config.json is damaged.
-  """
-  file = paths.expanded(path) / "config.json"
-  if not os.path.exists(file):
-    raise UserError(
-      f"`{where}={path}`: no run there (no {file}); give the workdir of one"
-    )
-  return _settings(file)
-
-
 def _state(error: BaseException | None) -> str:
   """Describes how a run ended."""
   if error is None:
@@ -303,67 +276,11 @@ def _claim(path: pathlib.Path) -> lock.Lock:
   return lock.Lock(path, f"`workdir={path}`")
 
 
-def _write_or_compare(path: pathlib.Path, settings: dict) -> None:
-  """Checks that the directory is new or has the same settings."""
-  file = path / "config.json"
-  if not file.exists():
-    write(file, json.dumps(_config(settings), indent=2) + "\n")
-  there = _settings(file)
-  unknown = (there.keys() ^ settings.keys()) - identity.DIGESTS.keys()
-  if unknown and (program := _program(file)) != _this_program():
-    raise UserError(
-      f"`workdir={path}`: holds a run of another version of this program, "
-      f"{program} (one of the two lacks {some(sorted(unknown))}); finish "
-      "it with that version, or give another `workdir`"
-    )
-  different = [
-    name
-    for name in sorted({*there, *settings})
-    if there.get(name) != settings.get(name)
-  ]
-  if others := [name for name in different if name not in identity.DIGESTS]:
-    differences = [
-      f"{name} is {there.get(name)!r} there and {settings.get(name)!r} here"
-      for name in others[:4]
-    ]
-    raise UserError(
-      f"`workdir={path}`: holds another run ({'; '.join(differences)}); "
-      "give the same settings to resume it, or another `workdir`"
-    )
-  if changed := identity.refusal(there, settings, _version_of(file)):
-    raise UserError(f"`workdir={path}`: {changed}")
-
-
-def _program(file: pathlib.Path) -> str:
-  """Describes the version and the revision that wrote a config.json."""
-  revision = json.loads(file.read_bytes()).get("git")
-  return _named(_version_of(file) or "of unknown version", revision)
-
-
-def _this_program() -> str:
-  return _named(__version__, git_revision())
-
-
-def _named(version: str, revision: str | None) -> str:
-  found = f"nao_jax {version}"
-  return f"{found}, revision {revision}" if revision else found
-
-
-def _version_of(file: pathlib.Path) -> str | None:
-  """Returns the version of this program that wrote a config.json."""
-  versions = json.loads(file.read_bytes()).get("versions")
-  found = versions.get("nao_jax") if isinstance(versions, dict) else None
-  return found if isinstance(found, str) else None
-
-
-def _settings(file: pathlib.Path) -> dict:
-  place, advice = f"{file}: damaged", "give another `workdir`"
-  found = json_file.read(
-    file, place=place, wanted="the settings of a run", advice=advice
-  ).get("settings")
-  if not isinstance(found, dict):
-    raise UserError(f"{place}: no `settings`; {advice}")
-  return identity.with_current_names(found)
+def _entry(found: dict, name: str):
+  """Returns the value of a dotted name such as `test.loss`, or None."""
+  for part in name.split("."):
+    found = found.get(part) if isinstance(found, dict) else None
+  return found
 
 
 def _refuse_foreign(path: pathlib.Path) -> None:
@@ -373,127 +290,3 @@ def _refuse_foreign(path: pathlib.Path) -> None:
       f"`workdir={path}`: holds files but no config.json, so it is no run to "
       "resume; give an empty or a new directory"
     )
-
-
-def _config(settings: dict) -> dict:
-  return {
-    "settings": settings,
-    "command": [sys.executable, *sys.orig_argv[1:]],
-    "versions": {name: _version(name) for name in _PACKAGES}
-    | {"nao_jax": __version__, "python": platform.python_version()},
-    "devices": [device.device_kind for device in jax.local_devices()],
-    "git": git_revision(),
-  }
-
-
-def _version(name: str) -> str | None:
-  try:
-    return importlib.metadata.version(name)
-  except importlib.metadata.PackageNotFoundError:
-    return None
-
-
-def git_revision() -> str | None:
-  """Returns the commit of this source, with `-dirty` if it was changed.
-
-  It is None where the source is no git checkout.
-  """
-  command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
-  with contextlib.suppress(OSError, subprocess.CalledProcessError):
-    return subprocess.run(
-      command,
-      cwd=pathlib.Path(__file__).parent,
-      capture_output=True,
-      text=True,
-      check=True,
-    ).stdout.strip()
-  return None
-
-
-def _entry(found: dict, name: str):
-  """Returns the value of a dotted name such as `test.loss`, or None."""
-  for part in name.split("."):
-    found = found.get(part) if isinstance(found, dict) else None
-  return found
-
-
-def check_writable(file: str | os.PathLike, where: str) -> None:
-  """Checks that a file can be written later; creates its folder.
-
-  Args:
-    file: its path.
-    where: the argument that named it, for messages.
-
-  Raises:
-    UserError: no file of this name can be written.
-  """
-  path = paths.expanded(file)
-  try:
-    if path.is_dir():
-      raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path.parent):
-      pass
-  except OSError as error:
-    raise UserError(
-      f"`{where}={file}`: cannot be written ({error.strerror}); give another"
-    ) from error
-
-
-def write(file: pathlib.Path, text: str) -> None:
-  """Replaces the text of a file atomically."""
-  write_bytes(file, text.encode())
-
-
-def write_bytes(file: pathlib.Path, content: bytes) -> None:
-  """Replaces the content of a file atomically."""
-  temporary = file.with_name(f".{file.name}.partial")
-  with temporary.open("wb") as opened:
-    opened.write(content)
-    opened.flush()
-    os.fsync(opened.fileno())
-  os.replace(temporary, file)
-
-
-def flatten(config: typing.Any) -> dict:
-  """Flattens nested dataclasses to one level of JSON-like settings."""
-  settings = {}
-  for field in dataclasses.fields(config):
-    value = getattr(config, field.name)
-    if dataclasses.is_dataclass(value):
-      settings |= {f"{field.name}.{k}": v for k, v in flatten(value).items()}
-    else:
-      settings[field.name] = list(value) if isinstance(value, tuple) else value
-  return settings
-
-
-def unflatten(
-  config_class: type, settings: dict, prefix: str = ""
-) -> typing.Any:
-  """Inverts `flatten`; takes lists for tuples, as JSON has no tuples.
-
-  Raises:
-    KeyError: a setting is missing.
-    TypeError: a setting is of another type.
-  """
-  values = {}
-  for field in dataclasses.fields(config_class):
-    name = f"{prefix}{field.name}"
-    if dataclasses.is_dataclass(field.type):
-      values[field.name] = unflatten(field.type, settings, f"{name}.")
-    else:
-      value = settings[name]
-      if not _is_of_type(value, field.type):
-        raise TypeError(f"{name} is {value!r}")
-      values[field.name] = tuple(value) if isinstance(value, list) else value
-  return config_class(**values)
-
-
-def _is_of_type(value, kind: type) -> bool:
-  if typing.get_origin(kind) is tuple:
-    inner = typing.get_args(kind)[0]
-    return isinstance(value, (tuple, list)) and all(
-      _is_of_type(item, inner) for item in value
-    )
-  # An int may stand for a float, but a boolean may not.
-  return type(value) in ((int, float) if kind is float else (kind,))

@@ -21,12 +21,15 @@ import rich.table
 from nao_jax import pool as pools
 from nao_jax.errors import UserError
 from nao_jax.metrics import ACCURACY, Measure
+from nao_jax.objectives import CostConstraint, outcome
 from nao_jax.pool import Pool
 from nao_jax.runs import checkpoint, streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
-from nao_jax.runs.workdir import Workdir, write, write_bytes
+from nao_jax.runs.files import write, write_bytes
+from nao_jax.runs.workdir import Workdir
 from nao_jax.search.pool_file import PoolFile
 from nao_jax.search.state import Journal, SearchState
+from nao_jax.spaces.space import Space
 
 
 class SearchJournal(Workdir, Journal):
@@ -228,3 +231,21 @@ def _by_step_size(report: dict) -> str:
     f"{sizes[group][0]:g}-{sizes[group][-1]:g}: {sum(counts[group])}"
     for group in groups
   )
+
+
+def result(space: Space, pool: Pool, constraint: CostConstraint | None) -> dict:
+  """Returns the contents of best.json."""
+  row = pool.best
+  last = ~np.isnan(pool.scores).all(0)
+  scores = pool.scores[:, np.flatnonzero(last)[-1]]
+  scored = ~np.isnan(scores)
+  costs = constraint and outcome(
+    constraint, pool.tokens[scored], scores[scored], space.text
+  )
+  return (costs or {}) | {
+    "space": space.name,
+    "tokens": pool.tokens[row].tolist(),
+    "text": space.text(pool.tokens[row]),
+    "origin": int(pool.origins[row]),
+    "score": float(pool.scores[row][~np.isnan(pool.scores[row])][-1]),
+  }

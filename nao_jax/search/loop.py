@@ -21,12 +21,12 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators import Evaluator
 from nao_jax.evaluators.function import Function, Scores
 from nao_jax.metrics import SCORE
-from nao_jax.objectives import CostConstraint, outcome
+from nao_jax.objectives import CostConstraint
 from nao_jax.pool import Pool
 from nao_jax.runs.environment import in_32_bits
 from nao_jax.search import round_report
 from nao_jax.search.config import SearchConfig
-from nao_jax.search.journal import SearchJournal
+from nao_jax.search.journal import SearchJournal, result
 from nao_jax.search.state import Journal, SearchState
 from nao_jax.settings import validate
 from nao_jax.spaces.space import Space
@@ -104,7 +104,7 @@ def run(
     return search.run(journal or Journal())
   with SearchJournal(workdir, search.settings, config.rounds, SCORE) as opened:
     pool = search.run(opened)
-    opened.finish(_outcome(space, pool, search.constraint))
+    opened.finish(result(space, pool, search.constraint))
   return pool
 
 
@@ -325,26 +325,6 @@ def _plain(value) -> Any:
   if value is None or isinstance(value, (bool, int, float, str)):
     return value
   return getattr(value, "__name__", type(value).__name__)
-
-
-def _outcome(
-  space: Space, pool: Pool, constraint: CostConstraint | None
-) -> dict:
-  """Returns the contents of best.json."""
-  row = pool.best
-  last = ~np.isnan(pool.scores).all(0)
-  scores = pool.scores[:, np.flatnonzero(last)[-1]]
-  scored = ~np.isnan(scores)
-  costs = constraint and outcome(
-    constraint, pool.tokens[scored], scores[scored], space.text
-  )
-  return (costs or {}) | {
-    "space": space.name,
-    "tokens": pool.tokens[row].tolist(),
-    "text": space.text(pool.tokens[row]),
-    "origin": int(pool.origins[row]),
-    "score": float(pool.scores[row][~np.isnan(pool.scores[row])][-1]),
-  }
 
 
 def _checked(space: Space, given, config: SearchConfig) -> np.ndarray:

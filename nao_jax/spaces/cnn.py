@@ -70,7 +70,7 @@ class CellSpace(Space):
 
   @property
   def plain(self) -> "CellSpace":
-    """See `Space.plain`: the encoding `pairs`."""
+    """The same space in the encoding `pairs`; see `Space.plain`."""
     return self if self.encoding == "pairs" else space(self.nodes, "large")
 
   def to_plain(self, tokens: Array) -> Array:

@@ -26,10 +26,10 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators.table import Table
 from nao_jax.objectives import CostConstraint
 from nao_jax.runs import environment, json_file, paths
-from nao_jax.runs.workdir import check_writable, flatten, write
+from nao_jax.runs.files import check_writable, write
 from nao_jax.search import loop
 from nao_jax.search.loop import SearchConfig
-from nao_jax.settings import LAST_SEED, Only, field, validate
+from nao_jax.settings import LAST_SEED, Only, field, flatten, validate
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Strategy, nao_plus
 from nao_jax.strategies.evolution import Evolution

@@ -16,7 +16,7 @@ from nao_jax.metrics import ACCURACY, Measure
 from nao_jax.networks.build import Network
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
-from nao_jax.runs.workdir import unflatten
+from nao_jax.settings import unflatten
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
 from nao_jax.tasks import image_spaces

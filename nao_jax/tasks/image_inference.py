@@ -11,8 +11,10 @@ from nao_jax import parallel, settings
 from nao_jax.data.digest import TEST_PART, Digest
 from nao_jax.errors import UserError
 from nao_jax.runs import paths
+from nao_jax.runs.config_file import read_settings
 from nao_jax.runs.environment import in_32_bits
-from nao_jax.runs.workdir import read_settings, unflatten, write_bytes
+from nao_jax.runs.files import write_bytes
+from nao_jax.settings import unflatten
 from nao_jax.spaces import cnn
 from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.tasks.image_training import Training, open_data

@@ -15,7 +15,7 @@ from nao_jax.networks.build import Network
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs.progress import WorkUnit
-from nao_jax.runs.workdir import flatten
+from nao_jax.settings import flatten
 from nao_jax.spaces import cnn
 from nao_jax.tasks.image_presets import SearchCnnConfig
 from nao_jax.tasks.image_recipes import TrainCnnConfig

@@ -16,7 +16,7 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.shared import SharedWeights, check_each_step
 from nao_jax.objectives import Cost, CostConstraint
-from nao_jax.runs.workdir import flatten
+from nao_jax.settings import flatten
 from nao_jax.tasks import image_costs, image_finals, image_spaces
 from nao_jax.tasks.image_cells import ImageCells
 from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig

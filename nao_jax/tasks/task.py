@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from matplotlib.figure import Figure
 import numpy as np
 
-from nao_jax.distributed.processes import Team
+from nao_jax.distributed.team import Team
 from nao_jax.evaluators import Evaluator
 from nao_jax.evaluators.local import Candidates
 from nao_jax.metrics import Measure

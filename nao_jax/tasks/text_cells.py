@@ -14,7 +14,7 @@ import numpy as np
 from nao_jax.drawing import recurrent
 from nao_jax.metrics import PERPLEXITY, Measure
 from nao_jax.networks.recurrent import LanguageModelConfig
-from nao_jax.runs.workdir import unflatten
+from nao_jax.settings import unflatten
 from nao_jax.spaces import rnn
 
 

@@ -15,7 +15,7 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators.shared import check_each_step
 from nao_jax.evaluators.shared_language import SharedLanguage
 from nao_jax.evaluators.text_candidates import TextCandidates
-from nao_jax.runs.workdir import flatten
+from nao_jax.settings import flatten
 from nao_jax.spaces import rnn
 from nao_jax.tasks.task import Stage
 from nao_jax.tasks.text_cells import TextCells

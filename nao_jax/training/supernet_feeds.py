@@ -1,8 +1,8 @@
-"""Where a supernet's training examples come from: device memory, or a stream.
+"""Sources of a supernet's training examples: device memory, or a stream.
 
-Both feeds have one method, which goes on from any step of a round to its end. A
-round that goes on after step i sees the batches that an uninterrupted one sees
-after step i.
+Both feeds have one method, which trains from any step of a round to its end. A
+round that is resumed after step i trains on the same batches as one without
+interruption.
 
 Shapes: B images a step, D devices, n architectures a step.
 """
@@ -30,19 +30,19 @@ from nao_jax.training.supernet import (
   train_steps,
 )
 
-# How much work one call to the devices holds at most; progress is seen, and
-# an interrupt served, between calls.
+# The most training steps in one call to the devices. Progress is shown, and
+# interrupts are served, between calls.
 STEPS_A_CALL = 25
 
 
 @dataclasses.dataclass(frozen=True)
 class InMemory:
-  """Images that live on the devices and are augmented there.
+  """Images that are kept on the devices and augmented there.
 
   Attributes:
     trainer: the settings.
-    data: of which the training part is used.
-    devices: how many of each process to use; all by default.
+    data: the data set; its training part is used.
+    devices: number of devices of each process to use; all by default.
   """
 
   trainer: Trainer
@@ -60,11 +60,11 @@ class InMemory:
     """Trains to the end of a round, some steps at a time.
 
     Args:
-      state: after `first` steps of the round; its memory is given away.
-      keys: of the order of the images, and of the steps.
+      state: the state after `first` steps of the round; it is donated.
+      keys: the key of the order of the images, and the key of the steps.
       epochs: the numbers of the round's epochs.
       cells: int32 [steps, n, 2, nodes, 4], the architectures of each step.
-      first: the steps of the round that are done.
+      first: number of steps of the round that are done.
 
     Yields:
       The state after a call, and the call's losses.
@@ -88,7 +88,7 @@ class InMemory:
       yield state, np.asarray(losses)[:count]
 
   def batches(self, key: jax.Array, epochs: range) -> np.ndarray:
-    """The examples of some epochs: int32 [steps, D, B / D]."""
+    """Returns the examples of some epochs: int32 [steps, D, B / D]."""
     batch = self.trainer.train.batch
     orders = [
       epoch_indices(
@@ -109,13 +109,13 @@ class InMemory:
 class Streamed:
   """Images that arrive augmented, batch by batch.
 
-  Each process reads those of its own devices. A round goes on in the stream
-  where the one before it ended, so that every epoch has an order of its own.
+  Each process reads the images of its own devices. A round continues the stream
+  where the round before ended, so that every epoch has its own order.
 
   Attributes:
     trainer: the settings.
-    stream: of which the training part is used.
-    devices: how many of each process to use; all by default.
+    stream: the data set; its training part is used.
+    devices: number of devices of each process to use; all by default.
   """
 
   trainer: Trainer
@@ -130,14 +130,14 @@ class Streamed:
     cells: np.ndarray,
     first: int,
   ) -> Iterator[tuple[TrainState, np.ndarray]]:
-    """As `InMemory.train`; a call is one step.
+    """Does the same as `InMemory.train`; a call is one step.
 
     Raises:
-      UserError: on the way, an image of this or of another process is damaged,
-        or a worker that reads them died.
+      UserError: during the iteration, if an image of this or another process is
+        damaged, or a worker that reads images died.
     """
     order_key, step_key = keys
-    # The key is the same in every round, and the stream goes on.
+    # The key is the same in every round, and so the stream continues.
     before = epochs.start * self.trainer.steps_per_epoch
     step_key = parallel.replicate(step_key, devices=self.devices)
     batch = self.trainer.train.batch

@@ -1,0 +1,273 @@
+"""Commands from the first process to the others, which compute with it.
+
+They go through the key-value store of JAX's coordinator; see processes.py.
+"""
+
+import atexit
+from collections.abc import Callable, Iterator
+import contextlib
+import json
+import threading
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+
+from nao_jax.errors import Stopped, UserError, in_a_line
+from nao_jax.runs import interruption
+from nao_jax.runs.interruption import Interruption
+from nao_jax.runs.watch import Watch
+
+LOOPBACK = ("127.0.0.1", "localhost")
+
+# Seconds between two checks of the first process whether another was asked to
+# stop.
+_LOOK = 1.0
+
+_ON, _STOP, _END = "on", "stop", "end"
+# Number of commands that are kept; no helper is further behind, as calls keep
+# processes together.
+_KEPT = 1000
+_HOME = "nao_jax"
+
+
+class Command(NamedTuple):
+  """A command from the first process.
+
+  Attributes:
+    what: the name of the command.
+    arrays: the arrays sent with the command.
+    text: the text sent with the command.
+    signal: the number of the signal that stopped the first process; 0 for none.
+  """
+
+  what: str
+  arrays: list[np.ndarray]
+  text: str
+  signal: int
+
+  @property
+  def goes_on(self) -> bool:
+    """True if the command is that all processes go on."""
+    return self.what == _ON
+
+
+class Team:
+  """The processes of a run, as seen by one of them.
+
+  Attributes:
+    first: whether this is the first process.
+    number: number of this process.
+    count: number of processes.
+  """
+
+  def __init__(self, client, host: str):
+    """Starts watching the other processes; called by `meet`.
+
+    Args:
+      client: the client of JAX's coordinator.
+      host: the host of the first process.
+    """
+    self._client, self._said = client, 0
+    self._interruption = Interruption()
+    self.number, self.count = jax.process_index(), jax.process_count()
+    self.first = self.number == 0
+    self._watch = Watch(client.shutdown)
+    # Closed before JAX waits for all processes to end.
+    atexit.register(self._watch.close)
+    key = f"{_HOME}/watch"
+    if self.first:
+      listen = host if host in LOOPBACK else ""
+      port, token = self._watch.others(listen)
+      client.key_value_set(key, f"{port} {token}")
+    else:
+      port, token = self._get(key).split()
+      self._watch.first((host, int(port)), token, self.number)
+
+  def compare(self, values: dict[str, Any]) -> None:
+    """Requires that values are the same in all processes.
+
+    Args:
+      values: {description for messages: JSON-like value}.
+
+    Raises:
+      UserError: in all processes, if one has other values than the first
+        process.
+    """
+    said, self._said = self._said, self._said + 1
+    home = f"{_HOME}/compared/{said}"
+    self._client.key_value_set(f"{home}/{self.number}", json.dumps(values))
+    if self.first:
+      verdicts = (
+        _difference(values, json.loads(self._get(f"{home}/{other}")), other)
+        for other in range(1, self.count)
+      )
+      verdict = next(filter(None, verdicts), "")
+      self._client.key_value_set(f"{home}/verdict", verdict)
+    if verdict := self._get(f"{home}/verdict"):
+      self._watch.end()
+      raise UserError(verdict)
+
+  def help(self, handlers: dict[str, Callable]) -> None:
+    """Executes the first process's commands, until the run ends.
+
+    Args:
+      handlers: {name of a command: a function of the `Command` command}.
+
+    Raises:
+      Stopped: the first process was stopped by a signal.
+      UserError: the first process ended with an error.
+    """
+    self._watch.begin()
+    with self._interruption:
+      try:
+        while (command := self.hear()).what != _END:
+          handlers[command.what](command)
+      except BaseException as error:
+        self._watch.leave(in_a_line(error))
+        raise
+
+  @contextlib.contextmanager
+  def leads(self) -> Iterator[None]:
+    """Lets the first process send commands; ends the helpers with the context.
+
+    If a helper is asked to stop, the first process is interrupted, too.
+    """
+    self._watch.begin()
+    over = threading.Event()
+    threading.Thread(target=self._pass_on, args=[over], daemon=True).start()
+    try:
+      yield
+    except BaseException as error:
+      # Processes that are gone cannot receive a command.
+      with contextlib.suppress(jax.errors.JaxRuntimeError):
+        self._tell_of(error)
+      raise
+    finally:
+      over.set()
+    self.tell(_END)
+
+  def _pass_on(self, over: threading.Event) -> None:
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+      while not over.wait(_LOOK):
+        if asked := self._client.key_value_dir_get(f"{_HOME}/asked/"):
+          interruption.interrupt(int(asked[0][1]))
+          return
+
+  def tell(self, what: str, *arrays, text: str = "", number: int = 0) -> None:
+    """Sends a command to the helpers, which must `hear` it."""
+    arrays = [np.asarray(jax.device_get(x)) for x in arrays]
+    shapes = [(x.shape, x.dtype.str) for x in arrays]
+    if what in (_STOP, _END):
+      self._watch.end()
+    word = json.dumps([what, shapes, text, number])
+    self._client.key_value_set(f"{_HOME}/word/{self._said}", word)
+    self._client.key_value_delete(f"{_HOME}/word/{self._said - _KEPT}")
+    self._said += 1
+    if arrays:
+      content = b"".join(x.tobytes() for x in arrays)
+      _broadcast(np.frombuffer(content, np.uint8))
+
+  def hear(self) -> Command:
+    """Waits for the next command of the first process and returns it.
+
+    Raises:
+      Stopped: the first process was stopped by a signal.
+      UserError: the first process cannot go on.
+    """
+    what, shapes, text, number = json.loads(
+      self._get(f"{_HOME}/word/{self._said}")
+    )
+    self._said += 1
+    if what in (_STOP, _END):
+      self._watch.end()
+    if what == _STOP and number:
+      raise Stopped("stopped, as the first process was", number)
+    if what == _STOP:
+      raise UserError(f"the first process ended: {text}")
+    arrays = []
+    if shapes:
+      types = [(tuple(shape), np.dtype(name)) for shape, name in shapes]
+      sizes = [int(np.prod(shape)) * kind.itemsize for shape, kind in types]
+      content = _broadcast(np.zeros(sum(sizes), np.uint8))
+      parts = np.split(content, np.cumsum(sizes)[:-1])
+      arrays = [
+        part.view(kind).reshape(shape)
+        for part, (shape, kind) in zip(parts, types, strict=True)
+      ]
+    return Command(what, arrays, text, number)
+
+  def then_on(self, call: Callable) -> Callable:
+    """Wraps a call, after which helpers go on, or stop if it raises.
+
+    Helpers call `heard` in its place.
+    """
+
+    def inner(*args):
+      try:
+        call(*args)
+      except BaseException as error:
+        self._tell_of(error)
+        raise
+      self.on()
+
+    return inner
+
+  def on(self) -> None:
+    """Sends the command that all processes go on."""
+    self.tell(_ON)
+
+  def heard(self, *_) -> None:
+    """Waits until the first process goes on; see `then_on`."""
+    command = self.hear()
+    if not command.goes_on:
+      raise RuntimeError(f"to go on was due, and not {command.what}")
+
+  def _tell_of(self, error: BaseException) -> None:
+    number = error.signal if isinstance(error, Stopped) else 0
+    text = in_a_line(error)
+    self.tell(_STOP, text=text, number=number)
+    if not number:
+      # A helper that waits in a step cannot receive it; but signals stop runs
+      # between two steps.
+      self._watch.leave(text)
+
+  def _get(self, key: str) -> str:
+    while True:
+      if self._interruption.signal is not None:
+        asked = str(self._interruption.signal)
+        self._client.key_value_set(
+          f"{_HOME}/asked/{self.number}", asked, allow_overwrite=True
+        )
+      try:
+        # A short timeout, so that a signal is passed on.
+        return self._client.blocking_key_value_get(key, int(1000 * _LOOK))
+      except jax.errors.JaxRuntimeError as error:
+        if "DEADLINE_EXCEEDED" not in str(error):
+          raise
+
+
+def leading(team: Team | None) -> contextlib.AbstractContextManager:
+  """Returns the context `Team.leads`, or an empty one without a team."""
+  return contextlib.nullcontext() if team is None else team.leads()
+
+
+def _broadcast(content: np.ndarray) -> np.ndarray:
+  return np.asarray(multihost_utils.broadcast_one_to_all(content))
+
+
+def _difference(first: dict, other: dict, number: int) -> str:
+  """Returns a message about differing values of two processes, or ""."""
+  for name in sorted({*first, *other}):
+    one, two = first.get(name), other.get(name)
+    if one != two:
+      return (
+        f"{name} is {_shown(one)} in process 0 and {_shown(two)} in process "
+        f"{number}; it must be the same in all"
+      )
+  return ""
+
+
+def _shown(value) -> str:
+  return "not given" if value is None else json.dumps(value)
