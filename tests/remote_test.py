@@ -214,7 +214,7 @@ def test_an_address_where_nobody_listens_is_refused_at_once():
   with socket.socket() as taken:
     taken.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{taken.getsockname()[1]}"
-    with pytest.raises(UserError, match=f"ray_address={address}`: nobody"):
+    with pytest.raises(UserError, match=f"ray_address={address}`: nothing"):
       ExecutorConfig("ray", address).check("scratch")
 
 
@@ -283,7 +283,7 @@ def _trials(workdir):
 def dispatch(tmp_path):
   trials = Trials(tmp_path / "trials.sqlite", SPACE.name, {})
   made = Dispatch()
-  made.want(list(ROWS[:4]), np.zeros(2, np.float32), trials)
+  made.enqueue(list(ROWS[:4]), np.zeros(2, np.float32), trials)
   return made, trials
 
 
@@ -361,7 +361,7 @@ def test_a_trial_that_appeared_meanwhile_is_news_and_not_run(dispatch):
 def test_what_is_in_training_is_not_handed_out_again(dispatch):
   made, trials = dispatch
   made.next()
-  made.want(list(ROWS[:2]), np.zeros(2, np.float32), trials)
+  made.enqueue(list(ROWS[:2]), np.zeros(2, np.float32), trials)
   assert made.next().key == ROWS[1].tobytes()
   assert made.next() is None
 
@@ -382,7 +382,7 @@ def test_one_that_failed_is_marked_though_others_ended_elsewhere(dispatch):
 def test_a_machine_that_breaks_all_it_gets_does_not_use_up_the_queue(tmp_path):
   trials, made = Trials(tmp_path / "trials.sqlite", SPACE.name, {}), Dispatch()
   rows = SPACE.canonical(np.asarray(SPACE.sample(jax.random.key(3), 30)))
-  made.want(list(np.unique(rows, axis=0)), np.zeros(2, np.float32), trials)
+  made.enqueue(list(np.unique(rows, axis=0)), np.zeros(2, np.float32), trials)
   made.done(made.next(), Trial(1.0, (0.5, 1.0)))
 
   def fail_all():

@@ -1,8 +1,8 @@
-"""Application of a function to many architectures, a block at a time.
+"""Application of a function to many architectures, one block at a time.
 
-A controller encodes architectures with an LSTM, which needs memory at each
-step. Without blocks that memory would grow with the pool: 8 controllers of the
-official size took 4.3 GiB to predict the scores of 8,192 architectures.
+The LSTM of a controller needs memory for each architecture and step. Without
+blocks that memory would grow with the pool: 8 controllers of the official size
+took 4.3 GiB to predict the scores of 8,192 architectures.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-# Large enough for a processor; 8 official controllers need .13 GiB for it.
+# Large enough to use a CPU well; 8 official controllers need 0.13 GiB for it.
 ROWS = 256
 
 
@@ -33,7 +33,7 @@ def by_blocks(
   if count <= rows:
     return function(tokens)
   blocks = -(-count // rows)
-  # The last block is filled up with the last architecture; any would do.
+  # The last block is padded with the last architecture.
   filled = jnp.pad(tokens, ((0, blocks * rows - count), (0, 0)), mode="edge")
   results = jax.lax.map(function, filled.reshape(blocks, rows, -1))
   return jax.tree.map(

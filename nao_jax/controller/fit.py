@@ -275,9 +275,9 @@ def _epoch(state, _, *, key, examples, controller, config):
 def _batches(key, count, batch, trains=None):
   """Draws a random order in batches: indices and weights, [steps, B].
 
-  The last batch is filled up with weight 0, so that all batches have one shape
-  and every architecture counts once. Architectures that do not train come last,
-  with weight 0; batches that hold nothing else are skipped.
+  The last batch is padded with weight 0, so that all batches have one shape and
+  every architecture counts once. Architectures that do not train come last,
+  with weight 0; batches of such architectures alone are skipped.
   """
   batch = min(batch, count)
   steps = -(-count // batch)

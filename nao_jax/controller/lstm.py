@@ -1,13 +1,14 @@
-"""LSTM with its own backward pass.
+"""LSTM with a hand-written backward pass.
 
 With output h, memory c and the inputs' part x of the gates (bias included),
 
-  [i; f; g; o] = x + h W                         (enter, keep, new, leave)
+  [i; f; g; o] = x + h W           (in the code: enter, keep, new, leave)
   c' = sigmoid(f) c + sigmoid(i) tanh(g)         h' = sigmoid(o) tanh(c')
 
 The forward pass keeps the activated gates and the memory of every step. The
-backward pass collects the errors of all steps and computes the gradient of W
-with one product, where automatic differentiation would add it up step by step.
+backward pass collects the gradients of the gates of all steps and computes the
+gradient of W with one product, where automatic differentiation would add up one
+product per step.
 
 `run` is a function of arrays; `Lstm` is the module that holds the parameters.
 

@@ -152,7 +152,7 @@ def precision_at(k: int, predictions: np.ndarray, scores: np.ndarray) -> float:
   """Returns the share of the k best by prediction that are among the k best.
 
   Args:
-    k: at least 1; N if N is smaller.
+    k: at least 1; with fewer than k architectures, their number is used.
     predictions: [N].
     scores: [N]; scores that tie with the k-th best are among the best.
   """

@@ -32,7 +32,7 @@ _SHORT = 8
 
 @dataclasses.dataclass(frozen=True)
 class ControllerConfig:
-  """Sizes of a controller; by default the official weight-sharing one's.
+  """Sizes of a controller; defaults from the official weight-sharing code.
 
   Attributes:
     embedding: width of a token's embedding in the encoder.

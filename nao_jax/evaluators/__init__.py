@@ -1,4 +1,4 @@
-"""Evaluators: tokens in, scores out.
+"""Evaluators, which turn architectures into scores.
 
 Shapes: N architectures in the pool, L tokens.
 """
@@ -25,7 +25,7 @@ Keep = Callable[[Any, int], None]
 
 
 class Evaluator(Protocol):
-  """Interface that `search.run` needs; the state is a tree of arrays."""
+  """Interface of the evaluators of `search.run`; states are trees of arrays."""
 
   def init(self, key: jax.Array) -> Any:
     """Returns the state before the first round; consumes the key."""
@@ -83,7 +83,7 @@ class Asynchronous(Evaluator, Protocol):
       round_: see `score`.
       progress: see `score`.
       keep: see `score`.
-      late: the call ends as soon as at most this many scores are missing.
+      max_pending: the call ends when at most this many scores are missing.
 
     Returns:
       The new state and the scores, float32 [N]; NaN for pending ones.

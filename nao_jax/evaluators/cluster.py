@@ -1,4 +1,4 @@
-"""Connections to Ray, which is imported here alone and only on demand."""
+"""Connections to Ray, which only this module imports, on demand."""
 
 from collections.abc import Iterator
 import contextlib
@@ -19,7 +19,7 @@ _UNTIL_REACHED = 3.0  # Seconds.
 _LEAST_STORE = 128 * 2**20
 
 
-# A cluster of one machine, in a process of its own: Ray forks, which a process
+# A cluster of one machine, in a separate process: Ray forks, which a process
 # with jax's threads should not do. The process ends when its standard input
 # closes, which happens even if the parent is killed.
 _NODE = """
@@ -60,7 +60,7 @@ def connection(address: str, store: int) -> Iterator[ModuleType]:
     found = address or stack.enter_context(_started(max(_LEAST_STORE, store)))
     try:
       ray.init(found, log_to_driver=False, logging_level="error")
-    except Exception as error:  # Each cause has a type of its own.
+    except Exception as error:  # Causes have different types.
       raise UserError(
         f"{setting(address)}: Ray refuses ({last_line(error)})"
       ) from error
@@ -133,9 +133,9 @@ def reach(address: str) -> None:
     socket.create_connection((host, int(port)), _UNTIL_REACHED).close()
   except OSError as error:
     raise UserError(
-      f"`executor.ray_address={address}`: nobody answers ({error}); start a "
-      "cluster there with `ray start --head`, or give none for one on this "
-      "machine"
+      f"`executor.ray_address={address}`: nothing answers ({error}); start a "
+      "cluster there with `ray start --head`, or give no address to start one "
+      "on this machine"
     ) from error
 
 
@@ -171,6 +171,6 @@ def setting(address: str) -> str:
 
 
 def last_line(error: BaseException) -> str:
-  """Returns the last line of an error; Ray's errors hold whole tracebacks."""
+  """Returns the last line of an error; Ray's errors contain tracebacks."""
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
   return lines[-1] if lines else type(error).__name__

@@ -14,14 +14,14 @@ import numpy as np
 from nao_jax.errors import UserError
 from nao_jax.runs.trials import Trial, Trials
 
-# Failures, on any worker, and lost machines after which a candidate is given
-# up. A lost machine is rarely the candidate's fault, so its limit is higher.
+# Numbers of failures, on any worker, and of lost machines after which to give a
+# candidate up. A machine is rarely lost because of the candidate.
 FAILURES, LOSSES = 3, 10
 # If this many candidates were given up before any training ended, the cluster
 # is at fault, not the candidates.
 _SUSPICIOUS = 3
-# The same holds if this many candidates break off in succession with no
-# training that ends between them: a faulty machine would use up the queue.
+# The same holds if this many trainings fail in succession before one ends: a
+# faulty machine would use up the queue.
 _IN_SUCCESSION = 8
 
 
@@ -30,8 +30,8 @@ class Task(NamedTuple):
 
   Attributes:
     tokens: int32 [L], canonical.
-    limits: float32 [epochs], the least score after each epoch with which the
-      training goes on.
+    limits: float32 [epochs]; a training whose score after an epoch is lower is
+      stopped.
   """
 
   tokens: np.ndarray
@@ -44,24 +44,24 @@ class Task(NamedTuple):
 
 
 class Dispatch:
-  """Candidates that wait or train; results go to the file of trials.
+  """Candidates that wait or train; results are added to the file of trials.
 
-  One thread calls `want` and reads results with `updates`; another thread takes
-  tasks with `next` and reports their ends with `done`, `failed` and `lost`.
+  One thread calls `enqueue` and reads results with `updates`; another thread
+  takes tasks with `next` and reports results with `done`, `failed` and `lost`.
   """
 
   def __init__(self):
     """Creates an empty queue."""
     self._lock = threading.Lock()
-    self._trials, self._wanted = None, frozenset()
+    self._trials, self._keys = None, frozenset()
     self._waiting = collections.deque()
     self._running = {}
     self._failures, self._losses = collections.Counter(), collections.Counter()
     self._given_up, self._succeeded = {}, False
-    # Since the last training that ended: the candidates that broke off, and the
+    # Since the last training that ended: the candidates that failed, and the
     # number of machines that each candidate lost.
     self._broken, self._lost = set(), collections.Counter()
-    self._news = queue.SimpleQueue()
+    self._results = queue.SimpleQueue()
 
   @property
   def waiting(self) -> int:
@@ -73,7 +73,7 @@ class Dispatch:
     """Number of candidates in training."""
     return len(self._running)
 
-  def want(
+  def enqueue(
     self, rows: list[np.ndarray], limits: np.ndarray, trials: Trials
   ) -> None:
     """Replaces the waiting candidates.
@@ -88,25 +88,25 @@ class Dispatch:
     with self._lock:
       self._trials = trials
       tasks = [Task(row, limits) for row in rows]
-      self._wanted = {task.key for task in tasks}
+      self._keys = {task.key for task in tasks}
       # Earlier results are among the trials already.
-      self._news = queue.SimpleQueue()
+      self._results = queue.SimpleQueue()
       self._waiting = collections.deque(
         task for task in tasks if task.key not in self._running
       )
       self._confirm()
 
   def next(self) -> Task | None:
-    """Hands out the first waiting task, or returns None.
+    """Takes the first waiting task from the queue; None if it is empty.
 
-    A waiting candidate that has a trial by now is reported in `updates`
+    A waiting candidate that has got a trial meanwhile is reported in `updates`
     instead.
     """
     with self._lock:
       while self._waiting:
         task = self._waiting.popleft()
         if trial := self._trials.get(task.tokens):
-          self._tell(task, trial)
+          self._report(task, trial)
           continue
         self._running[task.key] = task
         return task
@@ -124,14 +124,14 @@ class Dispatch:
       self._confirm()
 
   def failed(self, task: Task, reason: str) -> None:
-    """Puts a training that broke off back, behind the others.
+    """Puts a training that failed at the end of the queue.
 
-    After `FAILURES` times the candidate is given up: it counts as diverged,
+    After `FAILURES` failures the candidate is given up: it counts as diverged,
     with an empty curve.
 
     Raises:
       UserError: several candidates were given up before any training ended; or
-        many broke off in succession.
+        many failed in succession.
     """
     with self._lock:
       self._broken.add(task.key)
@@ -139,12 +139,12 @@ class Dispatch:
         raise UserError(
           f"`executor.executor=ray`: {len(self._broken)} candidates broke off "
           f"one after the other ({reason}); mend the cluster, the same command "
-          "goes on"
+          "resumes the search"
         )
       self._break_off(task, reason, self._failures, FAILURES)
 
   def lost(self, task: Task, reason: str) -> None:
-    """Puts back a training whose machine is gone or out of reach.
+    """Puts back a training whose machine is lost or cannot be reached.
 
     Works like `failed`, but with the limit `LOSSES`, and many candidates may
     lose their machines at once.
@@ -160,7 +160,7 @@ class Dispatch:
         raise UserError(
           f"`executor.executor=ray`: {len(self._lost)} candidates lost their "
           f"machines, one of them {LOSSES} times, while no training ended "
-          f"({reason}); mend the cluster, the same command goes on"
+          f"({reason}); mend the cluster, the same command resumes the search"
         )
       self._break_off(task, reason, self._losses, LOSSES)
 
@@ -186,12 +186,13 @@ class Dispatch:
     if not self._succeeded and len(self._given_up) >= _SUSPICIOUS:
       raise UserError(
         f"`executor.executor=ray`: {len(self._given_up)} candidates were given "
-        f"up, and no training ended ({reason}); the same command goes on"
+        f"up, and no training ended ({reason}); the same command resumes the "
+        "search"
       )
     self._confirm()
 
   def _confirm(self) -> None:
-    """Records given-up candidates once the workers are known to be sound."""
+    """Records given-up candidates once it is known that workers can train."""
     others = self._waiting or len(self._running) > len(self._given_up)
     if others and not self._succeeded:
       return
@@ -203,22 +204,22 @@ class Dispatch:
 
   def _end(self, task: Task, trial: Trial) -> None:
     del self._running[task.key]
-    self._tell(task, trial)
+    self._report(task, trial)
 
-  def _tell(self, task: Task, trial: Trial) -> None:
-    if task.key in self._wanted:
-      self._news.put((task.key, trial))
+  def _report(self, task: Task, trial: Trial) -> None:
+    if task.key in self._keys:
+      self._results.put((task.key, trial))
 
   def updates(self, seconds: float) -> dict[bytes, Trial]:
-    """Returns wanted candidates that ended since the last call: {key: trial}.
+    """Returns candidates that ended since the last call: {key: trial}.
 
     Args:
-      seconds: how long to wait for the first result, above 0.
+      seconds: time to wait for the first result, above 0.
     """
-    found = []
+    results = []
     try:
-      found.append(self._news.get(timeout=seconds))
+      results.append(self._results.get(timeout=seconds))
       while True:
-        found.append(self._news.get_nowait())
+        results.append(self._results.get_nowait())
     except queue.Empty:
-      return dict(found)
+      return dict(results)

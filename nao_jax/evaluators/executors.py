@@ -74,8 +74,8 @@ class ExecutorConfig:
     """Raises UserError for a fractional number of processors above 1."""
     if self.trial_cpus > 1 and self.trial_cpus % 1:
       raise UserError(
-        f"`trial_cpus={self.trial_cpus:g}`: above 1 Ray knows whole ones only; "
-        "give a whole number"
+        f"`trial_cpus={self.trial_cpus:g}`: above 1 Ray accepts whole numbers "
+        "only; give a whole number"
       )
 
   @property

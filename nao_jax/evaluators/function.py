@@ -37,11 +37,11 @@ class Function:
   """Evaluator that calls a function once for each architecture.
 
   Attributes:
-    scores: the function; the score of an architecture must not depend on when
-      it is asked for.
-    batch: B; the last batch is filled up, so that the function sees one shape
-      and compiles once; scores are kept after every batch. With 0, all new
-      architectures are scored in one call.
+    scores: the function; the score of an architecture must not depend on the
+      time of the call.
+    batch: B; the last batch is padded, so that all calls have the same shape
+      and the function compiles once; scores are saved after every batch. With
+      0, all new architectures are scored in one call.
   """
 
   scores: Scores
@@ -81,23 +81,23 @@ class Function:
       part = new[start : start + size]
       state = Scored(
         np.concatenate([state.tokens.reshape(-1, part.shape[1]), part]),
-        np.concatenate([state.scores, self._ask(part)]),
+        np.concatenate([state.scores, self._call(part)]),
       )
       keep(state, len(part))
     progress("score pool", len(new), len(new))
     known = _table(state)
     return state, np.array([known[row.tobytes()] for row in tokens])
 
-  def _ask(self, tokens: np.ndarray) -> np.ndarray:
+  def _call(self, tokens: np.ndarray) -> np.ndarray:
     count = len(tokens)
-    asked = np.resize(tokens, (self.batch or count, tokens.shape[1]))
+    rows = np.resize(tokens, (self.batch or count, tokens.shape[1]))
     with of_the_caller():
-      scores = np.asarray(self.scores(asked), np.float32)
-    if scores.shape != (len(asked),):
+      scores = np.asarray(self.scores(rows), np.float32)
+    if scores.shape != (len(rows),):
       raise UserError(
         f"the function of scores gave an array {list(scores.shape)} for "
-        f"{len(asked)} architectures; it must give one number for each, "
-        f"{[len(asked)]}"
+        f"{len(rows)} architectures; it must give one number for each, "
+        f"{[len(rows)]}"
       )
     return scores[:count]
 

@@ -42,8 +42,8 @@ class ImageCandidates:
 
   Attributes:
     trainer: settings of each training.
-    data: the data set; networks are trained on its train part, of which a
-      stream reads each epoch anew.
+    data: the data set; networks are trained on its train part, which a stream
+      reads again for each epoch.
     seed: seed of weights, order and augmentation, the same for all candidates.
     devices: number of local devices to use; all by default.
     part: the part of the data that accuracies are measured on, as a whole:
@@ -120,7 +120,7 @@ class ImageCandidates:
     return states, np.concatenate(losses, 1)
 
   def _stream_epoch(self, states, architecture, epochs, between):
-    """Does as `_train_epoch`; candidates in the same epoch share a stream."""
+    """Trains like `_train_epoch`; candidates in one epoch share a stream."""
     per_epoch, batch = self.trainer.steps_per_epoch, self.trainer.train.batch
     axes = (0, None, CUT, 0)
     update = program(_train_batch, self.trainer, self.devices, axes, 0)
@@ -161,7 +161,7 @@ class ImageCandidates:
     return np.where(wanted, accuracies, -np.inf)
 
   def _measure_stream(self, states, architecture) -> Measured:
-    """Returns sums over the test part, which is decoded anew: [D]."""
+    """Returns sums over the test part, which is decoded in every call: [D]."""
     axes = (0, None, None, 0)
     measured = program(_measure_batch, self.trainer, self.devices, axes, 0)
     batches = self.data.test_batches(self.trainer.train.batch)
@@ -220,9 +220,9 @@ class ImageCandidates:
 
 
 def _on_own_device(function: Callable) -> Callable:
-  """Adapts a function of stand_alone.py to candidates on devices of their own.
+  """Adapts a function of stand_alone.py to one candidate on each device.
 
-  It takes the architecture as its last positional argument.
+  The result takes the architecture as its last positional argument.
   """
 
   @functools.wraps(function)

@@ -1,6 +1,6 @@
 """Training from scratch on the devices of this process.
 
-Shapes: L tokens, D devices, each of which trains a candidate of its own.
+Shapes: L tokens, D devices, each of which trains one candidate.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -71,12 +71,12 @@ def measured_epochs(
 
 
 class Running(NamedTuple):
-  """Candidates in the middle of their training.
+  """Candidates in training.
 
   Attributes:
     busy: bool [D], the places in which a candidate trains.
     tokens: int32 [D, L], the candidates.
-    curves: float32 [D, epochs], scores so far; NaN for epochs to come.
+    curves: float32 [D, epochs], scores so far; NaN for the other epochs.
     training: a tree of arrays [D, ...], the states of the trainings.
   """
 
@@ -91,7 +91,7 @@ class Local:
   """Executor (see `scratch.Executor`) whose state is a `Running`.
 
   Attributes:
-    candidates: how candidates train.
+    candidates: the kind of candidates.
   """
 
   candidates: Candidates
@@ -106,10 +106,10 @@ class Local:
     """Work unit: the data that a whole training reads."""
     return self.candidates.each
 
-  def init(self, anybody: np.ndarray) -> Running:
+  def init(self, template: np.ndarray) -> Running:
     """Implements `scratch.Executor.init`."""
-    nobody = Place(anybody, self.candidates.start(anybody))
-    return pack([None] * self.candidates.places, nobody, self.epochs)
+    filler = Place(template, self.candidates.start(template))
+    return pack([None] * self.candidates.places, filler, self.epochs)
 
   def run(
     self,
@@ -121,7 +121,7 @@ class Local:
   ) -> Iterator[Update]:
     """Implements `scratch.Executor.run`.
 
-    A free place goes to the next candidate.
+    A place that becomes free is given to the next candidate.
 
     Yields:
       An update after each epoch.
@@ -132,22 +132,22 @@ class Local:
     waiting = [place.tokens for place in resumed]
     waiting += [row for row in rows if row.tobytes() not in begun]
     places = [None] * self.candidates.places
-    nobody = None
+    filler = None
     while waiting or any(places):
       finished = []
       for at, place in enumerate(places):
         if place is None:
           places[at] = self._next(waiting, begun, trials, finished)
       if any(places):
-        nobody = nobody or next(filter(None, places))
+        filler = filler or next(filter(None, places))
         finished += self._epoch(places, limits, trials, between)
-        state = pack(places, nobody, self.epochs)
+        state = pack(places, filler, self.epochs)
       yield Update(finished, sum(x is not None for x in places), state)
 
   def _next(self, waiting, begun, trials, finished) -> "Place | None":
-    """Returns the next candidate to train, None if there is none.
+    """Returns the next candidate to train; None if the queue is empty.
 
-    Candidates that were trained meanwhile are added to `finished`.
+    Waiting candidates that have got a trial meanwhile are added to `finished`.
     """
     while waiting:
       tokens = waiting.pop(0)
@@ -159,9 +159,10 @@ class Local:
     return None
 
   def _epoch(self, places, limits, trials, between) -> list[Trial]:
-    """Trains an epoch, frees the places of finished candidates.
+    """Trains for an epoch and frees the places of finished candidates.
 
-    Returns their trials.
+    Returns:
+      Their trials.
     """
     # A place without a candidate repeats the work of another place.
     busy = next(place for place in places if place)
@@ -190,10 +191,10 @@ def train(
   """Trains one candidate to the end and returns its trial.
 
   Args:
-    candidates: how the candidate trains; it must have one place.
+    candidates: the kind of candidate, with a single place.
     tokens: int32 [L].
-    limits: float32 [epochs], the least score after each epoch with which the
-      training goes on.
+    limits: float32 [epochs]; a training whose score after an epoch is lower is
+      stopped.
   """
   place = Place(tokens, candidates.start(tokens))
   while (trial := place.trial(limits)) is None:
@@ -204,16 +205,16 @@ def train(
   return trial
 
 
-def pack(places: list["Place | None"], nobody: "Place", epochs: int) -> Running:
+def pack(places: list["Place | None"], filler: "Place", epochs: int) -> Running:
   """Stacks candidates in training into one state.
 
   Args:
     places: D candidates, None where no candidate trains; D may be 0.
-    nobody: filled in where no candidate trains.
+    filler: stands in the places in which no candidate trains.
     epochs: number of epochs of each training.
   """
   # One more candidate is stacked and cut off again, as D may be 0.
-  filled = [nobody, *(place or nobody for place in places)]
+  filled = [filler, *(place or filler for place in places)]
   curves = np.full((len(filled), epochs), np.nan, np.float32)
   for curve, place in zip(curves, filled, strict=True):
     curve[: len(place.curve)] = place.curve
@@ -246,7 +247,7 @@ class Place:
     tokens: int32 [L].
     state: the state of its training, on the host.
     curve: scores so far; minus infinity after epochs that were not measured.
-    diverged: whether its loss stopped being a number.
+    diverged: whether its loss is no longer finite.
   """
 
   tokens: np.ndarray
@@ -265,7 +266,7 @@ class Place:
     )
 
   def trial(self, limits: np.ndarray) -> Trial | None:
-    """Returns the trial if the training is over, else None."""
+    """Returns the trial if the training has ended, else None."""
     if self.diverged:
       return Trial(None, self.curve)
     if not self.curve:

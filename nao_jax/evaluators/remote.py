@@ -30,10 +30,10 @@ from nao_jax.runs.trials import Trials
 _UNTIL_CONNECTED = 30.0
 _UNTIL_STARTED = 60.0
 _UNTIL_ENDED = 10.0
-_LOOK = 0.2
+_POLL = 0.2
 _BETWEEN_HIRES = 2.0
 _AFTER_A_BAD_START = 10.0
-# Workers in succession that fail to start, with none at work, before giving up.
+# The most workers in succession that may fail to start while no other works.
 _BAD_STARTS = 6
 
 
@@ -44,7 +44,7 @@ class Resources(NamedTuple):
     workers: the most workers at a time; 0 for as many as fit.
     cpus: processors of each worker.
     gpus: GPUs of each worker.
-    memory: memory of each worker, in GiB; 0 for no demand.
+    memory: memory of each worker, in GiB; 0 for any.
   """
 
   workers: int = 0
@@ -67,8 +67,8 @@ class Remote:
   """Executor (see `scratch.Executor`) whose workers are Ray actors.
 
   Its state is empty: candidates in training when the process is killed begin
-  again. Between two calls of `run` the workers go on with the waiting
-  candidates. Ray is used in one thread alone, as it hangs in several threads.
+  again. Between two calls of `run` the workers continue with the waiting
+  candidates. Ray is used in a single thread, as it hangs in several threads.
   """
 
   def __init__(
@@ -89,7 +89,7 @@ class Remote:
     self._connected, self._ready = threading.Event(), threading.Event()
     self._closing = threading.Event()
     self._error = None
-    # A connection that hangs must not keep the process.
+    # A connection that hangs must not keep the process alive.
     self._thread = threading.Thread(target=self._serve, daemon=True)
 
   def open(self) -> None:
@@ -116,9 +116,9 @@ class Remote:
     if self._connected.is_set():
       self._thread.join(_UNTIL_ENDED)
 
-  def init(self, anybody: np.ndarray) -> local.Running:
+  def init(self, template: np.ndarray) -> local.Running:
     """Implements `scratch.Executor.init`: a local state of no devices."""
-    place = local.Place(anybody, self._candidates.start(anybody))
+    place = local.Place(template, self._candidates.start(template))
     return local.pack([], place, self.epochs)
 
   def run(
@@ -132,11 +132,11 @@ class Remote:
     """Implements `scratch.Executor.run`."""
     # Candidates in training on the devices of a former process begin again.
     state = jax.tree.map(lambda x: x[:0], state)
-    self._dispatch.want(rows, limits, trials)
+    self._dispatch.enqueue(rows, limits, trials)
     left = {row.tobytes() for row in rows}
     shown = None
     while left:
-      updates = self._dispatch.updates(_LOOK)
+      updates = self._dispatch.updates(_POLL)
       if self._error:
         raise self._error
       left -= updates.keys()
@@ -166,7 +166,7 @@ class Remote:
 
 
 class _Workers:
-  """Ray actors and the task of each."""
+  """Ray actors and their tasks."""
 
   def __init__(
     self, ray: ModuleType, resources: Resources, candidates: local.Candidates
@@ -215,14 +215,14 @@ class _Workers:
       promise = actor.train.remote(*task)
       self._busy[promise] = actor, task
     if not self._busy:
-      time.sleep(_LOOK)
+      time.sleep(_POLL)
       return
-    ready, _ = self._ray.wait(list(self._busy), timeout=_LOOK)
+    ready, _ = self._ray.wait(list(self._busy), timeout=_POLL)
     for promise in ready:
       self._collect(promise, dispatch)
 
   def _hire(self, waiting: int) -> None:
-    """Starts as many workers as there are room and waiting candidates for."""
+    """Starts workers for waiting candidates, if there is room."""
     self._hire_at = time.monotonic() + _BETWEEN_HIRES
     idle = len(self._free)
     idle += sum(task is None for _, task in self._busy.values())
@@ -238,7 +238,7 @@ class _Workers:
       self._ray.kill(actor)
 
   def _room(self) -> int:
-    """Returns how many workers fit into the machines of the cluster."""
+    """Returns the number of workers that fit into the cluster."""
     asked = self._resources.of_ray
     return sum(
       min(
@@ -261,7 +261,7 @@ class _Workers:
       if task is None:
         self._refuse(actor, reason)
         return
-      # The next training begins in a fresh process, whatever failed.
+      # After any failure the next training begins in a new process.
       self._ray.kill(actor)
       broke_off = dispatch.lost if self._is_lost(error) else dispatch.failed
       broke_off(task, reason)
@@ -276,7 +276,7 @@ class _Workers:
     self._free.append(actor)
 
   def _is_lost(self, error: BaseException) -> bool:
-    """Returns whether the machine of a worker is gone or out of reach.
+    """Returns whether the machine of a worker is lost or cannot be reached.
 
     Unless a machine was preempted, Ray reports its loss in the text of the
     error alone; before it notices the loss, it reports unavailable workers.

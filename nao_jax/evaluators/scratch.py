@@ -1,8 +1,8 @@
-"""Scores from scratch: each architecture is trained alone, and only once.
+"""Scores from scratch: each architecture is trained by itself, once.
 
-All candidates of a space run in one program, in which the architecture is data.
-An executor chooses the devices: those of this process (`local.py`) or those of
-a cluster (`remote.py`). Results of trainings are kept in a file of trials.
+All candidates of a space share one program, whose input is the architecture. An
+executor trains them on the devices of this process (`local.py`) or of a cluster
+(`remote.py`). The results of trainings are saved in a file of trials.
 
 Shapes: N architectures, L tokens.
 """
@@ -23,10 +23,10 @@ from nao_jax.spaces.space import Space
 
 
 class Update(NamedTuple):
-  """Update on the trainings since the update before.
+  """Changes since the previous update.
 
   Attributes:
-    finished: new trials, which their file holds already.
+    finished: new trials, which have been added to the file of trials.
     running: number of candidates in training.
     state: state of the executor, from which it can resume.
   """
@@ -37,7 +37,7 @@ class Update(NamedTuple):
 
 
 class Executor(Protocol):
-  """Interface of a place where candidates train; the state is a tree of arrays.
+  """Interface of executors, which train candidates; states are trees of arrays.
 
   Attributes:
     epochs: number of epochs of each training.
@@ -47,11 +47,12 @@ class Executor(Protocol):
   epochs: int
   each: WorkUnit
 
-  def init(self, anybody: np.ndarray) -> Any:
+  def init(self, template: np.ndarray) -> Any:
     """Returns the state in which no candidate trains.
 
     Args:
-      anybody: int32 [L], any architecture; it gives the shapes of the state.
+      template: int32 [L], any architecture; the state gets the shapes of its
+        training.
     """
 
   def run(
@@ -65,21 +66,21 @@ class Executor(Protocol):
     """Trains candidates until all have a trial.
 
     The result of a candidate depends on its tokens and the limits alone. A
-    caller that stops iterating leaves the other candidates in training; they
-    go on in a later call that has them among its rows.
+    caller that stops iterating leaves the other candidates in training; a later
+    call that has them among its rows resumes them.
 
     Args:
       state: from `init` or from the last update.
-      rows: canonical candidates, each int32 [L], no two alike; they are begun
-        in this order.
-      limits: float32 [epochs], the least score after each epoch with which a
-        candidate goes on.
+      rows: distinct canonical candidates, each int32 [L]; they start in this
+        order.
+      limits: float32 [epochs]; a candidate whose score after an epoch is lower
+        is stopped.
       trials: receives the results; a candidate with a trial there is not
         trained.
       between: called about once a second; it may raise.
 
     Yields:
-      Updates, often, and one after the last trial.
+      Updates: frequent ones, and one after the last trial.
     """
 
 
@@ -120,8 +121,8 @@ class FromScratch:
     """Returns a state with no candidate in training and no limits."""
     del key
     limits = np.full(self.executor.epochs, -np.inf, np.float32)
-    anybody = np.int32([legal[0] for legal in self.space.choices])
-    return ScratchState(limits, self.executor.init(anybody))
+    template = np.int32([legal[0] for legal in self.space.choices])
+    return ScratchState(limits, self.executor.init(template))
 
   def replicate(self, state: ScratchState) -> ScratchState:
     """Returns the state as it is: it stays on the host."""
@@ -166,7 +167,11 @@ class FromScratch:
     limits = state.limits if self.prune else _no_limits(state)
     known = self._known(canonical)
     tally = _Tally(
-      f"round {round_}", "candidate", known, self.measure, self._told(progress)
+      f"round {round_}",
+      "candidate",
+      known,
+      self.measure,
+      self._with_unit(progress),
     )
     state = self._train_missing(
       canonical, state, limits, tally, keep, max_pending
@@ -213,7 +218,7 @@ class FromScratch:
       what,
       self._known(rows),
       self.measure,
-      self._told(progress),
+      self._with_unit(progress),
       lambda trial: trial.last,
     )
     state = self._train_missing(rows, state, _no_limits(state), tally, keep, 0)
@@ -243,7 +248,7 @@ class FromScratch:
     tally.summarise()
     return state
 
-  def _told(self, progress: Progress) -> Progress:
+  def _with_unit(self, progress: Progress) -> Progress:
     """Adds the work unit to the progress, unless trainings may be pruned.
 
     Pruned trainings differ in length, so a speed would be wrong.
@@ -254,12 +259,12 @@ class FromScratch:
 
 
 def _no_limits(state: ScratchState) -> np.ndarray:
-  """Returns limits that no candidate falls below."""
+  """Returns limits that stop no candidate."""
   return np.full_like(state.limits, -np.inf)
 
 
 class _Tally:
-  """Counts trainings and shows them to the user.
+  """Counter of trainings that shows their progress to the user.
 
   Attributes:
     done: number of candidates that have a trial.
@@ -301,7 +306,7 @@ class _Tally:
     self._trained.append(trial)
     self._best = max(self._best, self._best_of([trial]))
     logging.info(
-      "%s %d of %d: %s", self._what, self.done, self._total, self._named(trial)
+      "%s %d of %d: %s", self._what, self.done, self._total, self._result(trial)
     )
 
   def show(self) -> None:
@@ -333,7 +338,7 @@ class _Tally:
       if count:
         logging.warning("%s: %d %ss %s", self._title, count, self._what, fault)
 
-  def _named(self, trial: Trial) -> str:
+  def _result(self, trial: Trial) -> str:
     if trial.lost:
       return "failed"
     score = self._score(trial)

@@ -1,4 +1,4 @@
-"""Scores from shared weights: train the supernet on the pool, score the pool.
+"""Scores from shared weights: a supernet is trained on the pool and scores it.
 
 Shapes: N architectures, L tokens, D devices, B images a batch.
 """
@@ -33,7 +33,6 @@ from nao_jax.training.supernet_feeds import InMemory, Streamed
 # The most architectures to score on a device in one call; progress is shown and
 # interrupts are served between calls.
 ARCHITECTURES_A_CALL = 10
-
 
 # Steps in succession without a finite gradient that end a search.
 MOST_BAD = 25
@@ -309,7 +308,7 @@ def count_bad(
     step: number of the last of these steps, for messages.
     steps: number of steps of the whole round; if it is less than MOST_BAD, that
       many bad steps end the search.
-    when: addition to messages that says where the steps are.
+    when: addition to messages, such as the epoch of the steps.
 
   Returns:
     The count after these steps.

@@ -1,7 +1,7 @@
 """Scores from the table of a benchmark.
 
-Each function of the space has one score. Where the table has several sequences
-of the same function, measured separately, the first one is used for all.
+Each function of the space has one score. If the table has separate measurements
+of several sequences of the same function, the first one is used for all.
 
 Shapes: N architectures, L tokens, F functions of the space.
 """

@@ -33,7 +33,7 @@ class Worker:
     self._candidates = candidates
 
   def prepare(self, conditions: dict) -> str:
-    """Takes over the settings that change numerical results.
+    """Applies the settings that change numerical results.
 
     Args:
       conditions: from the function `conditions` in the driver's process.
@@ -65,7 +65,7 @@ class Worker:
 
 
 def conditions(gpus: float) -> dict:
-  """Returns what a worker needs to compute the same numbers as this process.
+  """Returns the settings that make a worker compute the same numbers.
 
   Args:
     gpus: GPUs that the worker takes; a fraction leaves memory to others.
@@ -84,14 +84,14 @@ def conditions(gpus: float) -> dict:
 
 
 def _setting(name: str) -> object:
-  """Returns a setting of jax, as this thread sees it if threads may differ."""
-  # Those that no thread has a value of its own for are no attributes.
+  """Returns a setting of jax: the value of this thread, if it has one."""
+  # Settings that all threads share are not attributes.
   return getattr(jax.config, name, jax.config.values[name])
 
 
 @functools.cache
 def _code() -> dict[str, str]:
-  """Returns versions of packages that compute, and a digest of this source."""
+  """Returns the versions of numerical packages and a digest of this source."""
   root = pathlib.Path(__file__).parents[1]
   source = hashlib.sha256()
   for file in sorted(root.rglob("*.py")):

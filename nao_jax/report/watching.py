@@ -78,7 +78,7 @@ class Snapshot:
 
   @property
   def running(self) -> bool:
-    """Whether a process is running it, as far as can be determined."""
+    """True if a process is running it, as far as can be determined."""
     if self.ended or self.holder is None:
       return False
     if self.holder.at_work is None:

@@ -1,4 +1,4 @@
-"""Settings that every search has, whatever its task."""
+"""Settings of every search, independent of the task."""
 
 import dataclasses
 
@@ -94,14 +94,15 @@ class FinalistConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FinalConfig:
-  """Settings of the final comparison of the best cells with random ones; ours.
+  """Settings of the final comparison of the best cells with random ones.
 
-  Each cell trains alone. All other settings are the search's.
+  The comparison is not part of the published method. Each cell is trained from
+  scratch. All other settings are the search's.
 
   Attributes:
     cells: number of best cells, and number of random cells; 0 for no
       comparison.
-    repeats: trainings of each cell, each with other random numbers.
+    repeats: number of trainings of each cell, with different random numbers.
     epochs: passes over the training data.
   """
 
@@ -131,10 +132,10 @@ class ExperimentConfig:
     prune: with `scratch`, stop a candidate that after an epoch is worse than
       half of the previous round's pool was.
     search: the pool and the rounds.
-    nao: how `nao` proposes architectures.
-    plus: how `nao_plus` fits its controllers and proposes architectures.
+    nao: settings of the proposals of `nao`.
+    plus: settings of the fit and the proposals of `nao_plus`.
     controller: sizes of the controller.
-    fit: how the controller of `nao` is fitted.
+    fit: settings of the fit of `nao`'s controller.
     finalists: number of members with the best scores that train from scratch,
       each measured on the whole validation part, to determine the winner; as
       many random cells train beside them unless `final.cells` is 0. A smaller
@@ -179,9 +180,9 @@ class ExperimentConfig:
       )
     if self.strategy in NEED_ALL and not self.search.extend:
       raise UserError(
-        f"`strategy={self.strategy}`: goes by the age of architectures, or by "
-        "where it stands among all; add `search.extend=True`, so that none "
-        "leaves the pool"
+        f"`strategy={self.strategy}`: needs all architectures that were ever "
+        "scored, or their age; add `search.extend=True`, so that none leaves "
+        "the pool"
       )
     self._check_finals()
     if self.strategy == "nao":

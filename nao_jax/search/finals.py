@@ -1,13 +1,13 @@
 """Training from scratch after a search: finalists and the final comparison.
 
-Scores of a search are a poor measure of cells: shared weights rank cells badly,
-and candidates train for a short time. So the best members of the pool by score,
-the finalists, train from scratch and are measured on the whole validation part;
-the best of them is the winner (the last step of the official code). As many
-random cells train beside them with the same budget, and the best cells of both
-groups are compared on the test part, which is used nowhere before.
+The scores of a search rank cells poorly: shared weights are inaccurate, and
+candidates train for a short time. So the best members of the pool by score, the
+finalists, are trained from scratch and measured on the whole validation part;
+the best of them is the winner (the last step of the official code). The same
+number of random cells is trained with the same budget, and the best cells of
+both groups are compared on the test part, which is not used before.
 
-Images and text differ only in the values of `Trainings`.
+Tasks differ only in the values of `Trainings`.
 
 Shapes: A architectures, L tokens, R trainings of each.
 """
@@ -146,8 +146,8 @@ def _drawn(space, pool, config, key, constraint) -> dict[str, list[_Cell]]:
   random = sample_new(space, key, wanted, known, constraint)
   if len(random) < wanted:
     logging.warning(
-      "the space has only %d cells that are not in the pool, where %d random "
-      "ones were to be compared",
+      "the space has only %d cells that are not in the pool; %d random ones "
+      "were to be compared",
       len(random),
       wanted,
     )
@@ -260,7 +260,7 @@ def _train(
 
 
 def _winner(trainings, pool: Pool, row: int, config, constraint) -> dict:
-  """Returns what best.json holds about the winner, a row of the pool."""
+  """Returns the entries of best.json about the winner, a row of the pool."""
   last = pool.scores.shape[1] - 1
   scored = ~np.isnan(pool.scores[:, last])
   score, tokens = float(pool.scores[row, last]), pool.tokens[row]
@@ -310,7 +310,7 @@ def show(best: dict, measure: Measure) -> None:
 def _finalists_table(
   finalists: dict | None, measure: Measure
 ) -> rich.table.Table:
-  """Returns a table of finalists by rank; empty if there are none."""
+  """Returns a table of finalists by rank; empty without finalists."""
   name = f"validation {measure.name}"
   table = _table(
     "finalists: from scratch, same budget and seed",

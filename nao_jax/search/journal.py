@@ -2,7 +2,7 @@
 
 pool.sqlite      architectures and their scores by round: pool_file.py
 rounds/*.npz     arrays of the strategy's report in each round
-final.json       measurements so far of the trainings after the rounds
+final.json       measurements of the trainings after the rounds, so far
 report.html      a report of the whole search
 """
 
@@ -63,7 +63,7 @@ class SearchJournal(Workdir, Journal):
     self._enter(0)
 
   def restore(self, template: SearchState) -> SearchState | None:
-    """Returns the state that was saved last; None if there is none.
+    """Returns the state that was saved last; None if no state was saved.
 
     Raises:
       UserError: the database of the pool is damaged, or the disk is too full.
@@ -92,8 +92,8 @@ class SearchJournal(Workdir, Journal):
 
     Args:
       state: the state after the round.
-      report: {name: value}; arrays go to a file of their own, other values are
-        JSON-like.
+      report: {name: value}; arrays are written to a separate file, other values
+        are JSON-like.
     """
     arrays = {k: v for k, v in report.items() if isinstance(v, np.ndarray)}
     report = {k: v for k, v in report.items() if k not in arrays}

@@ -70,7 +70,7 @@ def run(
       interrupted search and returns the pool of a finished one. The evaluator
       and the cost function must stay the same, which is not checked; all other
       arguments are checked.
-    journal: saves states and shows progress, in the place of a workdir.
+    journal: saves states and shows progress; an alternative to a workdir.
     enough: a score that ends the search, such as the best score of a table.
     constraint: cost constraint: a limit on a cost, or a multi-objective search.
       The strategy's controller must estimate costs if
@@ -110,7 +110,7 @@ def run(
 
 @dataclasses.dataclass(frozen=True)
 class _Search:
-  """Everything that stays the same during a search; see `run`."""
+  """The constants of a search; see `run`."""
 
   space: Space
   evaluator: Evaluator
@@ -141,7 +141,7 @@ class _Search:
 
   @property
   def settings(self) -> dict:
-    """All that determines a search but the evaluator, JSON-like."""
+    """Everything but the evaluator that determines a search, JSON-like."""
     settings = {
       f"space.{field.name}": _plain(getattr(self.space, field.name))
       for field in dataclasses.fields(self.space)
@@ -256,7 +256,7 @@ class _Search:
         state._replace(evaluator=trained), steps
       ),
     )
-    # If architectures may be pending, NaN stands for their scores.
+    # The scores of pending architectures are NaN.
     scores = scores if pending else _finite(scores, round_)
     pool = pools.record(pool, scores, round_)
     state = state._replace(pool=pool, evaluator=trained)
@@ -270,7 +270,7 @@ class _Search:
     observed: Observations,
     journal: Journal,
   ) -> tuple[SearchState, Proposal, dict]:
-    """Learns and proposes; returns the strategy's report of learning, too."""
+    """Learns and proposes; returns the report of `Strategy.tell`, too."""
     tell_key, ask_key = jax.random.split(key)
     learnt, lessons = self.strategy.tell(
       state.strategy,
@@ -284,7 +284,7 @@ class _Search:
     count, known = self.config.new_per_round, observed.known
     learnt, asked = self.strategy.ask(learnt, ask_key, observed, count)
     if not len(asked.tokens):
-      draw_key = jax.random.fold_in(key, 2)  # Unlike the two above.
+      draw_key = jax.random.fold_in(key, 2)  # Different from the two above.
       drawn = sample_new(self.space, draw_key, count, known, self.constraint)
       _warn_of_random(state.round, len(drawn))
       asked = proposal(drawn)._replace(report=asked.report)
@@ -293,7 +293,7 @@ class _Search:
 
   def _random(self, key: jax.Array, known: set) -> np.ndarray:
     """Draws the random architectures that join the proposals of a round."""
-    key = jax.random.fold_in(key, 3)  # Unlike those of `_proposed`.
+    key = jax.random.fold_in(key, 3)  # Different from those of `_proposed`.
     count = self.config.random_per_round
     random = sample_new(self.space, key, count, known, self.constraint)
     known.update(self.space.keys(random))
@@ -314,7 +314,7 @@ def _of_plain_tokens(
 
 
 def _plain(value) -> Any:
-  """Converts a value to a JSON-like one; other objects give their names."""
+  """Converts a value to a JSON-like one; other objects to their names."""
   if isinstance(value, Space):
     return value.name
   if dataclasses.is_dataclass(value):

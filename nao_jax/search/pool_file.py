@@ -27,19 +27,19 @@ _TABLES = (
 )
 # Errors that values of unexpected types raise.
 _WRONG = (ValueError, TypeError, AttributeError, IndexError)
-_ADVICE = "it is made anew from the checkpoints when you move it away"
+_ADVICE = "move it away, and it is written again from the checkpoints"
 
 
 class PoolFile:
   """Database of a pool, written by one process.
 
-  The whole pool is written the first time, as the file may be of any age, and
-  after another program has changed the file; otherwise only changes of the pool
-  are written.
+  The whole pool is written in the first call, as the file may be out of date,
+  and after another program has changed the file; otherwise only the changes of
+  the pool are written.
   """
 
   def __init__(self, path: pathlib.Path):
-    """Remembers the path; neither reads nor creates the file."""
+    """Neither reads nor creates the file."""
     self.path = path
     self._written: Pool | None = None
     self._left: tuple[int, ...] | None = None
@@ -87,7 +87,7 @@ class PoolFile:
     self._written, self._left = pool, self._identity()
 
   def _identity(self) -> tuple[int, ...] | None:
-    """Returns numbers that differ once the file was changed or replaced."""
+    """Returns numbers that change if the file is changed or replaced."""
     try:
       found = os.stat(self.path)
     except FileNotFoundError:
@@ -149,7 +149,7 @@ def _pool(file, space: Space, rows: list[tuple], scores: list[tuple]) -> Pool:
 
 
 def _grown(before: Pool, pool: Pool) -> bool:
-  """Returns whether the pool holds all that `before` held.
+  """Returns whether the pool contains everything in `before`.
 
   Members may leave the pool, and rows and scores may be added.
   """

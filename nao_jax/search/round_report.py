@@ -1,4 +1,4 @@
-"""The report of a round: its scores, costs and times."""
+"""Report of a round: scores, costs and times."""
 
 import time
 

@@ -27,15 +27,15 @@ class Journal:
   """Journal that saves and shows nothing; see `journal.SearchJournal`."""
 
   def restore(self, template: SearchState) -> SearchState | None:
-    """Returns the state that was saved last; None if there is none."""
+    """Returns the state that was saved last; None if no state was saved."""
     del template
 
   def keep(self, state: SearchState, steps: int) -> None:
     """Saves a state within a round from which the search can resume.
 
     Args:
-      state: the state; it must be copied to outlive the call, as the next step
-        may reuse the memory of its arrays.
+      state: the state; copy it to use it after the call, as the next step may
+        reuse the memory of its arrays.
       steps: number of steps done since the last call.
     """
 
@@ -50,4 +50,4 @@ class Journal:
     note: str = "",
     each: WorkUnit | None = None,
   ) -> None:
-    """Shows progress; called often; see `progress.Progress`."""
+    """Shows progress; it is called often. See `progress.Progress`."""

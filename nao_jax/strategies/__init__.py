@@ -1,4 +1,4 @@
-"""Strategies: they learn from scores and propose architectures to score next.
+"""Strategies, which learn from scores and propose architectures.
 
 Shapes: N architectures in the pool, L tokens, M proposals.
 """
@@ -17,12 +17,12 @@ __getattr__, __dir__ = lazy.submodules(__name__, __path__)
 
 
 class Observations(NamedTuple):
-  """Observations of a search up to a round.
+  """Architectures and scores that a strategy learns from.
 
   Attributes:
     tokens: int32 [N, L], the pool, oldest first.
     scores: float [N], finite, higher is better.
-    known: `space.keys` of all architectures that ever were in the pool; they
+    known: `space.keys` of all architectures that were ever in the pool; they
       must not be proposed again.
     constraint: the cost constraint; None if only the score counts.
   """
@@ -58,8 +58,8 @@ class Observations(NamedTuple):
   def weights(self, key: jax.Array, seeds: int) -> ObjectiveWeights | None:
     """Returns the weights of the ascent's objective for each seed.
 
-    In a multi-objective search every seed has random weights of score and cost
-    of its own, so that proposals spread over the front (Paria et al. 2020).
+    In a multi-objective search the weights of score and cost are random for
+    every seed, so that proposals spread over the front (Paria et al. 2020).
 
     Args:
       key: consumed.
@@ -81,14 +81,14 @@ class Observations(NamedTuple):
 
 
 class Proposal(NamedTuple):
-  """New architectures and where they come from; M of them.
+  """M new architectures and their origins.
 
   Attributes:
     tokens: int32 [M, L].
     parents: int32 [M], index in the pool of the architecture that a proposal
-      was made from; -1 for none.
-    step_sizes: float32 [M], step along the predictor's gradient; 0 for none.
-    report: how the strategy decided, for reports: {name: value}.
+      was made from; -1 without a parent.
+    step_sizes: float32 [M], step along the predictor's gradient; 0 without one.
+    report: statistics of the proposals, for reports: {name: value}.
   """
 
   tokens: np.ndarray
@@ -112,7 +112,7 @@ def generator(key: jax.Array) -> np.random.Generator:
 
 
 class Strategy(Protocol):
-  """Interface that `search.run` needs; the state is a tree of arrays."""
+  """Interface of the strategies of `search.run`; states are trees of arrays."""
 
   def init(self, key: jax.Array) -> Any:
     """Returns the state before the first round; consumes the key."""
@@ -143,9 +143,9 @@ class Strategy(Protocol):
   def ask(
     self, state: Any, key: jax.Array, observed: Observations, limit: int
   ) -> tuple[Any, Proposal]:
-    """Proposes at most `limit` architectures, none known and no two alike.
+    """Proposes at most `limit` architectures, all new and different.
 
-    All of them satisfy `seen.allows`.
+    All of them satisfy `observed.allows`.
 
     Args:
       state: from `tell`.

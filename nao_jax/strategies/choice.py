@@ -12,7 +12,7 @@ from nao_jax.strategies.nao_plus import NaoPlus
 from nao_jax.strategies.uniform import Uniform
 
 STRATEGIES = ("nao", "nao_plus", "random", "evolution", "local")
-# Strategies that use the age of architectures, or all that were ever scored.
+# Strategies that need all architectures that were ever scored, or their age.
 NEED_ALL = ("evolution", "local")
 
 

@@ -42,15 +42,15 @@ def inspection(
     "held_out": int(held_out.sum()),
     **_ranking(predicted[held_out], scores[held_out]),
     "exact_reconstruction": rebuilt.exact,
-    # Swaps in training never show an architecture in its own order, so an
-    # equivalent one is as good an answer.
+    # Training always swaps branches, so the order of an architecture's branches
+    # is not learnt, and an equivalent architecture counts as well.
     "equivalent_reconstruction": rebuilt.equivalent,
     "token_accuracy": rebuilt.tokens,
   }
 
 
 def _ranking(predicted: np.ndarray, scores: np.ndarray) -> dict:
-  """Returns ranking metrics; none for fewer than two architectures."""
+  """Returns ranking metrics; {} for fewer than two architectures."""
   if len(scores) < 2:
     return {}
   order = metrics.ranking(predicted, scores)

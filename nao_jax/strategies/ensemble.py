@@ -171,8 +171,8 @@ def train(
 
 
 def _dropout_keys(key, number, members):
-  """A key for each member in a step: [E]."""
-  # 1 tells them from the keys of `_varied`.
+  """Returns a dropout key for each member in a step: [E]."""
+  # The 1 makes them different from the keys of `_varied`.
   key = jax.random.fold_in(jax.random.fold_in(key, number), 1)
   return jax.random.split(key, members)
 
@@ -275,9 +275,9 @@ def move(
 def judge(
   params: Params, tokens: jax.Array, *, controller: Controller
 ) -> jax.Array:
-  """Returns each member's predicted scores of tokens [M, L], [E, M].
+  """Returns the scores of tokens [M, L] that each member predicts, [E, M].
 
-  The tokens are encoded anew by each member.
+  Each member encodes the tokens.
   """
 
   def one(params, tokens):
@@ -293,5 +293,5 @@ def judge(
 def place(
   params: Params, tokens: jax.Array, *, controller: Controller
 ) -> jax.Array:
-  """Returns one member's embeddings of tokens [M, L], [M, H]."""
+  """Returns the embeddings [M, H] of tokens [M, L] by one member."""
   return by_blocks(lambda rows: controller.encode(params, rows)[1], tokens)

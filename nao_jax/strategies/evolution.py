@@ -1,4 +1,4 @@
-"""Regularized evolution (Real et al. 2019): the oldest dies, not the worst.
+"""Regularized evolution (Real et al. 2019), which removes the oldest member.
 
 Age is the order of the pool, so no member may be removed from the pool.
 """
@@ -13,7 +13,7 @@ from nao_jax.spaces.space import Space
 from nao_jax.strategies import Observations, Proposal, generator, proposal
 from nao_jax.strategies.uniform import sample_new
 
-# Parents that are tried for a child that is not known yet.
+# Number of parents to try until a child is new.
 _TRIES = 20
 
 
@@ -32,7 +32,7 @@ class Evolution:
   tournament: int = 5
 
   def init(self, key: jax.Array) -> tuple:
-    """Returns an empty state: the pool holds the order of birth."""
+    """Returns an empty state, as the pool is in the order of age."""
     del key
     return ()
 
@@ -52,7 +52,7 @@ class Evolution:
     self, state: tuple, key: jax.Array, observed: Observations, limit: int
   ) -> tuple[tuple, Proposal]:
     """Implements `Strategy.ask`."""
-    birth_key, stranger_key = jax.random.split(key)
+    birth_key, draw_key = jax.random.split(key)
     rng = generator(birth_key)
     known, rows, parents = set(observed.known), [], []
     utility = (
@@ -61,8 +61,8 @@ class Evolution:
       else -np.argsort(observed.order)
     )
     for number in range(limit):
-      own = jax.random.fold_in(stranger_key, number)
-      parent, child = self._birth(rng, own, observed, known, utility)
+      own_key = jax.random.fold_in(draw_key, number)
+      parent, child = self._child(rng, own_key, observed, known, utility)
       if child is None:  # The space is exhausted.
         break
       known.update(self.space.keys(child[None]))
@@ -71,13 +71,13 @@ class Evolution:
     tokens = np.array(rows, np.int32).reshape(-1, self.space.length)
     return state, proposal(tokens, np.array(parents, np.int32))
 
-  def _birth(
+  def _child(
     self, rng, key, observed, known, utility
   ) -> tuple[int, np.ndarray | None]:
-    """Returns a parent's index and a new child of it.
+    """Returns the index of a parent, and a new child.
 
-    If no new child is found, -1 and a random architecture, or None if the space
-    has no new one.
+    If no new child is found, it returns -1 and a new random architecture; None
+    in its place if the space is exhausted.
     """
     for _ in range(_TRIES):
       parent = self._parent(rng, utility)
@@ -85,8 +85,8 @@ class Evolution:
       new = known.isdisjoint(self.space.keys(child[None]))
       if new and observed.allows(child[None])[0]:
         return parent, child
-    strangers = sample_new(self.space, key, 1, known, observed.constraint)
-    return -1, strangers[0] if len(strangers) else None
+    drawn = sample_new(self.space, key, 1, known, observed.constraint)
+    return -1, drawn[0] if len(drawn) else None
 
   def _parent(self, rng, utility) -> int:
     oldest = max(len(utility) - self.population, 0)

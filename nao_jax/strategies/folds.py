@@ -1,10 +1,10 @@
-"""Folds of architectures that a controller never learns from.
+"""Folds of architectures that are held out of the fit of a controller.
 
 A fold depends on a hash of the canonical architecture alone, so it is the same
-in every round, pool and process: a controller that is fitted from round to
-round never sees the scores that it is measured on. (The official code in
-PyTorch measures its controller on the architectures it was fitted to, NAO_V1,
-or on a tenth that is drawn anew each round, NAO_V2.)
+in every round, pool and process: a controller is never fitted to the scores
+that it is measured on, in no round. (The official code in PyTorch measures its
+controller on the architectures it was fitted to, NAO_V1, or on a random tenth
+that changes from round to round, NAO_V2.)
 
 Shapes: N architectures, L tokens.
 """

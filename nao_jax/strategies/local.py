@@ -1,6 +1,7 @@
-"""Local search: move to the first better neighbour; at a peak, restart.
+"""Local search with restarts, a strong baseline (White et al. 2021).
 
-White et al. 2021 found it the baseline to beat on small benchmarks.
+The search moves to the first better neighbour; at a local optimum it restarts
+from a random architecture.
 
 Shapes: N architectures in the pool, L tokens.
 """
@@ -35,8 +36,8 @@ class Local:
 
   The search starts from the best architecture of the first pool. If several
   neighbours are proposed at a time, it moves to the best of them, not to the
-  first better one. At a peak it moves to a random architecture, which is the
-  only proposal. It needs a pool from which no member is removed.
+  first better one. At a local optimum it moves to a random architecture, which
+  is the only proposal. It needs a pool from which no member is removed.
 
   Attributes:
     space: the search space.
@@ -75,7 +76,7 @@ class Local:
     return Climb(here, np.bool_(True)), {}
 
   def _step(self, here, scores) -> np.ndarray | None:
-    """Returns the best scored neighbour if it is better, else None."""
+    """Returns the best neighbour that has a score, if it is better."""
     rows = np.concatenate([here[None], self.space.neighbours(here)])
     values = [scores.get(name, -np.inf) for name in self.space.keys(rows)]
     best = int(np.argmax(values))
@@ -95,7 +96,7 @@ class Local:
         new.append(row)
     if new:
       return state, proposal(np.array(new, np.int32))
-    # A peak: nothing around it is new.
+    # A local optimum: all its neighbours are known.
     start = sample_new(self.space, start_key, 1, known, observed.constraint)
     if len(start):
       state = Climb(start[0], np.bool_(True))

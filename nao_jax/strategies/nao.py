@@ -20,7 +20,7 @@ from nao_jax.strategies import Observations, Proposal, folds
 from nao_jax.strategies.controller_metrics import inspection
 from nao_jax.strategies.projection import project
 
-# Parts that a fit is cut into, to show its progress.
+# Number of calls that a fit is split into, to show its progress.
 FIT_CALLS = 10
 
 
@@ -63,9 +63,9 @@ class Nao:
 
   Attributes:
     controller: space and sizes of the controller.
-    fit: how to fit the controller; each round goes on from the parameters of
-      the round before.
-    config: how to propose.
+    fit: settings of the fit; each round starts from the parameters of the round
+      before.
+    config: settings of the proposals.
   """
 
   controller: Controller
@@ -159,7 +159,7 @@ class Nao:
     epochs = self.fit.epochs
     calls = FIT_CALLS if epochs % FIT_CALLS == 0 else 1
     part = dataclasses.replace(self.fit, epochs=epochs // calls)
-    if state.epoch == 0:  # Otherwise the interrupted fit goes on.
+    if state.epoch == 0:  # Otherwise an interrupted fit is resumed.
       state = fit.start(state.params, part)
     progress("fit controller", int(state.epoch), epochs)
     while state.epoch < epochs:
@@ -168,8 +168,8 @@ class Nao:
       )
       if not np.isfinite(losses.total).all():
         logging.warning(
-          "the controller diverged in epoch %d; a fresh one proposes in this "
-          "round; a smaller `fit.learning_rate` may help",
+          "the controller diverged in epoch %d; an untrained one proposes in "
+          "this round; a smaller `fit.learning_rate` may help",
           np.argmin(np.isfinite(losses.total)) + state.epoch - part.epochs,
         )
         return self.init(key)
@@ -179,7 +179,7 @@ class Nao:
 
   def _view(self, params, members, proposed, limit) -> dict:
     """Returns a projection of the embeddings and predictions, for reports."""
-    # As many rows as there may be proposals, so that one program serves all.
+    # Padded to the most proposals, so that one program serves all rounds.
     rows = np.resize(proposed, (limit, members.shape[1]))
     predicted, embedding = map(
       np.asarray,
@@ -197,7 +197,7 @@ class Nao:
     }
 
   def _inspect(self, params, tokens, scores, held_out) -> dict:
-    """Returns the controller's metrics; ranking is of held-out members."""
+    """Returns the controller's metrics, its ranking of held-out members."""
     decoded = metrics.reconstruct(params, tokens, controller=self.controller)
     predicted, _ = metrics.predict(params, tokens, controller=self.controller)
     return inspection(

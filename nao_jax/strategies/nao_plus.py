@@ -1,11 +1,11 @@
-"""NAO with few evaluations: an ensemble, proposals encoded again, many passes.
+"""NAO for few evaluations: an ensemble, ranked candidates, several passes.
 
-Like `nao`, it moves embeddings of the best architectures along the predictor's
-gradient and decodes them. It differs in these points: an ensemble of
-controllers predicts; they also train on architectures without a score, of which
-only the reconstruction counts, and on ranks in the place of scores; candidates
-are encoded again and ranked by the ensemble's prediction; the best candidates
-are the seeds of the next pass.
+Like `nao`, the strategy moves embeddings of the best architectures along the
+predictor's gradient and decodes them. It differs in these points: predictions
+come from an ensemble of controllers; these also train on the reconstruction of
+architectures without a score, and on ranks instead of scores; candidates are
+encoded again and ranked by the ensemble's prediction; the best candidates are
+the seeds of the next pass.
 
 Shapes: E controllers, N architectures in the pool, L tokens, K seeds, S step
 sizes, M candidates of a pass (E S K).
@@ -68,7 +68,7 @@ class NaoPlus:
 
   Attributes:
     controller: space and sizes of each controller.
-    config: how to fit and to propose.
+    config: settings of the fit and the proposals.
   """
 
   controller: Controller
@@ -106,7 +106,7 @@ class NaoPlus:
     rows_key, steps_key = jax.random.split(key)
     rng, reached = generator(rows_key), int(state.began)
     every = (_lessons(rng, observed, *part, self) for part in parts)
-    # A resumed fit draws the lessons of finished steps again, and skips them.
+    # A resumed fit draws the lessons of finished steps again and skips them.
     for done, lessons in enumerate(itertools.chain.from_iterable(every), 1):
       reached += int(np.sum(lessons.rates > 0))
       if reached <= state.steps:
@@ -124,7 +124,8 @@ class NaoPlus:
     """Moves, decodes and ranks, pass after pass; implements `Strategy.ask`."""
     space, known = self.controller.space, set(observed.known)
     weights_key, draw_key = jax.random.split(key)
-    rng = generator(jax.random.fold_in(key, 2))  # Unlike the two above.
+    # Different from the two keys above.
+    rng = generator(jax.random.fold_in(key, 2))
     candidates, decoded = self._candidates(
       state.params, weights_key, observed, known, rng
     )
@@ -213,8 +214,8 @@ class NaoPlus:
   def _held_out(self, tokens) -> np.ndarray:
     """Returns the architectures held out of each controller, bool [E, N].
 
-    Each architecture is held out of one controller, so that all of them serve
-    to measure the ensemble. A single controller learns from all.
+    Each architecture is held out of one controller, so that the ensemble is
+    measured on all of them. A single controller learns from all.
     """
     members = self.config.members
     own = folds.numbers(self.controller.space, tokens, members)

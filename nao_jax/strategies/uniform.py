@@ -10,7 +10,7 @@ from nao_jax.objectives import CostConstraint
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Observations, Proposal, proposal
 
-# Draws after which to give up in a space that is nearly exhausted.
+# The most draws in a space that is nearly exhausted.
 MAX_DRAWS = 100
 # The least number of architectures in a draw if costs are limited.
 LEAST_DRAWN = 256
@@ -23,7 +23,7 @@ def sample_new(
   known: Set[bytes],
   constraint: CostConstraint | None = None,
 ) -> np.ndarray:
-  """Draws distinct architectures that are not known yet.
+  """Draws distinct new architectures.
 
   Args:
     space: the search space.
