@@ -28,7 +28,7 @@ class ConstraintConfig:
 
   Attributes:
     limit: the largest cost that is allowed, such as `params:3e6`,
-      `multiply_adds:5e8` or `latency:2.5`; none if empty.
+      `multiply_adds:5e8` or `latency:2.5`; empty for no limit.
     objectives: `score`, or `score` and a cost, such as `score,params`, for the
       Pareto front of both.
     limit_penalty: the weight, in the ascent, of a cost beyond the limit
@@ -51,7 +51,7 @@ class CostConstraint:
     name: name of the cost.
     cost: the cost function; exact and deterministic.
     limit: the largest cost that is allowed.
-    trade: whether the search is multi-objective: a low cost is an objective.
+    multi_objective: whether a low cost is an objective, too.
     penalty: the weight, in the ascent, of a cost beyond the limit relative to
       the predicted score.
     known: costs computed so far, by the bytes of tokens.
@@ -68,7 +68,7 @@ class CostConstraint:
 
   @property
   def described(self) -> dict:
-    """All attributes that determine a search but the function, JSON-like."""
+    """Attributes without the functions, JSON-like."""
     return {
       "cost": self.name,
       "limit": self.limit if self.limit < np.inf else None,
@@ -78,7 +78,7 @@ class CostConstraint:
 
   @property
   def uses_cost_gradient(self) -> bool:
-    """Returns whether the ascent needs an estimate of the cost."""
+    """True if the ascent needs an estimate of the cost."""
     return self.multi_objective or (self.penalty > 0 and self.limit < np.inf)
 
   def costs(self, tokens: np.ndarray) -> np.ndarray:
@@ -93,11 +93,11 @@ class CostConstraint:
     new = dict(zip(names, tokens, strict=True))
     new = {n: row for n, row in new.items() if n not in self.known}
     if new:
-      values = self._ask(np.array([*new.values()]))
+      values = self._call(np.array([*new.values()]))
       self.known.update(zip(new, values.tolist(), strict=True))
     return np.array([self.known[name] for name in names], np.float64)
 
-  def _ask(self, tokens: np.ndarray) -> np.ndarray:
+  def _call(self, tokens: np.ndarray) -> np.ndarray:
     with of_the_caller():
       values = np.asarray(self.cost(tokens), np.float64)
     if values.shape != (len(tokens),):
@@ -239,7 +239,7 @@ def crowding(points: np.ndarray, numbers: np.ndarray) -> np.ndarray:
 def pick(
   scores: np.ndarray, costs: np.ndarray, weights: np.ndarray
 ) -> list[int]:
-  """Picks, for each weight in turn, the best row that is not taken yet.
+  """Picks for each weight the best of the remaining rows.
 
   Random weights spread the picks over the front: random scalarisation (Paria et
   al. 2020).
@@ -269,7 +269,8 @@ def parse(config: ConstraintConfig, names: tuple[str, ...]) -> tuple | None:
     names: names of the available costs.
 
   Returns:
-    (name of the cost, limit, trade), or None without a constraint.
+    (name of the cost, limit, whether the search is multi-objective); None
+    without a constraint.
 
   Raises:
     UserError: a setting has another form, or they do not fit together.

@@ -6,8 +6,7 @@ if it is removed, only this file changes.
 
 Devices are those of all processes (see distributed/processes.py), in the order
 of the processes; every process has the same number of them, calls the same
-functions, and holds the data of its own devices. A single process holds
-everything.
+functions, and has the data of its own devices. A single process has all data.
 
 Shapes: D devices.
 """
@@ -28,7 +27,7 @@ from nao_jax.runs import environment
 AXIS = "devices"
 
 # Largest part of an error message, in bytes, that is sent to other processes.
-_SAID = 2000
+_MESSAGE_BYTES = 2000
 _Element = TypeVar("_Element")
 
 _ALONE = contextvars.ContextVar("alone", default=False)
@@ -138,7 +137,7 @@ def gather(rows: Any) -> Any:
 
 
 def together(own: Iterator[_Element]) -> Iterator[_Element]:
-  """Yields from each process's own iterator; if one fails, all fail.
+  """Yields the elements of each process's own iterator; if one fails, all fail.
 
   Otherwise the other processes would wait in their next step for the one that
   failed. All processes must take the same number of elements. Each element
@@ -170,14 +169,14 @@ def together(own: Iterator[_Element]) -> Iterator[_Element]:
 
 
 def _failed(error: Exception | None) -> str:
-  """Returns the first failed process's error; all processes must call it."""
-  said = "" if error is None else in_a_line(error)
-  content = np.zeros((1, _SAID), np.uint8)
-  encoded = np.frombuffer(said.encode()[:_SAID], np.uint8)
+  """Returns the error of the first failed process; a call of all processes."""
+  message = "" if error is None else in_a_line(error)
+  content = np.zeros((1, _MESSAGE_BYTES), np.uint8)
+  encoded = np.frombuffer(message.encode()[:_MESSAGE_BYTES], np.uint8)
   content[0, : len(encoded)] = encoded
-  found = gather(content)
-  number = int(found.any(1).argmax())
-  text = found[number].tobytes().rstrip(b"\0").decode(errors="ignore")
+  messages = gather(content)
+  number = int(messages.any(1).argmax())
+  text = messages[number].tobytes().rstrip(b"\0").decode(errors="ignore")
   return f"process {number} cannot go on: {text}"
 
 

@@ -1,7 +1,7 @@
-"""Settings that declare their own limits.
+"""Settings with declared limits, and their flat form for JSON.
 
-Settings are frozen dataclasses. A field declares which numbers or choices are
-allowed, and a class declares in `ACTS_WITH` which of its settings need another
+Settings are frozen dataclasses. A field declares the numbers or choices that
+are allowed, and a class declares in `ACTS_WITH` the settings that need another
 setting. Further conditions between the settings of a class are checked by its
 method `check_together`. `validate` checks all of them.
 
@@ -49,7 +49,7 @@ class Limits:
 
   @property
   def text(self) -> str:
-    """Limits in words, such as `2 or more`; "" if there are none."""
+    """Limits in words, such as `2 or more`; "" without limits."""
     if self.choices:
       return ", ".join(self.choices)
     low, strict, high, open_ = self.least, self.above, self.most, self.below
@@ -94,12 +94,12 @@ class Only(NamedTuple):
   """Rule of `ACTS_WITH`: settings act only with some values of another setting.
 
   Attributes:
-    settings: names of the settings; the name of a nested dataclass stands for
-      all settings in it.
+    settings: names of the settings; the name of a nested dataclass means all
+      settings in it.
     other: the setting that they need.
     values: the values of `other` with which they act; if empty, all but 0, ""
       and False.
-    said_with: values of `other` with which settings without effect give a
+    warns_with: values of `other` with which settings without effect give a
       warning and no error.
     alternatives: further pairs of `other` and `values`, of which one is enough.
   """
@@ -107,7 +107,7 @@ class Only(NamedTuple):
   settings: tuple[str, ...]
   other: str
   values: tuple[str, ...] = ()
-  said_with: tuple[str, ...] = ()
+  warns_with: tuple[str, ...] = ()
   alternatives: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
   @property
@@ -210,14 +210,14 @@ def _check_value(own: dataclasses.Field, value: Any) -> None:
       raise UserError(f"{named(own.name, value)}: allowed: one value or more")
   for item in items:
     if not _is_of(kind, item):
-      wanted = ", ".join(filter(None, (_WORDS.get(kind, "text"), allowed.text)))
+      text = ", ".join(filter(None, (_WORDS.get(kind, "text"), allowed.text)))
     elif not allowed.allow(item) or (kind is float and not math.isfinite(item)):
-      wanted = allowed.text or "a finite number"
+      text = allowed.text or "a finite number"
     elif kind is int and allowed.most is None and item > _LARGEST:
-      wanted = f"up to {_LARGEST}"
+      text = f"up to {_LARGEST}"
     else:
       continue
-    raise UserError(f"{named(own.name, value)}: allowed: {wanted}")
+    raise UserError(f"{named(own.name, value)}: allowed: {text}")
 
 
 def _is_of(kind: type, value: Any) -> bool:
@@ -234,7 +234,7 @@ def _is_of(kind: type, value: Any) -> bool:
 def _refuse_idle(config: Any, preset: Any, prefix: str) -> None:
   """Refuses settings that the user changed and that have no effect.
 
-  They only give a warning if the rule says so, or if the user set the number
+  They only give a warning if the rule allows it, or if the user set the number
   that they depend on to 0, as for a quick trial.
   """
   for rule in getattr(config, "ACTS_WITH", ()):
@@ -242,11 +242,13 @@ def _refuse_idle(config: Any, preset: Any, prefix: str) -> None:
       continue
     other = get(config, rule.other)
     left_out = type(other) is int and other != get(preset, rule.other)
-    only_said = left_out or other in rule.said_with
+    only_warns = left_out or other in rule.warns_with
     for name in _changed(config, preset, rule):
       value = get(config, name)
-      if not only_said:
-        raise UserError(f"{named(name, value)}: acts only with {_wanted(rule)}")
+      if not only_warns:
+        raise UserError(
+          f"{named(name, value)}: acts only with {_needs_text(rule)}"
+        )
       logging.warning(
         "%s does nothing with %s",
         named(f"{prefix}{name}", value),
@@ -255,7 +257,7 @@ def _refuse_idle(config: Any, preset: Any, prefix: str) -> None:
 
 
 def _changed(config: Any, preset: Any, rule: Only) -> list[str]:
-  """The settings of a rule that are not as in the preset."""
+  """Returns the settings of a rule that differ from the preset."""
   groups = tuple(f"{name}." for name in rule.settings)
   others = [other for other, _ in rule.needs]
   return [
@@ -271,7 +273,7 @@ def _holds(value: Any, values: tuple) -> bool:
   return value in values if values else bool(value)
 
 
-def _wanted(rule: Only) -> str:
+def _needs_text(rule: Only) -> str:
   return " or ".join(
     named(other, value)
     for other, values in rule.needs

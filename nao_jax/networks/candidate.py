@@ -1,10 +1,9 @@
-"""The candidate: a network for any one architecture, given as data.
+"""Candidate network, whose architecture is data.
 
-For each architecture this computes the same function as the stand-alone
-network, but is traced and compiled only once for all architectures. It serves
-searches that train thousands of candidates from scratch, each for less time
-than a compilation takes. Architectures may differ from device to device, or
-along a `lax.map`.
+It computes the same function as the stand-alone network, but is traced and
+compiled only once for all architectures. It is for searches that train
+thousands of candidates from scratch, each for less time than a compilation
+takes. Architectures may differ from device to device, or along a `lax.map`.
 
 Every branch has weights for each op, of which the architecture uses one. A cell
 returns all its states and marks its loose ends; the modules that read it have

@@ -1,4 +1,4 @@
-"""Convolutions of which every network of this package is built.
+"""Convolutions of the networks.
 
 Shapes: maps are [C, H, W, B], the batch minor-most. Cells have few channels
 (20 at the official search size), so a CPU vectorises over the batch and a
@@ -62,9 +62,9 @@ pointwise.defvjp(_pointwise_forward, _pointwise_backward)
 
 
 def _apart(product, *inputs):
-  """Computes matrix products of maps, kept apart from the code that makes them.
+  """Computes matrix products of maps, without fusion with the code before them.
 
-  A CPU compiler would fuse the code that makes a map with the reshape to a
+  A CPU compiler would fuse the code that computes a map with the reshape to a
   matrix, and then compute each pixel's position by divisions instead of
   vectorising: a 5x5 depthwise convolution before a product takes 7 times as
   long. The compiler removes optimisation barriers before it fuses, but keeps a

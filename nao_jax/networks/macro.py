@@ -26,14 +26,14 @@ from nao_jax.spaces.arrays import Array
 Outputs = tuple[jax.Array, jax.Array | None]
 
 STEMS = ("cifar", "imagenet")
-# No network is that large; larger values fail in other ways than for lack of
-# memory.
+# Far above any real network; larger values would fail in other ways than for lack
+# of memory.
 MOST_CELLS, MOST_CHANNELS = 1000, 2**20
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkConfig:
-  """Sizes of a network; the defaults are the official search's.
+  """Sizes of a network; defaults from the official search.
 
   Attributes:
     ops: the name of the op set.
@@ -43,8 +43,8 @@ class NetworkConfig:
     classes: number of classes.
     stem: "cifar", for small images, or "imagenet", which makes the maps of
       the first cell 8 times smaller than the images.
-    auxiliary: whether the second reduction cell's output has a classifier of
-      its own.
+    auxiliary: whether there is a second classifier, on the output of the second
+      reduction cell.
     dropout: probability of dropping a feature before the classifier.
   """
 

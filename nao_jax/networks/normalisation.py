@@ -1,4 +1,4 @@
-"""BatchNorm of maps [C, H, W, B], with its own backward pass."""
+"""BatchNorm of maps [C, H, W, B], with a hand-written backward pass."""
 
 import functools
 
@@ -47,8 +47,8 @@ def moments(
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the mean and biased variance of each channel of [C, H, W, B].
 
-  Both are [C], computed at least in float32, like all of BatchNorm, whatever
-  the type of the maps.
+  Both are [C], computed in float32 or wider, like all of BatchNorm, for maps of
+  any type.
   """
   x = _wide(x)
   mean = _across(jnp.mean(x, (1, 2, 3)), axis_name)

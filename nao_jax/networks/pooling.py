@@ -39,7 +39,7 @@ def max_pool(x: jax.Array, size: int, stride: int = 1) -> jax.Array:
   """Max-pools [C, H, W, B]; padding is never the maximum.
 
   Of equal values the first in reading order gets the gradient (PyTorch's
-  rule). Ties are common: a pool of a pool sees one maximum several times.
+  rule). Ties are common: in a pool of a pool, one maximum occurs several times.
   """
   windows = _max_windows(x, size, stride)
   return functools.reduce(jnp.maximum, windows.values())

@@ -1,11 +1,11 @@
-"""The inside of a cell, with its own backward pass, for every architecture.
+"""Execution of a cell given as data, with a hand-written backward pass.
 
-The states of a cell live in one buffer. A loop runs the cell's branches, each
-by a `lax.switch` over the operations, and adds the results to the buffer in
-place. Nodes never overwrite each other, so the final buffer holds the input of
-every branch, which is all that the backward pass needs: the same loop reversed,
-which recomputes each operation from its stored input. Automatic differentiation
-of the loop would save the whole buffer at every branch.
+The states of a cell are in one buffer. A loop runs the cell's branches, each by
+a `lax.switch` over the operations, and adds the results to the buffer in place.
+Nodes never overwrite each other, so the final buffer contains the input of
+every branch, which is all that the backward pass needs: it is the reversed
+loop, which recomputes each operation from its stored input. Automatic
+differentiation of the loop would save the whole buffer at every branch.
 
 A branch may carry a memory from step to step (BatchNorm's running statistics),
 which the loop takes and returns updated.

@@ -1,9 +1,9 @@
-"""The recurrent cell through time, with its own backward pass.
+"""The recurrent cell unrolled in time, with a hand-written backward pass.
 
 The forward pass keeps the states, gates and activated values of every step; the
-backward pass collects the errors of all steps and computes one product per
-matrix. Automatic differentiation would add up the gradient of every matrix at
-every step.
+backward pass collects the gradients of the gates of all steps and computes one
+product per matrix. Automatic differentiation would add one product to the
+gradient of every matrix at every step.
 
 Inside, states are [H, B], the streams minor-most: a matrix times states is
 faster on a CPU than states times a matrix (docs/measurements.md), as the right

@@ -1,7 +1,4 @@
-"""Type of functions that take NumPy or JAX arrays and return the same kind.
-
-Without it a type checker would not know the kind of the result.
-"""
+"""Type variable of functions from NumPy to NumPy, or from JAX to JAX arrays."""
 
 from typing import TypeVar
 

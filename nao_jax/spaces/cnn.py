@@ -64,7 +64,7 @@ class CellSpace(Space):
 
   @property
   def encoding(self) -> str:
-    """The encoding: the encoder folds a branch, whose length tells it."""
+    """Name of the encoding, from the number of tokens per branch."""
     widths = {width: name for name, width in ENCODINGS.items()}
     return widths[self.tokens_per_step]
 
@@ -222,7 +222,7 @@ def resolve(
     source: the setting or argument that holds the text, for messages.
 
   Returns:
-    The architecture in pairs, whatever the encoding of the text.
+    The architecture in pairs, for a text in any encoding.
 
   Raises:
     UserError: `space` or `parse` raises it, or the file names the space of
@@ -247,7 +247,7 @@ def parse(space_: CellSpace, text: str, source: str = "arch") -> np.ndarray:
       notation (0-based, as `to_text` writes it), or tokens. Numbers with a `|`
       between the cells, or with a 0 (no token is 0), are in the published
       notation; other numbers are tokens if they are legal tokens. Tokens may be
-      in another encoding than the space's, which their number tells.
+      in another encoding than the space's, which follows from their number.
     source: the setting or argument that holds the text, for messages.
 
   Returns:
@@ -302,7 +302,7 @@ def _from_tokens(
 def _written_in(space_: CellSpace, numbers: list[int]) -> CellSpace:
   """Returns the space of the same architectures in the numbers' encoding.
 
-  If the count of numbers fits no encoding, that is the given space.
+  If the count of numbers fits no encoding, it returns the given space.
   """
   fitting = (s for s in _encodings(space_) if s.length == len(numbers))
   return next(fitting, space_)
@@ -317,8 +317,8 @@ def _encodings(space_: CellSpace) -> list[CellSpace]:
 def _space_of_numbers(numbers: list[int], ops: str) -> tuple[str, int] | None:
   """Returns (op set, nodes) for which the count of numbers is right.
 
-  Pairs and triples have some lengths in common; then the third number, an
-  input of the first node in pairs and a kernel in triples, tells them apart.
+  Pairs and triples have some lengths in common; then the third number decides,
+  which is an input of the first node in pairs and a kernel in triples.
   """
   kernel_third = len(numbers) > 2 and numbers[2] > MAX_NODES + 1
   for encoding in reversed(ENCODINGS) if kernel_third else ENCODINGS:
@@ -372,7 +372,7 @@ def _check_space_of_file(space_: CellSpace, path: str, source: str) -> None:
 
 
 def _space_of_file(path: str, source: str) -> tuple[str, int] | None:
-  """Returns (op set, nodes) of the space that a file names, None if none."""
+  """Returns (op set, nodes) of the space that a file names, if it names one."""
   name = notation.read(path, source).get("space")
   if name is None:
     return None

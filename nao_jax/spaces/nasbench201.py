@@ -79,7 +79,7 @@ def parse(text: str, place: str | None = None) -> np.ndarray:
 
   Args:
     text: the architecture.
-    place: where the text comes from, for messages.
+    place: the source of the text, for messages.
 
   Returns:
     Tokens, [6].
@@ -107,11 +107,11 @@ def parse(text: str, place: str | None = None) -> np.ndarray:
 
 
 def _form(ops: list[int]) -> str:
-  """Returns the last node's sum in the form by which the benchmark compares.
+  """Returns the last node's sum in the form that the benchmark compares.
 
-  An operation on nothing is nothing, and `skip_connect` returns its input.
-  Sums are sorted by their text, so some cells of the same function count as
-  different: those with an addend of nothing, or with sums in sums.
+  An operation on zeros gives zeros, and `skip_connect` returns its input. Sums
+  are sorted by their text, so some cells of the same function count as
+  different: those that add zeros, or sums to sums.
   """
   nodes = ["input"]
   for node in (1, 2, 3):

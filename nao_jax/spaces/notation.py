@@ -5,7 +5,7 @@ from nao_jax.runs import json_file
 
 
 def numbers(text: str) -> list[int] | None:
-  """Returns the integers in a text; None if it holds anything else."""
+  """Returns the integers in a text; None if it contains anything else."""
   words = text.replace("|", " ").replace(",", " ").split()
   try:
     return [int(word) for word in words]

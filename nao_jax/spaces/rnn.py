@@ -19,8 +19,8 @@ from nao_jax.spaces import notation, published
 from nao_jax.spaces.arrays import Array
 from nao_jax.spaces.space import Space
 
-# The official codes number the last two in both ways. This is the order of the
-# code with weight sharing; the published cells are written in it here.
+# The official codes number the last two differently. This is the order of the
+# code with weight sharing, in which published cells are written here.
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
 # Prefix of numbers in the order of the official code without weight sharing.
 OTHER_ORDER = "nao:"
@@ -41,7 +41,7 @@ class RecurrentSpace(Space):
     """Reads an architecture with N nodes; see `resolve`.
 
     Raises:
-      UserError: the text is none, or has another number of nodes.
+      UserError: the text is no architecture, or has another number of nodes.
     """
     tokens = resolve(text, source)
     if note := numbering(text):
@@ -96,7 +96,7 @@ def resolve(text: str, source: str = "arch") -> np.ndarray:
   Args:
     text: the name of a published cell, or the path of a JSON file with
       `tokens` (as a search writes it), or numbers in the published notation, or
-      tokens. The first number tells the last two apart: in the published
+      tokens. The first number distinguishes the last two: in the published
       notation it is 0, which no token is. The prefix `nao:` marks numbers in
       the published notation of the official code without weight sharing, where
       2 is the identity and 3 the sigmoid, the reverse of the order here.

@@ -1,8 +1,7 @@
 """User-defined spaces: named slots, each with choices.
 
-An architecture has one choice for every slot. A token stands for one choice of
-one slot, so different slots have different tokens even if their choices are
-equal.
+An architecture has one choice for every slot. A token is one choice of one
+slot, so different slots have different tokens even if their choices are equal.
 
 Shapes: L slots, which is also the number of tokens of an architecture.
 """
@@ -35,7 +34,7 @@ def space(name: str, slots: Mapping[str, Sequence[Hashable]]) -> "Slots":
     UserError: there is no slot, or a slot has no choice, or a choice twice.
   """
   if not slots:
-    raise UserError(f"space {name!r}: no slots; give one at least")
+    raise UserError(f"space {name!r}: no slots; give at least one")
   rows = tuple((slot, tuple(choices)) for slot, choices in slots.items())
   for slot, choices in rows:
     _check(f"space {name!r}: slot {slot!r}", choices)
@@ -52,7 +51,7 @@ def space(name: str, slots: Mapping[str, Sequence[Hashable]]) -> "Slots":
 
 def _check(slot: str, choices: Choices) -> None:
   if not choices:
-    raise UserError(f"{slot} has no choices; give one at least")
+    raise UserError(f"{slot} has no choices; give at least one")
   try:
     different = set(choices)
   except TypeError as error:

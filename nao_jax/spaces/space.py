@@ -1,4 +1,4 @@
-"""Search space: the token sequences that are architectures.
+"""Search spaces: grammars of token sequences.
 
 Shapes: B sequences, L tokens in a sequence, V tokens in the vocabulary.
 """
@@ -38,7 +38,7 @@ class Space:
     follows: pairs of a token and the tokens that may come right after it; after
       a token without a pair, all choices of the next position are legal. Groups
       that may be exchanged must allow the same tokens next to them.
-    functions: a list of the function of every sequence, in the place of swaps.
+    functions: a list of the function of every sequence, instead of swaps.
 
     Raises:
       ValueError: there is a legal token after which no token is legal.
@@ -52,7 +52,7 @@ class Space:
   functions: Functions | None = None
 
   def __post_init__(self):
-    # Without dead ends, taking a legal token at each position always gives an
+    # Without dead ends, a legal token at each position always gives an
     # architecture.
     for position, befores in enumerate([(SOS,), *self.choices[:-1]]):
       for before in befores:
@@ -176,7 +176,7 @@ class Space:
 
     Args:
       tokens: the sequence.
-      place: where the sequence came from, for the message.
+      place: the source of the sequence, for the message.
 
     Returns:
       int32 [L].
@@ -236,10 +236,10 @@ class Space:
 
   @property
   def plain(self) -> "Space":
-    """Space of the same architectures in the encoding that all else reads.
+    """Space of the same architectures in the encoding outside the controller.
 
-    A space may write its architectures in an encoding that suits the
-    controller. Evaluators, costs, drawings and files of results use this one.
+    A space may have an encoding that suits the controller. Evaluators, costs,
+    drawings and files of results use this one.
     """
     return self
 
@@ -296,7 +296,7 @@ class Space:
     return rows[self.may_follow[before, rows].all(-1)]
 
   def keys(self, tokens: np.ndarray) -> list[bytes]:
-    """Returns a hashable key of the function of each sequence of [B, L]."""
+    """Returns for each sequence of [B, L] a hashable key of its function."""
     return [row.tobytes() for row in self.canonical(tokens).astype(np.int32)]
 
 

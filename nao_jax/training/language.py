@@ -32,7 +32,7 @@ from nao_jax.settings import field
 
 PADDED_TO = 10
 
-# Number of logits that a score computes at a time: 4 MiB stay in a cache.
+# Number of logits that a score computes at a time: 4 MiB fit in a cache.
 _LOGITS = 2**20
 
 # As in the official code, lengths are normal with this deviation around `bptt`
@@ -113,8 +113,8 @@ def random_windows(
 def by_device(streams: np.ndarray, devices: int | None = None) -> np.ndarray:
   """Returns the streams of this process: int32 [S, B] to [S, D, B / D].
 
-  Each process gets streams that are neighbours in the text, so that it holds
-  one piece of the text, and no other process holds that piece.
+  Each process gets neighbouring streams, that is, one piece of the text, which
+  no other process gets.
 
   Args:
     streams: the result of `text.streams`, the same in all processes.

@@ -6,9 +6,9 @@ differentiated. The rest of the bank decays, as in dense stochastic gradient
 descent.
 
 The hidden state is carried from window to window although the architecture
-changes, as in the official code: for a cell, the state of another cell is a
-better start than zeros, as it is closer to the states that the cell will meet,
-and the two cells share some weights. Scoring starts from zeros.
+changes, as in the official code: the state of another cell is a better start
+than zeros, as it is closer to the cell's later states, and the two cells share
+some weights. Scoring starts from zeros.
 
 A step may also train n architectures, each on its share of the streams; they
 are spread over the devices as in training/supernet.py.
@@ -189,7 +189,7 @@ def _add_to_mean(count, mean, new):
 
 
 def averages_from_now_on(losses: Sequence[float], patience: int) -> bool:
-  """Returns whether the last loss says that averaging should begin.
+  """Returns whether averaging should begin, according to the last loss.
 
   Args:
     losses: validation losses after each epoch so far.

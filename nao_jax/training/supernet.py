@@ -151,8 +151,8 @@ def mean_gradients(
   """Computes the mean gradient of n architectures, each on B / n images.
 
   With one architecture, this is `gradients`. With more, each architecture's
-  BatchNorm statistics come from its own images alone. A parameter that only one
-  architecture uses gets 1 / n of its gradient, and one that none uses gets 0.
+  BatchNorm statistics are those of its own images. A parameter that only one
+  architecture uses gets 1 / n of its gradient, an unused one gets 0.
 
   Args:
     params: see `gradients`.
@@ -203,7 +203,7 @@ def train_steps(
   trainer: Trainer,
   axis_name: str | None = None,
 ) -> tuple[TrainState, jax.Array]:
-  """Performs some steps in one program, each with its own architectures.
+  """Performs several steps in one program, with architectures for each step.
 
   Args:
     state: the training state, the same on all devices.
@@ -279,8 +279,7 @@ def _update(
   )
   params = optax.apply_updates(state.params, updates)
   # One diverging architecture among thousands must not destroy the shared
-  # weights. A gradient whose norm overflows, beyond 1e19, is not followed
-  # either.
+  # weights. A step whose gradient's norm overflows, beyond 1e19, is skipped, too.
   sound = jnp.isfinite(optax.tree.norm(gradient))
   params, optimiser = jax.tree.map(
     functools.partial(jnp.where, sound),
@@ -350,8 +349,8 @@ def score(
     params: parameters of the supernet.
     pool: int32 [N, 2, nodes, 4].
     data: the examples.
-    indices: int32 [batches, B]; the last batch is filled up with examples that
-      occurred before, which only complete its BatchNorm statistics.
+    indices: int32 [batches, B]; the last batch is padded with earlier examples,
+      which only complete its BatchNorm statistics.
     counted: bool [batches, B], true once for every example.
     network: the sizes.
 
