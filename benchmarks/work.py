@@ -158,7 +158,7 @@ def supernet_train(sizes: Sizes) -> Work:
 
   def after(number, arguments, result):
     member = pool[number % _POOL][None, None]
-    steps = supernet.Steps(member, indices)
+    steps = supernet.Steps(indices, member)
     return (result[0], *arguments[1:3], steps, arguments[-1])
 
   return Work(
@@ -166,14 +166,14 @@ def supernet_train(sizes: Sizes) -> Work:
       functools.partial(
         supernet.train_steps, trainer=trainer, axis_name=parallel.AXIS
       ),
-      in_axes=(None, None, None, supernet.Steps(None, 1), None),
+      in_axes=(None, None, None, supernet.Steps(1, None), None),
       out_axes=(None, None),
       devices=devices,
       donate=(0,),
     ),
     (
       *parallel.replicate((state, *rest), devices=devices),
-      supernet.Steps(pool[None, :1], indices),
+      supernet.Steps(indices, pool[None, :1]),
       jnp.int32(1),
     ),
     after,

@@ -104,7 +104,7 @@ def spread_steps():
   )
   return parallel.spread(
     steps,
-    in_axes=(None, None, None, Steps(None, 1)),
+    in_axes=(None, None, None, Steps(1, None)),
     out_axes=(None, None),
   )
 
@@ -116,13 +116,13 @@ def step_inputs(state, images, pool):
   state = state._replace(step=jnp.asarray(4, jnp.int32))
   key = jax.random.key(5)
   cells = cnn.to_cells(pool)[:, None]
-  return (state, key, images), Steps(cells, indices.astype(np.int32))
+  return (state, key, images), Steps(indices.astype(np.int32), cells)
 
 
 def _shared(steps):
   """The steps as four devices get them."""
   return Steps(
-    parallel.replicate(steps.cells), steps.indices.reshape(STEPS, DEVICES, -1)
+    steps.indices.reshape(STEPS, DEVICES, -1), parallel.replicate(steps.cells)
   )
 
 

@@ -268,7 +268,7 @@ def test_a_gradient_that_is_not_finite_shows_though_the_loss_is(
   steps = jax.jit(functools.partial(supernet.train_steps, trainer=trainer))
   for op, lasting in ((SEPARABLE_3, False), (SEPARABLE_5, True)):
     pool = cnn.to_cells(_architecture(op)[None])[:, None]
-    rows = supernet.Steps(pool, np.zeros((2, 4), np.int32))
+    rows = supernet.Steps(np.zeros((2, 4), np.int32), pool)
     after, losses = steps(state, KEY, images, rows)
     same = jax.tree.map(np.array_equal, state.params, after.params)
     assert all(jax.tree.leaves(same)) == np.isnan(losses).all() == lasting

@@ -26,7 +26,7 @@ from nao_jax.spaces.arrays import Array
 Outputs = tuple[jax.Array, jax.Array | None]
 
 STEMS = ("cifar", "imagenet")
-# Far above any real network; larger values would fail in other ways than for lack
+# Far above any real network. Larger values would fail in other ways than for lack
 # of memory.
 MOST_CELLS, MOST_CHANNELS = 1000, 2**20
 

@@ -60,13 +60,13 @@ class Steps(NamedTuple):
   """Examples and architectures of successive steps.
 
   Attributes:
+    indices: int32 [steps, B], or a device's part of them.
     cells: int32 [steps, n, 2, nodes, 4], the same on all devices; see
       `draw_members` and `Batch`.
-    indices: int32 [steps, B], or a device's part of them.
   """
 
-  cells: jax.Array
   indices: jax.Array
+  cells: jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +221,7 @@ def train_steps(
   """
 
   def step(state, row):
-    cells, indices = row
+    indices, cells = row
     _, augment_key, loss_key = _step_keys(key, state.step)
     images = augmented(augment_key, data, indices, trainer.augment, axis_name)
     batch = Batch(images, data.labels[indices], cells)
@@ -279,7 +279,7 @@ def _update(
   )
   params = optax.apply_updates(state.params, updates)
   # One diverging architecture among thousands must not destroy the shared
-  # weights. A step whose gradient's norm overflows, beyond 1e19, is skipped, too.
+  # weights. A step is skipped, too, if its gradient's norm overflows (1e19).
   sound = jnp.isfinite(optax.tree.norm(gradient))
   params, optimiser = jax.tree.map(
     functools.partial(jnp.where, sound),

@@ -72,7 +72,7 @@ class InMemory:
     order_key, step_key = keys
     batches = self.batches(order_key, epochs)
     step_key = parallel.replicate(step_key, devices=self.devices)
-    in_axes, out_axes = (None, None, None, Steps(None, 1), None), (None, None)
+    in_axes, out_axes = (None, None, None, Steps(1, None), None), (None, None)
     steps = program(
       train_steps, self.trainer, self.devices, in_axes, out_axes, donate=(0,)
     )
@@ -83,7 +83,7 @@ class InMemory:
         padded(batches[start:end], STEPS_A_CALL), 1, devices=self.devices
       )
       count = np.int32(end - start)
-      rows = Steps(padded(cells[start:end], STEPS_A_CALL), rows)
+      rows = Steps(rows, padded(cells[start:end], STEPS_A_CALL))
       state, losses = steps(state, step_key, self._train, rows, count)
       yield state, np.asarray(losses)[:count]
 
