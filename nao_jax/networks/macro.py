@@ -26,8 +26,8 @@ from nao_jax.spaces.arrays import Array
 Outputs = tuple[jax.Array, jax.Array | None]
 
 STEMS = ("cifar", "imagenet")
-# Far above any real network. Larger values would fail in other ways than for lack
-# of memory.
+# Far above the sizes of real networks. Larger values would fail in other ways
+# than for lack of memory.
 MOST_CELLS, MOST_CHANNELS = 1000, 2**20
 
 
