@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from nao_jax.errors import UserError
-from nao_jax.networks import edge_network, parameters
+from nao_jax.networks import edge_config, edge_network, parameters
 from nao_jax.networks.cost import cost
-from nao_jax.networks.edge_network import EdgeNetwork, EdgeNetworkConfig
+from nao_jax.networks.edge_config import EdgeNetworkConfig
+from nao_jax.networks.edge_network import EdgeNetwork
 from nao_jax.spaces import nasbench201
 
 KEY = jax.random.key(0)
@@ -91,7 +92,7 @@ def _own(variables, rows):
             for name, x in leaves.items()
             if name.startswith(prefix)
           }
-        elif edge_network.NASBENCH201[op].shapes(4):
+        elif edge_config.NASBENCH201[op].shapes(4):
           own |= {
             f"edge_{edge}_{name.removeprefix('edges_')}_1": x[edge, 0]
             for name, x in leaves.items()
@@ -171,15 +172,15 @@ def test_one_program_serves_every_architecture():
 )
 def test_tables_of_edges_that_are_no_cells_are_refused(edges, message):
   with pytest.raises(UserError, match=message):
-    edge_network.check_edges(edges)
+    edge_config.check_edges(edges)
 
 
 @pytest.mark.parametrize(
   "apply", [lambda x, *_: x[:, ::2], lambda x, *_: x.astype(jnp.float16)]
 )
 def test_operations_that_change_shape_or_type_are_refused(apply):
-  bad = edge_network.Operation("bad", lambda channels: {}, apply)
-  operations = (*edge_network.NASBENCH201[:4], bad)
+  bad = edge_config.Operation("bad", lambda channels: {}, apply)
+  operations = (*edge_config.NASBENCH201[:4], bad)
   config = dataclasses.replace(SMALL, operations=operations)
   with pytest.raises(UserError, match="operation 'bad' turns maps float32"):
     config.check(8)

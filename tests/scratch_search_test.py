@@ -107,14 +107,15 @@ def test_each_epoch_of_a_candidate_has_an_order_of_its_own(
   def program(function, trainer, devices, in_axes, out_axes):
     """Trains nothing, and notes which images each step was given."""
 
-    def steps(state, key, images, rows, count, architecture):
+    def steps(state, key, images, batches, architecture):
+      rows, count = batches
       orders.append(np.array(rows[0, :count]))
       return state, np.zeros((1, rows.shape[1]), np.float32)
 
     def measure(*arguments):
       return types.SimpleNamespace(right=np.zeros(1), examples=np.ones(1))
 
-    return {"_steps": steps, "_measure": measure}[function.__name__]
+    return {"train_steps": steps, "measure_batches": measure}[function.__name__]
 
   monkeypatch.setattr(image_candidates, "program", program)
   _scores(_evaluator(data, tmp_path / "trials.sqlite"), ROWS[:2])

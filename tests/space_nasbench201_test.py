@@ -12,7 +12,7 @@ from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
 from nao_jax.drawing import edges
 from nao_jax.errors import UserError
-from nao_jax.networks.edge_network import EdgeNetworkConfig
+from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import nasbench201
 from nao_jax.strategies.nao import NaoConfig

@@ -15,11 +15,8 @@ import jax
 
 from nao_jax.networks import candidate as candidates
 from nao_jax.networks import parameters
-from nao_jax.networks.edge_network import (
-  EdgeNetwork,
-  EdgeNetworkConfig,
-  EdgeStandAlone,
-)
+from nao_jax.networks.edge_config import EdgeNetworkConfig
+from nao_jax.networks.edge_network import EdgeNetwork, EdgeStandAlone
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.stand_alone import StandAlone
 from nao_jax.networks.supernet import Supernet

@@ -10,18 +10,16 @@ an argument of the call, so that one program serves all architectures.
 Shapes: B images, E edges, S states, maps [C, H, W, B].
 """
 
-from collections.abc import Callable
 import dataclasses
 import functools
-from typing import NamedTuple
 
 from flax import linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nao_jax.errors import UserError
 from nao_jax.networks import convolutions, macro, ops, pooling
+from nao_jax.networks.edge_config import EdgeNetworkConfig, Operation
 from nao_jax.networks.parameters import (
   Statistics,
   declare,
@@ -30,182 +28,6 @@ from nao_jax.networks.parameters import (
   track,
 )
 from nao_jax.networks.tape import Plan, put, run_branches, take
-from nao_jax.settings import field
-from nao_jax.spaces import nasbench201
-from nao_jax.spaces.arrays import Array
-from nao_jax.spaces.space import Space
-
-
-class Operation(NamedTuple):
-  """An operation of an edge: two pure functions.
-
-  Attributes:
-    name: name of the operation.
-    shapes: maps the number of channels C to the shapes of the parameters, a
-      dict. Names that contain `depthwise` hold kernels [C, k, k], `dense` and
-      `conv` kernels [out, in, k, k], all others kernels [in, out]; `scale` and
-      `offset` belong to BatchNorm.
-    apply: a function of maps [C, H, W, B], the parameters and a BatchNorm
-      function (see `ops.batch_norm`), which returns maps of the same shape.
-  """
-
-  name: str
-  shapes: Callable[[int], ops.Shapes]
-  apply: Callable[[jax.Array, ops.Parameters, ops.Norm], jax.Array]
-
-
-# Cached, so that equal operations are the same object and share a trace.
-@functools.cache
-def operation(name: str) -> Operation:
-  """Returns an operation of `ops` as one of an edge."""
-  return Operation(
-    name,
-    functools.partial(ops.shapes, name, stride=1),
-    lambda x, weights, norm: ops.apply(name, x, weights, stride=1, norm=norm),
-  )
-
-
-_NASBENCH201 = {
-  "none": "zero",
-  "skip_connect": "identity",
-  "nor_conv_1x1": "conv_1x1",
-  "nor_conv_3x3": "conv_3x3",
-  "avg_pool_3x3": "avg_pool_3x3",
-}
-NASBENCH201 = tuple(
-  operation(_NASBENCH201[name])._replace(name=name) for name in nasbench201.OPS
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class EdgeNetworkConfig:
-  """Sizes of a network; the defaults are NAS-Bench-201's.
-
-  Attributes:
-    cells_per_stage: cells in each of the three stages.
-    channels: C, width of the first stage.
-    classes: number of classes.
-    affine: whether BatchNorm in operations has a learnt scale and offset.
-    space: the search space; the choices of its E tokens are the operations.
-    operations: the operations, in the order of each token's choices.
-    edges: (source, target) of each edge, in the order of the tokens.
-  """
-
-  cells_per_stage: int = field(5, least=1, most=macro.MOST_CELLS)
-  channels: int = field(16, least=2, most=macro.MOST_CHANNELS)
-  classes: int = field(10, least=1)
-  affine: bool = True
-  space: Space = dataclasses.field(default_factory=nasbench201.space)
-  operations: tuple[Operation, ...] = NASBENCH201
-  edges: tuple[tuple[int, int], ...] = nasbench201.EDGES
-
-  # As `macro.NetworkConfig` has them.
-  auxiliary, stem = False, "cifar"
-
-  @property
-  def states(self) -> int:
-    """Number of states of a cell, S."""
-    return 1 + max(target for _, target in self.edges)
-
-  @property
-  def cells(self) -> tuple[tuple[bool, int], ...]:
-    """For each cell: False, as none is a reduction cell, and its width."""
-    return tuple(
-      (False, self.channels * 2**stage)
-      for stage in range(3)
-      for _ in range(self.cells_per_stage)
-    )
-
-  @property
-  def branches(self) -> int:
-    """Number of edges of a cell, E."""
-    return len(self.edges)
-
-  @property
-  def architecture_shape(self) -> tuple[int, ...]:
-    """Shape of an architecture as data: (E,)."""
-    return (self.branches,)
-
-  def to_cells(self, tokens: Array) -> Array:
-    """Converts tokens [..., E] to indices of operations, int32 [..., E]."""
-    first = np.array([choices[0] for choices in self.space.choices], np.int32)
-    return tokens - first
-
-  def check(self, image_size: int) -> None:
-    """Raises UserError if the network cannot be built.
-
-    Args:
-      image_size: height and width.
-    """
-    if image_size % 4:
-      raise UserError(
-        f"images are {image_size} pixels wide, which two halvings do not "
-        "divide; give images whose size is a multiple of 4"
-      )
-    check_edges(self.edges)
-    names = [operation.name for operation in self.operations]
-    wrong = [c for c in self.space.choices if len(c) != len(names)]
-    if len(self.space.choices) != self.branches or wrong:
-      raise UserError(
-        f"space {self.space.name!r} has {len(self.space.choices)} tokens, and "
-        f"the cell {self.branches} edges with {len(names)} operations "
-        f"({', '.join(names)}) each; give a space with a token for each edge "
-        "and a choice for each operation"
-      )
-    for one in self.operations:
-      _check_operation(one, self.channels)
-
-
-def check_edges(edges: tuple[tuple[int, int], ...]) -> None:
-  """Checks the table of edges of a cell.
-
-  Raises:
-    UserError: an edge does not lead to a later state, an edge reads a state
-      that is not complete, or nothing leads to or reads a state.
-  """
-  if not edges:
-    raise UserError("`edges`: the cell has none; give one at least")
-  last = max(target for _, target in edges)
-  complete = 0
-  for at, (source, target) in enumerate(edges):
-    place = f"`edges`: edge {at} leads from state {source} to state {target}"
-    if not 0 <= source < target:
-      raise UserError(
-        f"{place}; an edge leads from a state, 0 or more, to a later one, so "
-        "that a cell has no cycle"
-      )
-    if target < complete:
-      raise UserError(
-        f"{place}, but an earlier edge has read that state already; order the "
-        "edges by their targets"
-      )
-    complete = max(complete, source + 1)
-  for state in range(1, last + 1):
-    if state not in {target for _, target in edges}:
-      raise UserError(f"`edges`: no edge leads to state {state}")
-  for state in range(last):
-    if state not in {source for source, _ in edges}:
-      raise UserError(
-        f"`edges`: no edge reads state {state}, so nothing that leads to it "
-        f"has an effect; the output is state {last}"
-      )
-
-
-def _check_operation(one: Operation, channels: int) -> None:
-  """Raises UserError if an operation changes the shape or type of maps."""
-  x = jax.ShapeDtypeStruct((channels, 8, 8, 2), jnp.float32)
-  weights = {
-    name: jax.ShapeDtypeStruct(shape, jnp.float32)
-    for name, shape in one.shapes(channels).items()
-  }
-  y = jax.eval_shape(
-    lambda x, weights: one.apply(x, weights, ops.batch_norm), x, weights
-  )
-  if (y.shape, y.dtype) != (x.shape, x.dtype):
-    raise UserError(
-      f"operation {one.name!r} turns maps {x.dtype.name} {list(x.shape)} into "
-      f"{y.dtype.name} {list(y.shape)}; it must keep shape and type"
-    )
 
 
 class EdgeNetwork(nn.Module):

@@ -1,7 +1,7 @@
 """Spaces of convolutional cells, and their networks at given sizes."""
 
 from nao_jax.networks.build import Network
-from nao_jax.networks.edge_network import EdgeNetworkConfig
+from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
