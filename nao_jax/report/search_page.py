@@ -162,7 +162,7 @@ def _tiles(run: Run) -> list[Tile]:
   ]
 
 
-def _costs(run: Run) -> Section:
+def _costs(run: Run) -> Section | None:
   """Tabulates the size of the winner and the time of each phase."""
   networks = run.cells.costs(run.pool.tokens[run.winner], run.best or {})
   texts, tables = [], []
@@ -174,7 +174,9 @@ def _costs(run: Run) -> Section:
     head = ["network", "parameters", "multiply-adds"]
     tables.append(Table(head, [list(row) for row in networks], caption))
   elif run.best is None:
-    texts.append("Parameters and multiply-adds are shown when the search ends.")
+    texts.append(
+      "Parameters and multiply-adds, if known, are shown when the search ends."
+    )
   if run.seconds:
     total = [sum(part) for part in zip(*run.seconds.values(), strict=True)]
     rows = [
@@ -187,6 +189,8 @@ def _costs(run: Run) -> Section:
     ]
     caption = "Over all sessions, with work that was lost and repeated."
     tables.append(Table.of(rows, caption))
+  if not texts and not tables:
+    return None
   return Section("Costs and time", texts, tables=tables)
 
 
