@@ -37,6 +37,7 @@ Searches
 
 Experiments
     run_experiment  a search, its finalists and a comparison with random cells
+    run_training    a final training of one architecture
     Images, Texts   the tasks that ship
     IMAGE_PRESETS, TEXT_PRESETS
                     settings of searches, by name
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
   from nao_jax.evaluators import Evaluator
   from nao_jax.evaluators.function import Function
   from nao_jax.experiment import run as run_experiment
+  from nao_jax.final_training import run as run_training
   from nao_jax.objectives import CostConstraint
   from nao_jax.pool import Pool
   from nao_jax.search.config import SearchConfig
@@ -103,6 +105,7 @@ _NAMES = {
   "make_space": "spaces.slots.space",
   "run_experiment": "experiment.run",
   "run_search": "search.loop.run",
+  "run_training": "final_training.run",
 }
 
 __all__ = [
@@ -126,6 +129,7 @@ __all__ = [
   "make_space",
   "run_experiment",
   "run_search",
+  "run_training",
 ]
 
 # Names of modules in 0.1, which still work from here.
