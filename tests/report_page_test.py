@@ -99,13 +99,13 @@ def test_the_same_directory_gives_the_same_page(nao):
   assert first == second
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
   with browsers.started() as browser:
     yield browser
 
 
-@pytest.fixture(scope="session", params=["one search", "recurrent", "several"])
+@pytest.fixture(scope="module", params=["one search", "recurrent", "several"])
 def file(request, nao, uniform, other, recurrent, searches):
   """A page, as it is on disk."""
   if request.param == "one search":
@@ -115,7 +115,7 @@ def file(request, nao, uniform, other, recurrent, searches):
   return comparison_page.write([nao, uniform, other], searches / "several.html")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def opened(browser, file):
   """The page in a browser, and all that it said or asked for."""
   events, window = [], browser.new_page()

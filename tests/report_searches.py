@@ -86,7 +86,7 @@ def settings_of(strategy, seed=0, **changes):
 
 
 def search(path, settings, strategy, space=SPACE, evaluator=None, **ends):
-  """A real search of which the directory is all that is left."""
+  """Runs a real search; returns its directory."""
   journal = ends.pop("journal", SearchJournal)
   with journal(path, settings, ROUNDS) as journal:
     loop.run(
@@ -148,7 +148,7 @@ def recurrent(searches):
 
 @pytest.fixture(scope="session")
 def finalists(nao, searches):
-  """The search with three finalists, whose order training turned around."""
+  """The search `nao` with three finalists whose order training reversed."""
   path = shutil.copytree(nao, searches / "finalists")
   best, run = json.loads((path / "best.json").read_text()), runs.read(nao)
 

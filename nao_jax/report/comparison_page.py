@@ -167,15 +167,14 @@ def _curves(scored: dict[str, Run]) -> Section | None:
 
 def _alike(named: dict[str, Run]) -> list[list[str]]:
   """Groups the letters of searches that differ only in the seed."""
-  groups: dict[str, dict[int, str]] = {}
-  again = []
+  groups: dict[str, list[str]] = {}
   for letter, run in named.items():
-    rest = {k: v for k, v in run.settings.items() if k != "seed"}
-    own = groups.setdefault(repr(sorted(rest.items())), {})
-    # The same search twice is no repetition.
-    if own.setdefault(run.settings["seed"], letter) != letter:
-      again.append([letter])
-  return [*(list(own.values()) for own in groups.values()), *again]
+    key = repr(sorted((run.settings | {"seed": None}).items()))
+    seeds = [named[x].settings["seed"] for x in groups.get(key, [])]
+    if run.settings["seed"] in seeds:  # The same search again repeats nothing.
+      key = letter
+    groups.setdefault(key, []).append(letter)
+  return list(groups.values())
 
 
 def _repeats(scored: dict[str, Run]) -> Section:

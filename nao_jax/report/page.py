@@ -75,19 +75,6 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
-  """A long list of names and values.
-
-  Attributes:
-    caption: what the list holds.
-    values: {name: value}; each value is shown as it prints.
-  """
-
-  caption: str
-  values: dict
-
-
-@dataclasses.dataclass(frozen=True)
 class Tile:
   """A number at the top of the page.
 
@@ -112,7 +99,7 @@ class Section:
     plots: plots, side by side where there is room.
     tables: tables beside or below the plots.
     code: lines to copy.
-    facts: lists at the end of the section.
+    facts: long lists at the end, {caption: {name: value}}.
   """
 
   title: str
@@ -120,7 +107,7 @@ class Section:
   plots: list[Plot] = dataclasses.field(default_factory=list)
   tables: list[Table] = dataclasses.field(default_factory=list)
   code: list[str] = dataclasses.field(default_factory=list)
-  facts: list[Facts] = dataclasses.field(default_factory=list)
+  facts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from nao_jax.report import (
 )
 from nao_jax.report import page as pages
 from nao_jax.report import run as runs
-from nao_jax.report.page import Facts, Page, Plot, Section, Table, Tile
+from nao_jax.report.page import Page, Plot, Section, Table, Tile
 from nao_jax.report.run import Run
 from nao_jax.runs import paths
 from nao_jax.tasks import known
@@ -208,8 +208,5 @@ def _rerun(run: Run) -> Section:
     "How to run it again",
     [f"The files of the run are in {run.path.absolute()}."],
     code=[shlex.join(command)] if known else [],
-    facts=[
-      Facts("Seed and versions", about),
-      Facts("All settings", run.settings),
-    ],
+    facts={"Seed and versions": about, "All settings": run.settings},
   )

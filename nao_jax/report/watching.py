@@ -65,7 +65,6 @@ class Snapshot:
     ended: whether its result is written.
     status: contents of status.json; may be empty.
     history: reports of rounds or epochs.
-    now: time of the snapshot, in seconds since 1970.
   """
 
   path: pathlib.Path
@@ -74,7 +73,6 @@ class Snapshot:
   ended: bool
   status: dict
   history: list[dict]
-  now: float
 
   @property
   def running(self) -> bool:
@@ -113,7 +111,6 @@ def snapshot(path: str | os.PathLike) -> Snapshot:
     ended=any((path / name).exists() for name in _RESULTS),
     status=_status(path, holder),
     history=history,
-    now=time.time(),
   )
 
 
@@ -175,7 +172,7 @@ def _last_update(snapshot: Snapshot) -> str:
   written = _number(snapshot.status.get("time"))
   if written is None:
     return ", no update yet"
-  age = max(snapshot.now - written, 0.0)
+  age = max(time.time() - written, 0.0)
   # A call that compiles, or a single step, may take minutes.
   return f", last update {clock(age)} ago" if age > 5 else ""
 
