@@ -1,1 +1,1 @@
-"""Benchmarks of speed and search quality; none of them is a test."""
+"""Benchmarks of speed and search quality, which are not tests."""

@@ -6,7 +6,7 @@ The search, the evaluator from scratch and the dispatch of a cluster's trials
 are those of a real search; only the workers and the clock are simulated. A
 training takes a random time, log-normal and longer by a factor for a few
 stragglers; its unit is the median. Fitting the controller takes a fixed time,
-in which the workers go on with the remaining trials.
+in which the workers continue with the remaining trials.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from experiments import driver
 from nao_jax.runs.files import check_writable
 from nao_jax.search.config import SearchConfig
 
-_WORKERS = flags.DEFINE_list("workers", ["8", "64", "1000"], "How many.")
+_WORKERS = flags.DEFINE_list("workers", ["8", "64", "1000"], "Workers.")
 _MAX_PENDING = flags.DEFINE_list(
   "max_pending", ["0.5", "1.0", "1.5"], "Values of --max_pending of a search."
 )
@@ -33,7 +33,7 @@ _NEW = flags.DEFINE_float("new", 1.5, "Proposals a round, in workers.")
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Rounds of proposals.")
 _SPREAD = flags.DEFINE_float("spread", 0.5, "Sigma of the log-normal times.")
 _STRAGGLERS = flags.DEFINE_float("stragglers", 0.05, "Share of stragglers.")
-_FACTOR = flags.DEFINE_float("factor", 5.0, "So much longer they take.")
+_FACTOR = flags.DEFINE_float("factor", 5.0, "Factor of the stragglers' times.")
 _FIT = flags.DEFINE_float("fit", 0.1, "Time of a fit, in median trainings.")
 _SEEDS = flags.DEFINE_integer("seeds", 5, "Searches of each kind, seeds 0 ..")
 _JSON = flags.DEFINE_string("json", None, "File for the numbers.")
@@ -46,7 +46,7 @@ def measure(
 
   Args:
     workers: number of workers.
-    late: the setting of a search; None for synchronous searches.
+    max_pending: the setting of a search; None for synchronous searches.
     times: durations of trainings and fits.
     seeds: number of searches, with the seeds 0, 1 ..
   """

@@ -55,7 +55,7 @@ def count(function, *arguments) -> Needed:
 def training(forward: Needed) -> Needed:
   """Returns the work of a forward and a backward pass.
 
-  Each product has two gradients of its own size.
+  Each product has two gradients of the same size.
   """
   return forward.times(3)
 

@@ -111,10 +111,10 @@ def apply(
 
   Args:
     weights: weights of the model.
-    cell: None; there is only one cell.
+    cell: not used, as there is only one cell.
     tokens: int32 [T, B].
     hidden: [B, 2 H], h and c before the window.
-    masks: dropout; none by default.
+    masks: dropout masks; no dropout by default.
     length: number of steps that count, T by default.
   """
   del cell

@@ -98,7 +98,7 @@ def _cache(folder: pathlib.Path) -> tuple[str, str | None]:
 
 
 def _text(file: pathlib.Path) -> str | None:
-  """Returns the contents of a file of the system; None if there is none."""
+  """Returns the contents of a file of the system; None if it is missing."""
   try:
     return file.read_text(encoding="utf-8").strip()
   except OSError:

@@ -94,7 +94,7 @@ def _first_and_mean(what: str, values: list[list[list[float]]]) -> list[Pair]:
 
 
 def _mean(values: Sequence[float | None]) -> float:
-  """Returns the mean of the finite numbers; NaN if there is none."""
+  """Returns the mean of the finite numbers; NaN without one."""
   sound = [x for x in values if x is not None and math.isfinite(x)]
   return float(np.mean(sound)) if sound else math.nan
 

@@ -149,7 +149,7 @@ def _run(command: Sequence[str], cores: Sequence[int]) -> str:
     pinned, env=os.environ | threads, capture_output=True, text=True
   )
   if ended.returncode:
-    last = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1]
+    last = (ended.stderr.strip().splitlines() or ["no message"])[-1]
     raise UserError(
       f"{shlex.join(command)}: ended with code {ended.returncode}: {last}"
     )

@@ -1,4 +1,4 @@
-"""Quality of a search for recurrent cells, measured on its own text.
+"""Quality of a search for recurrent cells, measured on the search's text.
 
 python -m benchmarks.recurrent_cells --workdir=DIR
 
@@ -14,8 +14,8 @@ search_rnn --evaluator=shared --workdir=DIR`). Three questions are answered:
    and seeds?
 
 All settings are those of the search, except the flags below. Results are
-written to a JSON file after every training; the same command again trains what
-is missing.
+written to a JSON file after every training; the same command again continues
+with the missing trainings.
 
 Shapes: A architectures, L tokens, R rounds, K candidates, B streams.
 """
@@ -172,7 +172,7 @@ class Results:
       )
 
   def get(self, question: str):
-    """Returns the answer so far; an empty one if there is none."""
+    """Returns the results so far, which may be empty."""
     return self._all.get(question, {})
 
   def put(self, question: str, answer) -> None:

@@ -6,8 +6,8 @@ python -m benchmarks.search_against_random --preset=digits --seeds=10 \
 Runs a whole search for each seed, each in a folder of the workdir, and shows
 the measurements of its finalists and of the cells in its comparison beside
 those of random ones with the same budget. All settings of a search are flags. A
-finished search is not run again and a stopped one goes on, so the same command
-with more seeds adds to the existing results.
+finished search is not run again and a stopped one is resumed, so the same
+command with more seeds adds to the existing results.
 """
 
 import dataclasses

@@ -7,7 +7,7 @@ Trains supernets on the same random pool, in each variant and with several
 seeds, and compares the scores of some members with their scores from scratch.
 These trainings are saved in the file of trials. They are measured on the test
 part, the shared weights on the validation part, so that chance in the choice of
-images does not affect both. The same command again goes on with the next
+images does not affect both. The same command again continues with the next
 supernet.
 """
 
@@ -71,7 +71,7 @@ settings.define(
 
 
 def main(_):
-  """Trains what is missing, and shows all results."""
+  """Trains missing supernets and candidates, and shows all results."""
   config, data = _configured()
   variants = _VARIANTS.value
   for variant in variants:
@@ -112,7 +112,7 @@ def _configured():
 
 
 def _started(config, data, pool) -> dict:
-  """Returns the results so far: those of the file, or none."""
+  """Returns the results so far, from the file if it exists."""
   size, _, channels = data.image_shape
   given = {
     "settings": flatten(config),

@@ -6,7 +6,7 @@ python -m benchmarks.side_by_side --peer='PYTHON torch_controller.py' \
   --only=controller_fit,propose
 
 A peer is any program that prints its figures as benchmarks/pairs.py describes.
-Each measurement is a process of its own, pinned to the same cores and with as
+Each measurement is a separate process, pinned to the same cores and with as
 many threads; in every other pair the peer runs last. Only the ratio within a
 pair is meaningful, and only on a machine that runs nothing else.
 
@@ -136,7 +136,7 @@ def table(found: dict) -> rich.table.Table:
 def _measure(
   names: list[str], peer: list[str], allowed: list[int], held: dict
 ) -> None:
-  """Adds works to what is held, and writes the file after every pair."""
+  """Adds works to the results, and writes the file after every pair."""
   about = {"machine": machine.describe() | machine.measure()._asdict()}
   about["commit"] = git_revision()
   if (load := about["machine"]["load"]) > 0.5:

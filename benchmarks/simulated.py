@@ -40,7 +40,7 @@ class Times:
 
 
 class Simulated:
-  """An executor (see `scratch.Executor`) with a clock of its own.
+  """Executor (see `scratch.Executor`) with a simulated clock.
 
   Attributes:
     clock: time since the start.
@@ -61,7 +61,7 @@ class Simulated:
     self._ends: list[tuple[float, int, Task]] = []
     self._begun = 0
 
-  def init(self, anybody: np.ndarray) -> tuple:
+  def init(self, template: np.ndarray) -> tuple:
     """Returns an empty state."""
     return ()
 
@@ -78,7 +78,7 @@ class Simulated:
       to_come = sum(end - self.clock for end, _, _ in self._ends)
       done = self.busy - to_come
       self.before_last = done / self.clock / self._workers
-    self._dispatch.want(rows, limits, trials)
+    self._dispatch.enqueue(rows, limits, trials)
     self._hand_out()
     left = {row.tobytes() for row in rows}
     while left:

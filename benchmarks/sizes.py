@@ -3,7 +3,7 @@
 python -m benchmarks.sizes [--folder=DIR] [--picture=FILE.png]
 
 One size at a time differs from the official search's; each value is measured by
-benchmarks.throughput in a process of its own. Devices are made of this
+benchmarks.throughput in a separate process. Devices are made of this
 machine's cores: their number shows the cost of distributing work, not its gain.
 With --folder the figures are kept, and existing ones are not measured again;
 use another folder for another machine or another state of the code.
@@ -128,7 +128,7 @@ class Curve(NamedTuple):
 
 
 def curves(folder: str) -> list[Curve]:
-  """Returns the curves of all sweeps; measures what is not in the folder."""
+  """Returns the curves of all sweeps; measures those not in the folder."""
   found = []
   for sweep in SWEEPS:
     rows = [measured(sweep, value, folder) for value in sweep.values]

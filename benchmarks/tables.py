@@ -40,11 +40,11 @@ def pages() -> Iterable[pathlib.Path]:
 
 
 def filled(page: str, results: dict) -> str:
-  """Returns the text of a page with its tables written anew.
+  """Returns the text of a page with updated tables.
 
   Args:
     page: the text of the page.
-    results: what `benchmarks.side_by_side` wrote.
+    results: the results of `benchmarks.side_by_side`.
 
   Returns:
     The new text.
@@ -160,7 +160,7 @@ def _note(entry: dict) -> str:
 
 
 def read() -> dict:
-  """Returns the results of side by side; empty if there are none."""
+  """Returns the results of side by side; empty if the file is missing."""
   if not RESULTS.exists():
     return {}
   return json.loads(RESULTS.read_text(encoding="utf-8"))

@@ -47,7 +47,7 @@ class Sizes:
     streams: streams of text.
     steps: words of a bptt window.
     width: width of the language model.
-    vocabulary: words that the language model knows.
+    vocabulary: number of words of the language model.
     devices: number of devices that train and score the supernet.
   """
 

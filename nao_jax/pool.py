@@ -1,7 +1,7 @@
 """The pool: every architecture of a search, its scores and its origin.
 
-Shapes: A architectures (all that ever were in the pool), L tokens, R rounds,
-N members of the pool.
+Shapes: A architectures (all that were ever in the pool), L tokens, R rounds, N
+members of the pool.
 """
 
 from typing import NamedTuple
@@ -20,8 +20,8 @@ class Pool(NamedTuple):
     tokens: int32 [A, L].
     origins: int32 [A], the first round of a proposal in the pool, from 1; 0 for
       a random architecture, drawn in any round; -1 for a given one.
-    parents: int32 [A], the row that a proposal was made from; -1 for none.
-    step_sizes: float32 [A], step along the predictor's gradient; 0 for none.
+    parents: int32 [A], the row that a proposal was made from; -1 without one.
+    step_sizes: float32 [A], step along the predictor's gradient; 0 without one.
     alive: bool [A], whether the architecture is in the pool now.
     scores: float32 [A, R], NaN where it was not scored in that round.
   """
@@ -124,7 +124,7 @@ def extend(
     proposal: the proposals; their parents are positions in `rows`.
     round_: number of the round, from 0.
     rows: rows of the members that the strategy observed.
-    random: int32 [n, L], random architectures; none by default.
+    random: int32 [n, L], random architectures; empty by default.
   """
   random = proposal.tokens[:0] if random is None else random
   count = len(proposal.tokens)

@@ -258,10 +258,10 @@ from nao_jax.distributed.processes import Rendezvous, meet
 
 team = meet(Rendezvous(sys.argv[1], 2, int(sys.argv[2])))
 if team.first:
-  with team.leads():
-    team.tell("array", [1, 2, 3])
+  with team.leading():
+    team.send("array", [1, 2, 3])
 else:
-  team.help({"array": lambda told: print(told.arrays[0])})
+  team.help({"array": lambda command: print(command.arrays[0])})
 """
 # Gives this machine a name that nothing knows, and starts a command.
 _NAMELESS = """
@@ -306,7 +306,7 @@ def test_a_rendezvous_that_cannot_be_is_refused(where, message):
 
 def test_a_coordinator_that_nobody_reaches_is_named():
   address = f"127.0.0.1:{_free_port()}"
-  with pytest.raises(UserError, match=f"{address}`: nobody answers there"):
+  with pytest.raises(UserError, match=f"{address}`: nothing answers there"):
     meet(Rendezvous(address, 2, 1, seconds=0.1))
 
 

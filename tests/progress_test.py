@@ -39,7 +39,7 @@ def clock(monkeypatch):
 def _told(clock, *calls, **changes):
   """The positions after calls of (seconds later, done)."""
   positions = []
-  shown = Progress(io.StringIO(), told=positions.append, **changes)
+  shown = Progress(io.StringIO(), record=positions.append, **changes)
   for later, done in calls:
     clock.now += later
     shown("train", done, 100, each=IMAGES)
@@ -156,8 +156,8 @@ def test_a_run_that_did_nothing_says_nothing(tmp_path):
 
 
 def test_a_status_is_written_at_most_about_every_second(clock, tmp_path):
-  told = status.StatusFile(tmp_path, lambda: 0.0)
-  shown, seen = Progress(io.StringIO(), told=told.tell), []
+  file = status.StatusFile(tmp_path, lambda: 0.0)
+  shown, seen = Progress(io.StringIO(), record=file.record), []
   for done in range(10):
     shown("train", done, 10)
     seen.append(_told_of(tmp_path)["done"])
@@ -170,15 +170,15 @@ def test_a_status_is_written_at_most_about_every_second(clock, tmp_path):
 def test_seconds_of_phases_are_added_up_over_sittings(clock, tmp_path):
   for _ in range(2):
     compiled = [0.0]
-    told = status.StatusFile(tmp_path, lambda all=compiled: all[0])
-    shown = Progress(io.StringIO(), told=told.tell)
+    file = status.StatusFile(tmp_path, lambda all=compiled: all[0])
+    shown = Progress(io.StringIO(), record=file.record)
     shown("train epoch 1 of 2", 0, 2)
     clock.now, compiled[0] = clock.now + 5, 2.0
     shown("train epoch 2 of 2", 0, 2)
     clock.now += 1
     shown("score", 0, 1)
     clock.now += 3
-    told.end("stopped")
+    file.end("stopped")
   found = status.seconds_of(status.read(tmp_path))
   assert found == {"train epoch": [12.0, 4.0], "score": [6.0, 0.0]}
 

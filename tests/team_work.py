@@ -222,12 +222,12 @@ def main(port: str, number: str, workdir: str) -> None:
   team = meet(Rendezvous(f"127.0.0.1:{port}", 2, int(number)))
   scores = evaluator()
   if team.first:
-    with team.leads():
+    with team.leading():
       run(TeamEvaluator(scores, team, "search"), workdir)
       found = train(TeamFeed(feed(), team), init(), "validation")
       text = read(TeamEvaluator(reader(), team, "text"))
       streams = score_streamed(TeamEvaluator(streamed(), team, "streamed"))
-    with team.leads():
+    with team.leading():
       found |= train(TeamFeed(stream(), team), init(channels=3), "test")
     np.savez(pathlib.Path(workdir, FILE), text=text, streams=streams, **found)
   else:
@@ -250,7 +250,7 @@ def find_damage(team) -> None:
   """Lets the second process find damaged images in its own share."""
   state = init(channels=3)
   if team.first:
-    with team.leads():
+    with team.leading():
       train(TeamFeed(stream(), team), state, "test")
   else:
     team.help(FeedHelper(stream(damaged=2), team, state).handlers)

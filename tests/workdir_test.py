@@ -144,7 +144,9 @@ def test_states_are_saved_when_it_is_time(tmp_path, checkpoints, saved):
 )
 def test_a_signal_saves_the_state_and_stops(tmp_path, number, capfd):
   before = signal.getsignal(number)
-  with pytest.raises(Stopped, match="the same command goes on") as stopped:
+  with pytest.raises(
+    Stopped, match="the same command resumes the run"
+  ) as stopped:
     _work(tmp_path, _keep(_state(1)), _signal(number), _keep(_state(2)))
   assert stopped.value.signal == number
   assert _saved(tmp_path) == 2
@@ -206,7 +208,9 @@ def test_too_little_room_is_found_before_the_work(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_said_in_a_line(tmp_path):
-  with pytest.raises(UserError, match=r"No space left on device; .* goes on"):
+  with pytest.raises(
+    UserError, match=r"No space left on device; .* resumes the run"
+  ):
     _work(
       tmp_path,
       lambda journal: journal.rewind("round", 0),

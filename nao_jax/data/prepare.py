@@ -152,7 +152,7 @@ class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return encoded
 
   def _stored(self, read: np.ndarray | bytes, place: str):
-    """Returns what TFDS stores: pixels as Pillow's images, files as bytes."""
+    """Returns an image as TFDS stores it: a Pillow image, or a file's bytes."""
     if self._shape is None:
       return read
     image = pixels.with_channels(read, self._shape[-1])

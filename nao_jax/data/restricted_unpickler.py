@@ -26,7 +26,7 @@ def load(file: BinaryIO) -> Any:
 
 class _Numbers(pickle.Unpickler):
   def find_class(self, module: str, name: str) -> Callable:
-    """Returns what may be called: NumPy scalars from bytes, and a dict."""
+    """Returns the callables allowed: NumPy scalars from bytes, and a dict."""
     if (module, name) == ("collections", "OrderedDict"):
       return collections.OrderedDict
     if module.startswith("numpy") and name in ("scalar", "dtype"):

@@ -33,10 +33,10 @@ class StreamConfig:
 
   Attributes:
     size: S, height and width of the network's input, in pixels.
-    brightness: largest relative change; 0 for none.
-    contrast: largest relative change; 0 for none.
-    saturation: largest relative change; 0 for none.
-    hue: largest rotation of the colour circle, up to 0.5 turns; 0 for none.
+    brightness: largest relative change.
+    contrast: largest relative change.
+    saturation: largest relative change.
+    hue: largest rotation of the colour circle, in turns, up to 0.5.
     workers: number of processes that decode images; 0 for the training's own
       alone. Batches do not depend on it.
   """
@@ -58,8 +58,8 @@ class Part:
   """Some examples of a split, by their own numbers from 0; can be pickled.
 
   Attributes:
-    split: all of them.
-    numbers: integers [n], which ones.
+    split: all examples of the split.
+    numbers: integers [n], the numbers of the examples.
   """
 
   split: Records
@@ -87,7 +87,7 @@ class ImageStream:
     train: the training examples.
     test: the test examples.
     config: settings of cropping and augmentation.
-    held_out: examples held out of the training part, for choosing by.
+    held_out: examples held out of the training part, for choices.
     mean: float32 [3], with full intensity 1: ImageNet's mean for any data set.
       Computing a data set's own mean would take a pass over it; this one is
       close enough. None where each image is standardised by itself.
@@ -219,7 +219,7 @@ class ImageStream:
     return self._in_order(self.test, batch, rows)
 
   def _in_order(self, records, batch, rows=None):
-    """Returns what `test_batches` does, of any examples."""
+    """Yields any examples in the form of `test_batches`."""
     _, counted = eval_batches(len(records), batch)
     cut = functools.partial(_test_example, size=self.config.size)
     examples = _grain().MapDataset.source(records).map(cut).repeat()

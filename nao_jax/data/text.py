@@ -154,7 +154,7 @@ def streams(
 
 
 class _Texts(NamedTuple):
-  """The lines of the three parts."""
+  """Lines of the three parts of a text."""
 
   train: Sequence[str]
   validation: Sequence[str]
@@ -320,7 +320,7 @@ def _lines(contents: bytes, place: str) -> list[str]:
 
 
 def _say_what_ends(text: str, lines: Sequence[str], place: str) -> None:
-  """Reports what ends lines, if it is not a common line end.
+  """Warns of line ends that are not common ones.
 
   Raises:
     UserError: lines could only be ended by separators that are white space
@@ -374,8 +374,7 @@ def _decode(contents: bytes, place: str) -> str:
       f"{place}: byte {position} is NUL, as in a binary file or in UTF-16;"
       " allowed: text in UTF-8, so convert the file"
     )
-  # Texts from DOS may end with this character, which would be a word of its
-  # own.
+  # Texts from DOS may end with this character, which would become a word.
   return text.removesuffix(_DOS_END)
 
 

@@ -18,7 +18,7 @@ class TeamEvaluator:
   Attributes:
     evaluator: the evaluator, the same in all processes.
     team: the processes.
-    name: the name by which the helpers know the evaluator.
+    name: prefix of the evaluator's commands, the same in all processes.
   """
 
   evaluator: Evaluator
@@ -27,12 +27,12 @@ class TeamEvaluator:
 
   def init(self, key: jax.Array) -> Any:
     """Implements `Evaluator.init`."""
-    self.team.tell(f"{self.name} init", jax.random.key_data(key))
+    self.team.send(f"{self.name} init", jax.random.key_data(key))
     return self.evaluator.init(key)
 
   def replicate(self, state: Any) -> Any:
     """Implements `Evaluator.replicate`; sends the state to the helpers."""
-    self.team.tell(f"{self.name} replicate", *jax.tree.leaves(state))
+    self.team.send(f"{self.name} replicate", *jax.tree.leaves(state))
     return self.evaluator.replicate(state)
 
   def score(
@@ -45,12 +45,12 @@ class TeamEvaluator:
     keep: Keep = forget,
   ) -> tuple[Any, np.ndarray]:
     """Implements `Evaluator.score`."""
-    self.team.tell(
+    self.team.send(
       f"{self.name} score", jax.random.key_data(key), tokens, np.int32(round_)
     )
-    then_on = self.team.then_on
+    then_continue = self.team.then_continue
     return self.evaluator.score(
-      state, key, tokens, round_, then_on(progress), then_on(keep)
+      state, key, tokens, round_, then_continue(progress), then_continue(keep)
     )
 
 
@@ -83,6 +83,6 @@ class EvaluatorHelper:
       jax.random.wrap_key_data(key),
       tokens,
       int(round_),
-      self._team.heard,
-      self._team.heard,
+      self._team.wait_to_continue,
+      self._team.wait_to_continue,
     )

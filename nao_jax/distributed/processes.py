@@ -116,7 +116,7 @@ def _initialize(settings: dict, where: Rendezvous) -> None:
   def initialize():
     try:
       jax.distributed.initialize(**settings)
-    except Exception as error:  # Each scheduler has its own.
+    except Exception as error:  # Schedulers raise different types.
       failed.append(error)
 
   waiting = threading.Thread(target=initialize, daemon=True)
@@ -132,8 +132,8 @@ def _initialize(settings: dict, where: Rendezvous) -> None:
     )
   if failed and where.coordinator is None:
     raise UserError(
-      f"{place}: no SLURM, Open MPI or Cloud TPU was found that says where the "
-      f"processes are ({failed[0]}); give `rendezvous.coordinator`, "
+      f"{place}: no SLURM, Open MPI or Cloud TPU was found to connect the "
+      f"processes ({failed[0]}); give `rendezvous.coordinator`, "
       "`rendezvous.count` and `rendezvous.number`"
     )
   if failed:
@@ -165,7 +165,7 @@ def _find(where: Rendezvous) -> None:
     except OSError as error:
       if time.monotonic() > end:
         raise UserError(
-          f"{what}: nobody answers there after {where.seconds:g} s ({error}); "
+          f"{what}: nothing answers there after {where.seconds:g} s ({error}); "
           "is the first process (`rendezvous.number=0`) running, and can this "
           "machine reach it?"
         ) from error

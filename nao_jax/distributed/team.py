@@ -21,11 +21,10 @@ from nao_jax.runs.watch import Watch
 
 LOOPBACK = ("127.0.0.1", "localhost")
 
-# Seconds between two checks of the first process whether another was asked to
-# stop.
-_LOOK = 1.0
+# Seconds between two checks of the first process for signals to the others.
+_POLL = 1.0
 
-_ON, _STOP, _END = "on", "stop", "end"
+_CONTINUE, _STOP, _END = "continue", "stop", "end"
 # Number of commands that are kept; no helper is further behind, as calls keep
 # processes together.
 _KEPT = 1000
@@ -48,13 +47,13 @@ class Command(NamedTuple):
   signal: int
 
   @property
-  def goes_on(self) -> bool:
-    """True if the command is that all processes go on."""
-    return self.what == _ON
+  def continues(self) -> bool:
+    """True if the command is that all processes continue."""
+    return self.what == _CONTINUE
 
 
 class Team:
-  """The processes of a run, as seen by one of them.
+  """The processes of a run, in one of these processes.
 
   Attributes:
     first: whether this is the first process.
@@ -69,7 +68,7 @@ class Team:
       client: the client of JAX's coordinator.
       host: the host of the first process.
     """
-    self._client, self._said = client, 0
+    self._client, self._sequence = client, 0
     self._interruption = Interruption()
     self.number, self.count = jax.process_index(), jax.process_count()
     self.first = self.number == 0
@@ -95,8 +94,8 @@ class Team:
       UserError: in all processes, if one has other values than the first
         process.
     """
-    said, self._said = self._said, self._said + 1
-    home = f"{_HOME}/compared/{said}"
+    sequence, self._sequence = self._sequence, self._sequence + 1
+    home = f"{_HOME}/compared/{sequence}"
     self._client.key_value_set(f"{home}/{self.number}", json.dumps(values))
     if self.first:
       verdicts = (
@@ -122,14 +121,14 @@ class Team:
     self._watch.begin()
     with self._interruption:
       try:
-        while (command := self.hear()).what != _END:
+        while (command := self.receive()).what != _END:
           handlers[command.what](command)
       except BaseException as error:
         self._watch.leave(in_a_line(error))
         raise
 
   @contextlib.contextmanager
-  def leads(self) -> Iterator[None]:
+  def leading(self) -> Iterator[None]:
     """Lets the first process send commands; ends the helpers with the context.
 
     If a helper is asked to stop, the first process is interrupted, too.
@@ -140,36 +139,36 @@ class Team:
     try:
       yield
     except BaseException as error:
-      # Processes that are gone cannot receive a command.
+      # Processes that have ended cannot receive a command.
       with contextlib.suppress(jax.errors.JaxRuntimeError):
-        self._tell_of(error)
+        self._report(error)
       raise
     finally:
       over.set()
-    self.tell(_END)
+    self.send(_END)
 
   def _pass_on(self, over: threading.Event) -> None:
     with contextlib.suppress(jax.errors.JaxRuntimeError):
-      while not over.wait(_LOOK):
-        if asked := self._client.key_value_dir_get(f"{_HOME}/asked/"):
-          interruption.interrupt(int(asked[0][1]))
+      while not over.wait(_POLL):
+        if signals := self._client.key_value_dir_get(f"{_HOME}/signals/"):
+          interruption.interrupt(int(signals[0][1]))
           return
 
-  def tell(self, what: str, *arrays, text: str = "", number: int = 0) -> None:
-    """Sends a command to the helpers, which must `hear` it."""
+  def send(self, what: str, *arrays, text: str = "", number: int = 0) -> None:
+    """Sends a command to the helpers, which must `receive` it."""
     arrays = [np.asarray(jax.device_get(x)) for x in arrays]
     shapes = [(x.shape, x.dtype.str) for x in arrays]
     if what in (_STOP, _END):
       self._watch.end()
-    word = json.dumps([what, shapes, text, number])
-    self._client.key_value_set(f"{_HOME}/word/{self._said}", word)
-    self._client.key_value_delete(f"{_HOME}/word/{self._said - _KEPT}")
-    self._said += 1
+    command = json.dumps([what, shapes, text, number])
+    self._client.key_value_set(f"{_HOME}/command/{self._sequence}", command)
+    self._client.key_value_delete(f"{_HOME}/command/{self._sequence - _KEPT}")
+    self._sequence += 1
     if arrays:
       content = b"".join(x.tobytes() for x in arrays)
       _broadcast(np.frombuffer(content, np.uint8))
 
-  def hear(self) -> Command:
+  def receive(self) -> Command:
     """Waits for the next command of the first process and returns it.
 
     Raises:
@@ -177,9 +176,9 @@ class Team:
       UserError: the first process cannot go on.
     """
     what, shapes, text, number = json.loads(
-      self._get(f"{_HOME}/word/{self._said}")
+      self._get(f"{_HOME}/command/{self._sequence}")
     )
-    self._said += 1
+    self._sequence += 1
     if what in (_STOP, _END):
       self._watch.end()
     if what == _STOP and number:
@@ -198,36 +197,36 @@ class Team:
       ]
     return Command(what, arrays, text, number)
 
-  def then_on(self, call: Callable) -> Callable:
-    """Wraps a call, after which helpers go on, or stop if it raises.
+  def then_continue(self, call: Callable) -> Callable:
+    """Wraps a call, after which helpers continue, or stop if it raises.
 
-    Helpers call `heard` in its place.
+    Helpers call `wait_to_continue` instead.
     """
 
     def inner(*args):
       try:
         call(*args)
       except BaseException as error:
-        self._tell_of(error)
+        self._report(error)
         raise
-      self.on()
+      self.send_continue()
 
     return inner
 
-  def on(self) -> None:
-    """Sends the command that all processes go on."""
-    self.tell(_ON)
+  def send_continue(self) -> None:
+    """Sends the command that all processes continue."""
+    self.send(_CONTINUE)
 
-  def heard(self, *_) -> None:
-    """Waits until the first process goes on; see `then_on`."""
-    command = self.hear()
-    if not command.goes_on:
-      raise RuntimeError(f"to go on was due, and not {command.what}")
+  def wait_to_continue(self, *_) -> None:
+    """Waits until the first process continues; see `then_continue`."""
+    command = self.receive()
+    if not command.continues:
+      raise RuntimeError(f"received {command.what} instead of {_CONTINUE}")
 
-  def _tell_of(self, error: BaseException) -> None:
+  def _report(self, error: BaseException) -> None:
     number = error.signal if isinstance(error, Stopped) else 0
     text = in_a_line(error)
-    self.tell(_STOP, text=text, number=number)
+    self.send(_STOP, text=text, number=number)
     if not number:
       # A helper that waits in a step cannot receive it; but signals stop runs
       # between two steps.
@@ -236,13 +235,13 @@ class Team:
   def _get(self, key: str) -> str:
     while True:
       if self._interruption.signal is not None:
-        asked = str(self._interruption.signal)
+        signal = str(self._interruption.signal)
         self._client.key_value_set(
-          f"{_HOME}/asked/{self.number}", asked, allow_overwrite=True
+          f"{_HOME}/signals/{self.number}", signal, allow_overwrite=True
         )
       try:
         # A short timeout, so that a signal is passed on.
-        return self._client.blocking_key_value_get(key, int(1000 * _LOOK))
+        return self._client.blocking_key_value_get(key, int(1000 * _POLL))
       except jax.errors.JaxRuntimeError as error:
         if "DEADLINE_EXCEEDED" not in str(error):
           raise
@@ -250,7 +249,7 @@ class Team:
 
 def leading(team: Team | None) -> contextlib.AbstractContextManager:
   """Returns the context `Team.leads`, or an empty one without a team."""
-  return contextlib.nullcontext() if team is None else team.leads()
+  return contextlib.nullcontext() if team is None else team.leading()
 
 
 def _broadcast(content: np.ndarray) -> np.ndarray:

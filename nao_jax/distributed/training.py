@@ -1,4 +1,4 @@
-"""Trainings that many processes share; see distributed/processes.py.
+"""Trainings that many processes share; see team.py.
 
 `TeamFeed` replaces a feed in the first process, and `FeedHelper` helps in the
 other processes. Their calls take part in the same training, and between two
@@ -35,10 +35,10 @@ class TeamFeed:
     The caller may leave the iteration and train again, from another state.
     """
     leaves = jax.tree.leaves(state)
-    self.team.tell(_TRAIN, jax.random.key_data(key), *leaves)
+    self.team.send(_TRAIN, jax.random.key_data(key), *leaves)
     for call in self.feed.train(state, key):
       yield call
-      self.team.on()
+      self.team.send_continue()
 
   def measure(self, state: Any, part: str) -> dict:
     """Implements `Feed.measure`.
@@ -46,7 +46,7 @@ class TeamFeed:
     Processes that measure together measure the last state that `train` yielded.
     """
     if self.feed.measures_together:
-      self.team.tell(_MEASURE, text=part)
+      self.team.send(_MEASURE, text=part)
     return self.feed.measure(state, part)
 
 
@@ -65,19 +65,19 @@ class FeedHelper:
 
   def _train(self, command: Command) -> None:
     while command.what == _TRAIN:
-      command = self._train_until_told(command)
+      command = self._train_until_command(command)
 
-  def _train_until_told(self, command: Command) -> Command:
-    """Trains to the end, or until another training is due.
+  def _train_until_command(self, command: Command) -> Command:
+    """Trains to the end, or until the command to train again.
 
     Returns:
-      The last command: to go on, or to train again.
+      The last command: to continue, or to train again.
     """
     key, *leaves = command.arrays
     self._state = jax.tree.unflatten(self._structure, leaves)
     for call in self._feed.train(self._state, jax.random.wrap_key_data(key)):
       self._state = call.state
-      while not (command := self._team.hear()).goes_on:
+      while not (command := self._team.receive()).continues:
         if command.what == _TRAIN:
           return command
         self._measure(command)

@@ -19,7 +19,7 @@ from nao_jax.errors import UserError
 from nao_jax.runs import paths
 from nao_jax.settings import field
 
-# Number of checkpoints kept: if the newest is damaged, the other one serves.
+# Number of checkpoints to keep: if the newest is damaged, the other is used.
 KEEP = 2
 
 
@@ -167,11 +167,11 @@ def _unflatten(directory, leaves: list, template, exact: bool):
       "ranks belong; it is of another architecture, or of another version of "
       "this program"
     )
-  for number, (found, wanted) in enumerate(zip(leaves, expected, strict=True)):
-    if exact and found.shape != np.shape(wanted):
+  for number, (found, leaf) in enumerate(zip(leaves, expected, strict=True)):
+    if exact and found.shape != np.shape(leaf):
       raise UserError(
         f"{directory}: array {number} is {list(found.shape)} where "
-        f"{list(np.shape(wanted))} belongs; it is of another architecture"
+        f"{list(np.shape(leaf))} belongs; it is of another architecture"
       )
   return jax.tree.unflatten(jax.tree.structure(template), leaves)
 

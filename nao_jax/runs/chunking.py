@@ -1,6 +1,6 @@
 """Division of work into calls to the devices.
 
-Between calls progress is shown, states are kept and signals are obeyed: short
+Between calls progress is shown, states are saved and signals are handled: short
 calls keep a run responsive, long calls keep devices busy. The result of a run
 does not depend on the division.
 """
@@ -20,8 +20,8 @@ def calls(
 ) -> Iterator[tuple[int, int]]:
   """Divides steps into calls of about a second.
 
-  The time that the caller takes until it asks for the next call counts as the
-  time of the steps, so the caller has to wait for the devices.
+  The time until the caller takes the next item counts as the time of the steps,
+  so the caller has to wait for the devices.
 
   Args:
     first: the first step.

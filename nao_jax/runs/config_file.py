@@ -132,7 +132,7 @@ def _version(name: str) -> str | None:
 def git_revision() -> str | None:
   """Returns the commit of this source, with `-dirty` if it was changed.
 
-  It is None where the source is no git checkout.
+  It is None if the source is not in a git checkout.
   """
   command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
   with contextlib.suppress(OSError, subprocess.CalledProcessError):

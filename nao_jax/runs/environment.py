@@ -24,11 +24,11 @@ _OUTSIDE: contextvars.ContextVar[bool | None] = contextvars.ContextVar(
 
 
 def leave_if_imported() -> None:
-  """Ends a worker process that has just imported the script that started it.
+  """Ends a worker process that is importing the script that started it.
 
-  A script that does its work without asking whether it is the main module would
-  start it again in each worker. The process that waits for the worker reports
-  this, once.
+  A script that does not check whether it is the main module would start its
+  work again in each worker. The process that waits for the worker reports this
+  once.
   """
   if getattr(multiprocessing.current_process(), "_inheriting", False):
     raise SystemExit(IMPORTED)
@@ -37,7 +37,7 @@ def leave_if_imported() -> None:
 def in_32_bits(
   function: Callable[_Parameters, _Result],
 ) -> Callable[_Parameters, _Result]:
-  """Decorates a function to compute in 32 bits, whatever JAX_ENABLE_X64 says.
+  """Decorates a function to compute in 32 bits in spite of JAX_ENABLE_X64.
 
   With 64 bits enabled jax and its libraries draw other random numbers and
   change the types of states, so that a result would depend on a variable that
@@ -82,15 +82,15 @@ def local_devices() -> list[jax.Device]:
 def missing_platform() -> str:
   """Describes the platform of JAX_PLATFORMS if it is missing; else empty.
 
-  It looks for devices, so in a run of several processes it must be called
-  after they have been connected.
+  It initialises the devices, so in a run of several processes they must have
+  been connected before.
   """
   try:
     jax.local_devices()
   except (RuntimeError, AssertionError) as error:
     asked = jax.config.jax_platforms
     reason = in_a_line(error).partition(" (set JAX_PLATFORMS")[0]
-    # jax raises an assertion without a message where a plugin found no device.
+    # jax raises an assertion without a message if a plugin finds no device.
     why = f" ({reason})" if str(error) else ""
     return (
       f"JAX_PLATFORMS={asked}: jax finds no such device{why}; cpu is always "

@@ -32,7 +32,7 @@ def with_current_names(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def refusal(there: dict, here: dict, version: str | None) -> str | None:
-  """Returns the reason why a run cannot go on with its data; None if it can.
+  """Returns the reason why a run cannot resume with its data; None if it can.
 
   Args:
     there: the settings that the run began with.
@@ -47,14 +47,14 @@ def refusal(there: dict, here: dict, version: str | None) -> str | None:
   if unknown := [key for key in DIGESTS if key in here and key not in there]:
     return (
       f"holds a run of nao_jax {version or 'of unknown version'}, which kept "
-      f"no digest of its data ({', '.join(unknown)}), so that nothing tells "
-      "whether they are the same today; give another `workdir`, or finish it "
-      "with that version"
+      f"no digest of its data ({', '.join(unknown)}), so that they cannot be "
+      "compared with today's; give another `workdir`, or finish it with that "
+      "version"
     )
   name = next((here[key] for key in _NAMES if key in here), "")
   parts = " and ".join(words.format(name) for words in changed)
   return (
     f"holds a run on other data: {parts} changed since it began (contents, not "
-    "names, are compared); give another `workdir` for the data of today, or "
-    "the data as they were to go on"
+    "names, are compared); give another `workdir` for today's data, or restore "
+    "the earlier data to resume the run"
   )

@@ -11,7 +11,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def interrupt(number: int) -> None:
-  """Asks this process to stop, if no signal has come and it can be deferred."""
+  """Asks this process to stop, if signals are deferred and none has come."""
   handler = signal.getsignal(number)
   # A second signal would end the process at once.
   if isinstance(getattr(handler, "__self__", None), Interruption):
@@ -19,14 +19,14 @@ def interrupt(number: int) -> None:
 
 
 class Interruption:
-  """Context manager in which the first of these signals is only remembered.
+  """Context manager in which the first of these signals is only recorded.
 
-  The second one acts as it would have without this. Handlers of signals belong
+  The second one acts as without the context manager. Handlers of signals belong
   to the process, so they are restored at the end; outside the main thread,
-  where Python allows none, nothing is changed.
+  where Python allows no handlers, nothing is changed.
 
   Attributes:
-    signal: number of the signal that came; None before.
+    signal: number of the first signal; None before it.
   """
 
   def __init__(self):
@@ -39,7 +39,7 @@ class Interruption:
         # A shell ignores Ctrl-C for jobs in the background, and nohup ignores
         # SIGHUP for programs that outlive their terminal.
         if signal.getsignal(number) != signal.SIG_IGN:
-          self._before[number] = signal.signal(number, self._remember)
+          self._before[number] = signal.signal(number, self._record)
     return self
 
   def __exit__(self, *_) -> None:
@@ -47,7 +47,7 @@ class Interruption:
       signal.signal(number, handler)
     self._before = {}
 
-  def _remember(self, number, _) -> None:
+  def _record(self, number, _) -> None:
     self.signal = number
     self.__exit__()
     # Logging could not be used: its stream may be in the middle of a line.

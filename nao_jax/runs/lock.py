@@ -1,4 +1,4 @@
-"""A lock that lets one process at a time use a directory."""
+"""Lock that lets one process at a time use a directory."""
 
 import fcntl
 import json
@@ -26,7 +26,7 @@ class Lock:
 
     Args:
       directory: an existing, writable directory.
-      place: how messages name it.
+      place: name of the directory in messages.
 
     Raises:
       UserError: another process holds it.
@@ -72,8 +72,8 @@ class Holder(NamedTuple):
   Attributes:
     process: its process number.
     host: its machine.
-    at_work: whether it holds the lock; None where that cannot be told: on
-      another machine, or where the file system has no locks.
+    at_work: whether it holds the lock; None if that is unknown: on another
+      machine, or on a file system without locks.
   """
 
   process: int
@@ -82,7 +82,7 @@ class Holder(NamedTuple):
 
 
 def holder(directory: pathlib.Path) -> Holder | None:
-  """Returns the last holder of a lock, without touching it; None if none."""
+  """Returns the last holder of a lock, if any, without touching the lock."""
   try:
     file = directory / NAME
     held = json.loads(file.read_text())

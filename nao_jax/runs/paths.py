@@ -10,7 +10,7 @@ def expanded(path: str | os.PathLike) -> pathlib.Path:
   """Expands `~`, which a shell expands only at the start of a word.
 
   Raises:
-    UserError: there is no home folder, or no user of the name behind `~`.
+    UserError: there is no home folder, or no user of the name after `~`.
   """
   try:
     return pathlib.Path(path).expanduser()

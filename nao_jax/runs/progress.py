@@ -20,7 +20,7 @@ _WINDOW, _CHANGES = 20.0, 5
 
 
 class WorkUnit(NamedTuple):
-  """Size of one unit of work, to show how fast it goes.
+  """Size of one unit of work, to show the speed.
 
   Attributes:
     count: number of items in a unit, on average.
@@ -36,7 +36,7 @@ class Position(NamedTuple):
 
   Attributes:
     prefix: text before the phase, for example "round 2 of 4:".
-    phase: what is being done.
+    phase: name of the current phase.
     done: units of the phase that are done.
     total: all units of the phase.
     note: further remarks; may be empty.
@@ -80,7 +80,7 @@ class Progress:
     self,
     stream=None,
     before: Callable[[], None] = lambda: None,
-    told: Callable[[Position], None] = lambda position: None,
+    record: Callable[[Position], None] = lambda position: None,
     *,
     plain: bool = False,
   ):
@@ -89,12 +89,12 @@ class Progress:
     Args:
       stream: the stream; stderr by default.
       before: called first, for example to stop a run.
-      told: called last, with the position.
+      record: called last, with the position.
       plain: whether to write lines on a terminal, too.
     """
     shown = LastingStream(lambda: stream or sys.stderr)
     self.prefix = self.best = ""
-    self._before, self._told = before, told
+    self._before, self._record = before, record
     self._speed = _Speed()
     bars = shown.isatty() and not plain
     self._display = _Bars(shown) if bars else _Lines()
@@ -115,7 +115,7 @@ class Progress:
     left = 0.0 if done >= total else speed and (total - done) / speed
     at = at._replace(rate=rate, left=left)
     self._display.show(at)
-    self._told(at)
+    self._record(at)
 
   def close(self) -> None:
     """Restores the terminal."""
@@ -184,7 +184,7 @@ class _Bars:
       remarks=", ".join(at.remarks),
     )
     if at.done >= at.total:
-      # Between phases tables are printed, which a live bar would garble.
+      # A live bar would garble the tables that are printed between phases.
       self._bars.stop()
 
   def close(self) -> None:

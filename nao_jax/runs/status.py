@@ -1,7 +1,7 @@
 """status.json in a workdir: progress of a run for other processes.
 
-It is no part of a run's result. Only the sums of seconds are read back when a
-run resumes, and a disk that cannot take the file does not stop the run.
+It is not part of a run's result. Only the sums of seconds are read when a run
+resumes, and a disk to which the file cannot be written does not stop the run.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _COUNTS = re.compile(r" \d+ of \d+")
 
 
 class StatusFile:
-  """The status.json of a run, written while the run goes on."""
+  """The status.json of a run, updated during the run."""
 
   def __init__(
     self, directory: pathlib.Path, compile_seconds: Callable[[], float]
@@ -40,7 +40,7 @@ class StatusFile:
     self._position, self._phases = None, {}
     self._written = self._counted = self._compiled = 0.0
 
-  def tell(self, at: Position) -> None:
+  def record(self, at: Position) -> None:
     """Records the position of the run."""
     before = self._position
     if before is None:

@@ -1,8 +1,8 @@
-"""Output streams that keep working when their reader is gone.
+"""Output streams that cannot fail.
 
 Standard output may be closed from the start, or lose its reader (`| head`), its
 terminal or the space on its disk. The work matters more than its output, so it
-goes on without it.
+continues without it.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class LastingStream:
 
     Args:
       find: returns the stream; called for each write, as the stream may be
-        replaced. None stands for a closed stream.
+        replaced; None for a closed stream.
       on_loss: called once with the reason, when the first write fails.
     """
     self._find_now, self._on_loss = find, on_loss

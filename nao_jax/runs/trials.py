@@ -38,8 +38,8 @@ class Trial:
   Attributes:
     score: higher is better; None if the training failed.
     curve: the score after each epoch, minus infinity where it was not
-      measured; it is shorter than the others if the training was stopped
-      early, and empty if every attempt broke off.
+      measured; it is shorter if the training was stopped early, and empty if
+      every attempt failed.
   """
 
   score: float | None
@@ -52,7 +52,7 @@ class Trial:
 
   @property
   def lost(self) -> bool:
-    """True if every attempt broke off, for example as its worker was lost."""
+    """True if every attempt failed, for example because workers were lost."""
     return not self.curve
 
 
@@ -107,7 +107,7 @@ class Trials:
     return trial
 
   def add(self, architecture: Sequence[int], trial: Trial) -> None:
-    """Saves a trial; one that another process has already saved is kept."""
+    """Saves a trial, unless another process has already saved one."""
     space, protocol = self._key
     with self._open() as database:
       database.execute(

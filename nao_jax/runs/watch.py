@@ -1,13 +1,13 @@
-"""Processes that watch each other: when one is gone, the others end.
+"""Processes that watch each other: when one ends, the others end, too.
 
-jax's own heartbeat would abort them too, after half a minute and with a trace
-of every stack; a process that waits for a dead one in a collective cannot do
-anything else. Therefore each process holds a connection to the first one, which
-the system closes when a process ends in any way. If a machine fails at once,
-the connection stays open, and only the heartbeat detects it.
+jax's heartbeat would also abort them, but only after half a minute and with a
+trace of every stack, and a process that waits for a dead one in a collective
+cannot do anything else. Therefore each process keeps a connection to the first
+one, which the system closes when a process ends in any way. If a machine fails
+suddenly, the connection stays open, and only the heartbeat detects it.
 
-A process that ends with an error announces it first, because it lives on until
-jax has disconnected from the others, for which it would wait in vain.
+A process that ends with an error announces it first, as it cannot end before
+jax has disconnected from the others, which would never happen.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ _GRACE, _REASON = 5.0, 2000
 
 
 class Watch:
-  """Ends this process when another one is gone."""
+  """Ends this process when another one has ended."""
 
   def __init__(self, farewell: Callable[[], None] = lambda: None):
     """Creates a watch that has no connections yet.
@@ -41,15 +41,15 @@ class Watch:
     """
     self._farewell = farewell
     self._over = threading.Event()
-    # The open connections live as long as this object.
+    # Connections stay open as long as this object exists.
     self._open, self._reason = [], ""
 
   def begin(self) -> None:
-    """Treats the end of another process as a failure again, as at first."""
+    """Treats the end of another process as a failure again."""
     self._over.clear()
 
   def close(self) -> None:
-    """Tells the other processes that this one ends, unless they expect it."""
+    """Announces the end of this process, unless the others expect it."""
     if not self._over.is_set():
       self.leave("see what it says")
 
@@ -58,7 +58,7 @@ class Watch:
     self._over.set()
 
   def leave(self, reason: str) -> None:
-    """Tells the others that this process ends, so that they end too.
+    """Announces the end of this process to the others, which end, too.
 
     Args:
       reason: one line.
@@ -66,7 +66,7 @@ class Watch:
     self.end()
     self._reason = reason
     for connection in list(self._open):
-      self._say(connection)
+      self._send_reason(connection)
 
   def others(self, host: str) -> tuple[int, str]:
     """Waits in the background for the others; the first process calls it.
@@ -123,21 +123,21 @@ class Watch:
 
   def _wait(self, connection: socket.socket, number: int) -> None:
     self._open.append(connection)
-    self._say(connection)  # For a process that connects after `leave`.
+    self._send_reason(connection)  # For a process that connects after `leave`.
     reason = ""
     with connection, contextlib.suppress(OSError):
       reason = connection.recv(_REASON).decode(errors="ignore")
     if not self._over.wait(_GRACE if reason else 0):
       self._end_because(number, reason)
 
-  def _say(self, connection: socket.socket) -> None:
+  def _send_reason(self, connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
       connection.sendall(self._reason.encode()[:_REASON])
 
   def _end_because(self, number: int, reason: str) -> None:
-    gone = f"ended ({reason})" if reason else "is gone"
+    end = f"ended ({reason})" if reason else "is gone"
     text = (
-      f"error: process {number} {gone}, and so this one ends; what was saved "
+      f"error: process {number} {end}, and so this one ends; what was saved "
       "is safe, and the same commands in all processes go on\n"
     )
     with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -154,9 +154,9 @@ def _read(connection: socket.socket, token: str) -> int | None:
   """Returns the number of the connected process; None without the secret."""
   connection.settimeout(_PATIENCE)
   with contextlib.suppress(OSError):
-    said = connection.recv(len(token) + 4, socket.MSG_WAITALL)
-    if secrets.compare_digest(said[:-4], token.encode()):
+    message = connection.recv(len(token) + 4, socket.MSG_WAITALL)
+    if secrets.compare_digest(message[:-4], token.encode()):
       connection.settimeout(None)
-      return int.from_bytes(said[-4:], "big")
+      return int.from_bytes(message[-4:], "big")
   connection.close()
   return None

@@ -75,7 +75,7 @@ class Workdir:
     self._compiling = CompileTime()
     self._status = StatusFile(self.path, lambda: self._compiling.seconds)
     self.progress = Progress(
-      before=self._stop_if_asked, told=self._status.tell, plain=plain
+      before=self._stop_if_asked, record=self._status.record, plain=plain
     )
     try:
       with contextlib.ExitStack() as stack:
@@ -99,7 +99,7 @@ class Workdir:
     if fault := storage_fault(error):
       raise UserError(
         f"`workdir={self.path}`: {fault}; what was saved before is safe: when "
-        "that is mended, the same command goes on"
+        "that is mended, the same command resumes the run"
       ) from error
 
   def check_space(self, state: typing.Any) -> None:
@@ -143,7 +143,8 @@ class Workdir:
     if self._kept is not None:
       self._save()
     raise Stopped(
-      f"stopped; all is saved in {self.path}, and the same command goes on",
+      f"stopped; all is saved in {self.path}, and the same command resumes "
+      "the run",
       self._interruption.signal,
     )
 
@@ -153,14 +154,14 @@ class Workdir:
     return self.path / self._states
 
   def begin_stage(self, name: str, state: typing.Any) -> typing.Any:
-    """Starts a stage, whose states are saved in a folder of their own.
+    """Starts a stage, whose states are saved in a separate folder.
 
     Args:
       name: name of the stage; a run begins each once.
       state: the initial state.
 
     Returns:
-      The state that was saved last in this stage; the given one if none was.
+      The state that was saved last in this stage; by default the given one.
     """
     self._states = f"checkpoints_{name}"
     self._kept, self._steps = None, 0
@@ -191,7 +192,7 @@ class Workdir:
     )
     for name in numbers:
       if not isinstance(_entry(found, name), (int, float)):
-        raise UserError(f"{place}: `{name}` is no number; {advice}")
+        raise UserError(f"{place}: `{name}` is not a number; {advice}")
     return found
 
   def finish(self, outcome: dict) -> None:
@@ -227,8 +228,8 @@ class Workdir:
     for number, row in enumerate(rows, 1):
       if "stage" not in row and type(row.get(axis)) is not int:
         raise UserError(
-          f"{self._history}: line {number}: `{axis}` is no whole number; take "
-          "that line out"
+          f"{self._history}: line {number}: `{axis}` is not a whole number; "
+          "take that line out"
         )
     # A stage after the rounds reports again when it ends again.
     rows = [r for r in rows if "stage" not in r and r[axis] < position]
