@@ -1,6 +1,6 @@
 """Digests of image data: short names of a data set's contents.
 
-A name such as `mine` says nothing about the contents, which may have been
+A name such as `mine` does not identify the contents, which may have been
 corrected since; results, checkpoints and trials belong to contents. There are
 two kinds of digests, and each data set always has the same kind: data in memory
 are identified by their pixels and labels, streamed data by their files.
@@ -39,7 +39,7 @@ class Digest:
 
   Attributes:
     train: digest of all examples for training and validation, in stored order,
-      whatever the split; 16 hexadecimal digits. Empty if unknown.
+      independent of the split; 16 hexadecimal digits. Empty if unknown.
     test: the same for the test part.
   """
 

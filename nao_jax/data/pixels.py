@@ -12,9 +12,8 @@ from PIL import Image, ImageOps
 
 from nao_jax.errors import UserError
 
-# Formats that are read. Pillow knows forty more; for some it runs other
-# programs, and for some it does not tell how many bits they had before it cut
-# them to 8.
+# Supported formats. Pillow reads forty more; for some it runs other programs,
+# and for some it does not report how many bits it cuts off.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
 # The mode to which each of Pillow's 8-bit modes is converted: grey or RGB.

@@ -1,4 +1,4 @@
-"""Prefetches batches, by worker processes."""
+"""Prefetching of batches by worker processes."""
 
 import atexit
 from collections.abc import Callable, Iterator
@@ -18,8 +18,8 @@ from nao_jax.runs import environment
 _Make = Callable[[int], Examples]
 
 _GUARD = (
-  'a script that streams images needs `if __name__ == "__main__":` around what '
-  "it does, as each worker process imports it; or no workers: 0 in "
+  'a script that streams images needs `if __name__ == "__main__":` around its '
+  "work, as each worker process imports the script; or no workers: 0 in "
   "`stream.workers`"
 )
 # Time to wait for a process that no longer answers.

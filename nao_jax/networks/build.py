@@ -1,4 +1,4 @@
-"""Networks of every kind of cells, by the sizes that describe them.
+"""Networks for all kinds of cells, from their sizes.
 
 A description of a network (`macro.NetworkConfig` for NAO's cells,
 `edge_network.EdgeNetworkConfig` for sums of edges) has the attributes

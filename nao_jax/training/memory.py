@@ -1,4 +1,4 @@
-"""Counts the memory that a training step needs, without a device.
+"""Memory that a training step needs, counted without a device.
 
 Between its forward and its backward pass, a step keeps the values that the
 gradients are computed from. JAX reports them without running anything: the
@@ -48,7 +48,7 @@ class Memory(NamedTuple):
     gradients: gradients of one micro-batch, and the sum over all.
     kept: values kept between the two passes of one micro-batch.
     working: intermediate values of the computation under way.
-    data: images or text that live on the device, and the inputs of one step.
+    data: images or text kept on the device, and the inputs of one step.
   """
 
   state: int
@@ -75,8 +75,8 @@ def size(tree: Any) -> int:
 def kept(loss: Callable, params: Any, *inputs: Any) -> tuple[int, int]:
   """Counts the bytes kept between the forward and the backward pass.
 
-  The parameters and inputs are not counted, as the caller holds them anyway;
-  nor are broadcast scalars, which compilers make anew.
+  The parameters and inputs are not counted, as the caller has them anyway; nor
+  are broadcast scalars, which compilers compute again.
 
   Args:
     loss: a function (params, *inputs) that returns the scalar to differentiate.
@@ -104,7 +104,7 @@ def kept(loss: Callable, params: Any, *inputs: Any) -> tuple[int, int]:
 
 
 def _origin(var, makers: dict):
-  """Returns the variable whose memory `var` shares; None if it needs none."""
+  """Returns the variable whose memory `var` shares; None for a constant."""
   if hasattr(var, "val"):  # A number in the program.
     return None
   equation = makers.get(var)
@@ -118,7 +118,7 @@ def _origin(var, makers: dict):
   inner = equation.params.get(_CALLS.get(name))
   if inner is None:
     return var
-  # A function may return one of its arguments: that takes no memory of its own.
+  # A function may return one of its arguments, which takes no further memory.
   inside = {v: e for e in inner.jaxpr.eqns for v in e.outvars}
   at = equation.outvars.index(var)
   source = _origin(inner.jaxpr.outvars[at], inside)
@@ -146,7 +146,7 @@ def of_network(
   Args:
     trainer: the settings; may be a `training.candidate.Trainer`.
     image_shape: (H, W, C).
-    held: number of uint8 images that live on the device.
+    held: number of uint8 images that are kept on the device.
     devices: D, the devices that share a batch.
   """
   own = trainer.train.batch // devices
@@ -232,7 +232,7 @@ def of_text(
   Args:
     trainer: settings of the training of one cell, or of a search, whose weights
       all cells share.
-    words: number of words of text that live on the device.
+    words: number of words of text that are kept on the device.
     devices: D, the devices that share the streams.
   """
   steps, state = trainer, None

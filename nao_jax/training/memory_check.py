@@ -1,4 +1,4 @@
-"""Refuses a training that does not fit in memory, before anything long runs.
+"""Checks before any long computation whether a training fits in memory.
 
 The limit that a device reports is trusted. A CPU reports none; its devices
 share the machine's memory.
@@ -62,7 +62,7 @@ def check_network(
   Args:
     trainer: the settings.
     image_shape: (H, W, C).
-    held: number of images that live on each device.
+    held: number of images that are kept on each device.
     devices: number of this process's devices used; all by default.
   """
   sizes = {"held": held, "devices": parallel.count(devices)}
@@ -99,7 +99,7 @@ def check_search(
       each device.
     image_shape: (H, W, C).
     each: architectures that a supernet's step trains.
-    held: images that live on each device; the training images by default.
+    held: images that are kept on each device; the training images by default.
     devices: number of this process's devices used; all by default.
     smaller: settings to reduce, for the message.
   """
@@ -131,7 +131,7 @@ def check_text(
 
   Args:
     trainer: the settings.
-    words: number of words of text that live on each device.
+    words: number of words of text that are kept on each device.
     devices: number of this process's devices used; all by default.
   """
   found, steps = room(devices), trainer
@@ -152,7 +152,7 @@ def check_text(
 
 
 def _small(network, image_shape, images: int, room: int | None) -> bool:
-  """Returns whether a rough estimate settles it, which saves some seconds."""
+  """Returns whether a rough estimate is enough, which saves some seconds."""
   height, width, _ = image_shape
   pixels = height * width / (64 if network.stem == "imagenet" else 1)
   maps = _MAPS * network.branches * len(network.cells)
