@@ -132,40 +132,36 @@ class Trainer:
 
 
 def train_window(
-  model: Model,
-  hidden: jax.Array,
+  state: recurrent.State,
   key: jax.Array,
   number: jax.Array,
-  window: tuple[jax.Array, jax.Array],
+  batch: language.Batch,
   *,
   trainer: Trainer,
   axis_name: str | None = None,
-) -> tuple[Model, jax.Array, jax.Array]:
+) -> tuple[recurrent.State, jax.Array]:
   """Performs one step on a bptt window.
 
   Args:
-    model: the weights and their mean, the same on all devices.
-    hidden: [B / D, H], the state before the step, of this device's streams.
+    state: a `Model`, the same on all devices, and this device's hidden state.
     key: the random key of the epoch.
     number: int32 [], the number of the step, which is folded into the key.
-    window: this device's tokens, int32 [T + 1, B / D], see `language.cut`; and
-      the number of steps that count, int32 [].
+    batch: this device's part of the window, without masks.
     trainer: the settings.
     axis_name: the mapped axis over which to average.
 
   Returns:
-    The new model, the new hidden state, and the loss in nats per word.
+    The new state, and the loss in nats per word.
   """
-  (model, hidden), loss = recurrent.update_averaged(
-    recurrent.State(model, hidden),
+  return recurrent.update_averaged(
+    state,
     key,
     number,
     trainer.cell,
-    language.Batch(*window),
+    batch,
     trainer=trainer.steps,
     axis_name=axis_name,
   )
-  return model, hidden, loss
 
 
 @functools.partial(jax.jit, static_argnames="trainer")
@@ -280,15 +276,16 @@ class Reader:
       key = jax.random.fold_in(key, number)
     model, key = parallel.replicate((state.model, key), devices=self._devices)
     hidden = parallel.distribute(self._cut(state.hidden), devices=self._devices)
+    trained = recurrent.State(model, hidden)
     windows, step = self._windows(state), int(state.step)
     while True:
       several = windows[step : step + WINDOWS_A_CALL]
-      model, hidden, losses = self._train(model, hidden, key, step, several)
+      trained, losses = self._train(trained, key, step, several)
       step += len(several)
       yield Call(
         state._replace(
-          model=model,
-          hidden=parallel.gather(np.asarray(hidden)).reshape(
+          model=trained.weights,
+          hidden=parallel.gather(np.asarray(trained.hidden)).reshape(
             state.hidden.shape
           ),
           step=np.int32(step),
@@ -302,33 +299,31 @@ class Reader:
 
   def _train(
     self,
-    model: Model,
-    hidden: jax.Array,
+    state: recurrent.State,
     key: jax.Array,
     step: int,
     windows: list[Window],
-  ) -> tuple[Model, jax.Array, np.ndarray]:
+  ) -> tuple[recurrent.State, np.ndarray]:
     """Trains on some bptt windows, of which `step` is the first one's number.
 
     Returns:
-      The model and hidden state on the devices, and the losses, [windows].
+      The state on the devices, and the losses, [windows].
     """
-    axes = (None, 0, None)
-    trained = program(
+    axes = recurrent.State(None, 0)
+    train = program(
       train_window,
       self._trainer,
       self._devices,
-      (*axes, None, (1, None)),
-      axes,
+      (axes, None, None, language.Batch(1, None)),
+      (axes, None),
     )
     losses = []
     for number, window in enumerate(windows, step):
       tokens = language.cut(self._streams, window)
-      model, hidden, loss = trained(
-        model, hidden, key, np.int32(number), (tokens, np.int32(window.length))
-      )
+      batch = language.Batch(tokens, np.int32(window.length))
+      state, loss = train(state, key, np.int32(number), batch)
       losses.append(loss)
-    return model, hidden, np.array(jax.device_get(losses), np.float32)
+    return state, np.array(jax.device_get(losses), np.float32)
 
   def measure(self, model: Model, part: str) -> dict:
     """Measures the mean weights of a model.
