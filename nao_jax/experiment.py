@@ -183,7 +183,7 @@ def _search(
   # The search's programs are no longer needed, and those of the trainings are
   # about to be compiled: together they are the largest part of the memory.
   jax.clear_caches()
-  # Each device trains a cell of its own, without help from other processes.
+  # Each device trains one cell, without help from other processes.
   with parallel.alone():
     trainings = _trainings(task, cells, *place[:2])
     best = finals.run(trainings, pool, config, final_key, journal, constraint)

@@ -32,7 +32,7 @@ class Curves:
     signal: float [R, B], the best score so far.
     report: float [R, B], the reported measurement of that architecture.
     evaluations: int [R], number of evaluations in each trial.
-    found: int [R], the evaluation that had the table's best score; 0 for none.
+    found: int [R], the evaluation that had the table's best score; 0 without.
     seconds: wall time of all trials together.
   """
 

@@ -42,7 +42,7 @@ def check(config: SearchCnnConfig, latency: Cost | None) -> None:
   if found and found[2] and config.strategy == "local":
     raise UserError(
       f"`strategy=local` `constraint.objectives={asked.objectives}`: local "
-      "search goes by one score; give another strategy"
+      "search needs a single objective; give another strategy"
     )
   if found is None or found[0] != "latency":
     if asked.latency_table:
@@ -146,7 +146,7 @@ def read_table(path: str, ops: str) -> tuple[float, np.ndarray]:
     where = f"{place}, line {number}"
     if len(row) != len(_COLUMNS):
       raise UserError(
-        f"{where}: {len(row)} values; wanted: {', '.join(_COLUMNS)}"
+        f"{where}: {len(row)} values; allowed: {', '.join(_COLUMNS)}"
       )
     cell, op, text = (value.strip() for value in row)
     value = _milliseconds(text, where)
@@ -154,7 +154,7 @@ def read_table(path: str, ops: str) -> tuple[float, np.ndarray]:
       base = value
     elif cell not in _CELLS or op not in names:
       raise UserError(
-        f"{where}: {cell},{op} is none of normal or reduction, and an op of "
+        f"{where}: {cell},{op}; allowed: normal or reduction, and an op of "
         f"`network.ops={ops}`: {', '.join(names)}"
       )
     else:

@@ -17,8 +17,7 @@ class ImageFinalistConfig(FinalistConfig):
   """Settings of a finalist's training; defaults from the official PyTorch code.
 
   Everything else comes from the search: the optimiser (with one cosine over
-  these epochs, whatever the search's schedule), the images, and the weight of
-  the auxiliary head.
+  these epochs in any case), the images, and the weight of the auxiliary head.
 
   Attributes:
     batch: images per step.
@@ -26,7 +25,8 @@ class ImageFinalistConfig(FinalistConfig):
     cells_per_stage: normal cells in each of the three stages.
     drop_path_keep: final probability that the last cell keeps a branch.
     dropout: probability of dropping a feature before the classifier.
-    auxiliary: give the second reduction cell's output a classifier of its own.
+    auxiliary: add a second classifier, on the output of the second reduction
+      cell.
   """
 
   batch: int = field(64, least=1)

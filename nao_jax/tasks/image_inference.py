@@ -134,11 +134,11 @@ def evaluate(
         f"`dataset={config.dataset}`: {what} {found}, but the network in "
         f"`workdir={workdir}` was trained on {wanted}"
       )
-  _say_what_data(training, config, data.digest)
+  _warn_of_other_data(training, config, data.digest)
   return training.feed(data, devices).measure(state, "test")
 
 
-def _say_what_data(
+def _warn_of_other_data(
   training: Training, config: TrainCnnConfig, found: Digest
 ) -> None:
   """Warns if a network is measured on other data than those of its training.
@@ -150,8 +150,8 @@ def _say_what_data(
   """
   if not training.data.train:
     logging.warning(
-      "%s: the training kept no digest of its data, so nothing tells whether "
-      "these are the same",
+      "%s: the training kept no digest of its data, so they cannot be compared "
+      "with these",
       config.dataset,
     )
     return
@@ -170,7 +170,7 @@ def _say_what_data(
   if changed:
     logging.warning(
       "%s: not the data that the network was trained on: the %s changed since; "
-      "what is measured now does not compare with the training's own result",
+      "the measurement cannot be compared with the training's own result",
       config.dataset,
       " and the ".join(changed),
     )

@@ -17,23 +17,23 @@ Differences in all of them:
   ever in the pool. The official code compares tokens, and only with the current
   pool.
 - Every weight takes part in every step: a weight that the architecture did not
-  use decays and coasts on its momentum. The official PyTorch code leaves it
+  use decays and moves by its momentum. The official PyTorch code leaves it
   unchanged.
 - An epoch ends with its last whole batch.
 - Decoding yields only legal architectures, also in `triples`, where the
-  official code only tells inputs from ops.
+  official code only distinguishes inputs and ops.
 - The controller is that of the PyTorch code: dot-product attention, no input
   feeding, initial weights uniform within 1 / sqrt(fan in); Adam is reset in
   each round; gradients are clipped before weight decay is added.
-- The random finalists are ours, and so is the final comparison with random
-  cells.
+- The random finalists and the final comparison with random cells are additions
+  of this project.
 
 Further differences of `cifar10` and `cifar10_v2`:
 
-- Branches of a reduction cell have weights of their own; in NAO_V1 a strided
+- Branches of a reduction cell have separate weights; in NAO_V1 a strided
   identity of the second branch uses those of the first branch. With
   `network.ops` "large", average pools do not count padding and 2x2 pools do not
-  see zeros.
+  read zeros.
 - Each epoch has its own learning rate; in the official code, where the schedule
   steps before the optimiser, it has the next epoch's.
 - Drop-path grows over all epochs; in NAO_V2 it starts again in each round.
@@ -60,17 +60,17 @@ Further differences of `cifar10_tf` and `cifar10_scratch`:
 
 Of `imagenet` beside the first list and that of `cifar10`:
 
-- What the official code is known to have for ImageNet is the stem, the step
-  schedule and the smoothing of labels; a learning rate, a batch, a number of
-  epochs and sizes of its own are not known, and those of CIFAR-10 stand in for
-  them. Its stem cannot run: a normalisation in it has half the channels of what
-  it gets. Here it is that of the final networks.
-- Images are cut and changed as in the final trainings on ImageNet. Which images
-  score is not known: here 4 in 1,000 of the training images, whose middle is
-  seen, 224 pixels wide.
-- The finalists train for 10 epochs with one cosine, as on CIFAR-10; nothing is
-  compared with random cells (`final.cells`), as that is ours and takes longer
-  than the search.
+- For ImageNet, the official code has a stem, the step schedule and label
+  smoothing; its learning rate, batch, number of epochs and sizes are not known,
+  and those of CIFAR-10 are used instead. Its stem cannot run: a normalisation
+  in it has half the channels of its input. Here it is that of the final
+  networks.
+- Images are cropped and augmented as in the final trainings on ImageNet. The
+  images for scoring are not known: here they are 4 in 1,000 of the training
+  images, cropped to the middle 224 pixels.
+- The finalists train for 10 epochs with one cosine, as on CIFAR-10; there is no
+  comparison with random cells (`final.cells`), as it would take longer than the
+  search.
 
 The official code has no script for the rounds of a search from scratch: the
 size of the pool, the number of rounds and the rule that new architectures join
@@ -202,8 +202,8 @@ class SearchCnnConfig(ExperimentConfig):
     self.check_epochs(self.train.epochs)
     if self.train_only_new and not self.search.extend:
       raise UserError(
-        "`train_only_new=True`: what is new stands at the end of a pool that "
-        "none leaves; add `search.extend=True`"
+        "`train_only_new=True`: needs a pool from which no member is removed; "
+        "add `search.extend=True`"
       )
     with within("network", self.network):
       cnn.check_encoding(self.encoding, self.network.ops)

@@ -260,7 +260,7 @@ def _protocol(
     | {name: flatten(getattr(config, name)) for name in parts}
     # Trials of before had one space.
     | ({} if config.space == "nao" else {"space": config.space})
-    # The digest stands for the data set; its name may stand for other data
+    # The digest identifies the data set; its name may be given to other data
     # later.
     | {"data": data.digest.train}
     | streamed

@@ -1,8 +1,8 @@
-"""Interface of a task: what a search needs to know of its cells and data.
+"""Interface of a task: the cells and data of a search.
 
-A `Task` is handed to `experiment.run` with the settings of a search. It
-describes its `Cells` before the data are there, and opens the data to an
-`OpenTask`, which evaluates cells. Its final trainings, if any, are described in
+`experiment.run` takes a `Task` and the settings of a search. A task describes
+its `Cells` before the data are loaded, and opens the data to an `OpenTask`,
+which evaluates cells. Its final trainings, if any, are described in
 `training`. `images.Images` and `texts.Texts` are the tasks that ship; a new one
 implements these three, and may inherit defaults from them.
 
@@ -89,7 +89,7 @@ class Stage(NamedTuple):
   """Trainings from scratch after a search.
 
   Attributes:
-    budget: name of the settings that these trainings have for their own:
+    budget: name of the settings that are specific to these trainings:
       `finalist` or `final`.
     seed: seed of the trainings.
     part: the part of the data that is measured: `validation` or `test`.
@@ -125,8 +125,8 @@ class OpenTask(Protocol):
     """Returns the evaluator that trains shared weights.
 
     Raises:
-      NotImplementedError: the task has none; its settings should allow
-        `evaluator=scratch` alone.
+      NotImplementedError: the task has no shared weights; its settings should
+        allow `evaluator=scratch` only.
     """
     raise NotImplementedError
 

@@ -55,7 +55,7 @@ class TextCells:
 
   def figures(self, tokens: np.ndarray) -> dict[str, Figure]:
     """Implements `Cells.figures`."""
-    name = "The cell, from what a step reads to what it gives."
+    name = "The cell, from the input of a step to its output."
     return {name: recurrent.figure(tokens)}
 
   def draw(self, tokens: np.ndarray, files: Sequence[os.PathLike]) -> None:

