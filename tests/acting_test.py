@@ -62,7 +62,7 @@ from nao_jax.training import (
 )
 from nao_jax.training.language import Batch
 from nao_jax.training.recipe import Images
-from tests import acting
+from tests import acting, short_networks
 
 HERE = pathlib.Path(__file__).parent
 KEY = jax.random.key(0)
@@ -681,6 +681,13 @@ def _refused(config, base, name, monkeypatch) -> bool:
       if f"`{name}" not in str(error):
         raise
   return any(f"`{name}" in line for line in said)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_cells():
+  """Networks of two cells are traced in a fraction of the time."""
+  with short_networks.two_cells(short_networks.FEW_CELLS):
+    yield
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)

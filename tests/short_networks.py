@@ -43,17 +43,21 @@ class ShortConfig(NetworkConfig):
 
 # In the place of `NetworkConfig.cells`: two, whatever the settings say.
 TWO_CELLS = property(lambda config: cells("RN", config.channels))
+# Two, and one more for each further cell of a stage.
+FEW_CELLS = property(
+  lambda config: cells("R" + "N" * config.cells_per_stage, config.channels)
+)
 
 
 @contextlib.contextmanager
-def two_cells() -> Iterator[None]:
-  """Gives every network two cells.
+def two_cells(found: property = TWO_CELLS) -> Iterator[None]:
+  """Gives every network two cells, or those that `found` gives.
 
   Equal settings then stand for other networks, so that what is remembered of
   them is forgotten before and after.
   """
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(NetworkConfig, "cells", TWO_CELLS)
+    patch.setattr(NetworkConfig, "cells", found)
     _forget()
     yield
     _forget()
