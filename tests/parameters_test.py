@@ -99,7 +99,7 @@ def _unit_kernels(drawn):
   units = collections.defaultdict(list)
   for kind, _, cells, variables in drawn:
     for (modules, name), leaf in _leaves(variables):
-      if re.search("scale|offset|bias|mean|variance", name):
+      if re.search("scale|offset|bias|mean|variance|structuring", name):
         continue
       fan_in, window = _fan_in(kind, cells, modules, name), ()
       if re.search("dense|depthwise", name):
@@ -118,6 +118,18 @@ def test_kernels_are_normal_with_variance_2_over_the_fan_in(drawn):
   for kind, unit in units.items():
     assert stats.kstest(unit, "norm").pvalue > 1e-4, (kind, unit.std())
     assert unit.std() == pytest.approx(1, abs=4 / np.sqrt(unit.size)), kind
+
+
+def test_structuring_functions_are_nearly_flat(drawn):
+  found = [
+    leaf
+    for *_, variables in drawn
+    for (_, name), leaf in _leaves(variables)
+    if "structuring" in name
+  ]
+  assert found or drawn[0][0] == "stand-alone"
+  for leaf in found:
+    assert 0 < np.abs(leaf).max() < 0.1
 
 
 def test_batch_norm_starts_as_the_identity(drawn):

@@ -22,6 +22,7 @@ from nao_jax.runs.paths import expanded
 BLUE = ("#d3e6f5", "#0072b2")
 VERMILION = ("#fbdfcd", "#d55e00")
 GREEN = ("#cdebe0", "#009e73")
+MAUVE = ("#f6e1ec", "#cc79a7")
 GREY = ("#e8e8e8", "#777777")
 INK, WIRE = "#222222", "#555555"
 FONT, DPI = 8.5, 200

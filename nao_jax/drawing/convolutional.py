@@ -14,6 +14,7 @@ import numpy as np
 
 from nao_jax.drawing import canvas, layout
 from nao_jax.drawing.canvas import FONT, HEAD, INK, WIRE, Point
+from nao_jax.networks import morphology
 from nao_jax.spaces import cnn
 
 # Fill and outline by the start of an op's name.
@@ -25,7 +26,7 @@ FAMILIES = {
   "avg_pool": canvas.GREEN,
   "identity": canvas.GREY,
   "zero": ("#ffffff", "#aaaaaa"),
-}
+} | dict.fromkeys([*morphology.FLAT, *morphology.LEARNT], canvas.MAUVE)
 FRAME, CARD = "#cccccc", "#f8f8f6"
 LINE_HEIGHT = 10.2
 OP_HEIGHT, NODE_HEIGHT, END_HEIGHT, GAP, MARGIN = 26, 54, 18, 34, 14

@@ -155,8 +155,9 @@ def _part(name: str, output: Map, layers: list[_Layer]) -> Part:
 def _multiply_adds(layer: _Layer) -> int:
   return sum(
     math.prod(shape) * _pixels(layer, shape)
-    for shape in layer.shapes.values()
-    if len(shape) > 1  # The others are BatchNorm's and biases.
+    for name, shape in layer.shapes.items()
+    # The others are BatchNorm's and biases, or added to maps.
+    if len(shape) > 1 and "structuring" not in name
   )
 
 

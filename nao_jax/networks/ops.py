@@ -12,7 +12,7 @@ import re
 import jax
 import jax.numpy as jnp
 
-from nao_jax.networks import convolutions, normalisation, pooling
+from nao_jax.networks import convolutions, morphology, normalisation, pooling
 
 Parameters = dict[str, jax.Array]
 Shapes = dict[str, tuple[int, ...]]
@@ -35,6 +35,10 @@ def shapes(op: str, channels: int, stride: int) -> Shapes:
       for stage, window in enumerate(windows, 1)
     )
     return functools.reduce(lambda a, b: a | b, stages)
+  if kind in morphology.FLAT or kind in morphology.LEARNT:
+    learnt = {"structuring_1": (channels, *windows[0])}
+    mixed = _dense_shapes("1", channels, (1, 1))
+    return (learnt if kind in morphology.LEARNT else {}) | mixed
   if kind == "identity" and stride == 2:
     return factorized_reduction_shapes(channels, channels)
   return {}
@@ -112,6 +116,12 @@ def apply(
     return pooling.avg_pool(x, windows[0][0], stride)
   if kind == "max_pool":
     return pooling.max_pool(x, windows[0][0], stride)
+  if kind in morphology.FLAT:
+    x = morphology.FLAT[kind](x, windows[0][0])
+    return _mixed(x, parameters, bound, stride)
+  if kind in morphology.LEARNT:
+    x = morphology.LEARNT[kind](x, parameters["structuring_1"])
+    return _mixed(x, parameters, bound, stride)
   if kind == "zero":
     return jnp.zeros_like(x[:, ::stride, ::stride])
   if stride == 2:
@@ -170,6 +180,14 @@ def _dense(stage: str, x, parameters, norm, window, stride: int):
       padding=tuple((size // 2, size // 2) for size in window),
     )
   return norm(x, parameters, f"_{stage}")
+
+
+def _mixed(x, parameters, norm, stride: int):
+  """Applies a 1x1 convolution and BatchNorm; an operator is no linear map."""
+  x = x[:, ::stride, ::stride]
+  return norm(
+    convolutions.pointwise(x, parameters["pointwise_1"]), parameters, "_1"
+  )
 
 
 def factorized_reduction_shapes(channels: int, width: int) -> Shapes:

@@ -161,7 +161,8 @@ def _first_value(
   Kernels are normal with standard deviation sqrt(2 / fan in) (Kaiming), as in
   the official PyTorch code, which initialises every parameter of rank 2 or more
   that way. BatchNorm starts as the identity, with or without running
-  statistics. The biases of the classifiers are uniform in +-1 / sqrt(features),
+  statistics; structuring functions of morphological operators are near 0. The
+  biases of the classifiers are uniform in +-1 / sqrt(features),
   PyTorch's default, which the official code does not change.
 
   Args:
@@ -171,6 +172,8 @@ def _first_value(
   """
   if "scale" in name or "variance" in name:
     return np.ones(normal.shape, normal.dtype)
+  if "structuring" in name:  # Nearly flat.
+    return normal * np.float32(0.01)
   if "offset" in name or "mean" in name:
     return np.zeros(normal.shape, normal.dtype)
   if name.endswith("bias"):

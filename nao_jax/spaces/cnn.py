@@ -27,7 +27,8 @@ from nao_jax.spaces.arrays import Array
 from nao_jax.spaces.space import Space
 
 # Op sets in the order of the official ids. `small` is the weight-sharing set,
-# `large` the paper's, `middle` belongs to the follow-up (NAO-V2).
+# `large` the paper's, `middle` belongs to the follow-up (NAO-V2),
+# `morphological` is ours, after Hu et al. 2021.
 OP_SETS = {
   "small": (
     "sep_conv_3x3", "sep_conv_5x5", "avg_pool_3x3", "max_pool_3x3", "identity",
@@ -41,6 +42,11 @@ OP_SETS = {
     "identity", "conv_1x1", "conv_3x3", "conv_1x3_3x1", "conv_1x7_7x1",
     "max_pool_2x2", "max_pool_3x3", "max_pool_5x5",
     "avg_pool_2x2", "avg_pool_3x3", "avg_pool_5x5",
+  ),
+  "morphological": (
+    "identity", "sep_conv_3x3", "dilation_3x3", "erosion_3x3", "gradient_3x3",
+    "opening_3x3", "closing_3x3", "top_hat_3x3", "learnt_dilation_3x3",
+    "learnt_erosion_3x3",
   ),
 }  # fmt: skip
 
