@@ -12,6 +12,7 @@ from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
 from nao_jax.drawing import edges
 from nao_jax.errors import UserError
+from nao_jax.networks import edge_config
 from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import nasbench201
@@ -102,3 +103,31 @@ def test_settings_of_other_cells_are_refused():
 def test_a_cell_that_does_nothing_is_drawn_without_arrows():
   config = EdgeNetworkConfig()
   assert edges.figure(config.edges, ["none"] * 6).axes[0].patches
+
+
+def test_cells_of_ones_own_need_their_setting_and_the_setting_its_cells():
+  own = edge_config.own_cells(edge_config.NASBENCH201, [(0, 1)])
+  with pytest.raises(UserError, match="cells of your own go with `space=own`"):
+    Images("none", own=own).open(CONFIG, 1)
+  with pytest.raises(UserError, match=r"give them as tasks.images.Images"):
+    Images("none").open(dataclasses.replace(CONFIG, space="own"), 1)
+
+
+def test_cells_of_ones_own_are_part_of_what_a_run_is():
+  config = dataclasses.replace(CONFIG, space="own")
+  found = [
+    Images("none", own=edge_config.own_cells(operations, edges_))
+    .open(config, 1)
+    .identity
+    for operations, edges_ in (
+      (edge_config.NASBENCH201, [(0, 1)]),
+      (edge_config.NASBENCH201[:3], [(0, 1)]),
+      (edge_config.NASBENCH201, [(0, 1), (0, 2), (1, 2)]),
+    )
+  ]
+  assert found[0] != found[1] != found[2] != found[0]
+
+
+def test_two_operations_of_one_name_are_refused():
+  with pytest.raises(UserError, match="two are called 'none'"):
+    edge_config.own_cells(edge_config.NASBENCH201[:1] * 2, [(0, 1)])

@@ -3,7 +3,7 @@
 Shapes: E edges, S states, maps [C, H, W, B].
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import numpy as np
 from nao_jax.errors import UserError
 from nao_jax.networks import macro, ops
 from nao_jax.settings import field
-from nao_jax.spaces import nasbench201
+from nao_jax.spaces import nasbench201, slots
 from nao_jax.spaces.arrays import Array
 from nao_jax.spaces.space import Space
 
@@ -138,6 +138,39 @@ class EdgeNetworkConfig:
       )
     for one in self.operations:
       _check_operation(one, self.channels)
+
+
+def own_cells(
+  operations: Sequence[Operation], edges: Sequence[tuple[int, int]]
+) -> EdgeNetworkConfig:
+  """Returns the description of cells with operations and edges of one's own.
+
+  Args:
+    operations: the operations that every edge can have.
+    edges: (source, target) of each edge, in the order of targets; state 0 is
+      the cell's input, and the last state its output.
+
+  Raises:
+    UserError: the edges are no cell, or two operations have the same name.
+  """
+  edges = tuple(map(tuple, edges))
+  check_edges(edges)
+  names = tuple(one.name for one in operations)
+  for name in names:
+    if names.count(name) > 1:
+      raise UserError(
+        f"`operations`: two are called {name!r}; give each its own name"
+      )
+  space = slots.space(
+    "own cells",
+    {
+      f"edge {number}, {source} to {target}": names
+      for number, (source, target) in enumerate(edges)
+    },
+  )
+  return EdgeNetworkConfig(
+    space=space, operations=tuple(operations), edges=edges
+  )
 
 
 def check_edges(edges: tuple[tuple[int, int], ...]) -> None:

@@ -15,6 +15,7 @@ from nao_jax.drawing import convolutional, edges
 from nao_jax.metrics import ACCURACY, Measure
 from nao_jax.networks.build import Network
 from nao_jax.networks.cost import cost
+from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.settings import unflatten
 from nao_jax.spaces import cnn
@@ -29,9 +30,11 @@ class ImageCells:
 
   Attributes:
     settings: the settings of the search, flat.
+    own: with `space=own`, the cells.
   """
 
   settings: dict[str, Any]
+  own: EdgeNetworkConfig | None = None
 
   measure: ClassVar[Measure] = ACCURACY
   what: ClassVar[str] = "convolutional cells"
@@ -45,7 +48,7 @@ class ImageCells:
   @property
   def network(self) -> Network:
     """The network that scores the cells."""
-    return image_spaces.network(self._space, self.sizes)
+    return image_spaces.network(self._space, self.sizes, self.own)
 
   @property
   def _space(self) -> str:
@@ -66,7 +69,7 @@ class ImageCells:
   def space(self) -> Space:
     """The search space."""
     encoding = self.settings["encoding"]
-    return image_spaces.space(self._space, self.sizes, encoding)
+    return image_spaces.space(self._space, self.sizes, encoding, self.own)
 
   @property
   def op_names(self) -> tuple[str, ...]:
@@ -115,7 +118,7 @@ class ImageCells:
     if final.cells:
       name = "as it was trained from scratch"
       networks[name] = image_spaces.network(
-        self._space, final.network(self.sizes)
+        self._space, final.network(self.sizes), self.own
       )
     found = {
       name: cost(network, tokens, image[0], image[2])

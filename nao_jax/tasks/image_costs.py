@@ -18,6 +18,7 @@ from nao_jax import objectives
 from nao_jax.errors import UserError
 from nao_jax.networks.build import Network
 from nao_jax.networks.cost import cost
+from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.objectives import Cost, CostConstraint
 from nao_jax.runs import paths
 from nao_jax.settings import within
@@ -63,7 +64,10 @@ def check(config: SearchCnnConfig, latency: Cost | None) -> None:
 
 
 def constraint(
-  config: SearchCnnConfig, image: Sequence[int], latency: Cost | None = None
+  config: SearchCnnConfig,
+  image: Sequence[int],
+  latency: Cost | None = None,
+  own: EdgeNetworkConfig | None = None,
 ) -> CostConstraint | None:
   """Returns the cost constraint of a search; None if it has none.
 
@@ -71,6 +75,7 @@ def constraint(
     config: the settings, which have passed `check`.
     image: height, width and channels.
     latency: the caller's function from tokens int32 [N, L] to latencies [N].
+    own: with `space=own`, the cells.
   """
   asked = config.constraint
   found = objectives.parse(asked, NAMES)
@@ -79,7 +84,7 @@ def constraint(
   name, limit, multi_objective = found
   if name != "latency":
     sizes = config.final.network(config.network)
-    network = image_spaces.network(config.space, sizes)
+    network = image_spaces.network(config.space, sizes, own)
     function = exact(name, network, image)
   else:
     ops = config.network.ops

@@ -116,7 +116,8 @@ class SearchCnnConfig(ExperimentConfig):
       `stream.size` pixels wide.
     standardize: normalise each image by its own statistics, not the data set's.
     space: the cells to search: `nao`, a normal and a reduction cell; or
-      `nasbench201`, one cell of six edges (Dong and Yang 2020).
+      `nasbench201`, one cell of six edges (Dong and Yang 2020); or, in Python,
+      `own`.
     encoding: tokens of a branch: `pairs` (input, op), or `triples` (input,
       type, kernel), the paper's encoding of the large op set.
     sampling: with `shared`, how the member of the pool that a step trains is

@@ -15,6 +15,7 @@ from nao_jax.data.stream import ImageStream
 from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.shared import SharedWeights, check_each_step
+from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.objectives import Cost, CostConstraint
 from nao_jax.settings import flatten
 from nao_jax.tasks import image_costs, image_finals, image_spaces
@@ -40,17 +41,23 @@ class Images:
     latency: the latency for a limit or for `objectives="score,latency"`,
       instead of a table: a function from tokens int32 [N, 8 nodes] in pairs,
       see `cnn.to_cells`, to [N], in the unit of the limit.
+    own: with `space=own`, cells of one's own, from `edge_config.own_cells`;
+      their sizes are those of the settings. Names of operations and the edges
+      must stay the same for a run to be resumed, which is checked; so must
+      their functions, which is not.
   """
 
   data_dir: str | os.PathLike
   latency: Cost | None = None
+  own: EdgeNetworkConfig | None = None
 
   def cells(self, settings: dict[str, Any]) -> ImageCells:
     """Implements `Task.cells`."""
-    return ImageCells(settings)
+    return ImageCells(settings, self.own)
 
   def open(self, config: SearchCnnConfig, devices: int | None) -> "OpenImages":
     """Implements `Task.open`."""
+    image_spaces.check(config.space, self.own)
     if config.evaluator == "shared":
       check_each_step(
         config.architectures_per_step,
@@ -60,10 +67,10 @@ class Images:
       )
     image_costs.check(config, self.latency)
     data = open_data(config, self.data_dir)
-    config = _fit_to_data(config, data, devices)
+    config = _fit_to_data(config, data, devices, self.own)
     if config.standardize:
       data = dataclasses.replace(data, mean=None, std=None)
-    return OpenImages(config, data, devices, self.latency)
+    return OpenImages(config, data, devices, self.latency, self.own)
 
   def open_training(
     self, config: TrainCnnConfig, devices: int | None
@@ -90,12 +97,14 @@ class OpenImages:
     data: the images, in memory or streamed.
     devices: number of devices of each process to use; all by default.
     latency: see `Images`.
+    own: see `Images`.
   """
 
   config: SearchCnnConfig
   data: ImageData | ImageStream
   devices: int | None = None
   latency: Cost | None = None
+  own: EdgeNetworkConfig | None = None
 
   @property
   def identity(self) -> dict[str, Any]:
@@ -105,7 +114,7 @@ class OpenImages:
     if table := config.constraint.latency_table:
       read = image_costs.read_table(table, config.network.ops)
       found["latency_table"] = digest.of_arrays(0, *map(np.asarray, read))
-    return found
+    return found | image_spaces.described(self.own)
 
   @property
   def outcome(self) -> dict[str, Any]:
@@ -116,7 +125,7 @@ class OpenImages:
   def constraint(self) -> CostConstraint | None:
     """Implements `OpenTask.constraint`."""
     return image_costs.constraint(
-      self.config, self.data.image_shape, self.latency
+      self.config, self.data.image_shape, self.latency, self.own
     )
 
   def check_memory(self) -> None:
@@ -128,7 +137,7 @@ class OpenImages:
       held=data.validation_examples if config.input == "stream" else None,
       devices=self.devices,
     )
-    trainer = _trainer(config, data)
+    trainer = _trainer(config, data, self.own)
     if config.evaluator == "scratch":
       trainer = CandidateTrainer(**vars(trainer))
     check(trainer, each=config.architectures_per_step)
@@ -139,14 +148,15 @@ class OpenImages:
       if count:
         smaller = f"`{name}.channels` or `{name}.batch`"
         check(
-          final_trainer(config, data, getattr(config, name)), smaller=smaller
+          final_trainer(config, data, getattr(config, name), self.own),
+          smaller=smaller,
         )
 
   def shared(self) -> SharedWeights:
     """Implements `OpenTask.shared`."""
     config = self.config
     return SharedWeights(
-      _trainer(config, self.data),
+      _trainer(config, self.data, self.own),
       self.data,
       config.search.rounds + 1,
       self.devices,
@@ -158,15 +168,17 @@ class OpenImages:
   def candidates(self) -> tuple[ImageCandidates, dict[str, Any]]:
     """Implements `OpenTask.candidates`."""
     config, data = self.config, self.data
-    trainer = CandidateTrainer(**vars(_trainer(config, data)))
+    trainer = CandidateTrainer(**vars(_trainer(config, data, self.own)))
     candidates = ImageCandidates(trainer, data, config.seed, self.devices)
-    return candidates, _protocol(config, data)
+    return candidates, _protocol(config, data) | image_spaces.described(
+      self.own
+    )
 
   def retrained(self, stage: Stage) -> tuple[ImageCandidates, dict[str, Any]]:
     """Implements `OpenTask.retrained`."""
     data = self.data
     budget = getattr(self.config, stage.budget)
-    trainer = final_trainer(self.config, data, budget)
+    trainer = final_trainer(self.config, data, budget, self.own)
     config = dataclasses.replace(
       self.config,
       seed=stage.seed,
@@ -176,6 +188,7 @@ class OpenImages:
       prune=False,
     )
     measured = {"part": stage.part, "last_only": stage.last_only}
+    measured |= image_spaces.described(self.own)
     if stage.part == "test":
       measured["test"] = data.digest.test
     candidates = ImageCandidates(
@@ -185,7 +198,10 @@ class OpenImages:
 
 
 def _fit_to_data(
-  config: SearchCnnConfig, data: ImageData | ImageStream, devices: int | None
+  config: SearchCnnConfig,
+  data: ImageData | ImageStream,
+  devices: int | None,
+  own: EdgeNetworkConfig | None = None,
 ) -> SearchCnnConfig:
   """Returns the settings with the data's number of classes, checked."""
   network = dataclasses.replace(config.network, classes=data.classes)
@@ -196,11 +212,11 @@ def _fit_to_data(
       "to score with; give more"
     )
   check_size(
-    config, image_spaces.network(config.space, network), data.image_shape
+    config, image_spaces.network(config.space, network, own), data.image_shape
   )
   # A candidate trains on one device, the supernet on all of them.
   on = 1 if config.evaluator == "scratch" else devices
-  _trainer(config, data).check(on)
+  _trainer(config, data, own).check(on)
   config = _with_small_batches(config, data.train_examples)
   asked = {"final": config.final.cells, "finalist": config.finalists}
   for name in (name for name, cells in asked.items() if cells):
@@ -210,8 +226,8 @@ def _fit_to_data(
       settings.within(name, budget),
     ):
       sizes = budget.network(network)
-      image_spaces.network(config.space, sizes).check(data.image_shape[0])
-    final_trainer(config, data, budget).check(1, f"{name}.batch")
+      image_spaces.network(config.space, sizes, own).check(data.image_shape[0])
+    final_trainer(config, data, budget, own).check(1, f"{name}.batch")
   return config
 
 
@@ -234,9 +250,13 @@ def _with_small_batches(
   return dataclasses.replace(config, finalist=finalist)
 
 
-def _trainer(config: SearchCnnConfig, data: ImageData | ImageStream) -> Trainer:
+def _trainer(
+  config: SearchCnnConfig,
+  data: ImageData | ImageStream,
+  own: EdgeNetworkConfig | None = None,
+) -> Trainer:
   return Trainer(
-    network=image_spaces.network(config.space, config.network),
+    network=image_spaces.network(config.space, config.network, own),
     train=config.train,
     sgd=config.sgd,
     augment=config.augment,
@@ -271,6 +291,7 @@ def final_trainer(
   config: SearchCnnConfig,
   data: ImageData | ImageStream,
   budget: ImageFinalConfig | ImageFinalistConfig,
+  own: EdgeNetworkConfig | None = None,
 ) -> CandidateTrainer:
   """Returns the settings of trainings after the search.
 
@@ -278,9 +299,12 @@ def final_trainer(
     config: the settings of the search.
     data: the data, of which only the number of training images matters.
     budget: the settings that only these trainings have.
+    own: see `Images`.
   """
   return CandidateTrainer(
-    network=image_spaces.network(config.space, budget.network(config.network)),
+    network=image_spaces.network(
+      config.space, budget.network(config.network), own
+    ),
     train=image_finals.train(budget, config.train),
     sgd=image_finals.one_cosine(config.sgd),
     augment=config.augment,
