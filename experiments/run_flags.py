@@ -131,7 +131,7 @@ def _checkpoints() -> Callable[[], CheckpointConfig]:
   steps = flags.DEFINE_integer(
     "checkpoint_steps",
     CheckpointConfig.steps,
-    "Or this many steps, looked at every 25 steps at least; 0 for no such"
+    "Or this many steps, checked between calls to the devices; 0 for no such"
     " limit.",
     lower_bound=0,
   )

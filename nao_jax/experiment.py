@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 import contextlib
 import os
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import logging
 import jax
@@ -34,6 +34,20 @@ from nao_jax.tasks.task import (
   Stage,
   Task,
 )
+
+
+class _Setup(NamedTuple):
+  """Executor, files and options of the trainings of a search.
+
+  Attributes:
+    executor: the place where candidates train.
+    trials: the file of their results.
+    options: devices and processes.
+  """
+
+  executor: ExecutorConfig
+  trials: str | pathlib.Path
+  options: RunOptions
 
 
 @in_32_bits
@@ -92,7 +106,8 @@ def run(
       logging.info("%s holds this search, finished; nothing to do", workdir)
       return best
     file = trials or journal.path / "trials.sqlite"
-    best = _search(opened, cells, given, (executor, file, options), journal)
+    setup = _Setup(executor, file, options)
+    best = _search(opened, cells, given, setup, journal)
     journal.finish(best)
     _show(best, cells, journal)
     search_page.try_to_write(journal.path, task.cells)
@@ -104,7 +119,7 @@ def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:
   rows = [space.parse(text, "architectures") for text in architectures]
   given = np.array(rows, np.int32).reshape(-1, space.length)
   if len(set(space.keys(given))) < len(given):
-    raise UserError("`architectures`: two of them are the same function")
+    raise UserError("`architectures`: two of them are equivalent")
   return given
 
 
@@ -153,7 +168,7 @@ def _search(
   task: OpenTask,
   cells: Cells,
   given: np.ndarray,
-  place: tuple[ExecutorConfig, pathlib.Path, RunOptions],
+  setup: _Setup,
   journal: SearchJournal,
 ) -> dict:
   """Runs the search and the trainings after it; returns best.json.
@@ -162,13 +177,13 @@ def _search(
     task: the task with its data.
     cells: its cells.
     given: int32 [G, L], architectures that start in the pool.
-    place: the executor, the file of trials, and options.
+    setup: how cells train.
     journal: saves states and shows progress.
   """
   config, constraint = task.config, task.constraint
   search_key, final_key = jax.random.split(jax.random.key(config.seed))
   follows_costs = constraint is not None and constraint.uses_cost_gradient
-  with _evaluator(task, cells, *place) as evaluator:
+  with _evaluator(task, cells, setup) as evaluator:
     pool = loop.run(
       cells.space,
       evaluator,
@@ -185,32 +200,26 @@ def _search(
   jax.clear_caches()
   # Each device trains one cell, without help from other processes.
   with parallel.alone():
-    trainings = _trainings(task, cells, *place[:2])
+    trainings = _trainings(task, cells, setup)
     best = finals.run(trainings, pool, config, final_key, journal, constraint)
   return best | task.outcome
 
 
 @contextlib.contextmanager
 def _evaluator(
-  task: OpenTask,
-  cells: Cells,
-  executor: ExecutorConfig,
-  trials: pathlib.Path,
-  options: RunOptions,
+  task: OpenTask, cells: Cells, setup: _Setup
 ) -> Iterator[Evaluator]:
   """Yields the evaluator; its workers end with the context."""
   if task.config.evaluator == "shared":
-    shared, team = task.shared(), options.team
+    shared, team = task.shared(), setup.options.team
     yield shared if team is None else TeamEvaluator(shared, team, "search")
     return
-  train = _from_scratch(cells, executor, trials)
+  train = _from_scratch(cells, setup)
   with train(*task.candidates(), prune=task.config.prune) as evaluator:
     yield evaluator
 
 
-def _from_scratch(
-  cells: Cells, executor: ExecutorConfig, trials: pathlib.Path
-) -> Callable:
+def _from_scratch(cells: Cells, setup: _Setup) -> Callable:
   """Returns a function that opens an evaluator from scratch.
 
   It takes candidates, their protocol, and `prune`.
@@ -218,19 +227,22 @@ def _from_scratch(
   space = cells.space.plain
 
   def opened(candidates, protocol: dict[str, Any], prune: bool = False):
-    known = Trials(trials, space.name, protocol)
+    known = Trials(setup.trials, space.name, protocol)
     return executors.from_scratch(
-      executor, candidates, space, known, prune=prune, measure=cells.measure
+      setup.executor,
+      candidates,
+      space,
+      known,
+      prune=prune,
+      measure=cells.measure,
     )
 
   return opened
 
 
-def _trainings(
-  task: OpenTask, cells: Cells, executor: ExecutorConfig, trials: pathlib.Path
-) -> finals.Trainings:
+def _trainings(task: OpenTask, cells: Cells, setup: _Setup) -> finals.Trainings:
   """Returns how cells train after the search; see `finals.Trainings`."""
-  train = _from_scratch(cells, executor, trials)
+  train = _from_scratch(cells, setup)
 
   def opened(budget: str, number: int, part: str, last_only: bool):
     seed = finals.seed(task.config.seed, number)

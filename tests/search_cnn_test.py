@@ -394,7 +394,7 @@ def test_the_preset_of_the_follow_up_starts_each_round_at_the_top():
     (["1 4 9 4 1 4 1 4 1 4 1 4 1 4 1 4"], "token 9 at position 2 .*: 1 2"),
     (["1 2 3"], "3 tokens, but an architecture .* has 16"),
     (["nowhere.json"], "nowhere.json`: No such file"),
-    (["0 0 0 0 1 1 0 0 | 0 0 0 0 1 1 0 0"] * 2, "the same function"),
+    (["0 0 0 0 1 1 0 0 | 0 0 0 0 1 1 0 0"] * 2, "two of them are equivalent"),
   ],
 )
 def test_an_illegal_architecture_is_named(tmp_path, architectures, message):

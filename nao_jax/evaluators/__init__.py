@@ -25,7 +25,7 @@ Keep = Callable[[Any, int], None]
 
 
 class Evaluator(Protocol):
-  """Interface of the evaluators of `search.run`; states are trees of arrays."""
+  """Interface of the evaluators of `loop.run`; states are trees of arrays."""
 
   def init(self, key: jax.Array) -> Any:
     """Returns the state before the first round; consumes the key."""

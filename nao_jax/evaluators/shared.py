@@ -90,7 +90,8 @@ class SharedState(NamedTuple):
     supernet: state of the supernet's training.
     scores: float32 [n], scores of the first members of the pool; empty until
       all steps of a round are done, and between rounds.
-    trained: int32 [], number of members of the pool in the round before.
+    trained: int32 [], number of members of the pool in the round before, which
+      have had their training if only new members train.
     bad: int32 [], number of last steps in succession without a finite gradient.
   """
 

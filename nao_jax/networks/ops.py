@@ -124,6 +124,8 @@ def apply(
     return _mixed(x, parameters, bound, stride)
   if kind == "zero":
     return jnp.zeros_like(x[:, ::stride, ::stride])
+  if kind != "identity":
+    raise ValueError(f"unknown operation {op!r}")
   if stride == 2:
     return factorized_reduction(x, parameters, axis_name, norm)
   return x

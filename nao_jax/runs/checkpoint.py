@@ -27,8 +27,8 @@ KEEP = 2
 class CheckpointConfig:
   """Intervals at which the state is saved; it is always saved at the end.
 
-  The intervals are checked between calls to the devices, which take at most
-  25 steps.
+  The intervals are checked between calls to the devices: at most 25 training
+  steps, an epoch of candidates, or a tenth of a controller's fit.
 
   Attributes:
     minutes: save when this many minutes have passed since the last save.

@@ -112,7 +112,7 @@ def generator(key: jax.Array) -> np.random.Generator:
 
 
 class Strategy(Protocol):
-  """Interface of the strategies of `search.run`; states are trees of arrays."""
+  """Interface of the strategies of `loop.run`; states are trees of arrays."""
 
   def init(self, key: jax.Array) -> Any:
     """Returns the state before the first round; consumes the key."""
