@@ -135,8 +135,6 @@ __all__ = [
 # Names of modules in 0.1, which still work from here.
 _MOVED = {
   "cnn_costs": "tasks.image_costs",
-  "cnn_search": "tasks.images",
-  "cnn_training": "tasks.image_training",
   "cnn_use": "tasks.image_inference",
   "comparison": "studies.comparison",
   "controller_study": "studies.controller_study",
@@ -147,9 +145,15 @@ _MOVED = {
   "presets": "tasks.image_presets",
   "recipes": "tasks.image_recipes",
   "rnn_presets": "tasks.text_presets",
-  "rnn_search": "tasks.texts",
-  "rnn_training": "tasks.text_training",
   "search_state": "search.state",
+}
+
+# Modules of 0.1 whose only use was one call: {name: the call today}.
+_GONE = {
+  "cnn_search": "run_experiment(nao_jax.Images(data_dir), config, workdir=..)",
+  "cnn_training": "run_training(nao_jax.Images(data_dir), config, workdir=..)",
+  "rnn_search": "run_experiment(nao_jax.Texts(), config, workdir=..)",
+  "rnn_training": "run_training(nao_jax.Texts(), config, workdir=..)",
 }
 
 _load, __dir__ = lazy.submodules(__name__, __path__)
@@ -160,6 +164,8 @@ def __getattr__(name: str) -> Any:
   if name in _NAMES:
     module, _, own = f"{__name__}.{_NAMES[name]}".rpartition(".")
     return getattr(importlib.import_module(module), own)
+  if name in _GONE:
+    raise AttributeError(f"nao_jax.{name} is now nao_jax.{_GONE[name]}")
   if name not in _MOVED:
     return _load(name)
   new = f"{__name__}.{_MOVED[name]}"

@@ -1,6 +1,7 @@
 """Networks of summed edges: NAS-Bench-201's, and cells of one's own."""
 
 import dataclasses
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 from nao_jax.errors import UserError
-from nao_jax.networks import edge_config, edge_network, parameters
+from nao_jax.evaluators import remote
+from nao_jax.networks import convolutions, edge_config, edge_network, parameters
 from nao_jax.networks.cost import cost
 from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.networks.edge_network import EdgeNetwork
@@ -74,7 +76,7 @@ def _random_variables(network, *inputs):
   )
 
 
-def _own(variables, rows):
+def _own(variables, rows, config=SMALL):
   """The variables of the stand-alone network, out of the candidate's."""
   found = {}
   for collection, modules in variables.items():
@@ -85,6 +87,11 @@ def _own(variables, rows):
         continue
       own = {}
       for edge, op in enumerate(rows):
+        norms = [
+          name.removeprefix("scale")
+          for name in config.operations[op].shapes(4)
+          if "scale" in name
+        ]
         if collection == "params":
           prefix = f"operation_{op}_"
           own |= {
@@ -92,10 +99,11 @@ def _own(variables, rows):
             for name, x in leaves.items()
             if name.startswith(prefix)
           }
-        elif edge_config.NASBENCH201[op].shapes(4):
+        else:
           own |= {
-            f"edge_{edge}_{name.removeprefix('edges_')}_1": x[edge, 0]
+            f"edge_{edge}_{name.removeprefix('edges_')}{stage}": x[edge, at]
             for name, x in leaves.items()
+            for at, stage in enumerate(norms)
           }
       if own:
         found[collection][module] = own
@@ -190,3 +198,113 @@ def test_a_space_of_another_number_of_tokens_is_refused():
   config = dataclasses.replace(SMALL, edges=((0, 1), (1, 2)))
   with pytest.raises(UserError, match="6 tokens, and the cell 2 edges"):
     config.check(8)
+
+
+def _shuffle_shapes(channels):
+  affine = {"scale_a": (channels,), "offset_a": (channels,)}
+  return affine | {"dense": (channels, channels, 3, 3), "mix": (channels,) * 2}
+
+
+def _shuffle(x, weights, norm):
+  x = norm(x[::-1], weights, "_a")
+  x = convolutions.conv(x, weights["dense"], padding=((1, 1), (1, 1)))
+  return convolutions.pointwise(x, weights["mix"])
+
+
+SHUFFLE = edge_config.Operation("shuffle", _shuffle_shapes, _shuffle)
+OWN = dataclasses.replace(
+  edge_config.own_cells(
+    [*edge_config.NASBENCH201, SHUFFLE],
+    # Two edges between the same states, and one that skips a state.
+    [(0, 1), (0, 1), (0, 2), (1, 2)],
+  ),
+  cells_per_stage=1,
+  channels=4,
+)
+
+
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("rows", [(3, 5, 1, 5), (5, 4, 2, 3)])
+def test_gradients_are_those_of_the_stand_alone_network(rows, affine):
+  config = dataclasses.replace(OWN, affine=affine)
+  rows = np.int32(rows)
+  tokens = rows + np.int32([c[0] for c in config.space.choices])
+  candidate = EdgeNetwork(config, tracks=True)
+  variables = _random_variables(candidate, IMAGES, rows)
+  masks = jax.random.uniform(KEY, (3, 4, 3))
+
+  def loss(params, network, stats, *arguments):
+    (logits, _), _ = network.apply(
+      {"params": params, "batch_stats": stats},
+      *arguments,
+      deterministic=False,
+      mutable=["batch_stats"],
+    )
+    return jnp.sum(jnp.sin(logits))
+
+  stats = variables["batch_stats"]
+  found = jax.grad(loss)(
+    variables["params"], candidate, stats, IMAGES, rows, masks
+  )
+  own = _own(variables, rows.tolist(), config)
+  expected = jax.grad(loss)(
+    own["params"],
+    _stand_alone(config, tokens),
+    own["batch_stats"],
+    IMAGES,
+    masks,
+  )
+  found = _own({"params": found}, rows.tolist(), config)["params"]
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
+    found,
+    expected,
+  )
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_costs_count_what_the_stand_alone_network_learns(affine):
+  config = dataclasses.replace(OWN, affine=affine)
+  tokens = np.asarray(config.space.sample(KEY, 1))[0]
+  network = _stand_alone(config, tokens)
+  shapes = parameters.shapes(network, jnp.zeros((1, 8, 8, 3)))
+  assert cost(config, tokens, 8).parameters == _count(shapes["params"])
+
+
+def test_networks_can_be_sent_to_other_processes():
+  sent = pickle.loads(pickle.dumps(SMALL))
+  assert [one.name for one in sent.operations] == list(nasbench201.OPS)
+
+
+def _keep(x, weights, norm):
+  del weights, norm
+  return x
+
+
+@pytest.mark.parametrize(
+  ("shapes", "apply", "message"),
+  [
+    ({"bias": (4,)}, _keep, "'bias' .*4.*: a kernel of this name has 2 axes"),
+    ({"my_mean": (4, 4)}, _keep, "names with `mean`"),
+    ({"scale": (3,)}, _keep, "a scale or an offset has shape .4."),
+    ({}, lambda x, w, norm: norm(x, w), "uses the parameter 'scale'"),
+    (
+      {"scale": (4,), "offset": (4,)},
+      _keep,
+      "has 1 scales, and normalises 0 times",
+    ),
+  ],
+)
+def test_parameters_that_would_start_wrong_are_refused(shapes, apply, message):
+  bad = edge_config.Operation("bad", lambda channels: shapes, apply)
+  operations = (*edge_config.NASBENCH201[:4], bad)
+  config = dataclasses.replace(SMALL, operations=operations)
+  with pytest.raises(UserError, match=message):
+    config.check(8)
+
+
+def test_local_functions_cannot_be_sent_and_the_remedy_is_said():
+  local = edge_config.Operation("local", lambda channels: {}, _keep)
+  config = edge_config.own_cells([local], [(0, 1)])
+  with pytest.raises(UserError, match="at the top level of a module"):
+    remote._bytes(config)

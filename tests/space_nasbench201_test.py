@@ -14,6 +14,7 @@ from nao_jax.drawing import edges
 from nao_jax.errors import UserError
 from nao_jax.networks import edge_config
 from nao_jax.networks.edge_config import EdgeNetworkConfig
+from nao_jax.report import search_page
 from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import nasbench201
 from nao_jax.strategies.nao import NaoConfig
@@ -45,9 +46,15 @@ CONFIG = dataclasses.replace(
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def data(tmp_path_factory):
+  """A directory into which digits are prepared."""
+  return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
   path = tmp_path_factory.mktemp("nasbench201") / "run"
-  return path, experiment.run(Images("none"), CONFIG, workdir=path)
+  return path, experiment.run(Images(data), CONFIG, workdir=path)
 
 
 def test_the_winner_is_a_cell_of_the_benchmark(finished):
@@ -64,12 +71,13 @@ def test_it_is_drawn_and_reported(finished):
   assert (path / "best.png").stat().st_size > 1000
   page = (path / "report.html").read_text()
   assert best["text"] in page
-  assert "shares of edges" in page or "edges" in page
+  assert "% of edges" in page
+  assert "branches" not in page
 
 
-def test_it_starts_from_cells_in_the_benchmarks_notation(tmp_path):
+def test_it_starts_from_cells_in_the_benchmarks_notation(data):
   text = "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
-  cells = Images("none").cells(
+  cells = Images(data).cells(
     {"space": "nasbench201", "encoding": "pairs"}
     | {
       f"network.{name}": value
@@ -81,8 +89,8 @@ def test_it_starts_from_cells_in_the_benchmarks_notation(tmp_path):
     cells.space.parse(text.replace("none~0", "odd~0", 1))
 
 
-def test_training_on_two_devices_is_that_on_one():
-  task = Images("none").open(CONFIG, 1)
+def test_training_on_two_devices_is_that_on_one(data):
+  task = Images(data).open(CONFIG, 1)
   tokens = np.asarray(nasbench201.space().sample(jax.random.key(0), 4))
 
   def scores(devices):
@@ -105,18 +113,18 @@ def test_a_cell_that_does_nothing_is_drawn_without_arrows():
   assert edges.figure(config.edges, ["none"] * 6).axes[0].patches
 
 
-def test_cells_of_ones_own_need_their_setting_and_the_setting_its_cells():
+def test_cells_of_ones_own_need_their_setting_and_the_setting_its_cells(data):
   own = edge_config.own_cells(edge_config.NASBENCH201, [(0, 1)])
   with pytest.raises(UserError, match="cells of your own go with `space=own`"):
-    Images("none", own=own).open(CONFIG, 1)
+    Images(data, own=own).open(CONFIG, 1)
   with pytest.raises(UserError, match=r"give them as tasks.images.Images"):
-    Images("none").open(dataclasses.replace(CONFIG, space="own"), 1)
+    Images(data).open(dataclasses.replace(CONFIG, space="own"), 1)
 
 
-def test_cells_of_ones_own_are_part_of_what_a_run_is():
+def test_cells_of_ones_own_are_part_of_what_a_run_is(data):
   config = dataclasses.replace(CONFIG, space="own")
   found = [
-    Images("none", own=edge_config.own_cells(operations, edges_))
+    Images(data, own=edge_config.own_cells(operations, edges_))
     .open(config, 1)
     .identity
     for operations, edges_ in (
@@ -131,3 +139,45 @@ def test_cells_of_ones_own_are_part_of_what_a_run_is():
 def test_two_operations_of_one_name_are_refused():
   with pytest.raises(UserError, match="two are called 'none'"):
     edge_config.own_cells(edge_config.NASBENCH201[:1] * 2, [(0, 1)])
+
+
+def test_random_searches_of_own_cells_are_shown_beside_each_other(
+  data, tmp_path
+):
+  own = edge_config.own_cells(edge_config.NASBENCH201[1:], [(0, 1)])
+  task = Images(data, own=own)
+  config = dataclasses.replace(
+    CONFIG,
+    space="own",
+    strategy="random",
+    finalists=0,
+    search=SearchConfig(pool_size=2, rounds=0, new_per_round=1),
+    train=dataclasses.replace(CONFIG.train, epochs=1),
+    final=dataclasses.replace(CONFIG.final, cells=0),
+  )
+  for seed in (0, 1):
+    experiment.run(
+      task, dataclasses.replace(config, seed=seed), workdir=tmp_path / str(seed)
+    )
+  page = search_page.write(
+    tmp_path / "0", [tmp_path / "1"], cells_of=task.cells
+  )
+  assert "random search" in page.read_text().lower()
+
+
+def test_settings_that_other_cells_do_not_have_are_refused(data):
+  changed = settings.replace(
+    CONFIG, {"constraint.limit": "latency:1", "constraint.latency_table": "x"}
+  )
+  with pytest.raises(UserError, match="a table is for the operations of"):
+    Images(data).open(changed, 1)
+  with pytest.raises(UserError, match=r"`network.stem=imagenet`: these"):
+    settings.validate(settings.replace(CONFIG, {"network.stem": "imagenet"}))
+
+
+def test_a_file_of_another_space_is_refused(tmp_path):
+  file = tmp_path / "best.json"
+  tokens = nasbench201.parse("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|")
+  file.write_text(json.dumps({"space": "other", "tokens": tokens.tolist()}))
+  with pytest.raises(UserError, match="is of space 'other'"):
+    nasbench201.space().parse(str(file))

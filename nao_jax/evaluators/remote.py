@@ -303,7 +303,18 @@ class _Workers:
 
 
 def _bytes(candidates) -> int:
-  """Returns the size of the arrays in `candidates`, in bytes."""
+  """Returns the size of the arrays in `candidates`, in bytes.
+
+  Raises:
+    UserError: they cannot be sent to other processes.
+  """
   buffers = []
-  pickle.dumps(candidates, protocol=5, buffer_callback=buffers.append)
+  try:
+    pickle.dumps(candidates, protocol=5, buffer_callback=buffers.append)
+  except (AttributeError, pickle.PicklingError, TypeError) as error:
+    raise UserError(
+      f"`executor.executor=ray`: candidates cannot be sent to workers "
+      f"({error}); define the functions of your operations at the top level of "
+      "a module"
+    ) from error
   return sum(buffer.raw().nbytes for buffer in buffers)

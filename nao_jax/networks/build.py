@@ -1,7 +1,7 @@
 """Networks for all kinds of cells, from their sizes.
 
 A description of a network (`macro.NetworkConfig` for NAO's cells,
-`edge_network.EdgeNetworkConfig` for sums of edges) has the attributes
+`edge_config.EdgeNetworkConfig` for sums of edges) has the attributes
 `channels`, `cells_per_stage`, `classes`, `auxiliary`, `cells`, `branches`,
 `space`, `architecture_shape` and the methods `to_cells` and `check`. The
 functions here make a network from it; a new kind registers its own.

@@ -14,7 +14,11 @@ from typing import NamedTuple
 import numpy as np
 
 from nao_jax.networks import ops
-from nao_jax.networks.edge_config import EdgeNetworkConfig
+from nao_jax.networks.edge_config import (
+  EdgeNetworkConfig,
+  Operation,
+  is_affine,
+)
 from nao_jax.networks.macro import (
   NetworkConfig,
   conv_norm_shapes,
@@ -125,13 +129,27 @@ def _(
     if width != at.width:
       at, layers = _residual(at, width)
       parts.append(_part("residual", at, layers))
-    operations = [config.operations[number] for number in chosen]
-    layers = [_Layer(one.shapes(width), at.size) for one in operations]
+    layers = [
+      _Layer(_learnt(config, config.operations[number], width), at.size)
+      for number in chosen
+    ]
     parts.append(_part("normal", at, layers))
   last = {"scale": (at.width,), "offset": (at.width,)}
   layers = [_Layer(last, at.size), _linear(at.width, config.classes)]
   parts.append(_part("classifier", Map(config.classes, 1), layers))
   return Cost(tuple(parts), None)
+
+
+def _learnt(
+  config: EdgeNetworkConfig, one: Operation, width: int
+) -> ops.Shapes:
+  """Returns the shapes of the parameters that an operation learns."""
+  shapes = one.shapes(width)
+  return {
+    name: shape
+    for name, shape in shapes.items()
+    if config.affine or not is_affine(name)
+  }
 
 
 def _residual(x: Map, width: int) -> tuple[Map, list[_Layer]]:

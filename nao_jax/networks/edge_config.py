@@ -26,9 +26,10 @@ class Operation(NamedTuple):
   Attributes:
     name: name of the operation.
     shapes: maps the number of channels C to the shapes of the parameters, a
-      dict. Names that contain `depthwise` hold kernels [C, k, k], `dense` and
-      `conv` kernels [out, in, k, k], all others kernels [in, out]; `scale` and
-      `offset` belong to BatchNorm.
+      dict. Names that contain `scale` or `offset` belong to BatchNorm, [C]. All
+      others are kernels: `depthwise` [C, k, k], `dense` [out, in, k, k],
+      `structuring` (starts near 0) [C, k, k], and with any other name
+      [in, out].
     apply: a function of maps [C, H, W, B], the parameters and a BatchNorm
       function (see `ops.batch_norm`), which returns maps of the same shape.
   """
@@ -45,8 +46,13 @@ def operation(name: str) -> Operation:
   return Operation(
     name,
     functools.partial(ops.shapes, name, stride=1),
-    lambda x, weights, norm: ops.apply(name, x, weights, stride=1, norm=norm),
+    functools.partial(_apply, name),
   )
+
+
+def _apply(name: str, x, weights, norm) -> jax.Array:
+  # At the top level, so that workers of a cluster can be sent it.
+  return ops.apply(name, x, weights, stride=1, norm=norm)
 
 
 _NASBENCH201 = {
@@ -162,7 +168,7 @@ def own_cells(
         f"`operations`: two are called {name!r}; give each its own name"
       )
   space = slots.space(
-    "own cells",
+    f"own cells of {', '.join(names)}",
     {
       f"edge {number}, {source} to {target}": names
       for number, (source, target) in enumerate(edges)
@@ -171,6 +177,33 @@ def own_cells(
   return EdgeNetworkConfig(
     space=space, operations=tuple(operations), edges=edges
   )
+
+
+def is_affine(leaf: str) -> bool:
+  """Returns whether a parameter is a scale or an offset of BatchNorm."""
+  return "scale" in leaf or "offset" in leaf
+
+
+def _check_parameter(
+  operation: str, name: str, shape: tuple[int, ...], channels: int
+) -> None:
+  """Raises UserError for a parameter whose first value is not defined."""
+  place = f"operation {operation!r}: parameter {name!r} {list(shape)}"
+  ranks = {"depthwise": 3, "structuring": 3, "dense": 4}
+  rank = next((r for word, r in ranks.items() if word in name), 2)
+  if is_affine(name):
+    if shape != (channels,):
+      raise UserError(f"{place}: a scale or an offset has shape [{channels}]")
+  elif "mean" in name or "variance" in name or name.endswith("conv"):
+    raise UserError(
+      f"{place}: names with `mean` or `variance`, or that end in `conv`, have "
+      "another meaning; give another name"
+    )
+  elif len(shape) != rank:
+    raise UserError(
+      f"{place}: a kernel of this name has {rank} axes; names with `dense` "
+      "have 4, with `depthwise` or `structuring` 3, all others 2"
+    )
 
 
 def check_edges(edges: tuple[tuple[int, int], ...]) -> None:
@@ -209,15 +242,36 @@ def check_edges(edges: tuple[tuple[int, int], ...]) -> None:
 
 
 def _check_operation(one: Operation, channels: int) -> None:
-  """Raises UserError if an operation changes the shape or type of maps."""
+  """Raises UserError if an operation is not as `Operation` describes it."""
+  shapes = one.shapes(channels)
+  for name, shape in shapes.items():
+    _check_parameter(one.name, name, shape, channels)
   x = jax.ShapeDtypeStruct((channels, 8, 8, 2), jnp.float32)
   weights = {
     name: jax.ShapeDtypeStruct(shape, jnp.float32)
-    for name, shape in one.shapes(channels).items()
+    for name, shape in shapes.items()
   }
-  y = jax.eval_shape(
-    lambda x, weights: one.apply(x, weights, ops.batch_norm), x, weights
-  )
+  norms = []
+
+  def norm(x, parameters, stage="", axis_name=None):
+    norms.append(stage)
+    return ops.batch_norm(x, parameters, stage, axis_name)
+
+  try:
+    y = jax.eval_shape(
+      lambda x, weights: one.apply(x, weights, norm), x, weights
+    )
+  except KeyError as error:
+    raise UserError(
+      f"operation {one.name!r} uses the parameter {error}, which its shapes do "
+      f"not name; they name {', '.join(shapes) or 'none'}"
+    ) from error
+  scales = sum("scale" in name for name in shapes)
+  if len(norms) != scales or len({*norms}) != scales:
+    raise UserError(
+      f"operation {one.name!r} has {scales} scales, and normalises "
+      f"{len(norms)} times; it must use each scale once"
+    )
   if (y.shape, y.dtype) != (x.shape, x.dtype):
     raise UserError(
       f"operation {one.name!r} turns maps {x.dtype.name} {list(x.shape)} into "

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nao_jax.networks import convolutions, macro, ops, pooling
-from nao_jax.networks.edge_config import EdgeNetworkConfig, Operation
+from nao_jax.networks.edge_config import EdgeNetworkConfig, Operation, is_affine
 from nao_jax.networks.parameters import (
   Statistics,
   declare,
@@ -101,7 +101,7 @@ class Cell(nn.Module):
     """Takes maps [C, H, W, B], int32 [E] and masks [E, B]; returns maps."""
     config, edges = self.config, self.config.branches
     weights = tuple(
-      self._weights(f"operation_{number}", one)
+      _declared(self, f"operation_{number}", one, (edges,))
       for number, one in enumerate(config.operations)
     )
     branches = tuple(
@@ -123,18 +123,6 @@ class Cell(nn.Module):
       states = track(self, "edges", (edges, self._norms, self.width), run)
     return states[-1]
 
-  def _weights(self, name: str, one: Operation) -> ops.Parameters:
-    """Returns {leaf: [E, ...]} of an operation."""
-    shapes, stack = one.shapes(self.width), (self.config.branches,)
-    if self.config.affine:
-      return declare(self, name, shapes, stack)
-    learnt = {k: v for k, v in shapes.items() if not _is_affine(k)}
-    return declare(self, name, learnt, stack) | {
-      leaf: jnp.full((*stack, *shape), float("scale" in leaf))
-      for leaf, shape in shapes.items()
-      if _is_affine(leaf)
-    }
-
   @property
   def _norms(self) -> int:
     """Returns the largest number of BatchNorms in one operation."""
@@ -142,8 +130,28 @@ class Cell(nn.Module):
     return max(sum("scale" in leaf for leaf in leaves) for leaves in shapes)
 
 
-def _is_affine(leaf: str) -> bool:
-  return "scale" in leaf or "offset" in leaf
+def _declared(
+  module: nn.Module, name: str, one: Operation, stack: tuple[int, ...] = ()
+) -> ops.Parameters:
+  """Declares the parameters of an operation; returns {leaf: [*stack, ..]}.
+
+  Without `affine`, scales are 1 and offsets 0, and are no parameters.
+
+  Args:
+    module: a cell, whose attributes `config` and `width` give the shapes.
+    name: name of the group of parameters.
+    one: the operation.
+    stack: leading axes of every leaf.
+  """
+  shapes = one.shapes(module.width)
+  if module.config.affine:
+    return declare(module, name, shapes, stack)
+  learnt = {k: v for k, v in shapes.items() if not is_affine(k)}
+  return declare(module, name, learnt, stack) | {
+    leaf: jnp.full((*stack, *shape), float("scale" in leaf))
+    for leaf, shape in shapes.items()
+    if is_affine(leaf)
+  }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,12 +167,14 @@ class _Branch:
   statistics: Statistics
 
   def __call__(self, x, weights, running):
+    count = 0
+
     def norm(x, parameters, stage="", axis_name=None):
       del axis_name
-      nonlocal running
+      nonlocal running, count
       if self.statistics == "batch":
         return ops.batch_norm(x, parameters, stage, self.axis_name)
-      at = int(stage.removeprefix("_") or 1) - 1
+      at, count = count, count + 1
       y, new = running_norm(
         x,
         parameters,
@@ -237,7 +247,7 @@ class StandAloneCell(nn.Module):
     states = [x] + [jnp.zeros_like(x)] * (self.config.states - 1)
     for edge, (source, target) in enumerate(self.config.edges):
       one, name = self.config.operations[self.rows[edge]], f"edge_{edge}"
-      weights = declare(self, name, one.shapes(self.width))
+      weights = _declared(self, name, one)
       norm = functools.partial(normaliser(self, name), axis_name=self.axis_name)
       y = one.apply(states[source], weights, norm)
       states[target] += y if masks is None else y * masks[edge]

@@ -6,6 +6,8 @@ import os
 from nao_jax.errors import UserError
 from nao_jax.report import run as runs
 from nao_jax.report.run import Run
+from nao_jax.tasks import known
+from nao_jax.tasks.task import CellsOf
 
 # Settings that must be equal for scores to be comparable.
 MEASURED = (
@@ -22,18 +24,21 @@ _UNUSED = ("nao.", "plus.", "controller.", "fit.", "final.", "finalist")
 _EXPECTED = ("strategy", "seed")
 
 
-def read(run: Run, paths: Sequence[str | os.PathLike]) -> list[Run]:
+def read(
+  run: Run, paths: Sequence[str | os.PathLike], cells_of: CellsOf = known.of
+) -> list[Run]:
   """Reads the random searches in these directories.
 
   Args:
     run: the search that they are shown beside.
     paths: the directories of the random searches.
+    cells_of: see `report.run.read`.
 
   Raises:
     UserError: one of them is no random search, has no scores yet, or measures
       something else.
   """
-  return [_checked(run, runs.read(path, "random")) for path in paths]
+  return [_checked(run, runs.read(path, "random", cells_of)) for path in paths]
 
 
 def _checked(run: Run, other: Run) -> Run:

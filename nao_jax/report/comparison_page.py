@@ -23,6 +23,8 @@ from nao_jax.report.page import Page, Plot, Section, Table
 from nao_jax.report.plots import Line
 from nao_jax.report.run import Run
 from nao_jax.runs.paths import expanded
+from nao_jax.tasks import known
+from nao_jax.tasks.task import CellsOf
 
 _LETTERS = string.ascii_uppercase
 _COLOURS = (plots.PROPOSED, plots.BEST, plots.HELD_OUT, plots.POOL)
@@ -30,13 +32,16 @@ _MARKS = "osD^vP*X"
 
 
 def write(
-  paths: Sequence[str | os.PathLike], output: str | os.PathLike
+  paths: Sequence[str | os.PathLike],
+  output: str | os.PathLike,
+  cells_of: CellsOf = known.of,
 ) -> pathlib.Path:
   """Writes a page about several searches; returns the file.
 
   Args:
     paths: their directories.
     output: the file.
+    cells_of: see `report.run.read`.
 
   Raises:
     UserError: one of them is no search, the searches are for different kinds
@@ -47,7 +52,7 @@ def write(
       f"`paths={','.join(map(str, paths))}`: {len(paths)} directories; "
       f"allowed: 2 to {len(_LETTERS)}, separated by commas"
     )
-  found = [runs.read(path, "paths") for path in paths]
+  found = [runs.read(path, "paths", cells_of) for path in paths]
   for run in found[1:]:
     if type(run.cells) is not type(found[0].cells):
       raise UserError(

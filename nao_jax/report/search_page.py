@@ -44,7 +44,7 @@ def write(
       measures the same, or the file cannot be written.
   """
   run = runs.read(path, cells_of=cells_of)
-  page = of(run, baseline.read(run, random))
+  page = of(run, baseline.read(run, random, cells_of))
   return pages.write(page, paths.expanded(path) / NAME, f"`workdir={path}`")
 
 

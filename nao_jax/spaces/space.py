@@ -223,6 +223,12 @@ class Space:
       UserError: the text is neither, or the tokens are illegal.
     """
     if text.endswith(".json"):
+      written = notation.read(text, source).get("space", self.name)
+      if written not in (self.name, self.plain.name):
+        raise UserError(
+          f"{named(source, text)}: is of space {written!r}, but this is space "
+          f"{self.name!r}"
+        )
       return self.validate(
         notation.tokens_of_file(text, source), named(source, text)
       )

@@ -124,9 +124,14 @@ class ImageCells:
       name: cost(network, tokens, image[0], image[2])
       for name, network in networks.items()
     }
+    known = self._space != "own"  # A kernel may act on part of the maps.
     return [
-      (name, f"{own.parameters:,}", f"{own.multiply_adds:,}")
-      for name, own in found.items()
+      (
+        name,
+        f"{found_cost.parameters:,}",
+        f"{found_cost.multiply_adds:,}" if known else "not known",
+      )
+      for name, found_cost in found.items()
     ]
 
 

@@ -45,6 +45,17 @@ def check(config: SearchCnnConfig, latency: Cost | None) -> None:
       f"`strategy=local` `constraint.objectives={asked.objectives}`: local "
       "search needs a single objective; give another strategy"
     )
+  if config.space == "own" and found and found[0] == "multiply_adds":
+    raise UserError(
+      "`constraint.limit`, `constraint.objectives`: multiply-adds of your own "
+      "operations are not known; give params, or a latency"
+    )
+  if config.space != "nao" and asked.latency_table:
+    raise UserError(
+      f"`constraint.latency_table={asked.latency_table}`: a table is for the "
+      "operations of `space=nao`; give the argument `latency` of "
+      "tasks.images.Images"
+    )
   if found is None or found[0] != "latency":
     if asked.latency_table:
       raise UserError(

@@ -201,6 +201,12 @@ class SearchCnnConfig(ExperimentConfig):
     """Raises UserError for settings that contradict each other."""
     super().check_together()
     self.check_epochs(self.train.epochs)
+    if self.space != "nao" and self.network.stem != "cifar":
+      raise UserError(
+        f"`space={self.space}` `network.stem={self.network.stem}`: these "
+        "networks have the stem of small images alone; give another preset, or "
+        "`space=nao`"
+      )
     if self.train_only_new and not self.search.extend:
       raise UserError(
         "`train_only_new=True`: needs a pool from which no member is removed; "

@@ -27,8 +27,15 @@ def described(own: EdgeNetworkConfig | None) -> dict[str, Any]:
   """Returns what identifies cells of one's own, JSON-like; {} without any."""
   if own is None:
     return {}
-  names = [one.name for one in own.operations]
-  return {"own.operations": names, "own.edges": [*map(list, own.edges)]}
+  shapes = {
+    one.name: {k: list(v) for k, v in one.shapes(own.channels).items()}
+    for one in own.operations
+  }
+  return {
+    "own.operations": shapes,
+    "own.edges": [*map(list, own.edges)],
+    "own.affine": own.affine,
+  }
 
 
 def space(

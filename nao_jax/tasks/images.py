@@ -39,12 +39,13 @@ class Images:
   Attributes:
     data_dir: the directory of TFDS data sets.
     latency: the latency for a limit or for `objectives="score,latency"`,
-      instead of a table: a function from tokens int32 [N, 8 nodes] in pairs,
-      see `cnn.to_cells`, to [N], in the unit of the limit.
+      instead of a table: a function from tokens int32 [N, L] of the space
+      (with `space=nao` in pairs, see `cnn.to_cells`) to [N], in the unit of
+      the limit.
     own: with `space=own`, cells of one's own, from `edge_config.own_cells`;
       their sizes are those of the settings. Names of operations and the edges
-      must stay the same for a run to be resumed, which is checked; so must
-      their functions, which is not.
+      must stay the same for a run to be resumed and for trials to be shared,
+      which is checked; so must their functions, which is not.
   """
 
   data_dir: str | os.PathLike
@@ -68,6 +69,13 @@ class Images:
     image_costs.check(config, self.latency)
     data = open_data(config, self.data_dir)
     config = _fit_to_data(config, data, devices, self.own)
+    network = config.network
+    if config.space != "nao" and (network.auxiliary or network.dropout):
+      logging.warning(
+        "`space=%s`: the supernet has neither dropout nor an auxiliary head; "
+        "`network.dropout` and `network.auxiliary` do nothing",
+        config.space,
+      )
     if config.standardize:
       data = dataclasses.replace(data, mean=None, std=None)
     return OpenImages(config, data, devices, self.latency, self.own)
