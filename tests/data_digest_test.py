@@ -234,8 +234,8 @@ RUNS = [
 @pytest.mark.parametrize(
   ("change", "part"),
   [
-    ({"train_labels": 30}, "the training part of `mine` changed"),
-    ({"test_images": 7}, "the test part of `mine` changed"),
+    ({"train_labels": 30}, "the training part of mine changed"),
+    ({"test_images": 7}, "the test part of mine changed"),
   ],
 )
 def test_a_run_does_not_go_on_with_other_data_of_the_same_name(
@@ -304,5 +304,5 @@ def test_a_text_that_changed_is_named(tmp_path):
   write("x")
   _begin(running.search_texts, config, workdir=place)
   write("y")
-  with pytest.raises(UserError, match=f"the text `{text}` changed since"):
+  with pytest.raises(UserError, match=f"the text of {text} changed since"):
     running.search_texts(config, workdir=place, devices=1)

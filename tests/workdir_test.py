@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nao_jax.errors import Stopped, UserError
-from nao_jax.runs import checkpoint, config_file
+from nao_jax.runs import checkpoint, config_file, identity
 from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.runs.workdir import Workdir
 
@@ -118,6 +118,35 @@ def test_settings_that_were_renamed_since_are_still_known(tmp_path):
   assert config_file.read_settings(tmp_path) == today
   with _open(tmp_path, **today):
     pass
+
+
+def test_nested_settings_of_a_search_that_were_renamed_are_known():
+  old = {"search": {"rounds": 1, "late": 0.5}, "demand": {"trade": True}}
+  assert identity.with_current_names(old) == {
+    "search": {"rounds": 1, "max_pending": 0.5},
+    "constraint": {"multi_objective": True},
+  }
+
+
+@pytest.mark.parametrize(
+  ("name", "words"),
+  [({"text": "t.zip"}, "the text of t.zip changed"), ({}, "the text changed")],
+)
+def test_data_that_differ_are_named_as_far_as_they_have_a_name(name, words):
+  reason = identity.why_data_differ(name | {"corpus": 1}, name | {"corpus": 2})
+  assert f"on other data: {words} since it began" in reason
+
+
+@pytest.mark.parametrize("search", [{}, {"search.max_pending": 0.5}])
+def test_a_task_of_ones_own_may_have_settings_of_the_old_names(
+  tmp_path, search
+):
+  names = ("coding", "demand", "late", "demand.trade", "own.coding")
+  own = search | {name: {"late": 1, "trade": 2} for name in names}
+  for _ in range(2):
+    with _open(tmp_path, **own):
+      pass
+  assert config_file.read_settings(tmp_path) == own
 
 
 @pytest.mark.parametrize(

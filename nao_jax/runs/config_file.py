@@ -53,8 +53,8 @@ def write_or_compare(path: pathlib.Path, settings: dict) -> None:
   file = path / "config.json"
   if not file.exists():
     files.write(file, json.dumps(_config(settings), indent=2) + "\n")
-  there = _settings(file)
-  unknown = (there.keys() ^ settings.keys()) - identity.DIGESTS.keys()
+  saved = _settings(file)
+  unknown = (saved.keys() ^ settings.keys()) - identity.DIGESTS.keys()
   if unknown and (program := _program(file)) != _this_program():
     raise UserError(
       f"`workdir={path}`: holds a run of another version of this program, "
@@ -63,19 +63,19 @@ def write_or_compare(path: pathlib.Path, settings: dict) -> None:
     )
   different = [
     name
-    for name in sorted({*there, *settings})
-    if there.get(name) != settings.get(name)
+    for name in sorted({*saved, *settings})
+    if saved.get(name) != settings.get(name)
   ]
   if others := [name for name in different if name not in identity.DIGESTS]:
     differences = [
-      f"{name} is {there.get(name)!r} there and {settings.get(name)!r} here"
+      f"{name} is {saved.get(name)!r} there and {settings.get(name)!r} here"
       for name in others[:4]
     ]
     raise UserError(
       f"`workdir={path}`: holds another run ({'; '.join(differences)}); "
       "give the same settings to resume it, or another `workdir`"
     )
-  if changed := identity.refusal(there, settings, _version_of(file)):
+  if changed := identity.why_data_differ(saved, settings, _version_of(file)):
     raise UserError(f"`workdir={path}`: {changed}")
 
 
