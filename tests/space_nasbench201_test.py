@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import jax
+from matplotlib.patches import FancyBboxPatch
 import numpy as np
 import pytest
 
@@ -110,7 +111,46 @@ def test_settings_of_other_cells_are_refused():
 
 def test_a_cell_that_does_nothing_is_drawn_without_arrows():
   config = EdgeNetworkConfig()
-  assert edges.figure(config.edges, ["none"] * 6).axes[0].patches
+  figure = edges.figure(config.edges, ["none"] * 6, nasbench201.OPS)
+  assert len(figure.axes[0].patches) == config.states
+
+
+def _boxes(figure):
+  """The edge colours of the boxes in a drawing, and their texts."""
+  (axes,) = figure.axes
+  boxes = [p for p in axes.patches if isinstance(p, FancyBboxPatch)]
+  texts = [text.get_text() for text in axes.texts if text.get_text()]
+  return [box.get_edgecolor() for box in boxes], texts
+
+
+def test_parallel_edges_are_both_drawn():
+  _, texts = _boxes(edges.figure([(0, 1), (0, 1)], ["a", "b"], ["a", "b"]))
+  assert sorted(texts) == ["a", "b", "input", "output"]
+
+
+def test_every_operation_has_its_own_colour_in_all_cells():
+  names = ["none", "a", "b", "c", "d", "e"]
+  both = [
+    _boxes(edges.figure([(0, 1)] * len(chosen), chosen, names))[0][2:]
+    for chosen in (names, ["none", "d"])
+  ]
+  assert len(set(both[0])) == 5
+  assert both[1] == both[0][3:4]
+
+
+def test_arrows_begin_at_the_box_of_their_state():
+  count = 9
+  figure = edges.figure([(0, 1)] * count, ["a"] * count, ["a"])
+  state = figure.axes[0].patches[0]
+  right = state.get_x() + state.get_width()
+  starts = [
+    patch.get_path().vertices[0, 0]
+    for patch in figure.axes[0].patches
+    if not isinstance(patch, FancyBboxPatch) and not patch.get_fill()
+  ]
+  assert min(starts) == state.get_x() + state.get_width() / 2
+  assert len({x for x in starts if x > right + edges.LANE / 2}) == count
+  assert sum(x <= right for x in starts) == count
 
 
 def test_cells_of_ones_own_need_their_setting_and_the_setting_its_cells(data):

@@ -14,20 +14,31 @@ from matplotlib.figure import Figure
 from nao_jax.drawing import canvas
 from nao_jax.drawing.canvas import HEAD, INK
 
-STATE_WIDTH, STATE_HEIGHT, GAP, MARGIN, TITLE = 44, 18, 34, 14, 12
-LANE, BOX_HEIGHT, ROW = 12, 17, STATE_HEIGHT + GAP
+STATE_WIDTH = 44
+STATE_HEIGHT = 18
+GAP = 34
+ROW = STATE_HEIGHT + GAP
+MARGIN = 14
+TITLE = 12  # The size of its letters.
 COLUMN = MARGIN + STATE_WIDTH / 2  # The middle of the states.
+LANE = 12  # Between two boxes side by side.
+BOX_HEIGHT = 17
+PORT = 4  # Between the ends of arrows of neighbouring lanes.
+_LAST_PORT = STATE_WIDTH / 2 - 2
 COLOURS = (
   canvas.BLUE,
   canvas.VERMILION,
   canvas.GREEN,
   canvas.GREY,
+  canvas.MAUVE,
 )
+_NOTHING = ("none", "zero")
 
 
 def draw_cell(
   edges: Sequence[tuple[int, int]],
   operations: Sequence[str],
+  op_names: Sequence[str],
   paths: canvas.Paths,
   *,
   title: str = "",
@@ -38,42 +49,47 @@ def draw_cell(
     edges: (source, target) of each edge.
     operations: name of each edge's operation; edges whose operation is `none`
       or `zero` are left out.
+    op_names: names of all operations that an edge can have. Their order
+      determines the colours, so all cells of a space have the same.
     paths: the file or files to write, .png, .svg or .pdf.
     title: printed above the cell.
   """
-  canvas.save(figure(edges, operations, title=title), paths)
+  canvas.save(figure(edges, operations, op_names, title=title), paths)
 
 
 @matplotlib.rc_context(canvas.STYLE)
 def figure(
   edges: Sequence[tuple[int, int]],
   operations: Sequence[str],
+  op_names: Sequence[str],
   *,
   title: str = "",
 ) -> Figure:
   """Returns the figure that `draw_cell` writes."""
   states = 1 + max(target for _, target in edges)
-  drawn = {
-    edge: name
+  drawn = [
+    (edge, name)
     for edge, name in zip(edges, operations, strict=True)
-    if name not in ("none", "zero")
-  }
-  lanes = _lanes(list(drawn))
-  width = 12 + max(map(canvas.text_width, operations))
-  needed = STATE_WIDTH + (LANE + width) * (1 + max(lanes.values(), default=0))
-  titled = canvas.text_width(title, TITLE, "bold") if title else 0
-  page = max(needed, titled) + 2 * MARGIN
+    if name not in _NOTHING
+  ]
+  lanes = _lanes([edge for edge, _ in drawn])
+  box_width = 12 + max(map(canvas.text_width, operations))
+  cell_width = STATE_WIDTH + (LANE + box_width) * (1 + max(lanes, default=0))
+  title_width = canvas.text_width(title, TITLE, "bold") if title else 0
+  page_width = max(cell_width, title_width) + 2 * MARGIN
   top = MARGIN + (26 if title else 0)
-  axes = canvas.canvas(page, top + states * ROW - GAP + MARGIN)
-  canvas.write(axes, page / 2, MARGIN + 6, title, size=TITLE, weight="bold")
-  panel = _Panel(axes, top, width)
+  axes = canvas.canvas(page_width, top + states * ROW - GAP + MARGIN)
+  canvas.write(
+    axes, page_width / 2, MARGIN + 6, title, size=TITLE, weight="bold"
+  )
+  panel = _Panel(axes, top, box_width)
   for state in range(states):
     name = {0: "input", states - 1: "output"}.get(state, str(state))
     panel.draw_state(state, name)
-  names = sorted(set(operations))
-  for edge, name in drawn.items():
+  names = [name for name in op_names if name not in _NOTHING]
+  for (edge, name), lane in zip(drawn, lanes, strict=True):
     colours = COLOURS[names.index(name) % len(COLOURS)]
-    panel.draw_edge(edge, name, lanes[edge], colours)
+    panel.draw_edge(edge, name, lane, colours)
   return axes.figure
 
 
@@ -84,12 +100,12 @@ class _Panel:
   Attributes:
     axes: the page.
     top: upper edge of the first state.
-    width: width of the boxes of operations.
+    box_width: width of the boxes of operations.
   """
 
   axes: Axes
   top: float
-  width: float
+  box_width: float
 
   def draw_state(self, state: int, name: str) -> None:
     y, size = self.top + state * ROW, (STATE_WIDTH, STATE_HEIGHT)
@@ -105,25 +121,30 @@ class _Panel:
   ) -> None:
     begin = self.top + edge[0] * ROW + STATE_HEIGHT
     end = self.top + edge[1] * ROW
-    x = COLUMN + STATE_WIDTH / 2 + LANE + (LANE + self.width) * lane
-    x += self.width / 2
+    width = self.box_width
+    x = COLUMN + STATE_WIDTH / 2 + LANE + (LANE + width) * lane + width / 2
     y = (begin + end - BOX_HEIGHT) / 2
-    port = COLUMN + 4 * lane
-    there = [(port, begin), (x, y)]
-    back = [(x, y + BOX_HEIGHT), (port, end - HEAD), (port, end)]
-    canvas.wires(self.axes, [there, back], zorder=3)
-    canvas.box(self.axes, x, y, self.width, BOX_HEIGHT, colours, zorder=5)
+    port = COLUMN + min(PORT * lane, _LAST_PORT)
+    to_box = [(port, begin), (x, y)]
+    from_box = [(x, y + BOX_HEIGHT), (port, end - HEAD), (port, end)]
+    canvas.wires(self.axes, [to_box, from_box], zorder=3)
+    canvas.box(self.axes, x, y, width, BOX_HEIGHT, colours, zorder=5)
     canvas.write(self.axes, x, y + BOX_HEIGHT / 2, name)
 
 
-def _lanes(edges: list[tuple[int, int]]) -> dict[tuple[int, int], int]:
-  """Assigns lanes, from the column outwards, so that no two boxes overlap."""
-  taken: dict[tuple[int, int], tuple[int, float]] = {}
-  for edge in edges:
-    middle, lane = sum(edge) / 2, 0
-    while any(
-      at == lane and abs(other - middle) < 0.75 for at, other in taken.values()
-    ):
-      lane += 1
-    taken[edge] = lane, middle
-  return {edge: lane for edge, (lane, _) in taken.items()}
+def _lanes(edges: Sequence[tuple[int, int]]) -> list[int]:
+  """Returns the lane of each edge, from the column outwards.
+
+  Boxes stand in the middle of their edges. Middles differ by half rows; half a
+  row is too little for two boxes with their arrows in the same lane.
+  """
+  lanes: list[int] = []
+  middles = [sum(edge) / 2 for edge in edges]
+  for middle in middles:
+    taken = {
+      lane
+      for lane, other in zip(lanes, middles, strict=False)
+      if abs(other - middle) < 0.75
+    }
+    lanes.append(min(set(range(len(taken) + 1)) - taken))
+  return lanes

@@ -104,9 +104,10 @@ class ImageCells:
       edges.draw_cell(*self._edges(tokens), files, title="best cell")
 
   def _edges(self, tokens: np.ndarray) -> tuple:
-    """Returns the edges of a cell, and the name of each one's operation."""
+    """Returns edges, name of each edge's operation, and all names."""
     chosen = self.ops(np.asarray(tokens)[None])[0]
-    return self.network.edges, [self.op_names[number] for number in chosen]
+    names = self.op_names
+    return self.network.edges, [names[number] for number in chosen], names
 
   def costs(self, tokens: np.ndarray, best: dict) -> list[tuple[str, str, str]]:
     """Implements `Cells.costs`; they depend on the size of the images."""
