@@ -2,6 +2,8 @@
 
 import json
 
+import jax
+from matplotlib.figure import Figure
 import pytest
 
 from nao_jax import experiment
@@ -54,6 +56,14 @@ def test_it_gets_a_drawing_and_a_report(finished):
   page = (path / "report.html").read_text()
   assert "A search for small networks on wine" in page
   assert best["text"] in page
+
+
+def test_several_figures_need_a_drawing_of_ones_own(tmp_path, monkeypatch):
+  cells = Tabular.cells({})
+  monkeypatch.setattr(cells, "figures", lambda _: {"a": Figure(), "b": None})
+  with pytest.raises(NotImplementedError, match=r"2 figures.*implement `draw`"):
+    cells.draw(SPACE.sample(jax.random.key(0), 1)[0], [tmp_path / "a.png"])
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("trainings", [3, 9, 12])

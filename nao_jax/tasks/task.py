@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 import numpy as np
 
 from nao_jax.distributed.team import Team
+from nao_jax.drawing import canvas
 from nao_jax.evaluators import Evaluator
 from nao_jax.evaluators.local import Candidates
 from nao_jax.metrics import Measure
@@ -61,10 +62,20 @@ class Cells(Protocol):
     """Draws an architecture [L]; returns {caption: figure}."""
 
   def draw(self, tokens: np.ndarray, files: Sequence[os.PathLike]) -> None:
-    """Draws an architecture [L] into files; suffixes tell their formats."""
-    for file in files:
-      for figure in self.figures(tokens).values():
-        figure.savefig(file)
+    """Draws an architecture [L] into files; suffixes determine their formats.
+
+    Raises:
+      NotImplementedError: there are several figures, so the class needs a
+        method `draw` of its own.
+    """
+    figures = self.figures(tokens)
+    if len(figures) != 1:
+      raise NotImplementedError(
+        f"{type(self).__name__}.figures gives {len(figures)} figures, and a "
+        "file holds one; implement `draw`, too"
+      )
+    (figure,) = figures.values()
+    canvas.save(figure, files)
 
   def costs(self, tokens: np.ndarray, best: dict) -> list[tuple[str, str, str]]:
     """Returns the costs of an architecture [L] for a table.
