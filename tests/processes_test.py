@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from nao_jax.distributed import collectives
 from nao_jax.distributed.collectives import own_address
 from nao_jax.distributed.processes import Rendezvous, meet
 from nao_jax.errors import UserError
@@ -249,6 +250,23 @@ def test_this_machine_reaches_itself_at_an_address_of_its_own(host):
   family = socket.AF_INET6 if ":" in address else socket.AF_INET
   with socket.create_server((address, 0), family=family):
     pass
+
+
+@pytest.mark.parametrize("outside", ["10.0.0.7", None])
+def test_a_name_that_resolves_to_loopback_gives_the_way_out(
+  outside, monkeypatch
+):
+  """Debian gives the name of a machine the address 127.0.1.1 there."""
+
+  def source(host, port):
+    if host == "coordinator":
+      return "127.0.1.1"
+    if outside is None:
+      raise OSError("no network")
+    return outside
+
+  monkeypatch.setattr(collectives, "_source", source)
+  assert own_address("coordinator", 9) == (outside or "127.0.1.1")
 
 
 # Two processes; the second one says what it heard.

@@ -5,23 +5,29 @@ which this machine's own name resolves. In containers, and wherever /etc/hosts
 lacks the name, it does not resolve, and jax fails; on many installations of
 Debian and Ubuntu it resolves to 127.0.1.1, which no other machine can reach.
 The address from which this process reaches the coordinator is one at which the
-other processes can reach it.
+other processes can reach it, unless the coordinator's name resolves to a
+loopback address here; then it is the address that leads out of this machine.
 """
 
 import contextlib
+import ipaddress
 import socket
 from typing import Any
 
 import jax
 
+# Addresses of no machine, reserved for documentation.
+_OUTSIDE = ("192.0.2.1", "2001:db8::1")
+
 
 def own_address(host: str, port: int) -> str:
-  """Returns the address from which this machine reaches another one.
+  """Returns the address at which the processes of a run reach this one.
 
-  Nothing is sent.
+  It is the address from which this machine reaches the coordinator's. Nothing
+  is sent.
 
   Args:
-    host: name or address of the other machine, which may be this one.
+    host: name or address of the coordinator's machine, which may be this one.
     port: any port.
 
   Returns:
@@ -30,12 +36,29 @@ def own_address(host: str, port: int) -> str:
   Raises:
     OSError: the host is unknown or cannot be reached.
   """
+  address = _source(host, port)
+  if _is_loopback(address) and not _is_loopback(host):
+    # On the coordinator's machine, /etc/hosts may give its name 127.0.1.1.
+    for outside in _OUTSIDE:
+      with contextlib.suppress(OSError):
+        return _source(outside, port)
+  return address
+
+
+def _source(host: str, port: int) -> str:
+  """Returns the address from which this machine reaches another one."""
   found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
   for family, kind, _, _, address in found:
     with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
       probe.connect(address)
       return probe.getsockname()[0]
-  raise OSError(f"there is no way from this machine to {host}")
+  raise OSError(f"this machine cannot reach {host}")
+
+
+def _is_loopback(host: str) -> bool:
+  with contextlib.suppress(ValueError):
+    return ipaddress.ip_address(host).is_loopback
+  return host == "localhost"
 
 
 def listen_at(address: str, client: Any) -> None:
