@@ -183,6 +183,31 @@ def test_tables_of_edges_that_are_no_cells_are_refused(edges, message):
     edge_config.check_edges(edges)
 
 
+def test_edges_may_stand_in_any_order_in_which_states_are_complete():
+  edges = ((0, 2), (2, 3), (0, 1), (1, 3))
+  config = edge_config.own_cells(edge_config.NASBENCH201, edges)
+  config = dataclasses.replace(config, cells_per_stage=1, channels=4)
+  rows = np.array([3, 2, 2, 3])
+  tokens = rows + config.to_cells(np.zeros(4, int)) * -1
+  network = EdgeNetwork(config, tracks=True)
+  variables = _random_variables(network, IMAGES, rows)
+  own = _own(variables, rows.tolist())
+
+  def of_candidate(images):
+    return network.apply(variables, images, rows, deterministic=True)[0].sum()
+
+  def of_stand_alone(images):
+    alone = _stand_alone(config, tokens)
+    return alone.apply(own, images, deterministic=True)[0].sum()
+
+  for found, expected in zip(
+    jax.value_and_grad(of_candidate)(IMAGES),
+    jax.value_and_grad(of_stand_alone)(IMAGES),
+    strict=True,
+  ):
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
   "apply", [lambda x, *_: x[:, ::2], lambda x, *_: x.astype(jnp.float16)]
 )

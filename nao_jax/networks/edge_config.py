@@ -153,8 +153,9 @@ def own_cells(
 
   Args:
     operations: the operations that every edge can have.
-    edges: (source, target) of each edge, in the order of targets; state 0 is
-      the cell's input, and the last state its output.
+    edges: (source, target) of each edge; those that lead to a state come
+      before those that read it. State 0 is the cell's input, and the last state
+      its output.
 
   Raises:
     UserError: the edges are no cell, or two operations have the same name.
@@ -215,26 +216,29 @@ def check_edges(edges: tuple[tuple[int, int], ...]) -> None:
   """
   if not edges:
     raise UserError("`edges`: the cell has none; give one at least")
-  last = max(target for _, target in edges)
-  complete = 0
-  for at, (source, target) in enumerate(edges):
-    place = f"`edges`: edge {at} leads from state {source} to state {target}"
+  sources = {source for source, _ in edges}
+  targets = {target for _, target in edges}
+  last, read = max(targets), set()
+  for number, (source, target) in enumerate(edges):
+    place = (
+      f"`edges`: edge {number} leads from state {source} to state {target}"
+    )
     if not 0 <= source < target:
       raise UserError(
         f"{place}; an edge leads from a state, 0 or more, to a later one, so "
         "that a cell has no cycle"
       )
-    if target < complete:
+    if target in read:
       raise UserError(
         f"{place}, but an earlier edge has read that state already; order the "
         "edges by their targets"
       )
-    complete = max(complete, source + 1)
+    read.add(source)
   for state in range(1, last + 1):
-    if state not in {target for _, target in edges}:
+    if state not in targets:
       raise UserError(f"`edges`: no edge leads to state {state}")
   for state in range(last):
-    if state not in {source for source, _ in edges}:
+    if state not in sources:
       raise UserError(
         f"`edges`: no edge reads state {state}, so nothing that leads to it "
         f"has an effect; the output is state {last}"
