@@ -180,6 +180,11 @@ def test_a_file_that_a_search_wrote_is_read(tmp_path_factory, drawn):
     ('{"tokens": "1 2"}', "`tokens` is not a list of integers"),
     ('{"tokens": [1, 2.0]}', "`tokens` is not a list of integers"),
     ('{"tokens": [1, true]}', "`tokens` is not a list of integers"),
+    (
+      '{"space": "rnn-5", "tokens": [1, 2]}',
+      "space 'rnn-5' does not fit its",
+    ),
+    ('{"space": "nao-5", "tokens": [1, 2]}', "space 'nao-5' is not one of"),
     ('{"tokens": [1, 2, 3]}', "3 numbers; a recurrent cell has two"),
     ('{"tokens": []}', "0 numbers; a recurrent cell has two"),
     ('{"tokens": [1, 6]}', "token 6 at position 1 "),

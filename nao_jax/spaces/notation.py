@@ -19,7 +19,16 @@ def tokens_of_file(path: str, source: str) -> list[int]:
   Raises:
     UserError: the file cannot be read, or `tokens` is not a list of integers.
   """
-  tokens = read(path, source)["tokens"]
+  return tokens_of(read(path, source), path, source)
+
+
+def tokens_of(content: dict, path: str, source: str) -> list[int]:
+  """Returns the `tokens` of an object that `read` returned.
+
+  Raises:
+    UserError: `tokens` is not a list of integers.
+  """
+  tokens = content["tokens"]
   if not isinstance(tokens, list) or not all(type(t) is int for t in tokens):
     raise UserError(
       f"{named(source, path)}: `tokens` is not a list of integers"

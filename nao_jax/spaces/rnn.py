@@ -6,8 +6,9 @@ cell's own nodes, and activations index `ACTIVATIONS`. Tokens hold the same
 numbers in the same order, predecessors shifted by 1 and activations by N + 1,
 so that they do not collide (the encoding of the official weight-sharing code).
 
-A node has a single branch, so there are no branches to exchange: no two
-architectures are known to be the same function.
+Each node has one predecessor, so there are no branches to swap. Cells that
+differ only in the order of their nodes can be equivalent; they count as
+different.
 """
 
 from absl import logging
@@ -192,13 +193,18 @@ def _exchange(numbers: list[int]) -> list[int]:
 
 
 def _numbers_of_file(path: str, source: str) -> list[int]:
-  numbers = notation.tokens_of_file(path, source)
-  written = notation.read(path, source).get("space")
-  if written not in (None, f"rnn-{len(numbers) // 2}"):
-    raise UserError(
-      f"{named(source, path)}: space {written!r} is not one of recurrent cells"
-    )
-  return numbers
+  content = notation.read(path, source)
+  numbers = notation.tokens_of(content, path, source)
+  name = content.get("space")
+  if name in (None, f"rnn-{len(numbers) // 2}"):
+    return numbers
+  place = f"{named(source, path)}: space {name!r}"
+  if not str(name).startswith("rnn-"):
+    raise UserError(f"{place} is not one of recurrent cells")
+  raise UserError(
+    f"{place} does not fit its {len(numbers)} tokens; cells of N nodes have "
+    "the space rnn-N and 2 N tokens"
+  )
 
 
 def _offsets(nodes: int) -> np.ndarray:
