@@ -1,6 +1,7 @@
 """Searches that propose before all of a round is scored."""
 
 import dataclasses
+import re
 
 import jax
 import numpy as np
@@ -139,13 +140,29 @@ def test_a_killed_search_goes_on_and_trains_nobody_a_third_time(
     ({"max_pending": 0.0}, "`max_pending=0.0`: allowed: above 0"),
     (
       {"max_pending": 2.0},
-      r"`max_pending=2.0`: of `pool_size=30` .* give at most 1.87",
+      r"`max_pending=2.0`: of `pool_size=30` .* give at most 1\.866, ",
+    ),
+    (
+      {"max_pending": 0.01, "pool_size": 2},
+      "2 must have a score when a round closes; give a larger pool",
     ),
   ],
 )
 def test_what_cannot_work_is_refused(changes, message):
   with pytest.raises(UserError, match=message):
     settings.validate(dataclasses.replace(CONFIG, **changes), CONFIG)
+
+
+@pytest.mark.parametrize("new_per_round", [3, 7, 11, 29])
+def test_the_advised_share_is_accepted(new_per_round):
+  config = dataclasses.replace(
+    CONFIG, pool_size=30, new_per_round=new_per_round, max_pending=99.0
+  )
+  with pytest.raises(UserError) as refused:
+    settings.validate(config, CONFIG)
+  advised = re.search(r"at most ([\d.]+), ", str(refused.value))[1]
+  config = dataclasses.replace(config, max_pending=float(advised))
+  settings.validate(config, CONFIG)
 
 
 def test_an_evaluator_that_scores_all_at_once_is_refused():

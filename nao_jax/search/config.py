@@ -1,6 +1,7 @@
 """Settings of every search, independent of the task."""
 
 import dataclasses
+import math
 
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
@@ -30,8 +31,8 @@ class SearchConfig:
       that no device waits for the slowest training; pending architectures join
       the next round. The result then depends on the speed of trainings.
     max_pending: with `asynchronous`, the most pending architectures when a
-      round closes, as a share of `new_per_round`; with many workers, at least
-      their number.
+      round closes, as a share of `new_per_round`; it should be at least the
+      number of workers, so that none idles.
     random_per_round: number of random architectures that enter the pool beside
       the proposals of each round.
   """
@@ -72,12 +73,13 @@ class SearchConfig:
       return
     # Members that are pending at the end of a round cannot be replaced.
     least = 2 if self.extend else 1 + self._entering
-    most = (self.pool_size - least) / self.new_per_round
-    if self.pending_limit > self.pool_size - least:
+    spare = self.pool_size - least
+    if self.pending_limit > spare:
+      most = math.floor(1000 * spare / self.new_per_round) / 1000
+      advice = f"at most {most}, or a larger pool" if most else "a larger pool"
       raise UserError(
         f"`max_pending={self.max_pending}`: of `pool_size={self.pool_size}` "
-        f"members {least} must have a score when a round closes; give at most "
-        f"{most:.3g}, or a larger pool"
+        f"members {least} must have a score when a round closes; give {advice}"
       )
 
 
