@@ -206,7 +206,7 @@ def test_a_difference_within_the_errors_is_no_difference(nao, tmp_path):
   best = json.loads((path / "best.json").read_text())
   best["test_accuracy"] = {"searched": [[0.9], [0.5]], "random": [[0.6], [0.7]]}
   (path / "best.json").write_text(json.dumps(best))
-  assert "no difference is shown" in text_of(path).shown
+  assert "no evidence of a difference" in text_of(path).shown
 
 
 def test_a_recurrent_cell_is_scored_by_its_perplexity(recurrent):
@@ -215,7 +215,7 @@ def test_a_recurrent_cell_is_scored_by_its_perplexity(recurrent):
   assert f"perplexity with shared weights {best}" in page.shown
   assert f"{run.cells.network.parameters:,}" in page.cells
   assert "+2.25 (lower is better)" in page.shown
-  assert "A single cell has no spread" in page.shown
+  assert "fewer than two cells in a group the uncertainty" in page.shown
   assert EVIL in page.shown
 
 

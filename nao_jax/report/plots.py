@@ -354,7 +354,8 @@ def front(
   Args:
     costs: float [N], costs of the pool.
     scores: float [N], its scores.
-    on_front: bool [N], whether no member is better in both.
+    on_front: bool [N], whether no member is at least as good in both and better
+      in one.
     limit: the cost limit of the search, if any.
     xlabel: name of the cost.
     axis: the vertical axis.
