@@ -66,12 +66,13 @@ def run(
   Args:
     task: the cells and the data.
     config: all settings of the task.
-    workdir: the workdir of the run; a stopped run is resumed, a finished run is
-      reported.
+    workdir: the workdir of the run; a stopped run is resumed; a finished one is
+      not repeated, its result is returned.
     architectures: architectures that start in the pool beside random ones, as
       the space's `parse` reads them.
-    trials: with the evaluator `scratch`, the file of trials to share with other
-      searches; a file in the workdir by default.
+    trials: the file of trainings from scratch to share with other searches:
+      those of finalists and of the comparison, and with the evaluator `scratch`
+      those of the search; a file in the workdir by default.
     executor: with the evaluator `scratch`, the place where candidates train.
     options: devices, checkpoints, progress and processes. Several processes
       train shared weights together; the first one searches.

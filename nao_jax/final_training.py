@@ -33,8 +33,8 @@ def run(
   Args:
     task: the data.
     config: all settings, as the task's `open_training` takes them.
-    workdir: the workdir of the run; a stopped run is resumed, a finished run is
-      reported.
+    workdir: the workdir of the run; a stopped run is resumed; a finished one is
+      not repeated, its result is returned.
     options: devices, checkpoints, progress and processes. Several processes
       train together.
 

@@ -20,7 +20,8 @@ def numbers(
     The numbers of those to train with, and of those held out; both rise.
 
   Raises:
-    UserError: an argument is out of range, or one of the two parts has none.
+    UserError: an argument is out of range, no example is left to train
+      with, or a fraction above 0 holds out none.
   """
   check(fraction, seed)
   held_out = round(fraction * count)

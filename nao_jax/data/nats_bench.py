@@ -42,7 +42,8 @@ def read(
 
   Args:
     folder: the benchmark's folder, such as NATS-tss-v1_0-3ffb9-simple.
-    progress: called with the number of architectures read so far.
+    progress: called with the phase, the number of architectures read, and their
+      total.
 
   Returns:
     `ops` int8 [A, 6] and `op_names`, and columns float32 [A] in per cent, such
