@@ -195,7 +195,13 @@ def test_four_devices_train_like_one(finished, subject, tmp_path):
   # Sums are taken in another order; a missed average is off by far more.
   within = {"images": 2e-2, "words": 1e-4}[subject.unit]
   one, four = (
-    [report["loss"] for report in history(path)] + [outcome["test"]["loss"]]
+    [
+      report[name]
+      for report in history(path)
+      for name in ("loss", "validation_loss")
+      if name in report
+    ]
+    + [outcome["test"]["loss"]]
     for path, outcome in (finished, (tmp_path / "run", result))
   )
   np.testing.assert_allclose(one, four, rtol=within)
