@@ -34,7 +34,7 @@ class TeamFeed:
 
     The caller may leave the iteration and train again, from another state.
     """
-    leaves = jax.tree.leaves(state)
+    leaves = jax.tree.leaves(self.feed.for_helpers(state))
     self.team.send(_TRAIN, jax.random.key_data(key), *leaves)
     for call in self.feed.train(state, key):
       yield call
@@ -56,7 +56,8 @@ class FeedHelper:
   def __init__(self, feed: Feed, team: Team, template: Any):
     """Takes the arguments of `TeamFeed`, and a state of the same structure."""
     self._feed, self._team = feed, team
-    self._structure, self._state = jax.tree.structure(template), None
+    self._structure = jax.tree.structure(feed.for_helpers(template))
+    self._state = None
 
   @property
   def handlers(self) -> dict[str, Callable]:

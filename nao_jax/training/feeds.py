@@ -65,6 +65,9 @@ class Feed(Protocol):
 
   measures_together: bool
 
+  def for_helpers(self, state: Any) -> Any:
+    """Returns the parts of a state that other processes need to train."""
+
   def train(self, state: Any, key: jax.Array) -> Iterator[Call]:
     """Trains at least to the end of an epoch, some steps at a time.
 
@@ -103,6 +106,10 @@ class InMemory:
   devices: int | None = None
 
   measures_together = True
+
+  def for_helpers(self, state: TrainState) -> TrainState:
+    """Implements `Feed.for_helpers`: all of it."""
+    return state
 
   def train(self, state: TrainState, key: jax.Array) -> Iterator[Call]:
     """Implements `Feed.train`; trains to the end of the last epoch."""
@@ -184,6 +191,10 @@ class Streamed:
   devices: int | None = None
 
   measures_together = True
+
+  def for_helpers(self, state: TrainState) -> TrainState:
+    """Implements `Feed.for_helpers`: all of it."""
+    return state
 
   def train(self, state: TrainState, key: jax.Array) -> Iterator[Call]:
     """Trains like `InMemory.train`; a call is one step.

@@ -266,6 +266,10 @@ class Reader:
       "test": text.streams(corpus.test, 1),
     }
 
+  def for_helpers(self, state: TrainState) -> TrainState:
+    """Implements `Feed.for_helpers`: what an epoch needs."""
+    return state._replace(validation=(), best=())
+
   def train(self, state: TrainState, key: jax.Array) -> Iterator[Call]:
     """Implements `Feed.train`; trains to the end of the epoch.
 
