@@ -139,9 +139,9 @@ def test_searches_that_do_not_measure_the_same_are_named(
   path = search(tmp_path / "scratch", settings, Uniform(SPACE))
   comparison_page.write([uniform, path], tmp_path / "x.html")
   shown = Reader((tmp_path / "x.html").read_text()).shown
-  assert "They differ in dataset" in shown
-  assert "They differ in evaluator" in shown
-  assert "Not ended: B" in shown
+  assert "The searches differ in dataset" in shown
+  assert "The searches differ in evaluator" in shown
+  assert "These searches have not ended: B" in shown
   assert "the variation between seeds is unknown" in shown
 
 

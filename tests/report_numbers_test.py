@@ -229,14 +229,13 @@ def test_finalists_are_shown_with_both_ranks(finalists):
   assert ("5", "random", none, none, "diverged") in page.rows(5)
   # Better than the one that diverged thrice, than the other one and a half
   # times, as one is as good.
-  assert "Of 6 pairs" in page.shown
-  assert "was better in 4.5 (ties" in page.shown
+  assert "better than a random one in 4.5 of 6 pairs (ties" in page.shown
   assert "after training is -1.00 over 3 cells" in page.shown
 
 
 def test_the_winner_is_the_first_finalist(finalists):
   page, run = text_of(finalists), runs.read(finalists)
   assert run.winner == run.pool.ranked(ROUNDS)[2]
-  assert f"Number {run.winner} of the pool, place 3 of" in page.shown
+  assert f"architecture {run.winner} of the pool, ranked 3 of" in page.shown
   assert "first of 3 finalists" in page.shown
   assert run.cells.space.text(run.pool.tokens[run.winner]) in page.shown

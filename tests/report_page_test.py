@@ -78,7 +78,7 @@ def test_missing_baselines_are_named(page, uniform):
   other = text_of(uniform).shown
   assert "No random baseline was run" in other
   assert "random search itself" in other
-  assert "predicts nothing" in other
+  assert "uses no predictor" in other
 
 
 def test_reading_leaves_everything_as_it_is(nao):

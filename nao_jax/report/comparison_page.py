@@ -124,7 +124,7 @@ def _row(letter: str, run: Run) -> dict[str, str]:
     "directory": str(run.path),
     "data": run.cells.data,
     "strategy": str(settings["strategy"]),
-    "scores": formatting.how(run),
+    "scores": formatting.evaluator_in_words(run),
     "seed": str(settings["seed"]),
     "rounds": f"{len(rounds)} of {settings['search.rounds'] + 1}",
     "architectures": f"{last.scored:,}" if last else "0",
@@ -212,9 +212,9 @@ def _repeat(group: dict[str, Run]) -> dict[str, str]:
     "strategy": str(found[0].settings["strategy"]),
     "best validation, mean": formatting.score(found[0], best.mean()),
     f"standard deviation ({unit})": f"{best.std(ddof=1):.4f}",
-    "searched minus random, mean": formatting.mean(gains, "{:+.4f}"),
+    "searched minus random, mean": formatting.mean(gains, "+.4f"),
     "standard error over searches": formatting.number(
-      analysis.standard_error(gains), "{:.4f}"
+      analysis.standard_error(gains), ".4f"
     ),
   }
 

@@ -29,7 +29,8 @@ def predictor(run: Run) -> Section:
   shown = [group for group in found if group.round in rounds]
   caption = (
     "How the controller of a round ordered architectures; in brackets, 95 % "
-    "bootstrap intervals over at least five architectures that were not fitted."
+    "bootstrap intervals, where at least five architectures were not used in "
+    "the fit."
   )
   table = rankings(shown, caption)
   return Section(title, paragraphs, _scatters(run, found), [table])
@@ -83,22 +84,22 @@ def gradient(run: Run) -> Section | None:
   steps = [step for step in analysis.steps(run) if step.sizes]
   if not steps:
     return None
-  sizes = sorted({size for step in steps for size in step.sizes})
+  step_sizes = sorted({size for step in steps for size in step.sizes})
   plotted = [
     _gains(
-      sizes,
+      step_sizes,
       np.concatenate([step.candidate_size for step in steps]),
       np.concatenate([step.candidate_gain for step in steps]),
       "predicted gain",
       "Predicted gains of all candidates over their seeds, in all rounds.",
     ),
     _gains(
-      sizes,
+      step_sizes,
       np.concatenate([step.size for step in steps]),
       np.concatenate([step.measured for step in steps]),
       f"measured gain ({run.cells.measure.unit})",
-      "Scores of accepted proposals minus those of their seeds in the next "
-      "round, in all rounds.",
+      "Score of each accepted proposal minus its seed's, both from the round "
+      "after; all rounds.",
     ),
   ]
   return Section(
@@ -109,12 +110,13 @@ def gradient(run: Run) -> Section | None:
   )
 
 
-def _gains(sizes, size, gain, ylabel: str, caption: str) -> Plot | None:
+def _gains(step_sizes, sizes, gains, ylabel: str, caption: str) -> Plot | None:
   """Plots the finite gains of steps of these sizes; None if there are none."""
-  kept = np.isfinite(gain) & np.isclose(size[:, None], sizes).any(1)
+  kept = np.isfinite(gains) & np.isclose(sizes[:, None], step_sizes).any(1)
   if not kept.any():
     return None
-  return Plot(plots.gains(sizes, size[kept], gain[kept], ylabel), caption)
+  figure = plots.gains(step_sizes, sizes[kept], gains[kept], ylabel)
+  return Plot(figure, caption)
 
 
 def _by_round(run: Run, steps: list[Step]) -> Table:
@@ -125,20 +127,18 @@ def _by_round(run: Run, steps: list[Step]) -> Table:
     rows.append(
       {
         "round": step.round,
-        "decoded": formatting.number(step.decoded, "{:d}"),
-        "new": formatting.number(step.new, "{:d}"),
+        "decoded": formatting.number(step.decoded, "d"),
+        "new": formatting.number(step.new, "d"),
         "accepted": len(step.size),
-        "predicted at the embedding": formatting.mean(step.at_point, "{:+.3f}"),
-        "predicted, encoded again": formatting.mean(step.predicted, "{:+.3f}"),
-        f"measured ({run.cells.measure.unit})": formatting.mean(
-          gains, "{:+.4f}"
-        ),
-        "standard error": formatting.number(error, "{:.4f}"),
-        "better than the seed": formatting.mean(1.0 * (gains > 0), "{:.0%}"),
+        "predicted before decoding": formatting.mean(step.at_point, "+.3f"),
+        "predicted, encoded again": formatting.mean(step.predicted, "+.3f"),
+        f"measured ({run.cells.measure.unit})": formatting.mean(gains, "+.4f"),
+        "standard error": formatting.number(error, ".4f"),
+        "better than the seed": formatting.mean(gains > 0, ".0%"),
       }
     )
   caption = (
     "Numbers of candidates, and mean gains of accepted proposals over their "
-    "seeds; predicted gains are in the units of the predictions."
+    "seeds; predicted gains are on the predictor's scale, 0 to 1."
   )
   return Table.of(rows, caption)

@@ -6,22 +6,22 @@ from nao_jax.report.run import Run
 from nao_jax.runs.progress import clock
 
 NONE = "\N{EN DASH}"
-# Most rounds in a plot with one part a round, and in a table.
-PLOTTED, LISTED = 8, 24
-_HOW = {"shared": "with shared weights", "scratch": "from scratch"}
+PLOTTED = 8  # The most rounds that a plot with one part a round shows.
+LISTED = 24  # The most rounds that a table shows.
+_IN_WORDS = {"shared": "with shared weights", "scratch": "from scratch"}
 
 
-def number(value: float | None, form: str = "{:.3f}") -> str:
-  """Formats a number, or a dash where there is none."""
+def number(value: float | None, spec: str = ".3f") -> str:
+  """Formats a number by a format specification, or a dash without one."""
   if value is None or not np.isfinite(value):
     return NONE
-  return form.format(value)
+  return format(value, spec)
 
 
-def mean(values: np.ndarray, form: str = "{:.3f}") -> str:
+def mean(values: np.ndarray, spec: str = ".3f") -> str:
   """Formats the mean of the finite values."""
   values = values[np.isfinite(values)]
-  return number(values.mean() if len(values) else None, form)
+  return number(values.mean() if len(values) else None, spec)
 
 
 def duration(seconds: float | None) -> str:
@@ -37,22 +37,23 @@ def score(run: Run, value: float | None) -> str:
 
 def measurement(run: Run, value: float, sign: str = "") -> str:
   """Formats a measurement, or a difference, of trainings from scratch."""
-  return number(value, f"{{:{sign}.{run.cells.measure.digits}f}}")
+  return number(value, f"{sign}.{run.cells.measure.digits}f")
 
 
 def spread_out(items: list, count: int) -> list:
-  """Picks at most `count` items evenly, with the first and the last."""
+  """Picks at most `count` evenly spaced items, with the first and the last."""
   if len(items) <= count:
     return items
-  at = np.linspace(0, len(items) - 1, count).round().astype(int)
-  return [items[place] for place in at]
+  indices = np.linspace(0, len(items) - 1, count).round().astype(int)
+  return [items[index] for index in indices]
 
 
-def how(run: Run) -> str:
+def evaluator_in_words(run: Run) -> str:
   """Returns how the scores were obtained, in words."""
-  return _HOW.get(run.settings["evaluator"], str(run.settings["evaluator"]))
+  evaluator = str(run.settings["evaluator"])
+  return _IN_WORDS.get(evaluator, evaluator)
 
 
 def score_name(run: Run) -> str:
   """Returns the full name of a score."""
-  return f"validation {run.cells.measure.name} {how(run)}"
+  return f"validation {run.cells.measure.name} {evaluator_in_words(run)}"

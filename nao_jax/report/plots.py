@@ -90,8 +90,9 @@ class Line(NamedTuple):
 
 def axis_of(run: Run) -> ScoreAxis:
   """Returns the axis for the scores of a search."""
-  how = formatting.how(run).removeprefix("with ")
-  return ScoreAxis(f"{run.cells.measure.name}, {how}", run.cells.measure.tick)
+  evaluator = formatting.evaluator_in_words(run).removeprefix("with ")
+  name = f"{run.cells.measure.name}, {evaluator}"
+  return ScoreAxis(name, run.cells.measure.tick)
 
 
 def _styled(plot):

@@ -74,7 +74,7 @@ def _by_round(run: Run, rounds: list[Round]) -> Table:
       "best": formatting.score(run, row.scores.max()),
       "mean": formatting.score(run, row.scores.mean()),
       "standard deviation": formatting.number(
-        analysis.deviation(row.scores), "{:.4f}"
+        analysis.deviation(row.scores), ".4f"
       ),
       "proposals": row.proposed.sum(),
       "their mean": formatting.score(
@@ -156,7 +156,7 @@ def _gain(row: Round) -> dict[str, str]:
   return {
     "round": str(row.number),
     "difference of means": f"{ours.mean() - others.mean():+.4f}",
-    "standard error": formatting.number(error, "{:.4f}"),
+    "standard error": formatting.number(error, ".4f"),
     "above the others' median": f"{np.mean(ours > np.median(others)):.0%}",
   }
 
@@ -188,7 +188,7 @@ def ops(run: Run) -> Section:
 def _percent(shares: Shares, op: int) -> str:
   """Formats the share of an op and its standard error."""
   values = (100 * shares.mean[op], 100 * shares.error[op])
-  return " ± ".join(formatting.number(value, "{:.1f}") for value in values)
+  return " ± ".join(formatting.number(value, ".1f") for value in values)
 
 
 def ancestors(run: Run) -> Section:
@@ -198,8 +198,8 @@ def ancestors(run: Run) -> Section:
     {
       "number": one.row,
       "from": one.origin,
-      "step size": formatting.number(one.step_size or None, "{:g}"),
-      "tokens changed": formatting.number(one.changed, "{:d}"),
+      "step size": formatting.number(one.step_size or None, "g"),
+      "tokens changed": formatting.number(one.changed, "d"),
       "first score": formatting.score(run, one.first),
       "parent's score then": formatting.score(run, one.parent),
       "last score": formatting.score(run, one.last),

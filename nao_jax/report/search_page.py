@@ -89,7 +89,8 @@ def of(run: Run, random: Sequence[Run] = ()) -> Page:
   return Page(
     title=f"A search for {run.cells.what} on {run.cells.data}",
     about=(
-      f"{run.settings['strategy']}, scores {formatting.how(run)}, seed "
+      f"{run.settings['strategy']}, scores "
+      f"{formatting.evaluator_in_words(run)}, seed "
       f"{run.settings['seed']}; {_status(run)}"
     ),
     tiles=_tiles(run) if run.scored else [],
@@ -138,7 +139,7 @@ def _tiles(run: Run) -> list[Tile]:
     note = f"from scratch, first of {len(searched)} finalists; one training"
   else:
     value = formatting.score(run, run.pool.scores[run.winner, last.number])
-    note = f"{formatting.how(run)}; one run, round {last.number}"
+    note = f"{formatting.evaluator_in_words(run)}; one run, round {last.number}"
   return [
     Tile(f"best validation {metric}", value, note),
     *(

@@ -28,7 +28,7 @@ def finalists(run: Run) -> Section | None:
     pairs=gains.size,
     better=f"{np.sum(gains + 1) / 2:g}",
     tau=tau,
-    how=formatting.how(run),
+    evaluator=formatting.evaluator_in_words(run),
   )
   caption = (
     "Left, validation after each epoch; right, from the place in the search to "
