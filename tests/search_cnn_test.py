@@ -343,7 +343,7 @@ def _with(part, **changes):
       _with("network", cells_per_stage=0),
       "`network.cells_per_stage=0`: ",
     ),
-    (_with("final", cells=7), "`final.cells=7`: there are 6 members"),
+    (_with("final", cells=7), "`final.cells=7`: the pool has only 6 members"),
     (_with("final", cells=6), "`final.cells=6`: .* the best of `finalists=5`"),
     (_with("finalist", channels=5), "`finalist.channels=5`: .* even number"),
     (_with("finalist", dropout=1.0), "`finalist.dropout=1.0`: allowed: from"),

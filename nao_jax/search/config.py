@@ -12,13 +12,14 @@ from nao_jax.strategies.choice import NEED_ALL, STRATEGIES
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlusConfig
 
-# The baseline of a search is the same command with this strategy.
+# With this strategy, settings of others only give a warning, so that one
+# command, with another strategy, makes the baseline.
 _BASELINE = ("random",)
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
-  """Sizes of the search; the defaults are those of the official search.
+  """Settings of the pool and the rounds; defaults are the official search's.
 
   Attributes:
     pool_size: number of architectures in the first pool.
@@ -85,7 +86,7 @@ class SearchConfig:
 
 @dataclasses.dataclass(frozen=True)
 class FinalistConfig:
-  """Settings of a finalist's training; all others are the search's.
+  """Settings of a finalist's training; all others are those of the search.
 
   Attributes:
     epochs: passes over the training data.
@@ -99,7 +100,7 @@ class FinalConfig:
   """Settings of the final comparison of the best cells with random ones.
 
   The comparison is not part of the published method. Each cell is trained from
-  scratch. All other settings are the search's.
+  scratch; all other settings are those of the search.
 
   Attributes:
     cells: number of best cells, and number of random cells; 0 for no
@@ -131,17 +132,17 @@ class ExperimentConfig:
     architectures_per_step: with `shared`, number of members that each step
       trains, on equal shares of the batch; 1, or a multiple of the number of
       devices.
-    prune: with `scratch`, stop a candidate that after an epoch is worse than
-      half of the previous round's pool was.
+    prune: with `scratch`, stop a candidate whose score after an epoch is below
+      the previous round's median at that epoch.
     search: the pool and the rounds.
-    nao: settings of the proposals of `nao`.
     plus: settings of the fit and the proposals of `nao_plus`.
+    nao: settings of the proposals of `nao`.
     controller: sizes of the controller.
     fit: settings of the fit of `nao`'s controller.
-    finalists: number of members with the best scores that train from scratch,
-      each measured on the whole validation part, to determine the winner; as
-      many random cells train beside them unless `final.cells` is 0. A smaller
-      pool has fewer finalists; with 0, the best score wins.
+    finalists: number of best members that are trained from scratch and measured
+      on the whole validation part; the best of them wins. With 0, the best
+      score wins. As many random cells are trained unless `final.cells` is 0. A
+      smaller pool has fewer finalists.
     finalist: training of the finalists.
     final: comparison of the best cells with random ones.
   """
@@ -170,16 +171,15 @@ class ExperimentConfig:
 
   def check_together(self) -> None:
     """Raises UserError for settings that contradict each other."""
-    if self.search.asynchronous and self.evaluator == "shared":
-      raise UserError(
-        "`search.asynchronous=True`: allowed only with `evaluator=scratch`, "
-        "where candidates train alone"
-      )
-    if self.prune and self.evaluator == "shared":
-      raise UserError(
-        "`prune=True`: allowed only with `evaluator=scratch`, where candidates "
-        "train alone"
-      )
+    for name, value in (
+      ("search.asynchronous", self.search.asynchronous),
+      ("prune", self.prune),
+    ):
+      if value and self.evaluator == "shared":
+        raise UserError(
+          f"`{name}=True`: allowed only with `evaluator=scratch`, where "
+          "candidates train alone"
+        )
     if self.strategy in NEED_ALL and not self.search.extend:
       raise UserError(
         f"`strategy={self.strategy}`: needs all architectures that were ever "
@@ -197,7 +197,7 @@ class ExperimentConfig:
       epochs: number of epochs of the shared weights, `train.epochs`.
     """
     scored = self.search.rounds + 1
-    if self.evaluator == "shared" and (epochs < scored or epochs % scored):
+    if self.evaluator == "shared" and epochs % scored:
       raise UserError(
         f"`train.epochs={epochs}`: the pool is scored {scored} times "
         "(`search.rounds` and once more), after an equal number of epochs "
@@ -209,13 +209,14 @@ class ExperimentConfig:
     # A pool smaller than the default number of finalists is allowed.
     if cells > size:
       raise UserError(
-        f"`final.cells={cells}`: there are {size} members (`search.pool_size`)"
+        f"`final.cells={cells}`: the pool has only {size} members "
+        "(`search.pool_size`)"
       )
     if 0 < self.finalists < cells:
       raise UserError(
         f"`final.cells={cells}`: the cells to compare are the best of "
-        f"`finalists={self.finalists}`; give at most so many, more finalists, "
-        "or `finalists=0`"
+        f"`finalists={self.finalists}`; give at most that many, more "
+        "finalists, or `finalists=0`"
       )
 
   def _check_nao(self) -> None:
