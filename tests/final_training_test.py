@@ -238,7 +238,7 @@ _REFUSED = {
     ({"network": NetworkConfig(auxiliary=True)}, "`network.auxiliary=True`: "),
     ({"test_split": "dev"}, "no split `dev`"),
     ({"input": "stream", "seed": -1}, "`seed=-1`: allowed: 0"),
-    ({"validation_fraction": 1e-4}, "holds out none of 1437 images"),
+    ({"validation_fraction": 1e-4}, "holds out none of 1437 examples"),
     (
       {"input": "stream", "stream": StreamConfig(size=10)},
       "`stream.size=10`, `network.stem=cifar`: images are 10 pixels wide",

@@ -398,8 +398,8 @@ def test_scores_finalists_and_comparison_are_accuracies(finished):
   ("changes", "message"),
   [
     ({"validation_fraction": 0.0}, "no image is left to score with"),
-    ({"validation_fraction": 0.0001}, "holds out none of 1437 images"),
-    ({"validation_fraction": 0.9999}, "leaves none of 1437 images"),
+    ({"validation_fraction": 0.0001}, "holds out none of 1437 examples"),
+    ({"validation_fraction": 0.9999}, "leaves none of 1437 examples"),
     (
       {"stream": StreamConfig(size=10, workers=0)},
       "`stream.size=10`, `network.stem=cifar`: images are 10 pixels wide",

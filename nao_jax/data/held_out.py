@@ -1,4 +1,4 @@
-"""The choice of examples that are held out of a training part."""
+"""The split of a training part into training and validation examples."""
 
 import numpy as np
 
@@ -6,18 +6,21 @@ from nao_jax.errors import UserError
 from nao_jax.settings import LAST_SEED
 
 
-def numbers(
+def split(
   count: int, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws which examples are held out; the same in memory and in streams.
+  """Splits examples at random.
+
+  Images in memory and streamed images get the same split.
 
   Args:
-    count: how many there are.
-    fraction: share of them to hold out, from 0 to below 1.
-    seed: of the draw.
+    count: number of examples.
+    fraction: share of the examples to hold out, from 0 to below 1.
+    seed: seed of the split.
 
   Returns:
-    The numbers of those to train with, and of those held out; both rise.
+    Indices of the examples to train with, and of those held out, both
+    ascending.
 
   Raises:
     UserError: an argument is out of range, no example is left to train
@@ -27,12 +30,12 @@ def numbers(
   held_out = round(fraction * count)
   if fraction and not held_out:
     raise UserError(
-      f"`validation_fraction={fraction}`: holds out none of {count} images; "
+      f"`validation_fraction={fraction}`: holds out none of {count} examples; "
       "give more, or 0"
     )
   if held_out == count:
     raise UserError(
-      f"`validation_fraction={fraction}`: leaves none of {count} images to "
+      f"`validation_fraction={fraction}`: leaves none of {count} examples to "
       "train with"
     )
   # NumPy's policy freezes RandomState's stream, but not Generator's.

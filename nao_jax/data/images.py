@@ -352,7 +352,7 @@ def _split(
   """Splits off the validation part; both parts stay in stored order."""
   train, validation = (
     Examples(examples.images[part], examples.labels[part])
-    for part in held_out.numbers(len(examples.labels), fraction, seed)
+    for part in held_out.split(len(examples.labels), fraction, seed)
   )
   return train, validation
 

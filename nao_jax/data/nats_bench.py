@@ -1,7 +1,7 @@
 """Reads the official files of NAS-Bench-201, published by NATS-Bench.
 
-The package nats-bench knows the meaning of the files; they are pickles, which
-it would execute, so they are read here as plain data.
+The files are pickles. The package nats-bench would execute them, so they are
+unpickled here as plain data, and the package only interprets it.
 
 Shapes: A architectures.
 """
@@ -19,10 +19,9 @@ from nao_jax.errors import UserError
 from nao_jax.runs import paths
 from nao_jax.spaces import nasbench201
 
-# The trainings of 12 and of 200 epochs, and for each measurement its data set
-# and part, as the benchmark names them: searches use the validation accuracy of
-# networks that were trained without the validation images.
-_EPOCHS = ("12", "200")
+_EPOCHS = ("12", "200")  # Each architecture was trained with both budgets.
+# Data set and part of each measurement, as the benchmark names them. Searches
+# use `cifar10-valid`, which was trained without the validation images.
 _MEASUREMENTS = {
   "cifar10_valid": ("cifar10-valid", "x-valid"),
   "cifar10_test": ("cifar10", "ori-test"),
@@ -53,7 +52,7 @@ def read(
     UserError: the package or a file is missing, or a file is damaged or holds
       anything but data; the message names it.
   """
-  results = _results_class()
+  results_class = _results_class()
   texts = _meta(folder)
   ops = [_ops(text, folder) for text in texts]
   names = [name + epochs for name in _MEASUREMENTS for epochs in _EPOCHS]
@@ -61,7 +60,7 @@ def read(
   for number in range(len(texts)):
     progress("read architectures", number, len(texts))
     file = paths.expanded(folder) / f"{number:06d}{_SUFFIX}"
-    for name, value in _accuracies(file, results).items():
+    for name, value in _accuracies(file, results_class).items():
       columns[name][number] = value
   progress("read architectures", len(texts), len(texts))
   return {
@@ -83,36 +82,34 @@ def _results_class() -> type:
 
 def _meta(folder: str) -> list[str]:
   file = paths.expanded(folder) / f"meta{_SUFFIX}"
-  found = _load(file)
-  texts = found.get("meta_archs") if isinstance(found, dict) else None
+  meta = _load(file)
+  texts = meta.get("meta_archs") if isinstance(meta, dict) else None
   if not isinstance(texts, list) or not texts:
     raise UserError(f"{file}: no list `meta_archs` of architectures")
   return texts
 
 
 def _ops(text: str, folder: str) -> np.ndarray:
-  tokens = nasbench201.parse(
-    str(text), f"`nats_bench={folder}`: architecture {text}"
-  )
-  return tokens - nasbench201.to_tokens(np.zeros(len(nasbench201.EDGES)))
+  place = f"`nats_bench={folder}`: architecture {text}"
+  return nasbench201.to_ops(nasbench201.parse(str(text), place))
 
 
-def _accuracies(file: pathlib.Path, results: type) -> dict[str, float]:
+def _accuracies(file: pathlib.Path, results_class: type) -> dict[str, float]:
   """Returns the value of every column that a file contains."""
   trainings = _load(file)
-  found = {}
+  accuracies = {}
   try:
     for epochs in _EPOCHS:
-      one = results.create_from_state_dict(trainings[epochs])
+      result = results_class.create_from_state_dict(trainings[epochs])
       for name, (dataset, part) in _MEASUREMENTS.items():
-        if dataset in one.dataset_seed:
-          mean = one.get_metrics(dataset, part)["accuracy"]
-          found[name + epochs] = float(mean)
+        if dataset in result.dataset_seed:
+          mean = result.get_metrics(dataset, part)["accuracy"]
+          accuracies[name + epochs] = float(mean)
   except Exception as error:  # The package does not check what it is given.
     raise UserError(
       f"{file}: not results of NATS-Bench's topology space ({error!r})"
     ) from error
-  return found
+  return accuracies
 
 
 def _load(file: pathlib.Path):
@@ -132,5 +129,7 @@ def _complete(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   kept = {k: v for k, v in columns.items() if np.isfinite(v).all()}
   for name in sorted(set(columns) - set(kept)):
     missing = np.sum(~np.isfinite(columns[name]))
-    logging.warning("%s is left out: %d have none", name, missing)
+    logging.warning(
+      "column %s is left out: %d architectures have no value", name, missing
+    )
   return kept

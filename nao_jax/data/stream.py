@@ -262,7 +262,7 @@ def open_stream(
   _ = train[0], test[0]
   train, validation = (
     Part(train, numbers)
-    for numbers in held_out.numbers(len(train), validation_fraction, seed)
+    for numbers in held_out.split(len(train), validation_fraction, seed)
   )
   classes = images.classes(builder)
   return ImageStream(name, classes, train, test, config, validation)

@@ -58,9 +58,14 @@ def to_tokens(ops: np.ndarray) -> np.ndarray:
   return np.asarray(ops, np.int32) + 1 + len(OPS) * np.arange(len(EDGES))
 
 
-def to_text(tokens: np.ndarray) -> str:
+def to_ops(tokens: npt.ArrayLike) -> np.ndarray:
+  """Converts tokens [..., 6] to indices into `OPS`; reverses `to_tokens`."""
+  return np.asarray(tokens) - to_tokens(np.zeros(len(EDGES)))
+
+
+def to_text(tokens: npt.ArrayLike) -> str:
   """Writes tokens [6] in the benchmark's notation: `|op~0|+|op~0|op~1|+ ..`."""
-  ops = np.asarray(tokens) - to_tokens(np.zeros(len(EDGES)))
+  ops = to_ops(tokens)
   nodes = [
     "|"
     + "|".join(
