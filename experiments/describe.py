@@ -115,8 +115,8 @@ def main(_):
 
 def _describe_recurrent() -> dict:
   tokens = rnn.resolve(_ARCH.value)
-  if said := rnn.numbering(_ARCH.value):
-    logging.warning("%s", said)
+  if note := rnn.ambiguity_note(_ARCH.value):
+    logging.warning("%s", note)
   description = recurrent_description.describe(
     tokens, _WIDTH.value, _VOCABULARY.value
   )

@@ -153,8 +153,8 @@ def test_people_read_about_a_recurrent_cell(folder):
 def test_numbers_are_a_recurrent_cell_if_a_flag_says_so_and_files_know(folder):
   sizes = ("--json", "--width=3", "--vocabulary=5")
   result = describe("--recurrent", "--arch=0 1 1 2", *sizes)
-  # Two official codes number two activations in two ways.
-  assert "2 sigmoid and 3 identity" in result.stderr
+  # Two official implementations number two activations in two ways.
+  assert "2 is read as sigmoid and 3 as identity" in result.stderr
   text = result.stdout
   found = json.loads(text)
   config = LanguageModelConfig(nodes=2, width=3, vocabulary=5)

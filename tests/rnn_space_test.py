@@ -157,9 +157,9 @@ def test_an_unknown_name_lists_the_names(name):
 
 def test_a_text_of_another_number_of_nodes_is_not_parsed():
   with pytest.raises(UserError, match=r"^start: 4 tokens, .*has 6$"):
-    rnn.parse(rnn.space(3), [0, 1, 0, 1], "start")
+    rnn.from_numbers(rnn.space(3), [0, 1, 0, 1], "start")
   with pytest.raises(UserError, match=r"^start: 0 tokens, .*has 6$"):
-    rnn.parse(rnn.space(3), [], "start")
+    rnn.from_numbers(rnn.space(3), [], "start")
 
 
 @given(architectures())
@@ -248,15 +248,15 @@ def test_the_other_official_numbering_is_read_behind_its_prefix():
 
 @pytest.mark.parametrize("text", ["nao:", "nao: 1 3", "nao: NAO-RNN"])
 def test_nothing_else_stands_behind_the_prefix(text):
-  with pytest.raises(UserError, match="first of which is 0"):
+  with pytest.raises(UserError, match="which start with 0"):
     rnn.resolve(text)
 
 
 def test_numbers_that_two_codes_read_in_two_ways_are_told_so():
-  said = rnn.numbering(OFFICIAL)
-  assert "2 sigmoid and 3 identity" in said
-  assert f"'nao: {OFFICIAL}', which is NAO-RNN" in said
-  assert "NAO-RNN" not in rnn.numbering("0 3")
+  note = rnn.ambiguity_note(OFFICIAL)
+  assert "2 is read as sigmoid and 3 as identity" in note
+  assert f"'nao: {OFFICIAL}', which is NAO-RNN" in note
+  assert "NAO-RNN" not in rnn.ambiguity_note("0 3")
 
 
 @pytest.mark.parametrize(
@@ -265,4 +265,4 @@ def test_numbers_that_two_codes_read_in_two_ways_are_told_so():
   + [entry.text for entry in published.RECURRENT],
 )
 def test_what_has_one_reading_needs_no_word(text):
-  assert rnn.numbering(text) == ""
+  assert rnn.ambiguity_note(text) == ""

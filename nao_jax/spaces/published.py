@@ -4,8 +4,8 @@ Convolutional cells are in the notation of `cnn.to_text`: normal cell |
 reduction cell, with `input_a op_a input_b op_b` for each node, all counted from
 0. Recurrent cells are 11 pairs `predecessor activation`; predecessor 0 is the
 state computed from input and hidden state, activations are 0 tanh, 1 relu, 2
-sigmoid, 3 identity. The official codes number ops and activations in more than
-one way; here all numbers follow this project.
+sigmoid, 3 identity. The official implementations number ops and activations
+in more than one way; here all numbers follow this project.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ CONVOLUTIONAL = (
     "written there with op names, here with ids",
   ),
   # NAONet with the inputs of the third node of the reduction cell exchanged:
-  # the authors' two codes differ, and so do the networks.
+  # the authors' two implementations differ, and so do the networks.
   Published(
     name="NAONet-A",
     ops="large",

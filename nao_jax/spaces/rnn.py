@@ -4,12 +4,15 @@ A cell is `int32 [N, 2]`, with a row for each node: `predecessor activation`.
 Predecessor 0 is the state computed from input and hidden state, 1.. are the
 cell's own nodes, and activations index `ACTIVATIONS`. Tokens hold the same
 numbers in the same order, predecessors shifted by 1 and activations by N + 1,
-so that they do not collide (the encoding of the official weight-sharing code).
+so that they do not collide (the encoding of the official implementation with
+weight sharing).
 
 Each node has one predecessor, so there are no branches to swap. Cells that
 differ only in the order of their nodes can be equivalent; they count as
 different.
 """
+
+from collections.abc import Iterable
 
 from absl import logging
 import numpy as np
@@ -20,12 +23,14 @@ from nao_jax.spaces import notation, published
 from nao_jax.spaces.arrays import Array
 from nao_jax.spaces.space import Space
 
-# The official codes number the last two differently. This is the order of the
-# code with weight sharing, in which published cells are written here.
+# The official implementations number the last two differently. This is the
+# order of the one with weight sharing; published cells are written in it here.
 ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
-# Prefix of numbers in the order of the official code without weight sharing.
+# Prefix of numbers in the order of the one without weight sharing.
 OTHER_ORDER = "nao:"
+# From the number of an activation in one order to its number in the other.
 _EXCHANGED = {2: 3, 3: 2}
+_PUBLISHED = {entry.text: entry.name for entry in published.RECURRENT}
 
 MIN_NODES, MAX_NODES = 1, 20
 PUBLISHED_NODES = 11
@@ -36,7 +41,7 @@ class RecurrentSpace(Space):
 
   def text(self, tokens: npt.ArrayLike) -> str:
     """Writes an architecture [2 N] in the published notation."""
-    return to_text(np.asarray(tokens))
+    return to_text(tokens)
 
   def parse(self, text: str, source: str = "arch") -> np.ndarray:
     """Reads an architecture with N nodes; see `resolve`.
@@ -45,7 +50,7 @@ class RecurrentSpace(Space):
       UserError: the text is no architecture, or has another number of nodes.
     """
     tokens = resolve(text, source)
-    if note := numbering(text):
+    if note := ambiguity_note(text):
       logging.warning("%s", note)
     if len(tokens) != self.length:
       raise UserError(
@@ -86,9 +91,9 @@ def to_tokens(cells: Array) -> Array:
   return (cells + _offsets(nodes)).reshape(*cells.shape[:-2], 2 * nodes)
 
 
-def to_text(tokens: np.ndarray) -> str:
+def to_text(tokens: npt.ArrayLike) -> str:
   """Writes tokens [2 N] in the published notation."""
-  return " ".join(map(str, to_cells(np.asarray(tokens)).ravel()))
+  return _joined(to_cells(np.asarray(tokens)).ravel())
 
 
 def resolve(text: str, source: str = "arch") -> np.ndarray:
@@ -99,8 +104,9 @@ def resolve(text: str, source: str = "arch") -> np.ndarray:
       `tokens` (as a search writes it), or numbers in the published notation, or
       tokens. The first number distinguishes the last two: in the published
       notation it is 0, which no token is. The prefix `nao:` marks numbers in
-      the published notation of the official code without weight sharing, where
-      2 is the identity and 3 the sigmoid, the reverse of the order here.
+      the published notation of the official implementation without weight
+      sharing, where 2 is the identity and 3 the sigmoid, the reverse of the
+      order here.
     source: the setting or argument that holds the text, for messages.
 
   Returns:
@@ -113,10 +119,10 @@ def resolve(text: str, source: str = "arch") -> np.ndarray:
   if text.endswith(".json"):
     numbers = _numbers_of_file(text, source)
   elif text.lower().startswith(OTHER_ORDER):
-    numbers = _in_this_order(text, source)
+    numbers = _from_other_order(text, source)
   elif (numbers := notation.numbers(text)) is None:
-    found = published.find(text, published.RECURRENT, source)
-    numbers = notation.numbers(found.text)
+    entry = published.find(text, published.RECURRENT, source)
+    numbers = notation.numbers(entry.text)
   nodes, odd = divmod(len(numbers), 2)
   if odd or not MIN_NODES <= nodes <= MAX_NODES:
     raise UserError(
@@ -124,10 +130,10 @@ def resolve(text: str, source: str = "arch") -> np.ndarray:
       "two for each node, predecessor and activation, and "
       f"{MIN_NODES} to {MAX_NODES} nodes"
     )
-  return parse(space(len(numbers) // 2), numbers, named(source, text))
+  return from_numbers(space(len(numbers) // 2), numbers, named(source, text))
 
 
-def parse(space_: Space, numbers: list[int], place: str) -> np.ndarray:
+def from_numbers(space_: Space, numbers: list[int], place: str) -> np.ndarray:
   """Converts numbers in the published notation, or tokens, to tokens.
 
   Args:
@@ -147,8 +153,8 @@ def parse(space_: Space, numbers: list[int], place: str) -> np.ndarray:
   return to_tokens(zero_based.validate(numbers, place).reshape(-1, 2))
 
 
-def numbering(text: str) -> str:
-  """Returns a note on how activations 2 and 3 are read.
+def ambiguity_note(text: str) -> str:
+  """Returns a note on the order in which activations 2 and 3 are read.
 
   It is empty if the numbers do not depend on it, or are a published cell.
 
@@ -158,28 +164,28 @@ def numbering(text: str) -> str:
   numbers = notation.numbers(text) or [1]
   if numbers[0] != 0 or not {*numbers[1::2]} & {*_EXCHANGED}:
     return ""
-  if " ".join(map(str, numbers)) in (
-    entry.text for entry in published.RECURRENT
-  ):
+  if _joined(numbers) in _PUBLISHED:
     return ""
-  said = (
-    "activations are read as 2 sigmoid and 3 identity, as in the official code "
-    "with weight sharing; that without it (NAO/rnn) has 2 identity and 3 "
-    f"sigmoid: if the numbers are from there, write '{OTHER_ORDER} {text}'"
+  note = (
+    "activation 2 is read as sigmoid and 3 as identity, as in the official "
+    "implementation with weight sharing; in the one without it (NAO/rnn) 2 is "
+    "identity and 3 sigmoid: if the numbers are from there, write "
+    f"'{OTHER_ORDER} {text}'"
   )
-  other = " ".join(map(str, _exchange(numbers)))
-  for entry in published.RECURRENT:
-    if entry.text == other:
-      said += f", which is {entry.name}"
-  return said
+  name = _PUBLISHED.get(_joined(_exchange(numbers)))
+  return f"{note}, which is {name}" if name else note
 
 
-def _in_this_order(text: str, source: str) -> list[int]:
+def _joined(numbers: Iterable[int]) -> str:
+  return " ".join(map(str, numbers))
+
+
+def _from_other_order(text: str, source: str) -> list[int]:
   numbers = notation.numbers(text[len(OTHER_ORDER) :])
   if not numbers or numbers[0] != 0:
     raise UserError(
-      f"{named(source, text)}: behind {OTHER_ORDER} come numbers in the "
-      "published notation, the first of which is 0"
+      f"{named(source, text)}: '{OTHER_ORDER}' must be followed by numbers in "
+      "the published notation, which start with 0"
     )
   return _exchange(numbers)
 

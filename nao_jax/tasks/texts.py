@@ -50,8 +50,8 @@ class Texts:
   ) -> tuple[FinalTraining, Feed]:
     """Implements `Task.open_training`."""
     rnn.resolve(config.arch)
-    if said := rnn.numbering(config.arch):
-      logging.warning("%s", said)
+    if note := rnn.ambiguity_note(config.arch):
+      logging.warning("%s", note)
     corpus = text.load(config.text, vocab_size=config.vocab_size)
     training = fit_to_text(config, corpus)
     training.trainer.check(devices)
