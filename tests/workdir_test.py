@@ -11,10 +11,12 @@ import types
 import numpy as np
 import pytest
 
+from nao_jax import settings
 from nao_jax.errors import Stopped, UserError
 from nao_jax.runs import checkpoint, config_file, identity
 from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.runs.workdir import Workdir
+from nao_jax.tasks import image_presets
 
 # Holds a directory until it is killed, and says when it does.
 HOLDER = """
@@ -101,16 +103,19 @@ def test_a_run_of_another_version_is_refused_by_that_name(tmp_path):
   assert "same flags" not in str(refused.value)
 
 
-def test_settings_that_were_renamed_since_are_still_known(tmp_path):
-  today = {"encoding": "pairs", "search.max_pending": 0.5, "constraint": {}}
+def test_searches_of_the_version_before_are_resumed(tmp_path):
+  """Settings were renamed since, and `space` was added."""
+  today = settings.flatten(image_presets.PRESETS["digits"])
   with _open(tmp_path, **today):
     pass
   file = tmp_path / "config.json"
-  text = file.read_text()
+  content = json.loads(file.read_text())
+  del content["settings"]["space"]
+  text = json.dumps(content)
   for new, old in (
-    ("encoding", "coding"),
+    ('"encoding"', '"coding"'),
     ("max_pending", "late"),
-    ("constraint", "demand"),
+    ('"constraint.', '"demand.'),
   ):
     assert new in text
     text = text.replace(new, old)

@@ -47,6 +47,8 @@ def with_current_names(settings: dict[str, Any]) -> dict[str, Any]:
   for name, inside in _RENAMED_INSIDE.items():
     if isinstance(nested := renamed.get(name), dict):
       renamed[name] = {inside.get(key, key): x for key, x in nested.items()}
+  if "encoding" in renamed:
+    renamed["space"] = "nao"  # The only one at that time.
   return renamed
 
 
