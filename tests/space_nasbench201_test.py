@@ -177,7 +177,7 @@ def test_cells_of_ones_own_are_part_of_what_a_run_is(data):
 
 
 def test_two_operations_of_one_name_are_refused():
-  with pytest.raises(UserError, match="two are called 'none'"):
+  with pytest.raises(UserError, match="2 are called 'none'"):
     edge_config.own_cells(edge_config.NASBENCH201[:1] * 2, [(0, 1)])
 
 

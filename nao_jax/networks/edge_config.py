@@ -1,8 +1,11 @@
-"""Operations and sizes of networks of summed edges; see edge_network.py.
+"""Operations and sizes of networks whose cells sum operations on edges.
+
+The networks are in edge_network.py.
 
 Shapes: E edges, S states, maps [C, H, W, B].
 """
 
+import collections
 from collections.abc import Callable, Sequence
 import dataclasses
 import functools
@@ -21,15 +24,17 @@ from nao_jax.spaces.space import Space
 
 
 class Operation(NamedTuple):
-  """An operation of an edge: two pure functions.
+  """An operation that an edge can have, as two pure functions.
 
   Attributes:
     name: name of the operation.
-    shapes: maps the number of channels C to the shapes of the parameters, a
-      dict. Names that contain `scale` or `offset` belong to BatchNorm, [C]. All
-      others are kernels: `depthwise` [C, k, k], `dense` [out, in, k, k],
-      `structuring` (starts near 0) [C, k, k], and with any other name
-      [in, out].
+    shapes: maps the number of channels C to {name: shape} of the parameters.
+      A word in the name determines the kind:
+      `scale`, `offset`: of BatchNorm, [C];
+      `depthwise`: kernels [C, k, k];
+      `structuring`: kernels [C, k, k] that start near 0;
+      `dense`: kernels [out, in, k, k];
+      any other: kernels [in, out].
     apply: a function of maps [C, H, W, B], the parameters and a BatchNorm
       function (see `ops.batch_norm`), which returns maps of the same shape.
   """
@@ -42,7 +47,7 @@ class Operation(NamedTuple):
 # Cached, so that equal operations are the same object and share a trace.
 @functools.cache
 def operation(name: str) -> Operation:
-  """Returns an operation of `ops` as one of an edge."""
+  """Wraps an operation of `ops` for use on an edge."""
   return Operation(
     name,
     functools.partial(ops.shapes, name, stride=1),
@@ -55,7 +60,7 @@ def _apply(name: str, x, weights, norm) -> jax.Array:
   return ops.apply(name, x, weights, stride=1, norm=norm)
 
 
-_NASBENCH201 = {
+_OUR_NAMES = {
   "none": "zero",
   "skip_connect": "identity",
   "nor_conv_1x1": "conv_1x1",
@@ -63,7 +68,7 @@ _NASBENCH201 = {
   "avg_pool_3x3": "avg_pool_3x3",
 }
 NASBENCH201 = tuple(
-  operation(_NASBENCH201[name])._replace(name=name) for name in nasbench201.OPS
+  operation(_OUR_NAMES[name])._replace(name=name) for name in nasbench201.OPS
 )
 
 
@@ -89,7 +94,7 @@ class EdgeNetworkConfig:
   operations: tuple[Operation, ...] = NASBENCH201
   edges: tuple[tuple[int, int], ...] = nasbench201.EDGES
 
-  # As `macro.NetworkConfig` has them.
+  # Fixed here; settings in `macro.NetworkConfig`.
   auxiliary, stem = False, "cifar"
 
   @property
@@ -129,27 +134,29 @@ class EdgeNetworkConfig:
     """
     if image_size % 4:
       raise UserError(
-        f"images are {image_size} pixels wide, which two halvings do not "
-        "divide; give images whose size is a multiple of 4"
+        f"images are {image_size} pixels wide, which cannot be halved twice; "
+        "give a size that is a multiple of 4"
       )
     check_edges(self.edges)
     names = [operation.name for operation in self.operations]
-    wrong = [c for c in self.space.choices if len(c) != len(names)]
-    if len(self.space.choices) != self.branches or wrong:
+    choices = self.space.choices
+    if len(choices) != self.branches or any(
+      len(tokens) != len(names) for tokens in choices
+    ):
       raise UserError(
-        f"space {self.space.name!r} has {len(self.space.choices)} tokens, and "
+        f"space {self.space.name!r} has {len(choices)} tokens, and "
         f"the cell {self.branches} edges with {len(names)} operations "
         f"({', '.join(names)}) each; give a space with a token for each edge "
         "and a choice for each operation"
       )
-    for one in self.operations:
-      _check_operation(one, self.channels)
+    for operation in self.operations:
+      _check_operation(operation, self.channels)
 
 
 def own_cells(
   operations: Sequence[Operation], edges: Sequence[tuple[int, int]]
 ) -> EdgeNetworkConfig:
-  """Returns the description of cells with operations and edges of one's own.
+  """Returns the description of user-defined cells.
 
   Args:
     operations: the operations that every edge can have.
@@ -162,11 +169,11 @@ def own_cells(
   """
   edges = tuple(map(tuple, edges))
   check_edges(edges)
-  names = tuple(one.name for one in operations)
-  for name in names:
-    if names.count(name) > 1:
+  names = tuple(operation.name for operation in operations)
+  for name, count in collections.Counter(names).items():
+    if count > 1:
       raise UserError(
-        f"`operations`: two are called {name!r}; give each its own name"
+        f"`operations`: {count} are called {name!r}; give each its own name"
       )
   space = slots.space(
     f"own cells of {', '.join(names)}",
@@ -215,7 +222,7 @@ def check_edges(edges: tuple[tuple[int, int], ...]) -> None:
       that is not complete, or nothing leads to or reads a state.
   """
   if not edges:
-    raise UserError("`edges`: the cell has none; give one at least")
+    raise UserError("`edges`: the cell has none; give at least one")
   sources = {source for source, _ in edges}
   targets = {target for _, target in edges}
   last, read = max(targets), set()
@@ -245,11 +252,11 @@ def check_edges(edges: tuple[tuple[int, int], ...]) -> None:
       )
 
 
-def _check_operation(one: Operation, channels: int) -> None:
+def _check_operation(operation: Operation, channels: int) -> None:
   """Raises UserError if an operation is not as `Operation` describes it."""
-  shapes = one.shapes(channels)
+  place, shapes = f"operation {operation.name!r}", operation.shapes(channels)
   for name, shape in shapes.items():
-    _check_parameter(one.name, name, shape, channels)
+    _check_parameter(operation.name, name, shape, channels)
   x = jax.ShapeDtypeStruct((channels, 8, 8, 2), jnp.float32)
   weights = {
     name: jax.ShapeDtypeStruct(shape, jnp.float32)
@@ -263,21 +270,21 @@ def _check_operation(one: Operation, channels: int) -> None:
 
   try:
     y = jax.eval_shape(
-      lambda x, weights: one.apply(x, weights, norm), x, weights
+      lambda x, weights: operation.apply(x, weights, norm), x, weights
     )
   except KeyError as error:
     raise UserError(
-      f"operation {one.name!r} uses the parameter {error}, which its shapes do "
-      f"not name; they name {', '.join(shapes) or 'none'}"
+      f"{place} uses the parameter {error}, which its shapes do not name; they "
+      f"name {', '.join(shapes) or 'none'}"
     ) from error
   scales = sum("scale" in name for name in shapes)
   if len(norms) != scales or len({*norms}) != scales:
     raise UserError(
-      f"operation {one.name!r} has {scales} scales, and normalises "
-      f"{len(norms)} times; it must use each scale once"
+      f"{place} has {scales} scales, and normalises {len(norms)} times; it "
+      "must use each scale once"
     )
   if (y.shape, y.dtype) != (x.shape, x.dtype):
     raise UserError(
-      f"operation {one.name!r} turns maps {x.dtype.name} {list(x.shape)} into "
-      f"{y.dtype.name} {list(y.shape)}; it must keep shape and type"
+      f"{place} turns maps {x.dtype.name} {list(x.shape)} into {y.dtype.name} "
+      f"{list(y.shape)}; it must keep shape and type"
     )

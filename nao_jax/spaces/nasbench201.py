@@ -43,8 +43,8 @@ class CellSpace(Space):
 def space() -> CellSpace:
   """Returns the space of 15,625 sequences and 6,466 functions."""
   choices = tuple(
-    tuple(range(1 + at * len(OPS), 1 + (at + 1) * len(OPS)))
-    for at in range(len(EDGES))
+    tuple(range(1 + edge * len(OPS), 1 + (edge + 1) * len(OPS)))
+    for edge in range(len(EDGES))
   )
   return CellSpace(
     name="nasbench201",
