@@ -32,7 +32,7 @@ class TabularConfig(ExperimentConfig):
 
 class Networks(Cells):
   space, measure, data, example = SPACE, metrics.ACCURACY, "wine", "row"
-  what, parts, op_names = "small networks", "layers", [*"abcd"]
+  description, parts, op_names = "small networks", "layers", [*"abcd"]
 
   def __init__(self, settings):
     self.settings = settings

@@ -56,8 +56,9 @@ def write(
   for run in found[1:]:
     if type(run.cells) is not type(found[0].cells):
       raise UserError(
-        f"`paths={run.path}`: a search for {run.cells.what}, and "
-        f"{found[0].path} is one for {found[0].cells.what}; give one kind"
+        f"`paths={run.path}`: a search for {run.cells.description}, and "
+        f"{found[0].path} is one for {found[0].cells.description}; give one "
+        "kind"
       )
   return pages.write(of(found), expanded(output), f"`output={output}`")
 
@@ -78,7 +79,7 @@ def of(found: Sequence[Run]) -> Page:
     ),
   ]
   return Page(
-    title=f"{len(found)} searches for {found[0].cells.what}",
+    title=f"{len(found)} searches for {found[0].cells.description}",
     about=", ".join(
       f"{letter}: {run.path.name}" for letter, run in named.items()
     ),

@@ -87,7 +87,7 @@ def of(run: Run, random: Sequence[Run] = ()) -> Page:
   missing = Section("What is missing", run.missing) if run.missing else None
   sections = [missing, *sections, _rerun(run)]
   return Page(
-    title=f"A search for {run.cells.what} on {run.cells.data}",
+    title=f"A search for {run.cells.description} on {run.cells.data}",
     about=(
       f"{run.settings['strategy']}, scores "
       f"{formatting.evaluator_in_words(run)}, seed "

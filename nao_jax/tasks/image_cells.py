@@ -30,14 +30,14 @@ class ImageCells:
 
   Attributes:
     settings: the settings of the search, flat.
-    own: with `space=own`, the cells.
+    own: with `space=own`, the user-defined cells.
   """
 
   settings: dict[str, Any]
   own: EdgeNetworkConfig | None = None
 
   measure: ClassVar[Measure] = ACCURACY
-  what: ClassVar[str] = "convolutional cells"
+  description: ClassVar[str] = "convolutional cells"
   example: ClassVar[str] = "image"
 
   @property
@@ -76,7 +76,7 @@ class ImageCells:
     """Names of the P ops."""
     if self._space == "nao":
       return cnn.OP_SETS[self.sizes.ops]
-    return tuple(one.name for one in self.network.operations)
+    return tuple(operation.name for operation in self.network.operations)
 
   def ops(self, tokens: np.ndarray) -> np.ndarray:
     """Implements `Cells.ops`."""
@@ -121,7 +121,7 @@ class ImageCells:
       networks[name] = image_spaces.network(
         self._space, final.network(self.sizes), self.own
       )
-    found = {
+    costs = {
       name: cost(network, tokens, image[0], image[2])
       for name, network in networks.items()
     }
@@ -129,10 +129,10 @@ class ImageCells:
     return [
       (
         name,
-        f"{found_cost.parameters:,}",
-        f"{found_cost.multiply_adds:,}" if known else "not known",
+        f"{total.parameters:,}",
+        f"{total.multiply_adds:,}" if known else "not known",
       )
-      for name, found_cost in found.items()
+      for name, total in costs.items()
     ]
 
 

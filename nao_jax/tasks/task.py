@@ -1,10 +1,10 @@
 """Interface of a task: the cells and data of a search.
 
 `experiment.run` takes a `Task` and the settings of a search. A task describes
-its `Cells` before the data are loaded, and opens the data to an `OpenTask`,
+its `Cells` before the data are loaded, and opens the data as an `OpenTask`,
 which evaluates cells. Its final trainings, if any, are described in
 `training`. `images.Images` and `texts.Texts` are the tasks that ship; a new one
-implements these three, and may inherit defaults from them.
+implements `Cells`, `OpenTask` and `Task`, and may inherit their defaults.
 
 Shapes: A architectures, L tokens, P ops, B positions of a cell with an op.
 """
@@ -31,7 +31,9 @@ from nao_jax.training.feeds import Feed
 
 
 class Cells(Protocol):
-  """The kind of cells of a search, as far as its settings determine them.
+  """The kind of cells of a search, as determined by the settings alone.
+
+  No data are needed, so reports know the cells of any search.
 
   Tokens are those of `space.plain`.
 
@@ -39,7 +41,7 @@ class Cells(Protocol):
     settings: the settings of the search, flat: {dotted name: value}.
     space: the search space.
     measure: the metric.
-    what: the cells in words, in the plural.
+    description: the cells in words, in the plural.
     parts: name of the parts of a cell that have an op, in the plural.
     example: name of one example of the data.
     data: name of the data.
@@ -49,7 +51,7 @@ class Cells(Protocol):
   settings: dict[str, Any]
   space: Space
   measure: Measure
-  what: str
+  description: str
   parts: str
   example: str
   data: str
@@ -57,9 +59,11 @@ class Cells(Protocol):
 
   def ops(self, tokens: np.ndarray) -> np.ndarray:
     """Returns the ops of architectures [A, L], int [A, B]."""
+    raise NotImplementedError
 
   def figures(self, tokens: np.ndarray) -> dict[str, Figure]:
     """Draws an architecture [L]; returns {caption: figure}."""
+    raise NotImplementedError
 
   def draw(self, tokens: np.ndarray, files: Sequence[os.PathLike]) -> None:
     """Draws an architecture [L] into files; suffixes determine their formats.
@@ -104,7 +108,7 @@ class Stage(NamedTuple):
       `finalist` or `final`.
     seed: seed of the trainings.
     part: the part of the data that is measured: `validation` or `test`.
-    last_only: whether to measure after the last epoch alone.
+    last_only: whether to measure only after the last epoch.
   """
 
   budget: str
@@ -118,19 +122,25 @@ class OpenTask(Protocol):
 
   Attributes:
     config: the settings, completed from the data.
-    identity: digests of everything but the settings that determines a result:
+    identity: digests of whatever determines a result besides the settings:
       {name: JSON-like value}.
-    outcome: entries of best.json that `Cells.costs` needs.
     constraint: cost constraint of the search, if any.
   """
 
   config: ExperimentConfig
   identity: dict[str, Any]
-  outcome: dict[str, Any] = {}  # noqa: RUF012
   constraint: CostConstraint | None = None
 
+  @property
+  def outcome(self) -> dict[str, Any]:
+    """Entries of best.json that `Cells.costs` needs; none by default."""
+    return {}
+
   def check_memory(self) -> None:
-    """Raises UserError if a training of the search or after it will not fit."""
+    """Raises UserError if the memory does not suffice for a training.
+
+    It may be one of the search or after it; nothing is checked by default.
+    """
 
   def shared(self) -> Evaluator:
     """Returns the evaluator that trains shared weights.
@@ -144,12 +154,14 @@ class OpenTask(Protocol):
   def candidates(self) -> tuple[Candidates, dict[str, Any]]:
     """Returns the candidates of a search from scratch, and their protocol.
 
-    The protocol holds all that determines a score but the tokens, JSON-like:
-    results are shared between runs with the same protocol.
+    The protocol holds everything except the tokens that determines a score,
+    JSON-like: results are shared between runs with the same protocol.
     """
+    raise NotImplementedError
 
   def retrained(self, stage: Stage) -> tuple[Candidates, dict[str, Any]]:
     """Returns candidates of a stage after the search, and their protocol."""
+    raise NotImplementedError
 
 
 class Task(Protocol):
@@ -157,6 +169,7 @@ class Task(Protocol):
 
   def cells(self, settings: dict[str, Any]) -> Cells:
     """Returns the kind of cells for the settings of a search, flat."""
+    raise NotImplementedError
 
   def open(self, config: ExperimentConfig, devices: int | None) -> OpenTask:
     """Reads the data of a search.
@@ -168,6 +181,7 @@ class Task(Protocol):
     Raises:
       UserError: the data cannot be read or do not fit the settings.
     """
+    raise NotImplementedError
 
   def open_training(
     self, config: Any, devices: int | None
@@ -179,8 +193,8 @@ class Task(Protocol):
       devices: number of devices of each process to use; all by default.
 
     Raises:
-      UserError: the data cannot be read, or the training will not fit them or
-        the memory.
+      UserError: the data cannot be read, the settings do not fit the data, or
+        memory does not suffice.
       NotImplementedError: the task has no final training.
     """
     raise NotImplementedError
@@ -193,7 +207,7 @@ class RunOptions:
   Attributes:
     devices: number of devices of each process to use; all by default.
     checkpoints: when the state is saved.
-    plain: whether to show progress as plain lines on a terminal, too.
+    plain: whether to show progress as plain lines even on a terminal.
     team: the processes that train together; only the first one needs a workdir.
   """
 

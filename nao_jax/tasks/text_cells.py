@@ -29,7 +29,7 @@ class TextCells:
   settings: dict[str, Any]
 
   measure: ClassVar[Measure] = PERPLEXITY
-  what: ClassVar[str] = "recurrent cells"
+  description: ClassVar[str] = "recurrent cells"
   parts: ClassVar[str] = "nodes"
   example: ClassVar[str] = "word"
   op_names: ClassVar[tuple[str, ...]] = rnn.ACTIVATIONS
