@@ -16,9 +16,8 @@ import numpy as np
 from nao_jax.controller.model import Controller, Params, embed, normalise
 from nao_jax.spaces.space import Space
 
-# Distance from the limit at which an excess begins to count; scaled costs of a
-# pool lie between 0 and 1.
-MARGIN = 0.1
+# Width of the softplus around the limit; costs of the pool are scaled to 0..1.
+SOFTNESS = 0.1
 
 
 class Proposals(NamedTuple):
@@ -58,8 +57,9 @@ class Selection(NamedTuple):
   Attributes:
     tokens: int32 [M, L].
     origins: int32 [M, 2], index of the step size and rank of the seed.
-    new: int32 [S], number of new proposals at each step size, accepted or
-      beyond the limit.
+    new: int32 [S], number of proposals at each step size that could be
+      accepted: all but known, repeated and disallowed ones, even those for
+      which `limit` leaves no room.
   """
 
   tokens: np.ndarray
@@ -67,7 +67,7 @@ class Selection(NamedTuple):
   new: np.ndarray
 
 
-def utility(
+def objective(
   params: Params,
   embedding: jax.Array,
   weights: ObjectiveWeights | None = None,
@@ -83,7 +83,7 @@ def utility(
     params: parameters of the controller.
     embedding: [K, H].
     weights: the weights; None for the score alone.
-    controller: the model; with weights it must estimate costs.
+    controller: the model; it must estimate costs if weights are given.
 
   Returns:
     Objective of each seed, [K].
@@ -92,7 +92,7 @@ def utility(
   if weights is None:
     return score
   cost = controller.estimate(params, embedding)
-  excess = MARGIN * jax.nn.softplus((cost - weights.limit) / MARGIN)
+  excess = SOFTNESS * jax.nn.softplus((cost - weights.limit) / SOFTNESS)
   return weights.score * score - weights.cost * cost - weights.excess * excess
 
 
@@ -103,12 +103,12 @@ def gradient(
   *,
   controller: Controller,
 ) -> jax.Array:
-  """Returns the gradient of `utility` with respect to the encoder's outputs.
+  """Returns the gradient of `objective` with respect to the encoder's outputs.
 
   Args:
     params: parameters of the controller.
     outputs: normalised outputs of the encoder, [K, T, H].
-    weights: see `utility`.
+    weights: see `objective`.
     controller: the model.
 
   Returns:
@@ -117,7 +117,7 @@ def gradient(
 
   def total(outputs):
     embedding = embed(outputs)
-    return jnp.sum(utility(params, embedding, weights, controller=controller))
+    return jnp.sum(objective(params, embedding, weights, controller=controller))
 
   return jax.grad(total)(outputs)
 
@@ -138,7 +138,7 @@ def ascend(
     params: parameters of the controller.
     outputs: normalised outputs of the encoder, [K, T, H].
     step_sizes: [S].
-    weights: see `utility`.
+    weights: see `objective`.
     controller: the model.
 
   Returns:
@@ -164,7 +164,7 @@ def propose(
     params: parameters of the controller.
     tokens: int32 [K, L], the seeds.
     step_sizes: [S].
-    weights: see `utility`.
+    weights: see `objective`.
     controller: the model.
 
   Returns:
@@ -206,12 +206,10 @@ def select(
   """
   steps, seeds, length = proposals.shape
   rows = np.asarray(proposals).reshape(-1, length)
-  seen, new = set(), []
+  first: dict[bytes, int] = {}
   for row, key in enumerate(space.keys(rows)):
-    if key not in known and key not in seen:
-      seen.add(key)
-      new.append(row)
-  new = np.array(new, np.int32)
+    first.setdefault(key, row)
+  new = np.array([x for key, x in first.items() if key not in known], np.int32)
   if allows is not None:
     new = new[allows(rows[new])]
   accepted = new[:limit]

@@ -246,7 +246,7 @@ def move(
   Args:
     params: parameters of the members, [E, ...].
     seeds: int32 [K, L].
-    weights: weights of the ascent's objective; see `ascent.utility`.
+    weights: weights of the ascent's objective; see `ascent.objective`.
     controller: space and sizes of each member.
     config: the settings.
 
