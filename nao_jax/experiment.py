@@ -16,6 +16,7 @@ from nao_jax.distributed.team import leading
 from nao_jax.errors import UserError
 from nao_jax.evaluators import Evaluator, executors
 from nao_jax.evaluators.executors import LOCAL, ExecutorConfig
+from nao_jax.evaluators.local import Candidates
 from nao_jax.report import search_page
 from nao_jax.runs import streams
 from nao_jax.runs.environment import in_32_bits
@@ -78,8 +79,7 @@ def run(
       train shared weights together; the first one searches.
 
   Returns:
-    The content of best.json; None in a helper process. The programs that JAX
-    has compiled in this process are dropped on the way, to save memory.
+    The content of best.json; None in a helper process.
 
   Raises:
     UserError: a setting, the data or the workdir does not allow the search. It
@@ -154,10 +154,10 @@ def _check(
 
 def _journal(workdir, task, cells, given, options) -> SearchJournal:
   """Opens the workdir for a run with these settings and data."""
-  determining = {"arch": [row.tolist() for row in given]}
+  given_tokens = {"arch": [row.tolist() for row in given]}
   return SearchJournal(
     workdir,
-    flatten(task.config) | task.identity | determining,
+    flatten(task.config) | task.identity | given_tokens,
     task.config.search.rounds,
     cells.measure,
     options.checkpoints,
@@ -227,7 +227,9 @@ def _from_scratch(cells: Cells, setup: _Setup) -> Callable:
   """
   space = cells.space.plain
 
-  def opened(candidates, protocol: dict[str, Any], prune: bool = False):
+  def open_evaluator(
+    candidates: Candidates, protocol: dict[str, Any], prune: bool = False
+  ):
     known = Trials(setup.trials, space.name, protocol)
     return executors.from_scratch(
       setup.executor,
@@ -238,22 +240,33 @@ def _from_scratch(cells: Cells, setup: _Setup) -> Callable:
       measure=cells.measure,
     )
 
-  return opened
+  return open_evaluator
 
 
 def _trainings(task: OpenTask, cells: Cells, setup: _Setup) -> finals.Trainings:
-  """Returns how cells train after the search; see `finals.Trainings`."""
+  """Returns the evaluators of the trainings after the search."""
   train = _from_scratch(cells, setup)
 
-  def opened(budget: str, number: int, part: str, last_only: bool):
-    seed = finals.seed(task.config.seed, number)
-    return train(*task.retrained(Stage(budget, seed, part, last_only)))
+  def open_finalists():
+    stage = Stage(
+      budget="finalist",
+      seed=finals.seed(task.config.seed, 0),
+      part="validation",
+      last_only=False,
+    )
+    return train(*task.retrained(stage))
+
+  def open_comparison(number: int):
+    stage = Stage(
+      budget="final",
+      seed=finals.seed(task.config.seed, number),
+      part="test",
+      last_only=True,
+    )
+    return train(*task.retrained(stage))
 
   return finals.Trainings(
-    cells.space.plain,
-    cells.measure,
-    lambda: opened("finalist", 0, "validation", False),
-    lambda number: opened("final", number, "test", True),
+    cells.space.plain, cells.measure, open_finalists, open_comparison
   )
 
 
