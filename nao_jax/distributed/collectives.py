@@ -1,9 +1,9 @@
-"""The address at which a process takes part in collectives between CPUs.
+"""The address at which gloo listens, for collectives between CPUs.
 
-gloo, which jax uses for collectives between CPUs, listens at the address to
-which this machine's own name resolves. In containers, and wherever /etc/hosts
-lacks the name, it does not resolve, and jax fails; on many installations of
-Debian and Ubuntu it resolves to 127.0.1.1, which no other machine can reach.
+JAX lets gloo listen at the address to which this machine's own name resolves.
+In containers, and wherever /etc/hosts lacks the name, it does not resolve, and
+JAX fails; on many installations of Debian and Ubuntu it resolves to 127.0.1.1,
+which no other machine can reach.
 The address from which this process reaches the coordinator is one at which the
 other processes can reach it, unless the coordinator's name resolves to a
 loopback address here; then it is the address that leads out of this machine.
@@ -47,8 +47,8 @@ def own_address(host: str, port: int) -> str:
 
 def _source(host: str, port: int) -> str:
   """Returns the address from which this machine reaches another one."""
-  found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-  for family, kind, _, _, address in found:
+  addresses = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+  for family, kind, _, _, address in addresses:
     with contextlib.suppress(OSError), socket.socket(family, kind) as probe:
       probe.connect(address)
       return probe.getsockname()[0]
@@ -69,9 +69,10 @@ def listen_at(address: str, client: Any) -> None:
 
   Args:
     address: a name or a numeric address.
-    client: the client of jax's coordinator.
+    client: the client of JAX's coordination service.
   """
-  # jax passes no address on, and has no public function that makes its client.
+  # JAX offers no way to pass gloo an address, and no public function to make
+  # the CPU client.
   from jax._src import xla_bridge
   from jaxlib import _jax
 

@@ -12,31 +12,31 @@ from nao_jax.report.run import Run
 
 def predictor(run: Run) -> Section:
   """Compares predictions with scores."""
-  title, found = "Quality of the predictor", analysis.predictions(run)
+  title, groups = "Quality of the predictor", analysis.predictions(run)
   strategy = run.settings["strategy"]
   paragraphs = texts(
     "predictor",
-    predicts=bool(found) or strategy in ("nao", "nao_plus"),
-    found=found,
+    predicts=bool(groups) or strategy in ("nao", "nao_plus"),
+    found=bool(groups),
     strategy=strategy,
-    held_out=any(group.group == "held out" for group in found),
+    held_out=any(group.group == "held out" for group in groups),
   )
-  if not found:
+  if not groups:
     return Section(title, paragraphs)
   rounds = formatting.spread_out(
-    sorted({group.round for group in found}), formatting.LISTED
+    sorted({group.round for group in groups}), formatting.LISTED
   )
-  shown = [group for group in found if group.round in rounds]
+  shown = [group for group in groups if group.round in rounds]
   caption = (
     "How the controller of a round ordered architectures; in brackets, 95 % "
     "bootstrap intervals, where at least five architectures were not used in "
     "the fit."
   )
   table = rankings(shown, caption)
-  return Section(title, paragraphs, _scatters(run, found), [table])
+  return Section(title, paragraphs, _scatters(run, groups), [table])
 
 
-def rankings(found: Sequence[Predictions], caption: str) -> Table:
+def rankings(groups: Sequence[Predictions], caption: str) -> Table:
   """Tabulates how well predictions order architectures."""
   rows = [
     {
@@ -45,23 +45,23 @@ def rankings(found: Sequence[Predictions], caption: str) -> Table:
       "architectures": len(group.scores),
     }
     | {name: _interval(x) for name, x in analysis.ranking(group).items()}
-    for group in found
+    for group in groups
   ]
   return Table.of(rows, caption, words=2)
 
 
-def _interval(found: Estimate) -> str:
+def _interval(estimate: Estimate) -> str:
   """Formats a number with its interval in brackets if there is one."""
-  if found.interval is None:
-    return f"{found.value:.3f}"
-  low, high = found.interval
-  return f"{found.value:.3f} ({low:.2f} to {high:.2f})"
+  if estimate.interval is None:
+    return f"{estimate.value:.3f}"
+  low, high = estimate.interval
+  return f"{estimate.value:.3f} ({low:.2f} to {high:.2f})"
 
 
-def _scatters(run: Run, found: list[Predictions]) -> list[Plot]:
+def _scatters(run: Run, groups: list[Predictions]) -> list[Plot]:
   """Plots the last predicted members, and the last proposals with scores."""
-  members = [group for group in found if group.group != "proposals"]
-  proposals = [group for group in found if group.group == "proposals"][-1:]
+  members = [group for group in groups if group.group != "proposals"]
+  proposals = [group for group in groups if group.group == "proposals"][-1:]
   plotted = []
   if members:
     last = members[-1].round

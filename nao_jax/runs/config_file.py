@@ -90,25 +90,25 @@ def _this_program() -> str:
 
 
 def _named(version: str, revision: str | None) -> str:
-  found = f"nao_jax {version}"
-  return f"{found}, revision {revision}" if revision else found
+  program = f"nao_jax {version}"
+  return f"{program}, revision {revision}" if revision else program
 
 
 def _version_of(file: pathlib.Path) -> str | None:
   """Returns the version of this program that wrote a config.json."""
   versions = json.loads(file.read_bytes()).get("versions")
-  found = versions.get("nao_jax") if isinstance(versions, dict) else None
-  return found if isinstance(found, str) else None
+  version = versions.get("nao_jax") if isinstance(versions, dict) else None
+  return version if isinstance(version, str) else None
 
 
 def _settings(file: pathlib.Path) -> dict:
   place, advice = f"{file}: damaged", "give another `workdir`"
-  found = json_file.read(
+  settings = json_file.read(
     file, place=place, wanted="the settings of a run", advice=advice
   ).get("settings")
-  if not isinstance(found, dict):
+  if not isinstance(settings, dict):
     raise UserError(f"{place}: no `settings`; {advice}")
-  return identity.with_current_names(found)
+  return identity.with_current_names(settings)
 
 
 def _config(settings: dict) -> dict:
