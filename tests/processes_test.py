@@ -1,5 +1,6 @@
 """Two processes are as good as one, and end together."""
 
+import contextlib
 import ipaddress
 import json
 import os
@@ -9,12 +10,13 @@ import socket
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
 import pytest
 
-from nao_jax.distributed import collectives
+from nao_jax.distributed import collectives, team
 from nao_jax.distributed.collectives import own_address
 from nao_jax.distributed.processes import Rendezvous, meet
 from nao_jax.errors import UserError
@@ -119,6 +121,37 @@ def test_who_leaves_with_an_error_ends_one_that_cannot_hear_it(
   expected = f"error: process {leaver} ended (a worker died"
   assert capfd.readouterr().err.startswith(expected)
   watches[1 - leaver].end()
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_failed_collective_gives_the_watch_time_to_say_why(
+  first, monkeypatch
+):
+  """Otherwise what comes first decides whether the loss has its word."""
+  steps = []
+  monkeypatch.setattr(team.time, "sleep", lambda _: steps.append("wait"))
+  one = object.__new__(team.Team)
+  one._interruption = contextlib.nullcontext()
+  one._watch = types.SimpleNamespace(
+    begin=lambda: None, leave=lambda text: steps.append("leave")
+  )
+  one._pass_on = lambda over: None
+  one.send = lambda *_, **__: steps.append("send")
+
+  def fail():
+    raise jax.errors.JaxRuntimeError("connection closed by peer")
+
+  def take_part():
+    if not first:
+      return one.help({})
+    with one.leading():
+      fail()
+
+  one.receive = fail
+  with pytest.raises(jax.errors.JaxRuntimeError):
+    take_part()
+  assert steps[0] == "wait"
+  assert steps[-1] == "leave"
 
 
 def test_a_killed_process_ends_the_other_with_a_word(killed):

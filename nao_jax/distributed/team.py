@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import contextlib
 import json
 import threading
+import time
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +26,8 @@ LOOPBACK = ("127.0.0.1", "localhost")
 _POLL = 1.0
 
 _CONTINUE, _STOP, _END = "continue", "stop", "end"
+# Seconds in which the watch sees that a process is gone, on a busy machine.
+_UNTIL_SEEN = 5.0
 # Number of commands that are kept; no helper is further behind, as calls keep
 # processes together.
 _KEPT = 1000
@@ -124,6 +127,7 @@ class Team:
         while (command := self.receive()).what != _END:
           handlers[command.what](command)
       except BaseException as error:
+        _wait_for_watch(error)
         self._watch.leave(in_a_line(error))
         raise
 
@@ -224,6 +228,7 @@ class Team:
       raise RuntimeError(f"received {command.what} instead of {_CONTINUE}")
 
   def _report(self, error: BaseException) -> None:
+    _wait_for_watch(error)
     number = error.signal if isinstance(error, Stopped) else 0
     text = in_a_line(error)
     self.send(_STOP, text=text, number=number)
@@ -247,8 +252,18 @@ class Team:
           raise
 
 
+def _wait_for_watch(error: BaseException) -> None:
+  """Waits while the watch may end this process with a better message.
+
+  A collective fails when a process is gone, perhaps before the watch has seen
+  that; afterwards the watch would take the loss for a part of the end.
+  """
+  if isinstance(error, jax.errors.JaxRuntimeError):
+    time.sleep(_UNTIL_SEEN)
+
+
 def leading(team: Team | None) -> contextlib.AbstractContextManager:
-  """Returns the context `Team.leads`, or an empty one without a team."""
+  """Returns the context `Team.leading`, or an empty one without a team."""
   return contextlib.nullcontext() if team is None else team.leading()
 
 
