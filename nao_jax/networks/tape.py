@@ -10,8 +10,8 @@ differentiation of the loop would save the whole buffer at every branch.
 A branch may carry a memory from step to step (BatchNorm's running statistics),
 which the loop takes and returns updated.
 
-Shapes: N nodes, S = N + 2 states (two inputs, then the nodes), E = 2 N branches
-(two per node), maps [C, H, W, B].
+Shapes: S states, E branches, maps [C, H, W, B]. NAO's cells of N nodes have S =
+N + 2 states (two inputs, then the nodes) and E = 2 N branches.
 """
 
 from collections.abc import Callable

@@ -16,7 +16,7 @@ class Trainer(stand_alone.Trainer):
   """Settings of every candidate's training; its methods are pure.
 
   The functions of `training.stand_alone` take it with `architecture=(cells,)`,
-  int32 [2, nodes, 4].
+  int32 [*network.architecture_shape].
   """
 
   tokens: tuple[int, ...] = ()

@@ -5,8 +5,8 @@ share of the batch. Several architectures are spread over the devices; a device
 with more than one trains them one after the other. Up to rounding, the results
 do not depend on the number of devices, as no architecture is split between two.
 
-Shapes: B images per step, n architectures of [2, nodes, 4] per step, D devices,
-N architectures in the pool.
+Shapes: B images per step, n architectures of [2, nodes, 4] per step (in general
+`network.architecture_shape`), D devices, N architectures in the pool.
 """
 
 import dataclasses
