@@ -148,8 +148,8 @@ _MOVED = {
   "search_state": "search.state",
 }
 
-# Modules of 0.1 whose only use was one call: {name: the call today}.
-_GONE = {
+# Modules of 0.1 whose `run` is another call today; see earlier.py.
+_CALLS = {
   "cnn_search": "run_experiment(nao_jax.Images(data_dir), config, workdir=..)",
   "cnn_training": "run_training(nao_jax.Images(data_dir), config, workdir=..)",
   "rnn_search": "run_experiment(nao_jax.Texts(), config, workdir=..)",
@@ -164,8 +164,14 @@ def __getattr__(name: str) -> Any:
   if name in _NAMES:
     module, _, own = f"{__name__}.{_NAMES[name]}".rpartition(".")
     return getattr(importlib.import_module(module), own)
-  if name in _GONE:
-    raise AttributeError(f"nao_jax.{name} is now nao_jax.{_GONE[name]}")
+  if name in _CALLS:
+    warnings.warn(
+      f"nao_jax.{name}.run is now nao_jax.{_CALLS[name]}",
+      DeprecationWarning,
+      stacklevel=2,
+    )
+    earlier = importlib.import_module(f"{__name__}.earlier")
+    return earlier.module(name)
   if name not in _MOVED:
     return _load(name)
   new = f"{__name__}.{_MOVED[name]}"

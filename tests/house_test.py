@@ -28,7 +28,7 @@ LAYERS = (
   ("nao_jax.objectives", "nao_jax.parallel", "nao_jax.spaces"),
   ("nao_jax.runs",),
   ("nao_jax.settings",),
-  ("nao_jax.errors", "nao_jax.lazy", "nao_jax.metrics"),
+  ("nao_jax.earlier", "nao_jax.errors", "nao_jax.lazy", "nao_jax.metrics"),
 )
 
 

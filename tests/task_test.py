@@ -6,7 +6,8 @@ import jax
 from matplotlib.figure import Figure
 import pytest
 
-from nao_jax import experiment
+import nao_jax
+from nao_jax import experiment, final_training
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
 from nao_jax.errors import UserError
@@ -102,3 +103,30 @@ def test_its_settings_are_checked_by_name(tmp_path):
   config = TabularConfig(epochs=0)
   with pytest.raises(UserError, match="`epochs=0`: allowed: 1 or more"):
     experiment.run(Tabular(), config, workdir=tmp_path)
+
+
+@pytest.mark.parametrize(
+  ("name", "task"),
+  [
+    ("cnn_search", {"data_dir": "d", "latency": None}),
+    ("cnn_training", {"data_dir": "d", "latency": None}),
+    ("rnn_search", {}),
+    ("rnn_training", {}),
+  ],
+)
+def test_calls_of_the_first_version_still_work(name, task, monkeypatch):
+  asked = {}
+
+  def run(*arguments, **named):
+    asked["arguments"], asked["named"] = arguments, named
+    return {"done": True}
+
+  monkeypatch.setattr(experiment, "run", run)
+  monkeypatch.setattr(final_training, "run", run)
+  with pytest.warns(DeprecationWarning, match=f"{name}.run is now"):
+    module = getattr(nao_jax, name)
+  assert module.run(CONFIG, workdir="w", devices=2, **task) == {"done": True}
+  found, config = asked["arguments"]
+  assert config is CONFIG
+  assert {k: getattr(found, k) for k in task} == task
+  assert asked["named"] == {"workdir": "w", "options": RunOptions(devices=2)}
