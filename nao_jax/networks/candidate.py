@@ -24,13 +24,13 @@ import numpy as np
 from nao_jax.networks import macro, ops, parameters
 from nao_jax.networks.macro import NetworkConfig, classify, shrink_input
 from nao_jax.networks.parameters import (
+  CarriedNorm,
   Statistics,
   declare,
   normaliser,
-  running_norm,
   track,
 )
-from nao_jax.networks.tape import combine, loose_ends, put, run_cell, take
+from nao_jax.networks.tape import combine, loose_ends, run_cell
 from nao_jax.spaces import cnn
 
 
@@ -221,15 +221,7 @@ class _Operation:
   statistics: Statistics
 
   def __call__(self, x, weights, running):
-    def norm(x, parameters, stage="", axis_name=None):
-      nonlocal running
-      at = int(stage.removeprefix("_") or 1) - 1
-      y, new = running_norm(
-        x, parameters, stage, take(running, at), self.statistics, axis_name
-      )
-      running = put(running, at, new)
-      return y
-
+    norm = CarriedNorm(running, self.statistics, self.axis_name)
     y = ops.apply(
       self.op,
       x,
@@ -238,7 +230,7 @@ class _Operation:
       axis_name=self.axis_name,
       norm=norm,
     )
-    return y, running
+    return y, norm.running
 
 
 class Calibration(macro.Calibration):

@@ -21,13 +21,13 @@ import numpy as np
 from nao_jax.networks import convolutions, macro, ops, pooling
 from nao_jax.networks.edge_config import EdgeNetworkConfig, Operation, is_affine
 from nao_jax.networks.parameters import (
+  CarriedNorm,
   Statistics,
   declare,
   normaliser,
-  running_norm,
   track,
 )
-from nao_jax.networks.tape import Plan, put, run_branches, take
+from nao_jax.networks.tape import Plan, run_branches
 
 
 class EdgeNetwork(nn.Module):
@@ -166,27 +166,15 @@ class _Branch:
   axis_name: str | None
   statistics: Statistics
 
+  def _norm(self, x, parameters, stage="", axis_name=None):
+    del axis_name  # Operations do not know that of the network.
+    return ops.batch_norm(x, parameters, stage, self.axis_name)
+
   def __call__(self, x, weights, running):
-    count = 0
-
-    def norm(x, parameters, stage="", axis_name=None):
-      del axis_name
-      nonlocal running, count
-      if self.statistics == "batch":
-        return ops.batch_norm(x, parameters, stage, self.axis_name)
-      at, count = count, count + 1
-      y, new = running_norm(
-        x,
-        parameters,
-        stage,
-        take(running, at),
-        self.statistics,
-        self.axis_name,
-      )
-      running = put(running, at, new)
-      return y
-
-    return self.operation.apply(x, weights, norm), running
+    if self.statistics == "batch":
+      return self.operation.apply(x, weights, self._norm), running
+    norm = CarriedNorm(running, self.statistics, self.axis_name)
+    return self.operation.apply(x, weights, norm), norm.running
 
 
 class EdgeStandAlone(nn.Module):

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nao_jax.networks import normalisation, ops
+from nao_jax.networks import normalisation, ops, tape
 
 # The statistics that BatchNorm normalises by: the batch's; the batch's, while
 # running statistics are updated; the running ones.
@@ -136,6 +136,41 @@ def running_norm(
     return normalisation.normalise(x, scale, offset, *running), running
   y = ops.batch_norm(x, parameters, stage, axis_name)
   return y, _follow(running, jax.lax.stop_gradient(x), axis_name)
+
+
+class CarriedNorm:
+  """BatchNorm whose running statistics an operation carries as its memory.
+
+  Call it like `ops.batch_norm`, once for each BatchNorm of the operation.
+
+  Attributes:
+    running: mean and variance, both [n, C], updated by the calls so far; row i
+      belongs to the i-th call.
+  """
+
+  def __init__(
+    self, running: Any, statistics: Statistics, axis_name: str | None
+  ):
+    """Starts before the first BatchNorm; see `running_norm`."""
+    self.running = running
+    self._statistics, self._axis_name, self._calls = statistics, axis_name, 0
+
+  def __call__(
+    self,
+    x: jax.Array,
+    parameters: ops.Parameters,
+    stage: str = "",
+    axis_name: str | None = None,
+  ) -> jax.Array:
+    """Normalises maps and updates a row of `running`."""
+    del axis_name  # The one of the network.
+    own = tape.take(self.running, self._calls)
+    y, new = running_norm(
+      x, parameters, stage, own, self._statistics, self._axis_name
+    )
+    self.running = tape.put(self.running, self._calls, new)
+    self._calls += 1
+    return y
 
 
 def _follow(running, x, axis_name):
