@@ -73,7 +73,17 @@ def run(
 
   guard.set_up()
   output = _replace_streams(warns=not prints_result)
+  _name_command()
   app.run(guarded, flags_parser=_parse_flags)
+
+
+def _name_command() -> None:
+  """Has --help show commands as this process was started."""
+  shown = sys.modules["__main__"]
+  if shown.__doc__:
+    shown.__doc__ = shown.__doc__.replace(
+      "python -m experiments.", guard.start_of_commands()
+    )
 
 
 def _replace_streams(warns: bool) -> LastingStream:

@@ -10,16 +10,27 @@ import re
 import signal
 import sys
 from types import TracebackType
+from typing import NoReturn
 
 # As in shells: 128 plus the number of the signal.
 INTERRUPTED = 128 + signal.SIGINT
 BAD_USAGE = 2
 
 
+# The installed command, whose arguments a driver no longer sees.
+_COMMAND = "nao_jax"
+_IS_COMMAND = os.path.basename(sys.argv[0] if sys.argv else "") == _COMMAND
+
+
 def starts_a_driver() -> bool:
-  """Returns whether Python runs a module of the package being imported."""
+  """Returns whether this process runs a driver, of the package imported."""
   # Python documents `-m` as the first argument until the module is found.
-  return sys.argv[:1] == ["-m"]
+  return _IS_COMMAND or sys.argv[:1] == ["-m"]
+
+
+def start_of_commands() -> str:
+  """Returns how the command line of a driver begins, before its name."""
+  return f"{_COMMAND} " if _IS_COMMAND else f"python -m {__package__}."
 
 
 def set_up() -> None:
@@ -39,6 +50,12 @@ def set_interrupt(at_once: bool) -> None:
   if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
     handler = _end if at_once else signal.default_int_handler
     signal.signal(signal.SIGINT, handler)
+
+
+def end_with(error: str) -> NoReturn:
+  """Ends the process with a line on an error of the user."""
+  _say(f"error: {error}")
+  sys.exit(BAD_USAGE)
 
 
 def _end(*_) -> None:

@@ -1,6 +1,6 @@
 """Flags that several drivers share, with the same meaning in each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from absl import flags, logging
 import jax
@@ -17,6 +17,15 @@ from . import settings
 
 # Flags belong to the driver that defines them, whose --help shows them.
 flags.disclaim_key_flags()
+
+
+def preset(default: str, presets: Iterable[str]) -> flags.FlagHolder:
+  """Defines --preset."""
+  holder = flags.DEFINE_string(
+    "preset", default, f"Settings to start from: {', '.join(presets)}."
+  )
+  settings.offer("preset", presets)
+  return holder
 
 
 def workdir() -> flags.FlagHolder:

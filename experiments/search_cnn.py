@@ -6,19 +6,13 @@ The same command again goes on where a search stopped. --helpfull lists every
 setting.
 """
 
-from absl import flags
-
 from nao_jax import experiment
 from nao_jax.tasks import image_presets
 from nao_jax.tasks.images import Images
 
 from . import driver, run_flags, settings
 
-_PRESET = flags.DEFINE_string(
-  "preset",
-  "cifar10",
-  f"Settings to start from: {', '.join(image_presets.PRESETS)}.",
-)
+_PRESET = run_flags.preset("cifar10", image_presets.PRESETS)
 _WORKDIR = run_flags.workdir()
 _DATA_DIR = run_flags.data_dir()
 _ARCHITECTURES = run_flags.architectures()

@@ -6,17 +6,13 @@ The same command again goes on where a search stopped. --helpfull lists every
 setting.
 """
 
-from absl import flags
-
 from nao_jax import experiment
 from nao_jax.tasks import text_presets
 from nao_jax.tasks.texts import Texts
 
 from . import driver, run_flags, settings
 
-_PRESET = flags.DEFINE_string(
-  "preset", "ptb", f"Settings to start from: {', '.join(text_presets.PRESETS)}."
-)
+_PRESET = run_flags.preset("ptb", text_presets.PRESETS)
 _WORKDIR = run_flags.workdir()
 _ARCHITECTURES = run_flags.architectures()
 _TRIALS = run_flags.trials()

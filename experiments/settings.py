@@ -6,7 +6,7 @@ settings by their fields (`search.pool_size`); drivers replace these names in
 messages by the flags (--pool_size).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 import dataclasses
 import inspect
 import re
@@ -62,6 +62,7 @@ def define(
     _DEFINE[field.type](
       flag, None, f"{text} (default: the preset's, else {field.default})"
     )
+    offer(flag, settings.limits(field).choices)
   for old, new in RENAMED.items():
     if new in known.values():
       flags.DEFINE_alias(old, new)
@@ -84,6 +85,20 @@ def define_all(config_class: type, name: str) -> Callable:
       field.name, field.default, _help(config_class, field.name)
     )
   return lambda: config_class(**{k: flag.value for k, flag in given.items()})
+
+
+def offer(flag: str, values: Iterable[str]) -> None:
+  """Declares values that a shell offers for a flag; they are not checked."""
+  if values := [*values]:
+    flags.FLAGS[flag].parser = _Offering(values)
+
+
+class _Offering(flags.ArgumentParser):
+  """Parser of any text, as the library checks it."""
+
+  def __init__(self, values: list[str]):
+    super().__init__()
+    self.enum_values = values
 
 
 def given(config_class: type) -> list[str]:

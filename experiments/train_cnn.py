@@ -8,19 +8,13 @@ The same command again goes on where a training stopped. --helpfull lists every
 setting.
 """
 
-from absl import flags
-
 from nao_jax import final_training
 from nao_jax.tasks import image_recipes
 from nao_jax.tasks.images import Images
 
 from . import driver, run_flags, settings
 
-_PRESET = flags.DEFINE_string(
-  "preset",
-  "naonet_a_36_cifar10",
-  f"Settings to start from: {', '.join(image_recipes.RECIPES)}.",
-)
+_PRESET = run_flags.preset("naonet_a_36_cifar10", image_recipes.RECIPES)
 _WORKDIR = run_flags.workdir()
 _DATA_DIR = run_flags.data_dir()
 _OPTIONS = run_flags.options()

@@ -8,19 +8,13 @@ The same command again goes on where a training stopped. --helpfull lists every
 setting.
 """
 
-from absl import flags
-
 from nao_jax import final_training
 from nao_jax.tasks import text_recipes
 from nao_jax.tasks.texts import Texts
 
 from . import driver, run_flags, settings
 
-_PRESET = flags.DEFINE_string(
-  "preset",
-  "ptb",
-  f"Settings to start from: {', '.join(text_recipes.RECIPES)}.",
-)
+_PRESET = run_flags.preset("ptb", text_recipes.RECIPES)
 _WORKDIR = run_flags.workdir()
 _OPTIONS = run_flags.options()
 _PREFIXES = {}

@@ -1,6 +1,7 @@
 """Packages whose modules load when they are first named."""
 
 from collections.abc import Callable, Iterable
+import functools
 import importlib
 import pkgutil
 import types
@@ -15,14 +16,17 @@ def submodules(
     package: its `__name__`.
     path: its `__path__`.
   """
-  names = [module.name for module in pkgutil.iter_modules(path)]
+
+  @functools.cache
+  def names() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(path)]
 
   def load(name: str) -> types.ModuleType:
-    if name not in names:
+    if name not in names():
       raise AttributeError(f"module {package!r} has no attribute {name!r}")
     return importlib.import_module(f"{package}.{name}")
 
   def list_all() -> list[str]:
-    return sorted({*vars(importlib.import_module(package)), *names})
+    return sorted({*vars(importlib.import_module(package)), *names()})
 
   return load, list_all

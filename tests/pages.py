@@ -43,14 +43,18 @@ def run(page: pathlib.Path) -> dict:
 
 
 def commands(page: pathlib.Path) -> list[tuple[str, list[str]]]:
-  """Module and arguments of each `python -m` in the page's shell blocks."""
+  """Module and arguments of each `python -m` in the page's shell blocks.
+
+  `nao_jax NAME` stands for the module of a driver.
+  """
   found = []
   for language, _, text in fenced(page):
     if language != "python":
       for line in text.replace("\\\n", " ").splitlines():
-        _, python, rest = line.partition("python -m ")
-        if python:
-          module, *arguments = shlex.split(rest, comments=True)
+        if written := re.match(r".*?(python -m |^nao_jax (?=\w))(.*)", line):
+          module, *arguments = shlex.split(written[2], comments=True)
+          if written[1] == "nao_jax ":
+            module = f"experiments.{module}"
           found.append((module, arguments))
   return found
 

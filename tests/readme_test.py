@@ -1,5 +1,6 @@
 """README and pages say what is there: links, commands, the navigation."""
 
+import configparser
 import re
 import runpy
 
@@ -27,6 +28,7 @@ COMMANDS = sorted(
   for page in pages.PAGES
   for module, arguments in pages.commands(page)
   if module.startswith("experiments.")
+  and module != "experiments.completion"  # Its argument is no flag.
 )
 
 
@@ -55,6 +57,14 @@ def test_every_driver_is_in_the_readme():
     if "driver.run(" in path.read_text(encoding="utf-8")
   }
   assert named == drivers
+
+
+def test_every_extra_is_in_the_page_on_installing():
+  text = (pages.ROOT / "docs" / "installed.md").read_text(encoding="utf-8")
+  config = configparser.ConfigParser()
+  config.read(pages.ROOT / "setup.cfg")
+  extras = {*config["options.extras_require"]} - {"test", "lint", "docs"}
+  assert {*re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)} == extras
 
 
 def test_every_module_is_in_the_api_reference():
