@@ -10,15 +10,12 @@ in which the workers continue with the remaining trials.
 """
 
 import dataclasses
-import json
-import pathlib
 import time
 
 from absl import flags
 import numpy as np
-import rich.console
-import rich.table
 
+from benchmarks import results
 from benchmarks.simulated import Times, simulate
 from experiments import driver
 from nao_jax.runs.files import check_writable
@@ -77,28 +74,28 @@ def main(_):
   if _JSON.value:
     check_writable(_JSON.value, "json")
   times = Times(_SPREAD.value, _STRAGGLERS.value, _FACTOR.value, _FIT.value)
-  table = rich.table.Table(title=f"{_SEEDS.value} searches each; {times}")
-  headings = ("workers", "most pending", "utilisation", "before the last round")
-  for heading in (*headings, "duration", "CPU seconds"):
-    table.add_column(heading, justify="right")
-  rows = []
+  rows, shown = [], []
   for workers in map(int, _WORKERS.value):
     for max_pending in (None, *map(float, _MAX_PENDING.value)):
       start = time.process_time()
       row = measure(workers, max_pending, times, _SEEDS.value)
       rows.append(row)
-      table.add_row(
-        str(workers),
-        "synchronous" if max_pending is None else f"{max_pending:g}",
-        f"{row['utilisation']:.3f} ({row['deviation']:.3f})",
-        f"{row['before_last']:.3f}",
-        f"{row['duration']:.2f}",
-        f"{time.process_time() - start:.0f}",
+      shown.append(
+        {
+          "workers": workers,
+          "most pending": (
+            "synchronous" if max_pending is None else f"{max_pending:g}"
+          ),
+          "utilisation": f"{row['utilisation']:.3f} ({row['deviation']:.3f})",
+          "before the last round": f"{row['before_last']:.3f}",
+          "duration": f"{row['duration']:.2f}",
+          "CPU seconds": f"{time.process_time() - start:.0f}",
+        }
       )
-  rich.console.Console().print(table)
+  results.show(shown, f"{_SEEDS.value} searches each; {times}")
   if _JSON.value:
-    text = json.dumps({"times": dataclasses.asdict(times), "rows": rows})
-    pathlib.Path(_JSON.value).write_text(text + "\n")
+    content = {"times": dataclasses.asdict(times), "rows": rows}
+    results.write(_JSON.value, content)
 
 
 if __name__ == "__main__":

@@ -18,9 +18,8 @@ import time
 from absl import flags
 import jax
 import numpy as np
-import rich.console
-import rich.table
 
+from benchmarks import results
 from experiments import driver, settings
 from nao_jax.data import images
 from nao_jax.evaluators.image_candidates import ImageCandidates
@@ -99,21 +98,21 @@ def _seconds(function, *arguments) -> float:
 
 
 def _show(compiling: float, ours, alone) -> None:
-  table = rich.table.Table()
-  headings = ("way", "median seconds", "fastest", "slowest", "an hour")
-  for heading in headings:
-    table.add_column(heading, justify="right")
+  rows = []
   for name, seconds in (("one program", ours), ("a compile each", alone)):
     middle = statistics.median(seconds)
-    numbers = (middle, min(seconds), max(seconds), 3600 / middle)
-    table.add_row(name, *(f"{number:.1f}" for number in numbers))
-  console = rich.console.Console()
-  console.print(table)
+    numbers = {
+      "median seconds": middle,
+      "fastest": min(seconds),
+      "slowest": max(seconds),
+      "an hour": 3600 / middle,
+    }
+    rows.append({"way": name} | {x: f"{y:.1f}" for x, y in numbers.items()})
+  results.show(rows)
   ratio = statistics.median(b / a for a, b in zip(ours, alone, strict=True))
-  console.print(
+  print(
     f"the first candidate of the one program took {compiling:.1f} s; the median"
-    f" ratio of a compile each to one program is {ratio:.2f}",
-    highlight=False,
+    f" ratio of a compile each to one program is {ratio:.2f}"
   )
 
 

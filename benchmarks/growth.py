@@ -17,9 +17,8 @@ import time
 from absl import flags
 import jax
 import numpy as np
-import rich.console
-import rich.table
 
+from benchmarks import results
 from benchmarks.counting import exponent
 from experiments import driver
 from nao_jax import pool as pools
@@ -129,13 +128,13 @@ def main(_):
     for size in sizes:
       for name, call in works(size, folder):
         found.setdefault(name, []).append(_seconds(call, _REPEATS.value))
-  table = rich.table.Table(title="CPU milliseconds")
-  for heading in ("work", *map(str, sizes), "exponent"):
-    table.add_column(heading, justify="right")
-  for name, row in found.items():
-    cells = (f"{1e3 * seconds:.2f}" for seconds in row)
-    table.add_row(name, *cells, f"{exponent(sizes[1:], row[1:]):.2f}")
-  rich.console.Console().print(table)
+  rows = [
+    {"work": name}
+    | {str(x): f"{1e3 * s:.2f}" for x, s in zip(sizes, seconds, strict=True)}
+    | {"exponent": f"{exponent(sizes[1:], seconds[1:]):.2f}"}
+    for name, seconds in found.items()
+  ]
+  results.show(rows, "CPU milliseconds")
 
 
 if __name__ == "__main__":

@@ -10,13 +10,6 @@ from typing import NamedTuple
 import numpy as np
 
 GROUPS = ("searched", "random")
-HEAD = (
-  "what",
-  "searched, mean (standard error)",
-  "random cells",
-  "difference, paired by seed",
-  "searched is higher",
-)
 
 
 class Pair(NamedTuple):
@@ -56,8 +49,8 @@ def pairs(found: Sequence[dict], measure: str) -> list[Pair]:
   return rows + _first_and_mean(f"comparison, test {measure}", compared)
 
 
-def row(pair: Pair) -> list[str]:
-  """Returns a row under `HEAD`, without searches that have no finite figure."""
+def row(pair: Pair) -> dict[str, str]:
+  """Describes a pair, without searches that have no finite figure."""
   sound = np.isfinite(pair.searched) & np.isfinite(pair.random)
   searched, random = pair.searched[sound], pair.random[sound]
   # Equal values may differ by rounding if they were summed in another order.
@@ -65,8 +58,13 @@ def row(pair: Pair) -> list[str]:
   higher = f"{np.sum(difference > 0)} of {len(difference)}"
   if ties := np.sum(difference == 0):
     higher += f", equal {ties}"
-  shown = [_shown(values) for values in (searched, random, difference)]
-  return [pair.what, *shown, higher]
+  return {
+    "what": pair.what,
+    "searched, mean (standard error)": _shown(searched),
+    "random cells": _shown(random),
+    "difference, paired by seed": _shown(difference),
+    "searched is higher": higher,
+  }
 
 
 def _by_group(

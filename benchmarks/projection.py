@@ -10,15 +10,13 @@ the assumptions. Only the pieces are measured.
 
 import dataclasses
 import math
-import pathlib
 
 from absl import flags
 import jax
 from matplotlib.figure import Figure
 import numpy as np
-import rich.console
-import rich.table
 
+from benchmarks import results
 from benchmarks.work import Sizes
 from experiments import driver
 from nao_jax.data.augment import AugmentConfig
@@ -243,55 +241,46 @@ def _read(file: str) -> dict:
   return found["figures"]
 
 
-def _search_table(searches: dict, link: float) -> rich.table.Table:
-  table = rich.table.Table(title="hours of a search, by phase")
-  for heading in ("search", "phase", *map(str, ACCELERATORS), "saturates at"):
-    table.add_column(heading, justify="right")
+def _by_phase(searches: dict, link: float) -> list[dict[str, str]]:
+  rows = []
   for name, phases in searches.items():
-    for phase in phases:
-      table.add_row(
-        name, phase.name, *_hours([phase], link), f"{phase.parts:,}"
-      )
-    table.add_row(name, "all", *_hours(phases, link), "", end_section=True)
-  return table
+    parts = [(phase.name, [phase], f"{phase.parts:,}") for phase in phases]
+    rows += [
+      {"search": name, "phase": phase}
+      | _hours(included, link)
+      | {"saturates at": saturates}
+      for phase, included, saturates in (*parts, ("all", phases, ""))
+    ]
+  return rows
 
 
-def _hours(phases: list[Phase], link: float) -> list[str]:
-  totals = [
-    sum(phase.on(count, link) for phase in phases) / 3600
+def _hours(phases: list[Phase], link: float) -> dict[str, str]:
+  """Returns {number of accelerators: hours}."""
+  totals = {
+    str(count): sum(phase.on(count, link) for phase in phases) / 3600
     for count in ACCELERATORS
-  ]
-  return [f"{total:,.2f}" for total in totals]
+  }
+  return {count: f"{total:,.2f}" for count, total in totals.items()}
 
 
-def _trials_table(rates: Rates) -> rich.table.Table:
+def _many_trials(rates: Rates) -> list[dict[str, str]]:
   """Shows at how many accelerators the serial fits take half of the time."""
   config = image_presets.PRESETS["cifar10_scratch"]
   trial = trial_seconds(rates, config)
   # As many rounds as the paper's search has; each fit uses all known trials.
-  rounds = config.search.rounds
-  table = rich.table.Table(title="hours of many trials from scratch")
-  for heading in (
-    "trials",
-    "fits",
-    *map(str, ACCELERATORS),
-    "fits are half at",
-  ):
-    table.add_column(heading, justify="right")
+  rounds, rows = config.search.rounds, []
   for count in MANY_TRIALS:
     pools = [count * (n + 1) // (rounds + 1) for n in range(rounds + 1)]
     fit, _ = controller_phases(rates, pools, config.nao, config.fit.epochs)
-    totals = [
-      (math.ceil(count / used) * trial + fit.seconds) / 3600
-      for used in ACCELERATORS
-    ]
-    table.add_row(
-      f"{count:,}",
-      f"{fit.seconds / 3600:,.2f}",
-      *(f"{total:,.0f}" for total in totals),
-      f"{count * trial / fit.seconds:,.0f}",
+    rows.append(
+      {"trials": f"{count:,}", "fits": f"{fit.seconds / 3600:,.2f}"}
+      | {
+        str(n): f"{(math.ceil(count / n) * trial + fit.seconds) / 3600:,.0f}"
+        for n in ACCELERATORS
+      }
+      | {"fits are half at": f"{count * trial / fit.seconds:,.0f}"}
     )
-  return table
+  return rows
 
 
 def _draw(searches: dict, link: float, file: str) -> None:
@@ -322,16 +311,14 @@ def main(_):
     ),
     "ptb": shared_language(rates, text_presets.PRESETS["ptb"]),
   }
-  console = rich.console.Console(width=120)
-  console.print(
+  print(
     f"accelerators of {_FASTER.value:g} times this machine's speed, links of "
     f"{_LINK.value:g} GB/s"
   )
-  console.print(_search_table(searches, link))
-  console.print(_trials_table(rates))
+  results.show(_by_phase(searches, link), "hours of a search, by phase")
+  results.show(_many_trials(rates), "hours of many trials from scratch")
   if _PICTURE.value:
     _draw(searches, link, _PICTURE.value)
-    pathlib.Path(_PICTURE.value).resolve(strict=True)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,10 @@
 python -m benchmarks.recurrent_cells --workdir=DIR
 
 DIR holds a finished search with weights that all cells share (`experiments.
-search_rnn --evaluator=shared --workdir=DIR`). Three questions are answered:
+search_rnn --evaluator=shared --workdir=DIR`). Two questions are answered:
 
-1. The pool: what is the validation perplexity of each round? The shared weights
-   continue to train from round to round, so only members and proposals of the
-   same round are comparable.
-2. Ranks: do shared weights order architectures as trainings from scratch do?
-3. Final models: how good are the found cell, the published one, random ones,
+1. Ranks: do shared weights order architectures as trainings from scratch do?
+2. Final models: how good are the found cell, the published one, random ones,
    and an LSTM of as many parameters, each trained alone with the same budget
    and seeds?
 
@@ -17,24 +14,20 @@ All settings are those of the search, except the flags below. Results are
 written to a JSON file after every training; the same command again continues
 with the missing trainings.
 
-Shapes: A architectures, L tokens, R rounds, K candidates, B streams.
+Shapes: K candidates.
 """
 
 import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
-import sys
 
 from absl import flags
 import jax
 import numpy as np
-import rich.console
-import rich.table
 
+from benchmarks import results
 from benchmarks.language_models import Model, of_cell, of_lstm, train
-from benchmarks.language_pool import Pool
 from experiments import driver, run_flags
 from nao_jax.controller import metrics
 from nao_jax.data import text
@@ -44,10 +37,11 @@ from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.text_candidates import TextCandidates
 from nao_jax.metrics import PERPLEXITY
+from nao_jax.report.formatting import spread_out
 from nao_jax.runs.config_file import read_settings
-from nao_jax.runs.files import write
 from nao_jax.runs.progress import Progress
 from nao_jax.runs.trials import Trials
+from nao_jax.search import pool_file
 from nao_jax.settings import flatten, unflatten, validate
 from nao_jax.spaces import rnn
 from nao_jax.strategies.uniform import sample_new
@@ -90,25 +84,28 @@ _OTHER_SEEDS = 1000
 
 
 def main(_):
-  """Answers the three questions, and prints the answers."""
+  """Answers both questions, and prints the answers."""
   folder = pathlib.Path(_WORKDIR.value)
   config, corpus = _search(folder)
-  pool = Pool.read(folder)
-  results = Results(
-    pathlib.Path(_JSON.value or folder / "recurrent_cells.json"),
-    flatten(config.network)
-    | flatten(config.train)
-    | {"seed": config.seed, "corpus": corpus.digest},
-  )
+  pool = pool_file.read(folder / "pool.sqlite", rnn.space(config.network.nodes))
+  file = _JSON.value or str(folder / "recurrent_cells.json")
+  settings = flatten(config.network) | flatten(config.train)
+  settings |= {"seed": config.seed, "corpus": corpus.digest}
+  found = results.read(file, {"settings": settings})
   with contextlib.closing(Progress()) as progress:
-    results.put("pool", pool.rounds())
-    _show("the pool by round, with shared weights", results.get("pool"))
-    results.put("ranks", _ranks(folder, config, corpus, pool, progress))
-    _show_ranks(results.get("ranks"))
-    _finals(folder, config, corpus, pool, results, progress)
-  _show(
+    found["ranks"] = _ranks(folder, config, corpus, pool, progress)
+    results.write(file, found)
+    _show_ranks(found["ranks"])
+    # All models once, then all again, so that a measurement that is stopped
+    # half-way has compared all models.
+    models = _models(folder, config, pool)
+    for seed in range(_OTHER_SEEDS, _OTHER_SEEDS + _SEEDS.value):
+      for name, model in models.items():
+        _train(name, model, corpus, config.train, seed, found, progress)
+        results.write(file, found)
+  results.show(
+    [_row(name, model) for name, model in found["finals"].items()],
     f"final models, {config.train.epochs} epochs, {_SEEDS.value} seeds",
-    [{"model": name} | of for name, of in results.get("finals").items()],
   )
 
 
@@ -141,46 +138,6 @@ def _with_flags(config: SearchRnnConfig) -> SearchRnnConfig:
   return dataclasses.replace(config, network=network, train=train)
 
 
-class Results:
-  """The results so far, in a JSON file."""
-
-  def __init__(self, file: pathlib.Path, settings: dict):
-    """Begins a file, or continues one.
-
-    Args:
-      file: path of the file.
-      settings: JSON-like; everything that determines the results.
-
-    Raises:
-      UserError: the file holds results of other settings.
-    """
-    self._file = file
-    self._all = {"settings": settings}
-    if not file.exists():
-      return
-    try:
-      self._all = json.loads(file.read_text())
-      same = self._all["settings"] == settings
-    except (OSError, ValueError, KeyError, TypeError) as error:
-      raise UserError(
-        f"--json={file}: not a file of results; give another"
-      ) from error
-    if not same:
-      raise UserError(
-        f"--json={file}: holds results of other settings; give the same flags"
-        " to go on, or another file"
-      )
-
-  def get(self, question: str):
-    """Returns the results so far, which may be empty."""
-    return self._all.get(question, {})
-
-  def put(self, question: str, answer) -> None:
-    """Saves an answer."""
-    self._all[question] = answer
-    write(self._file, json.dumps(self._all, indent=2) + "\n")
-
-
 def _ranks(folder, config, corpus, pool, progress) -> dict:
   """Trains candidates from scratch and compares their order."""
   train = dataclasses.replace(config.train, epochs=_CANDIDATE_EPOCHS.value)
@@ -202,10 +159,11 @@ def _ranks(folder, config, corpus, pool, progress) -> dict:
     ),
     measure=PERPLEXITY,
   )
-  rows = pool.spread(_CANDIDATES.value)
+  last = pool.scores.shape[1] - 1
+  rows = spread_out(pool.ranked(last).tolist(), _CANDIDATES.value)
   start, key = evaluator.init(jax.random.key(0)), jax.random.key(0)
   _, scores = evaluator.score(start, key, pool.tokens[rows], 0, progress)
-  shared = pool.scores[rows, -1]
+  shared = pool.scores[rows, last]
   return agreement(shared, scores) | {
     "epochs": train.epochs,
     "shared": np.exp(-shared).tolist(),
@@ -242,26 +200,16 @@ def agreement(
   return found
 
 
-def _finals(folder, config, corpus, pool, results, progress) -> None:
-  """Trains the models that `results` does not hold yet, seed by seed."""
-  models = _models(folder, config, pool)
-  # Results of models that are not asked for now are kept, too.
-  finals = results.get("finals") | {
-    name: {"parameters": model.parameters} | results.get("finals").get(name, {})
-    for name, model in models.items()
-  }
-  # All models once, then all again, so that a measurement that is stopped
-  # half-way has compared all models.
-  for seed in range(_OTHER_SEEDS, _OTHER_SEEDS + _SEEDS.value):
-    for name, model in models.items():
-      trainings = finals[name].setdefault("trainings", {})
-      if str(seed) not in trainings:
-        show = functools.partial(progress, f"{name}, seed {seed}")
-        found = train(model, corpus, config.train, seed, show)
-        trainings[str(seed)] = found
-        print(f"{name}, seed {seed}: {found['test perplexity']:.2f}")
-      finals[name] |= _summary(trainings)
-      results.put("finals", finals)
+def _train(name, model, corpus, config, seed, found, progress) -> None:
+  """Trains a model with a seed, unless the results hold it."""
+  finals = found.setdefault("finals", {})
+  entry = finals.setdefault(name, {"parameters": model.parameters})
+  trainings = entry.setdefault("trainings", {})
+  if str(seed) not in trainings:
+    show = functools.partial(progress, f"{name}, seed {seed}")
+    trainings[str(seed)] = train(model, corpus, config, seed, show)
+    print(f"{name}, seed {seed}: {trainings[str(seed)]['test perplexity']:.2f}")
+  entry |= _summary(trainings)
 
 
 def _models(folder, config, pool) -> dict[str, Model]:
@@ -311,40 +259,31 @@ def _summary(trainings: dict[str, dict]) -> dict:
 
 
 def _show_ranks(ranks: dict) -> None:
-  title = (
-    f"shared weights against {ranks['epochs']} epochs from scratch,"
-    f" {len(ranks['shared'])} architectures"
-  )
-  rows = []
-  for name in ("spearman", "kendall"):
-    value, low, high = ranks[name]
-    rows.append(
-      {"correlation": name, "value": value, "from": low, "to (95 %)": high}
-    )
-  _show(title, rows)
-
-
-def _show(title: str, rows: list[dict]) -> None:
-  """Prints a table; columns that hold dictionaries are left out."""
   rows = [
-    {name: value for name, value in row.items() if not isinstance(value, dict)}
-    for row in rows
+    {
+      "correlation": name,
+      "value": f"{ranks[name][0]:.2f}",
+      "95 %": "{1:.2f} to {2:.2f}".format(*ranks[name]),
+    }
+    for name in ("spearman", "kendall")
   ]
-  table = rich.table.Table(title=title, title_justify="left")
-  for name in rows[0]:
-    table.add_column(name, justify="right")
-  for row in rows:
-    table.add_row(*map(_written, row.values()))
-  # Without a terminal rich assumes 80 columns.
-  rich.console.Console(width=None if sys.stdout.isatty() else 120).print(table)
+  results.show(
+    rows,
+    f"shared weights against {ranks['epochs']} epochs from scratch,"
+    f" {len(ranks['shared'])} architectures",
+  )
 
 
-def _written(value) -> str:
-  if value is None:
-    return ""
-  if isinstance(value, float):
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.2f}"
-  return f"{value:,}" if isinstance(value, int) else value
+def _row(name: str, model: dict) -> dict[str, str]:
+  error = model["standard deviation"]
+  return {
+    "model": name,
+    "parameters": f"{model['parameters']:,}",
+    "test perplexity": f"{model['test perplexity']:.2f}",
+    "standard deviation": "" if error is None else f"{error:.2f}",
+    "words a second": f"{model['words a second']:,.0f}",
+    "words a processor second": f"{model['words a processor second']:,.0f}",
+  }
 
 
 if __name__ == "__main__":

@@ -11,22 +11,15 @@ command with more seeds adds to the existing results.
 """
 
 import dataclasses
-import datetime
-import json
 import math
 import pathlib
-import shlex
-import sys
 
 from absl import flags
-import rich.console
-import rich.table
 
-from benchmarks import machine, paired
+from benchmarks import paired, results
 from experiments import driver, run_flags, settings
 from nao_jax import experiment
-from nao_jax.runs.config_file import git_revision
-from nao_jax.runs.files import check_writable, write
+from nao_jax.runs.files import check_writable
 from nao_jax.tasks import image_presets
 from nao_jax.tasks.images import Images
 
@@ -60,55 +53,30 @@ def main(_):
     for seed in range(_SEEDS.value)
   ]
   pairs = paired.pairs(found, "accuracy")
-  table = rich.table.Table(title=f"{len(found)} searches", title_justify="left")
-  for heading in paired.HEAD:
-    table.add_column(heading)
-  for pair in pairs:
-    table.add_row(*paired.row(pair))
-  console = rich.console.Console()
-  console.print(table)
+  rows = [paired.row(pair) for pair in pairs]
+  results.show(rows, f"{len(found)} searches")
   for pair in pairs:
     by_seed = " ".join(f"{x:+.4f}" for x in pair.searched - pair.random)
-    console.print(f"{pair.what}, differences by seed: {by_seed}")
+    print(f"{pair.what}, differences by seed: {by_seed}")
   if _JSON.value is not None:
-    _write(config, pairs)
+    about = results.measured_here("benchmarks.search_against_random")
+    content = {
+      "title": f"Searches against random cells: {_PRESET.value}",
+      **about,
+      "columns": list(rows[0]),
+      "rows": [list(row.values()) for row in rows],
+      "note": f"{_SEEDS.value} searches with `{config.strategy}`.",
+      "values": {pair.what: _values(pair) for pair in pairs},
+    }
+    results.write(_JSON.value, content)
 
 
-def _write(
-  config: image_presets.SearchCnnConfig, pairs: list[paired.Pair]
-) -> None:
-  """Writes a file of results for `benchmarks.tables`, with all values."""
-  command = shlex.join(["python", "-m", *_command()])
-  content = {
-    "title": f"Searches against random cells: {_PRESET.value}",
-    "date": datetime.date.today().isoformat(),
-    "machine": machine.name(),
-    "command": command,
-    "commit": git_revision(),
-    "columns": paired.HEAD,
-    "rows": [paired.row(pair) for pair in pairs],
-    "note": f"{_SEEDS.value} searches with `{config.strategy}`.",
-    "values": {
-      pair.what: {
-        name: [x if math.isfinite(x) else None for x in getattr(pair, name)]
-        for name in paired.GROUPS
-      }
-      for pair in pairs
-    },
+def _values(pair: paired.Pair) -> dict[str, list[float | None]]:
+  """Returns all figures of a pair, JSON-like."""
+  return {
+    name: [x if math.isfinite(x) else None for x in getattr(pair, name)]
+    for name in paired.GROUPS
   }
-  text = json.dumps(content, indent=1) + "\n"
-  write(pathlib.Path(_JSON.value), text)
-
-
-def _command() -> list[str]:
-  """Returns the command as given, without the folders of this machine."""
-  folders = ("workdir", "json", "data_dir", "compilation_cache")
-  given = [
-    argument
-    for argument in sys.argv[1:]
-    if argument.lstrip("-").partition("=")[0] not in folders
-  ]
-  return ["benchmarks.search_against_random", *given]
 
 
 if __name__ == "__main__":

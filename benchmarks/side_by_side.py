@@ -19,28 +19,22 @@ from collections.abc import Sequence
 import datetime
 import functools
 import importlib.metadata
-import json
 import os
 import pathlib
 import platform
 import shlex
 import shutil
 import statistics
-import sys
 
 from absl import flags, logging
-import rich.console
-import rich.table
 
-from benchmarks import machine, pairs
+from benchmarks import machine, pairs, results
 from benchmarks.pairs import KINDS
 from benchmarks.tables import RESULTS
 from benchmarks.work import Sizes
 from experiments import driver, settings
 from nao_jax.errors import UserError
-from nao_jax.runs import json_file
 from nao_jax.runs.config_file import git_revision
-from nao_jax.runs.files import write
 
 _PEER = flags.DEFINE_string(
   "peer", None, "Command of the peer, to which a name is added.", required=True
@@ -107,30 +101,17 @@ def _cores() -> list[int]:
   return cores
 
 
-def _held() -> dict:
-  """Returns the contents of the file of results: {work: entry}."""
-  file = pathlib.Path(_JSON.value)
-  if not file.exists():
-    return {}
-  place, advice = f"--json={file}", "give another file"
-  return json_file.read(file, place=place, wanted="results", advice=advice)
-
-
-def table(found: dict) -> rich.table.Table:
-  """Tabulates the ratios of every work, pair by pair, with their median."""
-  shown = rich.table.Table(title="the peer's time / ours")
-  for heading in ("work", "cores", "pair by pair", "median", "least", "most"):
-    shown.add_column(heading, justify="right")
-  for name, entry in found.items():
-    values = pairs.ratios(entry["pairs"])
-    summary = statistics.median(values), min(values), max(values)
-    shown.add_row(
-      name,
-      ",".join(map(str, entry["cores"])),
-      " ".join(f"{value:.2f}" for value in values),
-      *(f"{value:.2f}" for value in summary),
-    )
-  return shown
+def _row(name: str, entry: dict) -> dict[str, str]:
+  """Describes the ratios of a work, pair by pair, with their median."""
+  values = pairs.ratios(entry["pairs"])
+  return {
+    "work": name,
+    "cores": ",".join(map(str, entry["cores"])),
+    "pair by pair": " ".join(f"{value:.2f}" for value in values),
+    "median": f"{statistics.median(values):.2f}",
+    "least": f"{min(values):.2f}",
+    "most": f"{max(values):.2f}",
+  }
 
 
 def _measure(
@@ -141,8 +122,6 @@ def _measure(
   about["commit"] = git_revision()
   if (load := about["machine"]["load"]) > 0.5:
     logging.warning("load %.2f: something else runs, ratios will vary", load)
-  file = pathlib.Path(_JSON.value)
-  file.parent.mkdir(parents=True, exist_ok=True)
   for name in names:
     kind = KINDS[name]
     cores = allowed[-1:] if kind.one_core else allowed
@@ -156,17 +135,17 @@ def _measure(
       logging.info("%s: %.2f", name, pairs.ratios([pair])[0])
       entry["pairs"].append(pair)
       held[name] = entry
-      write(file, json.dumps(held, indent=1) + "\n")
+      results.write(_JSON.value, held)
 
 
 def main(_):
   """Measures pair by pair, and prints the ratios."""
   if shutil.which("taskset") is None:
     raise UserError("taskset: not found; it comes with util-linux, on Linux")
-  names, held = _names(), _held()
+  names, held = _names(), results.read(_JSON.value, {})
   _measure(names, shlex.split(_PEER.value), _cores(), held)
-  console = rich.console.Console(width=None if sys.stdout.isatty() else 120)
-  console.print(table({name: held[name] for name in names}))
+  rows = [_row(name, held[name]) for name in names]
+  results.show(rows, "the peer's time / ours")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,8 @@ from typing import NamedTuple
 from absl import flags
 from matplotlib.figure import Figure
 import numpy as np
-import rich.console
-import rich.table
 
+from benchmarks import results
 from benchmarks.counting import exponent
 from benchmarks.work import Sizes
 from experiments import driver
@@ -138,23 +137,16 @@ def curves(folder: str) -> list[Curve]:
   return found
 
 
-def _table(found: list[Curve]) -> rich.table.Table:
-  table = rich.table.Table(title="how a call grows")
-  headings = ("grows", "sizes", "work", "ms", "exponent", "floor's")
-  for heading in (*headings, "memory MB"):
-    table.add_column(heading, justify="right")
-  for curve in found:
-    seconds, memory = map(curve.amounts, ("seconds", "memory"))
-    table.add_row(
-      curve.sweep.title,
-      ", ".join(map(str, curve.sweep.sizes)),
-      curve.work,
-      ", ".join(f"{1e3 * x:.0f}" for x in seconds),
-      f"{curve.exponent():.2f}",
-      f"{curve.exponent('floor'):.2f}",
-      ", ".join(f"{x / 1e6:.0f}" for x in memory),
-    )
-  return table
+def _row(curve: Curve) -> dict[str, str]:
+  return {
+    "grows": curve.sweep.title,
+    "sizes": ", ".join(map(str, curve.sweep.sizes)),
+    "work": curve.work,
+    "ms": ", ".join(f"{1e3 * x:.0f}" for x in curve.amounts("seconds")),
+    "exponent": f"{curve.exponent():.2f}",
+    "floor's": f"{curve.exponent('floor'):.2f}",
+    "memory MB": ", ".join(f"{x / 1e6:.0f}" for x in curve.amounts("memory")),
+  }
 
 
 def _draw(found: list[Curve], file: str) -> None:
@@ -188,7 +180,7 @@ def main(_):
     else:
       folder = stack.enter_context(tempfile.TemporaryDirectory())
     found = curves(folder)
-  rich.console.Console(width=140).print(_table(found))
+  results.show([_row(curve) for curve in found], "how a call grows")
   if _PICTURE.value:
     _draw(found, _PICTURE.value)
 

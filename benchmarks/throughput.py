@@ -20,10 +20,8 @@ import time
 
 from absl import flags
 import jax
-import rich.console
-import rich.table
 
-from benchmarks import machine, work
+from benchmarks import machine, results, work
 from benchmarks.machine import Machine
 from benchmarks.work import Sizes, Work
 from experiments import driver, settings
@@ -88,27 +86,18 @@ def compile_twice(name: str) -> dict:
   return {"first": seconds[0], "second": seconds[1]}
 
 
-def _table(rates: Machine, figures: dict) -> rich.table.Table:
-  table = rich.table.Table(
-    title=f"{jax.local_device_count()} device(s), {rates.operations / 1e9:.0f}"
-    f" GFLOP/s, {rates.bytes / 1e9:.1f} GB/s"
-  )
-  headings = ("work", "ms", "fastest", "slowest", "rate", "floor ms", "above")
-  for heading in (*headings, "compile s", "memory MB"):
-    table.add_column(heading, justify="right")
-  for name, found in figures.items():
-    if name == _COMPILE:
-      continue
-    table.add_row(
-      name,
-      *(f"{1e3 * found[x]:.1f}" for x in ("seconds", "fastest", "slowest")),
-      f"{found['rate']:.0f} {found['unit']}/s",
-      f"{1e3 * found['floor']:.1f}",
-      f"{found['above_floor']:.1f}x",
-      f"{found['compile']:.1f}",
-      f"{found['memory'] / 1e6:.0f}",
-    )
-  return table
+def _row(name: str, found: dict) -> dict[str, str]:
+  return {
+    "work": name,
+    "ms": f"{1e3 * found['seconds']:.1f}",
+    "fastest": f"{1e3 * found['fastest']:.1f}",
+    "slowest": f"{1e3 * found['slowest']:.1f}",
+    "rate": f"{found['rate']:.0f} {found['unit']}/s",
+    "floor ms": f"{1e3 * found['floor']:.1f}",
+    "above": f"{found['above_floor']:.1f}x",
+    "compile s": f"{found['compile']:.1f}",
+    "memory MB": f"{found['memory'] / 1e6:.0f}",
+  }
 
 
 def main(_):
@@ -124,16 +113,19 @@ def main(_):
       figures[name] = compile_twice(work.supernet_train.__name__)
     else:
       figures[name] = measure(_WORKS[name](sizes), _REPEATS.value, rates)
-  console = rich.console.Console(width=None if sys.stdout.isatty() else 120)
-  console.print(_table(rates, figures))
+  rows = [_row(name, x) for name, x in figures.items() if name != _COMPILE]
+  if rows:
+    results.show(
+      rows,
+      f"{jax.local_device_count()} device(s), {rates.operations / 1e9:.0f}"
+      f" GFLOP/s, {rates.bytes / 1e9:.1f} GB/s",
+    )
   if _COMPILE in figures:
     first, second = figures[_COMPILE].values()
-    console.print(f"compile: {first:.1f} s, in a second process {second:.1f} s")
+    print(f"compile: {first:.1f} s, in a second process {second:.1f} s")
   if _JSON.value:
     content = {"machine": rates._asdict(), "figures": figures}
-    pathlib.Path(_JSON.value).write_text(
-      json.dumps(content, indent=2) + "\n", encoding="utf-8"
-    )
+    results.write(_JSON.value, content)
 
 
 if __name__ == "__main__":

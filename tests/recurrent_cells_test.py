@@ -16,13 +16,11 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks import language_models, language_pool, lstm, recurrent_cells
-from nao_jax import pool
+from benchmarks import language_models, lstm, recurrent_cells, results
 from nao_jax.errors import UserError
 from nao_jax.networks import recurrent
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.search.config import SearchConfig
-from nao_jax.search.pool_file import PoolFile
 from nao_jax.tasks.text_presets import FinalConfig, SearchRnnConfig
 from nao_jax.training import language
 from nao_jax.training.language import TextTrainConfig
@@ -176,43 +174,6 @@ def test_the_width_of_the_lstm_is_the_nearest(nodes, width, vocabulary):
   assert away[found - 1] == min(away)
 
 
-@pytest.fixture
-def found_pool(tmp_path):
-  """Three random cells, of which a proposal replaces one in the next round."""
-  scores = np.full((4, 2), np.nan, np.float32)
-  scores[:3, 0] = [-4.0, -2.0, -3.0]
-  scores[1:, 1] = [-1.5, -2.5, -1.0]
-  PoolFile(tmp_path / "pool.sqlite").write(
-    pool.Pool(
-      tokens=np.arange(16, dtype=np.int32).reshape(4, 4),
-      origins=np.int32([0, 0, 0, 1]),
-      parents=np.int32([-1, -1, -1, 1]),
-      step_sizes=np.float32([0, 0, 0, 2]),
-      alive=np.array([False, True, True, True]),
-      scores=scores,
-    ),
-  )
-  return language_pool.Pool.read(tmp_path)
-
-
-def test_a_round_tells_proposals_from_the_others(found_pool):
-  first, second = found_pool.rounds()
-  assert first["proposals"] == 0
-  assert first["mean of proposals"] is None
-  assert first["best"] == pytest.approx(np.exp(2.0))
-  assert first["mean"] == pytest.approx(np.exp(3.0))
-  assert second["architectures"] == 3
-  assert second["best"] == pytest.approx(np.exp(1.0))
-  assert second["mean of proposals"] == pytest.approx(np.exp(1.0))
-  assert second["mean of the others"] == pytest.approx(np.exp(2.0))
-
-
-def test_candidates_are_spread_over_the_last_ranking(found_pool):
-  assert found_pool.spread(2).tolist() == [3, 2]
-  assert found_pool.spread(20).tolist() == [3, 1, 2]
-  np.testing.assert_array_equal(found_pool.tokens[3], [12, 13, 14, 15])
-
-
 def test_the_same_order_agrees_and_the_opposite_one_does_not():
   scores = np.linspace(-5, -4, 20)
   for sign in (1, -1):
@@ -275,7 +236,7 @@ def _perplexities(results):
 def test_a_measurement_that_goes_on_ends_with_the_same_numbers(run):
   ran = _measure(run)
   assert ran.returncode == 0, ran.stderr
-  for shown in ("mean of proposals", "kendall", "NAO-RNN", "LSTM"):
+  for shown in ("kendall", "NAO-RNN", "LSTM"):
     assert shown in ran.stdout
   file = run / "recurrent_cells.json"
   whole = json.loads(file.read_text())
@@ -302,15 +263,15 @@ def test_a_measurement_that_goes_on_ends_with_the_same_numbers(run):
   ("content", "message"),
   [
     ('{"settings": {"width": 5}}', "holds results of other settings"),
-    ("[]", "not a file of results"),
-    ("{", "not a file of results"),
+    ("[]", "not results"),
+    ("{", "not results"),
   ],
 )
 def test_results_of_something_else_are_refused(content, message, tmp_path):
   file = tmp_path / "results.json"
   file.write_text(content)
   with pytest.raises(UserError, match=f"^--json={file}: {message}"):
-    recurrent_cells.Results(file, {"width": 6})
+    results.read(str(file), {"settings": {"width": 6}})
 
 
 def test_the_lstm_beside_a_cell_is_about_as_large():

@@ -12,7 +12,7 @@ from scipy import stats
 from nao_jax.metrics import ACCURACY, PERPLEXITY
 from nao_jax.networks.cost import cost
 from nao_jax.pool import Pool
-from nao_jax.report import analysis, pool_sections
+from nao_jax.report import analysis, formatting, pool_sections
 from nao_jax.report import run as runs
 from nao_jax.settings import unflatten
 from nao_jax.spaces import cnn
@@ -231,6 +231,12 @@ def test_finalists_are_shown_with_both_ranks(finalists):
   # times, as one is as good.
   assert "better than a random one in 4.5 of 6 pairs (ties" in page.shown
   assert "after training is -1.00 over 3 cells" in page.shown
+
+
+def test_items_are_spread_evenly_from_the_first_to_the_last():
+  assert formatting.spread_out([3, 1, 2], 2) == [3, 2]
+  assert formatting.spread_out([3, 1, 2], 20) == [3, 1, 2]
+  assert formatting.spread_out(list(range(9)), 5) == [0, 2, 4, 6, 8]
 
 
 def test_the_winner_is_the_first_finalist(finalists):

@@ -41,7 +41,7 @@ def test_what_diverged_has_no_part_in_a_mean():
     ],
     "accuracy",
   )
-  (what, *shown, higher) = paired.row(pairs[1])
+  what, *shown, higher = paired.row(pairs[1]).values()
   assert what == "comparison, test accuracy: mean"
   # .9 and .8 against .6 and .9: the second search has nothing to compare.
   assert shown == ["0.8500 (0.0500)", "0.7500 (0.1500)", "0.1000 (0.2000)"]
@@ -50,7 +50,7 @@ def test_what_diverged_has_no_part_in_a_mean():
 
 def test_values_that_differ_by_rounding_are_equal():
   pair = paired.Pair("", np.array([0.1 + 0.2]), np.array([0.3]))
-  assert paired.row(pair)[-1] == "0 of 1, equal 1"
+  assert paired.row(pair)["searched is higher"] == "0 of 1, equal 1"
 
 
 def test_finalists_are_compared_where_all_searches_have_them():

@@ -1,0 +1,88 @@
+"""Tables on a terminal, and files of results."""
+
+from collections.abc import Sequence
+import datetime
+import json
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+import rich.console
+import rich.table
+
+from benchmarks import machine
+from nao_jax.errors import UserError
+from nao_jax.runs import files, json_file
+from nao_jax.runs.config_file import git_revision
+
+# Flags that name files or folders of this machine.
+_LOCAL = ("workdir", "json", "data_dir", "compilation_cache")
+
+
+def show(rows: Sequence[dict[str, Any]], title: str | None = None) -> None:
+  """Prints a table.
+
+  Args:
+    rows: {heading: cell}, with the same headings in each row; at least one.
+    title: title of the table.
+  """
+  table = rich.table.Table(title=title, title_justify="left")
+  for heading in rows[0]:
+    table.add_column(heading, justify="right")
+  for row in rows:
+    table.add_row(*map(str, row.values()))
+  # Without a terminal rich assumes 80 columns.
+  rich.console.Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def read(file: str, settings: dict[str, Any]) -> dict[str, Any]:
+  """Returns the results so far, to which a benchmark adds.
+
+  Args:
+    file: path of the file, the value of `--json`; it may not exist yet.
+    settings: JSON-like entries of the file that determine the others.
+
+  Returns:
+    The content of the file; `settings` if there is none.
+
+  Raises:
+    UserError: the file holds something else or results of other settings.
+  """
+  if not pathlib.Path(file).exists():
+    return dict(settings)
+  place, advice = f"--json={file}", "give another file"
+  found = json_file.read(file, place=place, wanted="results", advice=advice)
+  if any(found.get(name) != value for name, value in settings.items()):
+    raise UserError(
+      f"{place}: holds results of other settings; give the same flags to go "
+      "on, or another file"
+    )
+  return found
+
+
+def write(file: str, content: dict[str, Any]) -> None:
+  """Writes results to a file, atomically; creates its folder."""
+  path = pathlib.Path(file)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  files.write(path, json.dumps(content, indent=1) + "\n")
+
+
+def measured_here(module: str) -> dict[str, Any]:
+  """Returns date, machine, command and commit of a measurement.
+
+  Args:
+    module: name of the benchmark's module. Folders and files of this machine
+      are left out of the command.
+  """
+  given = [
+    argument
+    for argument in sys.argv[1:]
+    if argument.lstrip("-").partition("=")[0] not in _LOCAL
+  ]
+  return {
+    "date": datetime.date.today().isoformat(),
+    "machine": machine.name(),
+    "command": shlex.join(["python", "-m", module, *given]),
+    "commit": git_revision(),
+  }
