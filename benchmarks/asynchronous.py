@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks import results
 from benchmarks.simulated import Times, simulate
 from experiments import driver
+from nao_jax.runs import streams
 from nao_jax.runs.files import check_writable
 from nao_jax.search.config import SearchConfig
 
@@ -92,7 +93,8 @@ def main(_):
           "CPU seconds": f"{time.process_time() - start:.0f}",
         }
       )
-  results.show(shown, f"{_SEEDS.value} searches each; {times}")
+  title = f"{_SEEDS.value} searches each; {times}"
+  streams.show(shown, title, wide=140)
   if _JSON.value:
     content = {"times": dataclasses.asdict(times), "rows": rows}
     results.write(_JSON.value, content)

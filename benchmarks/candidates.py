@@ -19,12 +19,12 @@ from absl import flags
 import jax
 import numpy as np
 
-from benchmarks import results
 from experiments import driver, settings
 from nao_jax.data import images
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
+from nao_jax.runs import streams
 from nao_jax.runs.trials import Trials
 from nao_jax.spaces import cnn
 from nao_jax.strategies.uniform import sample_new
@@ -108,7 +108,7 @@ def _show(compiling: float, ours, alone) -> None:
       "an hour": 3600 / middle,
     }
     rows.append({"way": name} | {x: f"{y:.1f}" for x, y in numbers.items()})
-  results.show(rows)
+  streams.show(rows)
   ratio = statistics.median(b / a for a, b in zip(ours, alone, strict=True))
   print(
     f"the first candidate of the one program took {compiling:.1f} s; the median"

@@ -18,13 +18,13 @@ from absl import flags
 import jax
 import numpy as np
 
-from benchmarks import results
 from benchmarks.counting import exponent
 from experiments import driver
 from nao_jax import pool as pools
 from nao_jax.controller import metrics
 from nao_jax.errors import UserError
 from nao_jax.pool import Pool
+from nao_jax.runs import streams
 from nao_jax.runs.trials import Trial, Trials, digest
 from nao_jax.search.pool_file import PoolFile
 from nao_jax.spaces import cnn
@@ -134,7 +134,7 @@ def main(_):
     | {"exponent": f"{exponent(sizes[1:], seconds[1:]):.2f}"}
     for name, seconds in found.items()
   ]
-  results.show(rows, "CPU milliseconds")
+  streams.show(rows, "CPU milliseconds")
 
 
 if __name__ == "__main__":

@@ -16,14 +16,13 @@ import jax
 from matplotlib.figure import Figure
 import numpy as np
 
-from benchmarks import results
 from benchmarks.work import Sizes
 from experiments import driver
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.errors import UserError
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
-from nao_jax.runs import json_file
+from nao_jax.runs import json_file, streams
 from nao_jax.spaces import cnn
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.tasks import image_presets, text_presets
@@ -315,8 +314,11 @@ def main(_):
     f"accelerators of {_FASTER.value:g} times this machine's speed, links of "
     f"{_LINK.value:g} GB/s"
   )
-  results.show(_by_phase(searches, link), "hours of a search, by phase")
-  results.show(_many_trials(rates), "hours of many trials from scratch")
+  for title, rows in (
+    ("hours of a search, by phase", _by_phase(searches, link)),
+    ("hours of many trials from scratch", _many_trials(rates)),
+  ):
+    streams.show(rows, title, wide=140)
   if _PICTURE.value:
     _draw(searches, link, _PICTURE.value)
 

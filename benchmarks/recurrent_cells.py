@@ -38,6 +38,7 @@ from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.text_candidates import TextCandidates
 from nao_jax.metrics import PERPLEXITY
 from nao_jax.report.formatting import spread_out
+from nao_jax.runs import streams
 from nao_jax.runs.config_file import read_settings
 from nao_jax.runs.progress import Progress
 from nao_jax.runs.trials import Trials
@@ -103,9 +104,10 @@ def main(_):
       for name, model in models.items():
         _train(name, model, corpus, config.train, seed, found, progress)
         results.write(file, found)
-  results.show(
+  streams.show(
     [_row(name, model) for name, model in found["finals"].items()],
     f"final models, {config.train.epochs} epochs, {_SEEDS.value} seeds",
+    wide=140,
   )
 
 
@@ -267,7 +269,7 @@ def _show_ranks(ranks: dict) -> None:
     }
     for name in ("spearman", "kendall")
   ]
-  results.show(
+  streams.show(
     rows,
     f"shared weights against {ranks['epochs']} epochs from scratch,"
     f" {len(ranks['shared'])} architectures",

@@ -1,15 +1,11 @@
-"""Tables on a terminal, and files of results."""
+"""Files of results."""
 
-from collections.abc import Sequence
 import datetime
 import json
 import pathlib
 import shlex
 import sys
 from typing import Any
-
-import rich.console
-import rich.table
 
 from benchmarks import machine
 from nao_jax.errors import UserError
@@ -18,22 +14,6 @@ from nao_jax.runs.config_file import git_revision
 
 # Flags that name files or folders of this machine.
 _LOCAL = ("workdir", "json", "data_dir", "compilation_cache")
-
-
-def show(rows: Sequence[dict[str, Any]], title: str | None = None) -> None:
-  """Prints a table.
-
-  Args:
-    rows: {heading: cell}, with the same headings in each row; at least one.
-    title: title of the table.
-  """
-  table = rich.table.Table(title=title, title_justify="left")
-  for heading in rows[0]:
-    table.add_column(heading, justify="right")
-  for row in rows:
-    table.add_row(*map(str, row.values()))
-  # Without a terminal rich assumes 80 columns.
-  rich.console.Console(width=None if sys.stdout.isatty() else 140).print(table)
 
 
 def read(file: str, settings: dict[str, Any]) -> dict[str, Any]:

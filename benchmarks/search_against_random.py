@@ -19,6 +19,7 @@ from absl import flags
 from benchmarks import paired, results
 from experiments import driver, run_flags, settings
 from nao_jax import experiment
+from nao_jax.runs import streams
 from nao_jax.runs.files import check_writable
 from nao_jax.tasks import image_presets
 from nao_jax.tasks.images import Images
@@ -54,7 +55,7 @@ def main(_):
   ]
   pairs = paired.pairs(found, "accuracy")
   rows = [paired.row(pair) for pair in pairs]
-  results.show(rows, f"{len(found)} searches")
+  streams.show(rows, f"{len(found)} searches", wide=140)
   for pair in pairs:
     by_seed = " ".join(f"{x:+.4f}" for x in pair.searched - pair.random)
     print(f"{pair.what}, differences by seed: {by_seed}")

@@ -34,6 +34,7 @@ from benchmarks.tables import RESULTS
 from benchmarks.work import Sizes
 from experiments import driver, settings
 from nao_jax.errors import UserError
+from nao_jax.runs import streams
 from nao_jax.runs.config_file import git_revision
 
 _PEER = flags.DEFINE_string(
@@ -145,7 +146,7 @@ def main(_):
   names, held = _names(), results.read(_JSON.value, {})
   _measure(names, shlex.split(_PEER.value), _cores(), held)
   rows = [_row(name, held[name]) for name in names]
-  results.show(rows, "the peer's time / ours")
+  streams.show(rows, "the peer's time / ours", wide=140)
 
 
 if __name__ == "__main__":

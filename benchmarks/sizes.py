@@ -22,10 +22,10 @@ from absl import flags
 from matplotlib.figure import Figure
 import numpy as np
 
-from benchmarks import results
 from benchmarks.counting import exponent
 from benchmarks.work import Sizes
 from experiments import driver
+from nao_jax.runs import streams
 
 _FOLDER = flags.DEFINE_string("folder", None, "Keeps the figures.")
 _PICTURE = flags.DEFINE_string("picture", None, "File to draw the curves to.")
@@ -180,7 +180,7 @@ def main(_):
     else:
       folder = stack.enter_context(tempfile.TemporaryDirectory())
     found = curves(folder)
-  results.show([_row(curve) for curve in found], "how a call grows")
+  streams.show([*map(_row, found)], "how a call grows", wide=140)
   if _PICTURE.value:
     _draw(found, _PICTURE.value)
 

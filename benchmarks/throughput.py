@@ -26,6 +26,7 @@ from benchmarks.machine import Machine
 from benchmarks.work import Sizes, Work
 from experiments import driver, settings
 from nao_jax.errors import UserError
+from nao_jax.runs import streams
 
 _ONLY = flags.DEFINE_list("only", None, "Names to measure; all by default.")
 _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
@@ -114,12 +115,12 @@ def main(_):
     else:
       figures[name] = measure(_WORKS[name](sizes), _REPEATS.value, rates)
   rows = [_row(name, x) for name, x in figures.items() if name != _COMPILE]
-  if rows:
-    results.show(
-      rows,
-      f"{jax.local_device_count()} device(s), {rates.operations / 1e9:.0f}"
-      f" GFLOP/s, {rates.bytes / 1e9:.1f} GB/s",
-    )
+  streams.show(
+    rows,
+    f"{jax.local_device_count()} device(s), {rates.operations / 1e9:.0f}"
+    f" GFLOP/s, {rates.bytes / 1e9:.1f} GB/s",
+    wide=140,
+  )
   if _COMPILE in figures:
     first, second = figures[_COMPILE].values()
     print(f"compile: {first:.1f} s, in a second process {second:.1f} s")

@@ -8,7 +8,6 @@ python -m experiments.train_controller --dataset=arxiv --members=600
 import json
 
 from absl import flags
-import rich.table
 
 from nao_jax.runs import paths, streams
 from nao_jax.runs.files import check_writable, write
@@ -36,31 +35,39 @@ def main(_):
 
 
 def _show(found: dict) -> None:
-  console = streams.console()
-  table = rich.table.Table("held out", "value", "95 % interval")
-  for name, part in found["ranking"].items():
-    low, high = part["interval"]
-    table.add_row(
-      name.replace("_", " "), f"{part['value']:.3f}", f"{low:.3f} to {high:.3f}"
-    )
-  console.print(table)
-  table = rich.table.Table("rebuilt", "exactly", "same function", "tokens")
-  for name, part in found["reconstruction"].items():
-    shares = (f"{part[x]:.3f}" for x in ("exact", "equivalent", "tokens"))
-    table.add_row(name.replace("_", " "), *shares)
-  console.print(table)
-  table = rich.table.Table(
-    "step size", "predicted gain", "true gain", "changed", "new"
+  streams.show(
+    [
+      {
+        "held out": name.replace("_", " "),
+        "value": f"{part['value']:.3f}",
+        "95 % interval": "{:.3f} to {:.3f}".format(*part["interval"]),
+      }
+      for name, part in found["ranking"].items()
+    ]
   )
-  for row in found["steps"]:
-    table.add_row(
-      f"{row['step_size']:g}",
-      f"{row['predicted_gain']:+.4f}",
-      f"{row['true_gain']:+.3f}",
-      f"{row['changed']:.0%}",
-      f"{row['new']:.0%}",
-    )
-  console.print(table)
+  streams.show(
+    [
+      {
+        "rebuilt": name.replace("_", " "),
+        "exactly": f"{part['exact']:.3f}",
+        "same function": f"{part['equivalent']:.3f}",
+        "tokens": f"{part['tokens']:.3f}",
+      }
+      for name, part in found["reconstruction"].items()
+    ]
+  )
+  streams.show(
+    [
+      {
+        "step size": f"{row['step_size']:g}",
+        "predicted gain": f"{row['predicted_gain']:+.4f}",
+        "true gain": f"{row['true_gain']:+.3f}",
+        "changed": f"{row['changed']:.0%}",
+        "new": f"{row['new']:.0%}",
+      }
+      for row in found["steps"]
+    ]
+  )
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ terminal or the space on its disk. The work matters more than its output, so it
 continues without it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import sys
 from typing import Any, TextIO
 
 import rich.console
+import rich.table
 
 from nao_jax.errors import in_a_line
 
@@ -108,3 +109,26 @@ def console(
   stream = LastingStream(lambda: sys.stderr if errors else sys.stdout)
   width = None if stream.isatty() else wide
   return rich.console.Console(file=stream, width=width)
+
+
+def show(
+  rows: Sequence[dict[str, Any]],
+  title: str | None = None,
+  *,
+  wide: int | None = None,
+) -> None:
+  """Prints a table; nothing without rows.
+
+  Args:
+    rows: {heading: cell}, with the same headings in each row.
+    title: title of the table.
+    wide: see `console`.
+  """
+  if not rows:
+    return
+  table = rich.table.Table(title=title, title_justify="left")
+  for heading in rows[0]:
+    table.add_column(heading, justify="right")
+  for row in rows:
+    table.add_row(*map(str, row.values()))
+  console(wide=wide).print(table)

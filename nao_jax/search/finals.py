@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 from absl import logging
 import jax
 import numpy as np
-import rich.table
 
 from nao_jax import objectives
 from nao_jax.evaluators.scratch import FromScratch
@@ -296,66 +295,54 @@ def show(best: dict, measure: Measure) -> None:
     best: contents of best.json.
     measure: the metric.
   """
+  streams.show(
+    _finalists_rows(best.get("finalists") or {}, measure),
+    "finalists: from scratch, same budget and seed",
+  )
+  streams.show(
+    _comparison_rows(best[f"test_{measure.name}"], measure),
+    "comparison: from scratch, same budget and seeds",
+  )
   console = streams.console()
-  for table in (
-    _finalists_table(best.get("finalists"), measure),
-    _comparison_table(best[f"test_{measure.name}"], measure),
-  ):
-    if table.rows:
-      console.print(table)
   console.print(f"winner: {best['text']}", highlight=False)
   console.print(f"it came from {origin_text(best['origin'])}", highlight=False)
 
 
-def _finalists_table(
-  finalists: dict | None, measure: Measure
-) -> rich.table.Table:
-  """Returns a table of finalists by rank; empty without finalists."""
-  name = f"validation {measure.name}"
-  table = _table(
-    "finalists: from scratch, same budget and seed",
-    ("rank", "cell", "place in the search", name),
-  )
-  entries = [
-    (entry["rank"], group, entry)
-    for group, own in (finalists or {}).items()
-    for entry in own
+def _finalists_rows(finalists: dict, measure: Measure) -> list[dict]:
+  """Describes the finalists by rank."""
+  name = f"validation_{measure.name}"
+  entries = [(group, own) for group in finalists for own in finalists[group]]
+  return [
+    {
+      "rank": entry["rank"],
+      "cell": group,
+      "place in the search": "" if entry["place"] is None else entry["place"],
+      name.replace("_", " "): (
+        "diverged"
+        if entry[name] is None
+        else f"{entry[name]:.{measure.digits}f}"
+      ),
+    }
+    for group, entry in sorted(entries, key=lambda pair: pair[1]["rank"])
   ]
-  for rank, group, entry in sorted(entries, key=lambda row: row[0]):
-    value = entry[name.replace(" ", "_")]
-    table.add_row(
-      str(rank),
-      group,
-      "" if entry["place"] is None else str(entry["place"]),
-      "diverged" if value is None else f"{value:.{measure.digits}f}",
-    )
-  return table
 
 
-def _comparison_table(compared: dict, measure: Measure) -> rich.table.Table:
-  """Returns a table of the final comparison; empty if nothing was trained."""
-  name = f"test {measure.name}"
-  table = _table(
-    "comparison: from scratch, same budget and seeds",
-    ("cells", "trainings", name, "standard deviation"),
-  )
+def _comparison_rows(compared: dict, measure: Measure) -> list[dict]:
+  """Describes the groups of the comparison that have a sound training."""
+  found = []
   for group, rows in compared.items():
     values = np.array(rows, np.float64).ravel()
     diverged, values = np.isnan(values).sum(), values[~np.isnan(values)]
     if diverged:
       logging.warning("%s cells: %d trainings diverged", group, diverged)
     if len(values):
-      table.add_row(
-        f"{len(rows)} {group}",
-        str(len(values)),
-        f"{values.mean():.{measure.digits}f}",
-        f"{values.std(ddof=min(1, len(values) - 1)):.{measure.digits}f}",
+      deviation = values.std(ddof=min(1, len(values) - 1))
+      found.append(
+        {
+          "cells": f"{len(rows)} {group}",
+          "trainings": len(values),
+          f"test {measure.name}": f"{values.mean():.{measure.digits}f}",
+          "standard deviation": f"{deviation:.{measure.digits}f}",
+        }
       )
-  return table
-
-
-def _table(title: str, headings: tuple[str, ...]) -> rich.table.Table:
-  table = rich.table.Table(title=title, title_justify="left")
-  for heading in headings:
-    table.add_column(heading)
-  return table
+  return found

@@ -16,7 +16,6 @@ import zlib
 
 from absl import logging
 import numpy as np
-import rich.table
 
 from nao_jax import pool as pools
 from nao_jax.errors import UserError
@@ -58,8 +57,6 @@ class SearchJournal(Workdir, Journal):
     super().__init__(path, settings, "best.json", checkpoints, plain=plain)
     self._rounds, self._measure = rounds, measure
     self._pool_file = PoolFile(self.path / "pool.sqlite")
-    # Without a terminal rich assumes 80 columns, too few for a round's table.
-    self._console = streams.console(wide=165)
     self._enter(0)
 
   def restore(self, template: SearchState) -> SearchState | None:
@@ -131,14 +128,12 @@ class SearchJournal(Workdir, Journal):
 
   def print_round(self, report: dict) -> None:
     """Prints a table of one round."""
-    table = rich.table.Table(
-      title=f"round {report['round']} of {self._rounds}", title_justify="left"
+    # Without a terminal rich assumes 80 columns, too few for a round's table.
+    streams.show(
+      [dict(_cells(report, self._measure))],
+      f"round {report['round']} of {self._rounds}",
+      wide=165,
     )
-    cells = list(_cells(report, self._measure))
-    for name, _ in cells:
-      table.add_column(name, justify="right")
-    table.add_row(*(value for _, value in cells))
-    self._console.print(table)
 
   def _name_best(self, pool: Pool) -> None:
     """Shows the best score of the last round that has scores.

@@ -4,11 +4,11 @@ Shapes: R trials, B evaluations (the budget).
 """
 
 import dataclasses
+import itertools
 import os
 
 from matplotlib.figure import Figure
 import numpy as np
-import rich.table
 from scipy import stats
 
 from nao_jax.runs import paths, streams
@@ -59,58 +59,58 @@ def show(curves: dict[str, Curves], signal: str, report: str) -> None:
     signal: name of the score that the search saw.
     report: name of the measurement that is reported.
   """
-  # Without a terminal rich assumes 80 columns, too few for the table.
-  console = streams.console(wide=150)
   found = summary(curves)
-  console.print(_figures(found, signal, report))
-  console.print(_differences(found))
-
-
-def _figures(found, signal, report) -> rich.table.Table:
-  table = rich.table.Table(
-    title="means over trials (standard error)", title_justify="left"
+  # Without a terminal rich assumes 80 columns, too few for the tables.
+  streams.show(
+    _figures(found, signal, report),
+    "means over trials (standard error)",
+    wide=150,
   )
+  streams.show(
+    _differences(found),
+    "paired differences at the end (standard error); * is more than "
+    f"{_ERRORS} of them",
+    wide=150,
+  )
+
+
+def _figures(found: dict, signal: str, report: str) -> list[dict[str, str]]:
   at = [row["evaluations"] for row in next(iter(found.values()))["curve"]]
   shown = sorted({at[len(at) // 2 - 1], at[-1]})
-  headings = [f"{name} @{n}" for name in (signal, report) for n in shown]
-  for heading in (
-    "strategy",
-    *headings,
-    "evaluations to the optimum",
-    "median",
-    "found",
-    "seconds",
-  ):
-    table.add_column(heading)
+  rows = []
   for name, own in found.items():
-    rows = {row["evaluations"]: row for row in own["curve"]}
+    curve = {row["evaluations"]: row for row in own["curve"]}
     optimum = own["to_optimum"]
-    table.add_row(
-      name,
-      *(_pair(rows[n][c], 2) for c in ("signal", "report") for n in shown),
-      _pair(optimum, 1),
-      f"{optimum['median']:.0f}",
-      f"{optimum['found']:.0%}",
-      f"{own['seconds']:.0f}",
+    row = {"strategy": name}
+    for column, heading in (("signal", signal), ("report", report)):
+      row |= {f"{heading} @{n}": _pair(curve[n][column], 2) for n in shown}
+    rows.append(
+      row
+      | {
+        "evaluations to the optimum": _pair(optimum, 1),
+        "median": f"{optimum['median']:.0f}",
+        "found": f"{optimum['found']:.0%}",
+        "seconds": f"{own['seconds']:.0f}",
+      }
     )
-  return table
+  return rows
 
 
-def _differences(found) -> rich.table.Table:
-  table = rich.table.Table(
-    title="paired differences at the end (standard error); * is more than "
-    f"{_ERRORS} of them",
-    title_justify="left",
-  )
-  measures = ("to_optimum", "signal", "report")
-  for heading in ("", "against", "evaluations to the optimum", *measures[1:]):
-    table.add_column(heading)
-  names = list(found)
-  for at, name in enumerate(names):
-    for other in names[at + 1 :]:
-      parts = found[name]["against"][other]
-      table.add_row(name, other, *(_difference(parts[m]) for m in measures))
-  return table
+def _differences(found: dict) -> list[dict[str, str]]:
+  """Describes the differences of each pair of strategies."""
+  rows = []
+  for name, other in itertools.combinations(found, 2):
+    parts = found[name]["against"][other]
+    rows.append(
+      {
+        "": name,
+        "against": other,
+        "evaluations to the optimum": _difference(parts["to_optimum"]),
+        "signal": _difference(parts["signal"]),
+        "report": _difference(parts["report"]),
+      }
+    )
+  return rows
 
 
 def _difference(part: dict) -> str:
