@@ -84,7 +84,7 @@ def _score(evaluator: FromScratch, row: np.ndarray) -> None:
 
 def _alone(recipe: dict, data: images.ImageData, row: np.ndarray) -> None:
   trainer = stand_alone.Trainer(**recipe, tokens=tuple(row.tolist()))
-  feed = InMemory(trainer, data, data.mean, data.std, 1)
+  feed = InMemory(trainer, data, 1)
   first = trainer.init(jax.random.key(0), data.image_shape)
   for call in feed.train(first, jax.random.key(1)):
     if call.ends_epoch:

@@ -1,6 +1,6 @@
 """A complete search for a task, from settings to a winner."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import os
 import pathlib
@@ -17,6 +17,7 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators import Evaluator, executors
 from nao_jax.evaluators.executors import LOCAL, ExecutorConfig
 from nao_jax.evaluators.local import Candidates
+from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.report import search_page
 from nao_jax.runs import streams
 from nao_jax.runs.environment import in_32_bits
@@ -215,58 +216,39 @@ def _evaluator(
     shared, team = task.shared(), setup.options.team
     yield shared if team is None else TeamEvaluator(shared, team, "search")
     return
-  train = _from_scratch(cells, setup)
-  with train(*task.candidates(), prune=task.config.prune) as evaluator:
+  candidates = task.candidates()
+  with _from_scratch(cells, setup, *candidates, task.config.prune) as evaluator:
     yield evaluator
 
 
-def _from_scratch(cells: Cells, setup: _Setup) -> Callable:
-  """Returns a function that opens an evaluator from scratch.
-
-  It takes candidates, their protocol, and `prune`.
-  """
+@contextlib.contextmanager
+def _from_scratch(
+  cells: Cells,
+  setup: _Setup,
+  candidates: Candidates,
+  protocol: dict[str, Any],
+  prune: bool = False,
+) -> Iterator[FromScratch]:
+  """Yields an evaluator that trains candidates with a protocol."""
   space = cells.space.plain
-
-  def open_evaluator(
-    candidates: Candidates, protocol: dict[str, Any], prune: bool = False
-  ):
-    known = Trials(setup.trials, space.name, protocol)
-    return executors.from_scratch(
-      setup.executor,
-      candidates,
-      space,
-      known,
-      prune=prune,
-      measure=cells.measure,
-    )
-
-  return open_evaluator
+  known = Trials(setup.trials, space.name, protocol)
+  with executors.opened(setup.executor, candidates) as executor:
+    yield FromScratch(space, executor, known, prune, cells.measure)
 
 
 def _trainings(task: OpenTask, cells: Cells, setup: _Setup) -> finals.Trainings:
   """Returns the evaluators of the trainings after the search."""
-  train = _from_scratch(cells, setup)
 
-  def open_finalists():
-    stage = Stage(
-      budget="finalist",
-      seed=finals.seed(task.config.seed, 0),
-      part="validation",
-      last_only=False,
-    )
-    return train(*task.retrained(stage))
-
-  def open_comparison(number: int):
-    stage = Stage(
-      budget="final",
-      seed=finals.seed(task.config.seed, number),
-      part="test",
-      last_only=True,
-    )
-    return train(*task.retrained(stage))
+  def opened(number: int, budget: str, part: str):
+    seed = finals.seed(task.config.seed, number)
+    stage = Stage(budget, seed, part, last_only=part == "test")
+    return _from_scratch(cells, setup, *task.retrained(stage))
 
   return finals.Trainings(
-    cells.space.plain, cells.measure, open_finalists, open_comparison
+    cells.space.plain,
+    cells.measure,
+    lambda: opened(0, "finalist", "validation"),
+    lambda number: opened(number, "final", "test"),
   )
 
 

@@ -108,7 +108,7 @@ def _epochs(data_dir, count, seed=0):
 def test_a_stream_says_what_is_in_it(plain_dir):
   data = open_stream(plain_dir, PLAIN)
   assert (data.name, data.classes) == ("foreign", 2)
-  assert (data.train_examples, data.test_examples) == (TRAIN, TEST)
+  assert (data.train_examples, len(data.test)) == (TRAIN, TEST)
   assert data.image_shape == (4, 4, 3)
   assert data.mean.dtype == data.std.dtype == np.float32
   (batch,) = _take(data.train_batches(BATCH, seed=0), 1)
@@ -289,7 +289,7 @@ def test_a_test_part_without_labels_is_found_on_opening(tmp_path):
   with pytest.raises(UserError, match="test image 0: label -1"):
     open_stream(tmp_path, PLAIN)
   data = open_stream(tmp_path, PLAIN, test_split="validation")
-  assert data.test_examples == 4
+  assert len(data.test) == 4
 
 
 def test_a_data_set_that_is_not_there_is_named(tmp_path):

@@ -50,7 +50,6 @@ class Candidates:
   last_only: bool = False
   epochs: int = EPOCHS
   devices: int = 1
-  places: int = 1
   each = WorkUnit(1, "words")
 
   def start(self, tokens):

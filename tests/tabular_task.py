@@ -52,7 +52,7 @@ class Candidates:
   seed: int
   epochs: int
   part: str = "validation"
-  devices, places, each = 1, 1, WorkUnit(90, "rows")
+  devices, each = 1, WorkUnit(90, "rows")
 
   def start(self, tokens):
     keys = jax.random.split(jax.random.key(self.seed))

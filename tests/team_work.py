@@ -88,7 +88,7 @@ def evaluator() -> shared.SharedWeights:
 def feed() -> InMemory:
   """Makes a feed that is the same in every process."""
   data = _data()
-  return InMemory(ALONE, data, data.mean, data.std)
+  return InMemory(ALONE, data)
 
 
 def streamed() -> shared.SharedWeights:
@@ -100,7 +100,7 @@ def streamed() -> shared.SharedWeights:
 def stream(damaged: int = 0) -> Streamed:
   """Makes a feed that is equal in every process, but for damaged images."""
   data = _stream(damaged)
-  return Streamed(ALONE, data, 9, data.mean, data.std)
+  return Streamed(ALONE, data, 9)
 
 
 def _stream(damaged: int = 0, held_out: int = 0) -> ImageStream:

@@ -33,7 +33,6 @@ class TinyCandidates:
   data: np.ndarray = dataclasses.field(default_factory=lambda: np.ones(1000))
   epochs: int = 2
   devices: int | None = 1
-  places: int = 1
 
   @property
   def each(self):

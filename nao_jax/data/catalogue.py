@@ -25,20 +25,20 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 def find(name: str, data_dir: str | os.PathLike) -> pathlib.Path | None:
   """Returns the newest version of data set `name`, or None."""
   try:
-    entries = [*(root(data_dir) / name).iterdir()]
+    entries = [*(paths.expanded(data_dir) / name).iterdir()]
   except (OSError, ValueError):  # Such as for names that no file can have.
     return None
   versions = [
     path
     for path in entries
-    if _VERSION.fullmatch(path.name) and _is_complete(path)
+    if _VERSION.fullmatch(path.name) and (path / "dataset_info.json").is_file()
   ]
   return max(versions, key=_version, default=None)
 
 
 def names(data_dir: str | os.PathLike) -> list[str]:
   """Returns the names of the data sets in `data_dir`, sorted."""
-  directory, infos = root(data_dir), []
+  directory, infos = paths.expanded(data_dir), []
   with contextlib.suppress(OSError):
     for depth in ("*/*", "*/*/*"):
       infos += directory.glob(f"{depth}/dataset_info.json")
@@ -49,11 +49,6 @@ def names(data_dir: str | os.PathLike) -> list[str]:
       if _VERSION.fullmatch(info.parent.name)
     }
   )
-
-
-def root(data_dir: str | os.PathLike) -> pathlib.Path:
-  """Returns `data_dir` with `~` expanded; UserError for an unknown user."""
-  return paths.expanded(data_dir)
 
 
 def check_features(directory: pathlib.Path) -> None:
@@ -96,10 +91,6 @@ def write(builder: tfds.core.DatasetBuilder) -> None:
   tfds.disable_progress_bar()
   with contextlib.redirect_stdout(io.StringIO()):
     builder.download_and_prepare()
-
-
-def _is_complete(path: pathlib.Path) -> bool:
-  return (path / "dataset_info.json").is_file()
 
 
 def _version(path: pathlib.Path) -> tuple[int, ...]:

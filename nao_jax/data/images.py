@@ -14,6 +14,7 @@ import tensorflow_datasets as tfds
 from nao_jax.data import catalogue, digest, held_out, labels, pixels
 from nao_jax.data.digest import Digest
 from nao_jax.errors import UserError
+from nao_jax.runs import paths
 
 DIGITS = "digits"
 
@@ -142,7 +143,7 @@ def _prepare_digits(data_dir: str | os.PathLike) -> None:
   logging.info("preparing %s in %s", DIGITS, data_dir)
   try:
     builder = digits.Digits(
-      data_dir=catalogue.root(data_dir), file_format="array_record"
+      data_dir=paths.expanded(data_dir), file_format="array_record"
     )
     catalogue.write(builder)
   except OSError as error:

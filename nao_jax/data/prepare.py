@@ -16,7 +16,7 @@ from nao_jax.data import catalogue, pixels
 from nao_jax.data.images import DIGITS
 from nao_jax.data.sources import Part, Source
 from nao_jax.errors import UserError, some
-from nao_jax.runs import streams
+from nao_jax.runs import paths, streams
 
 VERSION = "1.0.0"
 SECONDS_BETWEEN_LINES = 10
@@ -99,7 +99,7 @@ class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       self._shape = _shape(source)
     self._transparent = 0
     super().__init__(
-      data_dir=catalogue.root(data_dir), file_format="array_record"
+      data_dir=paths.expanded(data_dir), file_format="array_record"
     )
 
   def _info(self) -> tfds.core.DatasetInfo:

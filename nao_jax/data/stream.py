@@ -118,11 +118,6 @@ class ImageStream:
     return len(self.held_out)
 
   @property
-  def test_examples(self) -> int:
-    """Number of test images."""
-    return len(self.test)
-
-  @property
   def image_shape(self) -> tuple[int, int, int]:
     """The shape of an image, (S, S, 3): grey images become RGB."""
     return self.config.size, self.config.size, 3

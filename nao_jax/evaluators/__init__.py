@@ -31,7 +31,11 @@ class Evaluator(Protocol):
     """Returns the state before the first round; consumes the key."""
 
   def replicate(self, state: Any) -> Any:
-    """Places a restored state on the devices where `score` needs it."""
+    """Places a restored state on the devices where `score` needs it.
+
+    By default it returns the state as it is, on the host.
+    """
+    return state
 
   def score(
     self,
@@ -57,36 +61,6 @@ class Evaluator(Protocol):
 
     Returns:
       The new state and the scores, float32 [N]; higher is better.
-    """
-
-
-class Asynchronous(Evaluator, Protocol):
-  """Evaluator that can return before every architecture has a score."""
-
-  def score_async(
-    self,
-    state: Any,
-    key: jax.Array,
-    tokens: np.ndarray,
-    round_: int,
-    progress: Progress,
-    keep: Keep,
-    *,
-    max_pending: int,
-  ) -> tuple[Any, np.ndarray]:
-    """Scores the pool like `score`, but does not wait for every score.
-
-    Args:
-      state: see `score`; candidates may be in training in it.
-      key: see `score`.
-      tokens: see `score`.
-      round_: see `score`.
-      progress: see `score`.
-      keep: see `score`.
-      max_pending: the call ends when at most this many scores are missing.
-
-    Returns:
-      The new state and the scores, float32 [N]; NaN for pending ones.
     """
 
 

@@ -7,11 +7,8 @@ import dataclasses
 from nao_jax.errors import UserError
 from nao_jax.evaluators import cluster, local
 from nao_jax.evaluators.remote import Remote, Resources
-from nao_jax.evaluators.scratch import Executor, FromScratch
-from nao_jax.metrics import ACCURACY, Measure
-from nao_jax.runs.trials import Trials
+from nao_jax.evaluators.scratch import Executor
 from nao_jax.settings import Only, field, validate, within
-from nao_jax.spaces.space import Space
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,21 +108,3 @@ def opened(
     yield remote
   finally:
     remote.close()
-
-
-@contextlib.contextmanager
-def from_scratch(
-  config: ExecutorConfig,
-  candidates: local.Candidates,
-  space: Space,
-  trials: Trials,
-  *,
-  prune: bool = False,
-  measure: Measure = ACCURACY,
-) -> Iterator[FromScratch]:
-  """Opens an executor and yields a `FromScratch` evaluator that uses it.
-
-  See `opened` and `FromScratch` for the arguments and errors.
-  """
-  with opened(config, candidates) as executor:
-    yield FromScratch(space, executor, trials, prune, measure)

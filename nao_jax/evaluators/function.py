@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nao_jax.errors import UserError
-from nao_jax.evaluators import Keep, Progress, forget
+from nao_jax.evaluators import Evaluator, Keep, Progress, forget
 from nao_jax.runs.environment import of_the_caller
 
 # Tokens int32 [B, L] to scores [B], higher is better.
@@ -33,7 +33,7 @@ class Scored(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Function:
+class Function(Evaluator):
   """Evaluator that calls a function once for each architecture.
 
   Attributes:
@@ -51,10 +51,6 @@ class Function:
     """Returns a state without scores; the key is not used."""
     del key
     return Scored(np.zeros((0, 0), np.int32), np.zeros(0, np.float32))
-
-  def replicate(self, state: Scored) -> Scored:
-    """Returns the state as it is: it stays on the host."""
-    return state
 
   def score(
     self,

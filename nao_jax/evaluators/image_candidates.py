@@ -64,11 +64,6 @@ class ImageCandidates:
     return self.trainer.train.epochs
 
   @property
-  def places(self) -> int:
-    """Number of candidates that train at a time, D."""
-    return parallel.count(self.devices)
-
-  @property
   def each(self) -> WorkUnit:
     """Work unit: the images that a whole training reads."""
     return WorkUnit(self.epochs * self.trainer.examples, "images")

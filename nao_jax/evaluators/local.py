@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from nao_jax import parallel
 from nao_jax.evaluators.scratch import Update
 from nao_jax.runs.progress import WorkUnit
 from nao_jax.runs.trials import Trial, Trials
@@ -23,14 +24,12 @@ class Candidates(Protocol):
 
   Attributes:
     epochs: number of epochs of each training.
-    devices: number of local devices to use; all by default.
-    places: number of candidates that train at a time, D.
+    devices: number of local devices to use, D; all by default.
     each: work unit: the data that a whole training reads.
   """
 
   epochs: int
   devices: int | None
-  places: int
   each: WorkUnit
 
   def start(self, tokens: np.ndarray) -> Any:
@@ -109,7 +108,7 @@ class Local:
   def init(self, template: np.ndarray) -> Running:
     """Implements `scratch.Executor.init`."""
     filler = Place(template, self.candidates.start(template))
-    return pack([None] * self.candidates.places, filler, self.epochs)
+    return pack(self._free(), filler, self.epochs)
 
   def run(
     self,
@@ -131,7 +130,7 @@ class Local:
     begun = {place.tokens.tobytes(): place for place in resumed}
     waiting = [place.tokens for place in resumed]
     waiting += [row for row in rows if row.tobytes() not in begun]
-    places = [None] * self.candidates.places
+    places = self._free()
     filler = None
     while waiting or any(places):
       finished = []
@@ -143,6 +142,10 @@ class Local:
         finished += self._epoch(places, limits, trials, between)
         state = pack(places, filler, self.epochs)
       yield Update(finished, sum(x is not None for x in places), state)
+
+  def _free(self) -> list[None]:
+    """Returns as many free places as there are devices, D."""
+    return [None] * parallel.count(self.candidates.devices)
 
   def _next(self, waiting, begun, trials, finished) -> "Place | None":
     """Returns the next candidate to train; None if the queue is empty.

@@ -15,7 +15,7 @@ from absl import logging
 import jax
 import numpy as np
 
-from nao_jax.evaluators import Keep, Progress, forget
+from nao_jax.evaluators import Evaluator, Keep, Progress, forget
 from nao_jax.metrics import ACCURACY, Measure
 from nao_jax.runs.progress import WorkUnit
 from nao_jax.runs.trials import Trial, Trials
@@ -97,7 +97,7 @@ class ScratchState(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class FromScratch:
+class FromScratch(Evaluator):
   """Evaluator that trains from scratch; its state is a `ScratchState`.
 
   A score is the best one after any epoch, as in the official search.
@@ -123,10 +123,6 @@ class FromScratch:
     limits = np.full(self.executor.epochs, -np.inf, np.float32)
     template = np.int32([legal[0] for legal in self.space.choices])
     return ScratchState(limits, self.executor.init(template))
-
-  def replicate(self, state: ScratchState) -> ScratchState:
-    """Returns the state as it is: it stays on the host."""
-    return state
 
   def score(
     self,
@@ -160,7 +156,20 @@ class FromScratch:
   ) -> tuple[ScratchState, np.ndarray]:
     """Scores like `score`, but returns while some candidates are pending.
 
-    Implements `Asynchronous.score_async`.
+    An evaluator needs this method for `search.asynchronous`; the arguments are
+    those of `score`. In the state, candidates may be in training.
+
+    Args:
+      state: see `score`.
+      key: see `score`.
+      tokens: see `score`.
+      round_: see `score`.
+      progress: see `score`.
+      keep: see `score`.
+      max_pending: the call ends when at most this many scores are missing.
+
+    Returns:
+      The new state and the scores, float32 [N]; NaN for pending ones.
     """
     del key
     canonical = self.space.canonical(tokens)

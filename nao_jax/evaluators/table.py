@@ -11,12 +11,12 @@ import dataclasses
 import jax
 import numpy as np
 
-from nao_jax.evaluators import Keep, Progress, forget
+from nao_jax.evaluators import Evaluator, Keep, Progress, forget
 from nao_jax.spaces.space import Space
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Table:
+class Table(Evaluator):
   """Evaluator that looks scores up; it has no state.
 
   Attributes:
@@ -49,10 +49,6 @@ class Table:
     """Returns an empty state; the key is not used."""
     del key
     return ()
-
-  def replicate(self, state: tuple) -> tuple:
-    """Returns the empty state as it is."""
-    return state
 
   def score(
     self,

@@ -85,11 +85,6 @@ class TextCandidates:
     return self.trainer.train.epochs
 
   @property
-  def places(self) -> int:
-    """Number of candidates that train at a time, D."""
-    return parallel.count(self.devices)
-
-  @property
   def each(self) -> WorkUnit:
     """Work unit: the words that a whole training reads."""
     return WorkUnit(self.epochs * len(self.train), "words")

@@ -27,8 +27,6 @@ from nao_jax.runs.interruption import Interruption
 from nao_jax.runs.progress import Progress
 from nao_jax.runs.status import StatusFile
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-
 
 class Workdir:
   """The directory of one run, which may be interrupted at any moment.

@@ -112,10 +112,15 @@ def generator(key: jax.Array) -> np.random.Generator:
 
 
 class Strategy(Protocol):
-  """Interface of the strategies of `loop.run`; states are trees of arrays."""
+  """Interface of the strategies of `loop.run`; states are trees of arrays.
+
+  By default a strategy has no state and learns nothing.
+  """
 
   def init(self, key: jax.Array) -> Any:
     """Returns the state before the first round; consumes the key."""
+    del key
+    return ()
 
   def tell(
     self,
@@ -139,6 +144,8 @@ class Strategy(Protocol):
     Returns:
       The new state and statistics of the fit, for reports: {name: value}.
     """
+    del key, observed, progress, keep
+    return state, {}
 
   def ask(
     self, state: Any, key: jax.Array, observed: Observations, limit: int

@@ -1,16 +1,22 @@
 """Regularized evolution (Real et al. 2019), which removes the oldest member.
 
-Age is the order of the pool, so no member may be removed from the pool.
+Age is the order of the pool, so there is no state, and no member may be removed
+from the pool.
 """
 
-from collections.abc import Callable
 import dataclasses
 
 import jax
 import numpy as np
 
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Observations, Proposal, generator, proposal
+from nao_jax.strategies import (
+  Observations,
+  Proposal,
+  Strategy,
+  generator,
+  proposal,
+)
 from nao_jax.strategies.uniform import sample_new
 
 # Number of parents to try until a child is new.
@@ -18,7 +24,7 @@ _TRIES = 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Evolution:
+class Evolution(Strategy):
   """Proposes children of tournament winners among the newest members.
 
   Attributes:
@@ -30,23 +36,6 @@ class Evolution:
   space: Space
   population: int = 20
   tournament: int = 5
-
-  def init(self, key: jax.Array) -> tuple:
-    """Returns an empty state, as the pool is in the order of age."""
-    del key
-    return ()
-
-  def tell(
-    self,
-    state: tuple,
-    key: jax.Array,
-    observed: Observations,
-    progress: Callable[[str, int, int], None],
-    keep: Callable[[tuple, int], None],
-  ) -> tuple[tuple, dict]:
-    """Implements `Strategy.tell`; there is nothing to learn."""
-    del key, observed, progress, keep
-    return state, {}
 
   def ask(
     self, state: tuple, key: jax.Array, observed: Observations, limit: int

@@ -1,6 +1,6 @@
 """Random search, the baseline of every other strategy."""
 
-from collections.abc import Callable, Set
+from collections.abc import Set
 import dataclasses
 
 import jax
@@ -8,7 +8,7 @@ import numpy as np
 
 from nao_jax.objectives import CostConstraint
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Observations, Proposal, proposal
+from nao_jax.strategies import Observations, Proposal, Strategy, proposal
 
 # The most draws in a space that is nearly exhausted.
 MAX_DRAWS = 100
@@ -53,27 +53,10 @@ def sample_new(
 
 
 @dataclasses.dataclass(frozen=True)
-class Uniform:
+class Uniform(Strategy):
   """Proposes random architectures, regardless of scores."""
 
   space: Space
-
-  def init(self, key: jax.Array) -> tuple:
-    """Returns an empty state; the key is not used."""
-    del key
-    return ()
-
-  def tell(
-    self,
-    state: tuple,
-    key: jax.Array,
-    observed: Observations,
-    progress: Callable[[str, int, int], None],
-    keep: Callable[[tuple, int], None],
-  ) -> tuple[tuple, dict]:
-    """Implements `Strategy.tell`; there is nothing to learn."""
-    del key, observed, progress, keep
-    return state, {}
 
   def ask(
     self, state: tuple, key: jax.Array, observed: Observations, limit: int

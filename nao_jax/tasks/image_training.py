@@ -106,10 +106,11 @@ class Training:
     devices: int | None = None,
   ) -> InMemory | Streamed:
     """Returns the source of this training's examples."""
+    mean, std = self.normaliser
+    data = dataclasses.replace(data, mean=mean, std=std)
     if self.config.input == "stream":
-      seed = self.config.seed
-      return Streamed(self.trainer, data, seed, *self.normaliser, devices)
-    return InMemory(self.trainer, data, *self.normaliser, devices)
+      return Streamed(self.trainer, data, self.config.seed, devices)
+    return InMemory(self.trainer, data, devices)
 
   def done(self, state: TrainState) -> int:
     """Implements `FinalTraining.done`."""

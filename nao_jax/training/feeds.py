@@ -63,10 +63,14 @@ class Feed(Protocol):
       first one measures alone.
   """
 
-  measures_together: bool
+  measures_together: bool = True
 
   def for_helpers(self, state: Any) -> Any:
-    """Returns the parts of a state that other processes need to train."""
+    """Returns the parts of a state that other processes need to train.
+
+    By default it is all of it.
+    """
+    return state
 
   def train(self, state: Any, key: jax.Array) -> Iterator[Call]:
     """Trains at least to the end of an epoch, some steps at a time.
@@ -86,30 +90,20 @@ class Feed(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class InMemory:
+class InMemory(Feed):
   """Images that live on the devices and are augmented there.
 
   Each device holds all images, as each step may use any of them.
 
   Attributes:
     trainer: the settings.
-    data: the images.
-    mean: float32 [C] to normalise by; None standardises each image by itself.
-    std: float32 [C], or None.
+    data: the images, with the statistics that normalise them.
     devices: how many of each process to use; all by default.
   """
 
   trainer: Trainer
   data: ImageData
-  mean: np.ndarray | None
-  std: np.ndarray | None
   devices: int | None = None
-
-  measures_together = True
-
-  def for_helpers(self, state: TrainState) -> TrainState:
-    """Implements `Feed.for_helpers`: all of it."""
-    return state
 
   def train(self, state: TrainState, key: jax.Array) -> Iterator[Call]:
     """Implements `Feed.train`; trains to the end of the last epoch."""
@@ -164,37 +158,28 @@ class InMemory:
     return order.reshape(len(order), parallel.count(self.devices), -1)
 
   def _place(self, part: str) -> Images:
-    images = Images(*getattr(self.data, part), self.mean, self.std)
+    data = self.data
+    images = Images(*getattr(data, part), data.mean, data.std)
     return parallel.replicate(images, devices=self.devices)
 
 
 @dataclasses.dataclass(frozen=True)
-class Streamed:
+class Streamed(Feed):
   """Images that arrive augmented, batch by batch.
 
   Each process reads the images of its own devices.
 
   Attributes:
     trainer: the settings.
-    stream: the images.
+    stream: the images, with the statistics that normalise them.
     seed: the seed of the images' order and augmentation.
-    mean: see `InMemory`.
-    std: see `InMemory`.
     devices: how many of each process to use; all by default.
   """
 
   trainer: Trainer
   stream: ImageStream
   seed: int
-  mean: np.ndarray | None
-  std: np.ndarray | None
   devices: int | None = None
-
-  measures_together = True
-
-  def for_helpers(self, state: TrainState) -> TrainState:
-    """Implements `Feed.for_helpers`: all of it."""
-    return state
 
   def train(self, state: TrainState, key: jax.Array) -> Iterator[Call]:
     """Trains like `InMemory.train`; a call is one step.
@@ -222,7 +207,7 @@ class Streamed:
     per_epoch = self.trainer.steps_per_epoch
     numbers = range(step + 1, self.trainer.steps + 1)
     for number, examples in zip(numbers, batches, strict=False):
-      images = cut(examples, rows, self.mean, self.std)
+      images = cut(examples, rows, self.stream.mean, self.stream.std)
       state, loss = update(state, step_key, images)
       yield Call(state, np.asarray(loss)[None], 1, number % per_epoch == 0)
 
@@ -237,7 +222,7 @@ class Streamed:
     batches = self.stream.test_batches(batch, rows.ravel().tolist())
     for examples, counted in parallel.together(batches):
       counted = counted.reshape(rows.shape)
-      images = cut(examples, rows, self.mean, self.std)
+      images = cut(examples, rows, self.stream.mean, self.stream.std)
       sums = measured(state, images, counted)
       total = sums if total is None else jax.tree.map(np.add, total, sums)
     return _means(total)
