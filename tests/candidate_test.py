@@ -194,12 +194,6 @@ def double_precision():
     yield
 
 
-@pytest.fixture(scope="module")
-def traces():
-  """Counts how often the program of each op set was traced."""
-  return collections.Counter()
-
-
 def _architectures(config, count):
   """One of each kind, and random ones."""
   sample = random_cells(1000, 0, config)

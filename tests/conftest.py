@@ -1,5 +1,6 @@
 """Sets up jax and hypothesis before any test module is imported."""
 
+import collections
 import gc
 import os
 import signal
@@ -63,3 +64,28 @@ def _folder(variable: str) -> str:
   if not folder:
     pytest.skip(f"{variable} is not set")
   return folder
+
+
+@pytest.fixture(scope="module")
+def fast_compilation():
+  """Compiles with few optimisations."""
+  import jax
+
+  jax.config.update("jax_disable_most_optimizations", True)
+  yield
+  jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def double_precision():
+  """Computes in 64 bits."""
+  import jax
+
+  with jax.enable_x64(True):
+    yield
+
+
+@pytest.fixture(scope="module")
+def traces() -> collections.Counter:
+  """Counts how often each of a module's programs was traced."""
+  return collections.Counter()

@@ -19,6 +19,9 @@ from nao_jax.networks.recurrent import LanguageModelConfig, Masks, Weights
 from nao_jax.training import language
 from nao_jax.training.language import Batch, Step, Window
 
+# Sums are taken in other orders.
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 DEVICES = 2
 B, H, N, V = 4, 3, 3, 7
 ROWS = 24
@@ -34,13 +37,6 @@ MODEL = LanguageModelConfig(
 )
 CELL = np.array([[0, 1], [1, 0], [1, 2]], np.int32)
 CLIPPED = jax.jit(language.clipped)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def double_precision():
-  """Sums over devices and windows are taken in other orders."""
-  with jax.enable_x64(True):
-    yield
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,14 @@ import pytest
 
 from nao_jax.networks import convolutions, normalisation, pooling
 
+# Sums are taken in other orders.
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 # Each example is compiled.
 few = settings(max_examples=2)
 
 STRIDES = (1, 2)
 POOLS = [(size, stride) for size in (2, 3, 5) for stride in STRIDES]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _double_precision():
-  with jax.enable_x64(True):
-    yield
 
 
 @st.composite

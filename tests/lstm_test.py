@@ -9,11 +9,8 @@ import pytest
 
 from nao_jax.controller import lstm
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _double_precision():
-  with jax.enable_x64(True):
-    yield
+# Sums are taken in other orders.
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 
 def plain(kernel, gates, output, memory):

@@ -30,6 +30,8 @@ from nao_jax.strategies.uniform import Uniform
 from nao_jax.tasks import image_costs
 from nao_jax.tasks.image_presets import PRESETS
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 POINTS = arrays.arrays(
   float,
   st.tuples(st.integers(1, 20), st.integers(1, 3)),
@@ -37,13 +39,6 @@ POINTS = arrays.arrays(
 )
 SPACE = Space("digits", ((1, 2, 3, 4),) * 6)
 KEY = jax.random.key(0)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast_compilation():
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _total(tokens):

@@ -33,6 +33,8 @@ from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.optimisers import SgdConfig
 from tests.short_networks import ShortConfig
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 COUNT, BATCH, CLASSES = 8, 4, 3
 KEY = jax.random.key(1)
 SHARES = {"train": 0.25, "validation": 0.5, "test": 0.75}
@@ -45,13 +47,6 @@ TRAINER = supernet.Trainer(
 )
 MEAN, STD = np.float32([0.5]), np.float32([0.3])
 POOL = np.stack([cnn.to_tokens(np.full((2, 2, 4), op)) for op in (0, 1)])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast_compilation():
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 def _nothing(*_):

@@ -3,7 +3,6 @@
 Shapes: T steps of text, B streams, H width, N nodes, V words.
 """
 
-import collections
 import dataclasses
 import functools
 
@@ -16,6 +15,9 @@ from nao_jax.networks import recurrent
 from nao_jax.networks.recurrent import LanguageModelConfig, Masks, Weights
 from nao_jax.spaces.rnn import ACTIVATIONS, to_cells
 from nao_jax.spaces.rnn import space as rnn_space
+
+# Sums are taken in other orders.
+pytestmark = pytest.mark.usefixtures("double_precision")
 
 T, B, H, N, V = 5, 2, 3, 4, 6
 TINY = LanguageModelConfig(nodes=N, width=H, vocabulary=V)
@@ -136,18 +138,6 @@ def _zeroed(factors, length):
   for name, factor in _first(factors, length).items():
     zeroed[name][: len(factor)] = factor
   return zeroed
-
-
-@pytest.fixture(scope="module", autouse=True)
-def double_precision():
-  with jax.enable_x64(True):
-    yield
-
-
-@pytest.fixture(scope="module")
-def traces():
-  """Counts how often the model was traced."""
-  return collections.Counter()
 
 
 @pytest.fixture(scope="module")

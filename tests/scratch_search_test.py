@@ -30,6 +30,8 @@ from nao_jax.training.recipe import TrainConfig
 from tests import running, tracing
 from tests.short_networks import ShortConfig
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 NETWORK = ShortConfig(nodes=2, channels=4, kinds="RN")
 TRAIN = TrainConfig(epochs=3, batch=16, drop_path_keep=0.9)
 SGD = SgdConfig(learning_rate=0.1)
@@ -51,13 +53,6 @@ ROWS = np.stack(
 
 def _nothing(*_):
   pass
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast_compilation():
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

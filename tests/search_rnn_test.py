@@ -35,6 +35,8 @@ from nao_jax.training.language import Batch, TextTrainConfig
 from nao_jax.training.recurrent import State, Trainer, programs, update
 from tests import running, tracing
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 WORDS = 12
 MODEL = LanguageModelConfig(
   nodes=3,
@@ -50,13 +52,6 @@ TRAIN = TextTrainConfig(
 )
 SPACE = rnn.space(MODEL.nodes)
 ROWS = np.asarray(SPACE.sample(jax.random.key(3), 5))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast_compilation():
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -23,16 +23,11 @@ from nao_jax.training.optimisers import SgdConfig
 from tests import tracing
 from tests.short_networks import ShortConfig
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 STEPS = 6
 SEPARABLE_3, SEPARABLE_5, POOLED = range(3)
 KEY = jax.random.key(1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast_compilation():
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module", autouse=True)

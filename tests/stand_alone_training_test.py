@@ -14,6 +14,8 @@ from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import Images, TrainConfig
 from tests.short_networks import ShortConfig
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 BATCH, EXAMPLES, SIZE, CLASSES = 8, 24, 8, 6
 # A 3x3 convolution, pools and identities: quick to compile.
 TOKENS = (1, 6, 2, 4, 3, 13, 1, 4, 1, 6, 2, 9, 3, 4, 1, 4)
@@ -35,13 +37,6 @@ TRAINER = stand_alone.Trainer(
 PLAIN = dataclasses.replace(
   TRAINER, train=dataclasses.replace(TRAINER.train, drop_path_keep=1.0)
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast_compilation():
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,8 @@ from nao_jax.training.supernet_feeds import Streamed
 from tests import running, tiny_images
 from tests.short_networks import ShortConfig, two_cells
 
+pytestmark = pytest.mark.usefixtures("fast_compilation")
+
 TRAIN, HELD_OUT, TEST, BATCH, CLASSES = 8, 8, 6, 4, 3
 KEY = jax.random.key(1)
 TRAINER = supernet.Trainer(
@@ -47,13 +49,6 @@ CANDIDATE = candidate.Trainer(
   **vars(TRAINER) | {"train": recipe.TrainConfig(epochs=2, batch=BATCH)}
 )
 POOL = np.stack([cnn.to_tokens(np.full((2, 2, 4), op)) for op in (0, 1)])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def fast_compilation():
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 class Records(list):

@@ -80,12 +80,6 @@ def params():
 
 
 @pytest.fixture(scope="module")
-def traces():
-  """Counts how often each of the programs below was traced."""
-  return collections.Counter()
-
-
-@pytest.fixture(scope="module")
 def gradients(traces):
   """(params, cells, masks) to the gradients of a loss."""
 

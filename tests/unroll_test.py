@@ -9,13 +9,10 @@ import pytest
 
 from nao_jax.networks.unroll import unroll
 
+# Sums are taken in other orders.
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 ACTIVATE = (jnp.tanh, jax.nn.relu, jax.nn.sigmoid, lambda u: u)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _double_precision():
-  with jax.enable_x64(True):
-    yield
 
 
 def plain(inputs, hidden, first, nodes, kept, cell, length):
