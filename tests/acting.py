@@ -53,9 +53,7 @@ def training(recipe: Recipe) -> list[str]:
   return [
     digest(recipe.steps, recipe.steps_per_epoch, recipe.train.batch),
     *_updates(recipe.optimiser, recipe.steps_per_epoch, recipe.train.epochs),
-    program(
-      lambda x: recipe.loss((x, x if auxiliary else None), labels), logits
-    ),
+    program(loss, logits),
     program(masks, jax.random.key(0)),
     augmentation(recipe.augment),
   ]
@@ -176,11 +174,6 @@ def proposing(
   state, _ = strategy.tell(state, key, seen, lambda *_: None, lambda *_: None)
   _, asked = strategy.ask(state, key, seen, 3)
   return [*recorder.log, digest(asked.tokens)]
-
-
-def shapes(function, *arguments) -> str:
-  """The shapes that a function gives."""
-  return digest(str(jax.eval_shape(function, *arguments)))
 
 
 def changed(value, limits):

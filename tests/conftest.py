@@ -59,6 +59,12 @@ def data_folder() -> str:
   return _folder("NAO_JAX_DATA")
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+  """A folder for all tests of a module."""
+  return tmp_path_factory.mktemp("home")
+
+
 def _folder(variable: str) -> str:
   folder = os.environ.get(variable)
   if not folder:

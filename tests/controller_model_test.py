@@ -5,12 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nao_jax.controller.model import (
-  V2,
-  Controller,
-  ControllerConfig,
-  normalise,
-)
+from nao_jax.controller.model import V2, Controller, ControllerConfig, normalise
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import SOS, Space
 from tests.tiny_controllers import TINY, random_params, random_tokens

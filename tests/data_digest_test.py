@@ -12,11 +12,7 @@ from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs import workdir
 from nao_jax.spaces import cnn
-from nao_jax.tasks import (
-  image_presets,
-  image_recipes,
-  text_presets,
-)
+from nao_jax.tasks import image_presets, image_recipes, text_presets
 from nao_jax.training.recipe import TrainConfig
 from tests import running, tiny_images
 

@@ -14,10 +14,7 @@ from nao_jax.distributed import processes
 from nao_jax.errors import UserError
 from nao_jax.report import comparison_page, search_page, watching
 from nao_jax.studies import comparison, controller_study
-from nao_jax.tasks import (
-  image_inference,
-  image_presets,
-)
+from nao_jax.tasks import image_inference, image_presets
 from tests import driver_flags
 
 CELLS = "0 0 1 4 2 2 0 4 | 0 4 1 2 2 3 1 4"

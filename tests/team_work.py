@@ -31,13 +31,7 @@ from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import cnn, rnn
 from nao_jax.strategies.uniform import Uniform
 from nao_jax.tasks import text_recipes
-from nao_jax.training import (
-  language,
-  recipe,
-  recurrent,
-  stand_alone,
-  supernet,
-)
+from nao_jax.training import language, recipe, recurrent, stand_alone, supernet
 from nao_jax.training.feeds import InMemory, Streamed
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.optimisers import SgdConfig

@@ -22,12 +22,7 @@ from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs.progress import WorkUnit
 from nao_jax.training.recipe import Images
-from nao_jax.training.supernet import (
-  Trainer,
-  TrainState,
-  draw_members,
-  score,
-)
+from nao_jax.training.supernet import Trainer, TrainState, draw_members, score
 from nao_jax.training.supernet_feeds import InMemory, Streamed
 
 # The most architectures to score on a device in one call; progress is shown and

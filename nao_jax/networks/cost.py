@@ -14,11 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nao_jax.networks import ops
-from nao_jax.networks.edge_config import (
-  EdgeNetworkConfig,
-  Operation,
-  is_affine,
-)
+from nao_jax.networks.edge_config import EdgeNetworkConfig, Operation, is_affine
 from nao_jax.networks.macro import (
   NetworkConfig,
   conv_norm_shapes,
