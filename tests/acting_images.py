@@ -1,4 +1,4 @@
-"""What the drivers on images would do, from cheap to dear."""
+"""Consequences of the settings of drivers on images, cheap ones first."""
 
 import dataclasses
 import functools

@@ -1,4 +1,4 @@
-"""What the drivers on texts would do, from cheap to dear."""
+"""Consequences of the settings of drivers on texts, cheap ones first."""
 
 import functools
 
