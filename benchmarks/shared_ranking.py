@@ -1,54 +1,70 @@
-r"""Agreement of shared weights with trainings from scratch in ranking.
+r"""Agreement of shared weights with true scores in ranking.
 
-python -m benchmarks.shared_ranking --dataset=NAME --data_dir=DIR \
-  --trials=FILE --json=FILE
+python -m benchmarks.shared_ranking --preset=nasbench201 --table=FILE \
+  --data_dir=DIR --workdir=runs/ranking --json=FILE
 
-Trains supernets on the same random pool, in each variant and with several
-seeds, and compares the scores of some members with their scores from scratch.
-These trainings are saved in the file of trials. They are measured on the test
-part, the shared weights on the validation part, so that chance in the choice of
-images does not affect both. The same command again continues with the next
-supernet.
+Trains supernets on the same pool, with each variant of the settings and several
+seeds, and compares the scores of some architectures with their true ones: a
+column of a table (test accuracy after 200 epochs, for NAS-Bench-201), or
+trainings from scratch, which are saved in the file of trials. Trainings are
+measured on the test part, the shared weights on the validation part, so that
+chance in the choice of images does not affect both.
+
+The same command again continues: after a supernet's last measurement, or with
+further seeds or variants.
 """
 
 import dataclasses
-import json
+import itertools
 import pathlib
 
 from absl import flags, logging
 import jax
 import numpy as np
-import rich.console
-import rich.table
-from scipy import stats
 
-from experiments import driver, settings
-from nao_jax.data import images
+from benchmarks import results
+from experiments import driver, run_flags, settings
+from nao_jax import settings as library_settings
+from nao_jax.data import images, nats_bench, tables
 from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
-from nao_jax.evaluators.shared import SAMPLINGS, SharedWeights, check_each_step
+from nao_jax.evaluators.shared import SharedWeights, check_each_step
 from nao_jax.networks.cost import cost
-from nao_jax.runs import json_file
-from nao_jax.runs.files import write
+from nao_jax.runs import checkpoint, streams
+from nao_jax.runs.progress import Progress
 from nao_jax.runs.trials import Trials
 from nao_jax.settings import flatten
-from nao_jax.spaces import cnn
+from nao_jax.spaces import nasbench201
+from nao_jax.spaces.space import Space
 from nao_jax.strategies.uniform import sample_new
-from nao_jax.tasks import image_presets
+from nao_jax.studies import ranking
+from nao_jax.tasks import image_presets, image_spaces
 from nao_jax.training import candidate, supernet
 
 _PRESET = flags.DEFINE_string("preset", "digits", "Settings to start from.")
-_DATA_DIR = flags.DEFINE_string(
-  "data_dir", "~/.cache/nao_jax/data", "Directory of TFDS data sets."
-)
+_DATA_DIR = run_flags.data_dir()
+_WORKDIR = run_flags.workdir()
 _JSON = flags.DEFINE_string("json", None, "File of results.", required=True)
+_PICTURE = flags.DEFINE_string("picture", None, "Picture of results to write.")
+_TABLE = flags.DEFINE_string(
+  "table", None, "True scores: a table, see compare_strategies."
+)
+_COLUMN = flags.DEFINE_string(
+  "column", "cifar10:test200", "Column of the table: DATASET:SIGNAL."
+)
+_PUBLISHED = flags.DEFINE_list(
+  "published", [], "Scores of others to show beside: FILE:DATASET:SIGNAL, .."
+)
+_SPLIT = flags.DEFINE_string(
+  "split", None, "JSON file of the table's split of the training images."
+)
 _TRIALS = flags.DEFINE_string(
-  "trials", None, "File of trainings from scratch.", required=True
+  "trials", None, "True scores without a table: file of trainings."
 )
 _CANDIDATES = flags.DEFINE_integer(
-  "candidates", 20, "Members to train from scratch.", lower_bound=3
+  "candidates", 20, "Architectures to compare; 0: all.", lower_bound=0
 )
 _EPOCHS = flags.DEFINE_integer(
   "candidate_epochs", 8, "Epochs of each, from scratch.", lower_bound=1
@@ -57,43 +73,63 @@ _REPEATS = flags.DEFINE_integer(
   "repeats", 1, "Trainings of each, whose mean counts.", lower_bound=1
 )
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Of the supernets.", lower_bound=1)
-_VARIANTS = flags.DEFINE_list(
-  "variants",
-  ["uniform", "parameters"],
-  "How supernets train: a --sampling, and after a colon the"
-  " --architectures_per_step. Each is compared with the first.",
+_EVERY = flags.DEFINE_integer(
+  "every", 0, "Epochs between measurements; 0: only at the end.", lower_bound=0
+)
+_VARIANTS = flags.DEFINE_multi_string(
+  "variant",
+  ["as given"],
+  "Name of a variant and its settings, `NAME: setting=value setting=value`,"
+  " such as `parameters: sampling=parameters`; may be repeated.",
 )
 settings.define(
   image_presets.SearchCnnConfig,
   settings.SEARCH_PREFIXES,
-  fixed=("step_sizes", "sampling", "architectures_per_step"),
+  fixed=("step_sizes",),
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """The architectures, the images and the settings of a comparison.
+
+  Attributes:
+    config: the settings that all variants share.
+    data: the images.
+    space: the search space.
+    pool: int32 [N, L], the architectures that supernets train on.
+    rows: int32 [C, L], the architectures to compare.
+  """
+
+  config: image_presets.SearchCnnConfig
+  data: images.ImageData
+  space: Space
+  pool: np.ndarray
+  rows: np.ndarray
+
+  @property
+  def parameters(self) -> list[int]:
+    """Parameters of the stand-alone network of each row."""
+    network = image_spaces.network(self.config.space, self.config.network)
+    size, _, channels = self.data.image_shape
+    return [cost(network, row, size, channels).parameters for row in self.rows]
 
 
 def main(_):
   """Trains missing supernets and candidates, and shows all results."""
+  if (_TABLE.value is None) == (_TRIALS.value is None):
+    raise UserError("--table, --trials: exactly one of them has to be given")
   config, data = _configured()
-  variants = _VARIANTS.value
-  for variant in variants:
-    check_each_step(
-      _parsed(variant)[1], config.train.batch, config.search.pool_size, None
-    )
-  network = config.network
-  space = cnn.space(network.nodes, network.ops)
-  key = jax.random.key(config.seed)
-  pool = sample_new(space, key, config.search.pool_size, set())
-  found = _started(config, data, pool)
+  variants = dict(_parsed(config, text) for text in _VARIANTS.value)
+  compared, truth = _compared(config, data)
+  found = _started(compared)
   for seed in range(_SEEDS.value):
-    for variant in variants:
-      if f"{variant} {seed}" not in found["shared"]:
-        scores = _shared(config, data, pool, variant, seed)
-        found["shared"][f"{variant} {seed}"] = scores.tolist()
-        write(pathlib.Path(_JSON.value), json.dumps(found) + "\n")
-  found["scratch"] = _from_scratch(
-    config, data, space, pool[: _CANDIDATES.value]
-  ).tolist()
-  write(pathlib.Path(_JSON.value), json.dumps(found) + "\n")
-  _show(found, variants)
+    for name, variant in variants.items():
+      _complete(compared, variant, f"{name}, seed {seed}", seed, found)
+  if truth is None:
+    truth = _from_scratch(compared)
+  found["truth"] = truth.tolist()
+  _show(found, list(variants))
 
 
 def _configured():
@@ -104,163 +140,238 @@ def _configured():
   data = images.load(
     config.dataset,
     data_dir=_DATA_DIR.value,
-    validation_fraction=config.validation_fraction,
+    validation_fraction=0 if _SPLIT.value else config.validation_fraction,
     seed=config.seed,
   )
+  if _SPLIT.value:
+    data = nats_bench.split(data, _SPLIT.value)
   network = dataclasses.replace(config.network, classes=data.classes)
   return dataclasses.replace(config, network=network), data
 
 
-def _started(config, data, pool) -> dict:
-  """Returns the results so far, from the file if it exists."""
-  size, _, channels = data.image_shape
-  given = {
-    "settings": flatten(config),
-    "pool": pool.tolist(),
-    "candidates": _CANDIDATES.value,
-    "data": flatten(data.digest),
-  }
-  return _held(given) or given | {
-    "parameters": [
-      cost(config.network, row, size, channels).parameters
-      for row in pool[: _CANDIDATES.value]
-    ],
-    "shared": {},
-  }
-
-
-def _parsed(variant: str) -> tuple[str, int]:
-  """Parses sampling and architectures a step, for example from `uniform:4`."""
-  sampling, _, each_step = variant.partition(":")
-  if sampling not in SAMPLINGS or not (each_step or "1").isdigit():
-    raise UserError(
-      f"--variants={variant}: allowed: {', '.join(SAMPLINGS)}, each with a "
-      "colon and a number of architectures a step, or without"
-    )
-  return sampling, int(each_step or 1)
-
-
-def _held(given: dict) -> dict | None:
-  """Returns the contents of the file; UserError if they have other settings."""
-  if not pathlib.Path(_JSON.value).exists():
-    return None
-  place, advice = f"--json={_JSON.value}", "give another file"
-  found = json_file.read(
-    _JSON.value, place=place, wanted="a comparison", advice=advice
+def _parsed(config, text: str):
+  """Returns a variant's name and settings, parsed from a value of --variant."""
+  name, _, rest = text.partition(":")
+  known, changes = library_settings.names(config), {}
+  for part in rest.split():
+    setting, _, value = part.partition("=")
+    if setting not in known:
+      raise UserError(
+        f"--variant={text}: no setting {setting!r}; they are named as in "
+        "Python, such as sgd.learning_rate"
+      )
+    kind = known[setting].type
+    try:
+      changes[setting] = value == "True" if kind is bool else kind(value)
+    except ValueError as error:
+      raise UserError(f"--variant={text}: {setting}: {error}") from error
+  variant = library_settings.replace(config, changes)
+  library_settings.validate(variant)
+  check_each_step(
+    variant.architectures_per_step,
+    variant.train.batch,
+    variant.search.pool_size,
+    None,
   )
-  if any(found.get(name) != value for name, value in given.items()):
-    raise UserError(f"{place}: holds a comparison of other settings; {advice}")
+  if _EVERY.value and variant.train.epochs % _EVERY.value:
+    raise UserError(
+      f"--every={_EVERY.value}: must divide `train.epochs="
+      f"{variant.train.epochs}`"
+    )
+  return name.strip(), variant
+
+
+def _rounds(config) -> int:
+  """Returns the number of measurements of a supernet."""
+  return config.train.epochs // (_EVERY.value or config.train.epochs)
+
+
+def _compared(config, data) -> tuple[Comparison, np.ndarray | None]:
+  """Returns what to compare, and the true scores of a table or None."""
+  space = image_spaces.space(config.space, config.network)
+  key = jax.random.key(config.seed)
+  pool = sample_new(space, key, config.search.pool_size, set())
+  if _TABLE.value is None:
+    rows = pool[: _CANDIDATES.value or None]
+    return Comparison(config, data, space, pool, rows), None
+  column = tables.load(_TABLE.value, *_column(_COLUMN.value, "--column"))
+  if column.space is not space:
+    raise UserError(
+      f"--table={_TABLE.value}: of the space {column.space.name!r}; give "
+      f"--space={column.space.name}"
+    )
+  functions = np.arange(len(column.scores))
+  if _CANDIDATES.value:
+    # Independent of the pool and of the seed.
+    functions = np.random.default_rng(0).permutation(functions)
+    functions = np.sort(functions[: _CANDIDATES.value])
+  rows = space.functions.tokens(space.functions.representative[functions])
+  return Comparison(config, data, space, pool, rows), column.scores[functions]
+
+
+def _column(text: str, where: str) -> tuple[str, str]:
+  dataset, _, signal = text.partition(":")
+  if not signal:
+    raise UserError(f"{where}={text}: give DATASET:SIGNAL")
+  return dataset, signal
+
+
+def _started(compared: Comparison) -> dict:
+  """Returns the results so far, from the file if it exists."""
+  given = {
+    "settings": flatten(compared.config),
+    "pool": compared.pool.tolist(),
+    "candidates": compared.rows.tolist(),
+    "data": flatten(compared.data.digest),
+  }
+  found = results.read(_JSON.value, given)
+  found.setdefault("parameters", compared.parameters)
+  found.setdefault("shared", {})
   return found
 
 
-def _recipe(config, data) -> dict:
-  names = ("network", "train", "sgd", "augment")
-  return {name: getattr(config, name) for name in names} | {
-    "examples": len(data.train.labels)
-  }
-
-
-def _shared(config, data, pool, variant: str, seed: int) -> np.ndarray:
-  """Returns the candidates' scores with shared weights trained on the pool."""
-  sampling, each_step = _parsed(variant)
-  trainer = supernet.Trainer(**_recipe(config, data))
+def _complete(compared, config, name: str, seed: int, found: dict) -> None:
+  """Trains a supernet to its end, and saves its scores at each measurement."""
+  scores = found["shared"].setdefault(name, {})
+  folder = pathlib.Path(_WORKDIR.value) / name.replace(" ", "_")
+  trainer = supernet.Trainer(
+    **_recipe(config), examples=len(compared.data.train.labels)
+  )
+  rounds = _rounds(config)
   evaluator = SharedWeights(
     trainer,
-    data,
-    1,
-    sampling=sampling,
-    each_step=each_step,
+    compared.data,
+    rounds,
+    sampling=config.sampling,
+    each_step=config.architectures_per_step,
+    power=config.sampling_power,
   )
   init_key, key = jax.random.split(jax.random.key(1000 + seed))
-  _, scores = evaluator.score(
-    evaluator.init(init_key), key, pool, 0, lambda *_: None
-  )
-  logging.info("%s, seed %d: mean score %.4f", variant, seed, scores.mean())
-  return scores[: _CANDIDATES.value]
+  if len(scores) == rounds:
+    return
+  shown = Progress()
+  shown.prefix = name
+  state = evaluator.init(init_key)
+  if saved := checkpoint.restore(folder, state):
+    state = evaluator.replicate(saved)
+  for round_ in range(len(scores), rounds):
+    state = evaluator.train(state, key, compared.pool, round_, shown)
+    state = state._replace(trained=np.int32(len(compared.pool)))
+    measured = evaluator.measure(state, compared.rows, shown)
+    epoch = (round_ + 1) * (config.train.epochs // rounds)
+    # First the state: without its scores it is only measured again.
+    checkpoint.save(folder, state)
+    scores[str(epoch)] = [round(float(x), 5) for x in measured]
+    results.write(_JSON.value, found)
+    logging.info("%s, epoch %d: mean %.4f", name, epoch, measured.mean())
+  shown.close()
 
 
-def _from_scratch(config, data, space, rows) -> np.ndarray:
-  """Returns the scores of each training, [repeats, candidates]."""
+def _recipe(config) -> dict:
+  network = image_spaces.network(config.space, config.network)
+  names = ("train", "sgd", "augment")
+  return {name: getattr(config, name) for name in names} | {"network": network}
+
+
+def _from_scratch(compared: Comparison) -> np.ndarray:
+  """Returns the mean test accuracies of trainings of the architectures."""
+  config, data = compared.config, compared.data
   train = dataclasses.replace(config.train, epochs=_EPOCHS.value)
-  recipe = _recipe(config, data) | {"train": train}
+  recipe = _recipe(config) | {"train": train}
   test = dataclasses.replace(data, validation=data.test)
+  trainer = candidate.Trainer(**recipe, examples=len(data.train.labels))
   scores = []
   for seed in range(_REPEATS.value):
-    protocol = {k: flatten(v) for k, v in recipe.items() if k != "examples"}
+    protocol = {k: flatten(v) for k, v in recipe.items() if k != "network"}
     protocol |= {
+      "network": flatten(config.network) | {"space": config.space},
       "data": flatten(data.digest),
       "part": "test",
       "seed": seed,
-      "examples": recipe["examples"],
     }
     evaluator = FromScratch(
-      space,
-      Local(ImageCandidates(candidate.Trainer(**recipe), test, seed)),
-      Trials(_TRIALS.value, space.name, protocol),
+      compared.space,
+      Local(ImageCandidates(trainer, test, seed)),
+      Trials(_TRIALS.value, compared.space.name, protocol),
     )
     key = jax.random.key(0)
     scores.append(
-      evaluator.score(evaluator.init(key), key, rows, 0, lambda *_: None)[1]
+      evaluator.score(
+        evaluator.init(key), key, compared.rows, 0, lambda *_: None
+      )[1]
     )
-  return np.array(scores)
+  for one, other in itertools.pairwise(scores):
+    both = ranking.correlations(one, other)
+    logging.info(
+      "one training with another: Kendall %.3f, Spearman %.3f", *both
+    )
+  return np.mean(scores, 0)
 
 
 def _show(found: dict, variants: list[str]) -> None:
-  """Shows rank correlations of each variant, and paired differences.
-
-  The differences are to the first variant.
-  """
-  seeds = range(_SEEDS.value)
-  truth = np.mean(found["scratch"], 0)
-  console = rich.console.Console()
-  table = rich.table.Table(title="rank correlation with scores from scratch")
-  for heading in ("variant", "seeds", "Spearman", "Kendall", "by seed"):
-    table.add_column(heading, justify="right")
-  rows = {}
-  for variant in variants:
-    runs = [found["shared"][f"{variant} {seed}"] for seed in seeds]
-    rows[variant] = np.array([_correlations(run, truth) for run in runs])
-    table.add_row(variant, str(len(runs)), *_described(rows[variant]))
-  first = rows[variants[0]]
-  for variant in variants[1:]:
-    difference = rows[variant] - first
-    name = f"{variant} - {variants[0]}"
-    table.add_row(name, str(len(difference)), *_described(difference))
-  console.print(table)
-  sizes = found["parameters"]
-  console.print(
-    f"parameters with scores from scratch: {_text(_correlations(sizes, truth))}"
-  )
-  for variant in variants:
-    runs = [found["shared"][f"{variant} {seed}"] for seed in seeds]
-    values = np.mean([_correlations(sizes, run) for run in runs], 0)
-    console.print(f"parameters with shared scores, {variant}: {_text(values)}")
-  for one, other in zip(found["scratch"], found["scratch"][1:], strict=False):
-    console.print(
-      f"one training with another: {_text(_correlations(one, other))}"
-    )
-
-
-def _correlations(one, other) -> tuple[float, float]:
-  """Returns Spearman's and Kendall's rank correlation."""
-  return (
-    float(stats.spearmanr(one, other).statistic),
-    float(stats.kendalltau(one, other).statistic),
-  )
-
-
-def _text(values) -> str:
-  return f"Spearman {values[0]:.3f}, Kendall {values[1]:.3f}"
-
-
-def _described(values: np.ndarray) -> list[str]:
-  """Formats mean and standard error of each, and Spearman's rho by seed."""
-  error = values.std(0, ddof=min(1, len(values) - 1)) / len(values) ** 0.5
-  described = [
-    f"{mean:.3f} ({e:.3f})"
-    for mean, e in zip(values.mean(0), error, strict=True)
+  """Shows and saves the agreement of all scores with the true ones."""
+  truth, sizes = np.array(found["truth"]), np.array(found["parameters"])
+  runs = {
+    name: [
+      found["shared"][f"{name}, seed {seed}"] for seed in range(_SEEDS.value)
+    ]
+    for name in variants
+  }
+  rows = [
+    {"scores": f"{name}, {epoch} epochs"}
+    | _figures([run[epoch] for run in own], truth, sizes)
+    for name, own in runs.items()
+    for epoch in own[0]
   ]
-  return [*described, ", ".join(f"{value:.2f}" for value in values[:, 0])]
+  others = {"parameters": sizes} | _published(found)
+  rows += [
+    {"scores": k} | _figures([x], truth, sizes) for k, x in others.items()
+  ]
+  title = "agreement with true scores (half of the 95 % interval over seeds)"
+  streams.show(rows, title, wide=180)
+  found |= {
+    "title": f"Shared weights against true scores: {_PRESET.value}",
+    **results.measured_here("benchmarks.shared_ranking"),
+    "columns": list(rows[0]),
+    "rows": [list(row.values()) for row in rows],
+    "note": f"{len(truth)} architectures, {_SEEDS.value} seeds.",
+  }
+  results.write(_JSON.value, found)
+  if _PICTURE.value:
+    figure = ranking.picture(runs[variants[-1]], truth)
+    figure.savefig(_PICTURE.value, dpi=110)
+
+
+def _published(found: dict) -> dict[str, np.ndarray]:
+  """Returns the scores of others that --published names."""
+  space = nasbench201.space()
+  numbers = space.functions.number(np.array(found["candidates"], np.int32))
+  scores = {}
+  for text in _PUBLISHED.value:
+    file, _, column = text.partition(":")
+    dataset, signal = _column(column, f"--published={file}")
+    loaded = tables.load(file, dataset, signal).scores
+    scores[f"published: {signal}"] = loaded[numbers]
+  return scores
+
+
+def _figures(
+  runs: list, truth: np.ndarray, sizes: np.ndarray
+) -> dict[str, str]:
+  """Returns {heading: mean over the runs and half of its interval}."""
+  found = [
+    ranking.agreement(run, truth).figures
+    | {"Kendall, parameters": ranking.correlations(run, sizes)[0]}
+    for run in runs
+  ]
+  return {name: _shown([one[name] for one in found]) for name in found[0]}
+
+
+def _shown(values: list[float]) -> str:
+  mean, half = ranking.interval(values)
+  digits = 3 if abs(mean) <= 1 else 2
+  shown = f"{mean:.{digits}f}"
+  return shown if np.isnan(half) else f"{shown} ({half:.{digits}f})"
 
 
 if __name__ == "__main__":

@@ -169,6 +169,15 @@ def test_architectures_train_in_proportion_to_their_parameters(evaluator):
   np.testing.assert_allclose(_shares(evaluator, EXTENDED), expected, atol=0.024)
 
 
+def test_a_power_of_the_parameters_favours_large_architectures(evaluator):
+  network = evaluator.trainer.network
+  sizes = np.array([cost(network, row, 8, 1).parameters for row in EXTENDED])
+  for power in (0.0, 3.0):
+    chosen = dataclasses.replace(evaluator, power=power)
+    expected = sizes**power / (sizes**power).sum()
+    np.testing.assert_allclose(_shares(chosen, EXTENDED), expected, atol=0.024)
+
+
 def test_uniform_sampling_trains_all_as_often(evaluator):
   uniform = dataclasses.replace(evaluator, sampling="uniform")
   np.testing.assert_allclose(_shares(uniform, EXTENDED), 1 / 3, atol=0.024)

@@ -8,6 +8,7 @@ Shapes: A architectures.
 
 import bz2
 from collections.abc import Callable
+import dataclasses
 import importlib
 import pathlib
 
@@ -15,8 +16,9 @@ from absl import logging
 import numpy as np
 
 from nao_jax.data import restricted_unpickler
+from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
-from nao_jax.runs import paths
+from nao_jax.runs import json_file, paths
 from nao_jax.spaces import nasbench201
 
 _EPOCHS = ("12", "200")  # Each architecture was trained with both budgets.
@@ -68,6 +70,41 @@ def read(
     "op_names": np.array(nasbench201.OPS),
     **_complete(columns),
   }
+
+
+def split(data: ImageData, file: str) -> ImageData:
+  """Returns a data set with the benchmark's split of the training images.
+
+  Args:
+    data: the data set without a validation part, in the official order.
+    file: JSON of the benchmark, with lists of numbers `train` and `valid`, such
+      as cifar-split.txt.
+
+  Raises:
+    UserError: the file has another form, or numbers of images that the data set
+      does not have.
+  """
+  place = f"`split={file}`"
+  found = json_file.read(
+    file, place=place, wanted="a split", advice="give the benchmark's file"
+  )
+  parts = []
+  for name in ("train", "valid"):
+    try:
+      rows = np.array(found[name][1], np.int64)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+      raise UserError(
+        f'{place}: no numbers of images at "{name}", which should be like '
+        '["int", ["0", "5", ..]]'
+      ) from error
+    count = len(data.train.labels)
+    if not len(rows) or rows.min() < 0 or rows.max() >= count:
+      raise UserError(
+        f'{place}: "{name}" must be numbers from 0 to {count - 1}, of the '
+        f"training images of {data.name}"
+      )
+    parts.append(Examples(data.train.images[rows], data.train.labels[rows]))
+  return dataclasses.replace(data, train=parts[0], validation=parts[1])
 
 
 def _results_class() -> type:

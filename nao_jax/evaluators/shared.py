@@ -108,9 +108,10 @@ class SharedWeights:
       them.
     devices: number of devices of each process to use; all by default.
     sampling: how a step draws a member of the pool to train: `uniform`, all
-      with the same probability; or `parameters`, in proportion to the number
-      of parameters of its stand-alone network, as larger networks need more
-      training (Luo et al. 2019).
+      with the same probability; or `parameters`, in proportion to a power of
+      the number of parameters of its stand-alone network, as larger networks
+      need more training (Luo et al. 2019).
+    power: that power; 1 in the paper.
     only_new: whether to train only members that were not in the pool in a
       round before; all members are scored. It needs a pool from which no
       member is removed.
@@ -125,6 +126,7 @@ class SharedWeights:
   sampling: str = "uniform"
   only_new: bool = False
   each_step: int = 1
+  power: float = 1.0
 
   def init(self, key: jax.Array) -> SharedState:
     """Returns the state with an untrained supernet; consumes the key."""
@@ -152,10 +154,29 @@ class SharedWeights:
     Raises:
       UserError: the training diverged; see `count_bad`.
     """
+    state = self.train(state, key, tokens, round_, progress, keep)
+    scores = self.measure(state, tokens, progress, keep)
+    trained = np.int32(len(tokens))
+    return state._replace(scores=NO_SCORES, trained=trained), scores
+
+  def measure(
+    self,
+    state: SharedState,
+    tokens: np.ndarray,
+    progress: Progress,
+    keep: Keep = forget,
+  ) -> np.ndarray:
+    """Returns the scores of any architectures with the present weights, [N].
+
+    Args:
+      state: the state; the first architectures have its scores already.
+      tokens: int32 [N, L].
+      progress: see `Evaluator.score`.
+      keep: see `Evaluator.score`.
+    """
     cells = self.trainer.network.to_cells(tokens)
-    state = self._train_round(state, key, tokens, round_, progress, keep)
     each = WorkUnit(len(self.data.validation.labels), "images")
-    scores = score_pool(
+    return score_pool(
       lambda shares: self._score_chunk(
         state.supernet.params, shares, self._valid, *self._valid_batches
       ),
@@ -166,11 +187,20 @@ class SharedWeights:
       a_call=ARCHITECTURES_A_CALL,
       devices=self.devices,
     )
-    trained = np.int32(len(tokens))
-    return state._replace(scores=NO_SCORES, trained=trained), scores
 
-  def _train_round(self, state, key, tokens, round_, progress, keep):
-    """Takes the steps of the round that are left and returns the state."""
+  def train(
+    self,
+    state: SharedState,
+    key: jax.Array,
+    tokens: np.ndarray,
+    round_: int,
+    progress: Progress,
+    keep: Keep = forget,
+  ) -> SharedState:
+    """Takes the steps of the round that are left; returns the state.
+
+    Arguments and errors are those of `score`.
+    """
     keys, each = (
       jax.random.split(key),
       WorkUnit(self.trainer.train.batch, "images"),
@@ -203,8 +233,8 @@ class SharedWeights:
     pool = tokens[first:] if first < len(tokens) else tokens
     chances = None
     if self.sampling == "parameters":
-      sizes = self._parameters(pool)
-      chances = np.float32(sizes / sizes.sum())
+      weights = self._parameters(pool) ** self.power
+      chances = np.float32(weights / weights.sum())
     elif self.each_step > 1:
       chances = np.full(len(pool), 1 / len(pool), np.float32)
     members = draw_members(

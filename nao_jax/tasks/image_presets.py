@@ -122,7 +122,8 @@ class SearchCnnConfig(ExperimentConfig):
       type, kernel), the paper's encoding of the large op set.
     sampling: with `shared`, how the member of the pool that a step trains is
       drawn: `uniform`; or `parameters`, in proportion to the number of
-      parameters of its stand-alone network.
+      parameters of its stand-alone network, to the power `sampling_power`.
+    sampling_power: the power; above 1, large networks train still more often.
     train_only_new: with `shared` and `extend`, train only the proposals of the
       previous round; all members are scored.
     network: sizes of the supernet, or of a candidate's network.
@@ -137,6 +138,7 @@ class SearchCnnConfig(ExperimentConfig):
   ACTS_WITH = (
     *ExperimentConfig.ACTS_WITH,
     Only(("sampling", "train_only_new"), "evaluator", ("shared",)),
+    Only(("sampling_power",), "sampling", ("parameters",)),
     Only(("augment",), "input", ("memory",)),
     Only(
       (
@@ -187,6 +189,7 @@ class SearchCnnConfig(ExperimentConfig):
   space: str = field("nao", choices=image_spaces.SPACES)
   encoding: str = field("pairs", choices=tuple(cnn.ENCODINGS))
   sampling: str = field("uniform", choices=SAMPLINGS)
+  sampling_power: float = field(1.0, least=0)
   train_only_new: bool = False
   network: NetworkConfig = NetworkConfig()
   train: TrainConfig = TrainConfig()

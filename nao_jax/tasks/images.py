@@ -171,6 +171,7 @@ class OpenImages:
       config.sampling,
       config.train_only_new,
       config.architectures_per_step,
+      config.sampling_power,
     )
 
   def candidates(self) -> tuple[ImageCandidates, dict[str, Any]]:
