@@ -8,6 +8,7 @@ It imports nothing slow; a driver runs as `python -m` runs it.
 """
 
 import importlib
+import os
 import pathlib
 import runpy
 import sys
@@ -34,9 +35,9 @@ def main() -> None:
       f"{__package__}.{name}", run_name="__main__", alter_sys=True
     )
   elif name in ("--help", "-h", "help"):
-    print(_help())
+    _print(_help())
   elif name == "--version":
-    print(importlib.import_module("nao_jax").__version__)
+    _print(importlib.import_module("nao_jax").__version__)
   elif name == "completion":
     _complete(arguments)
   else:
@@ -77,4 +78,12 @@ def _complete(arguments: list[str]) -> None:
     )
   # It imports every driver.
   completion = importlib.import_module(".completion", __package__)
-  print(completion.script(arguments[0], {x: about(x) for x in DRIVERS}))
+  _print(completion.script(arguments[0], {x: about(x) for x in DRIVERS}))
+
+
+def _print(text: str) -> None:
+  """Prints a text; a reader such as `head` may have enough of it."""
+  try:
+    print(text, flush=True)
+  except BrokenPipeError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

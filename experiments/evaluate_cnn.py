@@ -2,6 +2,7 @@
 
 python -m experiments.evaluate_cnn --workdir=DIR
 python -m experiments.evaluate_cnn --workdir=DIR --export=network.jax
+python -m experiments.evaluate_cnn --workdir=DIR --export=network.onnx
 """
 
 import json
@@ -27,8 +28,8 @@ _DEVICES = run_flags.devices()
 _EXPORT = flags.DEFINE_string(
   "export",
   None,
-  "File to write the network to, for use with jax and flatbuffers; nothing is"
-  " measured.",
+  "File to write the network to, for jax and flatbuffers (.jax) or for ONNX"
+  " runtimes (.onnx); nothing is measured.",
 )
 
 

@@ -1,14 +1,17 @@
 import dataclasses
+import importlib.util
 import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from nao_jax.data import images, prepare, sources
 from nao_jax.data.stream import StreamConfig
 from nao_jax.errors import UserError
+from nao_jax.networks import onnx_graph
 from nao_jax.runs import checkpoint
 from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.spaces import cnn
@@ -130,13 +133,56 @@ def test_an_exported_network_gives_the_same_logits(
   )
   neighbour = file.with_suffix(".partial")
   neighbour.write_text("precious")
-  image_inference.export(finished[0], file.with_name("network.bin"))
+  image_inference.export(finished[0], file.with_name("other.jax"))
   assert neighbour.read_text() == "precious"
   for count in (1, 360):  # Any number of images.
     logits = exported.call(test.images[:count])
     np.testing.assert_allclose(logits, expected[:count], atol=1e-4)
   with pytest.raises(UserError, match=r"network.jax`: exists"):
     image_inference.export(finished[0], file)
+  with pytest.raises(UserError, match=r"network.bin`: no known ending; .*onnx"):
+    image_inference.export(finished[0], file.with_name("network.bin"))
+
+
+def test_an_onnx_file_gives_the_same_logits(finished, tmp_path, caplog):
+  onnxruntime = pytest.importorskip("onnxruntime")
+  file = tmp_path / "network.onnx"
+  caplog.set_level("INFO")
+  image_inference.export(finished[0], file)
+  assert "logits differ from those of jax by" in caplog.text
+  (images,) = onnxruntime.InferenceSession(file).get_inputs()
+  assert (images.name, images.shape[1:]) == ("images", [8, 8, 1])
+
+
+@pytest.mark.parametrize(
+  ("translate", "said"),
+  [
+    (
+      lambda *_: jnp.sort,
+      "not know these operations of the network: .*sort",
+    ),
+    (lambda logits, *_: lambda x: logits(x) + 1, "differ from those of jax by"),
+  ],
+)
+def test_an_onnx_file_that_would_be_wrong_is_not_written(
+  finished, tmp_path, monkeypatch, translate, said
+):
+  pytest.importorskip("onnxruntime")
+  found = onnx_graph.translate
+  monkeypatch.setattr(
+    onnx_graph,
+    "translate",
+    lambda function, *rest: found(translate(function), *rest),
+  )
+  with pytest.raises(UserError, match=said):
+    image_inference.export(finished[0], tmp_path / "network.onnx")
+  assert not [*tmp_path.iterdir()]
+
+
+def test_what_an_export_needs_is_named_first(tmp_path, monkeypatch):
+  monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(UserError, match="pip install onnx"):
+    image_inference.export(tmp_path / "none", tmp_path / "network.onnx")
 
 
 @pytest.fixture(scope="module")

@@ -33,16 +33,15 @@ def installed(tmp_path_factory):
 def start(installed, tmp_path):
   """Starts the command; modules in `tmp_path` come before installed ones."""
 
-  def start_with(*arguments, **options):
+  def start_with(*arguments, stdout=subprocess.PIPE):
     path = os.pathsep.join([str(tmp_path), str(pages.ROOT)])
     return subprocess.Popen(
       [installed, *arguments],
       env=os.environ | {"PYTHONPATH": path},
       cwd=tmp_path,
-      stdout=subprocess.PIPE,
+      stdout=stdout,
       stderr=subprocess.PIPE,
       text=True,
-      **options,
     )
 
   return start_with
@@ -63,6 +62,14 @@ def test_help_describes_every_driver_and_imports_no_library(start, tmp_path):
     assert f"  {name} " in output
   assert "Searches for a convolutional cell\n" in output
   assert _ended(start())[1] == output
+
+
+def test_a_reader_of_the_help_may_be_gone(start):
+  read, write = os.pipe()
+  os.close(read)
+  process = start("--help", stdout=write)
+  os.close(write)
+  assert _ended(process) == (0, None, "")
 
 
 def test_every_driver_is_a_sub_command():

@@ -1,15 +1,19 @@
 """Inference with a trained network: measuring its error, and exporting it."""
 
+from collections.abc import Callable
 import dataclasses
+import importlib.util
 import os
 import pathlib
 
 from absl import logging
 import jax
+import numpy as np
 
 from nao_jax import parallel, settings
 from nao_jax.data.digest import TEST_PART, Digest
 from nao_jax.errors import UserError
+from nao_jax.networks import onnx_graph
 from nao_jax.runs import paths
 from nao_jax.runs.config_file import read_settings
 from nao_jax.runs.environment import in_32_bits
@@ -178,45 +182,83 @@ def _warn_of_other_data(
 
 @in_32_bits
 def export(workdir: str | os.PathLike, file: str | os.PathLike) -> None:
-  """Writes a trained network to a file that jax and flatbuffers can run.
+  """Writes a trained network to a file that other programs can run.
 
   The file holds a function from images uint8 [B, H, W, C], any B, not
-  normalised, to logits float32 [B, classes], including the weights
-  (`jax.export`).
+  normalised, to logits float32 [B, classes], including the weights. Its ending
+  says what it is for: `.jax` for jax and flatbuffers (`jax.export`), `.onnx`
+  for runtimes of ONNX, of which onnxruntime compares its logits first.
 
   Args:
     workdir: see `load`.
     file: the file to write; an existing file is not replaced.
 
   Raises:
-    UserError: see `load`; or the file exists or cannot be written.
+    UserError: see `load`; the ending is another one, a package is missing, an
+      operation cannot be exported, or the file exists or cannot be written.
   """
   path = paths.expanded(file)
+  serialise = _FORMATS.get(path.suffix)
+  if serialise is None:
+    raise UserError(
+      f"`file={file}`: no known ending; allowed: {', '.join(_FORMATS)}"
+    )
   if os.path.exists(path):
     raise UserError(f"`file={file}`: exists; give another name")
+  for package in _PACKAGES[path.suffix]:
+    if importlib.util.find_spec(package) is None:
+      raise UserError(
+        f"`file={file}`: needs the package {package}; pip install {package}"
+      )
   training, state = load(workdir)
+  mean, std = training.normaliser
+  logits = jax.jit(
+    lambda images: classify(state, images, mean, std, trainer=training.trainer)
+  )
   try:
-    content = _serialise(training, state)
+    content = serialise(logits, training.image_shape)
     write_bytes(path, content)
     logging.info("wrote %s, %d bytes", path, len(content))
   except OSError as error:
     raise UserError(f"`file={file}`: {error.strerror}") from error
 
 
-def _serialise(training: Training, state: TrainState) -> bytes:
-  try:
-    import flatbuffers  # noqa: F401
-  except ImportError as error:
-    raise UserError(
-      "`file`: needs the package flatbuffers; pip install flatbuffers"
-    ) from error
-  mean, std = training.normaliser
-
-  @jax.jit
-  def logits(images):
-    return classify(state, images, mean, std, trainer=training.trainer)
-
+def _for_jax(logits: Callable, shape: tuple[int, ...]) -> bytes:
   (batch,) = jax.export.symbolic_shape("batch")
-  images = jax.ShapeDtypeStruct((batch, *training.image_shape), "uint8")
+  images = jax.ShapeDtypeStruct((batch, *shape), "uint8")
   exported = jax.export.export(logits, platforms=PLATFORMS)(images)
   return bytes(exported.serialize())
+
+
+def _for_onnx(logits: Callable, shape: tuple[int, ...]) -> bytes:
+  import onnxruntime
+
+  names = "images", "logits"
+  example = jax.ShapeDtypeStruct(shape, "uint8")
+  try:
+    content = onnx_graph.translate(logits, example, names)
+  except onnx_graph.Untranslatable as error:
+    raise UserError(
+      f"`file`: ONNX export does not know these operations of the network: "
+      f"{error}; export to a file that ends in .jax"
+    ) from error
+  images = np.random.default_rng(0).integers(0, 256, (2, *shape), np.uint8)
+  session = onnxruntime.InferenceSession(
+    content, providers=["CPUExecutionProvider"]
+  )
+  (found,) = session.run(None, {names[0]: images})
+  expected = np.asarray(logits(images))
+  difference = float(np.abs(found - expected).max())
+  logging.info("logits differ from those of jax by %.1g at most", difference)
+  if not difference <= _LOGITS_APART * max(1.0, float(np.abs(expected).max())):
+    raise UserError(
+      f"`file`: onnxruntime's logits differ from those of jax by {difference:g}"
+      "; export to a file that ends in .jax, and report it"
+    )
+  return content
+
+
+_FORMATS = {".jax": _for_jax, ".onnx": _for_onnx}
+_PACKAGES = {".jax": ("flatbuffers",), ".onnx": ("onnx", "onnxruntime")}
+# Of logits that are at most 1; the two add in another order.
+_LOGITS_APART = 1e-4
