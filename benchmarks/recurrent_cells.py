@@ -188,17 +188,14 @@ def agreement(
     {name: [value, low, high]}; low and high are the ends of the bootstrap's 95
     % interval (the percentiles, over architectures).
   """
-  draws = np.random.default_rng(0).integers(
-    0, len(shared), (resamples, len(shared))
-  )
   found = {}
   for name, correlation in (
     ("spearman", metrics.spearman_rho),
     ("kendall", metrics.kendall_tau),
   ):
-    drawn = [correlation(shared[rows], alone[rows]) for rows in draws]
-    interval = np.percentile(drawn, [2.5, 97.5])
-    found[name] = [correlation(shared, alone), *interval.tolist()]
+    rng = np.random.default_rng(0)
+    interval = metrics.interval(correlation, shared, alone, rng, resamples)
+    found[name] = [correlation(shared, alone), *interval]
   return found
 
 

@@ -7,7 +7,7 @@ The network is the stand-alone one, or the language model of a recurrent cell;
 it is not built.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 import json
@@ -108,9 +108,13 @@ def main(_):
   if _JSON.value:
     print(json.dumps(description))
   elif recurrent:
-    recurrent_description.show(description)
+    lines = recurrent_description.lines(description)
+    _show(recurrent_description.table(description), lines, description)
   else:
-    _show(description)
+    about = "multiply-adds are those of convolutions and linear layers"
+    about += ", for one image"
+    cells = f"cells in space {description['space']}: {description['text']}"
+    _show(_table(description), (about, cells), description)
 
 
 def _describe_recurrent() -> dict:
@@ -207,18 +211,17 @@ def _draw(draw: Callable[..., None], name: str | None) -> list[str]:
   return files
 
 
-def _show(description: dict) -> None:
+def _show(table: Table, lines: Sequence[str], description: dict) -> None:
   """Prints a table of the costs, and the rest in unbroken lines."""
   console = streams.console()
-  console.print(_table(description))
+  console.print(table)
   pictures = ", ".join(description["drawings"])
-  lines = [
-    "multiply-adds are those of convolutions and linear layers, for one image",
-    f"cells in space {description['space']}: {description['text']}",
-    description["source"] and f"published in {description['source']}",
+  source = description["source"]
+  for line in (
+    *lines,
+    *([f"published in {source}"] if source else []),
     f"drawn in {pictures}" if pictures else "--output=FOLDER draws the cells",
-  ]
-  for line in filter(None, lines):
+  ):
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 

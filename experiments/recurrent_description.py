@@ -7,7 +7,6 @@ from rich import box
 from rich.table import Table
 
 from nao_jax.networks.recurrent import LanguageModelConfig
-from nao_jax.runs import streams
 from nao_jax.spaces import notation, published, rnn
 
 
@@ -67,44 +66,37 @@ def _node(node, predecessor, activation, depth, parameters) -> dict:
   }
 
 
-def show(description: dict) -> None:
-  """Prints a table of the nodes, and the rest in unbroken lines."""
-  console = streams.console()
-  console.print(_table(description))
-  network, pictures = description["network"], description["drawings"]
-  lines = [
+def lines(description: dict) -> tuple[str, str]:
+  """Returns lines about the language model and the cell."""
+  network = description["network"]
+  return (
     f"for {network['vocabulary']:,} words, with states {network['width']:,} "
     f"wide; a step is {description['depth'] + 1} highway steps deep",
     f"cell in space {description['space']}: {description['text']}",
-    description["source"] and f"published in {description['source']}",
-    f"drawn in {', '.join(pictures)}"
-    if pictures
-    else "--output=FOLDER draws the cell",
-  ]
-  for line in filter(None, lines):
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+  )
 
 
-def _table(description: dict) -> Table:
-  table = Table(
+def table(description: dict) -> Table:
+  """Tabulates the nodes and their costs."""
+  found = Table(
     title=description["name"], title_justify="left", box=box.SIMPLE_HEAD
   )
   for heading in ("node", "reads", "activation", "depth", "parameters"):
     named = heading in ("reads", "activation")
-    table.add_column(heading, justify="left" if named else "right")
+    found.add_column(heading, justify="left" if named else "right")
   for part in description["parts"]:
     source = part["predecessor"]
-    table.add_row(
+    found.add_row(
       str(part["node"]),
       "input, state" if source is None else str(source),
       part["activation"],
       str(part["depth"]),
       f"{part['parameters']:,}",
     )
-  table.add_section()
+  found.add_section()
   words = description["parameters"] - sum(
     part["parameters"] for part in description["parts"]
   )
-  table.add_row("", "embedding, bias", "", "", f"{words:,}")
-  table.add_row("", "language model", "", "", f"{description['parameters']:,}")
-  return table
+  found.add_row("", "embedding, bias", "", "", f"{words:,}")
+  found.add_row("", "language model", "", "", f"{description['parameters']:,}")
+  return found

@@ -173,15 +173,7 @@ def _search(
   setup: _Setup,
   journal: SearchJournal,
 ) -> dict:
-  """Runs the search and the trainings after it; returns best.json.
-
-  Args:
-    task: the task with its data.
-    cells: its cells.
-    given: int32 [G, L], architectures that start in the pool.
-    setup: how cells train.
-    journal: saves states and shows progress.
-  """
+  """Runs the search and the trainings after it; returns best.json."""
   config, constraint = task.config, task.constraint
   search_key, final_key = jax.random.split(jax.random.key(config.seed))
   follows_costs = constraint is not None and constraint.uses_cost_gradient

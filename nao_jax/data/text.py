@@ -187,12 +187,7 @@ def _split(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _vocabulary(counts: dict[str, int], vocab_size: int) -> tuple[str, ...]:
-  """Returns the words of the vocabulary in order.
-
-  Args:
-    counts: counts in the training part, for each word of any part.
-    vocab_size: see `load`.
-  """
+  """Returns the vocabulary in order, from the training part's counts of all."""
   kept = {word for word, count in counts.items() if count}
   if len(kept) < len(counts):
     kept.add(UNKNOWN)
@@ -298,10 +293,6 @@ def _lines(contents: bytes, place: str) -> list[str]:
 
   A line ends with LF (Unix), CR LF (Windows) or CR (old Macs), as for Python's
   own text files; other separators of Unicode are white space.
-
-  Args:
-    contents: content of the file.
-    place: the name of the file in messages.
   """
   text = _decode(contents, place)
   if not text.strip():

@@ -176,16 +176,7 @@ def proposals(rounds: Sequence[Round], axis: ScoreAxis) -> Figure:
 def _bar(
   axes: Axes, middle: float, half: float, values, colour: str, label=None
 ) -> None:
-  """Draws a horizontal line in a box.
-
-  Args:
-    axes: the axes.
-    middle: position of its middle.
-    half: half its width.
-    values: lower end of the box, line, upper end.
-    colour: colour of both.
-    label: name of the line in the legend.
-  """
+  """Draws a box with a line; values are lower end, line and upper end."""
   ends, (low, value, high) = (middle - half, middle + half), values
   axes.fill_between(ends, low, high, color=colour, alpha=0.2, lw=0)
   axes.plot(ends, [value] * 2, color=colour, lw=2, label=label)

@@ -239,15 +239,7 @@ def _train(
   cells: list[_Cell],
   what: str,
 ) -> list[Trial]:
-  """Trains cells from scratch, from the last saved state on.
-
-  Args:
-    journal: saves states and shows progress.
-    stage: name of these trainings.
-    opened: opens the evaluator that trains the cells.
-    cells: the cells to train.
-    what: noun for one of the cells, for messages.
-  """
+  """Trains cells from the last saved state on; `what` is a noun for one."""
   tokens = np.array([cell.tokens for cell in cells], np.int32)
   with opened as evaluator:
     state = journal.begin_stage(stage, evaluator.init(jax.random.key(0)))

@@ -145,13 +145,7 @@ def evaluate(
 def _warn_of_other_data(
   training: Training, config: TrainCnnConfig, found: Digest
 ) -> None:
-  """Warns if a network is measured on other data than those of its training.
-
-  Args:
-    training: the training of the network.
-    config: its settings, with the data set and the split to measure on.
-    found: the digest of the data.
-  """
+  """Warns if the data of `config` are not those of the network's training."""
   if not training.data.train:
     logging.warning(
       "%s: the training kept no digest of its data, so they cannot be compared "

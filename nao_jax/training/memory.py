@@ -151,32 +151,26 @@ def of_network(
   """
   own = trainer.train.batch // devices
   part = own // trainer.accumulate
-  dtype = jnp.float32
   architecture = ()
   if isinstance(trainer, candidate.Trainer):
     architecture = (_shape(trainer.network.architecture_shape, jnp.int32),)
-  images = _shape((part, *image_shape), dtype)
-  one = _shape((1, *image_shape), dtype)
+  one = _shape((1, *image_shape))
   variables = parameters.shapes(trainer.model(), one, *architecture)
   params, stats = variables["params"], variables.get("batch_stats", {})
 
-  def loss(params, stats, inputs, labels, rngs):
-    return stand_alone.batch_loss(params, stats, inputs, labels, rngs, trainer)[
-      0
-    ]
+  def loss(params, stats, *batch):
+    return stand_alone.batch_loss(params, stats, *batch, trainer)[0]
 
-  masks = _masks(trainer, part)
-  labels, rngs = _shape((part,), jnp.int32), _rngs()
-  inputs = (images, *architecture, masks)
-  counted, largest = kept(loss, params, stats, inputs, labels, rngs)
+  batch = _batch(trainer, image_shape, part, architecture)
+  counted, largest = kept(loss, params, stats, *batch)
   optimiser = jax.eval_shape(trainer.optimiser.init, params)
+  inputs = _shape((own, *image_shape)), _masks(trainer, own)
   return Memory(
     state=size((params, stats, optimiser)),
     gradients=2 * size(params),
     kept=counted,
     working=_UNDER_WAY * largest,
-    data=held * math.prod(image_shape)
-    + size((_shape((own, *image_shape), dtype), _masks(trainer, own))),
+    data=held * math.prod(image_shape) + size(inputs),
   )
 
 
@@ -199,25 +193,22 @@ def of_supernet(
   """
   own = trainer.train.batch // devices
   part = own if each == 1 else trainer.train.batch // each
-  images = _shape((part, *image_shape), jnp.float32)
   cells = _shape(trainer.network.architecture_shape, jnp.int32)
-  one = _shape((1, *image_shape), jnp.float32)
+  one = _shape((1, *image_shape))
   params = parameters.shapes(build.supernet(trainer.network), one, cells)
 
-  def loss(params, inputs, labels, rngs):
-    return supernet.batch_loss(params, inputs, labels, rngs, trainer)
+  def loss(params, *batch):
+    return supernet.batch_loss(params, *batch, trainer)
 
-  inputs = (images, cells, _masks(trainer, part))
-  labels = _shape((part,), jnp.int32)
-  counted, largest = kept(loss, params, inputs, labels, _rngs())
+  batch = _batch(trainer, image_shape, part, (cells,))
+  counted, largest = kept(loss, params, *batch)
   optimiser = jax.eval_shape(trainer.optimiser.init, params)
   return Memory(
     state=size((params, optimiser)),
     gradients=(1 if each == 1 else 2) * size(params),
     kept=counted,
     working=_UNDER_WAY * largest,
-    data=held * math.prod(image_shape)
-    + size(_shape((own, *image_shape), jnp.float32)),
+    data=held * math.prod(image_shape) + size(_shape((own, *image_shape))),
   )
 
 
@@ -254,7 +245,7 @@ def of_text(
     chosen,
     cell,
     _longest_batch(steps, streams),
-    _shape((streams, model.width), jnp.float32),
+    _shape((streams, model.width)),
   )
   return Memory(
     state=size(weights if state is None else state),
@@ -277,12 +268,16 @@ def _longest_batch(trainer: recurrent.Trainer, streams: int) -> language.Batch:
   )
 
 
-def _shape(shape, dtype) -> jax.ShapeDtypeStruct:
+def _shape(shape, dtype=jnp.float32) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(shape, dtype)
 
 
-def _rngs():
-  return jax.eval_shape(lambda: {"dropout": jax.random.key(0)})
+def _batch(trainer, image_shape, images: int, architecture: tuple) -> tuple:
+  """Returns the shapes of a network's inputs, labels and random keys."""
+  inputs = _shape((images, *image_shape)), *architecture
+  rngs = jax.eval_shape(lambda: {"dropout": jax.random.key(0)})
+  labels = _shape((images,), jnp.int32)
+  return (*inputs, _masks(trainer, images)), labels, rngs
 
 
 def _masks(trainer, images: int):
@@ -290,8 +285,7 @@ def _masks(trainer, images: int):
   if trainer.train.drop_path_keep == 1:
     return None
   network = trainer.network
-  shape = len(network.cells), network.branches, images
-  return _shape(shape, jnp.float32)
+  return _shape((len(network.cells), network.branches, images))
 
 
 def least_accumulate(
