@@ -89,18 +89,13 @@ def test_more_than_8_bits_are_refused_by_name(name, function):
 
 OTHERS = {
   "lab": (_saved(Image.new("LAB", (4, 4)), "TIFF"), "pixel mode LAB; allowed"),
-  "animation": (
-    _saved(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]),
-    "2 pictures in one file",
-  ),
-  "animated png": (
-    _saved(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:]),
-    "2 pictures in one file",
-  ),
-  "pages": (
-    _saved(FRAMES[0], "TIFF", save_all=True, append_images=FRAMES[1:]),
-    "2 pictures in one file",
-  ),
+  **{
+    f"animated {kind}": (
+      _saved(FRAMES[0], kind, save_all=True, append_images=FRAMES[1:]),
+      "2 pictures in one file",
+    )
+    for kind in ("GIF", "PNG", "TIFF")
+  },
   "program": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n", "not a"),
   "jpeg 2000": (_saved(FRAMES[0], "JPEG2000"), "not a readable image"),
   "empty": (b"", "not a readable image"),
@@ -220,16 +215,16 @@ def _prepared(root, tmp_path, **options):
   return tmp_path
 
 
+def _loaded(root, tmp_path):
+  data_dir = _prepared(root, tmp_path)
+  return images.load("set", data_dir=data_dir, validation_fraction=0, seed=0)
+
+
 def test_images_are_upright_in_memory_and_in_a_stream(tmp_path):
   files = {f"{way}.png": _held(way) for way in (6, 8)}
   root = _folder(tmp_path / "f", files)
   upright = [pixels.decode(contents, "a") for contents in files.values()]
-  data = images.load(
-    "set",
-    data_dir=_prepared(root, tmp_path / "memory"),
-    validation_fraction=0,
-    seed=0,
-  )
+  data = _loaded(root, tmp_path / "memory")
   np.testing.assert_array_equal(data.train.images, 2 * upright)
   kept = _prepared(root, tmp_path / "stream", keep_sizes=True)
   config = stream.StreamConfig(size=5, workers=0)
@@ -246,9 +241,7 @@ def test_images_are_upright_in_memory_and_in_a_stream(tmp_path):
 def test_grey_files_among_those_in_colour_become_colour(tmp_path, caplog):
   root = _folder(tmp_path / "f", {"0.png": _png("colour", 8, 7)})
   (root / "train" / "cat" / "0.png").write_bytes(_png("grey", 8, 9))
-  data = images.load(
-    "set", data_dir=_prepared(root, tmp_path), validation_fraction=0, seed=0
-  )
+  data = _loaded(root, tmp_path)
   assert data.image_shape == (4, 4, 3)
   assert [image.max() for image in data.train.images] == [9, 7]
   assert "1 of 4 images are grey; they become colour" in caplog.text
@@ -256,9 +249,7 @@ def test_grey_files_among_those_in_colour_become_colour(tmp_path, caplog):
 
 def test_files_that_are_all_grey_stay_grey(tmp_path, caplog):
   root = _folder(tmp_path / "f", {"0.png": _png("grey", 8, 9)})
-  data = images.load(
-    "set", data_dir=_prepared(root, tmp_path), validation_fraction=0, seed=0
-  )
+  data = _loaded(root, tmp_path)
   assert data.image_shape == (4, 4, 1)
   assert "grey" not in caplog.text
 

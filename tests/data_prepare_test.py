@@ -144,18 +144,14 @@ def test_without_files_there_are_none_to_keep(tmp_path):
       prepare.prepare(source, name="p", data_dir=tmp_path, keep_sizes=True)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA"])
-def test_grey_modes_have_one_channel(mode, tmp_path):
+@pytest.mark.parametrize(
+  ("mode", "channels"),
+  [*zip(("1", "L", "LA", "P", "RGB", "RGBA"), (1, 1, 1, 3, 3, 3), strict=True)],
+)
+def test_grey_modes_have_one_channel_and_others_three(mode, channels, tmp_path):
   Image.new(mode, (3, 2)).save(tmp_path / "a.png")
   encoded = (tmp_path / "a.png").read_bytes()
-  assert pixels.decode(encoded, "a").shape == (2, 3, 1)
-
-
-@pytest.mark.parametrize("mode", ["P", "RGB", "RGBA"])
-def test_colour_modes_have_three_channels(mode, tmp_path):
-  Image.new(mode, (3, 2)).save(tmp_path / "a.png")
-  encoded = (tmp_path / "a.png").read_bytes()
-  assert pixels.decode(encoded, "a").shape == (2, 3, 3)
+  assert pixels.decode(encoded, "a").shape == (2, 3, channels)
 
 
 def test_sixteen_bits_are_refused_rather_than_cut(tmp_path):
@@ -293,17 +289,19 @@ def test_an_existing_data_set_is_never_overwritten(tmp_path):
   assert before == {file: file.read_bytes() for file in directory.iterdir()}
 
 
-@pytest.mark.parametrize("name", ["", "Cifar", "a/b", "../a", "1a", "a-b"])
-def test_a_name_that_is_no_directory_of_tfds_is_refused(tmp_path, name):
+@pytest.mark.parametrize(
+  ("name", "says"),
+  [
+    *((name, "allowed") for name in ("", "Cifar", "a/b", "../a", "1a", "a-b")),
+    ("digits", ".* prepares itself"),
+  ],
+)
+def test_a_name_that_no_other_data_set_may_have_is_refused(
+  tmp_path, name, says
+):
   source = sources.from_npz(npz(tmp_path, tiny_images.arrays()))
-  with pytest.raises(UserError, match=f"`name={name}`: allowed"):
+  with pytest.raises(UserError, match=f"`name={name}`: {says}"):
     prepare.prepare(source, name=name, data_dir=tmp_path)
-
-
-def test_the_digits_keep_their_name(tmp_path):
-  source = sources.from_npz(npz(tmp_path, tiny_images.arrays()))
-  with pytest.raises(UserError, match=r"`name=digits`: .* prepares itself"):
-    prepare.prepare(source, name="digits", data_dir=tmp_path)
 
 
 def test_a_data_dir_that_is_a_file_is_named(tmp_path):

@@ -2,13 +2,10 @@
 
 import itertools
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from nao_jax.drawing import layout
-
-# A busy machine must not fail a test.
-untimed = settings(deadline=None, max_examples=50)
 
 SIZES = layout.Sizes(op=50.0)
 
@@ -28,7 +25,6 @@ def width(plan, at, state):
   return SIZES.node if state >= 2 else SIZES.end
 
 
-@untimed
 @given(cells())
 def test_every_node_is_below_what_it_reads(inputs):
   row = layout.arrange(inputs, SIZES).row
@@ -38,7 +34,6 @@ def test_every_node_is_below_what_it_reads(inputs):
   assert max(map(row[2:].count, row[2:])) <= layout.WIDEST
 
 
-@untimed
 @given(cells())
 def test_a_state_has_a_lane_in_each_row_on_the_way_to_its_last_reader(inputs):
   plan = layout.arrange(inputs, SIZES)
@@ -52,7 +47,6 @@ def test_a_state_has_a_lane_in_each_row_on_the_way_to_its_last_reader(inputs):
     )
 
 
-@untimed
 @given(cells())
 def test_neighbours_keep_their_distance_and_stay_inside(inputs):
   plan = layout.arrange(inputs, SIZES)
@@ -67,7 +61,6 @@ def test_neighbours_keep_their_distance_and_stay_inside(inputs):
       assert distance >= halves + SIZES.gap - slack
 
 
-@untimed
 @given(cells())
 def test_the_two_edges_into_a_node_do_not_cross(inputs):
   plan = layout.arrange(inputs, SIZES)
@@ -112,7 +105,6 @@ def crossings(rows, row, inputs):
   return count
 
 
-@untimed
 @given(cells())
 def test_no_exchange_of_two_neighbours_saves_a_crossing(inputs):
   plan = layout.arrange(inputs, SIZES)

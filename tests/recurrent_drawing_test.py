@@ -15,9 +15,7 @@ import pytest
 from nao_jax.drawing import canvas, recurrent, tree_layout
 from nao_jax.spaces import published, rnn
 
-# A busy machine must not fail a test.
-untimed = settings(deadline=None, max_examples=50)
-few = settings(deadline=None, max_examples=12)
+few = settings(max_examples=12)
 
 SIZES = tree_layout.Sizes(box=50.0)
 NAMES = [entry.name for entry in published.RECURRENT]
@@ -43,7 +41,6 @@ def arrange(cell):
   return tree_layout.arrange([parent for parent, _ in cell], SIZES)
 
 
-@untimed
 @given(cells())
 def test_a_child_is_in_the_row_below_its_parent(cell):
   row = arrange(cell).row
@@ -52,7 +49,6 @@ def test_a_child_is_in_the_row_below_its_parent(cell):
     assert row[node] == row[parent] + 1
 
 
-@untimed
 @given(cells())
 def test_neighbours_in_a_row_keep_their_distance_and_stay_inside(cell):
   plan = arrange(cell)
@@ -68,7 +64,6 @@ def test_neighbours_in_a_row_keep_their_distance_and_stay_inside(cell):
       assert width / 2 - slack <= x <= plan.width - width / 2 + slack
 
 
-@untimed
 @given(cells())
 def test_no_two_edges_cross(cell):
   plan = arrange(cell)

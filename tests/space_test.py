@@ -14,9 +14,6 @@ import pytest
 from nao_jax.errors import UserError
 from nao_jax.spaces.space import SOS, Space
 
-# A busy machine must not fail a test.
-untimed = settings(deadline=None)
-
 # Two cells with one swap each; the groups hold one token and two tokens.
 SMALL = Space(
   name="small",
@@ -154,20 +151,20 @@ def test_weights_count_the_continuations_to_the_end():
   np.testing.assert_allclose(counts, 1000, atol=5 * 32)
 
 
-@settings(untimed, max_examples=15)
+@settings(max_examples=15)
 @given(restricted_spaces(), st.integers(0, 9))
 def test_no_illegal_sequence_is_drawn(space, seed):
   rows = np.asarray(space.sample(jax.random.key(seed), 50)).tolist()
   assert all(is_legal(space, row) for row in rows)
 
 
-@settings(untimed, max_examples=15)
+@settings(max_examples=15)
 @given(restricted_spaces())
 def test_the_number_of_sequences_is_that_of_all_of_them(space):
   assert space.sequences == len(everything(space))
 
 
-@settings(untimed, max_examples=30)
+@settings(max_examples=30)
 @given(restricted_spaces())
 def test_masks_say_what_accepts_says(space):
   for row in itertools.product(range(space.vocabulary), repeat=space.length):
@@ -206,7 +203,6 @@ def test_the_start_token_is_never_legal():
   assert PLAIN.vocabulary == 6
 
 
-@untimed
 @given(architectures())
 def test_validate_returns_a_legal_sequence_as_it_is(drawn):
   space, tokens = drawn
@@ -215,7 +211,6 @@ def test_validate_returns_a_legal_sequence_as_it_is(drawn):
   assert valid.tolist() == tokens
 
 
-@untimed
 @given(architectures(), st.data())
 def test_validate_names_any_corrupted_position_and_what_is_allowed(drawn, data):
   space, tokens = drawn
@@ -236,7 +231,6 @@ def test_validate_names_any_corrupted_position_and_what_is_allowed(drawn, data):
   assert "\n" not in message
 
 
-@untimed
 @given(architectures(), st.sampled_from(["shorter", "longer"]))
 def test_validate_says_how_long_an_architecture_is(drawn, change):
   space, tokens = drawn
@@ -247,7 +241,6 @@ def test_validate_says_how_long_an_architecture_is(drawn, change):
     space.validate(tokens, "file.json")
 
 
-@untimed
 @given(architectures())
 def test_the_canonical_form_is_idempotent_and_legal(drawn):
   space, tokens = drawn
@@ -256,7 +249,6 @@ def test_the_canonical_form_is_idempotent_and_legal(drawn):
   np.testing.assert_array_equal(space.canonical(once), once)
 
 
-@untimed
 @given(architectures())
 def test_a_swap_leaves_the_canonical_form_unchanged(drawn):
   space, tokens = drawn
@@ -267,7 +259,7 @@ def test_a_swap_leaves_the_canonical_form_unchanged(drawn):
     assert space.keys(swapped[None]) == space.keys(tokens[None])
 
 
-@settings(untimed, max_examples=20)
+@settings(max_examples=20)
 @example(TYPED)
 @given(spaces().filter(lambda space: count(space) <= 256))
 def test_canonical_forms_are_equal_exactly_when_swaps_join(space):
@@ -310,7 +302,6 @@ def test_keys_do_not_depend_on_the_integer_type():
   assert SMALL.keys(rows) == SMALL.keys(rows.astype(np.int64))
 
 
-@untimed
 @given(spaces())
 def test_swap_permutations_are_involutions_that_exchange_the_groups(space):
   permutations = space.swap_permutations

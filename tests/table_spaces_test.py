@@ -137,7 +137,6 @@ def test_graph_networks_are_compared_as_trees(name):
   assert (numbers[0] == numbers[1]) == same
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 4), min_size=6, max_size=6))
 def test_the_notation_comes_back_as_it_was(ops):
   tokens = nasbench201.to_tokens(ops)
@@ -159,7 +158,7 @@ def test_what_is_not_in_the_notation_is_refused(text, message):
     nasbench201.parse(text)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(1, 7))
 def test_functions_are_numbered_by_their_first_sequence(sizes, classes):
   choices = tuple(tuple(range(5, 5 + size)) for size in sizes)
