@@ -10,6 +10,7 @@ from nao_jax import settings as library_settings
 from nao_jax.distributed import processes
 from nao_jax.errors import UserError
 from nao_jax.evaluators.executors import ExecutorConfig
+from nao_jax.runs import trackers
 from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.tasks.task import RunOptions
 
@@ -59,14 +60,17 @@ def options() -> Callable[[], RunOptions]:
   """
   chosen_devices, chosen_log = devices(), _log()
   chosen_checkpoints, join = _checkpoints(), _team()
+  chosen_trackers = _track()
 
   def chosen() -> RunOptions:
     joined = join()
+    first = joined is None or joined.first
     return RunOptions(
       chosen_devices.value,
       chosen_checkpoints(),
       chosen_log.value == "plain",
       joined,
+      trackers.parse(chosen_trackers.value) if first else (),
     )
 
   return chosen
@@ -127,6 +131,16 @@ def _log() -> flags.FlagHolder:
   )
 
 
+def _track() -> flags.FlagHolder:
+  """Defines --track."""
+  return flags.DEFINE_string(
+    "track",
+    "",
+    "Further places for metrics and results, separated by commas:"
+    f" {trackers.KINDS}.",
+  )
+
+
 def _checkpoints() -> Callable[[], CheckpointConfig]:
   """Defines the flags of `CheckpointConfig`; returns a reader of them."""
   settings.stands_for("checkpoint_minutes", "checkpoints.minutes")
@@ -158,7 +172,7 @@ def _checkpoints() -> Callable[[], CheckpointConfig]:
 # The flags that may differ between the processes of a run.
 _OWN = (
   *("coordinator", "process_id", "coordinator_seconds", "data_dir", "text"),
-  *("log", "log_dir", "verbosity", "stderrthreshold", "logtostderr"),
+  *("track", "log", "log_dir", "verbosity", "stderrthreshold", "logtostderr"),
   *("alsologtostderr", "showprefixforinfo"),
 )
 

@@ -37,6 +37,12 @@ from nao_jax.tasks.task import (
   Task,
 )
 
+# Files that loggers get at the end of a search.
+_RESULTS = (
+  *("config.json", "best.json", "best.png", "best.svg", "best.pdf"),
+  *("history.jsonl", "report.html"),
+)
+
 
 class _Setup(NamedTuple):
   """Executor, files and options of the trainings of a search.
@@ -113,6 +119,7 @@ def run(
     journal.finish(best)
     _show(best, cells, journal)
     search_page.try_to_write(journal.path, task.cells)
+    journal.tracking.artefacts(*_RESULTS)
   return best
 
 
@@ -163,6 +170,7 @@ def _journal(workdir, task, cells, given, options) -> SearchJournal:
     cells.measure,
     options.checkpoints,
     plain=options.plain,
+    loggers=options.loggers,
   )
 
 

@@ -62,6 +62,7 @@ def run(
       "result.json",
       options.checkpoints,
       plain=options.plain,
+      loggers=options.loggers,
     ) as journal,
   ):
     if result := journal.finished(*training.numbers):
@@ -70,6 +71,7 @@ def run(
       state = _train(training, feed, journal)
       result = training.result(state, feed)
       journal.finish(result)
+      journal.tracking.artefacts("config.json", "result.json", "history.jsonl")
     _show(training.lines(result), journal.path / "result.json")
   return result
 

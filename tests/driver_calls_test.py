@@ -25,6 +25,7 @@ _RUN = {
   "checkpoint_minutes": 3.0,
   "checkpoint_steps": 7,
   "log": "plain",
+  "track": "csv:metrics.csv",
   "coordinator": "host:9",
   "num_processes": 2,
   "process_id": 1,

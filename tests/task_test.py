@@ -13,6 +13,7 @@ from nao_jax.controller.model import ControllerConfig
 from nao_jax.errors import UserError
 from nao_jax.evaluators.local import Local
 from nao_jax.runs.checkpoint import CheckpointConfig
+from nao_jax.runs.loggers import Lines
 from nao_jax.search.config import FinalConfig, FinalistConfig, SearchConfig
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.tasks.task import RunOptions
@@ -27,7 +28,9 @@ CONFIG = TabularConfig(
   finalist=FinalistConfig(epochs=4),
   final=FinalConfig(cells=1, repeats=2, epochs=4),
 )
-OFTEN = RunOptions(checkpoints=CheckpointConfig(minutes=0.0))
+OFTEN = RunOptions(
+  checkpoints=CheckpointConfig(minutes=0.0), loggers=(Lines("csv"),)
+)
 
 
 class Killed(Exception):
@@ -49,6 +52,13 @@ def test_a_third_task_searches_and_compares_with_random_cells(finished):
     (values,) = best["test_accuracy"][group]
     assert len(values) == 2
     assert all(value > 0.5 for value in values)
+
+
+def test_loggers_get_rounds_and_curves_of_finalists(finished):
+  text = (finished[0] / "metrics.csv").read_text()
+  for round_ in range(CONFIG.search.rounds + 1):
+    assert f"\n{round_},best," in text
+  assert "_of_finalists/" in text
 
 
 def test_it_gets_a_drawing_and_a_report(finished):

@@ -106,7 +106,7 @@ def test_finalists_are_shown_after_the_rounds(tmp_path):
     curves = {"validation_perplexity_of_finalists/searched_1": [60.5, 55.5]}
     row = {"best": -4.0, "mean": -4.5}
     journal.report_stage("searched finalists", row, curves)
-    journal.events.close()
+    journal.tracking.stop("finished")
   # In the unit of the scores.
   assert "searched finalists │ 54.60 │ 90.02" in _view(tmp_path)
   (events,) = tmp_path.glob("events.*")

@@ -3,12 +3,14 @@
 config.json      every setting, seed, versions, git revision, command
 history.jsonl    one line a round or an epoch
 events.*         the same for TensorBoard
+trackers.json    identities of the run in other trackers; see trackers.py
 status.json      progress, and the seconds of each phase; see status.py
 checkpoints*/    the last states
 best.json, or    the result; it is written last and marks the run as
 result.json      finished
 """
 
+from collections.abc import Sequence
 import contextlib
 import json
 import os
@@ -17,13 +19,12 @@ import shutil
 import time
 import typing
 
-import tensorboardX
-
 from nao_jax.errors import Stopped, UserError, in_a_line, storage_fault
 from nao_jax.runs import checkpoint, config_file, files, json_file, lock, paths
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.compile_time import CompileTime
 from nao_jax.runs.interruption import Interruption
+from nao_jax.runs.loggers import Logger, Tracking
 from nao_jax.runs.progress import Progress
 from nao_jax.runs.status import StatusFile
 
@@ -38,7 +39,7 @@ class Workdir:
   Attributes:
     path: the directory.
     progress: shows the progress to the user; raises Stopped, as `keep` does.
-    events: the writer for TensorBoard, set by `rewind`.
+    tracking: TensorBoard and further loggers, started by `rewind`.
   """
 
   def __init__(
@@ -49,6 +50,7 @@ class Workdir:
     checkpoints: CheckpointConfig = DEFAULT,
     *,
     plain: bool = False,
+    loggers: Sequence[Logger] = (),
   ):
     """Takes the directory of a new run, or of a run to resume.
 
@@ -58,6 +60,7 @@ class Workdir:
       outcome: name of the file that is written last.
       checkpoints: when `keep` saves.
       plain: whether to show lines on a terminal, too.
+      loggers: further places for metrics and results.
 
     Raises:
       UserError: the directory cannot be written, holds something else, or
@@ -71,6 +74,7 @@ class Workdir:
     self._kept, self._steps, self._saved_at = None, 0, time.monotonic()
     self._interruption = Interruption()
     self._compiling = CompileTime()
+    self.tracking = Tracking(self.path, settings, loggers)
     self._status = StatusFile(self.path, lambda: self._compiling.seconds)
     self.progress = Progress(
       before=self._stop_if_asked, record=self._status.record, plain=plain
@@ -94,6 +98,7 @@ class Workdir:
   def __exit__(self, kind, error, trace) -> None:
     with self._held:
       self._status.end(_state(error))
+      self.tracking.stop(_state(error))
     if fault := storage_fault(error):
       raise UserError(
         f"`workdir={self.path}`: {fault}; what was saved before is safe: when "
@@ -232,22 +237,18 @@ class Workdir:
     # A stage after the rounds reports again when it ends again.
     rows = [r for r in rows if "stage" not in r and r[axis] < position]
     files.write(self._history, "".join(json.dumps(row) + "\n" for row in rows))
-    self.events = tensorboardX.SummaryWriter(
-      str(self.path), purge_step=position
-    )
+    self.tracking.start(position)
 
   def report(self, axis: str, report: dict) -> None:
-    """Appends a report; its numbers go to TensorBoard, too.
+    """Appends a report; its numbers go to TensorBoard and other loggers, too.
 
     Args:
-      axis: the entry that is TensorBoard's step.
+      axis: the entry that is their step.
       report: JSON-like.
     """
     self.append(report)
-    for name, value in report.items():
-      if isinstance(value, (int, float)) and name != axis:
-        self.events.add_scalar(name, value, report[axis])
-    self.events.flush()
+    others = {k: v for k, v in report.items() if k != axis}
+    self.tracking.metrics(others, report[axis])
 
   def append(self, report: dict) -> None:
     """Appends a report, JSON-like, to the history alone."""

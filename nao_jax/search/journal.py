@@ -6,6 +6,7 @@ final.json       measurements of the trainings after the rounds, so far
 report.html      a report of the whole search
 """
 
+from collections.abc import Sequence
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from nao_jax.pool import Pool
 from nao_jax.runs import checkpoint, streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.files import write, write_bytes
+from nao_jax.runs.loggers import Logger
 from nao_jax.runs.workdir import Workdir
 from nao_jax.search.pool_file import PoolFile
 from nao_jax.search.state import Journal, SearchState
@@ -43,6 +45,7 @@ class SearchJournal(Workdir, Journal):
     checkpoints: CheckpointConfig = DEFAULT,
     *,
     plain: bool = False,
+    loggers: Sequence[Logger] = (),
   ):
     """Opens the workdir of a search.
 
@@ -53,8 +56,11 @@ class SearchJournal(Workdir, Journal):
       measure: the metric.
       checkpoints: when states within a round are saved.
       plain: see `Workdir`.
+      loggers: see `Workdir`.
     """
-    super().__init__(path, settings, "best.json", checkpoints, plain=plain)
+    super().__init__(
+      path, settings, "best.json", checkpoints, plain=plain, loggers=loggers
+    )
     self._rounds, self._measure = rounds, measure
     self._pool_file = PoolFile(self.path / "pool.sqlite")
     self._enter(0)
@@ -114,13 +120,12 @@ class SearchJournal(Workdir, Journal):
     Args:
       stage: name of the trainings.
       row: the report, JSON-like.
-      curves: {name: a number for each epoch}, for TensorBoard.
+      curves: {name: a number for each epoch}, for loggers.
     """
     self.append({"stage": stage} | row)
     for name, values in curves.items():
       for epoch, value in enumerate(values, 1):
-        self.events.add_scalar(name, value, epoch)
-    self.events.flush()
+        self.tracking.metrics({name: value}, epoch)
 
   def save_final(self, found: dict) -> None:
     """Writes measurements of trainings after the rounds to final.json."""

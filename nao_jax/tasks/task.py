@@ -24,6 +24,7 @@ from nao_jax.evaluators.local import Candidates
 from nao_jax.metrics import Measure
 from nao_jax.objectives import CostConstraint
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
+from nao_jax.runs.loggers import Logger
 from nao_jax.search.config import ExperimentConfig
 from nao_jax.spaces.space import Space
 from nao_jax.tasks.training import FinalTraining
@@ -209,12 +210,14 @@ class RunOptions:
     checkpoints: when the state is saved.
     plain: whether to show progress as plain lines even on a terminal.
     team: the processes that train together; only the first one needs a workdir.
+    loggers: further places for metrics and results, such as trackers.
   """
 
   devices: int | None = None
   checkpoints: CheckpointConfig = DEFAULT
   plain: bool = False
   team: Team | None = None
+  loggers: tuple[Logger, ...] = ()
 
 
 DEFAULT_OPTIONS = RunOptions()

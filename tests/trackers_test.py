@@ -1,0 +1,142 @@
+"""Loggers beside a run: what they get, once, and that none stops it."""
+
+import csv
+import dataclasses
+import json
+import logging
+import sys
+
+import pytest
+
+from nao_jax.errors import UserError
+from nao_jax.runs import loggers, trackers
+from nao_jax.runs.workdir import Workdir
+
+SETTINGS = {"search.rounds": 3, "train.rate": 0.1, "step_sizes": [1, 2]}
+REPORTS = [{"round": n, "best": n / 8, "name": "x"} for n in range(4)]
+
+
+def _run(path, track, rounds, first=0):
+  """Some rounds of a run, which then stops or, after the last, finishes."""
+  own = trackers.parse(track)
+  with Workdir(path, SETTINGS, "best.json", loggers=own) as run:
+    run.rewind("round", first)
+    for report in REPORTS[first:rounds]:
+      run.report("round", report)
+    if rounds < len(REPORTS):
+      raise KeyboardInterrupt
+    run.finish({})
+    run.tracking.artefacts("best.json", "no.html")
+
+
+def _stopped_and_resumed(path, track):
+  """Has the third round reported twice."""
+  with pytest.raises(KeyboardInterrupt):
+    _run(path, track, 3)
+  _run(path, track, 4, first=2)
+
+
+def test_lines_hold_each_metric_once(tmp_path):
+  run = tmp_path / "run"
+  _stopped_and_resumed(run, f"csv,jsonl:{tmp_path}/more/m.jsonl")
+  with (run / "metrics.csv").open() as file:
+    head, *rows = csv.reader(file)
+  assert head == ["step", "name", "value"]
+  assert rows == [[str(n), "best", str(n / 8)] for n in range(4)]
+  lines = (tmp_path / "more" / "m.jsonl").read_text().splitlines()
+  assert [*map(json.loads, lines)] == [
+    {"step": n, "name": "best", "value": n / 8} for n in range(4)
+  ]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mlflow_has_one_run_with_all_of_it(tmp_path, monkeypatch):
+  mlflow = pytest.importorskip("mlflow")
+  monkeypatch.chdir(tmp_path)
+  _stopped_and_resumed(tmp_path / "run", "mlflow:sqlite:///runs.db")
+  client = mlflow.MlflowClient("sqlite:///runs.db")
+  (experiment,) = client.search_experiments(filter_string="name = 'nao_jax'")
+  (run,) = client.search_runs([experiment.experiment_id])
+  assert run.info.status == "FINISHED"
+  assert run.info.run_name == "run"
+  assert run.data.params["train.rate"] == "0.1"
+  assert run.data.params["step_sizes"] == "[1, 2]"
+  history = client.get_metric_history(run.info.run_id, "best")
+  assert [(x.step, x.value) for x in history] == [(n, n / 8) for n in range(4)]
+  (file,) = client.list_artifacts(run.info.run_id)
+  assert file.path == "best.json"
+  assert {x.name for x in tmp_path.iterdir()} == {
+    *("run", "runs.db", "mlartifacts")
+  }
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_wandb_writes_one_run_for_its_sync(tmp_path, monkeypatch):
+  pytest.importorskip("wandb")
+  monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
+  monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+  _stopped_and_resumed(tmp_path / "run", "wandb:mine")
+  folders = [*(tmp_path / "run" / "wandb").glob("offline-run-*")]
+  assert len({folder.name.rpartition("-")[2] for folder in folders}) == 1
+  records = b"".join(
+    file.read_bytes() for folder in folders for file in folder.glob("*.wandb")
+  )
+  assert b"best" in records
+  assert b"search.rounds" in records
+  assert [*(tmp_path / "run" / "wandb").rglob("files/best.json")]
+
+
+@dataclasses.dataclass
+class _Failing:
+  """A logger that fails in one of its methods."""
+
+  method: str
+
+  def __getattr__(self, name):
+    def call(*_):
+      if name == self.method:
+        raise OSError("the server\nis gone")
+
+    return call
+
+
+@pytest.mark.parametrize("method", ["start", "metrics", "artefact", "stop"])
+def test_a_logger_that_fails_is_named_once_and_stops_nothing(
+  tmp_path, caplog, method
+):
+  own = [_Failing(method), loggers.Lines("csv")]
+  with Workdir(tmp_path, SETTINGS, "best.json", loggers=own) as run:
+    run.rewind("round", 0)
+    for report in REPORTS:
+      run.report("round", report)
+    run.finish({})
+    run.tracking.artefacts("best.json")
+  warned = [x for x in caplog.records if x.levelno == logging.WARNING]
+  (line,) = (x.getMessage() for x in warned)
+  assert line.startswith("_Failing: the server is gone; it gets no more")
+  assert (tmp_path / "metrics.csv").read_text().count("best") == 4
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+  ("track", "said"),
+  [
+    ("sacred:x", "`track=sacred:x`: unknown; allowed: csv, csv:FILE"),
+    ("mlflow", "`track=mlflow`: unknown; allowed: "),
+    ("csv:/proc/no.csv", "`track=/proc/no.csv`: cannot be written"),
+    ("mlflow:sqlite:////proc/no/runs.db", "cannot be used .* sqlite:///FILE"),
+    ("mlflow:http://127.0.0.1:9", "cannot be used .* a server that answers"),
+  ],
+)
+def test_a_place_that_cannot_be_used_is_refused(track, said, monkeypatch):
+  if "mlflow:" in track:
+    pytest.importorskip("mlflow")
+  monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+  with pytest.raises(UserError, match=said):
+    trackers.parse(track)
+
+
+def test_a_package_that_is_missing_is_named(monkeypatch):
+  monkeypatch.setitem(sys.modules, "wandb", None)
+  with pytest.raises(UserError, match=r"pip install 'nao_jax\[wandb\]'"):
+    trackers.parse("wandb:mine")
