@@ -121,6 +121,15 @@ class EdgeNetworkConfig:
     """Shape of an architecture as data: (E,)."""
     return (self.branches,)
 
+  def resized(self, sizes: macro.NetworkConfig) -> "EdgeNetworkConfig":
+    """Returns the network with these cells per stage, channels, classes."""
+    return dataclasses.replace(
+      self,
+      cells_per_stage=sizes.cells_per_stage,
+      channels=sizes.channels,
+      classes=sizes.classes,
+    )
+
   def to_cells(self, tokens: Array) -> Array:
     """Converts tokens [..., E] to indices of operations, int32 [..., E]."""
     first = np.array([choices[0] for choices in self.space.choices], np.int32)

@@ -82,6 +82,10 @@ class NetworkConfig:
     """Shape of an architecture as data."""
     return 2, self.nodes, 4
 
+  def resized(self, sizes: "NetworkConfig") -> "NetworkConfig":
+    """Returns the network at other sizes, which describe it completely."""
+    return sizes
+
   def to_cells(self, tokens: Array) -> Array:
     """Converts tokens [..., 8 nodes] in pairs to cells [..., 2, nodes, 4]."""
     return cnn.to_cells(tokens)

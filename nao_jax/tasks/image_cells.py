@@ -48,7 +48,11 @@ class ImageCells:
   @property
   def network(self) -> Network:
     """The network that scores the cells."""
-    return image_spaces.network(self._space, self.sizes, self.own)
+    return self._layout.resized(self.sizes)
+
+  @property
+  def _layout(self) -> Network:
+    return image_spaces.layout(self._space, self.own)
 
   @property
   def _space(self) -> str:
@@ -68,8 +72,10 @@ class ImageCells:
   @property
   def space(self) -> Space:
     """The search space."""
-    encoding = self.settings["encoding"]
-    return image_spaces.space(self._space, self.sizes, encoding, self.own)
+    if self._space != "nao":
+      return self.network.space
+    sizes = self.sizes
+    return cnn.space(sizes.nodes, sizes.ops, self.settings["encoding"])
 
   @property
   def op_names(self) -> tuple[str, ...]:
@@ -118,9 +124,7 @@ class ImageCells:
     networks = {"as the search scored it": self.network}
     if final.cells:
       name = "as it was trained from scratch"
-      networks[name] = image_spaces.network(
-        self._space, final.network(self.sizes), self.own
-      )
+      networks[name] = self._layout.resized(final.network(self.sizes))
     costs = {
       name: cost(network, tokens, image[0], image[2])
       for name, network in networks.items()

@@ -18,7 +18,6 @@ from nao_jax import objectives
 from nao_jax.errors import UserError
 from nao_jax.networks.build import Network
 from nao_jax.networks.cost import cost
-from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.objectives import Cost, CostConstraint
 from nao_jax.runs import paths
 from nao_jax.settings import within
@@ -78,7 +77,7 @@ def constraint(
   config: SearchCnnConfig,
   image: Sequence[int],
   latency: Cost | None = None,
-  own: EdgeNetworkConfig | None = None,
+  layout: Network = image_spaces.NAO,
 ) -> CostConstraint | None:
   """Returns the cost constraint of a search; None if it has none.
 
@@ -86,7 +85,7 @@ def constraint(
     config: the settings, which have passed `check`.
     image: height, width and channels.
     latency: the caller's function from tokens int32 [N, L] to latencies [N].
-    own: with `space=own`, the cells.
+    layout: a network of the space, see `image_spaces.layout`.
   """
   asked = config.constraint
   found = objectives.parse(asked, NAMES)
@@ -94,8 +93,7 @@ def constraint(
     return None
   name, limit, multi_objective = found
   if name != "latency":
-    sizes = config.final.network(config.network)
-    network = image_spaces.network(config.space, sizes, own)
+    network = layout.resized(config.final.network(config.network))
     function = exact(name, network, image)
   else:
     ops = config.network.ops

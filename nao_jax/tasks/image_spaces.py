@@ -1,16 +1,14 @@
-"""Spaces of convolutional cells, and their networks at given sizes."""
+"""Spaces of convolutional cells, and their networks."""
 
-import dataclasses
 from typing import Any
 
 from nao_jax.errors import UserError
 from nao_jax.networks.build import Network
 from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.networks.macro import NetworkConfig
-from nao_jax.spaces import cnn
-from nao_jax.spaces.space import Space
 
 SPACES = ("nao", "nasbench201", "own")
+NAO = NetworkConfig()
 
 
 def check(name: str, own: EdgeNetworkConfig | None) -> None:
@@ -38,44 +36,15 @@ def described(own: EdgeNetworkConfig | None) -> dict[str, Any]:
   }
 
 
-def space(
-  name: str,
-  sizes: NetworkConfig,
-  encoding: str = "pairs",
-  own: EdgeNetworkConfig | None = None,
-) -> Space:
-  """Returns a search space.
+def layout(name: str, own: EdgeNetworkConfig | None = None) -> Network:
+  """Returns a network of a space, whose method `resized` gives those of it.
 
   Args:
     name: one of `SPACES`.
-    sizes: sizes of the network; `nao` depends on its op set and nodes.
-    encoding: with `nao`, the encoding of its tokens.
-    own: with `own`, the cells.
-  """
-  if name == "nao":
-    return cnn.space(sizes.nodes, sizes.ops, encoding)
-  return network(name, sizes, own).space
-
-
-def network(
-  name: str, sizes: NetworkConfig, own: EdgeNetworkConfig | None = None
-) -> Network:
-  """Returns the description of a network for cells of a space.
-
-  Args:
-    name: one of `SPACES`.
-    sizes: all but `nao` have only its channels, cells per stage and classes.
     own: with `own`, the cells.
 
   Raises:
-    UserError: cells of one's own are not given.
+    UserError: cells of one's own are missing or have no effect.
   """
-  if name == "nao":
-    return sizes
   check(name, own)
-  return dataclasses.replace(
-    own or EdgeNetworkConfig(),
-    cells_per_stage=sizes.cells_per_stage,
-    channels=sizes.channels,
-    classes=sizes.classes,
-  )
+  return NAO if name == "nao" else own or EdgeNetworkConfig()

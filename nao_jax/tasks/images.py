@@ -15,6 +15,7 @@ from nao_jax.data.stream import ImageStream
 from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.shared import SharedWeights, check_each_step
+from nao_jax.networks.build import Network
 from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.objectives import Cost, CostConstraint
 from nao_jax.settings import flatten
@@ -68,7 +69,8 @@ class Images:
       )
     image_costs.check(config, self.latency)
     data = open_data(config, self.data_dir)
-    config = _fit_to_data(config, data, devices, self.own)
+    layout = image_spaces.layout(config.space, self.own)
+    config = _fit_to_data(config, data, devices, layout)
     network = config.network
     if config.space != "nao" and (network.auxiliary or network.dropout):
       logging.warning(
@@ -130,10 +132,14 @@ class OpenImages:
     return {"image": list(self.data.image_shape)}
 
   @functools.cached_property
+  def _layout(self) -> Network:
+    return image_spaces.layout(self.config.space, self.own)
+
+  @functools.cached_property
   def constraint(self) -> CostConstraint | None:
     """Implements `OpenTask.constraint`."""
     return image_costs.constraint(
-      self.config, self.data.image_shape, self.latency, self.own
+      self.config, self.data.image_shape, self.latency, self._layout
     )
 
   def check_memory(self) -> None:
@@ -145,7 +151,7 @@ class OpenImages:
       held=data.validation_examples if config.input == "stream" else None,
       devices=self.devices,
     )
-    trainer = _trainer(config, data, self.own)
+    trainer = _trainer(config, data, self._layout)
     if config.evaluator == "scratch":
       trainer = CandidateTrainer(**vars(trainer))
     check(trainer, each=config.architectures_per_step)
@@ -156,7 +162,7 @@ class OpenImages:
       if count:
         smaller = f"`{name}.channels` or `{name}.batch`"
         check(
-          final_trainer(config, data, getattr(config, name), self.own),
+          final_trainer(config, data, getattr(config, name), self._layout),
           smaller=smaller,
         )
 
@@ -164,7 +170,7 @@ class OpenImages:
     """Implements `OpenTask.shared`."""
     config = self.config
     return SharedWeights(
-      _trainer(config, self.data, self.own),
+      _trainer(config, self.data, self._layout),
       self.data,
       config.search.rounds + 1,
       self.devices,
@@ -177,7 +183,7 @@ class OpenImages:
   def candidates(self) -> tuple[ImageCandidates, dict[str, Any]]:
     """Implements `OpenTask.candidates`."""
     config, data = self.config, self.data
-    trainer = CandidateTrainer(**vars(_trainer(config, data, self.own)))
+    trainer = CandidateTrainer(**vars(_trainer(config, data, self._layout)))
     candidates = ImageCandidates(trainer, data, config.seed, self.devices)
     return candidates, _protocol(config, data) | image_spaces.described(
       self.own
@@ -187,7 +193,7 @@ class OpenImages:
     """Implements `OpenTask.retrained`."""
     data = self.data
     budget = getattr(self.config, stage.budget)
-    trainer = final_trainer(self.config, data, budget, self.own)
+    trainer = final_trainer(self.config, data, budget, self._layout)
     config = dataclasses.replace(
       self.config,
       seed=stage.seed,
@@ -210,7 +216,7 @@ def _fit_to_data(
   config: SearchCnnConfig,
   data: ImageData | ImageStream,
   devices: int | None,
-  own: EdgeNetworkConfig | None = None,
+  layout: Network,
 ) -> SearchCnnConfig:
   """Returns the settings with the data's number of classes, checked."""
   network = dataclasses.replace(config.network, classes=data.classes)
@@ -220,12 +226,10 @@ def _fit_to_data(
       f"`validation_fraction={config.validation_fraction}`: no image is left "
       "to score with; give more"
     )
-  check_size(
-    config, image_spaces.network(config.space, network, own), data.image_shape
-  )
+  check_size(config, layout.resized(network), data.image_shape)
   # A candidate trains on one device, the supernet on all of them.
   on = 1 if config.evaluator == "scratch" else devices
-  _trainer(config, data, own).check(on)
+  _trainer(config, data, layout).check(on)
   config = _with_small_batches(config, data.train_examples)
   asked = {"final": config.final.cells, "finalist": config.finalists}
   for name in (name for name, cells in asked.items() if cells):
@@ -234,9 +238,8 @@ def _fit_to_data(
       settings.within("network", network),
       settings.within(name, budget),
     ):
-      sizes = budget.network(network)
-      image_spaces.network(config.space, sizes, own).check(data.image_shape[0])
-    final_trainer(config, data, budget, own).check(1, f"{name}.batch")
+      layout.resized(budget.network(network)).check(data.image_shape[0])
+    final_trainer(config, data, budget, layout).check(1, f"{name}.batch")
   return config
 
 
@@ -262,10 +265,10 @@ def _with_small_batches(
 def _trainer(
   config: SearchCnnConfig,
   data: ImageData | ImageStream,
-  own: EdgeNetworkConfig | None = None,
+  layout: Network,
 ) -> Trainer:
   return Trainer(
-    network=image_spaces.network(config.space, config.network, own),
+    network=layout.resized(config.network),
     train=config.train,
     sgd=config.sgd,
     augment=config.augment,
@@ -300,7 +303,7 @@ def final_trainer(
   config: SearchCnnConfig,
   data: ImageData | ImageStream,
   budget: ImageFinalConfig | ImageFinalistConfig,
-  own: EdgeNetworkConfig | None = None,
+  layout: Network = image_spaces.NAO,
 ) -> CandidateTrainer:
   """Returns the settings of trainings after the search.
 
@@ -308,12 +311,10 @@ def final_trainer(
     config: the settings of the search.
     data: the data, of which only the number of training images matters.
     budget: the settings that only these trainings have.
-    own: see `Images`.
+    layout: a network of the space, see `image_spaces.layout`.
   """
   return CandidateTrainer(
-    network=image_spaces.network(
-      config.space, budget.network(config.network), own
-    ),
+    network=layout.resized(budget.network(config.network)),
     train=image_finals.train(budget, config.train),
     sgd=image_finals.one_cosine(config.sgd),
     augment=config.augment,
