@@ -9,13 +9,14 @@ import jax.numpy as jnp
 EPSILON = 1e-5
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-@functools.partial(jax.jit, static_argnums=3)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+@functools.partial(jax.jit, static_argnums=(3, 4))
 def batch_norm(
   x: jax.Array,
   scale: jax.Array,
   offset: jax.Array,
   axis_name: str | None = None,
+  epsilon: float = EPSILON,
 ) -> jax.Array:
   """Applies BatchNorm to [C, H, W, B] with the batch's (biased) statistics.
 
@@ -25,8 +26,9 @@ def batch_norm(
     offset: [C].
     axis_name: the mapped axis over which the statistics are also taken, so that
       a batch gives the same numbers on one device and on many.
+    epsilon: addition to the variances.
   """
-  return _batch_norm_forward(x, scale, offset, axis_name)[0]
+  return _batch_norm_forward(x, scale, offset, axis_name, epsilon)[0]
 
 
 def _across(values, axis_name):
@@ -62,22 +64,24 @@ def normalise(
   offset: jax.Array,
   mean: jax.Array,
   variance: jax.Array,
+  epsilon: float = EPSILON,
 ) -> jax.Array:
   """Applies BatchNorm to [C, H, W, B] with given statistics; others are [C]."""
-  factor = scale * lax.rsqrt(variance + EPSILON)
+  factor = scale * lax.rsqrt(variance + epsilon)
   y = x * _channel(factor) + _channel(offset - mean * factor)
   return y.astype(x.dtype)
 
 
-@functools.partial(jax.jit, static_argnums=3)
-def _batch_norm_forward(x, scale, offset, axis_name):
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _batch_norm_forward(x, scale, offset, axis_name, epsilon):
   mean, variance = moments(x, axis_name)
-  y = normalise(x, scale, offset, mean, variance)
-  return y, (x, mean, lax.rsqrt(variance + EPSILON), scale)
+  y = normalise(x, scale, offset, mean, variance, epsilon)
+  return y, (x, mean, lax.rsqrt(variance + epsilon), scale)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _batch_norm_backward(axis_name, residuals, gradient):
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _batch_norm_backward(axis_name, epsilon, residuals, gradient):
+  del epsilon  # In the residuals.
   x, mean, inverse, scale = residuals
   dtype = x.dtype
   x, gradient = _wide(x), _wide(gradient)

@@ -69,6 +69,7 @@ def batch_norm(
   parameters: Parameters,
   stage: str = "",
   axis_name: str | None = None,
+  epsilon: float = normalisation.EPSILON,
 ) -> jax.Array:
   """Applies BatchNorm with the batch's own statistics.
 
@@ -77,9 +78,10 @@ def batch_norm(
     parameters: the parameters of an operation.
     stage: the suffix of `scale` and `offset` in the parameters' names.
     axis_name: the mapped axis over which the statistics are also taken.
+    epsilon: addition to the variances.
   """
   scale, offset = parameters[f"scale{stage}"], parameters[f"offset{stage}"]
-  return normalisation.batch_norm(x, scale, offset, axis_name)
+  return normalisation.batch_norm(x, scale, offset, axis_name, epsilon)
 
 
 def apply(

@@ -49,7 +49,10 @@ def _join(name: str, leaf: str) -> str:
 
 
 def normaliser(
-  module: nn.Module, name: str = "", used: bool | jax.Array = True
+  module: nn.Module,
+  name: str = "",
+  used: bool | jax.Array = True,
+  epsilon: float = normalisation.EPSILON,
 ) -> ops.Norm:
   """Returns the BatchNorm function of one group of parameters of a module.
 
@@ -62,14 +65,15 @@ def normaliser(
       the statistics to normalise by.
     name: the name of the group, as given to `declare`.
     used: bool [], may be traced; if false, running statistics stay as they are.
+    epsilon: addition to the variances.
   """
   if module.statistics == "batch":
-    return ops.batch_norm
+    return functools.partial(ops.batch_norm, epsilon=epsilon)
 
   def norm(x, parameters, stage="", axis_name=None):
     def step(old):
       y, new = running_norm(
-        x, parameters, stage, old, module.statistics, axis_name
+        x, parameters, stage, old, module.statistics, axis_name, epsilon
       )
       return y, jax.tree.map(functools.partial(jnp.where, used), new, old)
 
@@ -117,6 +121,7 @@ def running_norm(
   running: tuple[jax.Array, jax.Array],
   statistics: Statistics,
   axis_name: str | None,
+  epsilon: float = normalisation.EPSILON,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
   """Applies BatchNorm with running statistics, as a pure function.
 
@@ -127,14 +132,16 @@ def running_norm(
     running: mean and variance, [C] each.
     statistics: "tracked" or "running".
     axis_name: the mapped axis over which the batch's statistics are also taken.
+    epsilon: addition to the variances.
 
   Returns:
     The normalised maps and the updated running statistics.
   """
   if statistics == "running":
     scale, offset = parameters[f"scale{stage}"], parameters[f"offset{stage}"]
-    return normalisation.normalise(x, scale, offset, *running), running
-  y = ops.batch_norm(x, parameters, stage, axis_name)
+    y = normalisation.normalise(x, scale, offset, *running, epsilon)
+    return y, running
+  y = ops.batch_norm(x, parameters, stage, axis_name, epsilon)
   return y, _follow(running, jax.lax.stop_gradient(x), axis_name)
 
 
@@ -145,15 +152,20 @@ class CarriedNorm:
 
   Attributes:
     running: mean and variance, both [n, C], updated by the calls so far; row i
-      belongs to the i-th call.
+      belongs to the i-th call. Maps may have fewer than C channels, whose
+      statistics are the first of the row.
   """
 
   def __init__(
-    self, running: Any, statistics: Statistics, axis_name: str | None
+    self,
+    running: Any,
+    statistics: Statistics,
+    axis_name: str | None,
+    epsilon: float = normalisation.EPSILON,
   ):
     """Starts before the first BatchNorm; see `running_norm`."""
     self.running = running
-    self._statistics, self._axis_name, self._calls = statistics, axis_name, 0
+    self._how, self._calls = (statistics, axis_name, epsilon), 0
 
   def __call__(
     self,
@@ -164,13 +176,18 @@ class CarriedNorm:
   ) -> jax.Array:
     """Normalises maps and updates a row of `running`."""
     del axis_name  # The one of the network.
-    own = tape.take(self.running, self._calls)
-    y, new = running_norm(
-      x, parameters, stage, own, self._statistics, self._axis_name
-    )
-    self.running = tape.put(self.running, self._calls, new)
+    row = tape.take(self.running, self._calls)
+    own = jax.tree.map(lambda whole: whole[: len(x)], row)
+    y, new = running_norm(x, parameters, stage, own, *self._how)
+    row = jax.tree.map(_with_first, row, new)
+    self.running = tape.put(self.running, self._calls, row)
     self._calls += 1
     return y
+
+
+def _with_first(row: jax.Array, first: jax.Array) -> jax.Array:
+  """Returns a row [C] with its first values replaced."""
+  return jax.lax.dynamic_update_slice_in_dim(row, first, 0, 0)
 
 
 def _follow(running, x, axis_name):
