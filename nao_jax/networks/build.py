@@ -1,10 +1,11 @@
 """Networks for all kinds of cells, from their sizes.
 
 A description of a network (`macro.NetworkConfig` for NAO's cells,
-`edge_config.EdgeNetworkConfig` for sums of edges) has the attributes
-`channels`, `cells_per_stage`, `classes`, `auxiliary`, `cells`, `branches`,
-`space`, `architecture_shape` and the methods `to_cells` and `check`. The
-functions here make a network from it; a new kind registers its own.
+`edge_config.EdgeNetworkConfig` for sums of edges,
+`mobile_config.MobileNetworkConfig` for chains of blocks) has the attributes
+`classes`, `auxiliary`, `cells` and `branches` (what drop-path can drop),
+`space`, `architecture_shape` and the methods `resized`, `to_cells` and `check`.
+The functions here make a network from it; a new kind registers its own.
 """
 
 import dataclasses
@@ -18,10 +19,12 @@ from nao_jax.networks import parameters
 from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.networks.edge_network import EdgeNetwork, EdgeStandAlone
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.networks.mobile import MobileNetwork, MobileStandAlone
+from nao_jax.networks.mobile_config import MobileNetworkConfig
 from nao_jax.networks.stand_alone import StandAlone
 from nao_jax.networks.supernet import Supernet
 
-Network = NetworkConfig | EdgeNetworkConfig
+Network = NetworkConfig | EdgeNetworkConfig | MobileNetworkConfig
 
 
 @functools.singledispatch
@@ -35,6 +38,11 @@ def _(network: EdgeNetworkConfig, axis_name: str | None = None) -> nn.Module:
   return EdgeNetwork(network, axis_name)
 
 
+@supernet.register
+def _(network: MobileNetworkConfig, axis_name: str | None = None) -> nn.Module:
+  return MobileNetwork(network, axis_name)
+
+
 @functools.singledispatch
 def candidate(network: Network, axis_name: str | None = None) -> nn.Module:
   """Returns the candidate: a supernet with running statistics."""
@@ -44,6 +52,11 @@ def candidate(network: Network, axis_name: str | None = None) -> nn.Module:
 @candidate.register
 def _(network: EdgeNetworkConfig, axis_name: str | None = None) -> nn.Module:
   return EdgeNetwork(network, axis_name, tracks=True)
+
+
+@candidate.register
+def _(network: MobileNetworkConfig, axis_name: str | None = None) -> nn.Module:
+  return MobileNetwork(network, axis_name, tracks=True)
 
 
 def without_auxiliary(network: Network) -> Network:
@@ -64,9 +77,9 @@ def initialise_candidate(
     images: float32 [B, H, W, c]; only the shape matters.
     cells: int32 [*network.architecture_shape].
   """
-  if isinstance(module, EdgeNetwork):
-    return parameters.initialise(module, key, images, cells)
-  return candidates.initialise_candidate(module, key, images, cells)
+  if isinstance(module, candidates.Candidate):
+    return candidates.initialise_candidate(module, key, images, cells)
+  return parameters.initialise(module, key, images, cells)
 
 
 @functools.singledispatch
@@ -84,3 +97,12 @@ def _(
   axis_name: str | None = None,
 ) -> nn.Module:
   return EdgeStandAlone(network, tokens, axis_name)
+
+
+@stand_alone.register
+def _(
+  network: MobileNetworkConfig,
+  tokens: tuple[int, ...],
+  axis_name: str | None = None,
+) -> nn.Module:
+  return MobileStandAlone(network, tokens, axis_name)

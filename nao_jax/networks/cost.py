@@ -13,14 +13,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nao_jax.networks import ops
+from nao_jax.networks import mobile, ops
 from nao_jax.networks.edge_config import EdgeNetworkConfig, Operation, is_affine
 from nao_jax.networks.macro import (
   NetworkConfig,
   conv_norm_shapes,
   linear_shapes,
 )
+from nao_jax.networks.mobile_config import MobileNetworkConfig
 from nao_jax.spaces import cnn
+from nao_jax.spaces.mobile import Block
 
 
 class Map(NamedTuple):
@@ -34,7 +36,8 @@ class Part(NamedTuple):
   """Cost of a part of a network.
 
   Attributes:
-    name: "stem", "normal" or "reduction" (cells), "auxiliary", "classifier".
+    name: "stem", "normal" or "reduction" (cells), "auxiliary", "classifier", or
+      what else the network has.
     output: the shape of its output.
     parameters: number of parameters.
     multiply_adds: for one image.
@@ -134,6 +137,42 @@ def _(
   layers = [_Layer(last, at.size), _linear(at.width, config.classes)]
   parts.append(_part("classifier", Map(config.classes, 1), layers))
   return Cost(tuple(parts), None)
+
+
+@cost.register
+def _(
+  config: MobileNetworkConfig,
+  tokens: np.ndarray,
+  image_size: int,
+  image_channels: int = 3,
+) -> Cost:
+  sizes = config.sizes
+  at = Map(sizes.stem_width, -(-image_size // sizes.stem_stride))
+  parts = [_part("stem", at, [_conv_norm(image_channels, at, 3)])]
+  to = at._replace(width=sizes.first_width)
+  parts.append(_part("first", to, _block(mobile.FIRST, at, to)))
+  chosen = config.to_cells(np.asarray(tokens)).tolist()
+  for stage in config.stages:
+    for place in range(stage.places.start, stage.places.stop):
+      if chosen[place] == len(sizes.blocks):
+        continue
+      stride = stage.stride if place == stage.places.start else 1
+      at, to = to, Map(stage.width, -(-to.size // stride))
+      block = sizes.blocks[chosen[place]]
+      name = f"place {place + 1}: {block.name}"
+      parts.append(_part(name, to, _block(block, at, to)))
+  last = to._replace(width=sizes.last_width)
+  parts.append(_part("last", last, [_conv_norm(to.width, last, 1)]))
+  layer = _linear(last.width, config.classes)
+  parts.append(_part("classifier", Map(config.classes, 1), [layer]))
+  return Cost(tuple(parts), None)
+
+
+def _block(block: Block, x: Map, y: Map) -> list[_Layer]:
+  """Returns the layers of a block, the first of which has the input's size."""
+  shapes = mobile.block_shapes(block, x.width, y.width)
+  first = {name: shapes.pop(name) for name in [*shapes] if "_1" in name}
+  return [_Layer(first, x.size), _Layer(shapes, y.size)]
 
 
 def _learnt(
