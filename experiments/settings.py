@@ -10,17 +10,40 @@ from collections.abc import Callable, Iterable
 import dataclasses
 import inspect
 import re
+from typing import Any
 
 from absl import flags, logging
 
 from nao_jax import settings
 from nao_jax.errors import UserError, rename
 
+
+class _WholeNumbers(flags.ArgumentParser):
+  """Reads whole numbers with commas between them."""
+
+  syntactic_help = "whole numbers with commas between them"
+
+  def parse(self, argument: str | tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the numbers; raises ValueError for anything else."""
+    if isinstance(argument, tuple):
+      return argument
+    return tuple(map(int, argument.split(",")))
+
+
+def _define_numbers(name: str, default: Any, text: str) -> flags.FlagHolder:
+  """Defines a flag of several whole numbers."""
+  serializer = flags.CsvListSerializer(",")
+  return flags.DEFINE(
+    _WholeNumbers(), name, default, text, serializer=serializer
+  )
+
+
 _DEFINE = {
   bool: flags.DEFINE_boolean,
   int: flags.DEFINE_integer,
   float: flags.DEFINE_float,
   str: flags.DEFINE_string,
+  tuple[int, ...]: _define_numbers,
 }
 
 
@@ -35,6 +58,7 @@ SEARCH_PREFIXES = {
   "fit": "controller_",
   "final": "final_",
   "finalist": "finalist_",
+  "mobile": "mobile_",
   "plus": "plus_",
   "stream": "stream_",
 }
@@ -136,6 +160,8 @@ def _in_flags(name: str, value: str | None) -> str | None:
     return f"--{flag}"
   if flags.FLAGS[flag].boolean and value in ("True", "False"):
     return f"--{flag}" if value == "True" else f"--no{flag}"
+  if isinstance(flags.FLAGS[flag].parser, _WholeNumbers):
+    value = ",".join(re.findall(r"-?\d+", value))
   return f"--{flag}={value}"
 
 

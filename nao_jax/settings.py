@@ -22,7 +22,7 @@ from absl import logging
 from nao_jax.errors import UserError, named, rename
 
 _T = TypeVar("_T")
-_LIMITS = "limits"
+_LIMITS, _ADDED = "limits", "added"
 # Integers of JAX have 32 bits.
 _LARGEST = 2**31 - 1
 LAST_SEED = 2**32 - 1
@@ -84,10 +84,24 @@ def field(
   above: float | None = None,
   below: float | None = None,
   choices: tuple[str, ...] = (),
+  added: bool = False,
 ) -> _T:
-  """Makes a dataclass field with a default and limits; see `Limits`."""
+  """Makes a dataclass field with a default and limits; see `Limits`.
+
+  Args:
+    default: the default; of a nested dataclass, an instance.
+    least: see `Limits`, like the next four.
+    most: see `Limits`.
+    above: see `Limits`.
+    below: see `Limits`.
+    choices: see `Limits`.
+    added: whether `flatten` leaves the setting out at its default. Runs and
+      trials from before a setting was added then keep their identity; the
+      default must stand for what was done before, and stay as it is.
+  """
   limits = Limits(least, most, above, below, choices)
-  return dataclasses.field(default=default, metadata={_LIMITS: limits})
+  metadata = {_LIMITS: limits, _ADDED: added}
+  return dataclasses.field(default=default, metadata=metadata)
 
 
 class Only(NamedTuple):
@@ -286,6 +300,8 @@ def flatten(config: Any) -> dict:
   settings = {}
   for own in dataclasses.fields(config):
     value = getattr(config, own.name)
+    if own.metadata.get(_ADDED) and value == own.default:
+      continue
     if dataclasses.is_dataclass(value):
       settings |= {f"{own.name}.{k}": v for k, v in flatten(value).items()}
     else:
@@ -303,6 +319,8 @@ def unflatten(config_class: type, settings: dict, prefix: str = "") -> Any:
   values = {}
   for own in dataclasses.fields(config_class):
     name = f"{prefix}{own.name}"
+    if own.metadata.get(_ADDED) and not _names(settings, name):
+      continue
     if dataclasses.is_dataclass(own.type):
       values[own.name] = unflatten(own.type, settings, f"{name}.")
     else:
@@ -311,6 +329,11 @@ def unflatten(config_class: type, settings: dict, prefix: str = "") -> Any:
         raise TypeError(f"{name} is {value!r}")
       values[own.name] = tuple(value) if isinstance(value, list) else value
   return config_class(**values)
+
+
+def _names(settings: dict, name: str) -> bool:
+  """Returns whether flat settings hold a setting or those inside of it."""
+  return any(f"{one}.".startswith(f"{name}.") for one in settings)
 
 
 def _has_type(value, kind: type) -> bool:
