@@ -61,7 +61,7 @@ def training(recipe: Recipe) -> list[str]:
 
 def _updates(optimiser, steps_per_epoch: int, epochs: int) -> list[str]:
   """Steps of an optimiser in the first and in the last epoch."""
-  params = np.float32([1.0, -2.0])
+  params = {name: np.float32([1.0, -2.0]) for name in ("kernel", "scale")}
   update = jax.jit(optimiser.update)
   found = []
   for epoch in (0, epochs - 1):
@@ -74,7 +74,8 @@ def _updates(optimiser, steps_per_epoch: int, epochs: int) -> list[str]:
       state,
     )
     for size in (0.5, 100.0):
-      step, state = update(params * size, state, params)
+      gradients = jax.tree.map(lambda x, size=size: x * size, params)
+      step, state = update(gradients, state, params)
       found.append(digest(step))
   return found
 
@@ -177,9 +178,11 @@ def proposing(
 
 
 def changed(value, limits):
-  """Another allowed value of a number or of a switch; None if none is known."""
+  """Another value of a setting, allowed if a number; None if none is known."""
   if isinstance(value, bool):
     return not value
+  if isinstance(value, tuple):
+    return value[:-1]
   if limits.choices:
     rest = [choice for choice in limits.choices if choice != value]
     return rest[0] if rest else None

@@ -122,3 +122,13 @@ def test_a_parameter_without_gradient_decays():
   zero = [np.zeros(1, np.float32)]
   (path,) = _run(config, [np.ones(1, np.float32)], [zero] * 3)
   np.testing.assert_allclose(path[:, 0], 0.95 ** np.arange(4), rtol=1e-6)
+
+
+def test_batch_norm_decays_unless_told_otherwise():
+  zero = {name: np.zeros(1, np.float32) for name in ("kernel", "scale_1")}
+  ones = jax.tree.map(np.ones_like, zero)
+  for decays in (True, False):
+    config = SgdConfig(weight_decay=0.1, decay_batch_norm=decays)
+    path = _run(config, ones, [zero] * 2)
+    assert path["kernel"][-1] < 1
+    assert (path["scale_1"][-1] < 1) == decays

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 import dataclasses
 import itertools
+from typing import Any
 
+import jax
 import optax
 
+from nao_jax.networks.edge_config import is_affine
 from nao_jax.settings import Only, field
 
 SCHEDULES = ("cosine", "restarts", "step")
@@ -27,6 +30,7 @@ class SgdConfig:
     momentum: decay factor of the momentum.
     nesterov: use Nesterov momentum.
     weight_decay: factor of the weights that is added to the clipped gradient.
+    decay_batch_norm: whether that includes scales and offsets of BatchNorm.
     clip: largest global norm of the gradient.
   """
 
@@ -34,6 +38,7 @@ class SgdConfig:
     Only(("period", "period_factor"), "schedule", ("restarts",)),
     Only(("decay",), "schedule", ("step",)),
     Only(("nesterov",), "momentum"),
+    Only(("decay_batch_norm",), "weight_decay"),
   )
 
   schedule: str = field("cosine", choices=SCHEDULES)
@@ -45,6 +50,7 @@ class SgdConfig:
   momentum: float = field(0.9, least=0, below=1)
   nesterov: bool = False
   weight_decay: float = field(3e-4, least=0)
+  decay_batch_norm: bool = field(True, added=True)
   clip: float = field(5.0, above=0)
 
   def by_epoch(self, epochs: int) -> Callable:
@@ -71,6 +77,13 @@ class SgdConfig:
     return lengths
 
 
+def _decays(params: Any) -> Any:
+  """Returns for each parameter whether it is none of BatchNorm's."""
+  return jax.tree.map_with_path(
+    lambda path, _: not is_affine(jax.tree_util.keystr(path[-1:])), params
+  )
+
+
 def sgd(
   config: SgdConfig, *, epochs: int, steps_per_epoch: int
 ) -> optax.GradientTransformation:
@@ -83,7 +96,9 @@ def sgd(
   by_epoch = config.by_epoch(epochs)
   return optax.chain(
     optax.clip_by_global_norm(config.clip),
-    optax.add_decayed_weights(config.weight_decay),
+    optax.add_decayed_weights(
+      config.weight_decay, None if config.decay_batch_norm else _decays
+    ),
     optax.sgd(
       lambda step: by_epoch(step // steps_per_epoch),
       momentum=config.momentum,
