@@ -10,10 +10,13 @@ quarters by default.
 import dataclasses
 
 from nao_jax.data.augment import AugmentConfig
-from nao_jax.spaces import cnn, rnn
+from nao_jax.networks.build import Network
+from nao_jax.spaces import rnn
 from nao_jax.tasks import (
   image_presets,
   image_recipes,
+  image_spaces,
+  image_training,
   text_presets,
   text_recipes,
 )
@@ -41,24 +44,26 @@ def trainer(
 
   The number of examples does not depend on the data set.
   """
-  found = cnn.resolve(
-    config.arch, ops=config.network.ops, nodes=config.network.nodes
-  )
-  network = dataclasses.replace(
-    config.network,
-    ops=found.ops,
-    nodes=found.nodes,
-    classes=CLASSES.get(config.dataset, 10),
-  )
+  config = image_training.with_architecture(config)
+  network = _network(config)
   return stand_alone.Trainer(
     network=network,
     train=config.train,
     sgd=config.sgd,
     augment=AugmentConfig(),
     examples=50_000,
-    tokens=tuple(found.tokens.tolist()),
+    tokens=tuple(network.space.parse(config.arch).tolist()),
     bfloat16=bfloat16,
   )
+
+
+def _network(
+  config: image_recipes.TrainCnnConfig | image_presets.SearchCnnConfig,
+) -> Network:
+  """Returns the network, with the classes of its data set."""
+  classes = CLASSES.get(config.dataset, 10)
+  layout = image_spaces.layout(config.space, mobile=config.mobile)
+  return layout.resized(dataclasses.replace(config.network, classes=classes))
 
 
 def _fitting(settings, shape, held) -> str:
@@ -87,9 +92,8 @@ def network_row(name: str) -> str:
 def search_row(name: str) -> str:
   """Returns the row of a preset of `search_cnn`, on one device."""
   config = image_presets.PRESETS[name]
-  classes = CLASSES.get(config.dataset, 10)
   settings = {
-    "network": dataclasses.replace(config.network, classes=classes),
+    "network": _network(config),
     "train": config.train,
     "sgd": config.sgd,
     "augment": config.augment,

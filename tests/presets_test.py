@@ -11,6 +11,7 @@ import pytest
 
 from nao_jax import settings
 from nao_jax.errors import UserError
+from nao_jax.networks.mobile_config import MobileConfig
 from nao_jax.tasks import image_presets, text_presets
 
 CNN, RNN = image_presets.PRESETS, text_presets.PRESETS
@@ -100,6 +101,27 @@ OFFICIAL = {
       "epochs": 1000, "batch": 100, "learning_rate": 1e-3, "trade_off": 0.8,
       "weight_decay": 1e-4, "clip": 5.0, "swap": True,
     },
+  },
+  # SemiNAS; all else is ours.
+  "mobile_imagenet": {
+    "evaluator": "shared",
+    "dataset": "imagenet2012",
+    "input": "stream",
+    "space": "mobile",
+    "mobile": MobileConfig(
+      stem_width=32, stem_stride=2, first_width=16,
+      places=(4, 4, 4, 4, 4, 1), widths=(24, 40, 80, 96, 192, 320),
+      strides=(2, 2, 2, 1, 2, 1), last_width=1280,
+      kernels=(3, 3, 5, 5, 7, 7), expansions=(3, 6, 3, 6, 3, 6),
+    ),
+    "sgd": {
+      "schedule": "cosine", "momentum": 0.9, "nesterov": True,
+      "weight_decay": 4e-5, "decay_batch_norm": False,
+    },
+    "search": {
+      "pool_size": 100, "rounds": 3, "new_per_round": 100, "extend": True,
+    },
+    "finalists": 5,
   },
   # What is known of it; all else is CIFAR-10's.
   "imagenet": {
@@ -246,7 +268,7 @@ def test_the_defaults_are_official_searches():
 
 def test_every_other_preset_is_ours_and_names_its_strategy():
   ours = {*CNN, *RNN} - {*OFFICIAL}
-  assert ours == {"digits", "digits_scratch", "demo"}
+  assert ours == {"digits", "digits_scratch", "mobile_cifar10", "demo"}
   assert {(CNN | RNN)[name].strategy for name in ours} == {"nao_plus"}
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.networks.mobile_config import MobileConfig
 from nao_jax.runs.workdir import Workdir
 from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import cnn
@@ -106,6 +107,8 @@ def test_config_json_holds_what_decided_the_run(finished):
   for name, value in (("dataset", "digits"), ("augment.flip", False)):
     assert settings[name] == value
   expected = len(list(_leaves(image_presets.SearchCnnConfig)))
+  # Settings that were added later, at their defaults.
+  expected -= len(dataclasses.fields(MobileConfig)) + len(["decay_batch_norm"])
   # And --arch, and digests of the training and of the test part.
   assert len(settings) == expected + 3
   assert all(len(settings[f"data.{part}"]) == 16 for part in ("train", "test"))

@@ -235,6 +235,39 @@ def test_of_a_part_that_is_left_out_the_rest_is_only_said_to_be_idle(caplog):
 
 
 @dataclasses.dataclass(frozen=True)
+class Later:
+  """`Whole` with two more settings."""
+
+  part: Part = Part()
+  more: int = field(0, least=0, added=True)
+  other: Part = field(Part(), added=True)
+
+
+def test_a_setting_that_was_added_later_is_written_where_it_is_used():
+  assert settings.flatten(Later()) == settings.flatten(Whole())
+  for config in (Later(), Later(more=1), Later(other=Part(3))):
+    written = settings.flatten(config)
+    assert settings.unflatten(Later, written) == config
+  assert settings.flatten(Later(more=1))["more"] == 1
+  assert settings.flatten(Later(other=Part(3)))["other.size"] == 1
+
+
+def test_several_numbers_are_one_flag():
+  with driver_flags.loaded("search_cnn") as driver:
+    flags.FLAGS["mobile_widths"].parse("8,16")
+    with pytest.raises(UserError) as refused:
+      flag_settings.choose(
+        driver.image_presets.PRESETS,
+        "mobile_cifar10",
+        flag_settings.SEARCH_PREFIXES,
+      )
+    assert flag_settings.in_flags(str(refused.value)) == (
+      "--mobile_widths=8,16: 2 numbers, but --mobile_places=2,3,3 has 3; give "
+      "as many"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class Strategies:
   ACTS_WITH = (Only(("seeds",), "strategy", ("clever",), ("random",)),)
 

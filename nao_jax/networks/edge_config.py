@@ -94,8 +94,24 @@ class EdgeNetworkConfig:
   operations: tuple[Operation, ...] = NASBENCH201
   edges: tuple[tuple[int, int], ...] = nasbench201.EDGES
 
-  # Fixed here; settings in `macro.NetworkConfig`.
-  auxiliary, stem = False, "cifar"
+  # Fixed here; a setting in `macro.NetworkConfig`.
+  auxiliary = False
+  # See `macro.NetworkConfig`.
+  parts, narrower = "edges", "network.channels"
+
+  @property
+  def op_names(self) -> tuple[str, ...]:
+    """Names of the operations."""
+    return tuple(operation.name for operation in self.operations)
+
+  def chosen_ops(self, tokens: Array) -> Array:
+    """Returns the operations of the edges, [A, E]."""
+    return self.to_cells(tokens)
+
+  def most_kept(self, image_size: int) -> float:
+    """Returns a bound on the values that a step keeps for one image."""
+    maps = macro.MOST_MAPS * self.branches * len(self.cells)
+    return maps * self.channels * image_size**2
 
   @property
   def states(self) -> int:
@@ -147,8 +163,7 @@ class EdgeNetworkConfig:
         "give a size that is a multiple of 4"
       )
     check_edges(self.edges)
-    names = [operation.name for operation in self.operations]
-    choices = self.space.choices
+    names, choices = self.op_names, self.space.choices
     if len(choices) != self.branches or any(
       len(tokens) != len(names) for tokens in choices
     ):

@@ -29,6 +29,8 @@ STEMS = ("cifar", "imagenet")
 # Far above the sizes of real networks. Larger values would fail in other ways
 # than for lack of memory.
 MOST_CELLS, MOST_CHANNELS = 1000, 2**20
+# Upper bound on the maps of the first stage's size that a branch keeps.
+MOST_MAPS = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +73,24 @@ class NetworkConfig:
   def branches(self) -> int:
     """Number of branches of a cell, 2 nodes."""
     return 2 * self.nodes
+
+  # Name of what has an op, and the setting that makes maps narrower.
+  parts, narrower = "branches", "network.channels"
+
+  @property
+  def op_names(self) -> tuple[str, ...]:
+    """Names of the ops."""
+    return cnn.OP_SETS[self.ops]
+
+  def chosen_ops(self, tokens: Array) -> Array:
+    """Returns the ops of both cells' branches, [A, 4 nodes] of [A, 8 nodes]."""
+    return self.to_cells(tokens)[..., 1::2].reshape(len(tokens), -1)
+
+  def most_kept(self, image_size: int) -> float:
+    """Returns a bound on the values that a step keeps for one image."""
+    shrunk = 64 if self.stem == "imagenet" else 1
+    maps = MOST_MAPS * self.branches * len(self.cells)
+    return maps * self.channels * image_size**2 / shrunk
 
   @property
   def space(self) -> cnn.CellSpace:

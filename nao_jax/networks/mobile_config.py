@@ -13,6 +13,8 @@ from nao_jax.spaces.mobile import Block, ChainSpace
 
 _MOST_PLACES, _MOST_STRIDE = 1000, 4
 _MOST_KERNEL, _MOST_EXPANSION = 15, 64
+# Upper bound on the maps of its inner width that a block keeps.
+_MOST_MAPS = 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +142,29 @@ class MobileNetworkConfig:
 
   # There is no second classifier, and nothing that drop-path could drop.
   auxiliary, branches, cells = False, 0, ()
+  # See `macro.NetworkConfig`.
+  parts, narrower = "places", "mobile.widths"
+
+  @property
+  def op_names(self) -> tuple[str, ...]:
+    """Names of the blocks, and of none."""
+    return self.space.names
+
+  def chosen_ops(self, tokens: Array) -> Array:
+    """Returns the blocks of the places, [A, L]."""
+    return self.to_cells(tokens)
+
+  def most_kept(self, image_size: int) -> float:
+    """Returns a bound on the values that a step keeps for one image."""
+    sizes = self.sizes
+    size = image_size / sizes.stem_stride + 1
+    total = sizes.stem_width * size**2
+    for stage in self.stages:
+      widest = max(sizes.expansions) * max(stage.source, stage.width)
+      count = stage.places.stop - stage.places.start
+      total += count * widest * size**2
+      size = size / stage.stride + 1
+    return _MOST_MAPS * (total + sizes.last_width * size**2)
 
   @property
   def space(self) -> ChainSpace:
@@ -154,6 +179,11 @@ class MobileNetworkConfig:
     return tuple(
       map(Stage, sources, sizes.widths, sizes.strides, self.space.stages)
     )
+
+  @property
+  def reduction(self) -> int:
+    """Factor by which the strides reduce the width of an image."""
+    return self.sizes.stem_stride * math.prod(self.sizes.strides)
 
   @property
   def architecture_shape(self) -> tuple[int, ...]:
@@ -178,10 +208,10 @@ class MobileNetworkConfig:
     """
     with within("mobile", self.sizes):
       self.sizes.check_together()
-    reduced = self.sizes.stem_stride * math.prod(self.sizes.strides)
-    if image_size < reduced:
+    if image_size < self.reduction:
       raise UserError(
         f"images are {image_size} pixels wide, and the strides reduce them "
-        f"{reduced}-fold (`mobile.stem_stride={self.sizes.stem_stride}`, "
+        f"{self.reduction}-fold ("
+        f"`mobile.stem_stride={self.sizes.stem_stride}`, "
         f"`mobile.strides={self.sizes.strides}`); give smaller strides"
       )

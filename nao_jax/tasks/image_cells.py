@@ -11,22 +11,22 @@ from typing import Any, ClassVar
 from matplotlib.figure import Figure
 import numpy as np
 
-from nao_jax.drawing import convolutional, edges
 from nao_jax.metrics import ACCURACY, Measure
 from nao_jax.networks.build import Network
 from nao_jax.networks.cost import cost
 from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.networks.mobile_config import MobileConfig
 from nao_jax.settings import unflatten
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
-from nao_jax.tasks import image_spaces
+from nao_jax.tasks import image_drawing, image_spaces
 from nao_jax.tasks.image_finals import ImageFinalConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageCells:
-  """A normal and a reduction cell; implements `task.Cells`.
+  """Cells, or chains of blocks, of images; implements `task.Cells`.
 
   Attributes:
     settings: the settings of the search, flat.
@@ -52,7 +52,11 @@ class ImageCells:
 
   @property
   def _layout(self) -> Network:
-    return image_spaces.layout(self._space, self.own)
+    mobile = MobileConfig()
+    # Settings leave the sizes out where they are the defaults.
+    if any(name.startswith("mobile.") for name in self.settings):
+      mobile = unflatten(MobileConfig, self.settings, "mobile.")
+    return image_spaces.layout(self._space, self.own, mobile)
 
   @property
   def _space(self) -> str:
@@ -61,8 +65,8 @@ class ImageCells:
 
   @property
   def parts(self) -> str:
-    """Name of the parts of a cell that have an op."""
-    return "branches" if self._space == "nao" else "edges"
+    """Name of what has an op."""
+    return self.network.parts
 
   @property
   def data(self) -> str:
@@ -80,40 +84,21 @@ class ImageCells:
   @property
   def op_names(self) -> tuple[str, ...]:
     """Names of the P ops."""
-    if self._space == "nao":
-      return cnn.OP_SETS[self.sizes.ops]
-    return tuple(operation.name for operation in self.network.operations)
+    return self.network.op_names
 
   def ops(self, tokens: np.ndarray) -> np.ndarray:
     """Implements `Cells.ops`."""
-    cells = self.network.to_cells(tokens)
-    if self._space == "nao":
-      cells = cells[..., 1::2]
-    return cells.reshape(len(tokens), -1)
+    return self.network.chosen_ops(tokens)
 
   def figures(self, tokens: np.ndarray) -> dict[str, Figure]:
     """Implements `Cells.figures`."""
-    if self._space != "nao":
-      return {"The cell.": edges.figure(*self._edges(tokens))}
-    return {
-      f"The {part.lower()} cell.": convolutional.figure(
-        tokens, self.op_names, parts=[part]
-      )
-      for part in convolutional.PARTS
-    }
+    return image_drawing.figures(self.network, tokens)
 
   def draw(self, tokens: np.ndarray, files: Sequence[os.PathLike]) -> None:
     """Implements `Cells.draw`."""
-    if self._space == "nao":
-      convolutional.draw_cells(tokens, self.op_names, files, title="best cells")
-    else:
-      edges.draw_cell(*self._edges(tokens), files, title="best cell")
-
-  def _edges(self, tokens: np.ndarray) -> tuple:
-    """Returns edges, name of each edge's operation, and all names."""
-    chosen = self.ops(np.asarray(tokens)[None])[0]
-    names = self.op_names
-    return self.network.edges, [names[number] for number in chosen], names
+    titles = {"nao": "best cells", "mobile": "best chain"}
+    title = titles.get(self._space, "best cell")
+    image_drawing.draw(self.network, tokens, files, title)
 
   def costs(self, tokens: np.ndarray, best: dict) -> list[tuple[str, str, str]]:
     """Implements `Cells.costs`; they depend on the size of the images."""

@@ -72,7 +72,7 @@ def _training(workdir: pathlib.Path) -> Training:
   try:
     settings.validate(training.config)
     whole = _is_whole(training)
-    training.config.network.check(training.image_shape[0])
+    training.network.check(training.image_shape[0])
   except UserError as error:
     raise UserError(f"{place} is damaged: {error}") from error
   if not whole:
@@ -86,15 +86,27 @@ def _training(workdir: pathlib.Path) -> Training:
 def _is_whole(training: Training) -> bool:
   """Returns whether the values set by data and architecture are consistent."""
   shape, network = training.image_shape, training.config.network
-  found = cnn.resolve(training.config.arch, ops=network.ops)
   return (
-    len(shape) == 3
+    _fits(training)
+    and len(shape) == 3
     and shape[0] == shape[1]
     and min(*shape, network.classes, training.config.train.batch) >= 1
     and training.examples >= training.config.train.batch
     and len(training.mean) == len(training.std) == shape[2]
-    and (found.ops, found.nodes) == (network.ops, network.nodes)
   )
+
+
+def _fits(training: Training) -> bool:
+  """Returns whether the architecture is of the network's space.
+
+  Raises:
+    UserError: it is of none.
+  """
+  config, network = training.config, training.config.network
+  if config.space != "nao":
+    return training.network.space.accepts(training.tokens)
+  found = cnn.resolve(config.arch, ops=network.ops)
+  return (found.ops, found.nodes) == (network.ops, network.nodes)
 
 
 @in_32_bits

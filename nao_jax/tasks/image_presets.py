@@ -72,6 +72,10 @@ Of `imagenet` beside the first list and that of `cifar10`:
   comparison with random cells (`final.cells`), as it would take longer than the
   search.
 
+Of `mobile_imagenet`, the supernet's sizes, pool and rounds are SemiNAS's, and
+the optimiser is that of its final training. Images, finalists and comparison
+are as in `imagenet`; all else is ours, and so is `mobile_cifar10`.
+
 The official code has no script for the rounds of a search from scratch: the
 size of the pool, the number of rounds and the rule that new architectures join
 the pool are the paper's, as far as we know them.
@@ -86,6 +90,7 @@ from nao_jax.data.stream import StreamConfig
 from nao_jax.errors import UserError
 from nao_jax.evaluators.shared import SAMPLINGS
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.networks.mobile_config import SMALL, MobileConfig
 from nao_jax.objectives import ConstraintConfig
 from nao_jax.search.config import ExperimentConfig, SearchConfig
 from nao_jax.settings import Only, field, within
@@ -116,8 +121,8 @@ class SearchCnnConfig(ExperimentConfig):
       `stream.size` pixels wide.
     standardize: normalise each image by its own statistics, not the data set's.
     space: the cells to search: `nao`, a normal and a reduction cell; or
-      `nasbench201`, one cell of six edges (Dong and Yang 2020); or, in Python,
-      `own`.
+      `nasbench201`, one cell of six edges (Dong and Yang 2020); or `mobile`, a
+      chain of mobile blocks (Luo et al. 2020); or, in Python, `own`.
     encoding: tokens of a branch: `pairs` (input, op), or `triples` (input,
       type, kernel), the paper's encoding of the large op set.
     sampling: with `shared`, how the member of the pool that a step trains is
@@ -127,6 +132,7 @@ class SearchCnnConfig(ExperimentConfig):
     train_only_new: with `shared` and `extend`, train only the proposals of the
       previous round; all members are scored.
     network: sizes of the supernet, or of a candidate's network.
+    mobile: with `space=mobile`, the sizes of these networks and the blocks.
     train: training of that network.
     sgd: optimiser of that network.
     augment: augmentation of training images in memory.
@@ -140,15 +146,7 @@ class SearchCnnConfig(ExperimentConfig):
     Only(("sampling", "train_only_new"), "evaluator", ("shared",)),
     Only(("sampling_power",), "sampling", ("parameters",)),
     Only(("augment",), "input", ("memory",)),
-    Only(
-      (
-        *("network.ops", "network.nodes", "network.stem", "network.dropout"),
-        *("network.auxiliary", "finalist.auxiliary", "finalist.dropout"),
-        *("encoding", "train.auxiliary_weight", "constraint.latency_table"),
-      ),
-      "space",
-      ("nao",),
-    ),
+    *image_spaces.ACTS_WITH,
     Only(("stream",), "input", ("stream",)),
     # It acts on the search's network, or on finalists with such a head.
     Only(
@@ -192,6 +190,7 @@ class SearchCnnConfig(ExperimentConfig):
   sampling_power: float = field(1.0, least=0)
   train_only_new: bool = False
   network: NetworkConfig = NetworkConfig()
+  mobile: MobileConfig = field(MobileConfig(), added=True)
   train: TrainConfig = TrainConfig()
   sgd: SgdConfig = SgdConfig()
   augment: AugmentConfig = AugmentConfig()
@@ -204,7 +203,8 @@ class SearchCnnConfig(ExperimentConfig):
     """Raises UserError for settings that contradict each other."""
     super().check_together()
     self.check_epochs(self.train.epochs)
-    if self.space != "nao" and self.network.stem != "cifar":
+    edges = self.space in ("nasbench201", "own")
+    if edges and self.network.stem != "cifar":
       raise UserError(
         f"`space={self.space}` `network.stem={self.network.stem}`: these "
         "networks have the stem of small images alone; give another preset, or "
@@ -233,6 +233,23 @@ _DIGITS_FINALIST = ImageFinalistConfig(
 # As it was measured: without dropout, which the ensemble did not have.
 _SMALL = ControllerConfig(
   embedding=24, hidden=48, mlp_width=64, mlp_dropout=0.0
+)
+
+_MOBILE_SGD = SgdConfig(
+  learning_rate=0.05,
+  end_learning_rate=0.0,
+  nesterov=True,
+  weight_decay=4e-5,
+  decay_batch_norm=False,
+)
+_MOBILE_TRAIN = TrainConfig(
+  epochs=120, batch=256, drop_path_keep=1.0, label_smoothing=0.1
+)
+_MOBILE_SEARCH = SearchConfig(
+  pool_size=100, rounds=3, new_per_round=100, extend=True
+)
+_MOBILE_FINALIST = ImageFinalistConfig(
+  drop_path_keep=1.0, dropout=0.2, auxiliary=False
 )
 
 PRESETS = {
@@ -306,6 +323,29 @@ PRESETS = {
     train=TrainConfig(label_smoothing=0.1),
     sgd=SgdConfig(schedule="step", decay=0.97),
     final=ImageFinalConfig(cells=0),
+  ),
+  # The space of SemiNAS on ImageNet.
+  "mobile_imagenet": SearchCnnConfig(
+    dataset="imagenet2012",
+    test_split="validation",
+    validation_fraction=0.004,
+    input="stream",
+    space="mobile",
+    train=_MOBILE_TRAIN,
+    sgd=_MOBILE_SGD,
+    search=_MOBILE_SEARCH,
+    finalist=_MOBILE_FINALIST,
+    final=ImageFinalConfig(cells=0),
+  ),
+  # The same for images of 32x32 pixels, with 8 places and 3 choices.
+  "mobile_cifar10": SearchCnnConfig(
+    space="mobile",
+    strategy="nao_plus",
+    mobile=SMALL,
+    train=_MOBILE_TRAIN,
+    sgd=_MOBILE_SGD,
+    search=_MOBILE_SEARCH,
+    finalist=_MOBILE_FINALIST,
   ),
   # The search of the paper: a thousand trainings of 25 epochs.
   "cifar10_scratch": SearchCnnConfig(

@@ -6,11 +6,14 @@ from nao_jax.data.augment import AugmentConfig
 from nao_jax.data.stream import StreamConfig
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.networks.mobile_config import SEMINASNET, SMALL, MobileConfig
 from nao_jax.settings import LAST_SEED, Only, field
+from nao_jax.tasks import image_spaces
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
 
 INPUTS = ("memory", "stream")
+SPACES = ("nao", "nasbench201", "mobile")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,8 +21,9 @@ class TrainCnnConfig:
   """Settings of the training of one network.
 
   Attributes:
-    arch: the architecture: a published name, numbers in the published
-      notation, tokens, or a .json file with `tokens`, such as a search's.
+    arch: the architecture: a published name, its published notation, tokens,
+      or a .json file with `tokens`, such as a search's.
+    space: the space of the architecture: `nao`, `nasbench201` or `mobile`.
     dataset: `digits`, or a TFDS data set in the data directory.
     test_split: the split of the data set to report on at the end.
     validation_fraction: share of the training images to hold out and to measure
@@ -34,6 +38,7 @@ class TrainCnnConfig:
       part has its own BatchNorm statistics, and each device cuts its own share.
     bfloat16: compute in bfloat16, except for BatchNorm and the classifier.
     network: sizes of the network.
+    mobile: with `space=mobile`, the sizes of the network and the blocks.
     train: epochs, batch and regularisation.
     sgd: settings of the optimiser.
     augment: random changes to images in memory.
@@ -41,6 +46,7 @@ class TrainCnnConfig:
   """
 
   ACTS_WITH = (
+    *image_spaces.ACTS_WITH,
     Only(("train.auxiliary_weight",), "network.auxiliary"),
     Only(("sgd.end_learning_rate",), "sgd.schedule", ("cosine", "restarts")),
     Only(("augment",), "input", ("memory",)),
@@ -48,6 +54,7 @@ class TrainCnnConfig:
   )
 
   arch: str = "NAONet-A"
+  space: str = field("nao", choices=SPACES, added=True)
   dataset: str = "cifar10"
   test_split: str = "test"
   validation_fraction: float = field(0.0, least=0, below=1)
@@ -57,6 +64,7 @@ class TrainCnnConfig:
   accumulate: int = field(1, least=1)
   bfloat16: bool = False
   network: NetworkConfig = NetworkConfig()
+  mobile: MobileConfig = field(MobileConfig(), added=True)
   train: TrainConfig = TrainConfig()
   sgd: SgdConfig = SgdConfig()
   augment: AugmentConfig = AugmentConfig()
@@ -169,5 +177,43 @@ RECIPES = {
   "naonet_a_imagenet": _IMAGENET,
   "naonet_v2_imagenet": _changed(
     _IMAGENET, arch="NAONet-V2", network={"channels": 52}
+  ),
+  # As published, on 4 GPUs with 256 images each, and .05 for each 256 images.
+  "seminasnet_imagenet": TrainCnnConfig(
+    arch="SemiNASNet",
+    space="mobile",
+    dataset="imagenet2012",
+    test_split="validation",
+    input="stream",
+    network=NetworkConfig(dropout=0.3),
+    mobile=SEMINASNET,
+    train=TrainConfig(
+      epochs=300, batch=1024, drop_path_keep=1.0, label_smoothing=0.1
+    ),
+    sgd=SgdConfig(
+      learning_rate=0.2,
+      end_learning_rate=0.0,
+      nesterov=True,
+      weight_decay=4e-5,
+      decay_batch_norm=False,
+      clip=1e9,
+    ),
+  ),
+  # The same for images of 32x32 pixels; ours.
+  "mobile_cifar10": TrainCnnConfig(
+    arch="2 2 2 2 2 2 2 2",
+    space="mobile",
+    network=NetworkConfig(dropout=0.2),
+    mobile=SMALL,
+    train=TrainConfig(
+      epochs=300, batch=128, drop_path_keep=1.0, label_smoothing=0.1
+    ),
+    sgd=SgdConfig(
+      learning_rate=0.1,
+      end_learning_rate=0.0,
+      nesterov=True,
+      decay_batch_norm=False,
+    ),
+    augment=AugmentConfig(cutout=16),
   ),
 }

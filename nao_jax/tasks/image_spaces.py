@@ -2,13 +2,62 @@
 
 from typing import Any
 
-from nao_jax.errors import UserError
+from absl import logging
+
+from nao_jax import settings
+from nao_jax.errors import UserError, named
 from nao_jax.networks.build import Network
 from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.networks.mobile_config import MobileConfig, MobileNetworkConfig
+from nao_jax.settings import Only
 
-SPACES = ("nao", "nasbench201", "own")
+SPACES = ("nao", "nasbench201", "own", "mobile")
 NAO = NetworkConfig()
+_SIZES = MobileConfig()
+# Rules for the settings of searches and of final trainings.
+ACTS_WITH = (
+  Only(
+    (
+      *("network.ops", "network.nodes", "network.stem", "network.auxiliary"),
+      *("finalist.auxiliary", "encoding", "train.auxiliary_weight"),
+      "constraint.latency_table",
+    ),
+    "space",
+    ("nao",),
+  ),
+  Only(("network.dropout", "finalist.dropout"), "space", ("nao", "mobile")),
+  Only(
+    tuple(
+      f"{owner}.{name}"
+      for owner in ("network", "train", "finalist", "final")
+      for name in ("channels", "cells_per_stage", "drop_path_keep")
+    ),
+    "space",
+    ("nao", "nasbench201", "own"),
+  ),
+  Only(("mobile",), "space", ("mobile",)),
+)
+# What the networks of a space do not have, of those of NAO's cells: {setting:
+# its value without it}.
+_EDGES = {"network.dropout": 0.0, "network.auxiliary": False}
+_IDLE = {
+  "nao": {},
+  "nasbench201": _EDGES,
+  "own": _EDGES,
+  "mobile": {"train.drop_path_keep": 1.0, "network.auxiliary": False},
+}
+
+
+def warn_of_idle(config: Any) -> None:
+  """Logs settings of a search or a training that do nothing in its space."""
+  for name, without in _IDLE[config.space].items():
+    if (value := settings.get(config, name)) != without:
+      logging.warning(
+        "%s does nothing with %s",
+        named(name, value),
+        named("space", config.space),
+      )
 
 
 def check(name: str, own: EdgeNetworkConfig | None) -> None:
@@ -36,15 +85,22 @@ def described(own: EdgeNetworkConfig | None) -> dict[str, Any]:
   }
 
 
-def layout(name: str, own: EdgeNetworkConfig | None = None) -> Network:
+def layout(
+  name: str,
+  own: EdgeNetworkConfig | None = None,
+  mobile: MobileConfig = _SIZES,
+) -> Network:
   """Returns a network of a space, whose method `resized` gives those of it.
 
   Args:
     name: one of `SPACES`.
     own: with `own`, the cells.
+    mobile: with `mobile`, the sizes and blocks.
 
   Raises:
     UserError: cells of one's own are missing or have no effect.
   """
   check(name, own)
+  if name == "mobile":
+    return MobileNetworkConfig(mobile)
   return NAO if name == "nao" else own or EdgeNetworkConfig()

@@ -17,6 +17,7 @@ from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs.progress import WorkUnit
 from nao_jax.settings import flatten
 from nao_jax.spaces import cnn
+from nao_jax.tasks import image_spaces
 from nao_jax.tasks.image_presets import SearchCnnConfig
 from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.tasks.training import keys
@@ -55,16 +56,21 @@ class Training:
   @functools.cached_property
   def tokens(self) -> tuple[int, ...]:
     """The architecture."""
-    network = self.config.network
-    found = cnn.resolve(self.config.arch, ops=network.ops, nodes=network.nodes)
-    return tuple(found.tokens.tolist())
+    return tuple(self.network.space.parse(self.config.arch).tolist())
+
+  @functools.cached_property
+  def network(self) -> Network:
+    """The network's description."""
+    config = self.config
+    layout = image_spaces.layout(config.space, mobile=config.mobile)
+    return layout.resized(config.network)
 
   @functools.cached_property
   def trainer(self) -> Trainer:
     """The settings of the pure training functions."""
     config = self.config
     return Trainer(
-      network=config.network,
+      network=self.network,
       train=config.train,
       sgd=config.sgd,
       augment=config.augment,
@@ -140,10 +146,10 @@ class Training:
 
   def result(self, state: TrainState, feed: Feed) -> dict:
     """Implements `FinalTraining.result`."""
-    network, tokens = self.config.network, np.int32(self.tokens)
+    network, tokens = self.network, np.int32(self.tokens)
     height, _, channels = self.image_shape
     return {
-      "space": cnn.Architecture(network.ops, network.nodes, tokens).space.name,
+      "space": network.space.name,
       "tokens": list(self.tokens),
       "text": self.config.arch,
       "parameters": cost(network, tokens, height, channels).parameters,
@@ -188,6 +194,28 @@ def fit_to_data(
   config: TrainCnnConfig, data: images.ImageData | stream.ImageStream
 ) -> Training:
   """Returns the settings completed from architecture and data, checked."""
+  image_spaces.warn_of_idle(config)
+  config = with_architecture(config)
+  network = dataclasses.replace(config.network, classes=data.classes)
+  training = Training(
+    config=dataclasses.replace(config, network=network),
+    image_shape=tuple(data.image_shape),
+    examples=data.train_examples,
+    mean=tuple(data.mean.tolist()),
+    std=tuple(data.std.tolist()),
+    data=data.digest,
+  )
+  check_size(config, training.network, data.image_shape)
+  return training
+
+
+def with_architecture(config: TrainCnnConfig) -> TrainCnnConfig:
+  """Returns the settings with the architecture's text, op set and nodes."""
+  if config.space != "nao":
+    space = image_spaces.layout(config.space, mobile=config.mobile).space
+    return dataclasses.replace(
+      config, arch=space.text(space.parse(config.arch))
+    )
   found = cnn.resolve(
     config.arch, ops=config.network.ops, nodes=config.network.nodes
   )
@@ -199,18 +227,10 @@ def fit_to_data(
         "out"
       )
   network = dataclasses.replace(
-    config.network, ops=found.ops, nodes=found.nodes, classes=data.classes
+    config.network, ops=found.ops, nodes=found.nodes
   )
-  check_size(config, network, data.image_shape)
-  return Training(
-    config=dataclasses.replace(
-      config, arch=cnn.to_text(found.tokens), network=network
-    ),
-    image_shape=tuple(data.image_shape),
-    examples=data.train_examples,
-    mean=tuple(data.mean.tolist()),
-    std=tuple(data.std.tolist()),
-    data=data.digest,
+  return dataclasses.replace(
+    config, arch=cnn.to_text(found.tokens), network=network
   )
 
 

@@ -69,15 +69,9 @@ class Images:
       )
     image_costs.check(config, self.latency)
     data = open_data(config, self.data_dir)
-    layout = image_spaces.layout(config.space, self.own)
+    layout = image_spaces.layout(config.space, self.own, config.mobile)
     config = _fit_to_data(config, data, devices, layout)
-    network = config.network
-    if config.space != "nao" and (network.auxiliary or network.dropout):
-      logging.warning(
-        "`space=%s`: the supernet has neither dropout nor an auxiliary head; "
-        "`network.dropout` and `network.auxiliary` do nothing",
-        config.space,
-      )
+    image_spaces.warn_of_idle(config)
     if config.standardize:
       data = dataclasses.replace(data, mean=None, std=None)
     return OpenImages(config, data, devices, self.latency, self.own)
@@ -133,7 +127,7 @@ class OpenImages:
 
   @functools.cached_property
   def _layout(self) -> Network:
-    return image_spaces.layout(self.config.space, self.own)
+    return image_spaces.layout(self.config.space, self.own, self.config.mobile)
 
   @functools.cached_property
   def constraint(self) -> CostConstraint | None:
@@ -160,11 +154,8 @@ class OpenImages:
       ("final", config.final.cells),
     ):
       if count:
-        smaller = f"`{name}.channels` or `{name}.batch`"
-        check(
-          final_trainer(config, data, getattr(config, name), self._layout),
-          smaller=smaller,
-        )
+        budget = getattr(config, name)
+        check(final_trainer(config, data, budget, self._layout), stage=name)
 
   def shared(self) -> SharedWeights:
     """Implements `OpenTask.shared`."""
@@ -292,6 +283,7 @@ def _protocol(
     | {name: flatten(getattr(config, name)) for name in parts}
     # Trials of before had one space.
     | ({} if config.space == "nao" else {"space": config.space})
+    | ({"mobile": flatten(config.mobile)} if config.space == "mobile" else {})
     # The digest identifies the data set; its name may be given to other data
     # later.
     | {"data": data.digest.train}

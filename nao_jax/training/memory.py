@@ -282,9 +282,9 @@ def _batch(trainer, image_shape, images: int, architecture: tuple) -> tuple:
 
 def _masks(trainer, images: int):
   """Returns the shape of the drop-path factors for `images`, or None."""
-  if trainer.train.drop_path_keep == 1:
-    return None
   network = trainer.network
+  if trainer.train.drop_path_keep == 1 or not network.branches:
+    return None
   return _shape((len(network.cells), network.branches, images))
 
 

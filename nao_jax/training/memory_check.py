@@ -23,7 +23,7 @@ from nao_jax.training import (
 from nao_jax.training.memory import Memory
 
 _GIB = 2**30
-# Upper bound on the maps of the first stage's size that a branch keeps.
+# Upper bound on the maps that a node of a recurrent cell keeps.
 _MAPS = 30
 
 
@@ -78,8 +78,8 @@ def check_network(
       found,
       f"give `accumulate={parts}`"
       if parts
-      else "no `accumulate` is enough: give a smaller `network.channels` or "
-      "`train.batch`",
+      else "no `accumulate` is enough: give a smaller "
+      f"`{trainer.network.narrower}` or `train.batch`",
     )
 
 
@@ -90,7 +90,7 @@ def check_search(
   each: int = 1,
   held: int | None = None,
   devices: int | None = None,
-  smaller: str = "`network.channels` or `train.batch`",
+  stage: str | None = None,
 ) -> None:
   """Raises UserError if a step of a search does not fit.
 
@@ -101,7 +101,8 @@ def check_search(
     each: architectures that a supernet's step trains.
     held: images that are kept on each device; the training images by default.
     devices: number of this process's devices used; all by default.
-    smaller: settings to reduce, for the message.
+    stage: the stage after the search that the step is of, if it is of one; its
+      settings have this name.
   """
   found = room(devices)
   held = trainer.examples if held is None else held
@@ -118,7 +119,11 @@ def check_search(
     return
   needed = count(trainer, image_shape)
   if needed.total > found:
-    raise _refused(needed, found, f"give a smaller {smaller}")
+    narrower = trainer.network.narrower
+    if stage:
+      narrower = narrower.replace("network", stage)
+    batch = f"{stage or 'train'}.batch"
+    raise _refused(needed, found, f"give a smaller `{narrower}` or `{batch}`")
 
 
 def check_text(
@@ -153,11 +158,9 @@ def check_text(
 
 def _small(network, image_shape, images: int, room: int | None) -> bool:
   """Returns whether a rough estimate is enough, which saves some seconds."""
-  height, width, _ = image_shape
-  pixels = height * width / (64 if network.stem == "imagenet" else 1)
-  maps = _MAPS * network.branches * len(network.cells)
-  bytes_ = 4 * maps * network.channels * pixels * images
-  return room is None or bytes_ < room / 2
+  if room is None:
+    return True
+  return 4 * network.most_kept(max(image_shape[:2])) * images < room / 2
 
 
 def _refused(needed: Memory, room: int, remedy: str) -> UserError:

@@ -117,10 +117,11 @@ class Recipe:
       axis_name: the mapped axis over the devices.
 
     Returns:
-      [cells, 2 nodes, B / D]; None without drop-path.
+      [cells, 2 nodes, B / D]; None without drop-path, and for networks that
+      have no branches.
     """
     keep = self.train.drop_path_keep
-    if keep == 1:
+    if keep == 1 or not self.network.branches:
       return None
     batch = own * parallel.size(axis_name)
     masks = drop_path_masks(key, self.network, batch, keep, progress)
