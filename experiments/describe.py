@@ -2,6 +2,8 @@
 
 python -m experiments.describe --arch=NAONet-A --output=drawings/
 python -m experiments.describe --arch=NAO-RNN --vocabulary=33278
+python -m experiments.describe --preset=seminasnet_imagenet --arch=SemiNASNet \
+  --classes=1000
 
 The network is the stand-alone one, or the language model of a recurrent cell;
 it is not built.
@@ -17,19 +19,54 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
-from nao_jax.drawing import convolutional, recurrent
+from nao_jax.drawing import recurrent
 from nao_jax.errors import UserError
+from nao_jax.networks.build import Network
 from nao_jax.networks.cost import Cost, Part, cost
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.networks.mobile_config import MobileConfig, MobileNetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.runs import paths, streams
-from nao_jax.spaces import cnn, published, rnn
+from nao_jax.settings import Only, field, flatten, validate
+from nao_jax.spaces import cnn, mobile, notation, published, rnn
 from nao_jax.spaces.cnn import Architecture
+from nao_jax.tasks import image_drawing, image_recipes, image_spaces
 
-from . import driver, recurrent_description
+from . import driver, recurrent_description, settings
 
 # Height and width of the images that each stem is designed for.
 _IMAGE_SIZES = {"cifar": 32, "imagenet": 224}
+# Channels and cells per stage: of the final networks, and of the benchmark.
+_SIZES = {"nao": (36, 6), "nasbench201": (16, 5)}
+# Flags of the networks of some spaces, or of one.
+_ONLY = {
+  ("nao",): ("ops", "nodes", "stem", "auxiliary"),
+  ("nao", "nasbench201"): ("channels", "cells_per_stage"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SpaceConfig:
+  """Space of an architecture.
+
+  Attributes:
+    space: `nao`, `nasbench201` or `mobile`.
+    mobile: with `space=mobile`, the sizes of the network and the blocks.
+  """
+
+  ACTS_WITH = (Only(("mobile",), "space", ("mobile",)),)
+
+  space: str = field("nao", choices=image_recipes.SPACES)
+  mobile: MobileConfig = MobileConfig()
+
+
+# Those of final trainings of chains.
+PRESETS = {"": SpaceConfig()} | {
+  name: SpaceConfig(recipe.space, recipe.mobile)
+  for name, recipe in image_recipes.RECIPES.items()
+  if recipe.space == "mobile"
+}
+_PREFIXES = {"mobile": "mobile_"}
 # The counts, of a part and of the whole.
 _COUNTS = ("parameters", "multiply_adds")
 
@@ -50,9 +87,23 @@ _OPS = flags.DEFINE_string(
 _NODES = flags.DEFINE_integer(
   "nodes", 5, "Nodes of a cell, where --arch does not say how many."
 )
-_CHANNELS = flags.DEFINE_integer("channels", 36, "Width of the first stage.")
+_PRESET = flags.DEFINE_string(
+  "preset",
+  "",
+  "Space and sizes of a final training of mobile blocks:"
+  f" {', '.join(filter(None, PRESETS))}.",
+)
+settings.define(SpaceConfig, _PREFIXES)
+_CHANNELS = flags.DEFINE_integer(
+  "channels",
+  None,
+  "Width of the first stage (default: 36; with --space=nasbench201 16).",
+)
 _CELLS_PER_STAGE = flags.DEFINE_integer(
-  "cells_per_stage", 6, "Normal cells in each of the three stages."
+  "cells_per_stage",
+  None,
+  "Normal cells in each of the three stages (default: 6; with"
+  " --space=nasbench201 5).",
 )
 _CLASSES = flags.DEFINE_integer(
   "classes", 10, "Of the classifier.", lower_bound=1
@@ -66,7 +117,8 @@ _AUXILIARY = flags.DEFINE_boolean(
 _IMAGE_SIZE = flags.DEFINE_integer(
   "image_size",
   None,
-  "Height and width of the images (default: 32; with --stem=imagenet 224).",
+  "Height and width of the images (default: 32; with --stem=imagenet or more"
+  " strides than such images have 224).",
   lower_bound=1,
 )
 _IMAGE_CHANNELS = flags.DEFINE_integer(
@@ -113,8 +165,9 @@ def main(_):
   else:
     about = "multiply-adds are those of convolutions and linear layers"
     about += ", for one image"
-    cells = f"cells in space {description['space']}: {description['text']}"
-    _show(_table(description), (about, cells), description)
+    where = f"architecture in space {description['space']}"
+    text = f"{where}: {description['text']}"
+    _show(_table(description), (about, text), description)
 
 
 def _describe_recurrent() -> dict:
@@ -129,35 +182,97 @@ def _describe_recurrent() -> dict:
 
 
 def _describe() -> dict:
-  architecture = cnn.resolve(_ARCH.value, ops=_OPS.value, nodes=_NODES.value)
-  config, image_size = _sizes(architecture)
-  found = cost(config, architecture.tokens, image_size, _IMAGE_CHANNELS.value)
-  description = _identity(architecture)
-  draw = functools.partial(
-    convolutional.draw_cells, architecture.tokens, cnn.OP_SETS[architecture.ops]
-  )
+  config = _space()
+  network, description = _of_cells() if config.space == "nao" else _of(config)
+  image_size = _IMAGE_SIZE.value or _image_size(network)
+  network.check(image_size)
+  tokens = np.int32(description["tokens"])
+  found = cost(network, tokens, image_size, _IMAGE_CHANNELS.value)
+  draw = functools.partial(image_drawing.draw, network, tokens)
   return description | {
-    "network": dataclasses.asdict(config),
     "image": [image_size, image_size, _IMAGE_CHANNELS.value],
     **_as_json(found),
     "drawings": _draw(draw, description["name"]),
   }
 
 
-def _sizes(architecture: Architecture) -> tuple[NetworkConfig, int]:
-  """Returns the network and the size of its images, checked."""
-  config = NetworkConfig(
+def _space() -> SpaceConfig:
+  """Returns the space by the flags, or by what --arch is."""
+  config, arch = settings.choose(PRESETS, _PRESET.value, _PREFIXES), _ARCH.value
+  if config.space == "nao":
+    named = arch
+    if arch.endswith(".json"):
+      named = str(notation.read(arch, "arch").get("space"))
+    if "~" in named or named == "nasbench201":
+      config = dataclasses.replace(config, space="nasbench201")
+    elif named.startswith("mobile"):
+      config = dataclasses.replace(config, space="mobile")
+  for spaces, names in _ONLY.items():
+    for name in names:
+      if config.space not in spaces and flags.FLAGS[name].present:
+        raise UserError(
+          f"--{name}={flags.FLAGS[name].value}: acts only with "
+          f"--space={' or --space='.join(spaces)}"
+        )
+  return config
+
+
+def _of_cells() -> tuple[NetworkConfig, dict]:
+  """Returns the network of NAO's cells, and what identifies it."""
+  architecture = cnn.resolve(_ARCH.value, ops=_OPS.value, nodes=_NODES.value)
+  channels, cells = _SIZES["nao"]
+  network = NetworkConfig(
     ops=architecture.ops,
     nodes=architecture.nodes,
-    cells_per_stage=_CELLS_PER_STAGE.value,
-    channels=_CHANNELS.value,
+    cells_per_stage=_or(_CELLS_PER_STAGE.value, cells),
+    channels=_or(_CHANNELS.value, channels),
     classes=_CLASSES.value,
     stem=_STEM.value,
     auxiliary=_AUXILIARY.value,
   )
-  image_size = _IMAGE_SIZE.value or _IMAGE_SIZES.get(config.stem, 32)
-  config.check(image_size)
-  return config, image_size
+  sizes = {"network": dataclasses.asdict(network)}
+  return network, _identity(architecture) | sizes
+
+
+def _of(config: SpaceConfig) -> tuple[Network, dict]:
+  """Returns the network of another space, and what identifies it."""
+  channels, cells = _SIZES.get(config.space, (2, 1))  # Chains have no such.
+  sizes = {
+    "cells_per_stage": _or(_CELLS_PER_STAGE.value, cells),
+    "channels": _or(_CHANNELS.value, channels),
+    "classes": _CLASSES.value,
+  }
+  network = NetworkConfig(**sizes)
+  validate(network)
+  layout = image_spaces.layout(config.space, mobile=config.mobile)
+  tokens = layout.space.parse(_ARCH.value)
+  text, name = layout.space.text(tokens), None
+  if config.space == "mobile":
+    sizes = flatten(config.mobile) | {"classes": _CLASSES.value}
+    if (layout.space.name, text) == ("mobile", mobile.SEMINASNET):
+      name = "SemiNASNet"
+  return layout.resized(network), {
+    "name": name,
+    "source": name and "SemiNAS (Luo et al. 2020, arXiv 2002.10389)",
+    "space": layout.space.name,
+    "text": text,
+    "tokens": tokens.tolist(),
+    "loose_ends": {},
+    "network": sizes,
+  }
+
+
+def _or(value: int | None, default: int) -> int:
+  return default if value is None else value
+
+
+def _image_size(network: Network) -> int:
+  """Returns the size of the images that a network is designed for."""
+  if isinstance(network, NetworkConfig):
+    return _IMAGE_SIZES.get(network.stem, 32)
+  if isinstance(network, MobileNetworkConfig) and network.reduction >= 32:
+    return 224
+  return 32
 
 
 def _identity(architecture: Architecture) -> dict:
@@ -229,21 +344,22 @@ def _table(description: dict) -> Table:
   table = Table(
     title=description["name"], title_justify="left", box=box.SIMPLE_HEAD
   )
-  for heading in ("part", "loose ends", "output"):
+  has_ends = bool(description["loose_ends"])
+  for heading in ("part", *["loose ends"] * has_ends, "output"):
     table.add_column(heading)
   for heading in ("parameters", "multiply-adds"):
     table.add_column(heading, justify="right")
   for part in description["parts"]:
     loose = description["loose_ends"].get(part["name"], [])
+    ends = [" ".join(map(str, loose))] * has_ends
     output = "x".join(map(str, part["output"]))
-    table.add_row(
-      part["name"], " ".join(map(str, loose)), output, *_numbers(part)
-    )
+    table.add_row(part["name"], *ends, output, *_numbers(part))
   table.add_section()
-  table.add_row("network", "", "", *_numbers(description))
+  empty = [""] * (1 + has_ends)
+  table.add_row("network", *empty, *_numbers(description))
   if head := description["auxiliary"]:
     both = {key: description[key] + head[key] for key in _COUNTS}
-    table.add_row("with auxiliary", "", "", *_numbers(both))
+    table.add_row("with auxiliary", *empty, *_numbers(both))
   return table
 
 

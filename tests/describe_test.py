@@ -174,6 +174,15 @@ def test_numbers_are_a_recurrent_cell_if_a_flag_says_so_and_files_know(folder):
     (["--arch=NAO-WS", "--recurrent"], "those are NAO-RNN, NAO-WS-RNN"),
     (["--arch=NAO-WS", "--channels=5"], "--channels=5: "),
     (["--arch=NAO-WS", "--image_size=64"], "give --noauxiliary"),
+    (["--arch=SemiNASNet", "--space=mobile", "--ops=large"], "--ops=large: "),
+    (
+      ["--arch=7 1", "--preset=mobile_cifar10"],
+      "architecture of space 'mobile",
+    ),
+    (
+      ["--arch=1 1 3 1 1 1 1 1", "--preset=mobile_cifar10"],
+      "token 3 at place 3 of 8",
+    ),
     (["--arch=NAO-WS", "--output=/dev/null/x"], "--output=/dev/null/x: "),
   ],
 )
@@ -184,3 +193,34 @@ def test_what_cannot_be_described_is_said_in_a_line(flags, says):
   assert result.stderr.startswith("error: ")
   assert result.stderr.count("\n") == 1
   assert says in result.stderr
+
+
+def test_the_published_mobile_network_is_described(folder):
+  result = describe(
+    *("--preset=seminasnet_imagenet", "--arch=SemiNASNet", "--classes=1000"),
+    f"--output={folder}/",
+  )
+  assert result.returncode == 0, result.stderr
+  rows = [line.split() for line in result.stdout.splitlines()]
+  (whole,) = (row for row in rows if row[:1] == ["network"])
+  assert whole[1] == "6,319,360"
+  assert rows[6][:4] == ["place", "1:", "MB6", "7x7"]
+  assert "loose ends" not in result.stdout
+  assert "architecture in space mobile: 6 5 1 7 4 2" in result.stdout
+  assert "SemiNASNet" in (folder / "SemiNASNet.svg").read_text()
+
+
+def test_a_cell_of_the_benchmark_is_described_by_its_notation(folder):
+  cell = "|nor_conv_3x3~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
+  result = describe(f"--arch={cell}", "--json")
+  assert result.returncode == 0, result.stderr
+  found = json.loads(result.stdout)
+  assert (found["space"], found["text"]) == ("nasbench201", cell)
+  assert found["network"] == {
+    "cells_per_stage": 5, "channels": 16, "classes": 10,
+  }  # fmt: skip
+  assert found["image"] == [32, 32, 3]
+  file = folder / "cell.json"
+  file.write_text(result.stdout)
+  again = describe(f"--arch={file}", "--channels=4", "--json")
+  assert json.loads(again.stdout)["tokens"] == found["tokens"]
