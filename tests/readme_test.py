@@ -21,6 +21,7 @@ PRESETS = {
   "experiments.search_cnn": image_presets.PRESETS,
   "experiments.search_rnn": text_presets.PRESETS,
   "experiments.train_cnn": image_recipes.RECIPES,
+  "experiments.describe": image_recipes.RECIPES,
   "experiments.train_rnn": text_recipes.RECIPES,
 }
 COMMANDS = sorted(
