@@ -79,7 +79,7 @@ fi
 """
 
 
-class _Flag(NamedTuple):
+class Flag(NamedTuple):
   """Flag of a driver.
 
   Attributes:
@@ -102,16 +102,16 @@ def script(shell: str, drivers: dict[str, str]) -> str:
     shell: the shell.
     drivers: {name: description}.
   """
-  app.define_help_flags()
-  known = {name: [*_flags(name)] for name in drivers}
+  known = {name: [*flags_of(name)] for name in drivers}
   return (_bash if shell == "bash" else _zsh)(drivers, known)
 
 
-def _flags(name: str) -> Iterator[_Flag]:
+def flags_of(name: str) -> Iterator[Flag]:
   """Imports a driver and yields its flags, which it then forgets.
 
   Drivers define flags of the same name.
   """
+  app.define_help_flags()
   everywhere = {*flags.FLAGS}
   importlib.import_module(f".{name}", __package__)
   own = {*flags.FLAGS} - everywhere
@@ -121,17 +121,17 @@ def _flags(name: str) -> Iterator[_Flag]:
     delattr(flags.FLAGS, flag)
 
 
-def _described(flag: flags.Flag) -> _Flag:
+def _described(flag: flags.Flag) -> Flag:
   typed = (f"--{flag.name}=",)
   if flag.boolean:
     typed = f"--{flag.name}", f"--no{flag.name}"
     typed = typed[:1] if flag.name in _HELP else typed
   values = getattr(flag.parser, "enum_values", None) or ()
   text = " ".join((flag.help or "").split())
-  return _Flag(typed, text, isinstance(flag, flags.MultiFlag), tuple(values))
+  return Flag(typed, text, isinstance(flag, flags.MultiFlag), tuple(values))
 
 
-def _bash(drivers: dict[str, str], known: dict[str, list[_Flag]]) -> str:
+def _bash(drivers: dict[str, str], known: dict[str, list[Flag]]) -> str:
   values = [
     f"      {shlex.quote(f'{name} {flag.words[0][:-1]}')})"
     f" words={shlex.quote(' '.join(flag.values))} ;;"
@@ -154,7 +154,7 @@ def _bash(drivers: dict[str, str], known: dict[str, list[_Flag]]) -> str:
   )
 
 
-def _zsh(drivers: dict[str, str], known: dict[str, list[_Flag]]) -> str:
+def _zsh(drivers: dict[str, str], known: dict[str, list[Flag]]) -> str:
   described = drivers | {"completion": "Prints what completes flags in a shell"}
   cases = {
     name: [_zsh_word(flag, word) for flag in found for word in flag.words]
@@ -173,7 +173,7 @@ def _zsh(drivers: dict[str, str], known: dict[str, list[_Flag]]) -> str:
   )
 
 
-def _zsh_word(flag: _Flag, word: str) -> str:
+def _zsh_word(flag: Flag, word: str) -> str:
   """Returns a specification of zsh's _arguments."""
   value = ""
   if word.endswith("="):

@@ -81,7 +81,7 @@ if TYPE_CHECKING:
 
 # Semantic versioning (semver.org) of what `__all__` names and its documented
 # members. setup.cfg reads it here.
-__version__ = "0.2.0.dev0"
+__version__ = "0.2.0"
 
 # {name: where it is}; a test compares it with the imports above.
 _NAMES = {

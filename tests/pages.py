@@ -6,7 +6,11 @@ import shlex
 import sys
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+PAGES = (
+  ROOT / "README.md",
+  ROOT / "PACKAGE.md",
+  *sorted((ROOT / "docs").rglob("*.md")),
+)
 
 
 def name(page: pathlib.Path) -> str:

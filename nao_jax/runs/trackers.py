@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib
 import json
+import logging
 import os
 import pathlib
 import re
@@ -63,6 +64,7 @@ class MLflow:
     for name, value in _PATIENCE.items():
       os.environ.setdefault(name, value)
     mlflow = _package("mlflow", "mlflow")
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     try:
       self._client = mlflow.MlflowClient(tracking_uri=self.uri)
       name = os.environ.get("MLFLOW_EXPERIMENT_NAME", _EXPERIMENT)
