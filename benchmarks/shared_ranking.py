@@ -245,6 +245,7 @@ def _complete(compared, config, name: str, seed: int, found: dict) -> None:
     sampling=config.sampling,
     each_step=config.architectures_per_step,
     power=config.sampling_power,
+    score_images=config.score_images,
   )
   init_key, key = jax.random.split(jax.random.key(1000 + seed))
   if len(scores) == rounds:

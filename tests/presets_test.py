@@ -268,7 +268,10 @@ def test_the_defaults_are_official_searches():
 
 def test_every_other_preset_is_ours_and_names_its_strategy():
   ours = {*CNN, *RNN} - {*OFFICIAL}
-  assert ours == {"digits", "digits_scratch", "mobile_cifar10", "demo"}
+  assert ours == {
+    *("digits", "digits_nasbench201", "digits_scratch", "demo"),
+    *("cifar10_nasbench201", "mobile_cifar10"),
+  }
   assert {(CNN | RNN)[name].strategy for name in ours} == {"nao_plus"}
 
 

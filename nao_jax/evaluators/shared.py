@@ -14,7 +14,7 @@ import numpy as np
 
 from nao_jax import parallel
 from nao_jax.data.augment import eval_batches
-from nao_jax.data.images import ImageData
+from nao_jax.data.images import Examples, ImageData
 from nao_jax.data.stream import ImageStream
 from nao_jax.errors import UserError
 from nao_jax.evaluators import Keep, Progress, forget
@@ -112,6 +112,8 @@ class SharedWeights:
       the number of parameters of its stand-alone network, as larger networks
       need more training (Luo et al. 2019).
     power: that power; 1 in the paper.
+    score_images: number of validation images to score with, the first ones; 0
+      for all.
     only_new: whether to train only members that were not in the pool in a
       round before; all members are scored. It needs a pool from which no
       member is removed.
@@ -127,6 +129,7 @@ class SharedWeights:
   only_new: bool = False
   each_step: int = 1
   power: float = 1.0
+  score_images: int = 0
 
   def init(self, key: jax.Array) -> SharedState:
     """Returns the state with an untrained supernet; consumes the key."""
@@ -175,7 +178,7 @@ class SharedWeights:
       keep: see `Evaluator.score`.
     """
     cells = self.trainer.network.to_cells(tokens)
-    each = WorkUnit(len(self.data.validation.labels), "images")
+    each = WorkUnit(len(self._scored_with.labels), "images")
     return score_pool(
       lambda shares: self._score_chunk(
         state.supernet.params, shares, self._valid, *self._valid_batches
@@ -272,15 +275,21 @@ class SharedWeights:
       devices=self.devices,
     )
 
+  @property
+  def _scored_with(self) -> Examples:
+    images, labels = self.data.validation
+    count = self.score_images or len(labels)
+    return Examples(images[:count], labels[:count])
+
   @functools.cached_property
   def _valid(self) -> Images:
-    images = Images(*self.data.validation, self.data.mean, self.data.std)
+    images = Images(*self._scored_with, self.data.mean, self.data.std)
     return parallel.replicate(images, devices=self.devices)
 
   @functools.cached_property
   def _valid_batches(self):
     batches = eval_batches(
-      len(self.data.validation.labels), self.trainer.train.batch
+      len(self._scored_with.labels), self.trainer.train.batch
     )
     return parallel.replicate(batches, devices=self.devices)
 

@@ -38,9 +38,6 @@ def with_current_names(settings: dict[str, Any]) -> dict[str, Any]:
   Settings of today are returned as they are, as users' own tasks may have
   settings of the old names.
   """
-  if "sampling" in settings:
-    # Added later; the default is what there was before.
-    settings = {"sampling_power": 1.0} | settings
   sizes = {name for name in settings if name.startswith("search.")}
   if isinstance(nested := settings.get("search"), dict):
     sizes |= {f"search.{name}" for name in nested}

@@ -129,6 +129,8 @@ class SearchCnnConfig(ExperimentConfig):
       drawn: `uniform`; or `parameters`, in proportion to the number of
       parameters of its stand-alone network, to the power `sampling_power`.
     sampling_power: the power; above 1, large networks train still more often.
+    score_images: with `shared`, number of validation images to score with; 0
+      for all. Finalists are measured on all of them.
     train_only_new: with `shared` and `extend`, train only the proposals of the
       previous round; all members are scored.
     network: sizes of the supernet, or of a candidate's network.
@@ -143,7 +145,9 @@ class SearchCnnConfig(ExperimentConfig):
 
   ACTS_WITH = (
     *ExperimentConfig.ACTS_WITH,
-    Only(("sampling", "train_only_new"), "evaluator", ("shared",)),
+    Only(
+      ("sampling", "score_images", "train_only_new"), "evaluator", ("shared",)
+    ),
     Only(("sampling_power",), "sampling", ("parameters",)),
     Only(("augment",), "input", ("memory",)),
     *image_spaces.ACTS_WITH,
@@ -187,7 +191,8 @@ class SearchCnnConfig(ExperimentConfig):
   space: str = field("nao", choices=image_spaces.SPACES)
   encoding: str = field("pairs", choices=tuple(cnn.ENCODINGS))
   sampling: str = field("uniform", choices=SAMPLINGS)
-  sampling_power: float = field(1.0, least=0)
+  sampling_power: float = field(1.0, least=0, added=True)
+  score_images: int = field(0, least=0, added=True)
   train_only_new: bool = False
   network: NetworkConfig = NetworkConfig()
   mobile: MobileConfig = field(MobileConfig(), added=True)
@@ -252,24 +257,65 @@ _MOBILE_FINALIST = ImageFinalistConfig(
   drop_path_keep=1.0, dropout=0.2, auxiliary=False
 )
 
+# Real digits, in a few minutes on two cores.
+_DIGITS = SearchCnnConfig(
+  dataset="digits",
+  validation_fraction=0.25,
+  strategy="nao_plus",
+  network=NetworkConfig(cells_per_stage=1, channels=8),
+  train=TrainConfig(epochs=40, batch=64, drop_path_keep=1.0),
+  sgd=SgdConfig(learning_rate=0.1),
+  augment=AugmentConfig(padding=1, flip=False),
+  search=SearchConfig(pool_size=60, rounds=3, new_per_round=20),
+  nao=NaoConfig(top_k=15, max_step_size=30, held_out=0.2),
+  controller=_SMALL,
+  fit=FitConfig(epochs=600, batch=50),
+  finalist=_DIGITS_FINALIST,
+  final=ImageFinalConfig(epochs=12, channels=8, cells_per_stage=1),
+)
+
 PRESETS = {
-  # `make search`: real digits, in a few minutes on two cores.
-  "digits": SearchCnnConfig(
-    dataset="digits",
-    validation_fraction=0.25,
+  # `make search`. With few training images, cells of this space differ much
+  # more than by chance, so that a search can show what it is worth. The images
+  # left over make scores precise.
+  "digits_nasbench201": dataclasses.replace(
+    _DIGITS,
+    space="nasbench201",
+    validation_fraction=0.8,
+    sampling="parameters",
+    sampling_power=2.0,
+    train=dataclasses.replace(_DIGITS.train, epochs=400),
+    finalist=dataclasses.replace(_DIGITS_FINALIST, epochs=10),
+    final=dataclasses.replace(_DIGITS.final, epochs=10),
+  ),
+  "digits": _DIGITS,
+  "cifar10": SearchCnnConfig(),
+  # Cells of NAS-Bench-201 by a small supernet. Drawn uniformly, cells without
+  # convolutions train faster than the others and score above them.
+  "cifar10_nasbench201": SearchCnnConfig(
+    space="nasbench201",
     strategy="nao_plus",
-    network=NetworkConfig(cells_per_stage=1, channels=8),
+    validation_fraction=0.5,
+    sampling="parameters",
+    sampling_power=6.0,
+    score_images=1000,
+    network=NetworkConfig(cells_per_stage=2, channels=8),
     train=TrainConfig(epochs=40, batch=64, drop_path_keep=1.0),
-    sgd=SgdConfig(learning_rate=0.1),
-    augment=AugmentConfig(padding=1, flip=False),
+    sgd=SgdConfig(learning_rate=0.1, nesterov=True, weight_decay=5e-4),
     search=SearchConfig(pool_size=60, rounds=3, new_per_round=20),
     nao=NaoConfig(top_k=15, max_step_size=30, held_out=0.2),
     controller=_SMALL,
     fit=FitConfig(epochs=600, batch=50),
-    finalist=_DIGITS_FINALIST,
-    final=ImageFinalConfig(epochs=12, channels=8, cells_per_stage=1),
+    finalist=ImageFinalistConfig(
+      epochs=12,
+      channels=8,
+      cells_per_stage=2,
+      drop_path_keep=1.0,
+      dropout=0.0,
+      auxiliary=False,
+    ),
+    final=ImageFinalConfig(epochs=12, channels=8, cells_per_stage=2),
   ),
-  "cifar10": SearchCnnConfig(),
   # NAO_V2, the search of the follow-up "Balanced NAO" (Luo et al. 2019); its
   # other op set is `middle`.
   "cifar10_v2": SearchCnnConfig(

@@ -169,6 +169,7 @@ class OpenImages:
       config.train_only_new,
       config.architectures_per_step,
       config.sampling_power,
+      config.score_images,
     )
 
   def candidates(self) -> tuple[ImageCandidates, dict[str, Any]]:
