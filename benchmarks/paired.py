@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nao_jax.evaluators.table import Table
+
 GROUPS = ("searched", "random")
 
 
@@ -26,17 +28,23 @@ class Pair(NamedTuple):
   random: np.ndarray
 
 
-def pairs(found: Sequence[dict], measure: str) -> list[Pair]:
+def pairs(
+  found: Sequence[dict],
+  measure: str,
+  truth: Table | None = None,
+) -> list[Pair]:
   """Returns the measurements of finalists and of cells in the comparison.
 
   Args:
     found: contents of best.json of each search.
     measure: `accuracy` or `perplexity`.
+    truth: true scores of all architectures, if they are known.
 
   Returns:
     For the trained finalists, if there are any, the first and the mean on the
     validation part; for the comparison the first cell and the mean on the test
-    part. The value of a cell is the mean of its trainings.
+    part. The value of a cell is the mean of its trainings. True scores are
+    those of the finalists.
   """
   rows = []
   if all(best.get("finalists") for best in found):
@@ -45,6 +53,13 @@ def pairs(found: Sequence[dict], measure: str) -> list[Pair]:
       found, lambda best: best["finalists"], lambda entry: entry[name]
     )
     rows += _first_and_mean(f"finalists, validation {measure}", finalists)
+    if truth is not None:
+      finalists = _by_group(
+        found,
+        lambda best: best["finalists"],
+        lambda entry: float(truth.lookup(np.array(entry["tokens"]))),
+      )
+      rows += _first_and_mean("finalists, true score", finalists)
   compared = _by_group(found, lambda best: best[f"test_{measure}"], _mean)
   return rows + _first_and_mean(f"comparison, test {measure}", compared)
 

@@ -31,6 +31,7 @@ _SEEDS = flags.DEFINE_integer(
 _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
 _WORKDIR = run_flags.workdir()
 _DATA_DIR = run_flags.data_dir()
+_TRUTH = run_flags.truth()
 settings.define(
   image_presets.SearchCnnConfig,
   settings.SEARCH_PREFIXES,
@@ -42,6 +43,7 @@ def main(_):
   """Runs a search with each seed, and shows all of them."""
   if _JSON.value is not None:
     check_writable(_JSON.value, "--json")
+  truth = _TRUTH()
   config = settings.choose(
     image_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
   )
@@ -53,7 +55,7 @@ def main(_):
     )
     for seed in range(_SEEDS.value)
   ]
-  pairs = paired.pairs(found, "accuracy")
+  pairs = paired.pairs(found, "accuracy", truth)
   rows = [paired.row(pair) for pair in pairs]
   streams.show(rows, f"{len(found)} searches", wide=140)
   for pair in pairs:

@@ -31,6 +31,7 @@ from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.evaluators.shared import SharedWeights, check_each_step
+from nao_jax.evaluators.table import Table
 from nao_jax.networks.cost import cost
 from nao_jax.runs import checkpoint, streams
 from nao_jax.runs.progress import Progress
@@ -48,12 +49,7 @@ _DATA_DIR = run_flags.data_dir()
 _WORKDIR = run_flags.workdir()
 _JSON = flags.DEFINE_string("json", None, "File of results.", required=True)
 _PICTURE = flags.DEFINE_string("picture", None, "Picture of results to write.")
-_TABLE = flags.DEFINE_string(
-  "table", None, "True scores: a table, see compare_strategies."
-)
-_COLUMN = flags.DEFINE_string(
-  "column", "cifar10:test200", "Column of the table: DATASET:SIGNAL."
-)
+_TRUTH = run_flags.truth()
 _PUBLISHED = flags.DEFINE_list(
   "published", [], "Scores of others to show beside: FILE:DATASET:SIGNAL, .."
 )
@@ -117,11 +113,12 @@ class Comparison:
 
 def main(_):
   """Trains missing supernets and candidates, and shows all results."""
-  if (_TABLE.value is None) == (_TRIALS.value is None):
+  table = _TRUTH()
+  if (table is None) == (_TRIALS.value is None):
     raise UserError("--table, --trials: exactly one of them has to be given")
   config, data = _configured()
   variants = dict(_parsed(config, text) for text in _VARIANTS.value)
-  compared, truth = _compared(config, data)
+  compared, truth = _compared(config, data, table)
   found = _started(compared)
   for seed in range(_SEEDS.value):
     for name, variant in variants.items():
@@ -186,34 +183,28 @@ def _rounds(config) -> int:
   return config.train.epochs // (_EVERY.value or config.train.epochs)
 
 
-def _compared(config, data) -> tuple[Comparison, np.ndarray | None]:
+def _compared(
+  config, data, table: Table | None
+) -> tuple[Comparison, np.ndarray | None]:
   """Returns what to compare, and the true scores of a table or None."""
   space = image_spaces.space(config.space, config.network)
   key = jax.random.key(config.seed)
   pool = sample_new(space, key, config.search.pool_size, set())
-  if _TABLE.value is None:
+  if table is None:
     rows = pool[: _CANDIDATES.value or None]
     return Comparison(config, data, space, pool, rows), None
-  column = tables.load(_TABLE.value, *_column(_COLUMN.value, "--column"))
-  if column.space is not space:
+  if table.space is not space:
     raise UserError(
-      f"--table={_TABLE.value}: of the space {column.space.name!r}; give "
-      f"--space={column.space.name}"
+      f"--table: of the space {table.space.name!r}; give "
+      f"--space={table.space.name}"
     )
-  functions = np.arange(len(column.scores))
+  functions = np.arange(len(table.scores))
   if _CANDIDATES.value:
     # Independent of the pool and of the seed.
     functions = np.random.default_rng(0).permutation(functions)
     functions = np.sort(functions[: _CANDIDATES.value])
   rows = space.functions.tokens(space.functions.representative[functions])
-  return Comparison(config, data, space, pool, rows), column.scores[functions]
-
-
-def _column(text: str, where: str) -> tuple[str, str]:
-  dataset, _, signal = text.partition(":")
-  if not signal:
-    raise UserError(f"{where}={text}: give DATASET:SIGNAL")
-  return dataset, signal
+  return Comparison(config, data, space, pool, rows), table.scores[functions]
 
 
 def _started(compared: Comparison) -> dict:
@@ -349,8 +340,7 @@ def _published(found: dict) -> dict[str, np.ndarray]:
   numbers = space.functions.number(np.array(found["candidates"], np.int32))
   scores = {}
   for text in _PUBLISHED.value:
-    file, _, column = text.partition(":")
-    dataset, signal = _column(column, f"--published={file}")
+    file, dataset, signal = (*text.split(":"), "", "")[:3]
     loaded = tables.load(file, dataset, signal).scores
     scores[f"published: {signal}"] = loaded[numbers]
   return scores

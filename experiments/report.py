@@ -2,8 +2,10 @@
 
 python -m experiments.report --workdir=runs/digits
 python -m experiments.report --workdir=runs/digits --random=runs/r1,runs/r2
+python -m experiments.report --workdir=runs/cells --table=nasbench201.npz
 python -m experiments.report --compare=runs/a,runs/b --output=compared.html
 
+With a table of true scores it shows where the winner stands among all cells.
 The report is the only file that is written.
 """
 
@@ -12,7 +14,7 @@ from absl import flags
 from nao_jax.errors import UserError
 from nao_jax.report import comparison_page, search_page
 
-from . import driver, settings
+from . import driver, run_flags, settings
 
 settings.stands_for("compare", "paths")
 _WORKDIR = flags.DEFINE_string(
@@ -30,6 +32,7 @@ _COMPARE = flags.DEFINE_list(
 _OUTPUT = flags.DEFINE_string(
   "output", None, "File to write, with --compare; it is an HTML page."
 )
+_TRUTH = run_flags.truth()
 
 
 def main(_):
@@ -40,8 +43,11 @@ def main(_):
     raise UserError("--output: the file to write, needed with --compare only")
   if _RANDOM.value and _WORKDIR.value is None:
     raise UserError("--random: needs --workdir; --compare takes them itself")
+  truth = _TRUTH()
+  if truth is not None and _WORKDIR.value is None:
+    raise UserError("--table: needs --workdir")
   if _COMPARE.value is None:
-    file = search_page.write(_WORKDIR.value, _RANDOM.value)
+    file = search_page.write(_WORKDIR.value, _RANDOM.value, truth=truth)
   else:
     file = comparison_page.write(_COMPARE.value, _OUTPUT.value)
   print(f"report in {file}")

@@ -7,9 +7,11 @@ import jax
 
 from nao_jax import __version__
 from nao_jax import settings as library_settings
+from nao_jax.data import tables
 from nao_jax.distributed import processes
 from nao_jax.errors import UserError
 from nao_jax.evaluators.executors import ExecutorConfig
+from nao_jax.evaluators.table import Table
 from nao_jax.runs import trackers
 from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.tasks.task import RunOptions
@@ -41,6 +43,25 @@ def data_dir() -> flags.FlagHolder:
   return flags.DEFINE_string(
     "data_dir", "~/.cache/nao_jax/data", "Directory of TFDS data sets."
   )
+
+
+def truth() -> Callable[[], Table | None]:
+  """Defines --table and --column, of true scores; returns a reader of them."""
+  table = flags.DEFINE_string(
+    "table", None, "File of true scores, in the form of NAS-Bench-201."
+  )
+  column = flags.DEFINE_string(
+    "column", "cifar10:test200", "Column of the table: DATASET:SIGNAL."
+  )
+
+  def read() -> Table | None:
+    if table.value is None:
+      return None
+    dataset, _, signal = column.value.partition(":")
+    settings.stands_for("column", "signal")
+    return Table(*tables.load(table.value, dataset, signal))
+
+  return read
 
 
 def devices() -> flags.FlagHolder:

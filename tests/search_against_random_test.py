@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks import paired, tables
+from nao_jax.evaluators.table import Table
+from nao_jax.spaces import nasbench201
 from tests import pages
 
 
@@ -62,6 +64,25 @@ def test_finalists_are_compared_where_all_searches_have_them():
   assert mean.random == pytest.approx([0.4, 0.4])
   assert len(rest) == 2
   assert len(paired.pairs([best, _best([[0.9]], [[0.8]])], "accuracy")) == 2
+
+
+def test_true_scores_are_those_of_the_finalists():
+  space = nasbench201.space()
+  truth = Table(space, np.arange(len(space.functions.representative)))
+  best, worse = (
+    space.functions.tokens(space.functions.representative[[number]])[0]
+    for number in (6000, 100)
+  )
+  found = _best([[0.9]], [[0.8]], [[0.7, 0.5], [0.6, 0.2]])
+  for group, tokens in zip(
+    paired.GROUPS, ([best] * 2, [worse] * 2), strict=True
+  ):
+    for entry, own in zip(found["finalists"][group], tokens, strict=True):
+      entry["tokens"] = own.tolist()
+  pairs = {pair.what: pair for pair in paired.pairs([found], "accuracy", truth)}
+  first = pairs["finalists, true score: the first"]
+  assert first.searched.tolist() == [6000]
+  assert first.random.tolist() == [100]
 
 
 # Searches that take no time, and know their seeds.

@@ -1,7 +1,9 @@
 """Searches for cells of NAS-Bench-201: shared weights, drawing, report."""
 
 import dataclasses
+import html
 import json
+import shutil
 
 import jax
 from matplotlib.patches import FancyBboxPatch
@@ -13,11 +15,12 @@ from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
 from nao_jax.drawing import edges
 from nao_jax.errors import UserError
+from nao_jax.evaluators.table import Table
 from nao_jax.networks import edge_config
 from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.report import search_page
 from nao_jax.search.config import SearchConfig
-from nao_jax.spaces import nasbench201
+from nao_jax.spaces import nasbench201, slots
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.tasks.image_presets import PRESETS
 from nao_jax.tasks.images import Images
@@ -74,6 +77,28 @@ def test_it_is_drawn_and_reported(finished):
   assert best["text"] in page
   assert "% of edges" in page
   assert "branches" not in page
+
+
+def test_a_table_shows_where_the_winner_stands(finished, tmp_path):
+  path, best = finished
+  space = nasbench201.space()
+  number = int(space.functions.number(np.array(best["tokens"])))
+  count = len(space.functions.representative)
+  # Three cells are better.
+  scores = np.linspace(0, 50, count)
+  scores[number] = 60
+  scores[(number + np.arange(1, 4)) % count] = 70
+  copy = shutil.copytree(path, tmp_path / "run")
+  file = search_page.write(copy, truth=Table(space, scores))
+  page = html.unescape(file.read_text())
+  assert "Among all cells" in page
+  share = f"{(count - 4) / count:.1%}"
+  words = " ".join(page.split())
+  assert f"The winner's is 60.00 %, better than {share} of them" in words
+  assert "the best is 70.00 %" in words
+  other = Table(slots.space("other", {"a": ("x", "y")}), np.zeros(2))
+  with pytest.raises(UserError, match="a table of the same space"):
+    search_page.write(copy, truth=other)
 
 
 def test_it_starts_from_cells_in_the_benchmarks_notation(data):

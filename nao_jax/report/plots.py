@@ -95,12 +95,13 @@ def axis_of(run: Run) -> ScoreAxis:
   return ScoreAxis(name, run.cells.measure.tick)
 
 
-def _styled(plot):
+def styled(plot: Callable[..., Figure]) -> Callable[..., Figure]:
   """Decorates a function that makes a figure, to use the style of reports."""
   return functools.wraps(plot)(matplotlib.rc_context(_STYLE)(plot))
 
 
-def _axes(height: float = _HEIGHT) -> Axes:
+def new_axes(height: float = _HEIGHT) -> Axes:
+  """Returns the axes of a new figure, whose height is in inches."""
   return Figure(figsize=(_WIDTH, height), layout="constrained").subplots()
 
 
@@ -110,11 +111,12 @@ def _show_scores(axes: Axes, axis: ScoreAxis) -> None:
   axes.yaxis.set_major_formatter(lambda value, _: axis.tick(value))
 
 
-def _legend(axes: Axes, columns: int = 3) -> None:
+def legend(axes: Axes, columns: int = 3) -> None:
+  """Puts the legend above the axes."""
   axes.figure.legend(loc="outside upper left", ncols=columns)
 
 
-@_styled
+@styled
 def curves(
   lines: Sequence[Line], xlabel: str, axis: ScoreAxis, columns: int = 2
 ) -> Figure:
@@ -126,7 +128,7 @@ def curves(
     axis: the vertical axis.
     columns: number of columns of the legend.
   """
-  axes = _axes()
+  axes = new_axes()
   for band, colour, label, look, width in lines:
     if np.any(band.low < band.high):
       axes.fill_between(
@@ -140,11 +142,11 @@ def curves(
   axes.xaxis.set_major_locator(MaxNLocator(6, integer=xlabel != "minutes"))
   axes.set_xlabel(xlabel)
   _show_scores(axes, axis)
-  _legend(axes, columns)
+  legend(axes, columns)
   return axes.figure
 
 
-@_styled
+@styled
 def proposals(rounds: Sequence[Round], axis: ScoreAxis) -> Figure:
   """Plots scores of each round's proposals beside those of the other members.
 
@@ -152,7 +154,7 @@ def proposals(rounds: Sequence[Round], axis: ScoreAxis) -> Figure:
     rounds: the rounds to show, each with proposals and others.
     axis: the vertical axis.
   """
-  axes, rng = _axes(), np.random.default_rng(0)
+  axes, rng = new_axes(), np.random.default_rng(0)
   for group, shift, colour, proposed in (
     ("other members", -0.2, POOL, False),
     ("proposals", 0.2, PROPOSED, True),
@@ -169,7 +171,7 @@ def proposals(rounds: Sequence[Round], axis: ScoreAxis) -> Figure:
   axes.set_xlabel("round")
   axes.grid(axis="x", visible=False)
   _show_scores(axes, axis)
-  _legend(axes)
+  legend(axes)
   return axes.figure
 
 
@@ -182,7 +184,7 @@ def _bar(
   axes.plot(ends, [value] * 2, color=colour, lw=2, label=label)
 
 
-@_styled
+@styled
 def predictions(groups: Sequence[Predictions], axis: ScoreAxis) -> Figure:
   """Plots scores against predictions.
 
@@ -190,7 +192,7 @@ def predictions(groups: Sequence[Predictions], axis: ScoreAxis) -> Figure:
     groups: the groups to show together.
     axis: the vertical axis.
   """
-  axes = _axes()
+  axes = new_axes()
   looks = {
     "fitted": ("o", POOL, "none"),
     "held out": ("D", HELD_OUT, HELD_OUT),
@@ -205,11 +207,11 @@ def predictions(groups: Sequence[Predictions], axis: ScoreAxis) -> Figure:
   axes.xaxis.set_major_locator(MaxNLocator(5))
   axes.set_xlabel("predicted")
   _show_scores(axes, axis)
-  _legend(axes)
+  legend(axes)
   return axes.figure
 
 
-@_styled
+@styled
 def gains(
   sizes: Sequence[float], size: np.ndarray, gain: np.ndarray, ylabel: str
 ) -> Figure:
@@ -221,7 +223,7 @@ def gains(
     gain: float [C], the gains, at least one.
     ylabel: name of the gains.
   """
-  axes = _axes()
+  axes = new_axes()
   parts = [gain[np.isclose(size, x)] for x in sizes]
   at = [place for place, part in enumerate(parts) if len(part)]
   parts = [parts[place] for place in at]
@@ -240,11 +242,11 @@ def gains(
   axes.axhline(0, color=canvas.WIRE, lw=0.8)
   axes.set_xlabel("step size")
   axes.set_ylabel(ylabel)
-  _legend(axes)
+  legend(axes)
   return axes.figure
 
 
-@_styled
+@styled
 def ops(names: Sequence[str], best: Shares, rest: Shares, parts: str) -> Figure:
   """Plots how often each op occurs among the best and among the rest.
 
@@ -254,7 +256,7 @@ def ops(names: Sequence[str], best: Shares, rest: Shares, parts: str) -> Figure:
     rest: shares in the rest.
     parts: name of the parts of a cell that have an op.
   """
-  axes, at = _axes(0.9 + 0.34 * len(names)), np.arange(len(names))
+  axes, at = new_axes(0.9 + 0.34 * len(names)), np.arange(len(names))
   for label, shares, colour, shift in (
     (f"best {best.count}", best, BEST, -0.19),
     (f"other {rest.count}", rest, POOL, 0.19),
@@ -268,11 +270,11 @@ def ops(names: Sequence[str], best: Shares, rest: Shares, parts: str) -> Figure:
   axes.invert_yaxis()
   axes.grid(axis="y", visible=False)
   axes.set_xlabel(f"% of {parts} (± standard error)")
-  _legend(axes)
+  legend(axes)
   return axes.figure
 
 
-@_styled
+@styled
 def trainings(groups: dict[str, Trainings], ylabel: str) -> Figure:
   """Plots every training of every cell, and means with standard deviations.
 
@@ -280,7 +282,7 @@ def trainings(groups: dict[str, Trainings], ylabel: str) -> Figure:
     groups: searched and random cells.
     ylabel: name of the measurement.
   """
-  axes, place, middles = _axes(), 0, []
+  axes, place, middles = new_axes(), 0, []
   for name, group in groups.items():
     colour = _GROUPS[name]
     places = place + np.arange(len(group.cells))
@@ -299,7 +301,7 @@ def trainings(groups: dict[str, Trainings], ylabel: str) -> Figure:
   return axes.figure
 
 
-@_styled
+@styled
 def finalists(groups: dict[str, list[Finalist]], ylabel: str) -> Figure:
   """Plots curves of all finalists, and their places beside their ranks.
 
@@ -328,11 +330,11 @@ def finalists(groups: dict[str, list[Finalist]], ylabel: str) -> Figure:
   right.yaxis.set_major_locator(MaxNLocator(6, integer=True))
   right.invert_yaxis()
   right.set_ylabel("rank")
-  _legend(left, 2)
+  legend(left, 2)
   return figure
 
 
-@_styled
+@styled
 def front(
   costs: np.ndarray,
   scores: np.ndarray,
@@ -352,7 +354,7 @@ def front(
     xlabel: name of the cost.
     axis: the vertical axis.
   """
-  axes = _axes()
+  axes = new_axes()
   rest, order = ~on_front, np.argsort(costs[on_front])
   axes.plot(costs[rest], scores[rest], "o", color=POOL, ms=3, label="pool")
   axes.step(
@@ -363,5 +365,5 @@ def front(
     axes.axvline(limit, color=canvas.WIRE, ls="--", lw=1, label="limit")
   axes.set_xlabel(xlabel)
   _show_scores(axes, axis)
-  _legend(axes)
+  legend(axes)
   return axes.figure

@@ -39,6 +39,7 @@ class Finalist(NamedTuple):
     row: its row in the pool; None for a random cell.
     value: validation measurement; NaN if the training diverged.
     curve: the same after each epoch.
+    tokens: the architecture in plain tokens; empty if it was not saved.
   """
 
   rank: int
@@ -46,6 +47,7 @@ class Finalist(NamedTuple):
   row: int | None
   value: float
   curve: list[float]
+  tokens: list[int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +214,7 @@ def _finalists(final, metric, pool, missing) -> dict[str, list[Finalist]]:
     return Finalist(
       int(entry["rank"]), place, row,
       float("nan") if value is None else float(value),
-      list(map(float, entry["curve"])),
+      list(map(float, entry["curve"])), list(entry.get("tokens", ())),
     )  # fmt: skip
 
   try:

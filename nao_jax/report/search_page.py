@@ -7,6 +7,8 @@ import shlex
 
 from absl import logging
 
+from nao_jax.errors import UserError
+from nao_jax.evaluators.table import Table as TrueScores
 from nao_jax.report import (
   analysis,
   baseline,
@@ -14,6 +16,7 @@ from nao_jax.report import (
   formatting,
   learning_curves,
   pool_sections,
+  standing,
   training_sections,
 )
 from nao_jax.report import page as pages
@@ -31,6 +34,7 @@ def write(
   path: str | os.PathLike,
   random: Sequence[str | os.PathLike] = (),
   cells_of: CellsOf = known.of,
+  truth: TrueScores | None = None,
 ) -> pathlib.Path:
   """Writes the report of a search into its directory; returns the file.
 
@@ -38,13 +42,21 @@ def write(
     path: the directory.
     random: directories of random searches to show beside it.
     cells_of: see `report.run.read`.
+    truth: true scores of all architectures of the space, in per cent, among
+      which the winner is placed.
 
   Raises:
     UserError: there is no search, one of the others is no random search that
-      measures the same, or the file cannot be written.
+      measures the same, the true scores are of another space, or the file
+      cannot be written.
   """
   run = runs.read(path, cells_of=cells_of)
-  page = of(run, baseline.read(run, random, cells_of))
+  if truth is not None and truth.space is not run.cells.space:
+    raise UserError(
+      f"`workdir={path}`: of space {run.cells.space.name!r}, and the table of "
+      f"{truth.space.name!r}; give a table of the same space, or none"
+    )
+  page = of(run, baseline.read(run, random, cells_of), truth)
   return pages.write(page, paths.expanded(path) / NAME, f"`workdir={path}`")
 
 
@@ -67,12 +79,15 @@ def try_to_write(path: str | os.PathLike, cells_of: CellsOf) -> None:
     )
 
 
-def of(run: Run, random: Sequence[Run] = ()) -> Page:
-  """Builds the report of a run, with `random` searches beside it."""
+def of(
+  run: Run, random: Sequence[Run] = (), truth: TrueScores | None = None
+) -> Page:
+  """Builds the report of a run; see `write`."""
   sections = [pool_sections.scores(run, random)]
   if run.scored:
     sections = [
       winner(run),
+      truth and standing.section(run, truth),
       training_sections.finalists(run),
       training_sections.comparison(run),
       *sections,
