@@ -20,8 +20,8 @@ from nao_jax.strategies.nao import NaoConfig
 from nao_jax.studies import comparison, controller_study, curves
 from nao_jax.studies.comparison import CompareConfig
 from nao_jax.studies.controller_study import StudyConfig
+from nao_jax.tasks.image_config import SearchCnnConfig
 from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
-from nao_jax.tasks.image_presets import SearchCnnConfig
 from nao_jax.tasks.text_presets import SearchRnnConfig
 from nao_jax.tasks.text_recipes import TrainRnnConfig
 from nao_jax.training.language import TextTrainConfig

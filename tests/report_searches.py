@@ -27,7 +27,7 @@ from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlus, NaoPlusConfig
 from nao_jax.strategies.uniform import Uniform
 from nao_jax.tasks import text_presets
-from nao_jax.tasks.image_presets import SearchCnnConfig
+from nao_jax.tasks.image_config import SearchCnnConfig
 
 SPACE = cnn.space(2)
 ROUNDS = 2

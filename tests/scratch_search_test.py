@@ -22,8 +22,8 @@ from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import cnn
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.tasks import images as image_task
+from nao_jax.tasks.image_config import SearchCnnConfig
 from nao_jax.tasks.image_finals import ImageFinalConfig
-from nao_jax.tasks.image_presets import SearchCnnConfig
 from nao_jax.training.candidate import Trainer
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig

@@ -23,7 +23,7 @@ from nao_jax.runs import paths
 from nao_jax.settings import within
 from nao_jax.spaces import cnn
 from nao_jax.tasks import image_spaces
-from nao_jax.tasks.image_presets import SearchCnnConfig
+from nao_jax.tasks.image_config import SearchCnnConfig
 
 NAMES = ("params", "multiply_adds", "latency")
 _COLUMNS = ["cell", "op", "milliseconds"]

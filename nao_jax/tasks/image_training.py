@@ -18,7 +18,7 @@ from nao_jax.runs.progress import WorkUnit
 from nao_jax.settings import flatten
 from nao_jax.spaces import cnn
 from nao_jax.tasks import image_spaces
-from nao_jax.tasks.image_presets import SearchCnnConfig
+from nao_jax.tasks.image_config import SearchCnnConfig
 from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.tasks.training import keys
 from nao_jax.training.feeds import Call, Feed, InMemory, Streamed

@@ -21,8 +21,8 @@ from nao_jax.objectives import Cost, CostConstraint
 from nao_jax.settings import flatten
 from nao_jax.tasks import image_costs, image_finals, image_spaces
 from nao_jax.tasks.image_cells import ImageCells
+from nao_jax.tasks.image_config import SearchCnnConfig
 from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
-from nao_jax.tasks.image_presets import SearchCnnConfig
 from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.tasks.image_training import check_size, fit_to_data, open_data
 from nao_jax.tasks.task import Stage
