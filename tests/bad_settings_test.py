@@ -87,7 +87,13 @@ def test_a_file_that_cannot_be_written_is_refused_at_once(home, compared):
 _NO_FLAGS = {"classes", "vocabulary", "step_sizes"}
 # What the architecture decides too, and what has as many words as the text.
 _UNUSED = {"nodes", "vocab_size"}
-_KINDS = {bool: st.booleans(), int: INTEGERS, float: FLOATS, str: WORDS}
+_KINDS = {
+  bool: st.booleans(),
+  int: INTEGERS,
+  float: FLOATS,
+  str: WORDS,
+  tuple: st.lists(INTEGERS, max_size=4).map(tuple),
+}
 
 
 def _settings(config):
