@@ -18,7 +18,8 @@ from nao_jax.tasks.training import keys
 from nao_jax.training import stand_alone, supernet, supernet_feeds
 from nao_jax.training.recipe import Images
 from tests import acting
-from tests.acting_searches import KEY, loop_of, proposals, retrained, silent
+from tests.acting_searches import KEY, loop_of, proposals, retrained
+from tests.stand_ins import nothing
 
 
 @functools.cache
@@ -117,7 +118,7 @@ def _shared_images(evaluator, monkeypatch):
   space = cnn.space(network.nodes, network.ops)
   tokens = np.asarray(space.sample(KEY, 6))
   for round_, count in enumerate((4, 6)):
-    state, _ = evaluator.score(state, KEY, tokens[:count], round_, silent)
+    state, _ = evaluator.score(state, KEY, tokens[:count], round_, nothing)
   return log
 
 

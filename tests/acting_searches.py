@@ -19,10 +19,6 @@ KEY = jax.random.key(0)
 TOY = slots.space("toy", {f"slot {n}": ("a", "b", "c", "d") for n in range(5)})
 
 
-def silent(*_):
-  """Takes what a search says."""
-
-
 class _Scores:
   """An evaluator of the toy space, with all that an asynchronous one has."""
 

@@ -17,7 +17,8 @@ from nao_jax.tasks.training import keys
 from nao_jax.training import recurrent
 from nao_jax.training.language import Batch
 from tests import acting
-from tests.acting_searches import KEY, loop_of, proposals, retrained, silent
+from tests.acting_searches import KEY, loop_of, proposals, retrained
+from tests.stand_ins import nothing
 
 
 @functools.cache
@@ -68,7 +69,7 @@ def _shared_text(evaluator, monkeypatch):
   space = rnn.space(evaluator.trainer.model.nodes)
   tokens = np.asarray(space.sample(KEY, 4))
   for round_ in range(2):
-    state, _ = evaluator.score(state, KEY, tokens, round_, silent)
+    state, _ = evaluator.score(state, KEY, tokens, round_, nothing)
   return log
 
 

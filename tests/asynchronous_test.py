@@ -18,6 +18,7 @@ from nao_jax.search import loop
 from nao_jax.search.config import SearchConfig
 from nao_jax.strategies import proposal
 from nao_jax.strategies.uniform import Uniform
+from tests.stand_ins import Killed
 from tests.tiny_candidates import SPACE, TinyCandidates
 
 WORKERS = 10
@@ -84,10 +85,6 @@ def test_scored_members_stand_in_the_order_of_their_first_scores():
   assert pool.parents[-1] == 2
   pool = pools.record(pool, np.float32([1, 2, 3, 4, np.nan]), 1)
   assert pool.scored(1).tolist() == [0, 2, 3, 1]
-
-
-class Killed(Exception):
-  pass
 
 
 def test_a_killed_search_goes_on_and_trains_nobody_a_third_time(

@@ -1,17 +1,16 @@
 """Drawings: what the picture shows is the architecture, and it is legible."""
 
-import itertools
 import re
-from xml.etree import ElementTree
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
-from matplotlib.patches import FancyBboxPatch, PathPatch
+from matplotlib.patches import PathPatch
 import numpy as np
 import pytest
 
 from nao_jax.drawing import convolutional
 from nao_jax.spaces import cnn, published
+from tests import pictures
+from tests.pictures import within
 
 NAMES = [entry.name for entry in published.CONVOLUTIONAL]
 RANDOM = [
@@ -43,18 +42,17 @@ def drawn(request):
   return tokens, ops, convolutional.figure(tokens, ops, title="An architecture")
 
 
-class Picture:
+class Picture(pictures.Picture):
   """The parts of a figure, found by their looks."""
 
   def __init__(self, figure):
-    (axes,) = figure.axes
-    boxes = [p for p in axes.patches if isinstance(p, FancyBboxPatch)]
-    self.texts = [text for text in axes.texts if text.get_text()]
-    self.cards = [b for b in boxes if to_hex(b.get_fc()) == convolutional.CARD]
-    self.boxes = [b for b in boxes if to_hex(b.get_fc()) != convolutional.CARD]
+    super().__init__(figure)
+    boxes, card = self.boxes, convolutional.CARD
+    self.cards = [box for box in boxes if to_hex(box.get_fc()) == card]
+    self.boxes = [box for box in boxes if box not in self.cards]
     self.wires = [
       patch.get_path()
-      for patch in axes.patches
+      for patch in figure.axes[0].patches
       if isinstance(patch, PathPatch)
       and to_hex(patch.get_ec()) == convolutional.WIRE
       and 3 <= patch.get_zorder() < 4
@@ -62,8 +60,7 @@ class Picture:
     ]
 
   def words(self, box):
-    inside = [text for text in self.texts if within(text.get_position(), box)]
-    return "\n".join(text.get_text() for text in inside)
+    return "\n".join(super().words(box))
 
   def card(self, box):
     """The node that a box belongs to."""
@@ -96,11 +93,6 @@ class Picture:
       and np.isclose(box.get_y(), y)
     )
     return box
-
-
-def within(point, box):
-  x, y = point[0] - box.get_x(), point[1] - box.get_y()
-  return 0 < x < box.get_width() and 0 < y < box.get_height()
 
 
 def test_the_graph_of_a_cell_lists_branches_and_loose_ends():
@@ -151,8 +143,7 @@ def test_the_picture_shows_the_architecture(drawn):
 def test_no_wire_runs_through_a_box(drawn):
   picture = Picture(drawn[2])
   for wire in picture.wires:
-    (curve,) = wire.to_polygons(closed_only=False)
-    way = np.linspace(curve[:-1], curve[1:], 20).reshape(-1, 2)
+    way = pictures.way(wire)
     assert not any(within(p, box) for p in way for box in picture.boxes)
     end = picture.target(wire)
     own = [c for c in picture.cards if within(end.get_bbox().p0, c)]
@@ -175,20 +166,7 @@ def test_the_two_wires_into_a_node_do_not_cross(drawn):
 
 
 def test_texts_do_not_overlap_and_fit_their_boxes(drawn):
-  figure = drawn[2]
-  renderer = FigureCanvasAgg(figure).get_renderer()
-  picture = Picture(figure)
-  extents = [text.get_window_extent(renderer) for text in picture.texts]
-  for a, b in itertools.combinations(extents, 2):
-    assert not a.overlaps(b)
-  for box in picture.boxes:
-    frame = box.get_window_extent(renderer)
-    for text, extent in zip(picture.texts, extents, strict=True):
-      if within(text.get_position(), box):
-        assert frame.x0 < extent.x0
-        assert extent.x1 < frame.x1
-        assert frame.y0 < extent.y0
-        assert extent.y1 < frame.y1
+  pictures.assert_legible(drawn[2], Picture(drawn[2]).boxes)
 
 
 def test_letters_are_large_enough_at_900_pixels(drawn):
@@ -215,11 +193,7 @@ def test_files_are_written_and_the_svg_has_every_label(tmp_path):
   png, svg = tmp_path / "cells.png", tmp_path / "cells.svg"
   convolutional.draw_cells(tokens, ops, [png, svg], title="NAONet-A")
   assert png.read_bytes().startswith(b"\x89PNG")
-  root = ElementTree.parse(svg).getroot()
-  words = [
-    "".join(text.itertext()).strip()
-    for text in root.iter("{http://www.w3.org/2000/svg}text")
-  ]
+  words = pictures.words_of_svg(svg)
   assert "NAONet-A" in words
   for cell in cnn.to_cells(tokens):
     for op in set(np.ravel(cell[:, 1::2])):

@@ -22,13 +22,10 @@ from nao_jax.strategies.uniform import sample_new
 from nao_jax.tasks import image_presets, text_presets
 from nao_jax.tasks import images as image_task
 from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
+from tests.stand_ins import Killed
 from tests.tiny_candidates import SPACE
 
 EPOCHS = 3
-
-
-class Killed(Exception):
-  pass
 
 
 @dataclasses.dataclass(frozen=True)

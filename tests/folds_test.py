@@ -18,6 +18,7 @@ from nao_jax.strategies import Observations, folds
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlus, NaoPlusConfig
 from nao_jax.strategies.uniform import sample_new
+from tests.stand_ins import nothing
 
 SPACES = {
   "table": nasbench201.space(),
@@ -126,10 +127,6 @@ STRATEGIES = {
 MEMBERS, ROUNDS, NEW = 60, 5, 6
 
 
-def _quiet(*_):
-  pass
-
-
 def _noise(tokens, seed):
   """A score that says nothing but which architecture it is of."""
   names = [hashlib.sha256(name).digest() for name in TINY.keys(tokens)]
@@ -151,7 +148,7 @@ def _accuracies(strategy, seed):
   for round_ in range(ROUNDS):
     round_key = jax.random.fold_in(key, 2 + round_)
     seen = Observations(tokens, _noise(tokens, seed), known)
-    state, report = strategy.tell(state, round_key, seen, _quiet, _quiet)
+    state, report = strategy.tell(state, round_key, seen, nothing, nothing)
     if "asked" in getattr(state, "_fields", ()):
       state = state._replace(asked=np.int32(8 * NEW))
     yield report["pairwise_accuracy"]
@@ -181,8 +178,8 @@ def test_scores_of_the_held_out_change_nothing_that_is_learnt():
       strategy.init(jax.random.key(1)),
       jax.random.key(2),
       Observations(tokens, values, set()),
-      _quiet,
-      _quiet,
+      nothing,
+      nothing,
     )[0]
     for values in (scores, others)
   ]
@@ -197,7 +194,7 @@ def _tell(strategy, count):
   tokens = sample_new(TINY, jax.random.key(0), count, set())
   seen = Observations(tokens, np.arange(count, dtype=float), set())
   state = strategy.init(jax.random.key(1))
-  return strategy.tell(state, jax.random.key(2), seen, _quiet, _quiet)[1]
+  return strategy.tell(state, jax.random.key(2), seen, nothing, nothing)[1]
 
 
 def test_a_pool_of_which_nobody_is_left_to_learn_from_is_refused():

@@ -32,6 +32,7 @@ from nao_jax.training import (
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.optimisers import SgdConfig
 from tests.short_networks import ShortConfig
+from tests.stand_ins import nothing
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -47,10 +48,6 @@ TRAINER = supernet.Trainer(
 )
 MEAN, STD = np.float32([0.5]), np.float32([0.3])
 POOL = np.stack([cnn.to_tokens(np.full((2, 2, 4), op)) for op in (0, 1)])
-
-
-def _nothing(*_):
-  pass
 
 
 def _evaluator(parts) -> SharedWeights:
@@ -82,7 +79,7 @@ def evaluator(noise):
 def trained(evaluator):
   """The state at the end of its only round, and the scores."""
   state, scores = evaluator.score(
-    evaluator.init(jax.random.key(0)), KEY, POOL, 0, _nothing
+    evaluator.init(jax.random.key(0)), KEY, POOL, 0, nothing
   )
   return jax.device_get(state), scores
 
@@ -124,7 +121,7 @@ def test_shared_weights_are_scored_on_the_validation_part(
 ):
   again = _evaluator(relabelled)
   # All steps of the round are done; only the scores are missing.
-  _, scores = again.score(again.replicate(trained[0]), KEY, POOL, 0, _nothing)
+  _, scores = again.score(again.replicate(trained[0]), KEY, POOL, 0, nothing)
   expected = {
     part: (predicted[part] == examples.labels).mean(1)
     for part, examples in relabelled.items()
@@ -145,7 +142,7 @@ def test_shared_weights_are_trained_on_the_training_part(
   again = _evaluator(other)
   # The same program, which takes the data as an argument.
   again.__dict__["_score_chunk"] = evaluator._score_chunk
-  state, _ = again.score(again.init(jax.random.key(0)), KEY, POOL, 0, _nothing)
+  state, _ = again.score(again.init(jax.random.key(0)), KEY, POOL, 0, nothing)
   jax.tree.map(
     np.testing.assert_array_equal,
     trained[0].supernet.params,
@@ -221,7 +218,7 @@ def test_shared_cells_are_scored_on_the_validation_text(corpus, score_tokens):
   state = state._replace(
     weights=jax.tree.map(lambda x: 20 * x, state.weights), epoch=np.int32(1)
   )
-  _, scores = evaluator.score(state, KEY, rows, 0, _nothing)
+  _, scores = evaluator.score(state, KEY, rows, 0, nothing)
 
   def measure(part, cell):
     streams = text.streams(part, STREAMS)

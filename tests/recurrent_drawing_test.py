@@ -2,18 +2,18 @@
 
 from collections import Counter
 import itertools
-from xml.etree import ElementTree
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
-from matplotlib.patches import FancyBboxPatch, PathPatch
+from matplotlib.patches import PathPatch
 import numpy as np
 import pytest
 
 from nao_jax.drawing import canvas, recurrent, tree_layout
 from nao_jax.spaces import published, rnn
+from tests import pictures
+from tests.pictures import within
 
 few = settings(max_examples=12)
 
@@ -96,18 +96,16 @@ def test_equal_children_are_in_the_order_of_their_numbers_evenly():
   assert plan.box[0] == pytest.approx(plan.width / 2)
 
 
-class Picture:
+class Picture(pictures.Picture):
   """The parts of a figure, found by their looks."""
 
   def __init__(self, figure):
-    (axes,) = figure.axes
+    super().__init__(figure)
     self.page = figure.get_size_inches() * 72
-    self.texts = [text for text in axes.texts if text.get_text()]
-    self.boxes = [p for p in axes.patches if isinstance(p, FancyBboxPatch)]
     self.wires = {
       colour: [
         patch.get_path()
-        for patch in axes.patches
+        for patch in figure.axes[0].patches
         if isinstance(patch, PathPatch)
         and not patch.get_fill()
         and to_hex(patch.get_ec()) == colour
@@ -115,20 +113,11 @@ class Picture:
       for colour in (canvas.WIRE, recurrent.LIGHT)
     }
 
-  def words(self, box):
-    inside = [text for text in self.texts if within(text.get_position(), box)]
-    return tuple(text.get_text() for text in inside)
-
   def ends(self, wire):
     """Returns the texts of the boxes that a wire joins."""
     (start,) = (box for box in self.boxes if touches(wire, 0, box, "lower"))
     (end,) = (box for box in self.boxes if touches(wire, -1, box, "upper"))
     return self.words(start), self.words(end)
-
-
-def within(point, box):
-  x, y = point[0] - box.get_x(), point[1] - box.get_y()
-  return 0 < x < box.get_width() and 0 < y < box.get_height()
 
 
 def touches(wire, at, box, edge):
@@ -172,8 +161,7 @@ def test_boxes_do_not_overlap_and_no_wire_runs_through_one(cell):
     assert min(x0, y0) > 1
     assert (np.array([x1, y1]) < picture.page - 1).all()
   for wire in itertools.chain(*picture.wires.values()):
-    (curve,) = wire.to_polygons(closed_only=False)
-    way = np.linspace(curve[:-1], curve[1:], 20).reshape(-1, 2)
+    way = pictures.way(wire)
     # The ends touch the boxes that they join.
     assert not any(within(p, box) for p in way[1:-1] for box in picture.boxes)
 
@@ -186,25 +174,7 @@ LONG = "A cell with a title that is much wider than all that is below it"
   [([[0, 2]], LONG), ([[0, 1]], ""), (CHAIN, "chain"), (STAR, "")],
 )
 def test_texts_fit_their_boxes_and_the_page(cell, title):
-  drawn = figure(cell, title)
-  renderer = FigureCanvasAgg(drawn).get_renderer()
-  picture = Picture(drawn)
-  extents = [text.get_window_extent(renderer) for text in picture.texts]
-  for a, b in itertools.combinations(extents, 2):
-    assert not a.overlaps(b)
-  frames = [box.get_window_extent(renderer) for box in picture.boxes]
-  for text, extent in zip(picture.texts, extents, strict=True):
-    holders = [
-      frame
-      for frame, box in zip(frames, picture.boxes, strict=True)
-      if within(text.get_position(), box)
-    ]
-    assert len(holders) == (text.get_text() != title)
-    for frame in holders or [drawn.bbox]:
-      assert frame.x0 < extent.x0
-      assert extent.x1 < frame.x1
-      assert frame.y0 < extent.y0
-      assert extent.y1 < frame.y1
+  pictures.assert_legible(figure(cell, title), outside=[title])
 
 
 def test_every_activation_has_a_colour_of_its_own():
@@ -216,11 +186,7 @@ def test_every_activation_has_a_colour_of_its_own():
 def test_the_svg_has_every_node_and_its_activation_once(name, tmp_path):
   tokens = rnn.resolve(name)
   recurrent.draw_cell(tokens, tmp_path / "cell.svg", title=name)
-  root = ElementTree.parse(tmp_path / "cell.svg").getroot()
-  words = Counter(
-    "".join(text.itertext()).strip()
-    for text in root.iter("{http://www.w3.org/2000/svg}text")
-  )
+  words = Counter(pictures.words_of_svg(tmp_path / "cell.svg"))
   nodes = written(rnn.to_cells(tokens).tolist())
   assert words[name] == 1
   expected = Counter(itertools.chain(*nodes))

@@ -27,6 +27,7 @@ from tests.report_searches import (
   text_of,
   without,
 )
+from tests.stand_ins import Killed
 
 
 def test_damaged_finalists_are_left_out_and_listed(finalists, tmp_path):
@@ -164,16 +165,12 @@ def test_a_report_that_fails_leaves_the_result_alone(nao, tmp_path, caplog):
   assert "experiments.report --workdir=" in caplog.text
 
 
-class Lost(Exception):
-  """Stands for a lost machine."""
-
-
 class Mortal(SearchJournal):
   """A workdir whose machine is lost before round 1 is saved."""
 
   def end_round(self, state, report):
     if report["round"] == 1:
-      raise Lost
+      raise Killed
     super().end_round(state, report)
 
 
@@ -183,7 +180,7 @@ def test_a_resumed_search_leaves_the_same_arrays(
 ):
   whole, path = request.getfixturevalue(which), tmp_path / "run"
   settings = runs.read(whole).settings
-  with pytest.raises(Lost):
+  with pytest.raises(Killed):
     search(path, settings, strategy, journal=Mortal)
   search(path, settings, strategy)
   for round_ in range(ROUNDS):

@@ -29,6 +29,7 @@ from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
 from tests import running, tracing
 from tests.short_networks import ShortConfig
+from tests.stand_ins import Killed, nothing
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -49,10 +50,6 @@ ROWS = np.stack(
     )
   ]
 )
-
-
-def _nothing(*_):
-  pass
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +86,7 @@ def _evaluator(data, file, *, devices=1, sgd=SGD, **changes):
   )
 
 
-def _scores(evaluator, rows=ROWS, progress=_nothing):
+def _scores(evaluator, rows=ROWS, progress=nothing):
   state = evaluator.init(jax.random.key(0))
   return evaluator.score(state, jax.random.key(0), rows, 0, progress)[1]
 
@@ -221,11 +218,11 @@ def test_pruning_stops_what_is_worse_than_half_of_the_pool_before(
 ):
   evaluator = _evaluator(data, tmp_path / "trials.sqlite", prune=True)
   state = evaluator.init(jax.random.key(0))
-  state, _ = evaluator.score(state, None, ROWS[:1], 0, _nothing)
+  state, _ = evaluator.score(state, None, ROWS[:1], 0, nothing)
   curve = evaluator.trials.get(SPACE.canonical(ROWS[0])).curve
   np.testing.assert_allclose(state.limits, curve)
   state = state._replace(limits=np.float32([1.1, 1.1, 1.1]))
-  evaluator.score(state, None, ROWS[1:2], 1, _nothing)
+  evaluator.score(state, None, ROWS[1:2], 1, nothing)
   pruned = evaluator.trials.get(SPACE.canonical(ROWS[1]))
   assert len(pruned.curve) == 1
   assert pruned.score == pruned.curve[0]
@@ -293,10 +290,6 @@ CONFIG = SearchCnnConfig(
   finalists=0,
   final=ImageFinalConfig(cells=0, batch=16),
 )
-
-
-class Killed(Exception):
-  pass
 
 
 def test_a_stopped_search_ends_as_one_that_was_not(data, tmp_path, monkeypatch):

@@ -34,6 +34,7 @@ from nao_jax.training import recurrent as training_recurrent
 from nao_jax.training.language import Batch, TextTrainConfig
 from nao_jax.training.recurrent import State, Trainer, programs, update
 from tests import running, tracing
+from tests.stand_ins import Killed, nothing
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -93,10 +94,6 @@ def config(folder):
 @pytest.fixture(scope="module")
 def corpus(folder):
   return text.load(str(folder))
-
-
-def _nothing(*_):
-  pass
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_ends_the_text():
@@ -228,7 +225,7 @@ def test_shared_scores_of_four_devices_are_those_of_one(corpus):
     for round_ in range(2):
       with tracing.programs() as found:
         state, scores = evaluator.score(
-          state, jax.random.key(1), ROWS, round_, _nothing
+          state, jax.random.key(1), ROWS, round_, nothing
         )
     # The number of windows differs, and with it that of members drawn.
     assert {name.split()[-1] for name in found} <= {
@@ -253,7 +250,7 @@ def test_all_architectures_are_scored_with_the_first_words(corpus):
   weights = jax.tree.map(jnp.asarray, jax.device_get(state.weights))
   # Trained to the end, so that it only scores.
   state = state._replace(epoch=np.int32(evaluator.trainer.train.epochs))
-  _, scores = evaluator.score(state, jax.random.key(1), ROWS, 0, _nothing)
+  _, scores = evaluator.score(state, jax.random.key(1), ROWS, 0, nothing)
   streams = corpus.validation[:60].reshape(4, 15).T
   for row, score in zip(ROWS, scores, strict=True):
     cell = rnn.to_cells(row)
@@ -327,10 +324,6 @@ def test_an_averaged_candidate_is_scored_by_the_mean_of_its_weights(
     assert (score == mean_score) == (epoch < 2)
     assert state.losses[epoch] == -mean_score
     assert state.model.averaged == [1, 0, steps, 2 * steps][epoch]
-
-
-class Killed(Exception):
-  pass
 
 
 @pytest.mark.parametrize("evaluator", ["shared", "scratch"])

@@ -21,6 +21,7 @@ from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.uniform import Uniform
 from tests import tracing
+from tests.stand_ins import Killed
 
 SPACE = cnn.space(2)
 CONFIG = SearchConfig(pool_size=24, rounds=2, new_per_round=6)
@@ -260,10 +261,6 @@ def test_impossible_sizes_are_refused(changes, named):
     settings.validate(SearchConfig(**changes))
 
 
-class Lost(Exception):
-  """Stands for a lost machine."""
-
-
 class Mortal(SearchJournal):
   """A workdir whose machine is lost before or after a round is saved."""
 
@@ -273,10 +270,10 @@ class Mortal(SearchJournal):
 
   def end_round(self, state, report):
     if report["round"] == self.end and not self.saved:
-      raise Lost
+      raise Killed
     super().end_round(state, report)
     if report["round"] == self.end:
-      raise Lost
+      raise Killed
 
 
 @pytest.mark.parametrize(("round_", "saved"), [(0, True), (2, False)])
@@ -286,7 +283,7 @@ def test_a_resumed_search_ends_as_an_uninterrupted_one(
   place = tmp_path / "run", {"seed": 0}, CONFIG.rounds
   with (
     Mortal(*place, round_=round_, saved=saved) as journal,
-    pytest.raises(Lost),
+    pytest.raises(Killed),
   ):
     _search(_nao(), journal=journal)
   evaluator = Linear()
@@ -318,7 +315,7 @@ def test_rounds_of_a_journal_that_remembers_nothing_are_reported():
 def test_the_state_of_every_strategy_is_remembered(strategy, tmp_path):
   whole = _search(strategy)
   place = tmp_path / "run", {"seed": 0}, CONFIG.rounds
-  with Mortal(*place, round_=1, saved=True) as journal, pytest.raises(Lost):
+  with Mortal(*place, round_=1, saved=True) as journal, pytest.raises(Killed):
     _search(strategy, journal=journal)
   with SearchJournal(*place) as journal:
     _assert_equal(whole, _search(strategy, journal=journal))
@@ -489,14 +486,14 @@ class Stopping(SearchJournal):
     super().keep(state, steps, last=last)
     self.after -= 1
     if not self.after:
-      raise Lost
+      raise Killed
 
 
 @pytest.mark.parametrize("after", [1, 4, 11, 13])
 def test_a_search_goes_on_within_a_round(pool, tmp_path, after):
   """Stops once scored, within and after the first fit; in the second round."""
   place = tmp_path / "run", {"seed": 0}, CONFIG.rounds
-  with Stopping(*place, after=after) as journal, pytest.raises(Lost):
+  with Stopping(*place, after=after) as journal, pytest.raises(Killed):
     _search(_nao(), journal=journal)
   evaluator = Linear()
   with SearchJournal(*place) as journal:

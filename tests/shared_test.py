@@ -22,6 +22,7 @@ from nao_jax.training import recipe, supernet, supernet_feeds
 from nao_jax.training.optimisers import SgdConfig
 from tests import tracing
 from tests.short_networks import ShortConfig
+from tests.stand_ins import nothing
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -71,17 +72,13 @@ POOL = np.stack([_architecture(SEPARABLE_3), _architecture(SEPARABLE_5)])
 EXTENDED = np.concatenate([POOL, [_architecture(POOLED)]])
 
 
-def _nothing(*_):
-  pass
-
-
 @pytest.fixture(scope="module")
 def whole(evaluator):
   """A round without a stop: the state, the scores, and what was kept."""
   kept = []
   state = evaluator.init(jax.random.key(0))
   ended, scores = evaluator.score(
-    state, KEY, POOL, 0, _nothing, lambda *one: kept.append(jax.device_get(one))
+    state, KEY, POOL, 0, nothing, lambda *one: kept.append(jax.device_get(one))
   )
   return jax.device_get(ended), scores, kept
 
@@ -102,7 +99,7 @@ def test_a_round_goes_on_from_whatever_was_kept(evaluator, whole):
   ended, scores, kept = whole
   for state, _ in kept:
     again, found = evaluator.score(
-      evaluator.replicate(state), KEY, POOL, 0, _nothing
+      evaluator.replicate(state), KEY, POOL, 0, nothing
     )
     _assert_equal(ended, again)
     np.testing.assert_array_equal(scores, found)
@@ -118,7 +115,7 @@ def second(evaluator, whole):
       KEY,
       EXTENDED,
       1,
-      _nothing,
+      nothing,
       lambda *one: kept.append(jax.device_get(one)),
     )
   # What draws in proportion has a chance for each member.
@@ -144,7 +141,7 @@ def test_a_round_that_trains_only_new_ones_goes_on_from_what_was_kept(
   ended, scores, kept = second
   for state, _ in kept[1::2]:
     again, found = evaluator.score(
-      evaluator.replicate(state), KEY, EXTENDED, 1, _nothing
+      evaluator.replicate(state), KEY, EXTENDED, 1, nothing
     )
     _assert_equal(ended, again)
     np.testing.assert_array_equal(scores, found)
@@ -205,19 +202,19 @@ def test_a_round_of_several_architectures_a_step_goes_on(evaluator):
     KEY,
     POOL,
     0,
-    _nothing,
+    nothing,
     lambda *one: kept.append(jax.device_get(one)),
   )
   (start, _), *_ = kept
   assert 0 < start.supernet.step < STEPS
-  again, found = two.score(two.replicate(start), KEY, POOL, 0, _nothing)
+  again, found = two.score(two.replicate(start), KEY, POOL, 0, nothing)
   _assert_equal(jax.device_get(ended), again)
   np.testing.assert_array_equal(scores, found)
 
 
 def test_the_new_state_takes_the_place_of_the_old_one(evaluator):
   start = evaluator.init(KEY)
-  evaluator.score(start, KEY, POOL, 0, _nothing)
+  evaluator.score(start, KEY, POOL, 0, nothing)
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(start.supernet))
 
 
@@ -242,7 +239,7 @@ def _poisoned(evaluator):
 def test_steps_without_a_finite_gradient_change_nothing_and_are_named(
   evaluator, caplog
 ):
-  state, scores = evaluator.score(_poisoned(evaluator), KEY, POOL, 0, _nothing)
+  state, scores = evaluator.score(_poisoned(evaluator), KEY, POOL, 0, nothing)
   start = "steps without a finite gradient, which changed nothing: "
   assert start in caplog.text
   skipped = caplog.text.partition(start)[2].splitlines()[0].split(", ")
@@ -315,4 +312,4 @@ def test_weights_that_all_steps_fail_with_end_the_search(evaluator):
   with pytest.raises(
     UserError, match=r"diverged: .* to step 6, .*learning_rate"
   ):
-    evaluator.score(state, KEY, pool, 0, _nothing)
+    evaluator.score(state, KEY, pool, 0, nothing)

@@ -51,10 +51,6 @@ TEXTS = TrainRnnConfig(
 )
 
 
-class Killed(Exception):
-  """Ends a training abruptly."""
-
-
 @contextlib.contextmanager
 def quick() -> Iterator[None]:
   """Compiles quickly: few optimisations, two cells, windows of one length."""

@@ -18,6 +18,7 @@ from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlus, NaoPlusConfig
 from nao_jax.strategies.uniform import Uniform, sample_new
+from tests.stand_ins import nothing
 
 SIZES = ControllerConfig(
   embedding=8, hidden=16, mlp_layers=1, mlp_width=8, mlp_dropout=0.0
@@ -67,13 +68,9 @@ def _seen(space: Space, count=12, seed=0):
   return Observations(tokens, scores, set(space.keys(tokens)))
 
 
-def _quiet(*_):
-  pass
-
-
 def _propose(strategy, seen, seed=0, limit=LIMIT):
   init, tell, ask = jax.random.split(jax.random.key(seed), 3)
-  state, _ = strategy.tell(strategy.init(init), tell, seen, _quiet, _quiet)
+  state, _ = strategy.tell(strategy.init(init), tell, seen, nothing, nothing)
   return strategy.ask(state, ask, seen, limit)[1]
 
 
@@ -163,7 +160,7 @@ def _climb(space, value, budget, seed=0):
   while len(tokens) < budget:
     seen = Observations(tokens, value(tokens), set(space.keys(tokens)))
     key = jax.random.key(len(tokens))
-    state, _ = local.tell(state, key, seen, _quiet, _quiet)
+    state, _ = local.tell(state, key, seen, nothing, nothing)
     state, proposal = local.ask(state, key, seen, 1)
     tokens = np.concatenate([tokens, proposal.tokens])
   return tokens
@@ -191,7 +188,7 @@ def test_local_search_moves_to_the_first_better_neighbour():
 def test_local_search_starts_from_the_best_of_the_pool(space):
   seen, local = _seen(space), Local(space)
   state, _ = local.tell(
-    local.init(jax.random.key(0)), jax.random.key(1), seen, _quiet, _quiet
+    local.init(jax.random.key(0)), jax.random.key(1), seen, nothing, nothing
   )
   np.testing.assert_array_equal(state.tokens, seen.tokens[seen.order[0]])
   _, proposal = local.ask(state, jax.random.key(2), seen, LIMIT)
@@ -207,7 +204,7 @@ def test_local_search_stays_where_no_neighbour_is_better(space):
   seen = Observations(tokens, np.zeros(len(tokens)), set(space.keys(tokens)))
   state = local.init(jax.random.key(0))
   for key in jax.random.split(jax.random.key(1)):
-    state, _ = local.tell(state, key, seen, _quiet, _quiet)
+    state, _ = local.tell(state, key, seen, nothing, nothing)
     np.testing.assert_array_equal(state.tokens, start[0])
 
 
@@ -249,7 +246,7 @@ def fitted():
   strategy = STRATEGIES["nao_plus"](space)
   seen = _seen(space)
   begin = strategy.init(jax.random.key(0))
-  state, _ = strategy.tell(begin, jax.random.key(1), seen, _quiet, _quiet)
+  state, _ = strategy.tell(begin, jax.random.key(1), seen, nothing, nothing)
   return types.SimpleNamespace(
     strategy=strategy, seen=seen, state=state, begin=begin
   )
@@ -291,7 +288,7 @@ def test_a_member_is_shown_everything_but_what_is_held_out_of_it(fitted):
 
 def test_the_ensemble_is_measured_where_it_was_not_fitted(fitted):
   _, lessons = fitted.strategy.tell(
-    fitted.state, jax.random.key(2), fitted.seen, _quiet, _quiet
+    fitted.state, jax.random.key(2), fitted.seen, nothing, nothing
   )
   predicted, hidden = lessons["member_predicted"], lessons["member_held_out"]
   assert hidden.all()
@@ -304,7 +301,7 @@ def test_the_ensemble_is_measured_where_it_was_not_fitted(fitted):
 
 def test_a_member_says_how_much_it_saw_without_scores(fitted):
   _, lessons = fitted.strategy.tell(
-    fitted.state, jax.random.key(2), fitted.seen, _quiet, _quiet
+    fitted.state, jax.random.key(2), fitted.seen, nothing, nothing
   )
   drawn = lessons["unlabelled"]
   space = fitted.strategy.controller.space
@@ -366,8 +363,8 @@ def test_a_later_fit_has_steps_for_the_new_ones_up_to_a_limit(fitted):
       fitted.state._replace(asked=np.int32(asked)),
       jax.random.key(2),
       fitted.seen,
-      _quiet,
-      _quiet,
+      nothing,
+      nothing,
     )
     assert state.steps - fitted.state.steps == steps
 
@@ -386,7 +383,7 @@ def test_the_progress_of_a_fit_ends_at_its_total(fitted):
     jax.random.key(2),
     fitted.seen,
     lambda phase, done, total: calls.append((done, total)),
-    _quiet,
+    nothing,
   )
   assert calls == [(done, 8) for done in range(1, 9)]
 
@@ -404,11 +401,11 @@ def test_a_fit_goes_on_from_whatever_was_kept(fitted, asked, share):
 
   def tell(state, keep):
     return fitted.strategy.tell(
-      state, jax.random.key(1), fitted.seen, _quiet, keep
+      state, jax.random.key(1), fitted.seen, nothing, keep
     )[0]
 
   whole = tell(state, lambda state, _: kept.append(jax.device_get(state)))
-  again = tell(kept[round(share * (len(kept) - 1))], _quiet)
+  again = tell(kept[round(share * (len(kept) - 1))], nothing)
   jax.tree.map(np.testing.assert_array_equal, whole, again)
 
 

@@ -30,9 +30,10 @@ from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
 from nao_jax.training import candidate, recipe, stand_alone, supernet
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
-from nao_jax.training.supernet_feeds import Streamed
+from nao_jax.training.supernet_feeds import SupernetFeed
 from tests import running, tiny_images
 from tests.short_networks import ShortConfig, two_cells
+from tests.stand_ins import Killed, nothing
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
 
@@ -93,12 +94,8 @@ def _evaluator(data, devices=1, each=1) -> SharedWeights:
   return SharedWeights(TRAINER, data, 2, devices, each_step=each)
 
 
-def _nothing(*_):
-  pass
-
-
-def _score(evaluator, state, round_=0, keep=_nothing):
-  return evaluator.score(state, KEY, POOL, round_, _nothing, keep)
+def _score(evaluator, state, round_=0, keep=nothing):
+  return evaluator.score(state, KEY, POOL, round_, nothing, keep)
 
 
 def _assert_same_bits(one, other):
@@ -159,7 +156,7 @@ def test_the_second_round_has_an_order_of_its_own():
   for round_ in range(2):
     records.read.clear()
     # A search gives the same key in every round.
-    state, _ = evaluator.score(state, KEY, POOL, round_, _nothing)
+    state, _ = evaluator.score(state, KEY, POOL, round_, nothing)
     orders.append(records.read[: 2 * TRAIN])
   assert int(state.supernet.step) == 8
   assert orders[0] != orders[1]
@@ -335,10 +332,6 @@ def finished(home, short_networks):
   )
 
 
-class Killed(Exception):
-  pass
-
-
 def test_a_search_stopped_within_a_round_finds_the_same(
   finished, home, monkeypatch
 ):
@@ -359,13 +352,13 @@ def test_a_search_stopped_within_a_round_finds_the_same(
     patch.setattr(checkpoint, "save", mortal)
     with pytest.raises(Killed):
       running.search_images(CONFIG, **arguments)
-  train, begun = Streamed.train, []
+  train, begun = SupernetFeed.train, []
 
   def watched(*given):
     begun.append(given[-1])
     return train(*given)
 
-  monkeypatch.setattr(Streamed, "train", watched)
+  monkeypatch.setattr(SupernetFeed, "train", watched)
   again = running.search_images(CONFIG, **arguments)
   # Step 11 is the third of the second round.
   assert begun == [3]

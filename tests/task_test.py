@@ -17,6 +17,7 @@ from nao_jax.runs.loggers import Lines
 from nao_jax.search.config import FinalConfig, FinalistConfig, SearchConfig
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.tasks.task import RunOptions
+from tests.stand_ins import Killed
 from tests.tabular_task import SPACE, Tabular, TabularConfig
 
 CONFIG = TabularConfig(
@@ -31,10 +32,6 @@ CONFIG = TabularConfig(
 OFTEN = RunOptions(
   checkpoints=CheckpointConfig(minutes=0.0), loggers=(Lines("csv"),)
 )
-
-
-class Killed(Exception):
-  """Ends a run as a kill would."""
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs.progress import WorkUnit
 from nao_jax.training.recipe import Images
 from nao_jax.training.supernet import Trainer, TrainState, draw_members, score
-from nao_jax.training.supernet_feeds import InMemory, Streamed
+from nao_jax.training.supernet_feeds import SupernetFeed
 
 # The most architectures to score on a device in one call; progress is shown and
 # interrupts are served between calls.
@@ -260,11 +260,9 @@ class SharedWeights:
     )
 
   @functools.cached_property
-  def feed(self) -> InMemory | Streamed:
+  def feed(self) -> SupernetFeed:
     """Source of the training examples."""
-    streamed = isinstance(self.data, ImageStream)
-    feed = Streamed if streamed else InMemory
-    return feed(self.trainer, self.data, self.devices)
+    return SupernetFeed(self.trainer, self.data, self.devices)
 
   @functools.cached_property
   def _score_chunk(self):

@@ -1,7 +1,6 @@
-"""Sources of a supernet's training examples: device memory, or a stream.
+"""Source of a supernet's training examples: device memory, or a stream.
 
-Both feeds have one method, which trains from any step of a round to its end. A
-round that is resumed after step i trains on the same batches as one without
+A round that is resumed after step i trains on the same batches as one without
 interruption.
 
 Shapes: B images a step, D devices, n architectures a step.
@@ -36,8 +35,13 @@ STEPS_A_CALL = 25
 
 
 @dataclasses.dataclass(frozen=True)
-class InMemory:
-  """Images that are kept on the devices and augmented there.
+class SupernetFeed:
+  """Training examples of a supernet.
+
+  Images in memory are kept on the devices and augmented there. Streamed images
+  arrive augmented, batch by batch; each process reads those of its own devices,
+  and a round continues the stream where the round before ended, so that every
+  epoch has its own order.
 
   Attributes:
     trainer: the settings.
@@ -46,7 +50,7 @@ class InMemory:
   """
 
   trainer: Trainer
-  data: ImageData
+  data: ImageData | ImageStream
   devices: int | None = None
 
   def train(
@@ -67,11 +71,25 @@ class InMemory:
       first: number of steps of the round that are done.
 
     Yields:
-      The state after a call, and the call's losses.
+      The state after a call, and the call's losses; of a stream, a call is one
+      step.
+
+    Raises:
+      UserError: during the iteration, if a streamed image of this or another
+        process is damaged, or a worker that reads images died.
     """
     order_key, step_key = keys
-    batches = self.batches(order_key, epochs)
     step_key = parallel.replicate(step_key, devices=self.devices)
+    if isinstance(self.data, ImageStream):
+      # The key is the same in every round, and so the stream continues.
+      seed = int(jax.random.bits(order_key))
+      before = epochs.start * self.trainer.steps_per_epoch
+      batches = self._streamed(seed, before + first)
+      return self._train_batches(state, step_key, batches, cells[first:])
+    batches = self.batches(order_key, epochs)
+    return self._train_in_memory(state, step_key, batches, cells, first)
+
+  def _train_in_memory(self, state, key, batches, cells, first):
     in_axes, out_axes = (None, None, None, Steps(1, None), None), (None, None)
     steps = program(
       train_steps, self.trainer, self.devices, in_axes, out_axes, donate=(0,)
@@ -84,7 +102,7 @@ class InMemory:
       )
       count = np.int32(end - start)
       rows = Steps(rows, padded(cells[start:end], STEPS_A_CALL))
-      state, losses = steps(state, step_key, self._train, rows, count)
+      state, losses = steps(state, key, self._train, rows, count)
       yield state, np.asarray(losses)[:count]
 
   def batches(self, key: jax.Array, epochs: range) -> np.ndarray:
@@ -104,58 +122,23 @@ class InMemory:
     images = Images(*self.data.train, self.data.mean, self.data.std)
     return parallel.replicate(images, devices=self.devices)
 
-
-@dataclasses.dataclass(frozen=True)
-class Streamed:
-  """Images that arrive augmented, batch by batch.
-
-  Each process reads the images of its own devices. A round continues the stream
-  where the round before ended, so that every epoch has its own order.
-
-  Attributes:
-    trainer: the settings.
-    stream: the data set; its training part is used.
-    devices: number of devices of each process to use; all by default.
-  """
-
-  trainer: Trainer
-  stream: ImageStream
-  devices: int | None = None
-
-  def train(
-    self,
-    state: TrainState,
-    keys: jax.Array,
-    epochs: range,
-    cells: np.ndarray,
-    first: int,
-  ) -> Iterator[tuple[TrainState, np.ndarray]]:
-    """Does the same as `InMemory.train`; a call is one step.
-
-    Raises:
-      UserError: during the iteration, if an image of this or another process is
-        damaged, or a worker that reads images died.
-    """
-    order_key, step_key = keys
-    # The key is the same in every round, and so the stream continues.
-    before = epochs.start * self.trainer.steps_per_epoch
-    step_key = parallel.replicate(step_key, devices=self.devices)
-    batch = self.trainer.train.batch
-    rows = own_rows(batch, self.devices)
+  def _train_batches(self, state, key, batches, cells):
     in_axes, out_axes = (None, None, CUT, None), (None, None)
     update = program(
       train_batch, self.trainer, self.devices, in_axes, out_axes, donate=(0,)
     )
-    batches = parallel.together(
-      self.stream.train_batches(
-        batch,
-        seed=int(jax.random.bits(order_key)),
-        first_step=before + first,
-        rows=rows.ravel().tolist(),
-      )
-    )
     with contextlib.closing(batches):
-      for chosen, examples in zip(cells[first:], batches, strict=False):
-        images = cut(examples, rows, self.stream.mean, self.stream.std)
-        state, loss = update(state, step_key, images, chosen)
+      for chosen, images in zip(cells, batches, strict=False):
+        state, loss = update(state, key, images, chosen)
         yield state, np.asarray(loss)[None]
+
+  def _streamed(self, seed: int, first: int) -> Iterator[Images]:
+    """Yields this process's parts of the batches from a step on."""
+    batch, data = self.trainer.train.batch, self.data
+    rows = own_rows(batch, self.devices)
+    batches = data.train_batches(
+      batch, seed=seed, first_step=first, rows=rows.ravel().tolist()
+    )
+    with contextlib.closing(parallel.together(batches)) as batches:
+      for examples in batches:
+        yield cut(examples, rows, data.mean, data.std)
