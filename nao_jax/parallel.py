@@ -87,6 +87,24 @@ def check(devices: int | None, where: str = "devices") -> None:
     raise UserError(f"`{where}={devices}`: allowed: 1 to {most}")
 
 
+def check_batch(
+  batch: int, devices: int | None, where: str = "train.batch"
+) -> None:
+  """Raises UserError if the devices cannot share a batch evenly.
+
+  Args:
+    batch: examples or streams of a step.
+    devices: see `spread`.
+    where: the setting that gave the batch, for the message.
+  """
+  parts = count(devices)
+  if batch % parts:
+    raise UserError(
+      f"`{where}={batch}`: {parts} devices share a batch evenly; give a "
+      f"multiple of {parts}, or `devices`"
+    )
+
+
 def count(devices: int | None = None) -> int:
   """Returns the number of devices that `spread` uses, over all processes."""
   return len(_all(devices))

@@ -15,18 +15,17 @@ def split(
 
   Args:
     count: number of examples.
-    fraction: share of the examples to hold out, from 0 to below 1.
-    seed: seed of the split.
+    fraction: share of the examples to hold out, from 0 to below 1; see `check`.
+    seed: seed of the split; see `check`.
 
   Returns:
     Indices of the examples to train with, and of those held out, both
     ascending.
 
   Raises:
-    UserError: an argument is out of range, no example is left to train
-      with, or a fraction above 0 holds out none.
+    UserError: no example is left to train with, or a fraction above 0 holds out
+      none.
   """
-  check(fraction, seed)
   held_out = round(fraction * count)
   if fraction and not held_out:
     raise UserError(

@@ -54,7 +54,7 @@ class Texts:
       logging.warning("%s", note)
     corpus = text.load(config.text, vocab_size=config.vocab_size)
     training = fit_to_text(config, corpus)
-    training.trainer.check(devices)
+    parallel.check_batch(config.train.batch, devices)
     memory_check.check_text(
       training.trainer, words=training.train_words, devices=devices
     )
@@ -156,12 +156,7 @@ def _check(config: SearchRnnConfig, devices: int | None) -> None:
     config.search.pool_size,
     devices,
   )
-  parts = parallel.count(devices)
-  if config.train.batch % parts:
-    raise UserError(
-      f"`train.batch={config.train.batch}`: {parts} `devices` share it; "
-      f"give a multiple of {parts}"
-    )
+  parallel.check_batch(config.train.batch, devices)
 
 
 def _fit_to_text(config: SearchRnnConfig, corpus: Corpus) -> SearchRnnConfig:

@@ -147,12 +147,7 @@ class Recipe:
     self, devices: int | None = None, where: str = "train.batch"
   ) -> None:
     """Raises UserError if the batch does not fit the devices or the data."""
-    parts = parallel.count(devices)
-    if self.train.batch % parts:
-      raise UserError(
-        f"`{where}={self.train.batch}`: {parts} devices share a batch evenly; "
-        f"give a multiple of {parts}"
-      )
+    parallel.check_batch(self.train.batch, devices, where)
     if not 1 <= self.train.batch <= self.examples:
       raise UserError(
         f"`{where}={self.train.batch}`: there are {self.examples} training "

@@ -20,7 +20,6 @@ import numpy as np
 from nao_jax import parallel
 from nao_jax.data import text
 from nao_jax.data.text import Corpus
-from nao_jax.errors import UserError
 from nao_jax.networks.recurrent import LanguageModelConfig, Weights
 from nao_jax.spaces import rnn
 from nao_jax.training import language, recurrent
@@ -121,38 +120,9 @@ class Trainer:
     epoch, bptt = int(state.epoch), self.train.bptt
     return list(language.random_windows(seed, epoch, rows, bptt))
 
-  def check(self, devices: int | None = None) -> None:
-    """Raises UserError if the devices cannot share the streams evenly."""
-    parts = parallel.count(devices)
-    if self.train.batch % parts:
-      raise UserError(
-        f"`train.batch={self.train.batch}`: {parts} devices share the streams "
-        f"evenly; give a multiple of {parts}, or `devices`"
-      )
 
-
-def train_window(
-  state: recurrent.State,
-  key: jax.Array,
-  number: jax.Array,
-  batch: language.Batch,
-  *,
-  trainer: Trainer,
-  axis_name: str | None = None,
-) -> tuple[recurrent.State, jax.Array]:
-  """Performs one step on a bptt window.
-
-  Args:
-    state: a `Model`, the same on all devices, and this device's hidden state.
-    key: the random key of the epoch.
-    number: int32 [], the number of the step, which is folded into the key.
-    batch: this device's part of the window, without masks.
-    trainer: the settings.
-    axis_name: the mapped axis over which to average.
-
-  Returns:
-    The new state, and the loss in nats per word.
-  """
+def _train_window(state, key, number, batch, *, trainer, axis_name=None):
+  """Performs `recurrent.update_averaged` with the trainer's cell."""
   return recurrent.update_averaged(
     state,
     key,
@@ -315,7 +285,7 @@ class Reader:
     """
     axes = recurrent.State(None, 0)
     train = program(
-      train_window,
+      _train_window,
       self._trainer,
       self._devices,
       (axes, None, None, language.Batch(1, None)),
