@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nao_jax.errors import UserError
-from nao_jax.spaces import cnn, published
+from nao_jax.spaces import cnn, published, rnn
 from tests.cnn_cells import PUBLISHED, architectures, numbers
 
 LOOSE_ENDS = {
@@ -148,28 +148,46 @@ def test_a_file_that_a_search_wrote_is_read(tmp_path):
   np.testing.assert_array_equal(cnn.parse(space, str(path)), tokens)
 
 
+def _of_pairs(path):
+  return cnn.parse(cnn.space(), path)
+
+
 @pytest.mark.parametrize(
   ("content", "says"),
   [
-    ("not json", "not a JSON object with a list `tokens`"),
-    ("[1, 2]", "not a JSON object with a list `tokens`"),
-    ('{"arch": [1]}', "not a JSON object with a list `tokens`"),
-    ('{"tokens": "1 7"}', "`tokens` is not a list of integers"),
-    ('{"tokens": [1, 7.0]}', "`tokens` is not a list of integers"),
-    ('{"tokens": [true]}', "`tokens` is not a list of integers"),
-    ('{"tokens": [1, 7]}', "2 tokens, but an architecture"),
-    ('{"tokens": [' + "1, 6, " * 19 + "1, 6]}", "token 6 at position 1 "),
+    *(
+      (content, "not a JSON object with a list `tokens`")
+      for content in ("not json", "[1, 2]", '{"arch": [1]}')
+    ),
+    *(
+      (f'{{"tokens": {tokens}}}', "`tokens` is not a list of integers")
+      for tokens in ('"1 7"', "[1, 7.0]", "[true]")
+    ),
   ],
 )
-def test_a_file_with_something_else_is_refused_by_name(tmp_path, content, says):
+@pytest.mark.parametrize("read", [_of_pairs, rnn.resolve])
+def test_a_file_of_no_tokens_is_refused_by_name(tmp_path, content, says, read):
   path = tmp_path / "arch.json"
   path.write_text(content)
   with pytest.raises(UserError) as caught:
-    cnn.parse(cnn.space(), str(path))
+    read(str(path))
   message = str(caught.value)
-  assert message.startswith(f"`arch={path}`: ")
-  assert says in message
+  assert message.startswith(f"`arch={path}`: {says}")
   assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+  ("tokens", "says"),
+  [
+    ([1, 7], "2 tokens, but an architecture"),
+    ([1, 6] * 20, "token 6 at position 1 "),
+  ],
+)
+def test_a_file_of_other_tokens_is_refused_by_name(tmp_path, tokens, says):
+  path = tmp_path / "arch.json"
+  path.write_text(json.dumps({"tokens": tokens}))
+  with pytest.raises(UserError, match=f"`arch={path}`: .*{says}"):
+    _of_pairs(str(path))
 
 
 def test_a_file_that_is_not_there_is_refused_by_name(tmp_path):

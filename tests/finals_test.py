@@ -122,11 +122,6 @@ def _sum(row):
   return float(np.sum(row)) / 100
 
 
-def _nothing(row):
-  del row
-  return 0.0
-
-
 def test_trainings_that_are_killed_anywhere_end_as_those_that_were_not(
   tmp_path,
 ):

@@ -167,39 +167,24 @@ def test_a_worker_with_other_code_is_refused():
 
 
 @pytest.mark.parametrize(
-  ("settings", "evaluator", "message"),
+  ("executor", "name", "value", "message"),
   [
-    (
-      {"executor": "slurm"},
-      "scratch",
-      "`executor.executor=slurm`: allowed: lo",
-    ),
-    (
-      {"trial_gpus": 1.0},
-      "scratch",
-      "`executor.trial_gpus=1.0`: acts only with",
-    ),
-    ({"executor": "ray"}, "shared", "only with `evaluator=scratch`"),
-    (
-      {"executor": "ray", "trial_gpus": 2.0},
-      "scratch",
-      "`executor.trial_gpus=2.0`: all",
-    ),
-    (
-      {"executor": "ray", "trial_cpus": 0.0},
-      "scratch",
-      "`executor.trial_cpus=0.0`: all",
-    ),
-    (
-      {"executor": "ray", "ray_address": "here"},
-      "scratch",
-      "`executor.ray_address=here`: allowed: HOST:PORT",
-    ),
+    ("slurm", "executor", "slurm", "allowed: lo"),
+    ("local", "trial_gpus", 1.0, "acts only with"),
+    ("ray", "trial_gpus", 2.0, "allowed"),
+    ("ray", "trial_cpus", 0.0, "allowed"),
+    ("ray", "ray_address", "here", "allowed: HOST:PORT"),
   ],
 )
-def test_what_cannot_work_is_refused(settings, evaluator, message):
-  with pytest.raises(UserError, match=message):
-    ExecutorConfig(**settings).check(evaluator)
+def test_what_cannot_work_is_refused(executor, name, value, message):
+  config = ExecutorConfig(**{"executor": executor} | {name: value})
+  with pytest.raises(UserError, match=f"`executor.{name}={value}`: {message}"):
+    config.check("scratch")
+
+
+def test_shared_weights_are_not_trained_on_a_cluster():
+  with pytest.raises(UserError, match="only with `evaluator=scratch`"):
+    ExecutorConfig("ray").check("shared")
 
 
 def test_without_ray_the_way_to_install_it_is_named(monkeypatch):

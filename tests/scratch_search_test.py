@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from nao_jax import settings
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
 from nao_jax.data.augment import AugmentConfig
@@ -251,27 +252,6 @@ def test_what_was_trained_meanwhile_is_not_trained_again(
   assert evaluator.trials.get(SPACE.canonical(ROWS[2])) == other
 
 
-@pytest.mark.parametrize(
-  ("changes", "trials", "message"),
-  [
-    ({"prune": True}, "t.sqlite", "`prune=True` `trials=t.sqlite`"),
-    ({"strategy": "best"}, None, "`strategy=best`: allowed: nao, nao"),
-    (
-      {
-        "strategy": "local",
-        "search": SearchConfig(pool_size=6, rounds=1, new_per_round=2),
-      },
-      None,
-      "`strategy=local`: .* add `search.extend=True`",
-    ),
-  ],
-)
-def test_what_does_not_go_together_is_refused(changes, trials, message):
-  config = dataclasses.replace(CONFIG, **changes)
-  with pytest.raises(UserError, match=message):
-    running.search_images(config, workdir=".", data_dir=".", trials=trials)
-
-
 # Whole searches.
 
 CONFIG = SearchCnnConfig(
@@ -335,17 +315,27 @@ def test_a_stopped_search_ends_as_one_that_was_not(data, tmp_path, monkeypatch):
   ("changes", "message"),
   [
     ({"evaluator": "table"}, "`evaluator=table`: allowed: shared"),
+    ({"strategy": "best"}, "`strategy=best`: allowed: nao, nao"),
+    ({"nao.step_size": 60}, "`nao.step_size=60`: allowed: 1 to 4"),
     (
       {"evaluator": "shared", "prune": True},
       "`prune=True`: allowed only with `evaluator=scratch`",
     ),
-    ({"nao": NaoConfig(step_size=60)}, "`nao.step_size=60`: allowed: 1 to 51"),
+    ({"prune": True}, "`prune=True` `trials=t.sqlite`"),
+    (
+      {"strategy": "local", "search.extend": False, "search.new_per_round": 2},
+      "`strategy=local`: .* add `search.extend=True`",
+    ),
   ],
 )
 def test_what_cannot_work_is_refused(changes, message, tmp_path):
-  config = dataclasses.replace(CONFIG, **changes)
   with pytest.raises(UserError, match=message):
-    running.search_images(config, workdir=tmp_path / "run", data_dir=tmp_path)
+    running.search_images(
+      settings.replace(CONFIG, changes),
+      workdir=tmp_path / "run",
+      data_dir=tmp_path,
+      trials="t.sqlite",
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from nao_jax import settings
 from nao_jax.errors import UserError
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.mobile_config import MobileConfig
@@ -304,76 +305,51 @@ TINY = dataclasses.replace(
 )
 
 
-def _with(part, **changes):
-  """TINY with changes in one of its parts."""
-  changed = dataclasses.replace(getattr(TINY, part), **changes)
-  return dataclasses.replace(TINY, **{part: changed})
-
-
 @pytest.mark.parametrize(
-  ("config", "message"),
+  ("name", "value", "message"),
   [
-    (dataclasses.replace(TINY, dataset="mnist5"), "digits"),
-    (dataclasses.replace(TINY, strategy="best"), "allowed: nao, nao_plus"),
-    (dataclasses.replace(TINY, seed=-1), "`seed=-1`"),
-    (
-      dataclasses.replace(TINY, validation_fraction=0.0),
-      "`validation_fraction=0.0`: no image",
-    ),
-    (_with("network", ops="tiny"), "allowed: small, middle, large"),
-    (_with("network", nodes=8), "`network.nodes=8`: allowed: 2 to 7"),
-    (_with("network", channels=3), "`network.channels=3`: .* even number"),
-    (_with("network", stem="mnist"), "allowed: cifar, imagenet"),
-    (_with("network", auxiliary=True), "`network.auxiliary=True`: .* 32x32"),
-    (_with("final", channels=5), "`final.channels=5`: .* even number"),
-    (_with("train", batch=5000), "`train.batch=5000`: there are 1078 training"),
-    (_with("train", epochs=2), "`train.epochs=2`: .* give a multiple of 3"),
-    (_with("nao", top_k=7), r"`nao.top_k=7`: .* 1 to 6 \(`search.pool_size`"),
-    (_with("nao", max_step_size=0), "`nao.max_step_size=0`: allowed: 1"),
-    (_with("nao", held_out=1.0), "`nao.held_out=1.0`: allowed: from 0 to"),
-    (_with("nao", held_out=0.99), "`nao.held_out=0.99`: none of 6"),
-    (_with("fit", batch=0), "`fit.batch=0`: allowed: 1 or more"),
-    (_with("controller", hidden=0), "`controller.hidden=0`: allowed: 1"),
-    (
-      _with("sgd", learning_rate=0.0),
-      "`sgd.learning_rate=0.0`: allowed:",
-    ),
-    (
-      _with("network", dropout=1.0),
-      "`network.dropout=1.0`: allowed: from",
-    ),
-    (
-      _with("network", cells_per_stage=0),
-      "`network.cells_per_stage=0`: ",
-    ),
-    (_with("final", cells=7), "`final.cells=7`: the pool has only 6 members"),
-    (_with("final", cells=6), "`final.cells=6`: .* the best of `finalists=5`"),
-    (_with("finalist", channels=5), "`finalist.channels=5`: .* even number"),
-    (_with("finalist", dropout=1.0), "`finalist.dropout=1.0`: allowed: from"),
-    (
-      _with("finalist", auxiliary=True),
-      "`finalist.auxiliary=True`: .* 32x32",
-    ),
-    (
-      _with("search", new_per_round=6),
-      "`search.new_per_round=6`: .*=6`.* must",
-    ),
-    (dataclasses.replace(TINY, sampling="size"), "allowed: uniform, parameter"),
-    (
-      dataclasses.replace(TINY, train_only_new=True),
-      "add `search.extend=True`",
-    ),
-    (
-      dataclasses.replace(TINY, architectures_per_step=5),
-      "`architectures_per_step=5`: .* divisor",
-    ),
+    ("dataset", "mnist5", "not in .*digits"),
+    ("strategy", "best", "allowed: nao, nao_plus"),
+    ("seed", -1, "allowed: 0 to"),
+    ("validation_fraction", 0.0, "no image"),
+    ("network.ops", "tiny", "allowed: small, middle, large"),
+    ("network.nodes", 8, "allowed: 2 to 7"),
+    ("network.channels", 3, ".* even number"),
+    ("network.stem", "mnist", "allowed: cifar, imagenet"),
+    ("network.auxiliary", True, ".* 32x32"),
+    ("network.dropout", 1.0, "allowed: from"),
+    ("network.cells_per_stage", 0, "allowed: 1"),
+    ("train.batch", 5000, "there are 1078 training"),
+    ("train.epochs", 2, ".* give a multiple of 3"),
+    ("nao.top_k", 7, r".* 1 to 6 \(`search.pool_size`"),
+    ("nao.max_step_size", 0, "allowed: 1"),
+    ("nao.held_out", 1.0, "allowed: from 0 to"),
+    ("nao.held_out", 0.99, "none of 6"),
+    ("fit.batch", 0, "allowed: 1 or more"),
+    ("controller.hidden", 0, "allowed: 1"),
+    ("sgd.learning_rate", 0.0, "allowed:"),
+    ("final.channels", 5, ".* even number"),
+    ("final.cells", 7, "the pool has only 6 members"),
+    ("final.cells", 6, ".* the best of `finalists=5`"),
+    ("finalist.channels", 5, ".* even number"),
+    ("finalist.dropout", 1.0, "allowed: from"),
+    ("finalist.auxiliary", True, ".* 32x32"),
+    ("search.new_per_round", 6, ".*=6`.* must"),
+    ("sampling", "size", "allowed: uniform, parameter"),
+    ("train_only_new", True, ".* add `search.extend=True`"),
+    ("architectures_per_step", 5, ".* divisor"),
   ],
 )
-def test_an_impossible_search_does_not_start(driver, tmp_path, config, message):
+def test_an_impossible_search_does_not_start(
+  driver, tmp_path, name, value, message
+):
   workdir = tmp_path / "run"
-  with pytest.raises(UserError, match=message) as caught:
+  with pytest.raises(UserError, match=f"`{name}={value}`: {message}") as caught:
     running.search_images(
-      config, workdir=workdir, data_dir=driver.home / "data", devices=1
+      settings.replace(TINY, {name: value}),
+      workdir=workdir,
+      data_dir=driver.home / "data",
+      devices=1,
     )
   assert "\n" not in str(caught.value)
   assert not workdir.exists()

@@ -28,7 +28,6 @@ GRAPH = "nas-bench-graph"
 _GRAPH_SIGNALS = {"valid": "valid_perf", "test": "perf"}
 # Names and units are the benchmark's: millions, and seconds.
 _GRAPH_COSTS = {"params": "para", "latency": "latency"}
-_GRAPH_BASE = 10  # Digits of a key: the links, then the operations.
 
 
 class Column(NamedTuple):

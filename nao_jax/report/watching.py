@@ -47,8 +47,6 @@ _COLUMNS = {
   "images_per_second": ("images/s", _NUMBER),
   "words_per_second": ("words/s", _NUMBER),
 }
-# A round's seconds are those of these parts.
-_PARTS = ("score", "propose")
 _RESULTS = ("best.json", "result.json")
 # Settings in the title.
 _SHOWN = ("strategy", "evaluator", "dataset", "text", "arch", "seed")

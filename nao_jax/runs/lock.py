@@ -36,11 +36,14 @@ class Lock:
     try:
       fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-      with self._file as file:
-        raise UserError(
-          f"{place}: {_holder(file)} is at work there; wait for it or give "
-          "another directory"
-        ) from error
+      self._file.close()
+      found, process = holder(directory), "another process"
+      if found is not None:  # It may just be written.
+        process = f"process {found.process} on {found.host}"
+      raise UserError(
+        f"{place}: {process} is at work there; wait for it or give another "
+        "directory"
+      ) from error
     except OSError as error:  # A file system without locks.
       logging.warning("%s: cannot be locked (%s)", directory, error.strerror)
       locked = False
@@ -55,15 +58,6 @@ class Lock:
 
   def __exit__(self, *_) -> None:
     self._file.close()
-
-
-def _holder(file) -> str:
-  file.seek(0)
-  try:
-    held = json.loads(file.read())
-    return f"process {held['process']} on {held['host']}"
-  except (ValueError, KeyError, TypeError):  # It is just being written.
-    return "another process"
 
 
 class Holder(NamedTuple):
