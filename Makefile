@@ -19,7 +19,7 @@ endif
 
 search: $(READY)
 	$(VENV)/bin/python -m experiments.search_cnn \
-	  --preset=digits --workdir=runs/digits
+	  --preset=digits_nasbench201 --workdir=runs/digits
 
 search-text: $(READY)
 	$(VENV)/bin/python -m experiments.search_rnn \

@@ -15,10 +15,14 @@ import math
 import pathlib
 
 from absl import flags
+import numpy as np
 
 from benchmarks import paired, results
 from experiments import driver, run_flags, settings
 from nao_jax import experiment
+from nao_jax.errors import UserError
+from nao_jax.evaluators.table import Table
+from nao_jax.report import standing
 from nao_jax.runs import streams
 from nao_jax.runs.files import check_writable
 from nao_jax.tasks import image_presets
@@ -29,6 +33,9 @@ _SEEDS = flags.DEFINE_integer(
   "seeds", 10, "Searches, with the seeds 0, 1, ..", lower_bound=1
 )
 _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
+_PICTURE = flags.DEFINE_string(
+  "picture", None, "With --table: picture of the finalists among all cells."
+)
 _WORKDIR = run_flags.workdir()
 _DATA_DIR = run_flags.data_dir()
 _TRUTH = run_flags.truth()
@@ -44,6 +51,10 @@ def main(_):
   if _JSON.value is not None:
     check_writable(_JSON.value, "--json")
   truth = _TRUTH()
+  if _PICTURE.value is not None:
+    if truth is None:
+      raise UserError("--picture: needs --table")
+    check_writable(_PICTURE.value, "--picture")
   config = settings.choose(
     image_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
   )
@@ -61,6 +72,8 @@ def main(_):
   for pair in pairs:
     by_seed = " ".join(f"{x:+.4f}" for x in pair.searched - pair.random)
     print(f"{pair.what}, differences by seed: {by_seed}")
+  if _PICTURE.value is not None:
+    _draw(found, truth)
   if _JSON.value is not None:
     about = results.measured_here("benchmarks.search_against_random")
     content = {
@@ -72,6 +85,19 @@ def main(_):
       "values": {pair.what: _values(pair) for pair in pairs},
     }
     results.write(_JSON.value, content)
+
+
+def _draw(found: list[dict], truth: Table) -> None:
+  """Draws the finalists of all searches among all cells of their space."""
+  tokens = {
+    group: [
+      cell["tokens"] for best in found for cell in best["finalists"][group]
+    ]
+    for group in ("random", "searched")
+  } | {"winner": [best["tokens"] for best in found]}
+  groups = {name: truth.lookup(np.array(own)) for name, own in tokens.items()}
+  figure = standing.plot(truth.scores, groups, "true accuracy, %")
+  figure.savefig(_PICTURE.value, dpi=150)
 
 
 def _values(pair: paired.Pair) -> dict[str, list[float | None]]:

@@ -25,7 +25,7 @@ import numpy as np
 from benchmarks import results
 from experiments import driver, run_flags, settings
 from nao_jax import settings as library_settings
-from nao_jax.data import images, nats_bench, tables
+from nao_jax.data import digest, images, nats_bench, tables
 from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.local import Local
@@ -211,7 +211,7 @@ def _started(compared: Comparison) -> dict:
   """Returns the results so far, from the file if it exists."""
   given = {
     "settings": flatten(compared.config),
-    "pool": compared.pool.tolist(),
+    "pool": digest.of_arrays(0, compared.pool),
     "candidates": compared.rows.tolist(),
     "data": flatten(compared.data.digest),
   }

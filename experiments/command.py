@@ -1,7 +1,7 @@
 """The installed command `nao_jax`, with the drivers as sub-commands.
 
 nao_jax --help
-nao_jax search_cnn --preset=digits --workdir=runs/digits
+nao_jax search_cnn --preset=digits_nasbench201 --workdir=runs/digits
 nao_jax completion bash
 
 It imports nothing slow; a driver runs as `python -m` runs it.

@@ -1,6 +1,7 @@
 """Searches for a convolutional cell.
 
-python -m experiments.search_cnn --preset=digits --workdir=runs/digits
+python -m experiments.search_cnn --preset=digits_nasbench201 \
+  --workdir=runs/digits
 
 The same command again goes on where a search stopped. --helpfull lists every
 setting.

@@ -1,8 +1,8 @@
 """Trains one network from scratch and measures it on the test part.
 
 python -m experiments.train_cnn --preset=naonet_a_36_cifar10 --workdir=DIR
-python -m experiments.train_cnn --preset=digits --arch=runs/digits/best.json \
-  --workdir=runs/digits_final
+python -m experiments.train_cnn --preset=digits_nasbench201 \
+  --arch=runs/digits/best.json --workdir=runs/digits_final
 
 The same command again goes on where a training stopped. --helpfull lists every
 setting.

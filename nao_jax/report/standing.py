@@ -47,7 +47,7 @@ def section(run: Run, truth: TrueScores) -> Section:
     count=f"{len(everything):,}",
   )
   caption = "All cells in the order of their true scores; dots are those above."
-  figure = _plot(everything, groups, "true score, %")
+  figure = plot(everything, groups, "true score, %")
   return Section(
     "Among all cells",
     paragraphs,
@@ -61,10 +61,17 @@ def _share(everything: np.ndarray, score: float) -> float:
 
 
 @plots.styled
-def _plot(
+def plot(
   everything: np.ndarray, groups: dict[str, np.ndarray], label: str
 ) -> Figure:
-  """Plots true scores of groups of cells on the curve of all, [F]."""
+  """Plots true scores of groups of cells on the curve of all.
+
+  Args:
+    everything: true scores of all cells, [F].
+    groups: true scores of the `pool`, of `random` and `searched` finalists and
+      of the `winner`, each [n]; those that exist.
+    label: name of the scores.
+  """
   axes = plots.new_axes()
   ordered = np.sort(everything)
   share = np.arange(1, len(ordered) + 1) / len(ordered)
