@@ -12,7 +12,7 @@ from nao_jax import experiment, final_training
 from nao_jax.data import nats_bench, prepare, sources
 from nao_jax.distributed import processes
 from nao_jax.errors import UserError
-from nao_jax.report import comparison_page, search_page, watching
+from nao_jax.report import comparison_page, search_page, serving, watching
 from nao_jax.studies import comparison, controller_study
 from nao_jax.tasks import image_inference, image_presets
 from tests import driver_flags
@@ -97,7 +97,11 @@ DRIVERS = {
       "export": "z",
     },
   ),
-  "watch": ([(watching, "snapshot")], {"workdir": "w"}, {"workdir": "v"}),
+  "watch": (
+    [(watching, "snapshot"), (serving, "Site")],
+    {"workdir": "w"},
+    {"workdir": "v", "serve": True, "port": 8},
+  ),
   "prepare_images": (
     [(prepare, "prepare")],
     {"npz": "a", "name": "n", "data_dir": "d"},

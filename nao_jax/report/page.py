@@ -100,6 +100,7 @@ class Section:
     tables: tables beside or below the plots.
     code: lines to copy.
     facts: long lists at the end, {caption: {name: value}}.
+    links: links to other pages, {text: address}; reports have none.
   """
 
   title: str
@@ -108,6 +109,7 @@ class Section:
   tables: list[Table] = dataclasses.field(default_factory=list)
   code: list[str] = dataclasses.field(default_factory=list)
   facts: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+  links: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
