@@ -97,20 +97,20 @@ def test_a_constant_channel_can_be_divided_by():
   assert std.tolist() == [1]
 
 
-@pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan")])
-def test_a_fraction_out_of_range_is_refused(data_dir, fraction):
-  with pytest.raises(UserError, match=r"`validation_fraction=.*allowed"):
-    load(data_dir, validation_fraction=fraction)
-
-
-def test_a_fraction_that_leaves_nothing_to_train_with_is_refused(data_dir):
-  with pytest.raises(UserError, match=r"`validation_fraction=0\.99`: leaves"):
-    load(data_dir, validation_fraction=0.99)
-
-
-def test_a_negative_seed_is_refused(data_dir):
-  with pytest.raises(UserError, match="`seed=-1`"):
-    load(data_dir, seed=-1)
+@pytest.mark.parametrize(
+  ("given", "message"),
+  [
+    *(
+      ({"validation_fraction": fraction}, r"`validation_fraction=.*allowed")
+      for fraction in (-0.1, 1.0, float("nan"))
+    ),
+    ({"validation_fraction": 0.99}, r"`validation_fraction=0\.99`: leaves"),
+    ({"seed": -1}, "`seed=-1`"),
+  ],
+)
+def test_a_split_that_cannot_be_made_is_refused(data_dir, given, message):
+  with pytest.raises(UserError, match=message):
+    load(data_dir, **given)
 
 
 def test_an_unknown_data_set_lists_those_there_and_how_to_get_it(data_dir):

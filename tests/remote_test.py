@@ -173,6 +173,7 @@ def test_a_worker_with_other_code_is_refused():
     ("local", "trial_gpus", 1.0, "acts only with"),
     ("ray", "trial_gpus", 2.0, "allowed"),
     ("ray", "trial_cpus", 0.0, "allowed"),
+    ("ray", "trial_cpus", 1.5, ".*whole"),
     ("ray", "ray_address", "here", "allowed: HOST:PORT"),
   ],
 )
@@ -201,11 +202,6 @@ def test_an_address_where_nobody_listens_is_refused_at_once():
     address = f"127.0.0.1:{taken.getsockname()[1]}"
     with pytest.raises(UserError, match=f"ray_address={address}`: nothing"):
       ExecutorConfig("ray", address).check("scratch")
-
-
-def test_processors_that_ray_cannot_count_are_refused():
-  with pytest.raises(UserError, match=r"`executor.trial_cpus=1.5`: .*whole"):
-    ExecutorConfig("ray", trial_cpus=1.5).check("scratch")
 
 
 def test_trials_that_fit_on_no_machine_are_refused(cluster, candidates):
