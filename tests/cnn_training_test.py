@@ -19,7 +19,8 @@ from nao_jax.tasks import image_inference, image_recipes, image_training
 from nao_jax.training.recipe import TrainConfig
 from tests import running, small_trainings, tiny_images
 from tests.small_trainings import IMAGES as CONFIG
-from tests.small_trainings import Killed, history
+from tests.small_trainings import history
+from tests.stand_ins import Killed
 
 STEPS = CONFIG.train.epochs * (1437 // CONFIG.train.batch)
 

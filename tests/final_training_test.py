@@ -23,7 +23,8 @@ from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
 from tests import small_trainings, tracing
-from tests.small_trainings import IMAGES, TEXTS, Killed, history
+from tests.small_trainings import IMAGES, TEXTS, history
+from tests.stand_ins import Killed
 
 
 class Subject(NamedTuple):

@@ -19,7 +19,8 @@ from nao_jax.training.recurrent import averages_from_now_on
 from nao_jax.training.stand_alone_language import Reader, end_epoch
 from tests import running, small_trainings
 from tests.small_trainings import TEXTS as CONFIG
-from tests.small_trainings import Killed, history
+from tests.small_trainings import history
+from tests.stand_ins import Killed
 
 EPOCHS, BATCH = CONFIG.train.epochs, CONFIG.train.batch
 
