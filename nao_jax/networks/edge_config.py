@@ -108,6 +108,11 @@ class EdgeNetworkConfig:
     """Returns the operations of the edges, [A, E]."""
     return self.to_cells(tokens)
 
+  def largest_inside(self, image_size: int) -> int:
+    """Returns 0: no map inside of an op is larger than those that are kept."""
+    del image_size
+    return 0
+
   def most_kept(self, image_size: int) -> float:
     """Returns a bound on the values that a step keeps for one image."""
     maps = macro.MOST_MAPS * self.branches * len(self.cells)

@@ -86,6 +86,11 @@ class NetworkConfig:
     """Returns the ops of both cells' branches, [A, 4 nodes] of [A, 8 nodes]."""
     return self.to_cells(tokens)[..., 1::2].reshape(len(tokens), -1)
 
+  def largest_inside(self, image_size: int) -> int:
+    """Returns 0: no map inside of an op is larger than those that are kept."""
+    del image_size
+    return 0
+
   def most_kept(self, image_size: int) -> float:
     """Returns a bound on the values that a step keeps for one image."""
     shrunk = 64 if self.stem == "imagenet" else 1

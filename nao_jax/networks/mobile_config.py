@@ -154,6 +154,16 @@ class MobileNetworkConfig:
     """Returns the blocks of the places, [A, L]."""
     return self.to_cells(tokens)
 
+  def largest_inside(self, image_size: int) -> int:
+    """Returns the values of the largest map inside of a block, of one image."""
+    sizes, found = self.sizes, []
+    size = -(-image_size // sizes.stem_stride)
+    for stage in self.stages:
+      found.append(stage.source * size**2)
+      size = -(-size // stage.stride)
+      found.append(stage.width * size**2)
+    return max(sizes.expansions) * max(found)
+
   def most_kept(self, image_size: int) -> float:
     """Returns a bound on the values that a step keeps for one image."""
     sizes = self.sizes

@@ -163,6 +163,7 @@ def of_network(
 
   batch = _batch(trainer, image_shape, part, architecture)
   counted, largest = kept(loss, params, stats, *batch)
+  largest = max(largest, _inside(trainer, image_shape, part))
   optimiser = jax.eval_shape(trainer.optimiser.init, params)
   inputs = _shape((own, *image_shape)), _masks(trainer, own)
   return Memory(
@@ -202,6 +203,7 @@ def of_supernet(
 
   batch = _batch(trainer, image_shape, part, (cells,))
   counted, largest = kept(loss, params, *batch)
+  largest = max(largest, _inside(trainer, image_shape, part))
   optimiser = jax.eval_shape(trainer.optimiser.init, params)
   return Memory(
     state=size((params, optimiser)),
@@ -210,6 +212,11 @@ def of_supernet(
     working=_UNDER_WAY * largest,
     data=held * math.prod(image_shape) + size(_shape((own, *image_shape))),
   )
+
+
+def _inside(trainer, image_shape, images: int) -> int:
+  """Returns the bytes of the largest map that is computed again, not kept."""
+  return 4 * images * trainer.network.largest_inside(image_shape[0])
 
 
 def of_text(
