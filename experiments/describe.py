@@ -236,25 +236,24 @@ def _of_cells() -> tuple[NetworkConfig, dict]:
 
 def _of(config: SpaceConfig) -> tuple[Network, dict]:
   """Returns the network of another space, and what identifies it."""
-  channels, cells = _SIZES.get(config.space, (2, 1))  # Chains have no such.
-  sizes = {
-    "cells_per_stage": _or(_CELLS_PER_STAGE.value, cells),
-    "channels": _or(_CHANNELS.value, channels),
-    "classes": _CLASSES.value,
-  }
+  sizes = {"classes": _CLASSES.value}
+  if config.space == "nasbench201":
+    channels, cells = _SIZES[config.space]
+    sizes["cells_per_stage"] = _or(_CELLS_PER_STAGE.value, cells)
+    sizes["channels"] = _or(_CHANNELS.value, channels)
   network = NetworkConfig(**sizes)
   validate(network)
-  layout = image_spaces.layout(config.space, mobile=config.mobile)
-  tokens = layout.space.parse(_ARCH.value)
-  text, name = layout.space.text(tokens), None
   if config.space == "mobile":
-    sizes = flatten(config.mobile) | {"classes": _CLASSES.value}
-    if (layout.space.name, text) == ("mobile", mobile.SEMINASNET):
-      name = "SemiNASNet"
+    sizes |= flatten(config.mobile)
+  layout = image_spaces.layout(config.space, mobile=config.mobile)
+  space = layout.space
+  tokens = space.parse(_ARCH.value)
+  text = space.text(tokens)
+  known = (space.name, text) == ("mobile", mobile.SEMINASNET)
   return layout.resized(network), {
-    "name": name,
-    "source": name and "SemiNAS (Luo et al. 2020, arXiv 2002.10389)",
-    "space": layout.space.name,
+    "name": "SemiNASNet" if known else None,
+    "source": "Luo et al. 2020, arXiv 2002.10389" if known else None,
+    "space": space.name,
     "text": text,
     "tokens": tokens.tolist(),
     "loose_ends": {},

@@ -176,10 +176,6 @@ def test_numbers_are_a_recurrent_cell_if_a_flag_says_so_and_files_know(folder):
     (["--arch=NAO-WS", "--image_size=64"], "give --noauxiliary"),
     (["--arch=SemiNASNet", "--space=mobile", "--ops=large"], "--ops=large: "),
     (
-      ["--arch=7 1", "--preset=mobile_cifar10"],
-      "architecture of space 'mobile",
-    ),
-    (
       ["--arch=1 1 3 1 1 1 1 1", "--preset=mobile_cifar10"],
       "token 3 at place 3 of 8",
     ),
