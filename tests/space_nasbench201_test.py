@@ -23,6 +23,7 @@ from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import nasbench201, slots
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.tasks.image_presets import PRESETS
+from nao_jax.tasks.image_recipes import RECIPES
 from nao_jax.tasks.images import Images
 
 CONFIG = dataclasses.replace(
@@ -238,6 +239,19 @@ def test_settings_that_other_cells_do_not_have_are_refused(data):
     Images(data).open(changed, 1)
   with pytest.raises(UserError, match=r"`network.stem=imagenet`: these"):
     settings.validate(settings.replace(CONFIG, {"network.stem": "imagenet"}))
+
+
+def test_a_cell_is_trained_at_its_own_sizes(data):
+  text = "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"
+  config = settings.replace(
+    RECIPES["digits"],
+    {"space": "nasbench201", "arch": text, "network.channels": 4},
+  )
+  training, _ = Images(data).open_training(config, 1)
+  assert training.config.arch == text
+  assert training.tokens == tuple(nasbench201.parse(text).tolist())
+  expected = EdgeNetworkConfig(cells_per_stage=1, channels=4, classes=10)
+  assert training.trainer.network == expected
 
 
 def test_a_file_of_another_space_is_refused(tmp_path):
