@@ -1,24 +1,43 @@
-"""Makes a data set for searches or trainings from an npz file or a folder.
+"""Makes a data set for searches or trainings from images of one's own.
 
 python -m experiments.prepare_images --npz=FILE --name=cifar10 --data_dir=DIR
 
 --npz takes arrays {train,test}_images and {train,test}_labels, or encoded
 images {train,test}_bytes, _offsets and _labels; --folder takes
-FOLDER/{train,test}/CLASS/*.png (or .jpg). With --keep_sizes, image files are
+FOLDER/{train,test}/CLASS/*.png (or .jpg), or FOLDER/CLASS/*.png with
+--test_fraction; --csv a table of paths and labels; --arrow a Hugging Face data
+set that `save_to_disk` wrote. With --keep_sizes, image files are
 stored as they are, to be streamed: photographs of any size.
 """
 
 from absl import flags, logging
 
-from nao_jax.data import prepare, sources
+from nao_jax.data import listed, prepare, sources
+from nao_jax.data.split import Split
 from nao_jax.errors import UserError
 
 from . import driver
 
 _NPZ = flags.DEFINE_string("npz", None, "NumPy archive to read.")
 _FOLDER = flags.DEFINE_string("folder", None, "Folder of images to read.")
+_CSV = flags.DEFINE_string(
+  "csv", None, "CSV file to read, with columns path, label and perhaps split."
+)
+_ARROW = flags.DEFINE_string(
+  "arrow", None, "Folder of a Hugging Face data set to read."
+)
+_TEST_FRACTION = flags.DEFINE_float(
+  "test_fraction",
+  None,
+  "Share of each class for the test part, where images have no parts yet.",
+)
+_SPLIT_SEED = flags.DEFINE_integer(
+  "split_seed", 0, "With --test_fraction: seed of the division.", lower_bound=0
+)
 _SIZE = flags.DEFINE_integer(
-  "size", None, "With --folder: resize images to this height and width."
+  "size",
+  None,
+  "Resize images to this height and width; not with --npz.",
 )
 _KEEP_SIZES = flags.DEFINE_boolean(
   "keep_sizes", False, "Store image files as they are, for streaming."
@@ -32,13 +51,30 @@ _DATA_DIR = flags.DEFINE_string(
 
 
 def _source() -> sources.Source:
-  if (_NPZ.value is None) == (_FOLDER.value is None):
-    raise UserError("--npz, --folder: exactly one of them has to be given")
-  if _FOLDER.value is not None:
-    return sources.from_folder(_FOLDER.value, size=_SIZE.value)
-  if _SIZE.value is not None:
-    raise UserError(f"--size={_SIZE.value}: allowed only with --folder")
-  return sources.from_npz(_NPZ.value)
+  given = {
+    flag.name: flag.value
+    for flag in (_NPZ, _FOLDER, _CSV, _ARROW)
+    if flag.value is not None
+  }
+  if len(given) != 1:
+    raise UserError(
+      "--npz, --folder, --csv, --arrow: exactly one of them has to be given"
+    )
+  ((kind, path),) = given.items()
+  if kind == "npz":
+    for flag in (_SIZE, _TEST_FRACTION):
+      if flag.value is not None:
+        raise UserError(f"--{flag.name}={flag.value}: not allowed with --npz")
+    return sources.from_npz(path)
+  fraction = _TEST_FRACTION.value
+  split = None if fraction is None else Split(fraction, _SPLIT_SEED.value)
+  if kind == "csv":
+    return listed.from_csv(path, split, size=_SIZE.value)
+  if kind == "arrow":
+    return listed.from_arrow(path, split, size=_SIZE.value)
+  if split is None:
+    return sources.from_folder(path, size=_SIZE.value)
+  return sources.from_classes(path, split, size=_SIZE.value)
 
 
 def main(_):

@@ -373,8 +373,11 @@ def test_the_driver_keeps_sizes(tmp_path):
   ("flags", "message"),
   [
     (["--npz=/none.npz"], "error: --npz=/none.npz: No such file or directory"),
-    (["--npz=a", "--folder=b"], "error: --npz, --folder: exactly one"),
-    (["--npz=a", "--size=8"], "error: --size=8: allowed only with --folder"),
+    (
+      ["--npz=a", "--folder=b"],
+      "error: --npz, --folder, --csv, --arrow: exact",
+    ),
+    (["--npz=a", "--size=8"], "error: --size=8: not allowed with --npz"),
   ],
 )
 def test_the_driver_ends_mistakes_with_2_and_a_line(tmp_path, flags, message):

@@ -3,8 +3,7 @@
 Shapes: N images, each of H x W pixels and C channels.
 """
 
-import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
 import os
 import pathlib
@@ -12,9 +11,19 @@ import pathlib
 from absl import logging
 import numpy as np
 
-from nao_jax.data import labels, pixels
+from nao_jax.data import labels
 from nao_jax.data.archives import Archive, reading
+from nao_jax.data.parts import (
+  Part,
+  Source,
+  check_classes,
+  check_names,
+  divided,
+  encoded_part,
+  files_part,
+)
 from nao_jax.data.pixels import Looks
+from nao_jax.data.split import Split
 from nao_jax.errors import UserError, some
 from nao_jax.runs import paths
 
@@ -26,45 +35,6 @@ _OF_SYSTEMS = (
   *("__MACOSX", "Thumbs.db", "ehthumbs.db", "desktop.ini"),
   *("$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir"),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-  """The training or the test part of a source, read one image at a time.
-
-  Attributes:
-    labels: int64 [N].
-    place: a function from an index to the name of the image in messages.
-    look: a function from an index to the header's information, without decoding
-      pixels; raises UserError if the image cannot be read.
-    image: a function from an index to uint8 [H, W, C]; raises UserError if the
-      image is damaged.
-    encoded: a function from an index to the content of the image file; None if
-      there are only pixels.
-  """
-
-  labels: np.ndarray
-  place: Callable[[int], str]
-  look: Callable[[int], Looks]
-  image: Callable[[int], np.ndarray]
-  encoded: Callable[[int], bytes] | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """Labelled images from which to make a data set.
-
-  Attributes:
-    origin: the path of the file or folder.
-    class_names: the names of the labels 0, 1, ...
-    train: the training part.
-    test: the test part.
-  """
-
-  origin: str
-  class_names: tuple[str, ...]
-  train: Part
-  test: Part
 
 
 def from_npz(path: str | os.PathLike) -> Source:
@@ -117,43 +87,18 @@ def _read_archive(arrays: _Arrays) -> Source:
     place = f"{path}: train_labels"
     labels.check_labels(train.labels, len(train.labels), place)
     class_names = tuple(map(str, range(int(train.labels.max()) + 1)))
-  _check_names(class_names, f"{path}: class_names")
+  check_names(class_names, f"{path}: class_names")
   for split, part in (("train", train), ("test", test)):
     place = f"{path}: {split}_labels"
     labels.check_labels(part.labels, len(class_names), place)
   source = Source(str(path), class_names, _signed(train), _signed(test))
-  _check_classes(source, f"{path}: train_labels", named)
+  check_classes(source, f"{path}: train_labels", named)
   return source
 
 
 def _signed(part: Part) -> Part:
   """Returns the part with labels as int64, after they were checked."""
   return dataclasses.replace(part, labels=part.labels.astype(np.int64))
-
-
-def _check_classes(source: Source, place: str, named: bool) -> None:
-  """Requires that each class has an image or a name; warns of empty classes.
-
-  Args:
-    source: the source, with labels in range.
-    place: the name of the training part's labels in messages.
-    named: whether the user named the classes.
-
-  Raises:
-    UserError: there is only one class, or a class without a name has no image.
-  """
-  names, found = source.class_names, source.train.labels
-  empty = labels.check_classes(found, names, place)
-  if empty and not named:
-    raise UserError(
-      f"{place}: no image of class {some(empty)}, though labels go from"
-      f" {found.min()} to {found.max()}; number the classes from 0 without"
-      " gaps, or give class_names if some are to stay without images"
-    )
-  labels.warn_of_empty(source.origin, "training", empty, names)
-  tested = {*source.test.labels.tolist()}
-  untested = (n for number, n in enumerate(names) if number not in tested)
-  labels.warn_of_empty(source.origin, "test", untested, names)
 
 
 def _pixel_part(arrays: _Arrays, split: str) -> Part:
@@ -195,14 +140,7 @@ def _encoded_part(arrays: _Arrays, split: str) -> Part:
   def encoded(index: int) -> bytes:
     return files[offsets[index] : offsets[index + 1]].tobytes()
 
-  def look(index: int) -> Looks:
-    return pixels.look(encoded(index), place(index))
-
-  def image(index: int) -> np.ndarray:
-    return pixels.decode(encoded(index), place(index))
-
-  found = _labels(arrays, split, len(offsets) - 1)
-  return Part(found, place, look, image, encoded)
+  return encoded_part(encoded, place, _labels(arrays, split, len(offsets) - 1))
 
 
 def _labels(arrays: _Arrays, split: str, images: int) -> np.ndarray:
@@ -233,13 +171,12 @@ def from_folder(path: str | os.PathLike, *, size: int | None = None) -> Source:
       parts have different classes, or only one class.
   """
   root = paths.expanded(path)
-  if size is not None and size < 1:
-    raise UserError(f"`size={size}`: allowed: 1 or more pixels")
+  _check_size(size)
   parts = {split: _class_folders(root / split) for split in ("train", "test")}
   beside = [e.name for e in _entries(root) if e.name not in parts]
   _warn_of_beside(root, beside, "is not train or test")
   class_names = parts["train"]
-  _check_names(class_names, f"{root / 'train'}: class folders")
+  check_names(class_names, f"{root / 'train'}: class folders")
   if {*class_names} != {*parts["test"]}:
     raise UserError(f"{root}: {_odd_classes(class_names, parts['test'])}")
   source = Source(
@@ -247,8 +184,39 @@ def from_folder(path: str | os.PathLike, *, size: int | None = None) -> Source:
     class_names,
     *(_folder_part(root / split, class_names, size) for split in parts),
   )
-  _check_classes(source, str(root / "train"), named=True)
+  check_classes(source, str(root / "train"), named=True)
   return source
+
+
+def _check_size(size: int | None) -> None:
+  if size is not None and size < 1:
+    raise UserError(f"`size={size}`: allowed: 1 or more pixels")
+
+
+def from_classes(
+  path: str | os.PathLike, split: Split, *, size: int | None = None
+) -> Source:
+  """Reads a source from image files without parts: DIR/CLASS/*.png (or .jpg).
+
+  Args:
+    path: the folder DIR.
+    split: how images are divided into parts.
+    size: see `from_folder`.
+
+  Raises:
+    UserError: see `from_folder` and `Split.divide`.
+  """
+  root = paths.expanded(path)
+  _check_size(size)
+  class_names = _class_folders(root)
+  check_names(class_names, f"{root}: class folders")
+  if {*class_names} <= {"train", "test"}:
+    raise UserError(
+      f"{root}: has folders train and test, so it is divided already; leave "
+      f"out `test_fraction={split.fraction}`"
+    )
+  whole = _folder_part(root, class_names, size)
+  return divided(str(path), class_names, whole, split)
 
 
 def _entries(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -306,20 +274,8 @@ def _folder_part(
   files = [_entries(folder / name) for name in class_names]
   flat = [file for of_class in files for file in of_class]
   _check_files(folder, files, flat, class_names)
-
-  def look(index: int) -> Looks:
-    return pixels.look(_contents(flat[index]), str(flat[index]))
-
-  def image(index: int) -> np.ndarray:
-    return pixels.decode(_contents(flat[index]), str(flat[index]), size=size)
-
-  return Part(
-    labels=np.repeat(np.arange(len(files)), [len(f) for f in files]),
-    place=lambda index: str(flat[index]),
-    look=look,
-    image=image,
-    encoded=(lambda index: _contents(flat[index])) if size is None else None,
-  )
+  labels = np.repeat(np.arange(len(files)), [len(f) for f in files])
+  return files_part(flat, labels, size)
 
 
 def _check_files(folder, files, flat, class_names: Sequence[str]) -> None:
@@ -346,23 +302,3 @@ def _check_files(folder, files, flat, class_names: Sequence[str]) -> None:
       f" {len(empty)}: {some(empty)}); add some, or remove it from train and"
       " test"
     )
-
-
-def _contents(file: pathlib.Path) -> bytes:
-  try:
-    return file.read_bytes()
-  except OSError as error:
-    raise UserError(f"{file}: {error.strerror}") from error
-
-
-def _check_names(names: Sequence[str], place: str) -> None:
-  # TFDS stores class names one per line and strips white space around them.
-  for name in names:
-    if not name or name != " ".join(name.split()):
-      raise UserError(
-        f"{place}: {name!r}: a class name is not empty and has no spaces"
-        " around it or line breaks in it"
-      )
-  for name, count in collections.Counter(names).items():
-    if count > 1:
-      raise UserError(f"{place}: {name!r} occurs {count} times")

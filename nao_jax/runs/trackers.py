@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 import re
+import shutil
 import types
 from typing import Any
 
@@ -174,7 +175,8 @@ class Wandb:
 
   def artefact(self, file: pathlib.Path) -> None:
     """Implements `Logger.artefact`."""
-    self._run.save(str(file), base_path=str(file.parent), policy="now")
+    # What is in this folder belongs to the run.
+    shutil.copy(file, self._run.dir)
 
   def stop(self, state: str) -> None:
     """Implements `Logger.stop`."""
