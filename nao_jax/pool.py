@@ -13,6 +13,13 @@ from nao_jax.strategies import Proposal
 RANDOM, GIVEN = 0, -1
 
 
+_HEAD = ("", "score", "origin", "tokens")
+
+
+def _origin(origin: int) -> str:
+  return {RANDOM: "random", GIVEN: "given"}.get(int(origin), f"round {origin}")
+
+
 class Pool(NamedTuple):
   """A table of NumPy columns; rows are never removed.
 
@@ -53,6 +60,26 @@ class Pool(NamedTuple):
     """The row with the best score in the last round that has scores."""
     scored = np.flatnonzero(~np.isnan(self.scores).all(axis=0))
     return int(self.ranked(scored[-1])[0])
+
+  def _repr_html_(self) -> str:
+    """Returns a table of the ten best of the last round, for notebooks."""
+    last = np.flatnonzero(~np.isnan(self.scores).all(axis=0))
+    if not last.size:
+      return f"<p>A pool of {len(self.tokens)} architectures, not scored.</p>"
+    rows = self.ranked(last[-1])[:10].tolist()
+    cells = [
+      (number, f"{self.scores[row, last[-1]]:.4f}", _origin(self.origins[row]),
+       " ".join(map(str, self.tokens[row].tolist())))
+      for number, row in enumerate(rows, 1)
+    ]  # fmt: skip
+    head = "".join(f"<th>{name}</th>" for name in _HEAD)
+    body = "".join(
+      f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in cells
+    )
+    return (
+      f"<table><caption>The best of {len(self.tokens)} architectures, in round "
+      f"{last[-1]}</caption><tr>{head}</tr>{body}</table>"
+    )
 
   def ranked(self, round_: int) -> np.ndarray:
     """Returns the rows scored in a round, best first; ties keep their order."""

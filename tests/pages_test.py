@@ -10,7 +10,12 @@ from nao_jax.strategies.ensemble import NaoPlusConfig
 from tests import pages, tiny_controllers
 
 README, *OTHERS = pages.PAGES
-WITH_CODE = [page for page in OTHERS if pages.code(page)]
+WITH_CODE = [
+  page
+  for page in OTHERS
+  # Jupyter runs them in notebooks_test.py.
+  if pages.code(page) and page.parent.name != "notebooks"
+]
 
 
 @pytest.fixture(autouse=True)
