@@ -27,7 +27,10 @@ class _WholeNumbers(flags.ArgumentParser):
     """Returns the numbers; raises ValueError for anything else."""
     if isinstance(argument, tuple):
       return argument
-    return tuple(map(int, argument.split(",")))
+    try:
+      return tuple(map(int, argument.split(",")))
+    except ValueError as error:
+      raise ValueError(f"allowed: {self.syntactic_help}") from error
 
 
 def _define_numbers(name: str, default: Any, text: str) -> flags.FlagHolder:

@@ -18,7 +18,7 @@ _PRESET = run_flags.preset("naonet_a_36_cifar10", image_recipes.RECIPES)
 _WORKDIR = run_flags.workdir()
 _DATA_DIR = run_flags.data_dir()
 _OPTIONS = run_flags.options()
-_PREFIXES = {"stream": "stream_"}
+_PREFIXES = {"mobile": "mobile_", "stream": "stream_"}
 settings.define(image_recipes.TrainCnnConfig, _PREFIXES)
 
 

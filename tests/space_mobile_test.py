@@ -262,5 +262,9 @@ def test_numbers_of_a_flag_are_read():
     config = driver.settings.choose(
       PRESETS, "mobile_cifar10", driver.settings.SEARCH_PREFIXES
     )
+    with pytest.raises(flags.IllegalFlagValueError, match="with commas"):
+      flags.FLAGS["mobile_widths"].parse("8,x")
+  with driver_flags.loaded("train_cnn"):
+    assert "mobile_widths" in flags.FLAGS
   assert config.mobile.widths == (8, 16, 32)
   assert config.mobile.epsilon == 1e-3
