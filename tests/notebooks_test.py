@@ -27,14 +27,24 @@ def _executed(path, folder):
   return found
 
 
+# What they show at least, beside words.
+SHOWN = {
+  "function": "text/html",
+  "images": "image/svg+xml",
+  "table": "image/png",
+}
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_shows_what_it_found(path, tmp_path):
+  if path.stem == "images":
+    pytest.importorskip("onnxruntime")
   found = _executed(path, tmp_path)
+  assert found[SHOWN[path.stem]]
   # Those of rounds are by rich.
   tables = [x for x in found["text/html"] if "<caption>The best of " in x]
-  assert len(tables) == 1
-  assert bool(found.get("image/png")) == (path.stem == "table")
+  assert len(tables) == (path.stem != "images")
 
 
 def test_a_pool_without_scores_shows_itself():
