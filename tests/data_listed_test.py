@@ -1,5 +1,6 @@
 """Own images without parts, in tables, and in saved Hugging Face data sets."""
 
+import contextlib
 import json
 import pathlib
 
@@ -184,7 +185,7 @@ def test_a_saved_data_set_that_is_wrong_is_refused(tmp_path):
   with pytest.raises(UserError, match="names a file outside"):
     listed.from_arrow(whole, SPLIT)
   _edit(whole / "state.json", _data_files=[{"filename": "none.arrow"}])
-  with pytest.raises(UserError, match=r"damaged .*; save it again"):
+  with pytest.raises(UserError, match=r"damaged .*; save the data set again"):
     listed.from_arrow(whole, SPLIT)
   _edit(whole / "state.json", _indices_data_files=[{"filename": "x"}])
   with pytest.raises(UserError, match="call flatten_indices"):
@@ -194,3 +195,45 @@ def test_a_saved_data_set_that_is_wrong_is_refused(tmp_path):
     listed.from_arrow(tmp_path / "other", SPLIT)
   with pytest.raises(UserError, match=r"dataset_info\.json"):
     listed.from_arrow(tmp_path, SPLIT)
+
+
+@pytest.mark.parametrize(
+  ("name", "changes"),
+  [
+    ("dataset_info.json", {"features": [1]}),
+    ("dataset_info.json", {"features": None}),
+    ("dataset_info.json", {"features": {"label": {"_type": "ClassLabel"}}}),
+    (
+      "dataset_info.json",
+      {"features": {"l": {"_type": "ClassLabel", "names": 5},
+                    "picture": {"_type": "Image"}}},
+    ),
+    (
+      "dataset_info.json",
+      {"features": {"label": {"_type": "ClassLabel", "names": ["a"]},
+                    "gone": {"_type": "Image"}}},
+    ),
+    ("state.json", {"_data_files": 5}),
+    ("state.json", {"_data_files": [{"filename": 5}]}),
+    ("state.json", {"_data_files": []}),
+    ("state.json", {"_data_files": [{"filename": "state.json"}]}),
+  ],
+)  # fmt: skip
+def test_damage_to_a_saved_data_set_is_a_line(tmp_path, name, changes):
+  _save(tmp_path / "set", range(14))
+  _edit(tmp_path / "set" / name, **changes)
+  with pytest.raises(UserError, match=str(tmp_path)):
+    listed.from_arrow(tmp_path / "set", SPLIT)
+
+
+@pytest.mark.parametrize("at", [0, 9, 200, 400, 700])
+def test_damaged_bytes_of_a_saved_set_end_in_errors_or_images(tmp_path, at):
+  _save(tmp_path / "set", range(14))
+  (file, _) = sorted((tmp_path / "set").glob("*.arrow"))
+  content = bytearray(file.read_bytes())
+  content[at : at + 4] = b"\xff\xff\xff\x7f"
+  file.write_bytes(content)
+  with contextlib.suppress(UserError):
+    source = listed.from_arrow(tmp_path / "set", SPLIT)
+    for part in (source.train, source.test):
+      _colours(part)

@@ -4,6 +4,8 @@ The latter is what `datasets` writes by `save_to_disk`: Arrow files with image
 files in them. Neither needs a network.
 """
 
+from collections.abc import Iterator
+import contextlib
 import csv
 import os
 import pathlib
@@ -15,7 +17,7 @@ from nao_jax.data import labels as label_checks
 from nao_jax.data import parts
 from nao_jax.data.parts import Part, Source
 from nao_jax.data.split import Split
-from nao_jax.errors import UserError, some
+from nao_jax.errors import UserError, in_a_line, some
 from nao_jax.runs import json_file, paths
 
 _PARTS = ("train", "test")
@@ -157,8 +159,9 @@ def from_arrow(
   folder = paths.expanded(path)
   folders = {"train": folder}
   if (folder / "dataset_dict.json").exists():
-    names = _json(folder / "dataset_dict.json").get("splits")
-    names = [name for name in _PARTS if name in (names or ())]
+    with _damaged(folder):
+      splits = [*_json(folder / "dataset_dict.json")["splits"]]
+    names = [name for name in _PARTS if name in splits]
     folders = {name: folder / name for name in names}
   if "train" not in folders:
     raise UserError(f"{folder}: no split train")
@@ -191,9 +194,10 @@ def _json(file: pathlib.Path) -> dict:
 
 
 def _read_arrow(folder: pathlib.Path, size: int | None) -> _Table:
-  image, label, class_names = _features(folder)
-  table = _arrow_table(folder)
-  files, labels = table.column(image), table.column(label)
+  with _damaged(folder):
+    image, label, class_names = _features(folder)
+    table = _arrow_table(folder)
+    files, labels = table.column(image), table.column(label)
   numbers = np.array(labels.to_pylist(), dtype=object)
   if any(type(number) is not int for number in numbers):
     raise UserError(f"{folder}: {label}: an image has no label")
@@ -217,9 +221,20 @@ def _read_arrow(folder: pathlib.Path, size: int | None) -> _Table:
   return _Table(class_names, part)
 
 
+@contextlib.contextmanager
+def _damaged(folder: pathlib.Path) -> Iterator[None]:
+  """Turns errors of values of other types into a UserError."""
+  try:
+    yield
+  except (OSError, LookupError, TypeError, AttributeError) as error:
+    raise UserError(
+      f"{folder}: damaged ({in_a_line(error)}); save the data set again"
+    ) from error
+
+
 def _features(folder: pathlib.Path) -> tuple[str, str, tuple[str, ...]]:
   """Returns the names of images and labels, and those of the classes."""
-  features = _json(folder / "dataset_info.json").get("features") or {}
+  features = _json(folder / "dataset_info.json")["features"]
   kinds = {
     name: feature.get("_type")
     for name, feature in features.items()
@@ -233,7 +248,7 @@ def _features(folder: pathlib.Path) -> tuple[str, str, tuple[str, ...]]:
       raise UserError(f"{folder}: no feature of type {kind}, only {listed}")
     found.append(names[0])
   image, label = found
-  return image, label, tuple(map(str, features[label].get("names") or ()))
+  return image, label, tuple(map(str, features[label]["names"]))
 
 
 def _arrow_table(folder: pathlib.Path) -> Any:
@@ -250,13 +265,21 @@ def _arrow_table(folder: pathlib.Path) -> Any:
       "save_to_disk"
     )
   try:
-    files = [folder / x["filename"] for x in state["_data_files"]]
-    tables = []
-    for file in files:
-      if file.parent != folder:
-        raise UserError(f"{folder}: state.json names a file outside of it")
-      with pa.memory_map(str(file)) as content:
-        tables.append(pa.ipc.open_stream(content).read_all())
-    return pa.concat_tables(tables)
-  except (OSError, KeyError, TypeError, pa.ArrowException) as error:
-    raise UserError(f"{folder}: damaged ({error}); save it again") from error
+    tables = [
+      _read_table(pa, folder, x["filename"]) for x in state["_data_files"]
+    ]
+    table = pa.concat_tables(tables)
+    table.validate(full=True)
+  except pa.ArrowException as error:
+    raise UserError(
+      f"{folder}: damaged ({in_a_line(error):.200}); save the data set again"
+    ) from error
+  return table
+
+
+def _read_table(pa: Any, folder: pathlib.Path, name: str) -> Any:
+  file = folder / name
+  if file.parent != folder:
+    raise UserError(f"{folder}: state.json names a file outside of it")
+  with pa.memory_map(str(file)) as content:
+    return pa.ipc.open_stream(content).read_all()
