@@ -39,7 +39,7 @@ from nao_jax.tasks.task import (
 
 # Files that loggers get at the end of a search.
 _RESULTS = (
-  *("config.json", "best.json", "best.png", "best.svg", "best.pdf"),
+  *("best.json", "best.png", "best.svg", "best.pdf"),
   *("history.jsonl", "report.html"),
 )
 

@@ -71,7 +71,7 @@ def run(
       state = _train(training, feed, journal)
       result = training.result(state, feed)
       journal.finish(result)
-      journal.tracking.artefacts("config.json", "result.json", "history.jsonl")
+      journal.tracking.artefacts("result.json", "history.jsonl")
     _show(training.lines(result), journal.path / "result.json")
   return result
 
