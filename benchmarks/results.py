@@ -3,6 +3,7 @@
 import datetime
 import json
 import pathlib
+import re
 import shlex
 import sys
 from typing import Any
@@ -45,18 +46,25 @@ def write(file: str, content: dict[str, Any]) -> None:
   """Writes results to a file, atomically; creates its folder."""
   path = pathlib.Path(file)
   path.parent.mkdir(parents=True, exist_ok=True)
-  files.write(path, json.dumps(content, indent=1) + "\n")
+  text = json.dumps(content, indent=1)
+  # Lists of numbers take one line each.
+  text = re.sub(
+    r'\[\s+([^][{}"]+?)\s+\]',
+    lambda found: f"[{' '.join(found[1].split())}]",
+    text,
+  )
+  files.write(path, text + "\n")
 
 
 def measured_here(module: str) -> dict[str, Any]:
   """Returns date, machine, command and commit of a measurement.
 
   Args:
-    module: name of the benchmark's module. Folders and files of this machine
-      are left out of the command.
+    module: name of the benchmark's module. `_LOCAL` flags are left out of the
+      command, and files in others are without their folders.
   """
   given = [
-    argument
+    re.sub(r"(?<=[=,])[^,]*/", "", argument)
     for argument in sys.argv[1:]
     if argument.lstrip("-").partition("=")[0] not in _LOCAL
   ]

@@ -1,6 +1,6 @@
 r"""Agreement of shared weights with true scores in ranking.
 
-python -m benchmarks.shared_ranking --preset=nasbench201 --table=FILE \
+python -m benchmarks.shared_ranking --preset=cifar10_nasbench201 --table=FILE \
   --data_dir=DIR --workdir=runs/ranking --json=FILE
 
 Trains supernets on the same pool, with each variant of the settings and several
@@ -22,7 +22,7 @@ from absl import flags, logging
 import jax
 import numpy as np
 
-from benchmarks import results
+from benchmarks import rankings, results
 from experiments import driver, run_flags, settings
 from nao_jax import settings as library_settings
 from nao_jax.data import digest, images, nats_bench, tables
@@ -30,19 +30,17 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
-from nao_jax.evaluators.shared import SharedWeights, check_each_step
+from nao_jax.evaluators.shared import check_each_step
 from nao_jax.evaluators.table import Table
-from nao_jax.networks.cost import cost
 from nao_jax.runs import checkpoint, streams
 from nao_jax.runs.progress import Progress
 from nao_jax.runs.trials import Trials
 from nao_jax.settings import flatten
 from nao_jax.spaces import nasbench201
-from nao_jax.spaces.space import Space
 from nao_jax.strategies.uniform import sample_new
 from nao_jax.studies import ranking
-from nao_jax.tasks import image_presets, image_spaces
-from nao_jax.training import candidate, supernet
+from nao_jax.tasks import image_presets
+from nao_jax.training import candidate
 
 _PRESET = flags.DEFINE_string("preset", "digits", "Settings to start from.")
 _DATA_DIR = run_flags.data_dir()
@@ -85,32 +83,6 @@ settings.define(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-  """The architectures, the images and the settings of a comparison.
-
-  Attributes:
-    config: the settings that all variants share.
-    data: the images.
-    space: the search space.
-    pool: int32 [N, L], the architectures that supernets train on.
-    rows: int32 [C, L], the architectures to compare.
-  """
-
-  config: image_presets.SearchCnnConfig
-  data: images.ImageData
-  space: Space
-  pool: np.ndarray
-  rows: np.ndarray
-
-  @property
-  def parameters(self) -> list[int]:
-    """Parameters of the stand-alone network of each row."""
-    network = image_spaces.network(self.config.space, self.config.network)
-    size, _, channels = self.data.image_shape
-    return [cost(network, row, size, channels).parameters for row in self.rows]
-
-
 def main(_):
   """Trains missing supernets and candidates, and shows all results."""
   table = _TRUTH()
@@ -119,7 +91,7 @@ def main(_):
   config, data = _configured()
   variants = dict(_parsed(config, text) for text in _VARIANTS.value)
   compared, truth = _compared(config, data, table)
-  found = _started(compared)
+  found = _started(compared, variants)
   for seed in range(_SEEDS.value):
     for name, variant in variants.items():
       _complete(compared, variant, f"{name}, seed {seed}", seed, found)
@@ -185,14 +157,14 @@ def _rounds(config) -> int:
 
 def _compared(
   config, data, table: Table | None
-) -> tuple[Comparison, np.ndarray | None]:
+) -> tuple[rankings.Comparison, np.ndarray | None]:
   """Returns what to compare, and the true scores of a table or None."""
-  space = image_spaces.space(config.space, config.network)
+  space = rankings.network(config).space
   key = jax.random.key(config.seed)
   pool = sample_new(space, key, config.search.pool_size, set())
   if table is None:
     rows = pool[: _CANDIDATES.value or None]
-    return Comparison(config, data, space, pool, rows), None
+    return rankings.Comparison(config, data, space, pool, rows), None
   if table.space is not space:
     raise UserError(
       f"--table: of the space {table.space.name!r}; give "
@@ -204,18 +176,34 @@ def _compared(
     functions = np.random.default_rng(0).permutation(functions)
     functions = np.sort(functions[: _CANDIDATES.value])
   rows = space.functions.tokens(space.functions.representative[functions])
-  return Comparison(config, data, space, pool, rows), table.scores[functions]
+  return rankings.Comparison(config, data, space, pool, rows), table.scores[
+    functions
+  ]
 
 
-def _started(compared: Comparison) -> dict:
-  """Returns the results so far, from the file if it exists."""
+def _started(compared: rankings.Comparison, variants: dict) -> dict:
+  """Returns the results so far, from the file if it exists.
+
+  Raises:
+    UserError: the file holds results of other settings, or of a variant of the
+      same name with other settings.
+  """
   given = {
     "settings": flatten(compared.config),
     "pool": digest.of_arrays(0, compared.pool),
     "candidates": compared.rows.tolist(),
-    "data": flatten(compared.data.digest),
+    "data": flatten(compared.data.digest)
+    | {"part": rankings.part(compared.data)},
+    "every": _EVERY.value,
   }
   found = results.read(_JSON.value, given)
+  before = found.setdefault("variants", {})
+  for name, config in variants.items():
+    if before.setdefault(name, flatten(config)) != flatten(config):
+      raise UserError(
+        f"--variant={name}: --json={_JSON.value} holds this name with other "
+        "settings; give another name"
+      )
   found.setdefault("parameters", compared.parameters)
   found.setdefault("shared", {})
   return found
@@ -225,19 +213,8 @@ def _complete(compared, config, name: str, seed: int, found: dict) -> None:
   """Trains a supernet to its end, and saves its scores at each measurement."""
   scores = found["shared"].setdefault(name, {})
   folder = pathlib.Path(_WORKDIR.value) / name.replace(" ", "_")
-  trainer = supernet.Trainer(
-    **_recipe(config), examples=len(compared.data.train.labels)
-  )
   rounds = _rounds(config)
-  evaluator = SharedWeights(
-    trainer,
-    compared.data,
-    rounds,
-    sampling=config.sampling,
-    each_step=config.architectures_per_step,
-    power=config.sampling_power,
-    score_images=config.score_images,
-  )
+  evaluator = rankings.evaluator(compared, config, rounds)
   init_key, key = jax.random.split(jax.random.key(1000 + seed))
   if len(scores) == rounds:
     return
@@ -246,6 +223,15 @@ def _complete(compared, config, name: str, seed: int, found: dict) -> None:
   state = evaluator.init(init_key)
   if saved := checkpoint.restore(folder, state):
     state = evaluator.replicate(saved)
+  steps = evaluator.trainer.steps // rounds
+  done = int(state.supernet.step)
+  # A state is saved before its scores.
+  if done not in (len(scores) * steps, (len(scores) + 1) * steps):
+    raise UserError(
+      f"{folder}: holds a supernet after {done} steps, and --json="
+      f"{_JSON.value} scores after {len(scores) * steps}; give another "
+      "--workdir, or the file that belongs to it"
+    )
   for round_ in range(len(scores), rounds):
     state = evaluator.train(state, key, compared.pool, round_, shown)
     state = state._replace(trained=np.int32(len(compared.pool)))
@@ -259,25 +245,21 @@ def _complete(compared, config, name: str, seed: int, found: dict) -> None:
   shown.close()
 
 
-def _recipe(config) -> dict:
-  network = image_spaces.network(config.space, config.network)
-  names = ("train", "sgd", "augment")
-  return {name: getattr(config, name) for name in names} | {"network": network}
-
-
-def _from_scratch(compared: Comparison) -> np.ndarray:
+def _from_scratch(compared: rankings.Comparison) -> np.ndarray:
   """Returns the mean test accuracies of trainings of the architectures."""
   config, data = compared.config, compared.data
   train = dataclasses.replace(config.train, epochs=_EPOCHS.value)
-  recipe = _recipe(config) | {"train": train}
+  recipe = rankings.recipe(config) | {"train": train}
   test = dataclasses.replace(data, validation=data.test)
   trainer = candidate.Trainer(**recipe, examples=len(data.train.labels))
   scores = []
   for seed in range(_REPEATS.value):
     protocol = {k: flatten(v) for k, v in recipe.items() if k != "network"}
     protocol |= {
-      "network": flatten(config.network) | {"space": config.space},
-      "data": flatten(data.digest),
+      "network": flatten(config.network),
+      "mobile": flatten(config.mobile),
+      "space": config.space,
+      "data": flatten(data.digest) | {"part": rankings.part(data)},
       "part": "test",
       "seed": seed,
     }
@@ -355,14 +337,9 @@ def _figures(
     | {"Kendall, parameters": ranking.correlations(run, sizes)[0]}
     for run in runs
   ]
-  return {name: _shown([one[name] for one in found]) for name in found[0]}
-
-
-def _shown(values: list[float]) -> str:
-  mean, half = ranking.interval(values)
-  digits = 3 if abs(mean) <= 1 else 2
-  shown = f"{mean:.{digits}f}"
-  return shown if np.isnan(half) else f"{shown} ({half:.{digits}f})"
+  return {
+    name: ranking.shown([one[name] for one in found]) for name in found[0]
+  }
 
 
 if __name__ == "__main__":

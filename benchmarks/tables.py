@@ -96,12 +96,11 @@ def measurements(_: dict) -> str:
 
 def section(entry: dict) -> str:
   """Formats a file of results as a section of a page; see `measurements`."""
-  rows = [entry["columns"], ["---"] * len(entry["columns"]), *entry["rows"]]
   return "\n".join(
     [
       f"## {entry['title']}",
       "",
-      *(f"| {' | '.join(map(str, row))} |" for row in rows),
+      _rows(entry),
       "",
       f"{entry['note']} {entry['date']}, {entry['machine']}; "
       f"`{entry['command']}`.".lstrip(),
@@ -109,8 +108,20 @@ def section(entry: dict) -> str:
   )
 
 
+def _rows(entry: dict) -> str:
+  rows = [entry["columns"], ["---"] * len(entry["columns"]), *entry["rows"]]
+  return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
+
+
+def ranking(_: dict) -> str:
+  """Returns the table of agreement with NAS-Bench-201, without its section."""
+  file = _FOLDER / "shared_ranking_nasbench201.json"
+  return _rows(json.loads(file.read_text(encoding="utf-8")))
+
+
 TABLES: dict[str, Callable[[dict], str]] = {
   "measurements": measurements,
+  "ranking": ranking,
   "side_by_side": times,
   "side_by_side_ratios": ratios,
 }

@@ -144,7 +144,10 @@ def completion(installed, tmp_path_factory):
   [
     (["tr"], "train_cnn train_rnn train_controller"),
     (["search_cnn", "--prese"], "--preset="),
-    (["search_cnn", "--preset", "=", "digi"], "digits digits_scratch"),
+    (
+      ["search_cnn", "--preset", "=", "digi"],
+      "digits_nasbench201 digits digits_scratch",
+    ),
     (["search_cnn", "--strategy", "="], "nao nao_plus random evolution local"),
     (["search_cnn", "--noext"], "--noextend"),
     (["watch", "--workdir", "=", "compl"], "completion"),
@@ -178,7 +181,7 @@ ZSH = """
 zmodload zsh/zpty
 zpty shell zsh -f -i
 zpty -w shell 'autoload -U compinit; compinit -u -D; source {script}'
-zpty -w -n shell $'nao_jax search_cnn --prese\\tdigits_\\t --noext\\t'
+zpty -w -n shell $'nao_jax search_cnn --prese\\tdigits_s\\t --noext\\t'
 zpty -w -n shell $'\\C-aprint -r \\C-e > typed; exit\\n'
 while zpty -r shell line; do :; done
 """

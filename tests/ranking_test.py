@@ -160,6 +160,11 @@ def test_supernets_are_compared_with_a_table_and_go_on(table, tmp_path):
     assert np.shape(scores["4"]) == (12,)
   assert "larger first, seed 1 train supernet: 0 of" in again.stderr
   assert "plain, seed 0" not in again.stderr
+  other = _run(
+    tmp_path, "--seeds=1", *given[:2], "--variant=plain: train.batch=32"
+  )
+  assert other.returncode == 2
+  assert "--variant=plain: --json=" in other.stderr
   rows = {row[0]: row[1:] for row in found["rows"]}
   assert rows["published: true"][0] == "1.000"
   assert found["columns"][-1] == "Kendall, parameters"

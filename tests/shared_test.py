@@ -175,6 +175,22 @@ def test_a_power_of_the_parameters_favours_large_architectures(evaluator):
     np.testing.assert_allclose(_shares(chosen, EXTENDED), expected, atol=0.024)
 
 
+def test_few_images_for_scores_are_of_all_classes(evaluator):
+  labels = np.repeat(np.arange(3, dtype=np.int32), 40)
+  images = labels.astype(np.uint8).reshape(-1, 1, 1, 1)
+  sorted_data = dataclasses.replace(
+    evaluator.data, validation=Examples(images, labels)
+  )
+  few = dataclasses.replace(evaluator, data=sorted_data, score_images=12)
+  chosen = few._scored_with
+  assert len(chosen.labels) == 12
+  assert set(chosen.labels) == {0, 1, 2}
+  np.testing.assert_array_equal(chosen.images.ravel(), chosen.labels)
+  for count in (0, 120, 1000):
+    every = dataclasses.replace(few, score_images=count)
+    np.testing.assert_array_equal(every._scored_with.labels, labels)
+
+
 def test_uniform_sampling_trains_all_as_often(evaluator):
   uniform = dataclasses.replace(evaluator, sampling="uniform")
   np.testing.assert_allclose(_shares(uniform, EXTENDED), 1 / 3, atol=0.024)

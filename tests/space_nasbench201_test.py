@@ -6,6 +6,7 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 from matplotlib.patches import FancyBboxPatch
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from nao_jax.controller.model import ControllerConfig
 from nao_jax.drawing import edges
 from nao_jax.errors import UserError
 from nao_jax.evaluators.table import Table
-from nao_jax.networks import edge_config
+from nao_jax.networks import build, edge_config
 from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.report import search_page
 from nao_jax.search.config import SearchConfig
@@ -127,6 +128,21 @@ def test_training_on_two_devices_is_that_on_one(data):
     return evaluator.score(state, key, tokens, 0, lambda *_: None)[1]
 
   np.testing.assert_allclose(scores(2), scores(1), atol=0.02)
+
+
+def test_only_the_supernet_is_without_learnt_scales(data):
+  changed = settings.replace(CONFIG, {"supernet_affine": False})
+  task = Images(data).open(changed, 1)
+  trainer = task.shared().trainer
+  shapes = jax.eval_shape(
+    build.supernet(trainer.network).init,
+    jax.random.key(0),
+    jnp.zeros((1, 8, 8, 1)),
+    jnp.zeros(6, jnp.int32),
+  )
+  # What is left are the kernels of two convolutions.
+  assert len(jax.tree.leaves(shapes["params"]["cell_0"])) == 2
+  assert task.candidates()[0].trainer.network.affine
 
 
 def test_settings_of_other_cells_are_refused():

@@ -18,6 +18,7 @@ from nao_jax.data.images import Examples, ImageData
 from nao_jax.data.stream import ImageStream
 from nao_jax.errors import UserError
 from nao_jax.evaluators import Keep, Progress, forget
+from nao_jax.networks.build import Network
 from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.runs.progress import WorkUnit
@@ -112,8 +113,10 @@ class SharedWeights:
       the number of parameters of its stand-alone network, as larger networks
       need more training (Luo et al. 2019).
     power: that power; 1 in the paper.
-    score_images: number of validation images to score with, the first ones; 0
-      for all.
+    score_images: number of validation images to score with, drawn at random but
+      the same in all searches; 0 for all.
+    alone: the network of one architecture, whose parameters count; the
+      trainer's by default.
     only_new: whether to train only members that were not in the pool in a
       round before; all members are scored. It needs a pool from which no
       member is removed.
@@ -130,6 +133,7 @@ class SharedWeights:
   each_step: int = 1
   power: float = 1.0
   score_images: int = 0
+  alone: Network | None = None
 
   def init(self, key: jax.Array) -> SharedState:
     """Returns the state with an untrained supernet; consumes the key."""
@@ -251,13 +255,9 @@ class SharedWeights:
     They are counted at the sizes of the supernet.
     """
     size, _, channels = self.data.image_shape
-    return np.array(
-      [
-        cost(self.trainer.network, row, size, channels).parameters
-        for row in tokens
-      ],
-      np.float64,
-    )
+    network = self.alone or self.trainer.network
+    counts = [cost(network, row, size, channels).parameters for row in tokens]
+    return np.array(counts, np.float64)
 
   @functools.cached_property
   def feed(self) -> SupernetFeed:
@@ -276,8 +276,12 @@ class SharedWeights:
   @property
   def _scored_with(self) -> Examples:
     images, labels = self.data.validation
-    count = self.score_images or len(labels)
-    return Examples(images[:count], labels[:count])
+    if not 0 < self.score_images < len(labels):
+      return self.data.validation
+    # Data sets may be in the order of their classes.
+    order = np.random.default_rng(0).permutation(len(labels))
+    rows = np.sort(order[: self.score_images])
+    return Examples(images[rows], labels[rows])
 
   @functools.cached_property
   def _valid(self) -> Images:

@@ -46,7 +46,10 @@ def section(run: Run, truth: TrueScores) -> Section:
     best=f"{everything.max():.2f}",
     count=f"{len(everything):,}",
   )
-  caption = "All cells in the order of their true scores; dots are those above."
+  caption = (
+    "All cells in the order of their true scores, and those of this search; "
+    "scores below the axis are drawn at its foot."
+  )
   figure = plot(everything, groups, "true score, %")
   return Section(
     "Among all cells",
@@ -83,14 +86,16 @@ def plot(
     "searched": (plots.PROPOSED, 36),
     "winner": (plots.BEST, 81),
   }
+  # The worst cells learn nothing, and would hide the order of the others.
+  low, high = np.quantile(ordered, 0.05), ordered[-1]
   for name, scores in groups.items():
     colour, size = looks[name]
     at = np.searchsorted(ordered, scores, side="right") / len(ordered)
-    axes.scatter(at, scores, s=size, color=colour, label=name, zorder=3)
-  # The worst cells learn nothing, and would hide the order of the others.
-  low = min(np.quantile(ordered, 0.1), *map(np.min, groups.values()))
-  margin = (ordered[-1] - low) / 20
-  axes.set_ylim(low - margin, ordered[-1] + margin)
+    axes.scatter(
+      at, np.maximum(scores, low), s=size, color=colour, label=name,
+      alpha=0.7, lw=0, zorder=3,
+    )  # fmt: skip
+  axes.set_ylim(low - (high - low) / 20, high + (high - low) / 20)
   axes.set_xlabel("share of all cells that are no better")
   axes.set_ylabel(label)
   plots.legend(axes)

@@ -105,6 +105,18 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
   )
 
 
+def shown(values: Sequence[float]) -> str:
+  """Formats `interval` as "mean (half)".
+
+  Args:
+    values: [S].
+  """
+  mean, half = interval(values)
+  digits = 3 if abs(mean) <= 1 else 2
+  text = f"{mean:.{digits}f}"
+  return text if np.isnan(half) else f"{text} ({half:.{digits}f})"
+
+
 def picture(
   runs: Sequence[dict[str, Sequence[float]]], truth: np.ndarray
 ) -> Figure:

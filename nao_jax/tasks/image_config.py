@@ -24,7 +24,7 @@ class SearchCnnConfig(ExperimentConfig):
   """Settings of one search for a convolutional cell.
 
   The defaults are the official weight-sharing search in PyTorch (NAO_V1) on
-  CIFAR-10; the module's docstring lists the differences.
+  CIFAR-10; image_presets.py lists the differences.
 
   Attributes:
     dataset: `digits`, or a TFDS data set in the data directory.
@@ -47,6 +47,9 @@ class SearchCnnConfig(ExperimentConfig):
     sampling_power: the power; above 1, large networks train still more often.
     score_images: with `shared`, number of validation images to score with; 0
       for all. Finalists are measured on all of them.
+    supernet_affine: with `shared` and sums of edges, whether BatchNorm in the
+      supernet's operations has a learnt scale and offset; networks of one
+      architecture have them.
     train_only_new: with `shared` and `extend`, train only the proposals of the
       previous round; all members are scored.
     network: sizes of the supernet, or of a candidate's network.
@@ -62,8 +65,11 @@ class SearchCnnConfig(ExperimentConfig):
   ACTS_WITH = (
     *ExperimentConfig.ACTS_WITH,
     Only(
-      ("sampling", "score_images", "train_only_new"), "evaluator", ("shared",)
+      ("sampling", "score_images", "supernet_affine", "train_only_new"),
+      "evaluator",
+      ("shared",),
     ),
+    Only(("supernet_affine",), "space", ("nasbench201", "own")),
     Only(("sampling_power",), "sampling", ("parameters",)),
     Only(("augment",), "input", ("memory",)),
     *image_spaces.ACTS_WITH,
@@ -107,8 +113,9 @@ class SearchCnnConfig(ExperimentConfig):
   space: str = field("nao", choices=image_spaces.SPACES)
   encoding: str = field("pairs", choices=tuple(cnn.ENCODINGS))
   sampling: str = field("uniform", choices=SAMPLINGS)
-  sampling_power: float = field(1.0, least=0, added=True)
+  sampling_power: float = field(1.0, least=0, most=20, added=True)
   score_images: int = field(0, least=0, added=True)
+  supernet_affine: bool = field(True, added=True)
   train_only_new: bool = False
   network: NetworkConfig = NetworkConfig()
   mobile: MobileConfig = field(MobileConfig(), added=True)

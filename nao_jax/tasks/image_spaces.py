@@ -1,5 +1,6 @@
 """Spaces of convolutional cells, and their networks."""
 
+import dataclasses
 from typing import Any
 
 from absl import logging
@@ -104,3 +105,15 @@ def layout(
   if name == "mobile":
     return MobileNetworkConfig(mobile)
   return NAO if name == "nao" else own or EdgeNetworkConfig()
+
+
+def supernet(config: Any, network: Network) -> Network:
+  """Returns the network with which the settings of a search share weights.
+
+  Args:
+    config: the settings of a search.
+    network: the network of one architecture.
+  """
+  if config.supernet_affine:
+    return network
+  return dataclasses.replace(network, affine=False)

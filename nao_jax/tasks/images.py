@@ -160,8 +160,10 @@ class OpenImages:
   def shared(self) -> SharedWeights:
     """Implements `OpenTask.shared`."""
     config = self.config
+    trainer = _trainer(config, self.data, self._layout)
+    network = image_spaces.supernet(config, trainer.network)
     return SharedWeights(
-      _trainer(config, self.data, self._layout),
+      dataclasses.replace(trainer, network=network),
       self.data,
       config.search.rounds + 1,
       self.devices,
@@ -170,6 +172,7 @@ class OpenImages:
       config.architectures_per_step,
       config.sampling_power,
       config.score_images,
+      trainer.network,
     )
 
   def candidates(self) -> tuple[ImageCandidates, dict[str, Any]]:
