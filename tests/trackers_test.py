@@ -11,6 +11,7 @@ import pytest
 from nao_jax.errors import UserError
 from nao_jax.runs import loggers, trackers
 from nao_jax.runs.workdir import Workdir
+from nao_jax.search.journal import SearchJournal
 
 SETTINGS = {"search.rounds": 3, "train.rate": 0.1, "step_sizes": [1, 2]}
 REPORTS = [{"round": n, "best": n / 8, "name": "x"} for n in range(4)]
@@ -47,6 +48,22 @@ def test_lines_hold_each_metric_once(tmp_path):
   assert [*map(json.loads, lines)] == [
     {"step": n, "name": "best", "value": n / 8} for n in range(4)
   ]
+
+
+def test_curves_of_finalists_are_logged_once(tmp_path):
+  curves = {"error_of_finalists/a_1": [0.5, 0.25, 0.125], "b": [0.75]}
+  for stage in ("a", "b"):
+    own = trackers.parse("csv,jsonl")
+    with SearchJournal(tmp_path, SETTINGS, 1, loggers=own) as run:
+      # An epoch of a finalist is earlier than the round, another is not.
+      run.rewind("round", 2)
+      run.report_stage(stage, {}, curves)
+  lines = (tmp_path / "metrics.csv").read_text().splitlines()[1:]
+  first = "error_of_finalists/a_1"
+  assert sorted(lines) == [
+    *(f"1,b,0.75 1,{first},0.5 2,{first},0.25 3,{first},0.125".split())
+  ]
+  assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
 
 
 @pytest.mark.filterwarnings("ignore")

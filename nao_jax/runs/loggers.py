@@ -71,6 +71,13 @@ class TensorBoard:
       self._events.close()
 
 
+def unseen(
+  values: dict[str, float], step: int, seen: dict[str, int]
+) -> dict[str, float]:
+  """Returns the values that do not come again; seen has names' last steps."""
+  return {k: v for k, v in values.items() if step > seen.get(k, -1)}
+
+
 @dataclasses.dataclass
 class Lines:
   """Logger of metrics to a text file, one metric a line.
@@ -86,14 +93,15 @@ class Lines:
   def start(
     self, workdir: pathlib.Path, parameters: dict[str, Any], step: int
   ) -> None:
-    """Implements `Logger.start`; drops metrics that come again."""
-    del parameters
+    """Implements `Logger.start`."""
+    del parameters, step  # What is there is known by `_seen`.
     self._path = pathlib.Path(self.file or workdir / f"metrics.{self.ending}")
-    rows = [row for row in self._rows() if int(row[0]) < step]
+    rows = self._rows()
+    self._seen = {name: int(step) for step, name, _ in rows}
     head = [_COLUMNS] if self.ending == "csv" else []
     files.write(self._path, self._text([*head, *rows]))
 
-  def _rows(self) -> Iterable[Sequence[Any]]:
+  def _rows(self) -> Sequence[Sequence[Any]]:
     if not self._path.exists():
       return []
     with self._path.open(newline="", encoding="utf-8") as file:
@@ -111,7 +119,8 @@ class Lines:
     return text.getvalue()
 
   def metrics(self, values: dict[str, float], step: int) -> None:
-    """Implements `Logger.metrics`."""
+    """Implements `Logger.metrics`; those that are there are left alone."""
+    values = unseen(values, step, self._seen)
     with self._path.open("a", encoding="utf-8") as file:
       file.write(self._text((step, *item) for item in values.items()))
 

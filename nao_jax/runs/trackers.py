@@ -14,7 +14,7 @@ from typing import Any
 
 from nao_jax.errors import UserError, in_a_line
 from nao_jax.runs import files, paths
-from nao_jax.runs.loggers import Lines, Logger
+from nao_jax.runs.loggers import Lines, Logger, unseen
 
 # Identities of the run in the trackers, {tracker: identity}.
 _FILE = "trackers.json"
@@ -108,10 +108,9 @@ class MLflow:
 
   def metrics(self, values: dict[str, float], step: int) -> None:
     """Implements `Logger.metrics`; those that are there are left alone."""
-    for name, value in values.items():
-      name = _FOREIGN.sub("_", name)
-      if step > self._seen.get(name, -1):
-        self._client.log_metric(self._run, name, value, step=step)
+    named = {_FOREIGN.sub("_", k): v for k, v in values.items()}
+    for name, value in unseen(named, step, self._seen).items():
+      self._client.log_metric(self._run, name, value, step=step)
 
   def artefact(self, file: pathlib.Path) -> None:
     """Implements `Logger.artefact`."""
