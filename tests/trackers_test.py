@@ -34,6 +34,8 @@ def _stopped_and_resumed(path, track):
   """Has the third round reported twice."""
   with pytest.raises(KeyboardInterrupt):
     _run(path, track, 3)
+  with pytest.raises(KeyboardInterrupt):
+    _run(path, track, 3, first=0)
   _run(path, track, 4, first=2)
 
 
@@ -64,6 +66,28 @@ def test_curves_of_finalists_are_logged_once(tmp_path):
     *(f"1,b,0.75 1,{first},0.5 2,{first},0.25 3,{first},0.125".split())
   ]
   assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_lines_go_on_after_a_torn_one(tmp_path, kind):
+  with pytest.raises(KeyboardInterrupt):
+    _run(tmp_path, kind, 2)
+  file = tmp_path / f"metrics.{kind}"
+  whole = file.read_bytes()
+  for torn in (whole[:-3], whole + "\0\0é".encode()[:-1]):
+    file.write_bytes(torn)
+    with pytest.raises(KeyboardInterrupt):
+      _run(tmp_path, kind, 2, first=1)
+    assert file.read_bytes() == whole
+
+
+@pytest.mark.parametrize("text", ["step,name,value\n0,best,1\n", "notes\n"])
+def test_a_file_of_another_run_is_refused_and_kept(tmp_path, text):
+  file = tmp_path / "all.csv"
+  file.write_text(text)
+  with pytest.raises(UserError, match=r"`track=csv:.*all\.csv`: holds someth"):
+    _run(tmp_path / "run", f"csv:{file}", 4)
+  assert file.read_text() == text
 
 
 @pytest.mark.filterwarnings("ignore")

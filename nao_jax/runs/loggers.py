@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from absl import logging
 import tensorboardX
 
-from nao_jax.errors import in_a_line
-from nao_jax.runs import files
+from nao_jax.errors import UserError, in_a_line
+from nao_jax.runs import files, tracker_file
 
 _COLUMNS = ("step", "name", "value")
 
@@ -21,6 +21,7 @@ class Logger(Protocol):
   """Interface of a place for metrics, parameters and artefacts.
 
   A logger may raise any exception: the run warns once and goes on without it.
+  Only a UserError of `start` ends the run.
   """
 
   def start(
@@ -93,21 +94,50 @@ class Lines:
   def start(
     self, workdir: pathlib.Path, parameters: dict[str, Any], step: int
   ) -> None:
-    """Implements `Logger.start`."""
-    del parameters, step  # What is there is known by `_seen`.
-    self._path = pathlib.Path(self.file or workdir / f"metrics.{self.ending}")
-    rows = self._rows()
-    self._seen = {name: int(step) for step, name, _ in rows}
-    head = [_COLUMNS] if self.ending == "csv" else []
-    files.write(self._path, self._text([*head, *rows]))
+    """Implements `Logger.start`.
 
-  def _rows(self) -> Sequence[Sequence[Any]]:
+    Raises:
+      UserError: the file is another run's.
+    """
+    del parameters
+    self._path = pathlib.Path(self.file or workdir / f"metrics.{self.ending}")
+    head = self._text([_COLUMNS]) if self.ending == "csv" else ""
+    text = self._complete() or head
+    if self.file:
+      # Earlier versions did not note the files of runs, which may resume.
+      if text != head and not step:
+        self._check_own(workdir)
+      tracker_file.remember(workdir, self._name, True)
+    rows = self._rows(text)
+    self._seen = {name: int(last) for last, name, _ in rows}
+    files.write(self._path, text)
+
+  def _complete(self) -> str:
+    """Returns the text of the file up to the last newline.
+
+    What follows is torn: a full disk or a loss of power ended it.
+    """
     if not self._path.exists():
-      return []
-    with self._path.open(newline="", encoding="utf-8") as file:
-      if self.ending == "csv":
-        return [*csv.reader(file)][1:]
-      rows = [json.loads(line) for line in file]
+      return ""
+    content = self._path.read_bytes()
+    return content[: content.rfind(b"\n") + 1].decode()
+
+  def _check_own(self, workdir: pathlib.Path) -> None:
+    if not tracker_file.known(workdir, self._name):
+      raise UserError(
+        f"`track={self._name}`: holds something else than the metrics of "
+        f"`workdir={workdir}`; give another file"
+      )
+
+  @property
+  def _name(self) -> str:
+    return f"{self.ending}:{self.file}"
+
+  def _rows(self, text: str) -> Sequence[Sequence[Any]]:
+    lines = io.StringIO(text, newline="")
+    if self.ending == "csv":
+      return [*csv.reader(lines)][1:]
+    rows = [json.loads(line) for line in lines]
     return [[row[name] for name in _COLUMNS] for row in rows]
 
   def _text(self, rows: Iterable[Sequence[Any]]) -> str:
@@ -147,8 +177,8 @@ class Tracking:
 
   def start(self, step: int) -> None:
     """Starts all loggers, see `Logger.start`."""
-    self._started = True
     self._each("start", self._workdir, self._parameters, step)
+    self._started = True
 
   def metrics(self, values: dict[str, Any], step: int) -> None:
     """Logs those of the values that are numbers."""
@@ -172,8 +202,10 @@ class Tracking:
       try:
         getattr(logger, method)(*arguments)
       except Exception as error:
-        # TensorBoard's files are part of the workdir.
-        if isinstance(logger, TensorBoard):
+        # TensorBoard's files are part of the workdir, and before anything
+        # long the user can give another place.
+        refused = method == "start" and isinstance(error, UserError)
+        if refused or isinstance(logger, TensorBoard):
           raise
         self._loggers.remove(logger)
         logging.warning(

@@ -1,9 +1,7 @@
 """Experiment trackers: MLflow and Weights & Biases."""
 
-import contextlib
 import dataclasses
 import importlib
-import json
 import logging
 import os
 import pathlib
@@ -13,11 +11,9 @@ import types
 from typing import Any
 
 from nao_jax.errors import UserError, in_a_line
-from nao_jax.runs import files, paths
+from nao_jax.runs import files, paths, tracker_file
 from nao_jax.runs.loggers import Lines, Logger, unseen
 
-# Identities of the run in the trackers, {tracker: identity}.
-_FILE = "trackers.json"
 # Forms of `parse`.
 KINDS = "csv, csv:FILE, jsonl, jsonl:FILE, mlflow:URI, wandb:PROJECT"
 _EXPERIMENT = "nao_jax"
@@ -87,7 +83,10 @@ class MLflow:
   ) -> None:
     """Implements `Logger.start`: a resumed run continues as the same run."""
     del step  # What is there is known by `_seen`.
-    client, known = self._client, _known(workdir, f"mlflow:{self.uri}")
+    client, known = (
+      self._client,
+      tracker_file.known(workdir, f"mlflow:{self.uri}"),
+    )
     if known:
       client.update_run(known, status="RUNNING")
       self._run = known
@@ -97,7 +96,7 @@ class MLflow:
       return
     run = client.create_run(self._experiment, run_name=workdir.name)
     self._run = run.info.run_id
-    _remember(workdir, f"mlflow:{self.uri}", self._run)
+    tracker_file.remember(workdir, f"mlflow:{self.uri}", self._run)
     entities = importlib.import_module("mlflow.entities")
     rows = [
       entities.Param(_FOREIGN.sub("_", name), str(value)[:_LONGEST])
@@ -153,7 +152,7 @@ class Wandb:
     del step
     if self._run is not None:
       return
-    known = _known(workdir, f"wandb:{self.project}")
+    known = tracker_file.known(workdir, f"wandb:{self.project}")
     self._run = self._wandb.init(
       project=self.project,
       name=workdir.name,
@@ -164,7 +163,7 @@ class Wandb:
       mode=os.environ.get("WANDB_MODE", "offline"),
       settings=self._wandb.Settings(silent=True, console="off"),
     )
-    _remember(workdir, f"wandb:{self.project}", self._run.id)
+    tracker_file.remember(workdir, f"wandb:{self.project}", self._run.id)
     # Curves of trainings have steps of their own.
     self._run.define_metric("*", step_metric="step")
 
@@ -191,19 +190,3 @@ def _package(name: str, extra: str) -> types.ModuleType:
       f"`track={name}`: needs the package {name}; pip install "
       f"'nao_jax[{extra}]'"
     ) from error
-
-
-def _identities(workdir: pathlib.Path) -> dict[str, str]:
-  with contextlib.suppress(OSError, ValueError):
-    found = json.loads((workdir / _FILE).read_text(encoding="utf-8"))
-    return found if isinstance(found, dict) else {}
-  return {}
-
-
-def _known(workdir: pathlib.Path, tracker: str) -> str | None:
-  return _identities(workdir).get(tracker)
-
-
-def _remember(workdir: pathlib.Path, tracker: str, identity: str) -> None:
-  found = _identities(workdir) | {tracker: identity}
-  files.write(workdir / _FILE, json.dumps(found, indent=2) + "\n")

@@ -3,7 +3,7 @@
 config.json      every setting, seed, versions, git revision, command
 history.jsonl    one line a round or an epoch
 events.*         the same for TensorBoard
-trackers.json    identities of the run in other trackers; see trackers.py
+trackers.json    identities of the run in other trackers; see tracker_file.py
 status.json      progress, and the seconds of each phase; see status.py
 checkpoints*/    the last states
 best.json, or    the result; it is written last and marks the run as
