@@ -26,6 +26,9 @@ _STORAGE_FAULTS = (
 # A setting in a message, and the value that was found or is to be given.
 _SETTING = re.compile(r"`([a-z]\w*(?:\.\w+)*)(?:=([^`]*))?`")
 
+# Name and password of a user in an address.
+_USER = re.compile(r"://[^/\s,]*@")
+
 
 class UserError(ValueError):
   """Error for a request that cannot be carried out as it is.
@@ -78,7 +81,13 @@ def rename(message: str, write: Callable[[str, str | None], str | None]) -> str:
 
 def in_a_line(error: BaseException) -> str:
   """Returns an error's text in one line; its type if the text is empty."""
-  return " ".join(str(error).split()) or type(error).__name__
+  text = " ".join(str(error).split()) or type(error).__name__
+  return without_passwords(text)
+
+
+def without_passwords(text: str) -> str:
+  """Returns a text whose addresses have no names of users and passwords."""
+  return _USER.sub("://", text)
 
 
 def some(names: Iterable[object], most: int = 5) -> str:

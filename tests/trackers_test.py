@@ -2,14 +2,15 @@
 
 import csv
 import dataclasses
+import importlib
 import json
 import logging
 import sys
 
 import pytest
 
-from nao_jax.errors import UserError
-from nao_jax.runs import loggers, trackers
+from nao_jax.errors import UserError, in_a_line
+from nao_jax.runs import loggers, tracker_file, trackers
 from nao_jax.runs.workdir import Workdir
 from nao_jax.search.journal import SearchJournal
 
@@ -52,10 +53,26 @@ def test_lines_hold_each_metric_once(tmp_path):
   ]
 
 
+class _Calls:
+  """A logger that counts."""
+
+  def __init__(self):
+    self.metrics_of = []
+
+  def metrics(self, values, step):
+    self.metrics_of.append((step, values))
+
+  def start(self, *_):
+    pass
+
+  stop = start
+
+
 def test_curves_of_finalists_are_logged_once(tmp_path):
   curves = {"error_of_finalists/a_1": [0.5, 0.25, 0.125], "b": [0.75]}
   for stage in ("a", "b"):
-    own = trackers.parse("csv,jsonl")
+    calls = _Calls()
+    own = [*trackers.parse("csv,jsonl"), calls]
     with SearchJournal(tmp_path, SETTINGS, 1, loggers=own) as run:
       # An epoch of a finalist is earlier than the round, another is not.
       run.rewind("round", 2)
@@ -66,6 +83,10 @@ def test_curves_of_finalists_are_logged_once(tmp_path):
     *(f"1,b,0.75 1,{first},0.5 2,{first},0.25 3,{first},0.125".split())
   ]
   assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 4
+  # A request to a server for each epoch, not for each number.
+  assert calls.metrics_of == [
+    *((1, {first: 0.5, "b": 0.75}), (2, {first: 0.25}), (3, {first: 0.125}))
+  ]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
@@ -111,19 +132,40 @@ def test_mlflow_has_one_run_with_all_of_it(tmp_path, monkeypatch):
   }
 
 
+def _records(file):
+  """Records of a file of less than 32 KB: LevelDB's log behind 7 bytes."""
+  record = importlib.import_module("wandb.proto.wandb_internal_pb2").Record
+  content, at = file.read_bytes(), 7
+  while at < len(content):
+    end = at + 7 + int.from_bytes(content[at + 4 : at + 6], "little")
+    yield record.FromString(content[at + 7 : end])
+    at = end
+
+
 @pytest.mark.filterwarnings("ignore")
-def test_wandb_writes_one_run_for_its_sync(tmp_path, monkeypatch):
+def test_wandb_writes_each_round_once_for_its_sync(tmp_path, monkeypatch):
   pytest.importorskip("wandb")
   monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
   monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
   _stopped_and_resumed(tmp_path / "run", "wandb:mine")
   folders = [*(tmp_path / "run" / "wandb").glob("offline-run-*")]
-  assert len({folder.name.rpartition("-")[2] for folder in folders}) == 1
-  records = b"".join(
-    file.read_bytes() for folder in folders for file in folder.glob("*.wandb")
-  )
-  assert b"best" in records
-  assert b"search.rounds" in records
+  # A sync replaces runs of the same identity.
+  identities = {folder.name.rpartition("-")[2] for folder in folders}
+  assert len(identities) == len(folders) == 3
+  records = [
+    record for folder in folders for record in _records(*folder.glob("*.wandb"))
+  ]
+  runs = [x.run for x in records if x.HasField("run")]
+  assert {x.run_group for x in runs} == {str(tmp_path / "run")[-128:]}
+  assert "search.rounds" in {y.key for x in runs for y in x.config.update}
+  rows = [
+    {item.key or item.nested_key[0]: item.value_json for item in x.history.item}
+    for x in records
+    if x.HasField("history")
+  ]
+  assert sorted((int(row["step"]), float(row["best"])) for row in rows) == [
+    (n, n / 8) for n in range(4)
+  ]
   assert [*(tmp_path / "run" / "wandb").rglob("files/best.json")]
 
 
@@ -181,3 +223,22 @@ def test_a_package_that_is_missing_is_named(monkeypatch):
   monkeypatch.setitem(sys.modules, "wandb", None)
   with pytest.raises(UserError, match=r"pip install 'nao_jax\[wandb\]'"):
     trackers.parse("wandb:mine")
+
+
+def test_passwords_of_servers_are_in_no_file_and_no_message(
+  tmp_path, monkeypatch
+):
+  plain = "mlflow:https://me:s%40cr@et@host/x"
+  with pytest.raises(UserError, match="://host/x`: unknown"):
+    trackers.parse(plain.replace("mlflow", "other"))
+  assert in_a_line(OSError(f"{plain} fails")) == "mlflow:https://host/x fails"
+  monkeypatch.setattr(sys, "orig_argv", ["python", f"--track=csv,{plain}"])
+  (tmp_path / "trackers.json").write_text(json.dumps({plain: "a"}))
+  assert tracker_file.known(tmp_path, "mlflow:https://host/x") == "a"
+  (tmp_path / "trackers.json").unlink()
+  _run(tmp_path, "", 4)
+  tracker_file.remember(tmp_path, "mlflow:https://host/x", "a")
+  for name in ("config.json", "trackers.json"):
+    text = (tmp_path / name).read_text()
+    assert "https://host/x" in text
+    assert "cr@et" not in text

@@ -15,7 +15,7 @@ import sys
 import jax
 
 from nao_jax import __version__
-from nao_jax.errors import UserError, some
+from nao_jax.errors import UserError, some, without_passwords
 from nao_jax.runs import files, identity, json_file, paths
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -114,7 +114,7 @@ def _settings(file: pathlib.Path) -> dict:
 def _config(settings: dict) -> dict:
   return {
     "settings": settings,
-    "command": [sys.executable, *sys.orig_argv[1:]],
+    "command": [sys.executable, *map(without_passwords, sys.orig_argv[1:])],
     "versions": {name: _version(name) for name in _PACKAGES}
     | {"nao_jax": __version__, "python": platform.python_version()},
     "devices": [device.device_kind for device in jax.local_devices()],

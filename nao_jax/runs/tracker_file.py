@@ -1,10 +1,11 @@
-"""The file trackers.json of a workdir: which runs of trackers are this run."""
+"""The file trackers.json of a workdir: what trackers hold of the run."""
 
 import contextlib
 import json
 import pathlib
 from typing import Any
 
+from nao_jax.errors import without_passwords
 from nao_jax.runs import files
 
 _FILE = "trackers.json"
@@ -24,5 +25,7 @@ def remember(workdir: pathlib.Path, tracker: str, value: Any) -> None:
 def _read(workdir: pathlib.Path) -> dict[str, Any]:
   with contextlib.suppress(OSError, ValueError):
     found = json.loads((workdir / _FILE).read_text(encoding="utf-8"))
-    return found if isinstance(found, dict) else {}
+    if isinstance(found, dict):
+      # Earlier versions wrote passwords.
+      return {without_passwords(name): x for name, x in found.items()}
   return {}

@@ -7,10 +7,11 @@ import os
 import pathlib
 import re
 import shutil
+import time
 import types
 from typing import Any
 
-from nao_jax.errors import UserError, in_a_line
+from nao_jax.errors import UserError, in_a_line, without_passwords
 from nao_jax.runs import files, paths, tracker_file
 from nao_jax.runs.loggers import Lines, Logger, unseen
 
@@ -23,8 +24,10 @@ _PATIENCE = {
   "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
 }
 # Characters that MLflow refuses in names, and the most of a parameter's value
-# and of the parameters in a request.
+# and of the parameters or metrics in a request.
 _FOREIGN, _LONGEST, _MOST = re.compile(r"[^\w\-. /]"), 500, 100
+# Characters of a group's name in Weights & Biases.
+_LONGEST_GROUP = 128
 
 
 def parse(text: str) -> tuple[Logger, ...]:
@@ -44,6 +47,7 @@ def _logger(part: str) -> Logger:
     return Lines(kind, target and str(paths.expanded(target).absolute()))
   if kind in ("mlflow", "wandb") and target:
     return {"mlflow": MLflow, "wandb": Wandb}[kind](target)
+  part = without_passwords(part)
   raise UserError(f"`track={part}`: unknown; allowed: {KINDS}")
 
 
@@ -73,9 +77,10 @@ class MLflow:
       )
     except Exception as error:
       raise UserError(
-        f"`track=mlflow:{self.uri}`: cannot be used ({in_a_line(error):.200}); "
+        f"`track={self._name}`: cannot be used ({in_a_line(error):.200}); "
         "give a server that answers, or sqlite:///FILE in a folder that exists"
       ) from error
+    self._entities = importlib.import_module("mlflow.entities")
     self._run, self._seen = None, {}
 
   def start(
@@ -83,10 +88,8 @@ class MLflow:
   ) -> None:
     """Implements `Logger.start`: a resumed run continues as the same run."""
     del step  # What is there is known by `_seen`.
-    client, known = (
-      self._client,
-      tracker_file.known(workdir, f"mlflow:{self.uri}"),
-    )
+    client = self._client
+    known = tracker_file.known(workdir, self._name)
     if known:
       client.update_run(known, status="RUNNING")
       self._run = known
@@ -96,20 +99,28 @@ class MLflow:
       return
     run = client.create_run(self._experiment, run_name=workdir.name)
     self._run = run.info.run_id
-    tracker_file.remember(workdir, f"mlflow:{self.uri}", self._run)
-    entities = importlib.import_module("mlflow.entities")
+    tracker_file.remember(workdir, self._name, self._run)
     rows = [
-      entities.Param(_FOREIGN.sub("_", name), str(value)[:_LONGEST])
+      self._entities.Param(_FOREIGN.sub("_", name), str(value)[:_LONGEST])
       for name, value in {**parameters, "workdir": workdir}.items()
     ]
     for first in range(0, len(rows), _MOST):
       client.log_batch(self._run, params=rows[first : first + _MOST])
 
+  @property
+  def _name(self) -> str:
+    return without_passwords(f"mlflow:{self.uri}")
+
   def metrics(self, values: dict[str, float], step: int) -> None:
     """Implements `Logger.metrics`; those that are there are left alone."""
     named = {_FOREIGN.sub("_", k): v for k, v in values.items()}
-    for name, value in unseen(named, step, self._seen).items():
-      self._client.log_metric(self._run, name, value, step=step)
+    now = time.time_ns() // 1_000_000
+    rows = [
+      self._entities.Metric(name, value, now, step)
+      for name, value in unseen(named, step, self._seen).items()
+    ]
+    for first in range(0, len(rows), _MOST):
+      self._client.log_batch(self._run, rows[first : first + _MOST])
 
   def artefact(self, file: pathlib.Path) -> None:
     """Implements `Logger.artefact`."""
@@ -131,9 +142,11 @@ def _artefacts_of(uri: str) -> str | None:
 
 @dataclasses.dataclass
 class Wandb:
-  """Logger to Weights & Biases, one run for each workdir.
+  """Logger to Weights & Biases.
 
-  Files go to the workdir, for `wandb sync`; WANDB_MODE=online sends them.
+  WANDB_MODE=online makes one run for each workdir. By default files go to the
+  workdir, for `wandb sync`, which replaces a run of the same identity: each
+  start makes a run, and those of a workdir are a group.
 
   Attributes:
     project: name of the project.
@@ -148,28 +161,39 @@ class Wandb:
   def start(
     self, workdir: pathlib.Path, parameters: dict[str, Any], step: int
   ) -> None:
-    """Implements `Logger.start`: a resumed run continues as the same run."""
-    del step
+    """Implements `Logger.start`."""
+    del step  # What is there is known by `_seen`.
     if self._run is not None:
       return
-    known = tracker_file.known(workdir, f"wandb:{self.project}")
+    name = f"wandb:{self.project}"
+    mode = os.environ.get("WANDB_MODE", "offline")
+    online = mode not in ("offline", "dryrun")
+    known = tracker_file.known(workdir, name) if online else None
     self._run = self._wandb.init(
       project=self.project,
       name=workdir.name,
-      id=known or None,
+      group=str(workdir)[-_LONGEST_GROUP:],
+      id=known,
       resume="allow" if known else None,
       dir=str(workdir),
       config=parameters,
-      mode=os.environ.get("WANDB_MODE", "offline"),
+      mode=mode,
       settings=self._wandb.Settings(silent=True, console="off"),
     )
-    tracker_file.remember(workdir, f"wandb:{self.project}", self._run.id)
+    if online:
+      tracker_file.remember(workdir, name, self._run.id)
+    self._steps = workdir, f"{name} steps"
+    self._seen = tracker_file.known(*self._steps) or {}
     # Curves of trainings have steps of their own.
     self._run.define_metric("*", step_metric="step")
 
   def metrics(self, values: dict[str, float], step: int) -> None:
-    """Implements `Logger.metrics`."""
-    self._run.log({**values, "step": step})
+    """Implements `Logger.metrics`; those that are there are left alone."""
+    values = unseen(values, step, self._seen)
+    if values:
+      self._run.log({**values, "step": step})
+      self._seen |= dict.fromkeys(values, step)
+      tracker_file.remember(*self._steps, self._seen)
 
   def artefact(self, file: pathlib.Path) -> None:
     """Implements `Logger.artefact`."""

@@ -8,6 +8,7 @@ report.html      a report of the whole search
 
 from collections.abc import Sequence
 import io
+import itertools
 import json
 import os
 import pathlib
@@ -123,9 +124,10 @@ class SearchJournal(Workdir, Journal):
       curves: {name: a number for each epoch}, for loggers.
     """
     self.append({"stage": stage} | row)
-    for name, values in curves.items():
-      for epoch, value in enumerate(values, 1):
-        self.tracking.metrics({name: value}, epoch)
+    epochs = itertools.zip_longest(*curves.values())
+    for epoch, values in enumerate(epochs, 1):
+      # A curve that has ended gives None, which is not logged.
+      self.tracking.metrics(dict(zip(curves, values, strict=True)), epoch)
 
   def save_final(self, found: dict) -> None:
     """Writes measurements of trainings after the rounds to final.json."""
