@@ -56,6 +56,8 @@ def truth() -> Callable[[], Table | None]:
 
   def read() -> Table | None:
     if table.value is None:
+      if column.present:
+        raise UserError(f"--column={column.value}: needs --table")
       return None
     dataset, _, signal = column.value.partition(":")
     settings.stands_for("column", "signal")

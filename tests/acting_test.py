@@ -225,6 +225,9 @@ _PLANS = {
 }
 # Settings whose consequence another test shows.
 _ELSEWHERE = {
+  "score_images": (
+    "space_nasbench201_test.py::test_scores_are_of_as_many_images_as_asked"
+  ),
   "finalists": "finals_test.py::test_without_finalists_the_best_score_wins",
   "final.cells": (
     "finals_test.py::test_without_a_comparison_no_random_cell_is_trained"

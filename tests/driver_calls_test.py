@@ -83,7 +83,10 @@ DRIVERS = {
   "report": (
     [(search_page, "write"), (comparison_page, "write")],
     {"workdir": "w"},
-    {"workdir": "v", "random": "a,b", "compare": "a,b", "output": "o"},
+    {
+      **{"workdir": "v", "random": "a,b", "compare": "a,b", "output": "o"},
+      **{"table": "t.npz", "column": "made:true"},
+    },
   ),
   "evaluate_cnn": (
     [(image_inference, "evaluate"), (image_inference, "export")],

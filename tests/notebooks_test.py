@@ -1,5 +1,7 @@
 """Notebooks of the documentation, executed by Jupyter's own client."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -18,7 +20,8 @@ def _executed(path, folder):
   client = nbclient.NotebookClient(
     notebook, timeout=600, resources={"metadata": {"path": str(folder)}}
   )
-  client.execute()
+  # The kernel is a process of its own, in another folder.
+  client.execute(env=os.environ | {"PYTHONPATH": str(pages.ROOT)})
   found = {}
   for cell in notebook.cells:
     for output in cell.get("outputs", []):

@@ -145,6 +145,12 @@ def test_only_the_supernet_is_without_learnt_scales(data):
   assert task.candidates()[0].trainer.network.affine
 
 
+def test_scores_are_of_as_many_images_as_asked(data):
+  changed = settings.replace(CONFIG, {"score_images": 7})
+  task = Images(data).open(changed, 1)
+  assert len(task.shared()._scored_with.labels) == 7
+
+
 def test_settings_of_other_cells_are_refused():
   changed = settings.replace(CONFIG, {"network.nodes": 4})
   with pytest.raises(UserError, match=r"`network\.nodes=4`: acts only with"):

@@ -96,7 +96,8 @@ class Site:
 
   def _place(self, name: str) -> str:
     """Returns what stands for the progress of a run."""
-    return f"{self._word} {name.encode().hex()} {self._word}"
+    # A name need not be UTF-8.
+    return f"{self._word} {os.fsencode(name).hex()} {self._word}"
 
   def _overview(self, found: dict[str, pathlib.Path]) -> Page:
     return Page(
@@ -174,8 +175,8 @@ def _progress(path: pathlib.Path) -> str:
   )
   try:
     console.print(watching.render(watching.snapshot(path)))
-  except UserError as error:
-    return str(error)
+  except Exception as error:  # One damaged run must not hide the others.
+    return in_a_line(error)
   return console.file.getvalue().rstrip()
 
 
@@ -188,6 +189,9 @@ class _Server(socketserver.ThreadingTCPServer):
     super().__init__((HOST, port), _Handler)
     self.site = site
 
+  def handle_error(self, *_) -> None:
+    """Shows nothing: a browser that goes away is no fault."""
+
 
 class _Handler(http.server.BaseHTTPRequestHandler):
   """Answers to GET and HEAD."""
@@ -196,12 +200,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   timeout = 30
 
   def do_GET(self) -> None:
-    host = self.headers.get("Host", "").rpartition(":")[0]
+    host = self.headers.get("Host", "").partition(":")[0]
     # A page of another site may have its name lead here.
     if host not in (HOST, "localhost"):
       self.send_error(http.HTTPStatus.FORBIDDEN)
       return
-    path = urllib.parse.unquote(urllib.parse.urlsplit(self.path).path)
+    path = urllib.parse.unquote(self.path.partition("?")[0])
     text = self.server.site.page(path)
     if text is None:
       self.send_error(http.HTTPStatus.NOT_FOUND)

@@ -71,8 +71,8 @@ def _training(workdir: pathlib.Path) -> Training:
     ) from error
   try:
     settings.validate(training.config)
-    whole = _is_whole(training)
-    training.network.check(training.image_shape[0])
+    if whole := _is_whole(training):
+      training.network.check(training.image_shape[0])
   except UserError as error:
     raise UserError(f"{place} is damaged: {error}") from error
   if not whole:
