@@ -67,6 +67,10 @@ def _source() -> sources.Source:
         raise UserError(f"--{flag.name}={flag.value}: not allowed with --npz")
     return sources.from_npz(path)
   fraction = _TEST_FRACTION.value
+  if fraction is None and flags.FLAGS[_SPLIT_SEED.name].present:
+    raise UserError(
+      f"--split_seed={_SPLIT_SEED.value}: acts only with --test_fraction"
+    )
   split = None if fraction is None else Split(fraction, _SPLIT_SEED.value)
   if kind == "csv":
     return listed.from_csv(path, split, size=_SIZE.value)

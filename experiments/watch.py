@@ -50,6 +50,9 @@ def main(_):
   if not _SECONDS.value < float("inf"):
     raise UserError(f"`seconds={_SECONDS.value}`: allowed: 0.1 or more")
   if _SERVE.value:
+    for flag in (_ONCE, _SECONDS):
+      if flags.FLAGS[flag.name].present:
+        raise UserError(f"--{flag.name}: not allowed with --serve")
     _serve()
     return
   if _PORT.value:

@@ -266,3 +266,23 @@ def test_every_flag_of_describe_changes_what_it_prints(
   before = _printed(recurrent, capsys)
   for name in ("width", "vocabulary"):
     assert _printed(recurrent | {name: 3}, capsys) != before, name
+
+
+@pytest.mark.parametrize(
+  ("driver", "given", "named"),
+  [
+    ("prepare_images", {"folder": "f", "split_seed": 3}, "--test_fraction"),
+    ("prepare_images", {"csv": "c", "size": 0}, "1 or more pixels"),
+    ("watch", {"workdir": "w", "serve": True, "once": True}, "with --serve"),
+    ("watch", {"workdir": "w", "serve": True, "seconds": 2}, "with --serve"),
+    ("report", {"workdir": "w", "column": "made:true"}, "needs --table"),
+  ],
+)
+def test_flags_that_would_do_nothing_are_refused(
+  driver, given, named, consequence
+):
+  if driver == "prepare_images":
+    given = given | {"name": "n", "data_dir": "d"}
+  found = consequence(driver, given)
+  assert "UserError" in found
+  assert named in found

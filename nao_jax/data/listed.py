@@ -47,6 +47,7 @@ def from_csv(
     UserError: the file cannot be read, lacks a column or has no rows; an image
       file is missing; a class has no name; or parts are given twice, or not.
   """
+  parts.check_size(size)
   file = paths.expanded(path)
   rows = _read_csv(file)
   first = rows[0]
@@ -156,6 +157,7 @@ def from_arrow(
   Raises:
     UserError: the folder does not hold such a data set, or see `from_csv`.
   """
+  parts.check_size(size)
   folder = paths.expanded(path)
   folders = {"train": folder}
   if (folder / "dataset_dict.json").exists():

@@ -174,3 +174,9 @@ def check_names(names: Sequence[str], place: str) -> None:
   for name, count in collections.Counter(names).items():
     if count > 1:
       raise UserError(f"{place}: {name!r} occurs {count} times")
+
+
+def check_size(size: int | None) -> None:
+  """Raises UserError for a height and width that no image can have."""
+  if size is not None and size < 1:
+    raise UserError(f"`size={size}`: allowed: 1 or more pixels")

@@ -18,6 +18,7 @@ from nao_jax.data.parts import (
   Source,
   check_classes,
   check_names,
+  check_size,
   divided,
   encoded_part,
   files_part,
@@ -171,7 +172,7 @@ def from_folder(path: str | os.PathLike, *, size: int | None = None) -> Source:
       parts have different classes, or only one class.
   """
   root = paths.expanded(path)
-  _check_size(size)
+  check_size(size)
   parts = {split: _class_folders(root / split) for split in ("train", "test")}
   beside = [e.name for e in _entries(root) if e.name not in parts]
   _warn_of_beside(root, beside, "is not train or test")
@@ -188,11 +189,6 @@ def from_folder(path: str | os.PathLike, *, size: int | None = None) -> Source:
   return source
 
 
-def _check_size(size: int | None) -> None:
-  if size is not None and size < 1:
-    raise UserError(f"`size={size}`: allowed: 1 or more pixels")
-
-
 def from_classes(
   path: str | os.PathLike, split: Split, *, size: int | None = None
 ) -> Source:
@@ -207,7 +203,7 @@ def from_classes(
     UserError: see `from_folder` and `Split.divide`.
   """
   root = paths.expanded(path)
-  _check_size(size)
+  check_size(size)
   class_names = _class_folders(root)
   check_names(class_names, f"{root}: class folders")
   if {*class_names} <= {"train", "test"}:

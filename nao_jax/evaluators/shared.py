@@ -208,10 +208,8 @@ class SharedWeights:
 
     Arguments and errors are those of `score`.
     """
-    keys, each = (
-      jax.random.split(key),
-      WorkUnit(self.trainer.train.batch, "images"),
-    )
+    keys = jax.random.split(key)
+    each = WorkUnit(self.trainer.train.batch, "images")
     number = self.trainer.train.epochs // self.rounds
     epochs = range(round_ * number, (round_ + 1) * number)
     steps = number * self.trainer.steps_per_epoch

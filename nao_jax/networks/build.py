@@ -4,7 +4,9 @@ A description of a network (`macro.NetworkConfig` for NAO's cells,
 `edge_config.EdgeNetworkConfig` for sums of edges,
 `mobile_config.MobileNetworkConfig` for chains of blocks) has the attributes
 `classes`, `auxiliary`, `cells` and `branches` (what drop-path can drop),
-`space`, `architecture_shape` and the methods `resized`, `to_cells` and `check`.
+`space`, `architecture_shape` and the methods `resized`, `to_cells` and `check`;
+drawings, reports and counts of memory read its other public attributes, which
+all three have.
 The functions here make a network from it; a new kind registers its own.
 """
 

@@ -102,7 +102,7 @@ class Site:
   def _overview(self, found: dict[str, pathlib.Path]) -> Page:
     return Page(
       title=f"Runs in {self._folder}",
-      about=f"{len(found)} of them; this page follows them.",
+      about=f"{len(found)} of them; this page follows them, at most {_MOST}.",
       tiles=[],
       sections=[
         Section(

@@ -179,14 +179,7 @@ PRESETS = {
     nao=NaoConfig(top_k=15, max_step_size=30, held_out=0.2),
     controller=_SMALL,
     fit=FitConfig(epochs=600, batch=50),
-    finalist=ImageFinalistConfig(
-      epochs=12,
-      channels=8,
-      cells_per_stage=2,
-      drop_path_keep=1.0,
-      dropout=0.0,
-      auxiliary=False,
-    ),
+    finalist=dataclasses.replace(_DIGITS_FINALIST, cells_per_stage=2),
     final=ImageFinalConfig(epochs=12, channels=8, cells_per_stage=2),
   ),
   # NAO_V2, the search of the follow-up "Balanced NAO" (Luo et al. 2019); its
