@@ -143,6 +143,9 @@ class ExperimentConfig:
       on the whole validation part; the best of them wins. With 0, the best
       score wins. As many random cells are trained unless `final.cells` is 0. A
       smaller pool has fewer finalists.
+    finalist_rounds: number of rounds after the first finalists, in which the
+      strategy learns from their trainings, too, and proposes `finalists` more;
+      as many more random cells are trained unless `final.cells` is 0.
     finalist: training of the finalists.
     final: comparison of the best cells with random ones.
   """
@@ -152,7 +155,7 @@ class ExperimentConfig:
     Only(("plus",), "strategy", ("nao_plus",), _BASELINE),
     Only(("controller",), "strategy", ("nao", "nao_plus"), _BASELINE),
     Only(("architectures_per_step",), "evaluator", ("shared",)),
-    Only(("finalist",), "finalists"),
+    Only(("finalist", "finalist_rounds"), "finalists"),
   )
 
   seed: int = field(0, least=0, most=LAST_SEED)
@@ -166,6 +169,7 @@ class ExperimentConfig:
   controller: ControllerConfig = ControllerConfig()
   fit: FitConfig = FitConfig()
   finalists: int = field(5, least=0)
+  finalist_rounds: int = field(0, least=0, added=True)
   finalist: FinalistConfig = FinalistConfig()
   final: FinalConfig = FinalConfig()
 
