@@ -22,9 +22,10 @@ from nao_jax.report import search_page
 from nao_jax.runs import streams
 from nao_jax.runs.environment import in_32_bits
 from nao_jax.runs.trials import Trials
-from nao_jax.search import finals, loop
+from nao_jax.search import final_tables, finals, loop
 from nao_jax.search.config import ExperimentConfig
 from nao_jax.search.journal import SearchJournal
+from nao_jax.search.proposer import Proposer
 from nao_jax.settings import flatten
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.choice import strategy
@@ -185,25 +186,33 @@ def _search(
   config, constraint = task.config, task.constraint
   search_key, final_key = jax.random.split(jax.random.key(config.seed))
   follows_costs = constraint is not None and constraint.uses_cost_gradient
+  chosen = strategy(config, cells.space, follows_costs)
   with _evaluator(task, cells, setup) as evaluator:
     pool = loop.run(
       cells.space,
       evaluator,
       search_key,
       config.search,
-      strategy=strategy(config, cells.space, follows_costs),
+      strategy=chosen,
       given=given,
       journal=journal,
       constraint=constraint,
     )
-  pool = pool._replace(tokens=cells.space.to_plain(pool.tokens))
   # The search's programs are no longer needed, and those of the trainings are
   # about to be compiled: together they are the largest part of the memory.
   jax.clear_caches()
   # Each device trains one cell, without help from other processes.
   with parallel.alone():
     trainings = _trainings(task, cells, setup)
-    best = finals.run(trainings, pool, config, final_key, journal, constraint)
+    proposer = Proposer(
+      chosen,
+      cells.space,
+      jax.random.fold_in(search_key, 1),
+      loop.of_plain_tokens(constraint, cells.space),
+    )
+    best = finals.run(
+      trainings, pool, config, final_key, journal, constraint, proposer
+    )
   return best | task.outcome
 
 
@@ -245,7 +254,7 @@ def _trainings(task: OpenTask, cells: Cells, setup: _Setup) -> finals.Trainings:
     return _from_scratch(cells, setup, *task.retrained(stage))
 
   return finals.Trainings(
-    cells.space.plain,
+    cells.space,
     cells.measure,
     lambda: opened(0, "finalist", "validation"),
     lambda number: opened(number, "final", "test"),
@@ -254,7 +263,7 @@ def _trainings(task: OpenTask, cells: Cells, setup: _Setup) -> finals.Trainings:
 
 def _show(best: dict, cells: Cells, journal: SearchJournal) -> None:
   """Shows the result as a table and a drawing."""
-  finals.show(best, cells.measure)
+  final_tables.show(best, cells.measure)
   pictures = [
     journal.path / f"best.{suffix}" for suffix in ("png", "svg", "pdf")
   ]

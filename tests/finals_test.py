@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 
 import jax
@@ -16,8 +17,10 @@ from nao_jax.metrics import ACCURACY, PERPLEXITY
 from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.runs.progress import WorkUnit
 from nao_jax.runs.trials import Trials
-from nao_jax.search import finals
+from nao_jax.search import final_tables, finals
 from nao_jax.search.journal import SearchJournal
+from nao_jax.search.proposer import Proposer
+from nao_jax.strategies import Strategy, proposal
 from nao_jax.strategies.uniform import sample_new
 from nao_jax.tasks import image_presets, text_presets
 from nao_jax.tasks import images as image_task
@@ -71,8 +74,22 @@ class Config:
   """The settings that are looked at."""
 
   finalists: int = 3
+  finalist_rounds: int = 0
   evaluator: str = "shared"
   final: ImageFinalConfig = ImageFinalConfig(cells=2, repeats=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Neighbours(Strategy):
+  """Proposes neighbours of the best architecture, and keeps what it is told."""
+
+  asked: list
+
+  def ask(self, state, key, observed, limit):
+    self.asked.append(observed)
+    rows = SPACE.neighbours(observed.tokens[observed.order[0]])
+    new = [row for row in rows if not {*SPACE.keys(row[None])} & observed.known]
+    return state, proposal(SPACE.canonical(np.array(new[:limit], np.int32)))
 
 
 def _scored(count, seed=0):
@@ -105,7 +122,9 @@ def _trainings(path, candidates, measure=ACCURACY, opened=None):
   )
 
 
-def _run(path, scored, candidates, config=None, *, steps=0, **changes):
+def _run(
+  path, scored, candidates, config=None, *, steps=0, proposer=None, **changes
+):
   often = CheckpointConfig(steps=steps)
   with SearchJournal(path, {}, 0, checkpoints=often) as journal:
     journal.rewind("round", 1)
@@ -115,6 +134,7 @@ def _run(path, scored, candidates, config=None, *, steps=0, **changes):
       config or Config(),
       jax.random.key(1),
       journal,
+      proposer=proposer,
     )
 
 
@@ -151,6 +171,37 @@ def test_trainings_that_are_killed_anywhere_end_as_those_that_were_not(
   stages = ["searched finalists", "random finalists"]
   assert [line["stage"] for line in lines] == stages
   assert not list((tmp_path / "stopped").glob("checkpoints_*"))
+
+
+def test_finalists_of_later_rounds_are_proposed_from_trainings(tmp_path):
+  """Neighbours of the best finalists are better than the pool's best."""
+  config = Config(2, 2, final=ImageFinalConfig(cells=1, repeats=1))
+  asked, whole, pieces = [], [], []
+  proposer = Proposer(_Neighbours(asked), SPACE, jax.random.key(3))
+  scored = _scored(8)
+  run = functools.partial(
+    _run, scored=scored, config=config, steps=1, proposer=proposer
+  )
+  best = run(tmp_path / "whole", candidates=Candidates(_sum, whole))
+  searched = best["finalists"]["searched"]
+  assert len(searched) == len(best["finalists"]["random"]) == 2 + 2 * 2
+  assert best["tokens"] == searched[0]["tokens"]
+  # Rows 8 to 11 are proposals; nobody scored them in the search.
+  assert sorted(x["row"] for x in searched) == [6, 7, 8, 9, 10, 11]
+  assert {x["row"] for x in searched if x["place"] is None} == {8, 9, 10, 11}
+  assert best["origin"] == (0 if searched[0]["row"] < 8 else 1)
+  # Trained members are told first by their trainings, then all the others.
+  values = {x["row"]: x["validation_accuracy"] for x in searched}
+  first, _ = asked
+  assert [len(x.tokens) for x in asked] == [8, 10]
+  np.testing.assert_allclose(first.scores[6:], [values[6], values[7]])
+  assert np.argsort(first.scores[:6]).tolist() == [*range(6)]
+  assert max(first.scores[:6]) <= min(values[6], values[7])
+  for kill_at in (1, 6 * EPOCHS + 1, 9 * EPOCHS):
+    with pytest.raises(Killed):
+      run(tmp_path / "again", candidates=Candidates(_sum, pieces, kill_at))
+  assert run(tmp_path / "again", candidates=Candidates(_sum, pieces)) == best
+  assert pieces == whole
 
 
 def test_the_winner_is_the_finalist_that_trained_best(tmp_path):
@@ -256,7 +307,7 @@ def test_without_a_comparison_no_random_cell_is_trained(tmp_path):
 
 def test_both_tables_and_the_winner_are_printed(tmp_path, capsys):
   best = _run(tmp_path / "run", _scored(8), Candidates(_sum, []))
-  finals.show(best, ACCURACY)
+  final_tables.show(best, ACCURACY)
   shown = capsys.readouterr().out
   for word in ("finalists", "place in the search", "comparison", "2 searched"):
     assert word in shown

@@ -35,7 +35,8 @@ class Finalist(NamedTuple):
 
   Attributes:
     rank: rank after training, from 1, among all finalists.
-    place: place among the search's scores, from 1; None for a random cell.
+    place: place among the search's scores, from 1; None for a random cell and
+      for one that was proposed from trainings of others.
     row: its row in the pool; None for a random cell.
     value: validation measurement; NaN if the training diverged.
     curve: the same after each epoch.
@@ -209,7 +210,7 @@ def _finalists(final, metric, pool, missing) -> dict[str, list[Finalist]]:
   def finalist(entry, group) -> Finalist:
     value, place, row = entry[f"validation_{metric}"], None, None
     if group == "searched":
-      place, row = int(entry["place"]), int(entry["row"])
+      place, row = entry["place"], int(entry["row"])
       pool.tokens[row]
     return Finalist(
       int(entry["rank"]), place, row,

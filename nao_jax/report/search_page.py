@@ -120,7 +120,7 @@ def winner(run: Run, title: str = "") -> Section:
   paragraphs = pages.texts(
     "winner",
     row=run.winner,
-    place=ranked.index(run.winner) + 1,
+    place=ranked.index(run.winner) + 1 if run.winner in ranked else None,
     members=len(ranked),
     round=last,
     score_name=formatting.score_name(run),

@@ -18,12 +18,14 @@ def finalists(run: Run) -> Section | None:
   values, others = (analysis.utility(run, x) for x in (searched, random))
   gains = np.sign(np.subtract.outer(values, others))
   tau = None
-  if len(searched) >= 3:
-    places = np.array([-finalist.place for finalist in searched])
-    tau = f"{metrics.kendall_tau(places, values):.2f}"
+  placed = np.array([one.place is not None for one in searched])
+  if placed.sum() >= 3:
+    places = np.array([-one.place for one in searched if one.place])
+    tau = f"{metrics.kendall_tau(places, values[placed]):.2f}"
   paragraphs = texts(
     "finalists",
     searched=len(searched),
+    proposed=len(searched) - int(placed.sum()),
     random=len(random),
     pairs=gains.size,
     better=f"{np.sum(gains + 1) / 2:g}",
@@ -32,7 +34,7 @@ def finalists(run: Run) -> Section | None:
   )
   caption = (
     "Left, validation after each epoch; right, from the place in the search to "
-    "the rank after training, with random cells as dots."
+    "the rank after training; cells without a place there are dots."
   )
   figure = plots.finalists(run.finalists, name)
   return Section(

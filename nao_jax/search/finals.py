@@ -3,9 +3,11 @@
 The scores of a search rank cells poorly: shared weights are inaccurate, and
 candidates train for a short time. So the best members of the pool by score, the
 finalists, are trained from scratch and measured on the whole validation part;
-the best of them is the winner (the last step of the official code). The same
-number of random cells is trained with the same budget, and the best cells of
-both groups are compared on the test part, which is not used before.
+the best of them is the winner (the last step of the official code). With
+`finalist_rounds`, the strategy learns from these trainings and proposes more
+finalists. The same number of random cells is trained with the same budget, and
+the best cells of both groups are compared on the test part, which is not used
+before.
 
 Tasks differ only in the values of `Trainings`.
 
@@ -26,9 +28,9 @@ from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.metrics import Measure
 from nao_jax.objectives import CostConstraint
 from nao_jax.pool import Pool
-from nao_jax.runs import streams
 from nao_jax.runs.trials import Trial
-from nao_jax.search.journal import SearchJournal, origin_text
+from nao_jax.search.journal import SearchJournal
+from nao_jax.search.proposer import Proposer
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.uniform import sample_new
 
@@ -44,7 +46,8 @@ class Trainings:
   """Evaluators and metric with which a task trains cells from scratch.
 
   Attributes:
-    space: the search space.
+    space: the search space, whose tokens the pool has; trainings and results
+      have those of `space.plain`.
     measure: the metric.
     finalists: opens the evaluator that trains finalists and measures them on
       the whole validation part.
@@ -77,6 +80,7 @@ def run(
   key: jax.Array,
   journal: SearchJournal,
   constraint: CostConstraint | None = None,
+  proposer: Proposer | None = None,
 ) -> dict:
   """Trains finalists, names the winner and makes the final comparison.
 
@@ -84,13 +88,14 @@ def run(
 
   Args:
     trainings: evaluators and metric of the task.
-    pool: pool of the search after its last scores, in the tokens of
-      `trainings.space`.
-    config: settings with the fields `finalists`, `evaluator` and `final`, which
-      has `cells` and `repeats`.
+    pool: pool of the search after its last scores.
+    config: settings with the fields `finalists`, `finalist_rounds`,
+      `evaluator` and `final`, which has `cells` and `repeats`.
     key: key of the random cells; consumed.
     journal: saves states and shows progress.
-    constraint: cost constraint that random cells must satisfy, too.
+    constraint: cost constraint on plain tokens, which random cells must
+      satisfy, too.
+    proposer: proposes more finalists; needed with `finalist_rounds`.
 
   Returns:
     Contents of best.json, JSON-like.
@@ -98,7 +103,10 @@ def run(
   cells = _drawn(trainings.space, pool, config, key, constraint)
   found = {}
   if config.finalists:
-    found["finalists"] = _trained_finalists(trainings, cells, journal)
+    pool, trained = _train_finalists(
+      trainings, pool, cells, config, journal, proposer
+    )
+    found["finalists"] = _described(trainings, trained, journal)
     journal.save_final(found)
     cells = {name: _cells(rows) for name, rows in found["finalists"].items()}
   compared = {name: cells[name][: config.final.cells] for name in GROUPS}
@@ -120,7 +128,8 @@ class _Cell(NamedTuple):
   Attributes:
     tokens: int32 [L].
     row: row of the pool; None for a random cell.
-    place: rank in the pool by the last scores, from 1; None for a random cell.
+    place: rank in the pool by the last scores, from 1; None for a random cell
+      and for one that was proposed later.
   """
 
   tokens: np.ndarray
@@ -140,9 +149,13 @@ def _drawn(space, pool, config, key, constraint) -> dict[str, list[_Cell]]:
   """Returns the pool's best cells and as many random cells outside the pool."""
   count = config.finalists or config.final.cells
   ranked = pool.ranked(pool.scores.shape[1] - 1)[: max(count, 1)].tolist()
-  wanted = len(ranked) if config.final.cells else 0
-  known = set(space.keys(pool.tokens))
-  random = sample_new(space, key, wanted, known, constraint)
+  wanted = 0
+  if config.final.cells:
+    more = config.finalist_rounds if config.finalists else 0
+    wanted = len(ranked) + more * config.finalists
+  tokens, plain = space.to_plain(pool.tokens), space.plain
+  known = set(plain.keys(tokens))
+  random = sample_new(plain, key, wanted, known, constraint)
   if len(random) < wanted:
     logging.warning(
       "the space has only %d cells that are not in the pool; %d random ones "
@@ -152,40 +165,95 @@ def _drawn(space, pool, config, key, constraint) -> dict[str, list[_Cell]]:
     )
   return {
     "searched": [
-      _Cell(pool.tokens[row], row, place) for place, row in enumerate(ranked, 1)
+      _Cell(tokens[row], row, place) for place, row in enumerate(ranked, 1)
     ],
     "random": [_Cell(tokens) for tokens in random],
   }
 
 
-def _trained_finalists(
-  trainings: Trainings, cells: dict[str, list[_Cell]], journal: SearchJournal
-) -> dict[str, list[dict]]:
-  """Trains finalists; returns those of each group, best first, JSON-like."""
+def _train_finalists(
+  trainings: Trainings,
+  pool: Pool,
+  cells: dict[str, list[_Cell]],
+  config: Any,
+  journal: SearchJournal,
+  proposer: Proposer | None,
+) -> tuple[Pool, list[tuple[_Cell, Trial]]]:
+  """Trains finalists and those proposed from their scores, round by round.
+
+  A resumed run makes the proposals again and finds their trials.
+
+  Returns:
+    The pool with these proposals, and the trained cells, searched ones first.
+  """
   every = [cell for name in GROUPS for cell in cells[name]]
   journal.progress.prefix = "finalists:"
   trials = _train(
     journal, "finalists", trainings.finalists(), every, "finalist"
   )
+  trained = [*zip(every, trials, strict=True)]
+  rounds = pool.scores.shape[1] - 1
+  for round_ in range(rounds + 1, rounds + config.finalist_rounds + 1):
+    scores = _sound(trained)
+    if not scores:
+      logging.warning("all finalists diverged; no more are proposed")
+      break
+    journal.progress.prefix = f"proposals from finalists, round {round_}:"
+    known = len(pool.tokens)
+    pool = proposer.extended(
+      pool, scores, round_, config.finalists, journal.progress
+    )
+    journal.keep_pool(pool)
+    tokens = trainings.space.to_plain(pool.tokens[known:])
+    new = [_Cell(row, at) for at, row in enumerate(tokens, known)]
+    journal.progress.prefix = f"finalists, round {round_}:"
+    trials = _train(
+      journal, f"finalists_{round_}", trainings.finalists(), new, "finalist"
+    )
+    trained += zip(new, trials, strict=True)
+  return pool, trained
+
+
+def _sound(trained: list[tuple[_Cell, Trial]]) -> dict[int, float]:
+  """Returns {row: score} of searched cells; diverged ones rank last."""
+  scores = {
+    cell.row: trial.last for cell, trial in trained if cell.row is not None
+  }
+  known = [score for score in scores.values() if score is not None]
+  return known and {
+    row: min(known) if score is None else score for row, score in scores.items()
+  }
+
+
+def _described(
+  trainings: Trainings,
+  trained: list[tuple[_Cell, Trial]],
+  journal: SearchJournal,
+) -> dict[str, list[dict]]:
+  """Reports the finalists; returns each group, best first, JSON-like."""
   # Diverged cells rank last; ties keep the order of the search.
-  scores = [-np.inf if t.last is None else t.last for t in trials]
+  scores = [-np.inf if t.last is None else t.last for _, t in trained]
   value, name = trainings.measure.value, _validation(trainings)
   entries = {group: [] for group in GROUPS}
   for rank, at in enumerate(np.argsort(-np.array(scores), kind="stable"), 1):
-    cell, trial = every[at], trials[at]
+    cell, trial = trained[at]
     entries["random" if cell.row is None else "searched"].append(
       {
         "rank": rank,
         "place": cell.place,
         "row": cell.row,
         "tokens": cell.tokens.tolist(),
-        "text": trainings.space.text(cell.tokens),
+        "text": trainings.space.plain.text(cell.tokens),
         name: None if trial.last is None else value(trial.last),
         "curve": [value(x) for x in trial.curve if np.isfinite(x)],
       }
     )
-  first = len(cells["searched"])
-  for group, own in (("searched", scores[:first]), ("random", scores[first:])):
+  for group in GROUPS:
+    own = [
+      score
+      for score, (cell, _) in zip(scores, trained, strict=True)
+      if (cell.row is None) == (group == "random")
+    ]
     if sound := [score for score in own if score > -np.inf]:
       row = {"best": max(sound), "mean": float(np.mean(sound))}
       curves = {
@@ -254,87 +322,26 @@ def _winner(trainings, pool: Pool, row: int, config, constraint) -> dict:
   """Returns the entries of best.json about the winner, a row of the pool."""
   last = pool.scores.shape[1] - 1
   scored = ~np.isnan(pool.scores[:, last])
-  score, tokens = float(pool.scores[row, last]), pool.tokens[row]
-  measure = trainings.measure
+  plain, measure = trainings.space.plain, trainings.measure
+  tokens = trainings.space.to_plain(pool.tokens)
   found = {
-    "space": trainings.space.name,
-    "tokens": tokens.tolist(),
-    "text": trainings.space.text(tokens),
+    "space": plain.name,
+    "tokens": tokens[row].tolist(),
+    "text": plain.text(tokens[row]),
     "origin": int(pool.origins[row]),
     "step_size": float(pool.step_sizes[row]),
-    f"{_validation(trainings)}_{HOW[config.evaluator]}": measure.value(score),
   }
+  if scored[row]:
+    name = f"{_validation(trainings)}_{HOW[config.evaluator]}"
+    found[name] = measure.value(float(pool.scores[row, last]))
   if constraint is None:
     return found
   costs = objectives.outcome(
-    constraint,
-    pool.tokens[scored],
-    pool.scores[scored, last],
-    trainings.space.text,
+    constraint, tokens[scored], pool.scores[scored, last], plain.text
   )
-  costs["cost"]["value"] = float(constraint.costs(tokens[None])[0])
+  costs["cost"]["value"] = float(constraint.costs(tokens[row][None])[0])
   return found | costs
 
 
 def _validation(trainings: Trainings) -> str:
   return f"validation_{trainings.measure.name}"
-
-
-def show(best: dict, measure: Measure) -> None:
-  """Prints the finalists, the comparison and the winner.
-
-  Args:
-    best: contents of best.json.
-    measure: the metric.
-  """
-  streams.show(
-    _finalists_rows(best.get("finalists") or {}, measure),
-    "finalists: from scratch, same budget and seed",
-  )
-  streams.show(
-    _comparison_rows(best[f"test_{measure.name}"], measure),
-    "comparison: from scratch, same budget and seeds",
-  )
-  console = streams.console()
-  console.print(f"winner: {best['text']}", highlight=False)
-  console.print(f"it came from {origin_text(best['origin'])}", highlight=False)
-
-
-def _finalists_rows(finalists: dict, measure: Measure) -> list[dict]:
-  """Describes the finalists by rank."""
-  name = f"validation_{measure.name}"
-  entries = [(group, own) for group in finalists for own in finalists[group]]
-  return [
-    {
-      "rank": entry["rank"],
-      "cell": group,
-      "place in the search": "" if entry["place"] is None else entry["place"],
-      name.replace("_", " "): (
-        "diverged"
-        if entry[name] is None
-        else f"{entry[name]:.{measure.digits}f}"
-      ),
-    }
-    for group, entry in sorted(entries, key=lambda pair: pair[1]["rank"])
-  ]
-
-
-def _comparison_rows(compared: dict, measure: Measure) -> list[dict]:
-  """Describes the groups of the comparison that have a sound training."""
-  found = []
-  for group, rows in compared.items():
-    values = np.array(rows, np.float64).ravel()
-    diverged, values = np.isnan(values).sum(), values[~np.isnan(values)]
-    if diverged:
-      logging.warning("%s cells: %d trainings diverged", group, diverged)
-    if len(values):
-      deviation = values.std(ddof=min(1, len(values) - 1))
-      found.append(
-        {
-          "cells": f"{len(rows)} {group}",
-          "trainings": len(values),
-          f"test {measure.name}": f"{values.mean():.{measure.digits}f}",
-          "standard deviation": f"{deviation:.{measure.digits}f}",
-        }
-      )
-  return found

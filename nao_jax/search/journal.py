@@ -113,6 +113,10 @@ class SearchJournal(Workdir, Journal):
     """Saves a state like `Workdir.keep`, for trainings after the rounds."""
     Workdir.keep(self, state, steps)
 
+  def keep_pool(self, pool: Pool) -> None:
+    """Writes a pool with proposals made after the rounds to its database."""
+    self._pool_file.write(pool)
+
   def report_stage(
     self, stage: str, row: dict, curves: dict[str, list[float]]
   ) -> None:

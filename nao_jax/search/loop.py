@@ -97,7 +97,7 @@ def run(
     key,
     given=_checked(space, given, config),
     enough=np.float32(enough),  # Scores are float32 and are compared with it.
-    constraint=_of_plain_tokens(constraint, space),
+    constraint=of_plain_tokens(constraint, space),
   )
   search.check()
   if workdir is None:
@@ -300,7 +300,7 @@ class _Search:
     return random
 
 
-def _of_plain_tokens(
+def of_plain_tokens(
   constraint: CostConstraint | None, space: Space
 ) -> CostConstraint | None:
   """Returns the constraint for the tokens of a space in any encoding."""
