@@ -130,38 +130,22 @@ def test_shares_and_folders_that_are_wrong_are_refused(folder, tmp_path):
 
 
 def _save(folder, rows, *, kind="Image"):
-  """Writes what `datasets` 5 does by save_to_disk, in two files."""
-  pa = pytest.importorskip("pyarrow")
-  folder.mkdir(parents=True)
-  image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-  schema = pa.schema([("label", pa.int64()), ("picture", image)])
-  names = []
-  for number, part in enumerate((rows[:5], rows[5:])):
-    names.append(f"data-{number:05}-of-00002.arrow")
-    columns = {
-      "label": [int(LABELS[row]) for row in part],
-      "picture": [{"bytes": _image(row), "path": None} for row in part],
-    }
-    table = pa.table(columns, schema=schema)
-    with pa.ipc.new_stream(str(folder / names[-1]), schema) as writer:
-      writer.write_table(table)
-  features = {
-    "label": {"names": ["a", "b", "c"], "_type": "ClassLabel"},
-    "picture": {"_type": kind},
-  }
-  info, state = {"features": features}, {
-    "_data_files": [{"filename": name} for name in names],
-    "_indices_data_files": None,
-  }  # fmt: skip
-  (folder / "dataset_info.json").write_text(json.dumps(info))
-  (folder / "state.json").write_text(json.dumps(state))
+  """Writes what `datasets` does by save_to_disk, in two files."""
+  pytest.importorskip("pyarrow")
+  tiny_images.save_arrow(
+    folder,
+    [_image(row) for row in rows],
+    [int(LABELS[row]) for row in rows],
+    ("a", "b", "c"),
+    kind,
+  )
 
 
 def _edit(file: pathlib.Path, **changes):
   file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def test_a_saved_data_set_is_read_with_its_splits_or_divided(tmp_path):
+def test_a_saved_data_set_is_read_with_its_splits_or_divided(tmp_path, caplog):
   _save(tmp_path / "one", range(14))
   source = listed.from_arrow(tmp_path / "one", SPLIT)
   assert source.class_names == ("a", "b", "c")
@@ -170,9 +154,10 @@ def test_a_saved_data_set_is_read_with_its_splits_or_divided(tmp_path):
   rows = [*range(0, 14, 2)], [*range(1, 14, 2)]
   for name, own in zip(("train", "test"), rows, strict=True):
     _save(tmp_path / "both" / name, own)
-  splits = json.dumps({"splits": ["train", "test"]})
+  splits = json.dumps({"splits": ["train", "test", "validation"]})
   (tmp_path / "both" / "dataset_dict.json").write_text(splits)
   source = listed.from_arrow(tmp_path / "both")
+  assert "train and test are left out: validation" in caplog.text
   assert (_colours(source.train), _colours(source.test)) == rows
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from nao_jax.data import labels
 from nao_jax.data.augment import AugmentConfig
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.training.optimisers import SgdConfig
@@ -24,9 +25,14 @@ def _by_hand(logits, smoothing):
   return total / len(LABELS)
 
 
-def _recipe(**train):
+def _recipe(class_weights=(), **train):
   return Recipe(
-    NetworkConfig(), TrainConfig(**train), SgdConfig(), AugmentConfig(), 10
+    NetworkConfig(),
+    TrainConfig(**train),
+    SgdConfig(),
+    AugmentConfig(),
+    10,
+    class_weights=class_weights,
   )
 
 
@@ -44,3 +50,26 @@ def test_the_loss_smooths_both_heads_and_weights_the_second(smoothing, weight):
   found = recipe.loss((LOGITS, OTHER), LABELS)
   assert found == pytest.approx(first + weight * second, rel=1e-5)
   assert recipe.loss((LOGITS, None), LABELS) == pytest.approx(first, rel=1e-5)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_weights_make_up_for_unequal_classes(power):
+  counts = np.array([90, 9, 1, 0])
+  weights = np.array(labels.class_weights(counts, power))
+  assert weights @ counts == pytest.approx(counts.sum())
+  assert weights[1] / weights[0] == pytest.approx(10**power)
+  # At most, all images of a class together weigh as much as those of another.
+  if power == 1:
+    assert weights[:3] * counts[:3] == pytest.approx(100 / 3)
+
+
+def test_the_loss_weights_each_image_by_its_class():
+  weights = (3.0, 0.25, 2.0)
+  recipe = _recipe(weights, label_smoothing=0.1)
+  each = [
+    float(cross_entropy(LOGITS[n : n + 1], LABELS[n : n + 1], 0.1))
+    for n in range(2)
+  ]
+  assert float(recipe.loss((LOGITS, None), LABELS)) == pytest.approx(
+    (2.0 * each[0] + 0.25 * each[1]) / 2, rel=1e-5
+  )

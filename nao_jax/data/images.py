@@ -73,6 +73,11 @@ class ImageData:
     """Number of held-out images."""
     return len(self.validation.labels)
 
+  @property
+  def class_counts(self) -> np.ndarray:
+    """Number of training images of each class, int [classes]."""
+    return np.bincount(self.train.labels, minlength=self.classes)
+
 
 def load(
   name: str,

@@ -57,6 +57,21 @@ def check_classes(
   return [names[number] for number in np.flatnonzero(counts == 0)]
 
 
+def class_weights(counts: np.ndarray, power: float) -> tuple[float, ...]:
+  """Returns weights of classes that make up for their unequal sizes.
+
+  Args:
+    counts: int [classes], images of each class.
+    power: from 0, all images weigh the same, to 1, all classes together do.
+
+  Returns:
+    Weights in proportion to the class's share of the images to the power
+    -`power`; their mean over the images is 1.
+  """
+  weights = np.maximum(counts, 1.0) ** -power
+  return tuple((weights * counts.sum() / (weights @ counts)).tolist())
+
+
 def warn_of_empty(
   place: str, part: str, empty: Iterable[str], names: Sequence[str]
 ) -> None:

@@ -11,6 +11,7 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
+from absl import logging
 import numpy as np
 
 from nao_jax.data import labels as label_checks
@@ -164,6 +165,12 @@ def from_arrow(
     with _damaged(folder):
       splits = [*_json(folder / "dataset_dict.json")["splits"]]
     names = [name for name in _PARTS if name in splits]
+    if others := [name for name in splits if name not in names]:
+      logging.warning(
+        "%s: splits other than train and test are left out: %s",
+        folder,
+        some(others),
+      )
     folders = {name: folder / name for name in names}
   if "train" not in folders:
     raise UserError(f"{folder}: no split train")

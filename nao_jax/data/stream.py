@@ -117,6 +117,12 @@ class ImageStream:
     """Number of held-out images."""
     return len(self.held_out)
 
+  @functools.cached_property
+  def class_counts(self) -> np.ndarray:
+    """Number of training images of each class; reads all records once."""
+    numbers = [self.train[n].label for n in range(len(self.train))]
+    return np.bincount(numbers, minlength=self.classes)
+
   @property
   def image_shape(self) -> tuple[int, int, int]:
     """The shape of an image, (S, S, 3): grey images become RGB."""

@@ -93,6 +93,7 @@ def _is_whole(training: Training) -> bool:
     and min(*shape, network.classes, training.config.train.batch) >= 1
     and training.examples >= training.config.train.batch
     and len(training.mean) == len(training.std) == shape[2]
+    and len(training.class_weights) in (0, network.classes)
   )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nao_jax import settings
-from nao_jax.data import images, stream
+from nao_jax.data import images, labels, stream
 from nao_jax.data.digest import Digest
 from nao_jax.errors import UserError
 from nao_jax.networks.build import Network
@@ -22,6 +22,7 @@ from nao_jax.tasks.image_config import SearchCnnConfig
 from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.tasks.training import keys
 from nao_jax.training.feeds import Call, Feed, InMemory, Streamed
+from nao_jax.training.recipe import TrainConfig
 from nao_jax.training.stand_alone import Trainer, TrainState
 
 
@@ -37,6 +38,7 @@ class Training:
     mean: mean of each channel over the training images; full intensity is 1.
     std: the same for the standard deviation.
     data: digest of the data set, which tells it from others of the same name.
+    class_weights: see `Recipe`.
   """
 
   config: TrainCnnConfig
@@ -45,6 +47,7 @@ class Training:
   mean: tuple[float, ...]
   std: tuple[float, ...]
   data: Digest = Digest()
+  class_weights: tuple[float, ...] = settings.field((), added=True)
 
   metric = "validation_error"
   numbers = (
@@ -78,6 +81,7 @@ class Training:
       tokens=self.tokens,
       accumulate=config.accumulate,
       bfloat16=config.bfloat16,
+      class_weights=self.class_weights,
     )
 
   @property
@@ -204,9 +208,19 @@ def fit_to_data(
     mean=tuple(data.mean.tolist()),
     std=tuple(data.std.tolist()),
     data=data.digest,
+    class_weights=class_weights(config.train, data),
   )
   check_size(config, training.network, data.image_shape)
   return training
+
+
+def class_weights(
+  config: TrainConfig, data: images.ImageData | stream.ImageStream
+) -> tuple[float, ...]:
+  """Returns the weights of classes in the loss, or () if all count alike."""
+  if not config.class_balance:
+    return ()
+  return labels.class_weights(data.class_counts, config.class_balance)
 
 
 def with_architecture(config: TrainCnnConfig) -> TrainCnnConfig:

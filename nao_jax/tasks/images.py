@@ -24,7 +24,12 @@ from nao_jax.tasks.image_cells import ImageCells
 from nao_jax.tasks.image_config import SearchCnnConfig
 from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
 from nao_jax.tasks.image_recipes import TrainCnnConfig
-from nao_jax.tasks.image_training import check_size, fit_to_data, open_data
+from nao_jax.tasks.image_training import (
+  check_size,
+  class_weights,
+  fit_to_data,
+  open_data,
+)
 from nao_jax.tasks.task import Stage
 from nao_jax.tasks.training import FinalTraining
 from nao_jax.training import memory_check
@@ -268,6 +273,7 @@ def _trainer(
     sgd=config.sgd,
     augment=config.augment,
     examples=data.train_examples,
+    class_weights=class_weights(config.train, data),
   )
 
 
@@ -305,7 +311,7 @@ def final_trainer(
 
   Args:
     config: the settings of the search.
-    data: the data, of which only the number of training images matters.
+    data: the data, of which only the sizes of the classes matter.
     budget: the settings that only these trainings have.
     layout: a network of the space, see `image_spaces.layout`.
   """
@@ -315,4 +321,5 @@ def final_trainer(
     sgd=image_finals.one_cosine(config.sgd),
     augment=config.augment,
     examples=data.train_examples,
+    class_weights=class_weights(config.train, data),
   )

@@ -35,6 +35,9 @@ class TrainConfig:
     drop_path_keep: final probability that the last cell keeps a branch.
     label_smoothing: share of a label's weight that is spread over all classes.
     auxiliary_weight: weight of the auxiliary head's loss.
+    class_balance: how far the loss makes up for unequal classes: an image
+      counts in proportion to one over its class's share of the training
+      images, to this power. With 0 all images count alike, with 1 all classes.
   """
 
   epochs: int = field(150, least=1)
@@ -42,6 +45,7 @@ class TrainConfig:
   drop_path_keep: float = field(0.9, above=0, most=1)
   label_smoothing: float = field(0.0, least=0, most=1)
   auxiliary_weight: float = field(0.4, least=0)
+  class_balance: float = field(0.0, least=0, most=1, added=True)
 
 
 class Images(NamedTuple):
@@ -70,6 +74,8 @@ class Recipe:
     sgd: the optimiser.
     augment: random changes to the images.
     examples: number of training images.
+    class_weights: weight of each class's images in the loss, see
+      `labels.class_weights`; if empty, all count alike.
   """
 
   network: Network
@@ -77,6 +83,7 @@ class Recipe:
   sgd: SgdConfig
   augment: AugmentConfig
   examples: int
+  class_weights: tuple[float, ...] = dataclasses.field(default=(), kw_only=True)
 
   @property
   def steps_per_epoch(self) -> int:
@@ -130,13 +137,18 @@ class Recipe:
   def loss(self, outputs: Outputs, labels: jax.Array) -> jax.Array:
     """Returns the mean cross-entropy, that of the auxiliary head included.
 
+    Images are weighted by `class_weights`.
+
     Args:
       outputs: logits [B, classes], and those of the auxiliary head or None.
       labels: int32 [B].
     """
     logits, auxiliary = outputs
     entropy = functools.partial(
-      cross_entropy, labels=labels, smoothing=self.train.label_smoothing
+      cross_entropy,
+      labels=labels,
+      smoothing=self.train.label_smoothing,
+      class_weights=self.class_weights,
     )
     total = entropy(logits)
     if auxiliary is not None:
@@ -156,7 +168,10 @@ class Recipe:
 
 
 def cross_entropy(
-  logits: jax.Array, labels: jax.Array, smoothing: float = 0.0
+  logits: jax.Array,
+  labels: jax.Array,
+  smoothing: float = 0.0,
+  class_weights: tuple[float, ...] = (),
 ) -> jax.Array:
   """Returns the mean cross-entropy over the batch, in nats.
 
@@ -164,11 +179,15 @@ def cross_entropy(
     logits: [B, classes].
     labels: int32 [B].
     smoothing: share of a label's weight that is spread over all classes.
+    class_weights: factors of the entropy of each class's images; 1 if empty.
   """
   targets = optax.smooth_labels(
     jax.nn.one_hot(labels, logits.shape[-1]), smoothing
   )
-  return jnp.mean(optax.softmax_cross_entropy(logits, targets))
+  entropy = optax.softmax_cross_entropy(logits, targets)
+  if class_weights:
+    entropy *= jnp.array(class_weights, entropy.dtype)[labels]
+  return jnp.mean(entropy)
 
 
 def augmented(
