@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from experiments import recurrent_description
-from nao_jax.data import images, prepare, sources, tables, text
+from nao_jax.data import images, listed, prepare, sources, tables, text
+from nao_jax.data.split import Split
 from nao_jax.spaces import cnn, nasbench201, published, rnn
 from tests import tiny_images
 from tests.bad_input import (
@@ -272,6 +273,45 @@ def test_an_archive_is_of_images_or_is_refused(home, data, encoded):
   file.write_bytes(data.draw(st.just(changed) | damaged(packed(whole))))
   with refusals(folder, str(file)):
     _look(sources.from_npz(file))
+
+
+PNG = tiny_images.encode(np.zeros((3, 3), np.uint8), "PNG")
+TABLE = b"path,label\na.png,x\na.png,x\na.png,y\na.png,y\n"
+
+
+@given(data=st.data())
+def test_a_csv_file_lists_images_or_is_refused(home, data):
+  folder = fresh(home)
+  (folder / "a.png").write_bytes(PNG)
+  file = folder / "images.csv"
+  lines = st.lists(WORDS | st.sampled_from(TABLE.decode().split()), max_size=5)
+  text = lines.map(lambda words: "\n".join(words).encode(errors="replace"))
+  file.write_bytes(data.draw(damaged(TABLE) | text))
+  split = data.draw(st.none() | FLOATS.map(Split))
+  with refusals(folder, str(file), "`test_fraction"):
+    _look(listed.from_csv(file, split))
+
+
+@pytest.fixture(scope="module")
+def arrow(home):
+  """What `save_to_disk` of Hugging Face data sets writes; {name: contents}."""
+  pytest.importorskip("pyarrow")
+  folder = fresh(home) / "saved"
+  tiny_images.save_arrow(folder, [PNG] * 4, [0, 0, 1, 1], ("x", "y"))
+  return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@given(data=st.data())
+def test_a_saved_data_set_is_of_images_or_is_refused(home, arrow, data):
+  folder = fresh(home)
+  name = data.draw(st.sampled_from([*arrow]))
+  spoilt = damaged(arrow[name])
+  if name.endswith(".json"):
+    spoilt = damaged_json(json.loads(arrow[name]))
+  for own, content in (arrow | {name: data.draw(spoilt)}).items():
+    (folder / own).write_bytes(content)
+  with refusals(folder, str(folder)):
+    _look(listed.from_arrow(folder, Split(0.5)))
 
 
 @given(

@@ -1,6 +1,7 @@
 """Small image data for tests: arrays, archives, folders and data sets."""
 
 import io
+import json
 
 import numpy as np
 from PIL import Image
@@ -74,3 +75,33 @@ def prepare_tiny(tmp_path, data_dir, name: str = "tiny"):
   """Makes a data set of `arrays`; returns its directory."""
   source = sources.from_npz(save_npz(tmp_path / "tiny.npz", arrays()))
   return prepare.prepare(source, name=name, data_dir=data_dir)
+
+
+def save_arrow(folder, files: list[bytes], labels, names, kind: str = "Image"):
+  """Writes what `datasets` 5 does by save_to_disk, in two files."""
+  import pyarrow as pa
+
+  folder.mkdir(parents=True)
+  image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+  schema = pa.schema([("label", pa.int64()), ("picture", image)])
+  arrows, half = [], len(files) // 3
+  for number, part in enumerate((slice(half), slice(half, None))):
+    arrows.append(f"data-{number:05}-of-00002.arrow")
+    columns = {
+      "label": labels[part],
+      "picture": [{"bytes": file, "path": None} for file in files[part]],
+    }
+    table = pa.table(columns, schema=schema)
+    with pa.ipc.new_stream(str(folder / arrows[-1]), schema) as writer:
+      writer.write_table(table)
+  features = {
+    "label": {"names": list(names), "_type": "ClassLabel"},
+    "picture": {"_type": kind},
+  }
+  state = {
+    "_data_files": [{"filename": name} for name in arrows],
+    "_indices_data_files": None,
+  }
+  info = json.dumps({"features": features})
+  (folder / "dataset_info.json").write_text(info)
+  (folder / "state.json").write_text(json.dumps(state))
