@@ -294,7 +294,7 @@ def test_a_csv_file_lists_images_or_is_refused(home, data):
 
 @pytest.fixture(scope="module")
 def arrow(home):
-  """What `save_to_disk` of Hugging Face data sets writes; {name: contents}."""
+  """A data set as Hugging Face saves it to disk; {name: contents}."""
   pytest.importorskip("pyarrow")
   folder = fresh(home) / "saved"
   tiny_images.save_arrow(folder, [PNG] * 4, [0, 0, 1, 1], ("x", "y"))
