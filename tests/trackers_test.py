@@ -6,6 +6,7 @@ import importlib
 import json
 import logging
 import sys
+import time
 
 import pytest
 
@@ -152,9 +153,16 @@ def test_wandb_writes_each_round_once_for_its_sync(tmp_path, monkeypatch):
   # A sync replaces runs of the same identity.
   identities = {folder.name.rpartition("-")[2] for folder in folders}
   assert len(identities) == len(folders) == 3
-  records = [
-    record for folder in folders for record in _records(*folder.glob("*.wandb"))
-  ]
+  # W&B's own process writes the files, at times after the run has ended.
+  for _ in range(100):
+    records = [
+      record
+      for folder in folders
+      for record in _records(*folder.glob("*.wandb"))
+    ]
+    if sum(x.HasField("exit") for x in records) == len(folders):
+      break
+    time.sleep(0.2)
   runs = [x.run for x in records if x.HasField("run")]
   assert {x.run_group for x in runs} == {str(tmp_path / "run")[-128:]}
   assert "search.rounds" in {y.key for x in runs for y in x.config.update}
