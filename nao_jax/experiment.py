@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 import contextlib
+import dataclasses
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -248,16 +249,28 @@ def _from_scratch(
 def _trainings(task: OpenTask, cells: Cells, setup: _Setup) -> finals.Trainings:
   """Returns the evaluators of the trainings after the search."""
 
-  def opened(number: int, budget: str, part: str):
-    seed = finals.seed(task.config.seed, number)
-    stage = Stage(budget, seed, part, last_only=part == "test")
+  seed, finalist = task.config.seed, task.config.finalist
+
+  def opened(number: int):
+    own = finals.seed(seed, number)
+    stage = Stage("final", own, "test", last_only=True)
     return _from_scratch(cells, setup, *task.retrained(stage))
+
+  def finalists(number: int):
+    own, retraining = finals.seed(seed, 0, number), task
+    if number:
+      epochs = finalist.later[number - 1][1]
+      longer = dataclasses.replace(finalist, epochs=epochs)
+      config = dataclasses.replace(task.config, finalist=longer)
+      retraining = dataclasses.replace(task, config=config)
+    stage = Stage("finalist", own, "validation", last_only=False)
+    return _from_scratch(cells, setup, *retraining.retrained(stage))
 
   return finals.Trainings(
     cells.space,
     cells.measure,
-    lambda: opened(0, "finalist", "validation"),
-    lambda number: opened(number, "final", "test"),
+    finalists,
+    opened,
   )
 
 

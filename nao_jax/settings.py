@@ -295,6 +295,26 @@ def _needs_text(rule: Only) -> str:
   )
 
 
+def numbered(name: str, text: str) -> list[tuple[str, int]]:
+  """Parses a setting such as `a:12,b:200`: names, each with a whole number.
+
+  Args:
+    name: name of the setting, for messages.
+    text: its value.
+
+  Raises:
+    UserError: the text has another form, or a number is 0.
+  """
+  pairs = [part.rpartition(":") for part in text.split(",")] if text else []
+  for word, _, number in pairs:
+    if not word or not number.isdecimal() or not 0 < int(number) <= _LARGEST:
+      raise UserError(
+        f"{named(name, text)}: give pairs with commas between them, such as "
+        "8:12, whose second part is a whole number above 0"
+      )
+  return [(word, int(number)) for word, _, number in pairs]
+
+
 def flatten(config: Any) -> dict:
   """Flattens nested dataclasses to one level of JSON-like settings."""
   settings = {}

@@ -232,6 +232,9 @@ _ELSEWHERE = {
   "finalist_rounds": (
     "finals_test.py::test_finalists_of_later_rounds_are_proposed_from_trainings"
   ),
+  "finalist.stages": (
+    "finals_test.py::test_the_best_of_each_stage_train_again_for_more_epochs"
+  ),
   "final.cells": (
     "finals_test.py::test_without_a_comparison_no_random_cell_is_trained"
   ),

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from nao_jax import pool
+from nao_jax import pool, settings
 from nao_jax.data.images import Examples, ImageData
+from nao_jax.errors import UserError
 from nao_jax.evaluators import local
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.metrics import ACCURACY, PERPLEXITY
@@ -18,13 +19,14 @@ from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.runs.progress import WorkUnit
 from nao_jax.runs.trials import Trials
 from nao_jax.search import final_tables, finals
+from nao_jax.search.config import FinalistConfig
 from nao_jax.search.journal import SearchJournal
 from nao_jax.search.proposer import Proposer
 from nao_jax.strategies import Strategy, proposal
 from nao_jax.strategies.uniform import sample_new
-from nao_jax.tasks import image_presets, text_presets
+from nao_jax.tasks import image_presets
 from nao_jax.tasks import images as image_task
-from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
+from nao_jax.tasks.image_finals import ImageFinalConfig
 from tests.stand_ins import Killed
 from tests.tiny_candidates import SPACE
 
@@ -62,7 +64,7 @@ class Candidates:
       raise Killed
     between()
     self.trained.append((tuple(row.tolist()), self.seed, epoch))
-    score = self.utility(row) + float(state) / 1e6
+    score = self.utility(row, self.seed) + float(state) / 1e6
     if epoch == 1:
       score = 100 - score
     wanted = local.measured_epochs(epochs, EPOCHS, self.last_only)[0]
@@ -75,6 +77,7 @@ class Config:
 
   finalists: int = 3
   finalist_rounds: int = 0
+  finalist: FinalistConfig = FinalistConfig()
   evaluator: str = "shared"
   final: ImageFinalConfig = ImageFinalConfig(cells=2, repeats=2)
 
@@ -102,10 +105,10 @@ def _scored(count, seed=0):
 def _trainings(path, candidates, measure=ACCURACY, opened=None):
   """Makes trainings as the tasks do; appends each opened part to `opened`."""
 
-  def open_(training, part, last_only):
+  def open_(training, part, last_only, stage=0):
     if opened is not None:
       opened.append(part)
-    seed = finals.seed(7, training)
+    seed = finals.seed(7, training, stage)
     own = dataclasses.replace(candidates, seed=seed, last_only=last_only)
     known = Trials(
       path / "trials.sqlite", SPACE.name, {"part": part, "n": seed}
@@ -117,7 +120,7 @@ def _trainings(path, candidates, measure=ACCURACY, opened=None):
   return finals.Trainings(
     SPACE,
     measure,
-    lambda: open_(0, "validation", False),
+    lambda stage: open_(0, "validation", False, stage),
     lambda number: open_(number, "test", True),
   )
 
@@ -138,7 +141,7 @@ def _run(
     )
 
 
-def _sum(row):
+def _sum(row, _=0):
   return float(np.sum(row)) / 100
 
 
@@ -204,12 +207,66 @@ def test_finalists_of_later_rounds_are_proposed_from_trainings(tmp_path):
   assert pieces == whole
 
 
+def test_the_best_of_each_stage_train_again_for_more_epochs(tmp_path):
+  """The second stage reverses the order that all others find."""
+  finalist = FinalistConfig(EPOCHS, "3:4,1:9")
+  config = Config(5, finalist=finalist, final=ImageFinalConfig(cells=2))
+  seeds = [finals.seed(7, 0, stage) for stage in range(3)]
+  whole, pieces = [], []
+
+  def utility(row, seed):
+    return _sum(row) * (-1 if seed == seeds[1] else 1)
+
+  def run(path, trained, kill_at=10**9):
+    candidates = Candidates(utility, trained, kill_at)
+    return _run(tmp_path / path, _scored(8), candidates, config, steps=1)
+
+  best = run("whole", whole)
+  order = [*dict.fromkeys((row, seed) for row, seed, _ in whole)]
+  by_seed = [[row for row, seed in order if seed == own] for own in seeds]
+  assert [len(rows) for rows in by_seed] == [2 * 5, 2 * 3, 2 * 1]
+  for group in finals.GROUPS:
+    own = best["finalists"][group]
+    rows = [tuple(one["tokens"]) for one in own]
+    of_group = [[x for x in stage if x in rows] for stage in by_seed]
+    top = sorted(of_group[0], key=sum, reverse=True)
+    assert sorted(map(sum, of_group[1])) == sorted(map(sum, top[:3]))
+    assert sum(of_group[2][0]) == min(map(sum, of_group[1]))
+    assert [len(one["stages"]) for one in own] == [3, 2, 2, 1, 1]
+    assert [epochs for epochs, _ in own[0]["stages"]] == [EPOCHS, 4, 9]
+    assert own[0]["validation_accuracy"] == own[0]["stages"][-1][1]
+  assert best["tokens"] == best["finalists"]["searched"][0]["tokens"]
+  for kill_at in (10 * EPOCHS + 1, 16 * EPOCHS + 1):
+    with pytest.raises(Killed):
+      run("again", pieces, kill_at)
+  assert run("again", pieces) == best
+  assert pieces == whole
+
+
+@pytest.mark.parametrize(
+  "stages", ["3", "a:4", "0:9", "3:0", "3:10", "2:20,2:30", "2:20,1:20"]
+)
+def test_stages_out_of_order_are_refused_by_name(stages):
+  config = FinalistConfig(10, stages)
+  with pytest.raises(UserError, match=f"`stages={stages}`"):
+    settings.validate(config, config)
+
+
+def test_a_stage_has_fewer_cells_than_there_are_finalists():
+  config = settings.replace(
+    image_presets.PRESETS["cifar10"], {"finalist.stages": "5:20"}
+  )
+  with pytest.raises(UserError, match=r"finalist\.stages=5:20`: 5 cells are"):
+    settings.validate(config, config)
+  settings.validate(dataclasses.replace(config, finalist_rounds=1))
+
+
 def test_the_winner_is_the_finalist_that_trained_best(tmp_path):
   """Neither the score in the search nor a middle epoch decides."""
   scored = _scored(8)
   ranked = scored.tokens[scored.ranked(0)].tolist()
 
-  def utility(row):
+  def utility(row, _):
     # The second place in the search is the best, the fourth would be better.
     return {1: 0.9, 3: 1.0, 0: 0.5, 2: 0.7}.get(
       ranked.index(row.tolist()) if row.tolist() in ranked else -1, 0.1
@@ -232,7 +289,7 @@ def test_a_lower_perplexity_wins_and_what_diverged_is_last(tmp_path):
   ranked = scored.tokens[scored.ranked(0)].tolist()
   losses = [np.nan, 3.0, 2.0]
 
-  def utility(row):
+  def utility(row, _):
     row = row.tolist()
     return -losses[ranked.index(row)] if row in ranked else -4.0
 
@@ -332,22 +389,3 @@ def test_trainings_after_a_search_have_one_cosine_of_their_own(name, budget):
   last = end + (top - end) * (1 + np.cos(angle)) / 2
   assert float(rates(epochs - 1)) == pytest.approx(last, rel=1e-4)
   assert last < 0.1 * top
-
-
-def test_official_finalists_are_the_official_ones():
-  for name in ("cifar10", "cifar10_v2"):
-    config = image_presets.PRESETS[name]
-    assert config.finalists == 5
-    assert config.finalist == ImageFinalistConfig(
-      epochs=10,
-      batch=64,
-      channels=20,
-      cells_per_stage=3,
-      drop_path_keep=0.8,
-      dropout=0.4,
-      auxiliary=True,
-    )
-    assert config.train.auxiliary_weight == 0.4
-    assert (config.sgd.learning_rate, config.sgd.clip) == (0.025, 5)
-    assert config.sgd.end_learning_rate == 0.001
-  assert text_presets.PRESETS["ptb"].finalists == 10

@@ -13,6 +13,7 @@ from nao_jax import settings
 from nao_jax.errors import UserError
 from nao_jax.networks.mobile_config import MobileConfig
 from nao_jax.tasks import image_presets, text_presets
+from nao_jax.tasks.image_finals import ImageFinalistConfig
 
 CNN, RNN = image_presets.PRESETS, text_presets.PRESETS
 OFFICIAL = {
@@ -350,3 +351,22 @@ def test_settings_of_finalists_act_where_there_are_some(changes, refused):
     return
   with pytest.raises(UserError, match=refused):
     settings.validate(config, preset)
+
+
+def test_official_finalists_are_the_official_ones():
+  for name in ("cifar10", "cifar10_v2"):
+    config = CNN[name]
+    assert config.finalists == 5
+    assert config.finalist == ImageFinalistConfig(
+      epochs=10,
+      batch=64,
+      channels=20,
+      cells_per_stage=3,
+      drop_path_keep=0.8,
+      dropout=0.4,
+      auxiliary=True,
+    )
+    assert config.train.auxiliary_weight == 0.4
+    assert (config.sgd.learning_rate, config.sgd.clip) == (0.025, 5)
+    assert config.sgd.end_learning_rate == 0.001
+  assert RNN["ptb"].finalists == 10

@@ -233,6 +233,27 @@ def test_finalists_are_shown_with_both_ranks(finalists):
   assert "after training is -1.00 over 3 cells" in page.shown
 
 
+def test_stages_of_finalists_are_shown_side_by_side(finalists, tmp_path):
+  """All were trained for 2 epochs, and the best of each group for 8."""
+  path = shutil.copytree(finalists, tmp_path / "run")
+  best = json.loads((path / "best.json").read_text())
+  for entries in best["finalists"].values():
+    for number, entry in enumerate(entries):
+      value = entry["validation_accuracy"]
+      entry["stages"] = [[2, value], [8, 0.5]][: 1 if number else 2]
+  (path / "best.json").write_text(json.dumps(best))
+  page = text_of(path)
+  none = "\N{EN DASH}"
+  shown = [row[-2:] for row in page.rows(6)]
+  assert ("0.8750", "0.5000") in shown
+  assert ("0.6250", none) in shown
+  assert (
+    "The best 1 of them was trained again from scratch, for 8" in page.shown
+  )
+  # First trainings are compared, which all have.
+  assert "better than a random one in 4.5 of 6 pairs (ties" in page.shown
+
+
 def test_items_are_spread_evenly_from_the_first_to_the_last():
   assert formatting.spread_out([3, 1, 2], 2) == [3, 2]
   assert formatting.spread_out([3, 1, 2], 20) == [3, 1, 2]

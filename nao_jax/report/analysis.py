@@ -317,7 +317,7 @@ def advantage(found: dict[str, Trainings]) -> Estimate | None:
 
 
 def utility(run: Run, finalists: list[Finalist]) -> np.ndarray:
-  """Returns finalists' results so that higher is better; -inf if diverged."""
-  values = np.array([finalist.value for finalist in finalists])
+  """Returns results of first trainings, higher is better; -inf if diverged."""
+  values = np.array([finalist.first for finalist in finalists])
   sign = 1 if run.cells.measure.higher_is_better else -1
   return np.where(np.isnan(values), -np.inf, sign * values)

@@ -38,9 +38,11 @@ class Finalist(NamedTuple):
     place: place among the search's scores, from 1; None for a random cell and
       for one that was proposed from trainings of others.
     row: its row in the pool; None for a random cell.
-    value: validation measurement; NaN if the training diverged.
+    value: validation measurement of its last training; NaN if that diverged.
     curve: the same after each epoch.
     tokens: the architecture in plain tokens; empty if it was not saved.
+    stages: epochs and validation measurement of each training, if there were
+      several.
   """
 
   rank: int
@@ -49,6 +51,12 @@ class Finalist(NamedTuple):
   value: float
   curve: list[float]
   tokens: list[int]
+  stages: tuple[tuple[int, float], ...] = ()
+
+  @property
+  def first(self) -> float:
+    """The measurement of the first training, which all finalists have."""
+    return self.stages[0][1] if self.stages else self.value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,14 +216,15 @@ def _finalists(final, metric, pool, missing) -> dict[str, list[Finalist]]:
     return {}
 
   def finalist(entry, group) -> Finalist:
-    value, place, row = entry[f"validation_{metric}"], None, None
+    place, row = None, None
     if group == "searched":
       place, row = entry["place"], int(entry["row"])
       pool.tokens[row]
     return Finalist(
       int(entry["rank"]), place, row,
-      float("nan") if value is None else float(value),
+      _measured(entry[f"validation_{metric}"]),
       list(map(float, entry["curve"])), list(entry.get("tokens", ())),
+      tuple((int(n), _measured(x)) for n, x in entry.get("stages", ())),
     )  # fmt: skip
 
   try:
@@ -225,6 +234,10 @@ def _finalists(final, metric, pool, missing) -> dict[str, list[Finalist]]:
     missing.append("The list of finalists is damaged and left out.")
     return {}
   return finalists
+
+
+def _measured(value: float | None) -> float:
+  return float("nan") if value is None else float(value)
 
 
 def _arrays(

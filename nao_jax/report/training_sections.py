@@ -1,5 +1,7 @@
 """Sections about trainings from scratch: finalists and final comparison."""
 
+import collections
+
 import numpy as np
 
 from nao_jax.controller import metrics
@@ -28,12 +30,15 @@ def finalists(run: Run) -> Section | None:
     proposed=len(searched) - int(placed.sum()),
     random=len(random),
     pairs=gains.size,
+    stages=_stages(run),
     better=f"{np.sum(gains + 1) / 2:g}",
     tau=tau,
     evaluator=formatting.evaluator_in_words(run),
   )
   caption = (
-    "Left, validation after each epoch; right, from the place in the search to "
+    "Left, validation after each epoch"
+    f"{' of the last training' if _stages(run) else ''}; right, from the place "
+    "in the search to "
     "the rank after training; cells without a place there are dots."
   )
   figure = plots.finalists(run.finalists, name)
@@ -53,8 +58,8 @@ def _ranks(run: Run, name: str) -> Table:
       "score there": formatting.score(
         run, None if one.row is None else scores[one.row]
       ),
-      name: _result(run, one),
     }
+    | _results(run, one, name)
     for group, finalists in run.finalists.items()
     for one in finalists
   ]
@@ -63,9 +68,31 @@ def _ranks(run: Run, name: str) -> Table:
   return Table.of(rows, caption, words=2)
 
 
-def _result(run: Run, finalist: Finalist) -> str:
-  diverged = np.isnan(finalist.value)
-  return "diverged" if diverged else formatting.measurement(run, finalist.value)
+def _stages(run: Run) -> list[tuple[int, int]]:
+  """Returns cells of each group and epochs of each stage, if there are any."""
+  found = {}
+  for own in run.finalists.values():
+    counts = collections.Counter(n for one in own for n, _ in one.stages)
+    for epochs, count in counts.items():
+      found[epochs] = max(count, found.get(epochs, 0))
+  return [(found[epochs], epochs) for epochs in sorted(found)]
+
+
+def _results(run: Run, finalist: Finalist, name: str) -> dict[str, str]:
+  """Returns measurements of all stages by the title of their columns."""
+  if not finalist.stages:
+    return {name: _result(run, finalist.value)}
+  values = dict(finalist.stages)
+  return {
+    f"{name}, {epochs} epochs": (
+      _result(run, values[epochs]) if epochs in values else formatting.NONE
+    )
+    for _, epochs in _stages(run)
+  }
+
+
+def _result(run: Run, value: float) -> str:
+  return "diverged" if np.isnan(value) else formatting.measurement(run, value)
 
 
 def comparison(run: Run) -> Section:

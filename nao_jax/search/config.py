@@ -7,7 +7,7 @@ from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
 from nao_jax.errors import UserError
 from nao_jax.evaluators import EVALUATORS
-from nao_jax.settings import LAST_SEED, Only, field
+from nao_jax.settings import LAST_SEED, Only, field, numbered
 from nao_jax.strategies.choice import NEED_ALL, STRATEGIES
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlusConfig
@@ -90,9 +90,38 @@ class FinalistConfig:
 
   Attributes:
     epochs: passes over the training data.
+    stages: further trainings of the best, each from scratch with a schedule of
+      its own, such as 8:20,3:60: the best 8 are trained for 20 epochs, and the
+      best 3 of them for 60; as many random cells are, too. Each stage has fewer
+      cells and more epochs than the one before. A cell ranks above all that
+      reached fewer stages.
   """
 
   epochs: int = field(10, least=1)
+  stages: str = field("", added=True)
+
+  @property
+  def later(self) -> list[tuple[int, int]]:
+    """The stages after the first: pairs of cells and epochs."""
+    found = numbered("stages", self.stages)
+    if not all(cells.isdecimal() and int(cells) for cells, _ in found):
+      raise UserError(
+        f"`stages={self.stages}`: give numbers of cells and of epochs, such as "
+        "8:20,3:60"
+      )
+    return [(int(cells), epochs) for cells, epochs in found]
+
+  def check_together(self) -> None:
+    """Raises UserError for stages in another order."""
+    cells, before = math.inf, self.epochs
+    for count, epochs in self.later:
+      if count >= cells or epochs <= before:
+        raise UserError(
+          f"`stages={self.stages}`: {count}:{epochs} must have fewer cells and "
+          f"more epochs than the stage before it; the first has "
+          f"`epochs={self.epochs}`"
+        )
+      cells, before = count, epochs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -222,6 +251,14 @@ class ExperimentConfig:
         f"`finalists={self.finalists}`; give at most that many, more "
         "finalists, or `finalists=0`"
       )
+    trained = self.finalists * (1 + self.finalist_rounds)
+    for first, _ in self.finalist.later[:1] if trained else ():
+      if first >= trained:
+        raise UserError(
+          f"`finalist.stages={self.finalist.stages}`: {first} cells are not "
+          f"fewer than those of the first stage, {trained} "
+          f"(`finalists={self.finalists}` in each round); give fewer"
+        )
 
   def _check_nao(self) -> None:
     pending = self.search.pending_limit

@@ -17,7 +17,7 @@ def show(best: dict, measure: Measure) -> None:
   """
   streams.show(
     _finalists_rows(best.get("finalists") or {}, measure),
-    "finalists: from scratch, same budget and seed",
+    "finalists: from scratch, same budget and seed in each stage",
   )
   streams.show(
     _comparison_rows(best[f"test_{measure.name}"], measure),
@@ -32,6 +32,7 @@ def _finalists_rows(finalists: dict, measure: Measure) -> list[dict]:
   """Describes the finalists by rank."""
   name = f"validation_{measure.name}"
   entries = [(group, own) for group in finalists for own in finalists[group]]
+  staged = any("stages" in own for _, own in entries)
   return [
     {
       "rank": entry["rank"],
@@ -43,6 +44,7 @@ def _finalists_rows(finalists: dict, measure: Measure) -> list[dict]:
         else f"{entry[name]:.{measure.digits}f}"
       ),
     }
+    | ({"epochs": entry["stages"][-1][0]} if staged else {})
     for group, entry in sorted(entries, key=lambda pair: pair[1]["rank"])
   ]
 

@@ -121,6 +121,8 @@ class Stage(NamedTuple):
 class OpenTask(Protocol):
   """A task with its data and the settings of a search.
 
+  It must be a dataclass for `finalist.stages`, which differ in `config`.
+
   Attributes:
     config: the settings, completed from the data.
     identity: digests of whatever determines a result besides the settings:

@@ -1,0 +1,259 @@
+"""Finalists: the best cells of a search, trained from scratch in stages.
+
+Shapes: L tokens.
+"""
+
+from collections.abc import Callable
+import contextlib
+import dataclasses
+from typing import Any, NamedTuple
+
+from absl import logging
+import jax
+import numpy as np
+
+from nao_jax.evaluators.scratch import FromScratch
+from nao_jax.metrics import Measure
+from nao_jax.pool import Pool
+from nao_jax.runs.trials import Trial
+from nao_jax.search.config import FinalistConfig
+from nao_jax.search.journal import SearchJournal
+from nao_jax.search.proposer import Proposer
+from nao_jax.spaces.space import Space
+
+GROUPS = ("searched", "random")
+
+Opened = contextlib.AbstractContextManager[FromScratch]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainings:
+  """Evaluators and metric with which a task trains cells from scratch.
+
+  Attributes:
+    space: the search space, whose tokens the pool has; trainings and results
+      have those of `space.plain`.
+    measure: the metric.
+    finalists: opens the evaluator that trains finalists in a stage, from 0, and
+      measures them on the whole validation part.
+    compared: opens the evaluator that trains the cells of the comparison for
+      the n-th time, n from 1, and measures them on the test part; all cells
+      share their random numbers, which differ for each n.
+  """
+
+  space: Space
+  measure: Measure
+  finalists: Callable[[int], Opened]
+  compared: Callable[[int], Opened]
+
+  @property
+  def validation(self) -> str:
+    """Name of the metric on the validation part."""
+    return f"validation_{self.measure.name}"
+
+  def value(self, trial: Trial) -> float | None:
+    """Returns the metric after the last epoch; None if training diverged."""
+    return None if trial.last is None else self.measure.value(trial.last)
+
+
+class Cell(NamedTuple):
+  """Cell to train.
+
+  Attributes:
+    tokens: int32 [L].
+    row: row of the pool; None for a random cell.
+    place: rank in the pool by the last scores, from 1; None for a random cell
+      and for one that was proposed later.
+  """
+
+  tokens: np.ndarray
+  row: int | None = None
+  place: int | None = None
+
+
+class _Trained(NamedTuple):
+  """Trained cell.
+
+  Attributes:
+    cell: the cell.
+    trials: its trainings, one of each stage that it reached.
+  """
+
+  cell: Cell
+  trials: list[Trial]
+
+  @property
+  def group(self) -> str:
+    return "random" if self.cell.row is None else "searched"
+
+  @property
+  def merit(self) -> tuple[int, float]:
+    """Sorts by stage, then by score; a cell that diverged is the worst."""
+    score = self.trials[-1].last
+    return (0, -np.inf) if score is None else (len(self.trials), score)
+
+
+def run(
+  trainings: Trainings,
+  pool: Pool,
+  cells: dict[str, list[Cell]],
+  config: Any,
+  journal: SearchJournal,
+  proposer: Proposer | None,
+) -> tuple[Pool, dict[str, list[dict]]]:
+  """Trains finalists and those proposed from their scores, then the best again.
+
+  A resumed run makes the proposals again and finds their trials.
+
+  Args:
+    trainings: evaluators and metric of the task.
+    pool: pool of the search.
+    cells: the first finalists of each group.
+    config: see `finals.run`.
+    journal: saves states and shows progress.
+    proposer: proposes more finalists; needed with `finalist_rounds`.
+
+  Returns:
+    The pool with these proposals, and the finalists of each group, best first,
+    JSON-like.
+  """
+  every = [cell for name in GROUPS for cell in cells[name]]
+  journal.progress.prefix = "finalists:"
+  trained = _first_stage(trainings, every, "finalists", journal)
+  rounds = pool.scores.shape[1] - 1
+  for round_ in range(rounds + 1, rounds + config.finalist_rounds + 1):
+    scores = _sound(trained)
+    if not scores:
+      logging.warning("all finalists diverged; no more are proposed")
+      break
+    journal.progress.prefix = f"proposals from finalists, round {round_}:"
+    known = len(pool.tokens)
+    pool = proposer.extended(
+      pool, scores, round_, config.finalists, journal.progress
+    )
+    journal.keep_pool(pool)
+    tokens = trainings.space.to_plain(pool.tokens[known:])
+    new = [Cell(row, at) for at, row in enumerate(tokens, known)]
+    journal.progress.prefix = f"finalists, round {round_}:"
+    trained += _first_stage(trainings, new, f"finalists_{round_}", journal)
+  _promote(trainings, trained, config.finalist.later, journal)
+  return pool, _described(trainings, trained, config.finalist, journal)
+
+
+def _first_stage(trainings, cells, stage, journal) -> list[_Trained]:
+  trials = train(journal, stage, trainings.finalists(0), cells, "finalist")
+  pairs = zip(cells, trials, strict=True)
+  return [_Trained(cell, [trial]) for cell, trial in pairs]
+
+
+def _promote(
+  trainings: Trainings,
+  trained: list[_Trained],
+  stages: list[tuple[int, int]],
+  journal: SearchJournal,
+) -> None:
+  """Trains the best of each group again; adds the trials to `trained`.
+
+  Args:
+    trainings: see `run`.
+    trained: the finalists after the first stage.
+    stages: numbers of cells and epochs.
+    journal: see `run`.
+  """
+  for stage, (count, epochs) in enumerate(stages, 1):
+    best = sorted(trained, key=lambda one: one.merit, reverse=True)
+    sound = [one for one in best if one.merit[0] == stage]
+    chosen = []
+    for group in GROUPS:
+      chosen += [one for one in sound if one.group == group][:count]
+    if not chosen:
+      return
+    journal.progress.prefix = f"finalists, {epochs} epochs:"
+    trials = train(
+      journal,
+      f"finalists_stage_{stage + 1}",
+      trainings.finalists(stage),
+      [one.cell for one in chosen],
+      "finalist",
+    )
+    for one, trial in zip(chosen, trials, strict=True):
+      one.trials.append(trial)
+
+
+def _sound(trained: list[_Trained]) -> dict[int, float]:
+  """Returns {row: score} of searched cells; diverged ones rank last."""
+  scores = {
+    cell.row: trial.last for cell, (trial,) in trained if cell.row is not None
+  }
+  known = [score for score in scores.values() if score is not None]
+  return known and {
+    row: min(known) if score is None else score for row, score in scores.items()
+  }
+
+
+def _described(
+  trainings: Trainings,
+  trained: list[_Trained],
+  config: FinalistConfig,
+  journal: SearchJournal,
+) -> dict[str, list[dict]]:
+  """Reports the finalists; returns each group, best first, JSON-like."""
+  name = trainings.validation
+  epochs = [config.epochs, *(epochs for _, epochs in config.later)]
+  entries = {group: [] for group in GROUPS}
+  # Ties keep the order of the search.
+  best = sorted(trained, key=lambda one: one.merit, reverse=True)
+  for rank, one in enumerate(best, 1):
+    cell, curve = one.cell, one.trials[-1].curve
+    values = [trainings.value(trial) for trial in one.trials]
+    stages = [list(pair) for pair in zip(epochs, values, strict=False)]
+    entries[one.group].append(
+      {
+        "rank": rank,
+        "place": cell.place,
+        "row": cell.row,
+        "tokens": cell.tokens.tolist(),
+        "text": trainings.space.plain.text(cell.tokens),
+        name: values[-1],
+        "curve": [trainings.measure.value(x) for x in curve if np.isfinite(x)],
+      }
+      | ({"stages": stages} if config.later else {})
+    )
+  for group in GROUPS:
+    own = [one for one in trained if one.group == group]
+    _report(trainings, group, own, entries[group], journal)
+  return entries
+
+
+def _report(trainings, group, own, entries, journal) -> None:
+  """Reports each stage of a group; loggers get the last curves, too."""
+  curves = {
+    f"{trainings.validation}_of_finalists/{group}_{number}": entry["curve"]
+    for number, entry in enumerate(entries, 1)
+  }
+  for stage in range(max((len(one.trials) for one in own), default=0)):
+    last = [one.trials[stage].last for one in own if len(one.trials) > stage]
+    if sound := [score for score in last if score is not None]:
+      row = {"best": max(sound), "mean": float(np.mean(sound))}
+      which = f", stage {stage + 1}" if stage else ""
+      journal.report_stage(
+        f"{group} finalists{which}", row, {} if stage else curves
+      )
+
+
+def train(
+  journal: SearchJournal,
+  stage: str,
+  opened: Opened,
+  cells: list[Cell],
+  what: str,
+) -> list[Trial]:
+  """Trains cells from the last saved state on; `what` is a noun for one."""
+  tokens = np.array([cell.tokens for cell in cells], np.int32)
+  with opened as evaluator:
+    state = journal.begin_stage(stage, evaluator.init(jax.random.key(0)))
+    _, trials = evaluator.train(
+      state, tokens, what, journal.progress, journal.keep_training
+    )
+  journal.end_stage()
+  return trials
