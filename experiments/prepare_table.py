@@ -13,7 +13,7 @@ from absl import flags, logging
 import numpy as np
 
 from nao_jax.data import nats_bench
-from nao_jax.runs import paths
+from nao_jax.runs import formats, paths
 from nao_jax.runs.files import check_writable, write_bytes
 from nao_jax.runs.progress import Progress
 
@@ -32,7 +32,9 @@ def main(_):
   check_writable(_OUTPUT.value, "output")
   arrays = nats_bench.read(_NATS_BENCH.value, Progress())
   content = io.BytesIO()
-  np.savez_compressed(content, allow_pickle=False, **arrays)
+  np.savez_compressed(
+    content, allow_pickle=False, format=formats.TABLE, **arrays
+  )
   write_bytes(paths.expanded(_OUTPUT.value), content.getvalue())
   columns = sorted(set(arrays) - {"ops", "op_names"})
   logging.info("%s: %s", _OUTPUT.value, ", ".join(columns))

@@ -19,7 +19,7 @@ import numpy as np
 from nao_jax.data import digest, restricted_unpickler
 from nao_jax.data.archives import Archive, reading
 from nao_jax.errors import UserError
-from nao_jax.runs import paths
+from nao_jax.runs import formats, paths
 from nao_jax.spaces import nasbench201, nasbench_graph
 from nao_jax.spaces.space import Space
 
@@ -92,6 +92,9 @@ def _read_archive(path: str, stamp: tuple | None) -> dict[str, np.ndarray]:
   with reading(path, "table") as file:
     archive = Archive(path, "table", file)
     arrays = {name: archive[name] for name in archive.names}
+  if (found := arrays.pop("format", None)) is not None:
+    found = found.item() if found.size == 1 else found.shape
+    formats.check(found, formats.TABLE, f"`table={path}`")
   ops = arrays.pop("ops", None)
   names = arrays.pop("op_names", np.array(nasbench201.OPS))
   rows = _rows(path, nasbench201.space(), ops, names)

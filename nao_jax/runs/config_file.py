@@ -16,7 +16,7 @@ import jax
 
 from nao_jax import __version__
 from nao_jax.errors import UserError, some, without_passwords
-from nao_jax.runs import files, identity, json_file, paths
+from nao_jax.runs import files, formats, identity, json_file, paths
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
@@ -103,9 +103,12 @@ def _version_of(file: pathlib.Path) -> str | None:
 
 def _settings(file: pathlib.Path) -> dict:
   place, advice = f"{file}: damaged", "give another `workdir`"
-  settings = json_file.read(
+  config = json_file.read(
     file, place=place, wanted="the settings of a run", advice=advice
-  ).get("settings")
+  )
+  program = f"nao_jax {_version_of(file)}"
+  formats.check(config.get("format"), formats.WORKDIR, str(file), program)
+  settings = config.get("settings")
   if not isinstance(settings, dict):
     raise UserError(f"{place}: no `settings`; {advice}")
   return identity.with_current_names(settings)
@@ -113,6 +116,7 @@ def _settings(file: pathlib.Path) -> dict:
 
 def _config(settings: dict) -> dict:
   return {
+    "format": formats.WORKDIR,
     "settings": settings,
     "command": [sys.executable, *map(without_passwords, sys.orig_argv[1:])],
     "versions": {name: _version(name) for name in _PACKAGES}

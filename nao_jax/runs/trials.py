@@ -16,7 +16,7 @@ import sqlite3
 import numpy as np
 
 from nao_jax.errors import UserError
-from nao_jax.runs import paths
+from nao_jax.runs import formats, paths
 
 # Time to wait while another process is writing.
 _SECONDS_TO_WAIT = 60.0
@@ -80,6 +80,8 @@ class Trials:
     except OSError as error:
       raise self._refusal(error) from error
     with self._open() as database:
+      place = f"`trials={self.path}`"
+      formats.check_database(database, formats.TRIALS, place, mark=True)
       database.execute(_TABLE)
       # Fails now, not after the first training, if the file is read-only.
       database.execute("begin immediate")

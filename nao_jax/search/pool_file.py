@@ -14,6 +14,7 @@ import numpy as np
 
 from nao_jax.errors import UserError, storage_fault
 from nao_jax.pool import Pool
+from nao_jax.runs import formats
 from nao_jax.spaces.space import Space
 
 _TABLES = (
@@ -50,6 +51,7 @@ class PoolFile:
       return
     try:
       with contextlib.closing(sqlite3.connect(self.path)) as database:
+        formats.check_database(database, formats.POOL, str(self.path))
         found = database.execute("pragma quick_check(1)").fetchone()[0]
     except sqlite3.DatabaseError as error:
       found = error
@@ -72,6 +74,8 @@ class PoolFile:
     try:
       with contextlib.closing(sqlite3.connect(self.path)) as database, database:
         if before is None:
+          place = str(self.path)
+          formats.check_database(database, formats.POOL, place, mark=True)
           for statement in _TABLES:
             database.execute(statement)
           database.execute("delete from scores")
@@ -115,6 +119,7 @@ def read(file: pathlib.Path, space: Space) -> Pool | None:
   source = f"{file.absolute().as_uri()}?mode=ro"
   try:
     with contextlib.closing(sqlite3.connect(source, uri=True)) as database:
+      formats.check_database(database, formats.POOL, str(file))
       rows = database.execute(
         "select tokens, origin, parent, step_size, alive from architectures"
         " order by id"
