@@ -30,6 +30,7 @@ from nao_jax.search.proposer import Proposer
 from nao_jax.settings import flatten
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.choice import strategy
+from nao_jax.tasks.shown import Best
 from nao_jax.tasks.task import (
   DEFAULT_OPTIONS,
   Cells,
@@ -88,7 +89,8 @@ def run(
       train shared weights together; the first one searches.
 
   Returns:
-    The content of best.json; None in a helper process.
+    The content of best.json, as a dict that a notebook shows as a table and a
+    drawing; None in a helper process.
 
   Raises:
     UserError: a setting, the data or the workdir does not allow the search. It
@@ -114,7 +116,7 @@ def run(
   ):
     if best := journal.finished():
       logging.info("%s holds this search, finished; nothing to do", workdir)
-      return best
+      return Best(best, cells)
     file = trials or journal.path / "trials.sqlite"
     setup = _Setup(executor, file, options)
     best = _search(opened, cells, given, setup, journal)
@@ -122,7 +124,7 @@ def run(
     _show(best, cells, journal)
     search_page.try_to_write(journal.path, task.cells)
     journal.tracking.artefacts(*_RESULTS)
-  return best
+  return Best(best, cells)
 
 
 def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:

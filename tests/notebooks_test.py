@@ -5,7 +5,12 @@ import os
 import numpy as np
 import pytest
 
+from nao_jax import settings
 from nao_jax.pool import Pool
+from nao_jax.spaces import rnn
+from nao_jax.tasks import shown as shown_best
+from nao_jax.tasks.text_cells import TextCells
+from nao_jax.tasks.text_presets import SearchRnnConfig
 from tests import pages
 
 NOTEBOOKS = sorted((pages.ROOT / "docs" / "notebooks").glob("*.md"))
@@ -33,7 +38,7 @@ def _executed(path, folder):
 # What they show at least, beside words.
 SHOWN = {
   "function": "text/html",
-  "images": "image/svg+xml",
+  "images": "text/html",
   "table": "image/png",
 }
 
@@ -48,6 +53,72 @@ def test_a_notebook_runs_and_shows_what_it_found(path, tmp_path):
   # Those of rounds are by rich.
   tables = [x for x in found["text/html"] if "<caption>The best of " in x]
   assert len(tables) == (path.stem != "images")
+  results = [x for x in found["text/html"] if "<th>text</th>" in x]
+  assert len(results) == (path.stem == "images")
+  for result in results:
+    assert result.count('src="data:image/svg+xml;base64,') == 2
+
+
+_SEARCH = """
+import asyncio, time
+import jax, nao_jax
+asyncio.get_running_loop()
+space = nao_jax.make_space("x", {"a": tuple(range(50)), "b": (1, 2)})
+sizes = nao_jax.SearchConfig(pool_size=4, rounds=8, new_per_round=1)
+def score(tokens):
+  time.sleep(0.1)
+  return tokens.sum(1).astype("float32")
+nao_jax.run_search(space, score, jax.random.key(0), sizes,
+                   strategy=nao_jax.RandomSearch(space), workdir="run")
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_search_shows_progress_and_stops_when_the_kernel_is_interrupted(
+  tmp_path,
+):
+  manager = pytest.importorskip("jupyter_client.manager")
+  pytest.importorskip("ipykernel")
+  env = os.environ | {"PYTHONPATH": str(pages.ROOT)}
+  kernel, client = manager.start_new_kernel(cwd=str(tmp_path), env=env)
+  stopping = []
+
+  def stop(message):
+    shown = str(message["content"].get("data", {}).get("text/html"))
+    if "<progress" in shown and "round 2 " in shown and not stopping:
+      kernel.interrupt_kernel()
+      stopping.append(shown)
+
+  try:
+    reply = client.execute_interactive(_SEARCH, output_hook=stop, timeout=600)
+    assert stopping
+    assert reply["content"]["ename"] == "Stopped"
+    reply = client.execute_interactive(
+      _SEARCH, output_hook=lambda message: None, timeout=600
+    )
+    assert reply["content"]["status"] == "ok"
+  finally:
+    client.stop_channels()
+    kernel.shutdown_kernel(now=True)
+
+
+def test_the_result_of_a_search_is_a_table_with_a_drawing():
+  cells = TextCells(settings.flatten(SearchRnnConfig()))
+  best = {
+    "tokens": rnn.resolve("NAO-RNN").tolist(),
+    "text": "<b>",
+    "origin": 3,
+    "validation_perplexity": 61.23456,
+    "finalists": {},
+  }
+  shown = shown_best.Best(best, cells)
+  assert shown == best
+  page = shown._repr_html_()
+  assert "<th>text</th><td>&lt;b&gt;</td>" in page
+  assert "<td>61.23</td>" in page
+  assert "<td>round 3" in page
+  assert page.count('src="data:image/svg+xml;base64,') == 1
+  assert "finalists" not in page
 
 
 def test_a_pool_without_scores_shows_itself():

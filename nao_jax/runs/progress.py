@@ -1,6 +1,7 @@
-"""Progress of long work: bars on a terminal, plain lines elsewhere."""
+"""Progress of long work: bars on a terminal or in a notebook, else lines."""
 
 from collections.abc import Callable
+import html
 import sys
 import time
 from typing import NamedTuple
@@ -15,6 +16,8 @@ from nao_jax.runs.streams import LastingStream
 
 # Seconds between two plain lines of one phase.
 INTERVAL = 10.0
+# The same for changes of a notebook's line.
+_NOTEBOOK_INTERVAL = 0.5
 # Rates are over this many seconds, or this many changes if they take longer.
 _WINDOW, _CHANGES = 20.0, 5
 
@@ -96,8 +99,12 @@ class Progress:
     self.prefix = self.best = ""
     self._before, self._record = before, record
     self._speed = _Speed()
-    bars = shown.isatty() and not plain
-    self._display = _Bars(shown) if bars else _Lines()
+    if stream is None and rich.console.Console().is_jupyter:
+      self._display = _Notebook()
+    elif shown.isatty() and not plain:
+      self._display = _Bars(shown)
+    else:
+      self._display = _Lines()
 
   def __call__(
     self,
@@ -189,6 +196,39 @@ class _Bars:
 
   def close(self) -> None:
     self._bars.stop()
+
+
+class _Notebook:
+  """A line of a cell's output that changes in place, and goes at the end.
+
+  rich's own bars need ipywidgets in a notebook.
+  """
+
+  def __init__(self):
+    self._handle, self._title, self._last = None, None, 0.0
+
+  def show(self, at: Position) -> None:
+    now = time.monotonic()
+    recent = now - self._last < _NOTEBOOK_INTERVAL
+    if at.title == self._title and recent and at.done < at.total:
+      return
+    self._title, self._last = at.title, now
+    left = [] if at.left is None else [f"{clock(at.left)} left"]
+    words = ", ".join([f"{at.done} of {at.total}", *left, *at.remarks])
+    bar = f'<progress max="{at.total}" value="{at.done}"></progress>'
+    self._write(f"{bar} {html.escape(f'{at.title}: {words}')}")
+
+  def _write(self, line: str) -> None:
+    from IPython import display
+
+    if self._handle is None:
+      self._handle = display.display(display.HTML(line), display_id=True)
+    else:
+      self._handle.update(display.HTML(line))
+
+  def close(self) -> None:
+    if self._handle is not None:
+      self._write("")
 
 
 class _Lines:
