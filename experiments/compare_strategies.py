@@ -1,6 +1,8 @@
 """Compares search strategies on a benchmark table.
 
 python -m experiments.compare_strategies --json=runs/cora.json
+python -m experiments.compare_strategies --table=mine.csv \
+  --signal=accuracy --report=accuracy
 
 The same command again runs only the trials that are missing from the file.
 --helpfull lists every setting.
@@ -42,7 +44,7 @@ def main(_):
   curves = comparison.run(
     config, _STRATEGIES.value, file=_JSON.value, threads=_THREADS.value
   )
-  names = [f"{config.dataset} {x}" for x in (config.signal, config.report)]
+  names = [column.title for column in comparison.columns(config)]
   show(curves, *names)
   if _JSON.value:
     draw(curves, _JSON.value, *names)

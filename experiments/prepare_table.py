@@ -1,10 +1,12 @@
-"""Makes a table for --table from the official files of NAS-Bench-201.
+"""Makes a table for --table from other files.
 
 python -m experiments.prepare_table --nats_bench=NATS-tss-v1_0-3ffb9-simple \
   --output=nasbench201.npz
+python -m experiments.prepare_table --table=mine.csv --output=mine.npz
 
-The files are read as data; nothing in them is executed. Requires the package
-nats-bench (`pip install 'nao_jax[tables]'`).
+The first reads the official files of NAS-Bench-201 and requires the package
+nats-bench (`pip install 'nao_jax[tables]'`); the second reads a table of any
+space in CSV or JSON. Files are read as data; nothing in them is executed.
 """
 
 import io
@@ -12,7 +14,8 @@ import io
 from absl import flags, logging
 import numpy as np
 
-from nao_jax.data import nats_bench
+from nao_jax.data import nats_bench, table_files
+from nao_jax.errors import UserError
 from nao_jax.runs import formats, paths
 from nao_jax.runs.files import check_writable, write_bytes
 from nao_jax.runs.progress import Progress
@@ -20,7 +23,10 @@ from nao_jax.runs.progress import Progress
 from . import driver
 
 _NATS_BENCH = flags.DEFINE_string(
-  "nats_bench", None, "Folder of NATS-Bench's topology space.", required=True
+  "nats_bench", None, "Folder of NATS-Bench's topology space."
+)
+_TABLE = flags.DEFINE_string(
+  "table", None, "A table of any space, .csv or .json, which is checked."
 )
 _OUTPUT = flags.DEFINE_string(
   "output", None, "The .npz file to write.", required=True
@@ -29,14 +35,22 @@ _OUTPUT = flags.DEFINE_string(
 
 def main(_):
   """Reads all architectures and writes the table."""
+  if (_NATS_BENCH.value is None) == (_TABLE.value is None):
+    raise UserError("--nats_bench, --table: give one of them")
+  if not _OUTPUT.value.endswith(".npz"):
+    raise UserError(f"--output={_OUTPUT.value}: the name must end in .npz")
   check_writable(_OUTPUT.value, "output")
-  arrays = nats_bench.read(_NATS_BENCH.value, Progress())
+  if _TABLE.value is not None:
+    table = table_files.read(_TABLE.value)
+    arrays, columns = table_files.arrays(table), sorted(table.columns)
+  else:
+    arrays = nats_bench.read(_NATS_BENCH.value, Progress())
+    columns = sorted(set(arrays) - {"ops", "op_names"})
   content = io.BytesIO()
   np.savez_compressed(
     content, allow_pickle=False, format=formats.TABLE, **arrays
   )
   write_bytes(paths.expanded(_OUTPUT.value), content.getvalue())
-  columns = sorted(set(arrays) - {"ops", "op_names"})
   logging.info("%s: %s", _OUTPUT.value, ", ".join(columns))
 
 

@@ -124,7 +124,7 @@ DRIVERS = {
   "prepare_table": (
     [(nats_bench, "read")],
     {"nats_bench": "a", "output": "o.npz"},
-    {"nats_bench": "b", "output": "/proc/o.npz"},
+    {"nats_bench": "b", "output": "/proc/o.npz", "table": "t.csv"},
   ),
 }
 # Their output is looked at in describe_test.py, and in watch_test.py.

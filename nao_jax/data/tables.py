@@ -1,9 +1,9 @@
 """Benchmark tables: measured scores of every architecture of a space.
 
-Two formats are read, neither by executing anything: NumPy archives in the form
-of NAS-Bench-201 (`ops` and columns named `<dataset>_<signal>`; nats_bench.py
-makes one from the official files), and the files of the package
-nas-bench-graph, which are pickles of numbers.
+Three kinds are read, none by executing anything: NumPy archives in the form of
+NAS-Bench-201 (`ops` and columns named `<dataset>_<signal>`; nats_bench.py makes
+one from the official files), the files of the package nas-bench-graph, which
+are pickles of numbers, and files of any space of slots (table_files.py).
 
 Shapes: F functions of a space.
 """
@@ -16,11 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nao_jax.data import digest, restricted_unpickler
+from nao_jax.data import digest, restricted_unpickler, table_files
 from nao_jax.data.archives import Archive, reading
 from nao_jax.errors import UserError
 from nao_jax.runs import formats, paths
 from nao_jax.spaces import nasbench201, nasbench_graph
+from nao_jax.spaces.known import Known
 from nao_jax.spaces.space import Space
 
 # The value of `table` for the benchmark in a package.
@@ -36,11 +37,26 @@ class Column(NamedTuple):
   Attributes:
     space: the space of the architectures.
     scores: float32 [F], in per cent, or a cost in its own unit; NaN for
-      functions without a measurement.
+      functions without a measurement. Scores of which lower ones are better are
+      negated.
+    title: the column in words.
+    sign: -1 for negated scores, else 1.
   """
 
   space: Space
   scores: np.ndarray
+  title: str
+  sign: int = 1
+
+  @property
+  def complete(self) -> bool:
+    """True if all architectures that a table of slots may have were measured.
+
+    The benchmarks in forms of their own count as complete.
+    """
+    if not isinstance(self.space, Known):
+      return True
+    return self.space.complete and not np.isnan(self.scores).any()
 
 
 def load(
@@ -49,10 +65,11 @@ def load(
   """Loads one column of a table.
 
   Args:
-    table: `nas-bench-graph`, or the path of an .npz file.
-    dataset: the data set that the architectures were trained on.
-    signal: the measurement, in per cent; or a cost: any column of an archive,
-      and for `nas-bench-graph` `params` (millions) and `latency` (seconds).
+    table: `nas-bench-graph`, or the path of an .npz, .csv or .json file.
+    dataset: the data set that the architectures were trained on; it is not
+      needed where a file of slots has a column named `signal`.
+    signal: the measurement, in per cent; or a cost: any column of a file, and
+      for `nas-bench-graph` `params` (millions) and `latency` (seconds).
     where: the setting that named the signal, for messages.
 
   Raises:
@@ -68,8 +85,10 @@ def _load_archive(path, dataset, signal, where) -> Column:
   path = paths.expanded(path)
   # A changed file is read again, though its name is the same.
   stamp = tuple(digest.stamp(path)) if os.path.exists(path) else None
-  columns = _read_archive(os.fspath(path), stamp)
+  columns = _read(os.fspath(path), stamp)
   name = f"{dataset}_{signal}"
+  if isinstance(columns, table_files.Contents):
+    return _of_slots(path, columns, name, signal, where)
   if name not in columns:
     known = ", ".join(sorted(columns)) or "none"
     raise UserError(
@@ -77,24 +96,55 @@ def _load_archive(path, dataset, signal, where) -> Column:
       f"(`dataset={dataset}`); its columns are {known}"
     )
   _check_finite(path, name, columns[name])
-  return Column(nasbench201.space(), columns[name])
+  return Column(nasbench201.space(), columns[name], f"{dataset} {signal}")
+
+
+def _of_slots(path, table, name, signal, where) -> Column:
+  """Returns a column of a file of slots, by either of its names."""
+  name = signal if signal in table.columns else name
+  if name not in table.columns:
+    raise UserError(
+      f"`{where}={signal}`: {path} has no column {signal!r}; its columns are "
+      f"{', '.join(sorted(table.columns))}"
+    )
+  sign = -1 if where != "limit" and table.lower(name) else 1
+  with np.errstate(over="ignore"):
+    scores = (sign * table.columns[name]).astype(np.float32)
+  for row in np.flatnonzero(np.isinf(scores))[:1]:
+    raise UserError(
+      f"`table={path}`: row {row + 1}: column {name!r} is too large"
+    )
+  if np.isnan(scores).all():
+    raise UserError(f"`table={path}`: column {name!r} has no number")
+  return Column(table.space, scores, table.title(name), sign)
 
 
 @functools.lru_cache(maxsize=2)
-def _read_archive(path: str, stamp: tuple | None) -> dict[str, np.ndarray]:
-  """Reads columns by function, float32 [F]; the cache is keyed by `stamp`."""
+def _read(
+  path: str, stamp: tuple | None
+) -> table_files.Contents | dict[str, np.ndarray]:
+  """Reads a file of slots, or the columns of NAS-Bench-201, float32 [F].
+
+  The cache is keyed by `stamp`.
+  """
   del stamp
   if not os.path.exists(path):
     raise UserError(
-      f"`table={path}`: no such file; give {GRAPH}, or a .npz file in the form "
-      "of NAS-Bench-201"
+      f"`table={path}`: no such file; give {GRAPH}, a .npz file in the form of "
+      "NAS-Bench-201, or a .npz, .csv or .json file of slots"
     )
+  if path.endswith((".csv", ".json")):
+    return table_files.read(path)
   with reading(path, "table") as file:
     archive = Archive(path, "table", file)
+    if "format" in archive.names:
+      found = archive["format"]
+      found = found.item() if found.size == 1 else found.shape
+      formats.check(found, formats.TABLE, f"`table={path}`")
+    if "header" in archive.names:
+      return table_files.read_archive(archive)
     arrays = {name: archive[name] for name in archive.names}
-  if (found := arrays.pop("format", None)) is not None:
-    found = found.item() if found.size == 1 else found.shape
-    formats.check(found, formats.TABLE, f"`table={path}`")
+  arrays.pop("format", None)
   ops = arrays.pop("ops", None)
   names = arrays.pop("op_names", np.array(nasbench201.OPS))
   rows = _rows(path, nasbench201.space(), ops, names)
@@ -178,7 +228,7 @@ def _load_graph(dataset, signal, where) -> Column:
       f"{path}: {np.isnan(scores).sum()} of {len(scores)} architectures are "
       f"missing; `dataset={dataset}` has another space, or the file is damaged"
     )
-  return Column(space, scores)
+  return Column(space, scores, f"{dataset} {signal}")
 
 
 def _graph_file(dataset: str) -> pathlib.Path:

@@ -20,7 +20,7 @@ class Table(Evaluator):
   """Evaluator that looks scores up; it has no state.
 
   Attributes:
-    space: the search space; its `functions` number the rows of the table.
+    space: the search space, which numbers the rows of the table.
     scores: float [F], higher is better; NaN where nothing was measured.
   """
 
@@ -42,8 +42,10 @@ class Table(Evaluator):
 
     An architecture that was not measured gets the worst score of the table.
     """
-    scores = self.scores[self.space.functions.number(tokens)]
-    return np.where(np.isnan(scores), np.nanmin(self.scores), scores)
+    number = self.space.number(tokens)
+    scores = self.scores[number]
+    unknown = np.isnan(scores) | (number < 0)
+    return np.where(unknown, np.nanmin(self.scores), scores)
 
   def init(self, key: jax.Array) -> tuple:
     """Returns an empty state; the key is not used."""

@@ -284,6 +284,14 @@ class Space:
       tokens[..., second] = np.where(out_of_order, a, b)
     return tokens
 
+  def number(self, tokens: np.ndarray) -> np.ndarray:
+    """Returns the numbers of architectures [..., L] in a table, [...].
+
+    The number is -1 for an architecture that the table lacks. Only spaces with
+    `functions`, or of a table, have numbers.
+    """
+    return self.functions.number(tokens)
+
   def neighbours(self, tokens: np.ndarray) -> np.ndarray:
     """Returns all architectures that differ from one in a single token.
 

@@ -18,7 +18,6 @@ from absl import logging
 import jax
 import numpy as np
 
-from nao_jax import objectives
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.data import digest, tables
@@ -30,12 +29,14 @@ from nao_jax.runs.files import check_writable, write
 from nao_jax.search import loop
 from nao_jax.search.loop import SearchConfig
 from nao_jax.settings import LAST_SEED, Only, field, flatten, validate
+from nao_jax.spaces.known import Known
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Strategy, nao_plus
 from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.uniform import Uniform
+from nao_jax.studies import measured
 from nao_jax.studies.curves import Curves, summary
 
 # Evaluations before the first proposal, unless a strategy needs more.
@@ -47,8 +48,10 @@ class CompareConfig:
   """Settings of a comparison.
 
   Attributes:
-    table: `nas-bench-graph`, or a .npz file in the form of NAS-Bench-201.
-    dataset: the data that the architectures were trained on.
+    table: `nas-bench-graph`, a .npz file in the form of NAS-Bench-201, or a
+      .npz, .csv or .json file of slots.
+    dataset: the data that the architectures were trained on; it is not needed
+      where a file of slots has columns of the names alone.
     signal: the measurement that the search sees.
     report: the measurement that is reported of the architecture found.
     budget: B, evaluations of a trial.
@@ -147,17 +150,35 @@ def run(
   """
   signal, report, constraint = check(config, strategies)
   # A table may hold other scores under the same name.
-  table = digest.of_arrays(0, signal.scores, report.scores)
-  done = _read(file, config, signal.space, table)
+  space = signal.space
+  listed = [space.rows.tokens] if isinstance(space, Known) else []
+  table = digest.of_arrays(0, signal.scores, report.scores, *listed)
+  done = _read(file, config, space, table)
   if file is not None:
     check_writable(file, "file")
   curves = {}
   for name in strategies:
     if name not in done:
-      done[name] = _trials(config, name, signal, report, constraint, threads)
+      found = _trials(config, name, signal, report, constraint, threads)
+      signs = [column.sign for column in columns(config)]
+      done[name] = dataclasses.replace(
+        found, signal=found.signal * signs[0], report=found.report * signs[1]
+      )
       _write(file, config, signal.space, table, done)
     curves[name] = done[name]
   return curves
+
+
+def columns(config: CompareConfig) -> list[tables.Column]:
+  """Returns the columns of the signal and of the report.
+
+  Raises:
+    UserError: the table or a column cannot be read.
+  """
+  return [
+    tables.load(config.table, config.dataset, name, where)
+    for name, where in ((config.signal, "signal"), (config.report, "report"))
+  ]
 
 
 def check(
@@ -178,12 +199,9 @@ def check(
     )
   if len(set(strategies)) < len(strategies):
     raise UserError(f"`strategies={','.join(strategies)}`: one occurs twice")
-  columns = [
-    tables.load(config.table, config.dataset, name, where)
-    for name, where in ((config.signal, "signal"), (config.report, "report"))
-  ]
-  signal, report = (Table(column.space, column.scores) for column in columns)
-  constraint, allowed = _constraint(config)
+  found = columns(config)
+  signal, report = (Table(column.space, column.scores) for column in found)
+  constraint, allowed = measured.constraint(config, found)
   if constraint is not None:
     signal = signal.within(allowed)
   most = np.sum(~np.isnan(signal.scores))
@@ -191,7 +209,7 @@ def check(
     raise UserError(
       f"`budget={config.budget}`: allowed: {FIRST} to {most}, the functions of "
       "the table"
-      + (f" that `limit={config.limit}` allows" if constraint else "")
+      + (f" that `limit={config.limit}` allows" if config.limit else "")
     )
   return signal, report, constraint
 
@@ -258,31 +276,6 @@ def _curves(tokens, budget, signal, report, start) -> Curves:
     *map(np.array, zip(*rows, strict=True)),
     seconds=round(time.monotonic() - start, 1),
   )
-
-
-def _constraint(
-  config: CompareConfig,
-) -> tuple[CostConstraint | None, np.ndarray | None]:
-  """Returns the cost constraint and the functions it allows, bool [F]."""
-  name, limit = objectives.parse_limit(config.limit)
-  if not name:
-    return None, None
-  column = tables.load(config.table, config.dataset, name, "limit")
-  space, costs = column.space, np.float64(column.scores)
-  if np.nanmin(costs) <= 0:
-    raise UserError(
-      f"`limit={config.limit}`: column {name!r} of the table has values of 0 "
-      "or less, so it is no cost"
-    )
-  # Functions without a measured cost are not allowed.
-  costs = np.where(np.isnan(costs), np.finfo(np.float64).max, costs)
-  constraint = CostConstraint(
-    name,
-    lambda tokens: costs[space.functions.number(tokens)],
-    limit,
-    penalty=config.limit_penalty,
-  )
-  return constraint, costs <= limit
 
 
 def _setup(name: str, space: Space, constraint: CostConstraint | None) -> Setup:

@@ -29,8 +29,10 @@ class StudyConfig:
   """Settings of the controller and its measurement.
 
   Attributes:
-    table: `nas-bench-graph`, or a .npz file in the form of NAS-Bench-201.
-    dataset: the data that the architectures were trained on.
+    table: `nas-bench-graph`, a .npz file in the form of NAS-Bench-201, or a
+      .npz, .csv or .json file of slots.
+    dataset: the data that the architectures were trained on; it is not needed
+      where a file of slots has a column of the signal's name alone.
     signal: the measurement to predict.
     members: number of architectures to fit on, drawn at random.
     measured: number of other architectures, which only the measurement uses.
@@ -104,7 +106,7 @@ def check(config: StudyConfig) -> Table:
   validate(config)
   column = tables.load(config.table, config.dataset, config.signal)
   table = Table(column.space, column.scores)
-  most = len(column.space.functions.representative)
+  most = len(column.scores)
   if config.members + config.measured > most:
     raise UserError(
       f"`members={config.members}` `measured={config.measured}`: the table has "

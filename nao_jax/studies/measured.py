@@ -1,0 +1,72 @@
+"""Limits of a search on a benchmark table to what was measured, and to costs.
+
+Shapes: F functions of the table.
+"""
+
+from typing import Any
+
+from absl import logging
+import numpy as np
+
+from nao_jax import objectives
+from nao_jax.data import tables
+from nao_jax.errors import UserError
+from nao_jax.objectives import CostConstraint
+from nao_jax.spaces.known import Known
+
+
+def constraint(
+  config: Any, measured: list[tables.Column]
+) -> tuple[CostConstraint | None, np.ndarray | None]:
+  """Returns the cost constraint and the functions it allows, bool [F].
+
+  Without a limit, a constraint keeps searches to what was measured, if a table
+  of slots lacks architectures.
+
+  Args:
+    config: settings with the fields `table`, `dataset`, `limit` and
+      `limit_penalty`, see `CompareConfig`.
+    measured: columns of the table that a search needs.
+
+  Raises:
+    UserError: the limit is no limit on a column of the table.
+  """
+  name, limit = objectives.parse_limit(config.limit)
+  space, penalty = measured[0].space, config.limit_penalty
+  complete = all(column.complete for column in measured)
+  if not name and complete:
+    return None, None
+  if name:
+    column = tables.load(config.table, config.dataset, name, "limit")
+    costs = np.float64(column.scores)
+    if np.nanmin(costs) <= 0:
+      raise UserError(
+        f"`limit={config.limit}`: column {name!r} of the table has values of 0 "
+        "or less, so it is no cost"
+      )
+  else:
+    name, costs = "a row of the table", np.ones(len(measured[0].scores))
+    limit, penalty = 1.0, 0.0
+  if not complete:
+    gaps = np.any([np.isnan(column.scores) for column in measured], axis=0)
+    costs = np.where(gaps, np.nan, costs)
+    _say(space, np.sum(~gaps))
+  # Functions without a measured cost are not allowed.
+  most = np.finfo(np.float64).max
+  costs = np.where(np.isnan(costs), most, costs)
+
+  def cost(tokens: np.ndarray) -> np.ndarray:
+    number = space.number(tokens)
+    return np.where(number < 0, most, costs[number])
+
+  return CostConstraint(name, cost, limit, penalty=penalty), costs <= limit
+
+
+def _say(space: Known, count: int) -> None:
+  missing = space.missing()
+  logging.info(
+    "%d architectures of the table have all measurements; no others are "
+    "proposed%s",
+    count,
+    "" if missing is None else f", such as {space.text(missing)}",
+  )
