@@ -229,6 +229,9 @@ _ELSEWHERE = {
     "space_nasbench201_test.py::test_scores_are_of_as_many_images_as_asked"
   ),
   "finalists": "finals_test.py::test_without_finalists_the_best_score_wins",
+  "finalist_share": (
+    "finals_test.py::test_finalists_are_spread_over_a_share_of_the_pool"
+  ),
   "finalist_rounds": (
     "finals_test.py::test_finalists_of_later_rounds_are_proposed_from_trainings"
   ),

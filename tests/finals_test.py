@@ -76,6 +76,7 @@ class Config:
   """The settings that are looked at."""
 
   finalists: int = 3
+  finalist_share: float = 0.0
   finalist_rounds: int = 0
   finalist: FinalistConfig = FinalistConfig()
   evaluator: str = "shared"
@@ -178,7 +179,7 @@ def test_trainings_that_are_killed_anywhere_end_as_those_that_were_not(
 
 def test_finalists_of_later_rounds_are_proposed_from_trainings(tmp_path):
   """Neighbours of the best finalists are better than the pool's best."""
-  config = Config(2, 2, final=ImageFinalConfig(cells=1, repeats=1))
+  config = Config(2, 0.0, 2, final=ImageFinalConfig(cells=1, repeats=1))
   asked, whole, pieces = [], [], []
   proposer = Proposer(_Neighbours(asked), SPACE, jax.random.key(3))
   scored = _scored(8)
@@ -189,17 +190,15 @@ def test_finalists_of_later_rounds_are_proposed_from_trainings(tmp_path):
   searched = best["finalists"]["searched"]
   assert len(searched) == len(best["finalists"]["random"]) == 2 + 2 * 2
   assert best["tokens"] == searched[0]["tokens"]
-  # Rows 8 to 11 are proposals; nobody scored them in the search.
-  assert sorted(x["row"] for x in searched) == [6, 7, 8, 9, 10, 11]
-  assert {x["row"] for x in searched if x["place"] is None} == {8, 9, 10, 11}
-  assert best["origin"] == (0 if searched[0]["row"] < 8 else 1)
-  # Trained members are told first by their trainings, then all the others.
+  # They were trained as neighbours of the best; rows from 8 on are new.
+  assert len({x["row"] for x in searched}) == 6
+  assert [x["row"] for x in searched if x["place"]] == [7, 6]
+  assert best["origin"] == 2  # The winner is from the second round.
   values = {x["row"]: x["validation_accuracy"] for x in searched}
-  first, _ = asked
-  assert [len(x.tokens) for x in asked] == [8, 10]
-  np.testing.assert_allclose(first.scores[6:], [values[6], values[7]])
-  assert np.argsort(first.scores[:6]).tolist() == [*range(6)]
-  assert max(first.scores[:6]) <= min(values[6], values[7])
+  first, second = asked
+  np.testing.assert_allclose(first.scores, [values[6], values[7]])
+  np.testing.assert_array_equal(first.tokens, scored.tokens[6:])
+  assert len(second.tokens) == 4
   for kill_at in (1, 6 * EPOCHS + 1, 9 * EPOCHS):
     with pytest.raises(Killed):
       run(tmp_path / "again", candidates=Candidates(_sum, pieces, kill_at))
@@ -336,6 +335,26 @@ def test_random_cells_are_not_in_the_pool(finalists, tmp_path):
   random = set(map(tuple, best["compared"]["random"]))
   assert random
   assert not random & set(map(tuple, scored.tokens.tolist()))
+
+
+@pytest.mark.parametrize(
+  ("count", "share", "places"),
+  [
+    (3, 0.5, [1, 3, 5]),
+    (2, 1.0, [1, 10]),
+    (1, 0.5, [1]),
+    (4, 0.1, [1, 2, 3, 4]),
+  ],
+)
+def test_finalists_are_spread_over_a_share_of_the_pool(
+  count, share, places, tmp_path
+):
+  config = Config(count, share, final=ImageFinalConfig(cells=0))
+  best = _run(tmp_path, _scored(10), Candidates(_sum, []), config)
+  searched = best["finalists"]["searched"]
+  # The pool's members are the better the later.
+  assert sorted(x["place"] for x in searched) == places
+  assert all(x["row"] == 10 - x["place"] for x in searched)
 
 
 def test_a_small_pool_has_fewer_finalists_than_usual(tmp_path):

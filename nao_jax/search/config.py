@@ -172,6 +172,10 @@ class ExperimentConfig:
       on the whole validation part; the best of them wins. With 0, the best
       score wins. As many random cells are trained unless `final.cells` is 0. A
       smaller pool has fewer finalists.
+    finalist_share: share of the pool, from its best member on, over which the
+      first finalists are spread evenly; with 0 they are the best members.
+      Shared weights prefer some kinds of good cells to others, so the best
+      members are alike, and little is learnt from their trainings.
     finalist_rounds: number of rounds after the first finalists, in which the
       strategy learns from their trainings, too, and proposes `finalists` more;
       as many more random cells are trained unless `final.cells` is 0.
@@ -184,7 +188,7 @@ class ExperimentConfig:
     Only(("plus",), "strategy", ("nao_plus",), _BASELINE),
     Only(("controller",), "strategy", ("nao", "nao_plus"), _BASELINE),
     Only(("architectures_per_step",), "evaluator", ("shared",)),
-    Only(("finalist", "finalist_rounds"), "finalists"),
+    Only(("finalist", "finalist_rounds", "finalist_share"), "finalists"),
   )
 
   seed: int = field(0, least=0, most=LAST_SEED)
@@ -198,6 +202,7 @@ class ExperimentConfig:
   controller: ControllerConfig = ControllerConfig()
   fit: FitConfig = FitConfig()
   finalists: int = field(5, least=0)
+  finalist_share: float = field(0.0, least=0, most=1, added=True)
   finalist_rounds: int = field(0, least=0, added=True)
   finalist: FinalistConfig = FinalistConfig()
   final: FinalConfig = FinalConfig()

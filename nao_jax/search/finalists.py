@@ -127,13 +127,12 @@ def run(
       logging.warning("all finalists diverged; no more are proposed")
       break
     journal.progress.prefix = f"proposals from finalists, round {round_}:"
-    known = len(pool.tokens)
-    pool = proposer.extended(
+    pool, rows = proposer.propose(
       pool, scores, round_, config.finalists, journal.progress
     )
     journal.keep_pool(pool)
-    tokens = trainings.space.to_plain(pool.tokens[known:])
-    new = [Cell(row, at) for at, row in enumerate(tokens, known)]
+    tokens = trainings.space.to_plain(pool.tokens[rows])
+    new = [Cell(*cell) for cell in zip(tokens, rows, strict=True)]
     journal.progress.prefix = f"finalists, round {round_}:"
     trained += _first_stage(trainings, new, f"finalists_{round_}", journal)
   _promote(trainings, trained, config.finalist.later, journal)

@@ -63,8 +63,9 @@ def run(
   Args:
     trainings: evaluators and metric of the task.
     pool: pool of the search after its last scores.
-    config: settings with the fields `finalists`, `finalist_rounds`, `finalist`,
-      `evaluator` and `final`, see `ExperimentConfig`.
+    config: settings with the fields `finalists`, `finalist_share`,
+      `finalist_rounds`, `finalist`, `evaluator` and `final`, see
+      `ExperimentConfig`.
     key: key of the random cells; consumed.
     journal: saves states and shows progress.
     constraint: cost constraint on plain tokens, which random cells must
@@ -104,9 +105,9 @@ def _cells(entries: list[dict]) -> list[Cell]:
 
 
 def _drawn(space, pool, config, key, constraint) -> dict[str, list[Cell]]:
-  """Returns the pool's best cells and as many random cells outside the pool."""
-  count = config.finalists or config.final.cells
-  ranked = pool.ranked(pool.scores.shape[1] - 1)[: max(count, 1)].tolist()
+  """Returns cells of the pool and as many random cells outside the pool."""
+  places = _places(pool, config)
+  ranked = pool.ranked(pool.scores.shape[1] - 1)[places]
   wanted = 0
   if config.final.cells:
     more = config.finalist_rounds if config.finalists else 0
@@ -123,10 +124,20 @@ def _drawn(space, pool, config, key, constraint) -> dict[str, list[Cell]]:
     )
   return {
     "searched": [
-      Cell(tokens[row], row, place) for place, row in enumerate(ranked, 1)
+      Cell(tokens[row], row, place)
+      for place, row in zip((places + 1).tolist(), ranked.tolist(), strict=True)
     ],
     "random": [Cell(tokens) for tokens in random],
   }
+
+
+def _places(pool: Pool, config: Any) -> np.ndarray:
+  """Returns ranks of the cells that train first, int [n] from 0."""
+  count = max(config.finalists or config.final.cells, 1)
+  scored = len(pool.ranked(pool.scores.shape[1] - 1))
+  share = config.finalist_share if config.finalists else 0.0
+  last = max(round(share * scored), min(count, scored)) - 1
+  return np.unique(np.linspace(0, last, count).round().astype(int))
 
 
 def _compared(

@@ -1,11 +1,12 @@
 """Proposals after the rounds, from trainings of finalists.
 
 Shared weights separate good architectures from bad ones, but hardly tell good
-ones apart; trainings from scratch do, and are expensive. So the strategy learns
-from both as one list of scores: those of trainings where there are any, and
-below them the others in the order of their scores.
+ones apart; trainings from scratch do. So the strategy learns from trainings
+alone; what the shared scores are worth is the choice of the first finalists.
+Learning from both as one list of scores kept proposals among the kinds of cells
+that the shared weights prefer.
 
-Shapes: A architectures of the pool, N observed ones, L tokens.
+Shapes: A architectures of the pool, N trained ones, L tokens.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ from nao_jax.strategies import Observations, Strategy
 
 @dataclasses.dataclass(frozen=True)
 class Proposer:
-  """Makes proposals from scores of two kinds; each call learns anew.
+  """Makes proposals from trainings; each call learns anew.
 
   Attributes:
     strategy: learns and proposes.
@@ -39,15 +40,15 @@ class Proposer:
   key: jax.Array
   constraint: CostConstraint | None = None
 
-  def extended(
+  def propose(
     self,
     pool: Pool,
     trained: dict[int, float],
     round_: int,
     limit: int,
     progress: Progress,
-  ) -> Pool:
-    """Returns the pool with proposals, which are not scored.
+  ) -> tuple[Pool, list[int]]:
+    """Proposes architectures that have no training yet.
 
     Args:
       pool: the pool in the tokens of `space`.
@@ -55,12 +56,16 @@ class Proposer:
       round_: number of the round, which follows those of the search.
       limit: the most proposals.
       progress: called with the progress of the work.
+
+    Returns:
+      The pool with the proposals that were not in it, and the rows of all
+      proposals.
     """
-    rows, scores = merged(pool.scores[:, -1], trained)
+    rows = np.array(sorted(trained))
     observed = Observations(
       pool.tokens[rows],
-      scores,
-      set(self.space.keys(pool.tokens)),
+      np.float32([trained[row] for row in rows]),
+      set(self.space.keys(pool.tokens[rows])),
       self.constraint,
     )
     keys = jax.random.split(jax.random.fold_in(self.key, round_), 3)
@@ -68,29 +73,21 @@ class Proposer:
     state, _ = self.strategy.tell(
       state, keys[1], observed, progress, Journal().keep
     )
-    _, proposed = self.strategy.ask(state, keys[2], observed, limit)
-    return pools.extend(pool, proposed, round_ - 1, rows)
-
-
-def merged(
-  shared: np.ndarray, trained: dict[int, float]
-) -> tuple[np.ndarray, np.ndarray]:
-  """Merges scores of shared weights and of trainings from scratch.
-
-  The best of those without a training gets the worst score of a training; the
-  others keep their distances to it.
-
-  Args:
-    shared: float32 [A], NaN where there is none.
-    trained: {row: score}.
-
-  Returns:
-    Rows that have a score of either kind, int [N], and scores, float32 [N].
-  """
-  scores = shared.copy()
-  own = list(trained)
-  scores[own] = np.nan
-  scores += min(trained.values()) - np.nanmax(scores, initial=-np.inf)
-  scores[own] = list(trained.values())
-  rows = np.flatnonzero(~np.isnan(scores))
-  return rows, np.float32(scores[rows])
+    _, found = self.strategy.ask(state, keys[2], observed, limit)
+    places = {key: row for row, key in enumerate(self.space.keys(pool.tokens))}
+    proposed = self.space.keys(found.tokens)
+    new = np.array([key not in places for key in proposed], bool)
+    grown = pools.extend(
+      pool,
+      found._replace(
+        tokens=found.tokens[new],
+        parents=found.parents[new],
+        step_sizes=found.step_sizes[new],
+      ),
+      round_ - 1,
+      rows,
+    )
+    fresh = iter(range(len(pool.tokens), len(grown.tokens)))
+    return grown, [
+      next(fresh) if key not in places else places[key] for key in proposed
+    ]
