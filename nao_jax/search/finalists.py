@@ -130,6 +130,8 @@ def run(
     pool, rows = proposer.propose(
       pool, scores, round_, config.finalists, journal.progress
     )
+    if not rows:
+      break  # The space is used up.
     journal.keep_pool(pool)
     tokens = trainings.space.to_plain(pool.tokens[rows])
     new = [Cell(*cell) for cell in zip(tokens, rows, strict=True)]

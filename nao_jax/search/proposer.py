@@ -10,6 +10,7 @@ Shapes: A architectures of the pool, N trained ones, L tokens.
 """
 
 import dataclasses
+import itertools
 from typing import Any
 
 import jax
@@ -21,7 +22,13 @@ from nao_jax.pool import Pool
 from nao_jax.runs.progress import Progress
 from nao_jax.search.state import Journal
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Observations, Strategy
+from nao_jax.strategies import (
+  Observations,
+  Proposal,
+  Strategy,
+  proposal,
+)
+from nao_jax.strategies.uniform import sample_new
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +55,9 @@ class Proposer:
     limit: int,
     progress: Progress,
   ) -> tuple[Pool, list[int]]:
-    """Proposes architectures that have no training yet.
+    """Proposes architectures without a training.
+
+    They are random ones if the strategy finds none.
 
     Args:
       pool: the pool in the tokens of `space`.
@@ -74,20 +83,24 @@ class Proposer:
       state, keys[1], observed, progress, Journal().keep
     )
     _, found = self.strategy.ask(state, keys[2], observed, limit)
+    if not len(found.tokens):
+      known, limits = observed.known, self.constraint
+      found = proposal(sample_new(self.space, keys[2], limit, known, limits))
+    return self._joined(pool, found, round_, rows)
+
+  def _joined(
+    self, pool: Pool, found: Proposal, round_: int, rows: np.ndarray
+  ) -> tuple[Pool, list[int]]:
+    """Adds proposals to the pool if they are not in it; see `propose`."""
     places = {key: row for row, key in enumerate(self.space.keys(pool.tokens))}
     proposed = self.space.keys(found.tokens)
     new = np.array([key not in places for key in proposed], bool)
-    grown = pools.extend(
-      pool,
-      found._replace(
-        tokens=found.tokens[new],
-        parents=found.parents[new],
-        step_sizes=found.step_sizes[new],
-      ),
-      round_ - 1,
-      rows,
+    fresh = found._replace(
+      tokens=found.tokens[new],
+      parents=found.parents[new],
+      step_sizes=found.step_sizes[new],
     )
-    fresh = iter(range(len(pool.tokens), len(grown.tokens)))
-    return grown, [
-      next(fresh) if key not in places else places[key] for key in proposed
+    added = itertools.count(len(pool.tokens))
+    return pools.extend(pool, fresh, round_ - 1, rows), [
+      places[key] if key in places else next(added) for key in proposed
     ]

@@ -87,20 +87,13 @@ class Nao:
     """Fits the controller on the pool without the held-out members.
 
     Implements `Strategy.tell`. A fit that diverges is replaced by a new
-    controller.
-
-    Raises:
-      UserError: all members are held out.
+    controller. If all members would be held out, as may happen to a few
+    finalists, none is.
     """
     held_out = folds.held_out(
       self.controller.space, observed.tokens, self.config.held_out
     )
-    if held_out.all():
-      raise UserError(
-        f"`nao.held_out={self.config.held_out}`: none of the pool's "
-        f"{len(held_out)} members is left to train the controller; give less, "
-        "or a larger `search.pool_size`"
-      )
+    held_out &= not held_out.all()
     trains = ~held_out
     targets = fit.normalise_targets(np.float32(observed.scores), trains)
     state = self._fit(

@@ -23,7 +23,6 @@ from scipy import stats
 
 from nao_jax.controller import metrics
 from nao_jax.controller.model import Controller, ControllerConfig
-from nao_jax.errors import UserError
 from nao_jax.objectives import pick
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import (
@@ -93,9 +92,6 @@ class NaoPlus:
     """Fits all controllers; the first fit begins with reconstruction alone.
 
     Implements `Strategy.tell`.
-
-    Raises:
-      UserError: all members of the pool are held out of one controller.
     """
     config = self.config
     new = int(state.asked) or len(observed.tokens)
@@ -215,27 +211,17 @@ class NaoPlus:
     """Returns the architectures held out of each controller, bool [E, N].
 
     Each architecture is held out of one controller, so that the ensemble is
-    measured on all of them. A single controller learns from all.
+    measured on all of them. A single controller learns from all, and so does
+    one from which all would be held out, as may happen to a few architectures.
     """
     members = self.config.members
     own = folds.numbers(self.controller.space, tokens, members)
-    return (own == np.arange(members)[:, None]) & (members > 1)
+    hidden = (own == np.arange(members)[:, None]) & (members > 1)
+    return hidden & ~hidden.all(axis=1, keepdims=True)
 
   def _shown(self, tokens) -> list[np.ndarray]:
-    """Returns the rows that each controller learns from.
-
-    Raises:
-      UserError: all rows are held out of one controller.
-    """
-    rows = [np.flatnonzero(~hidden) for hidden in self._held_out(tokens)]
-    if not all(map(len, rows)):
-      raise UserError(
-        f"`plus.members={self.config.members}`: the scored members of the pool "
-        f"({len(tokens)}) are all held out of the same controller, which has "
-        "nothing to learn from; give a larger `search.pool_size`, or "
-        "`plus.members=1`"
-      )
-    return rows
+    """Returns the rows that each controller learns from."""
+    return [np.flatnonzero(~hidden) for hidden in self._held_out(tokens)]
 
   def _unlabelled(self, state) -> dict:
     """Returns how many random architectures each controller trained on."""
