@@ -68,6 +68,15 @@ def test_slow_work_has_a_rate_too(clock):
   assert found[-1].left == 98 * 90
 
 
+def test_a_rate_leaves_out_a_machine_that_slept(clock):
+  awake = [(1, 10 * n) for n in range(1, 5)]
+  day = 24 * 3600
+  found = _told(clock, *awake, (day, 50), (1, 60), (1, 70))
+  rates = [position.rate for position in found]
+  assert rates[3:] == ["200 images/s", "", "200 images/s", "200 images/s"]
+  assert [position.left for position in found[-2:]] == [4, 3]
+
+
 def test_work_that_goes_back_starts_its_clock_again(clock):
   found = _told(clock, (0, 0), (1, 10), (1, 20), (1, 5))
   assert found[-1].rate == ""

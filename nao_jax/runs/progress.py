@@ -20,6 +20,9 @@ INTERVAL = 10.0
 _NOTEBOOK_INTERVAL = 0.5
 # Rates are over this many seconds, or this many changes if they take longer.
 _WINDOW, _CHANGES = 20.0, 5
+# A pause of this many seconds that is this many times longer than all changes
+# of the window is none of the work's: the machine slept, or compiled.
+_PAUSE, _TIMES_LONGER = 60.0, 20
 
 
 class WorkUnit(NamedTuple):
@@ -140,6 +143,8 @@ class _Speed:
     now = time.monotonic()
     if title != self._title or (self._changes and done < self._changes[-1][1]):
       self._title, self._changes, self._compiles = title, [], True
+    if self._paused(now):
+      self._changes = []
     if not self._changes or done > self._changes[-1][1]:
       self._changes.append((now, done))
     if self._compiles and len(self._changes) > 1:
@@ -149,6 +154,12 @@ class _Speed:
       self._changes.pop(0)
     (start, first), (end, last) = self._changes[0], self._changes[-1]
     return (last - first) / (end - start) if end > start else None
+
+  def _paused(self, now: float) -> bool:
+    if len(self._changes) < 2:
+      return False
+    last, first = self._changes[-1][0], self._changes[0][0]
+    return now - last > max(_PAUSE, _TIMES_LONGER * (last - first))
 
 
 def _rate(number: float, name: str) -> str:
