@@ -4,6 +4,7 @@
 PYTHON ?= python3
 REQUIREMENTS := requirements.txt
 TESTS := tests
+SECONDS := 60
 VENV := .venv
 READY := $(VENV)/ready
 
@@ -15,7 +16,7 @@ ifneq ($(MAKER),$(shell cat $(READY) 2>/dev/null))
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: search search-text benchmark test test-lowest soak lint docs wheel clean
+.PHONY: search search-text benchmark test test-lowest soak fuzz lint docs wheel clean
 
 search: $(READY)
 	$(VENV)/bin/python -m experiments.search_cnn \
@@ -43,6 +44,11 @@ build/lowest/requirements.txt: setup.cfg tests/lowest.py
 
 soak: $(READY)
 	$(VENV)/bin/python -m tests.soak --kills=50
+
+# Bytes for every reader of files, for so many seconds each.
+fuzz: $(READY)
+	@$(VENV)/bin/pip install -qq --disable-pip-version-check 'atheris>=3.0,<4'
+	$(VENV)/bin/python -m tests.fuzz --seconds=$(SECONDS) --json=build/fuzz.json
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -8,7 +8,7 @@ import pathlib
 import re
 
 # Not needed to run the tests.
-_OTHERS = ("docs", "lint")
+_OTHERS = ("docs", "fuzz", "lint")
 
 
 def lowest(config: str) -> list[str]:
