@@ -1,5 +1,10 @@
-"""Guards of speed that need no clock: program size, memory, copies."""
+"""Guards of speed that need no clock: program size, memory, copies.
 
+Programs for a GPU are lowered and not compiled; only a compiler with a GPU
+knows the memory that they need.
+"""
+
+import collections
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -77,21 +82,34 @@ class Bounds(NamedTuple):
     lines: of the program before it is compiled; what is repeated is there once.
     operations: that the compiler counts.
     memory: bytes between arguments and results.
+    gpu_operations: that are counted in the program for a GPU.
+    gpu_bytes: that its operations read and write before they are fused.
+    conditionals: at most so many in it choose while it runs; the host waits for
+      the index of each.
+    transposes: at most so many in it.
     donated: whether the new state takes the place of the old one.
   """
 
   lines: float
   operations: float
   memory: float
+  gpu_operations: float
+  gpu_bytes: float
+  conditionals: int
+  transposes: int
   donated: bool = False
 
 
 BOUNDS = {
-  work.supernet_train: Bounds(14e3, 14e6, 1.4e6, donated=True),
-  work.supernet_score: Bounds(2.9e3, 3.3e6, 350e3),
-  work.controller_fit: Bounds(4.4e3, 1.7e9, 58e6),
-  work.propose: Bounds(780, 1.7e9, 36e6),
-  work.rnn_supernet_train: Bounds(5e3, 180e3, 61e3, donated=True),
+  work.supernet_train: Bounds(
+    *(14e3, 14e6, 1.4e6, 9.1e6, 41e6, 4, 18), donated=True
+  ),
+  work.supernet_score: Bounds(2.9e3, 3.3e6, 350e3, 3e6, 11.6e6, 2, 9),
+  work.controller_fit: Bounds(4.4e3, 1.7e9, 58e6, 736e6, 486e6, 2, 22),
+  work.propose: Bounds(780, 1.7e9, 36e6, 1e9, 262e6, 0, 4),
+  work.rnn_supernet_train: Bounds(
+    *(5e3, 180e3, 61e3, 195e3, 2e6, 0, 27), donated=True
+  ),
 }
 
 
@@ -124,6 +142,43 @@ def test_the_new_state_takes_the_place_of_the_old_one(compiled):
   state = sum(leaf.nbytes for leaf in jax.tree.leaves(made.arguments[0]))
   reused = program.memory_analysis().alias_size_in_bytes
   assert reused >= state if bounds.donated else reused == 0
+
+
+@pytest.fixture(scope="module")
+def for_gpu(compiled):
+  """The program of the same work for a GPU."""
+  made = compiled[0]
+  traced = jax.jit(made.program).trace(*made.arguments)
+  return traced.lower(lowering_platforms=("cuda",))
+
+
+def test_a_gpu_has_no_more_operations_and_bytes_than_it_had(compiled, for_gpu):
+  *_, bounds = compiled
+  cost = for_gpu.cost_analysis()
+  assert cost["flops"] < bounds.gpu_operations
+  assert cost["bytes accessed"] < bounds.gpu_bytes
+
+
+def _operations(outer):
+  """Yields all operations inside another one."""
+  for region in outer.regions:
+    for block in region:
+      for inner in block:
+        yield inner.operation
+        yield from _operations(inner.operation)
+
+
+def test_a_gpu_has_no_more_conditionals_and_transposes(compiled, for_gpu):
+  *_, bounds = compiled
+  counts = collections.Counter()
+  for operation in _operations(for_gpu.compiler_ir("stablehlo").operation):
+    counts[operation.name] += 1
+    if operation.name == "stablehlo.case" and len(operation.regions) > 1:
+      # What depends on the platform alone is a constant.
+      index = getattr(operation.operands[0].owner, "name", None)
+      counts["conditional"] += index != "stablehlo.constant"
+  assert counts["conditional"] <= bounds.conditionals
+  assert counts["stablehlo.transpose"] <= bounds.transposes
 
 
 def test_other_architectures_run_the_same_program_and_move_nothing(compiled):

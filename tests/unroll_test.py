@@ -1,5 +1,7 @@
 """The recurrent cell's own tape equals jax.grad of the plain loop."""
 
+import functools
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 import jax
@@ -7,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nao_jax.networks import unroll as unroll_module
 from nao_jax.networks.unroll import unroll
 
 # Sums are taken in other orders.
@@ -71,3 +74,19 @@ def test_outputs_and_gradients_are_those_of_the_plain_loop(
 
   for one, other in zip(*jax.jit(both)(*arguments), strict=True):
     np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+  "functions", [unroll_module._ACTIVATE, unroll_module._SLOPE]
+)
+def test_a_gpu_selects_what_a_cpu_switches_to(functions, monkeypatch):
+  x = jnp.linspace(-2, 2, 7)
+  choose = functools.partial(unroll_module._choose, functions=functions, x=x)
+  expected = [choose(jnp.int32(i)) for i in range(len(functions))]
+  monkeypatch.setattr(
+    unroll_module.lax,
+    "platform_dependent",
+    lambda *args, cpu, default: default(*args),
+  )
+  for i, value in enumerate(expected):
+    np.testing.assert_array_equal(choose(jnp.int32(i)), value)

@@ -97,10 +97,27 @@ def _step(x, hidden, first, nodes, kept, cell):
     state = states[cell[node, 0]]
     gate, candidate = jnp.split(nodes[node] @ (state * kept), 2)
     gates.append(jax.nn.sigmoid(gate))
-    activated.append(lax.switch(cell[node, 1], _ACTIVATE, candidate))
+    activated.append(_choose(cell[node, 1], _ACTIVATE, candidate))
     new = state + gates[-1] * (activated[-1] - state)
     states = states.at[node + 1].set(new)
   return states, jnp.stack(gates), jnp.stack(activated)
+
+
+def _choose(index, functions, x):
+  """Returns `functions[index](x)` of element-wise functions.
+
+  On a GPU the host would read the index of a switch, and wait for the device,
+  at every node of every step; all four values cost less. On a CPU a branch is
+  cheaper than the values of the others.
+  """
+
+  def select(index, x):
+    return lax.select_n(index, *(function(x) for function in functions))
+
+  def switch(index, x):
+    return lax.switch(index, functions, x)
+
+  return lax.platform_dependent(index, x, cpu=switch, default=select)
 
 
 def _backward(saved, cotangents):
@@ -161,7 +178,7 @@ def _step_back(output, tape, first, nodes, kept, cell):
       tape.states[source],
       tape.gates[node + 1],
       tape.activated[node + 1],
-      lax.switch(activation, _SLOPE, tape.activated[node + 1]),
+      _choose(activation, _SLOPE, tape.activated[node + 1]),
     )
     back = through + (nodes[node] @ errors[node + 1]) * kept
     states = states.at[source].add(back)
