@@ -11,7 +11,7 @@ from nao_jax.data.augment import AugmentConfig, eval_batches
 from nao_jax.errors import UserError
 from nao_jax.training import stand_alone
 from nao_jax.training.optimisers import SgdConfig
-from nao_jax.training.recipe import Images, TrainConfig
+from nao_jax.training.recipe import Images, TrainConfig, to_bfloat16
 from tests.short_networks import ShortConfig
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -110,9 +110,7 @@ def test_bfloat16_changes_gradients_little_and_weights_stay_float32(
 def test_bfloat16_leaves_classifiers_and_batch_norm_alone(state):
   kept = {
     jax.tree_util.keystr(path)
-    for path, leaf in jax.tree.leaves_with_path(
-      stand_alone._to_bfloat16(state.params)
-    )
+    for path, leaf in jax.tree.leaves_with_path(to_bfloat16(state.params))
     if leaf.dtype == jnp.float32
   }
   assert kept

@@ -266,7 +266,7 @@ class SharedWeights:
   def _score_chunk(self):
     network: NetworkConfig = self.trainer.network
     return parallel.spread(
-      functools.partial(score, network=network),
+      functools.partial(score, network=network, bfloat16=self.trainer.bfloat16),
       in_axes=(None, 0, None, None, None),
       devices=self.devices,
     )

@@ -52,6 +52,8 @@ class SearchCnnConfig(ExperimentConfig):
       architecture have them.
     train_only_new: with `shared` and `extend`, train only the proposals of the
       previous round; all members are scored.
+    bfloat16: compute in bfloat16, except for BatchNorm and the classifier, in
+      every training and score of the search.
     network: sizes of the supernet, or of a candidate's network.
     mobile: with `space=mobile`, the sizes of these networks and the blocks.
     train: training of that network.
@@ -117,6 +119,7 @@ class SearchCnnConfig(ExperimentConfig):
   score_images: int = field(0, least=0, added=True)
   supernet_affine: bool = field(True, added=True)
   train_only_new: bool = False
+  bfloat16: bool = field(False, added=True)
   network: NetworkConfig = NetworkConfig()
   mobile: MobileConfig = field(MobileConfig(), added=True)
   train: TrainConfig = TrainConfig()

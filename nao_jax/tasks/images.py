@@ -274,6 +274,7 @@ def _trainer(
     augment=config.augment,
     examples=data.train_examples,
     class_weights=class_weights(config.train, data),
+    bfloat16=config.bfloat16,
   )
 
 
@@ -294,6 +295,7 @@ def _protocol(
     # Trials of before had one space.
     | ({} if config.space == "nao" else {"space": config.space})
     | ({"mobile": flatten(config.mobile)} if config.space == "mobile" else {})
+    | ({"bfloat16": True} if config.bfloat16 else {})
     # The digest identifies the data set; its name may be given to other data
     # later.
     | {"data": data.digest.train}
@@ -322,4 +324,5 @@ def final_trainer(
     augment=config.augment,
     examples=data.train_examples,
     class_weights=class_weights(config.train, data),
+    bfloat16=config.bfloat16,
   )

@@ -76,6 +76,8 @@ class Recipe:
     examples: number of training images.
     class_weights: weight of each class's images in the loss, see
       `labels.class_weights`; if empty, all count alike.
+    bfloat16: compute in bfloat16, except for BatchNorm and the classifier; the
+      weights stay in float32.
   """
 
   network: Network
@@ -84,6 +86,7 @@ class Recipe:
   augment: AugmentConfig
   examples: int
   class_weights: tuple[float, ...] = dataclasses.field(default=(), kw_only=True)
+  bfloat16: bool = dataclasses.field(default=False, kw_only=True)
 
   @property
   def steps_per_epoch(self) -> int:
@@ -188,6 +191,18 @@ def cross_entropy(
   if class_weights:
     entropy *= jnp.array(class_weights, entropy.dtype)[labels]
   return jnp.mean(entropy)
+
+
+def to_bfloat16(tree: Any) -> Any:
+  """Casts all floats except those of BatchNorm and the classifiers."""
+
+  def cast(path, leaf):
+    name = jax.tree_util.keystr(path)
+    exact = ("scale", "offset", "classifier")
+    kept = leaf.dtype != jnp.float32 or any(part in name for part in exact)
+    return leaf if kept else leaf.astype(jnp.bfloat16)
+
+  return jax.tree.map_with_path(cast, tree)
 
 
 def augmented(

@@ -17,7 +17,13 @@ from nao_jax.data.augment import normalise
 from nao_jax.errors import UserError
 from nao_jax.networks import build
 from nao_jax.networks.parameters import initialise
-from nao_jax.training.recipe import Images, Recipe, augmented, repeat_steps
+from nao_jax.training.recipe import (
+  Images,
+  Recipe,
+  augmented,
+  repeat_steps,
+  to_bfloat16,
+)
 
 
 class TrainState(NamedTuple):
@@ -61,13 +67,10 @@ class Trainer(Recipe):
     accumulate: M, the number of parts into which a batch is cut to save memory;
       their gradients are averaged, and each has its own BatchNorm statistics.
       Each device cuts its own part, so results depend on the number of devices.
-    bfloat16: compute in bfloat16, except for BatchNorm and the classifier; the
-      weights stay in float32.
   """
 
   tokens: tuple[int, ...]
   accumulate: int = 1
-  bfloat16: bool = False
 
   def model(self, axis_name: str | None = None) -> nn.Module:
     """Returns the network."""
@@ -188,7 +191,7 @@ def batch_loss(
     axis_name: the mapped axis over which BatchNorm takes its statistics.
   """
   if trainer.bfloat16:
-    params, inputs = _to_bfloat16((params, inputs))
+    params, inputs = to_bfloat16((params, inputs))
   outputs, updated = trainer.model(axis_name).apply(
     {"params": params, "batch_stats": stats},
     *inputs,
@@ -197,18 +200,6 @@ def batch_loss(
     rngs=rngs,
   )
   return trainer.loss(outputs, labels), updated.get("batch_stats", {})
-
-
-def _to_bfloat16(tree):
-  """Casts all floats except those of BatchNorm and the classifiers."""
-
-  def cast(path, leaf):
-    name = jax.tree_util.keystr(path)
-    exact = ("scale", "offset", "classifier")
-    kept = leaf.dtype != jnp.float32 or any(part in name for part in exact)
-    return leaf if kept else leaf.astype(jnp.bfloat16)
-
-  return jax.tree.map_with_path(cast, tree)
 
 
 def train_steps(

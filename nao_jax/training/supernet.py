@@ -23,7 +23,13 @@ from nao_jax.data.augment import normalise
 from nao_jax.networks import build
 from nao_jax.networks.build import Network
 from nao_jax.networks.parameters import initialise
-from nao_jax.training.recipe import Images, Recipe, augmented, repeat_steps
+from nao_jax.training.recipe import (
+  Images,
+  Recipe,
+  augmented,
+  repeat_steps,
+  to_bfloat16,
+)
 
 
 class TrainState(NamedTuple):
@@ -133,6 +139,8 @@ def batch_loss(
     trainer: the settings.
     axis_name: the mapped axis over which BatchNorm takes its statistics.
   """
+  if trainer.bfloat16:
+    params, inputs = to_bfloat16((params, inputs))
   outputs = build.supernet(trainer.network, axis_name).apply(
     params, *inputs, deterministic=False, rngs=rngs
   )
@@ -342,6 +350,7 @@ def score(
   counted: jax.Array,
   *,
   network: Network,
+  bfloat16: bool = False,
 ) -> jax.Array:
   """Returns the accuracy of each architecture on the same set of examples.
 
@@ -353,15 +362,20 @@ def score(
       which only complete its BatchNorm statistics.
     counted: bool [batches, B], true once for every example.
     network: the sizes.
+    bfloat16: see `Recipe`.
 
   Returns:
     float32 [N] in [0, 1].
   """
+  if bfloat16:
+    params = to_bfloat16(params)
   model = build.supernet(build.without_auxiliary(network))
 
   def right(cells, batch):
     indices, counted = batch
     images = normalise(data.images[indices], data.mean, data.std)
+    if bfloat16:
+      images = to_bfloat16(images)
     logits, _ = model.apply(params, images, cells)
     hits = jnp.argmax(logits, -1) == data.labels[indices]
     return jnp.sum(hits & counted)
