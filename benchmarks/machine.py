@@ -1,15 +1,25 @@
-"""Measured rates and description of this machine."""
+"""Measured rates and description of this machine.
 
+python -m benchmarks.machine
+
+Prints a line of JSON: devices, versions and rates.
+"""
+
+import json
 import os
 import pathlib
+import platform
 import re
 import time
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import jaxlib
+import numpy as np
 
 from benchmarks.counting import Needed
+from nao_jax.training import memory_check
 
 _SIDE = 2048
 _COPIED = 2**26  # float32: 256 MiB, more than any cache holds.
@@ -103,3 +113,32 @@ def _text(file: pathlib.Path) -> str | None:
     return file.read_text(encoding="utf-8").strip()
   except OSError:
     return None
+
+
+def devices() -> dict:
+  """Returns a description of the devices, JSON-like.
+
+  Returns:
+    `kind`, `count` and `memory` (bytes, or None) of the devices; `versions`;
+    `product_error`: the largest error of a matrix product of numbers from 0 to
+    1, over its largest element; and the rates of `measure`.
+  """
+  first, square = jax.devices()[0], np.random.RandomState(0).rand(1024, 1024)
+  exact, x = square @ square, jnp.float32(square)
+  return {
+    "kind": first.device_kind,
+    "count": jax.local_device_count(),
+    "memory": memory_check.limit(first),
+    "versions": {
+      "python": platform.python_version(),
+      "jax": jax.__version__,
+      "jaxlib": jaxlib.__version__,
+      "platform": first.client.platform_version,
+    },
+    "product_error": float(np.abs(x @ x - exact).max() / exact.max()),
+    "rates": measure()._asdict(),
+  }
+
+
+if __name__ == "__main__":
+  print(json.dumps(devices()))

@@ -8,8 +8,15 @@ benchmarks/counting.py) over the machine's measured rates; beside it is the
 ratio of the median to the floor. Memory is the program's: arguments, results
 and temporary buffers. `compile` compiles the program of `supernet_train` in two
 processes, one after the other, that share an empty compilation cache.
+`published_train` is measured only if it is named.
+
+--largest_batch=N takes the largest power of two up to N that fits the device as
+the batch: two programs are compiled, and memory is taken to grow with the batch
+as a whole.
 """
 
+from collections.abc import Callable
+import dataclasses
 import json
 import pathlib
 import statistics
@@ -17,25 +24,34 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 
 from absl import flags
 import jax
 
-from benchmarks import machine, results, work
+from benchmarks import machine, published, results, work
 from benchmarks.machine import Machine
 from benchmarks.work import Sizes, Work
 from experiments import driver, settings
-from nao_jax.errors import UserError
+from nao_jax.errors import UserError, in_a_line
 from nao_jax.runs import streams
+from nao_jax.training import memory_check
 
 _ONLY = flags.DEFINE_list("only", None, "Names to measure; all by default.")
 _JSON = flags.DEFINE_string("json", None, "File to write the figures to.")
 _REPEATS = flags.DEFINE_integer("repeats", 20, "Counted calls.", lower_bound=1)
+_LARGEST = flags.DEFINE_integer(
+  "largest_batch", None, "Largest batch to try.", lower_bound=1
+)
 settings.define(Sizes, {})
 
-_WORKS = {make.__name__: make for make in work.ALL}
+_WORKS = {
+  make.__name__: make for make in (*work.ALL, published.published_train)
+}
 _COMPILE = "compile"
-_NAMES = [*_WORKS, _COMPILE]
+_NAMES = [*(make.__name__ for make in work.ALL), _COMPILE]
+# Share of a device's memory that a program may take.
+_SHARE = 0.9
 
 
 def measure(work: Work, repeats: int, rates: Machine) -> dict:
@@ -43,7 +59,6 @@ def measure(work: Work, repeats: int, rates: Machine) -> dict:
   start = time.perf_counter()
   program = work.program.lower(*work.arguments).compile()
   compiled = time.perf_counter() - start
-  memory = program.memory_analysis()
   arguments, seconds = work.arguments, []
   for number in range(1 + repeats):
     start = time.perf_counter()
@@ -63,13 +78,52 @@ def measure(work: Work, repeats: int, rates: Machine) -> dict:
     "bytes": work.needed.bytes,
     "floor": floor,
     "above_floor": median / floor,
-    "memory": (
-      memory.argument_size_in_bytes
-      + memory.output_size_in_bytes
-      - memory.alias_size_in_bytes
-      + memory.temp_size_in_bytes
-    ),
+    "memory": _bytes(program),
   }
+
+
+def _bytes(program) -> int:
+  """Returns the bytes of arguments, results and temporary buffers."""
+  memory = program.memory_analysis()
+  return (
+    memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes
+    + memory.temp_size_in_bytes
+  )
+
+
+def largest_batch(
+  make: Callable[[Sizes], Work], sizes: Sizes, most: int
+) -> int:
+  """Returns the largest power of two that fits the first device as a batch.
+
+  Args:
+    make: makes the work.
+    sizes: its sizes, of which the batch is replaced.
+    most: upper limit.
+  """
+  batch = min(32, most)
+  small = make(dataclasses.replace(sizes, batch=batch))
+  each = _bytes(small.program.lower(*small.arguments).compile()) / batch
+  room = _SHARE * (memory_check.room(sizes.devices) or 0)
+  while 2 * batch <= most and 2 * batch * each <= room:
+    batch *= 2
+  return batch
+
+
+def _figures(name: str, sizes: Sizes, rates: Machine) -> dict:
+  """Measures one work; its figures, or the error that it ended with."""
+  make = _WORKS[name]
+  try:
+    if _LARGEST.value:
+      batch = largest_batch(make, sizes, _LARGEST.value)
+      sizes = dataclasses.replace(sizes, batch=batch)
+    found = measure(make(sizes), _REPEATS.value, rates)
+  except Exception as error:  # The others are worth their figures.
+    traceback.print_exc()
+    return {"error": in_a_line(error)}
+  return found | {"batch": sizes.batch}
 
 
 def compile_twice(name: str) -> dict:
@@ -95,6 +149,7 @@ def _row(name: str, found: dict) -> dict[str, str]:
     "slowest": f"{1e3 * found['slowest']:.1f}",
     "rate": f"{found['rate']:.0f} {found['unit']}/s",
     "floor ms": f"{1e3 * found['floor']:.1f}",
+    "batch": str(found["batch"]),
     "above": f"{found['above_floor']:.1f}x",
     "compile s": f"{found['compile']:.1f}",
     "memory MB": f"{found['memory'] / 1e6:.0f}",
@@ -103,18 +158,21 @@ def _row(name: str, found: dict) -> dict[str, str]:
 
 def main(_):
   """Measures, prints a table, writes JSON."""
-  names = _ONLY.value or _NAMES
+  names, allowed = _ONLY.value or _NAMES, [*_WORKS, _COMPILE]
   for name in names:
-    if name not in _NAMES:
-      raise UserError(f"--only={name}: unknown; allowed: {', '.join(_NAMES)}")
+    if name not in allowed:
+      raise UserError(f"--only={name}: unknown; allowed: {', '.join(allowed)}")
   sizes = settings.choose({"sizes": Sizes()}, "sizes", {})
   rates, figures = machine.measure(), {}
   for name in names:
     if name == _COMPILE:
       figures[name] = compile_twice(work.supernet_train.__name__)
     else:
-      figures[name] = measure(_WORKS[name](sizes), _REPEATS.value, rates)
-  rows = [_row(name, x) for name, x in figures.items() if name != _COMPILE]
+      figures[name] = _figures(name, sizes, rates)
+    if _JSON.value:
+      content = {"machine": rates._asdict(), "figures": figures}
+      results.write(_JSON.value, content)
+  rows = [_row(name, x) for name, x in figures.items() if "rate" in x]
   streams.show(
     rows,
     f"{jax.local_device_count()} device(s), {rates.operations / 1e9:.0f}"
@@ -124,9 +182,8 @@ def main(_):
   if _COMPILE in figures:
     first, second = figures[_COMPILE].values()
     print(f"compile: {first:.1f} s, in a second process {second:.1f} s")
-  if _JSON.value:
-    content = {"machine": rates._asdict(), "figures": figures}
-    results.write(_JSON.value, content)
+  if failed := [name for name in figures if "error" in figures[name]]:
+    raise UserError(f"{', '.join(failed)}: see the errors above")
 
 
 if __name__ == "__main__":

@@ -49,6 +49,9 @@ class Sizes:
     width: width of the language model.
     vocabulary: number of words of the language model.
     devices: number of devices that train and score the supernet.
+    bfloat16: whether networks for images compute in bfloat16.
+    published_channels: channels of the published network.
+    published_cells: cells in a stage of the published network.
   """
 
   batch: int = 32
@@ -60,6 +63,9 @@ class Sizes:
   width: int = 300
   vocabulary: int = 10_000
   devices: int = 1
+  bfloat16: bool = False
+  published_channels: int = 128
+  published_cells: int = 6
 
   @property
   def network(self) -> NetworkConfig:
@@ -97,28 +103,39 @@ def _same(number, arguments, result):
   return arguments
 
 
-def _with_state(number, arguments, result):
+def with_state(number, arguments, result):
   """Passes on the new state, for programs that return the state and a loss."""
   del number
   return (result[0], *arguments[1:])
 
 
-class _Vision(NamedTuple):
+class Vision(NamedTuple):
+  """Inputs of works on images.
+
+  Attributes:
+    recipe: settings of a trainer.
+    data: the images.
+    tokens: architectures.
+    indices: int32 [1, B], the images of a step.
+  """
+
   recipe: dict
   data: Images
   tokens: np.ndarray
   indices: jax.Array
 
 
-def _vision(sizes: Sizes) -> _Vision:
+def vision_of(sizes: Sizes) -> Vision:
+  """Returns the inputs of works on images."""
   random = np.random.RandomState(0)
-  return _Vision(
+  return Vision(
     {
       "network": sizes.network,
       "train": TrainConfig(batch=sizes.batch),
       "sgd": SgdConfig(),
       "augment": AugmentConfig(),
       "examples": 50_000,
+      "bfloat16": sizes.bfloat16,
     },
     Images(
       jnp.asarray(random.randint(0, 256, (512, 32, 32, 3), np.uint8)),
@@ -131,7 +148,7 @@ def _vision(sizes: Sizes) -> _Vision:
   )
 
 
-def _forward(vision: _Vision) -> Needed:
+def _forward(vision: Vision) -> Needed:
   """Returns the mean work of one architecture on one batch.
 
   All feature maps are assumed to fit a cache.
@@ -142,14 +159,14 @@ def _forward(vision: _Vision) -> Needed:
   return Needed(2 * vision.indices.size * float(each), 0)
 
 
-def _momentum(params) -> Needed:
+def momentum(params) -> Needed:
   """Counts reads of gradient, weights, momentum; writes of the latter two."""
   return counting.passes(params, 5)
 
 
 def supernet_train(sizes: Sizes) -> Work:
   """Builds a training step: augment, forward, backward, update."""
-  vision, devices = _vision(sizes), sizes.devices
+  vision, devices = vision_of(sizes), sizes.devices
   trainer = supernet.Trainer(**vision.recipe)
   pool = jnp.asarray(cnn.to_cells(vision.tokens))
   state = trainer.init(jax.random.key(1), vision.data)
@@ -179,13 +196,13 @@ def supernet_train(sizes: Sizes) -> Work:
     after,
     sizes.batch,
     "images",
-    counting.training(_forward(vision)).plus(_momentum(state.params)),
+    counting.training(_forward(vision)).plus(momentum(state.params)),
   )
 
 
 def supernet_score(sizes: Sizes) -> Work:
   """Builds the scoring of one architecture a device, on one batch."""
-  vision, devices = _vision(sizes), sizes.devices
+  vision, devices = vision_of(sizes), sizes.devices
   trainer = supernet.Trainer(**vision.recipe)
   state = trainer.init(jax.random.key(1), vision.data)
   pool = jnp.asarray(cnn.to_cells(vision.tokens))
@@ -199,7 +216,9 @@ def supernet_score(sizes: Sizes) -> Work:
 
   return Work(
     parallel.spread(
-      functools.partial(supernet.score, network=trainer.network),
+      functools.partial(
+        supernet.score, network=trainer.network, bfloat16=trainer.bfloat16
+      ),
       in_axes=(None, 0, None, None, None),
       devices=devices,
     ),
@@ -213,7 +232,7 @@ def supernet_score(sizes: Sizes) -> Work:
 
 def scratch_train(sizes: Sizes) -> Work:
   """Builds a training step of a candidate that is trained alone."""
-  vision = _vision(sizes)
+  vision = vision_of(sizes)
   trainer = candidate.Trainer(**vision.recipe)
   cells = jnp.asarray(cnn.to_cells(vision.tokens))
   shape = vision.data.images.shape[1:]
@@ -234,7 +253,7 @@ def scratch_train(sizes: Sizes) -> Work:
     after,
     sizes.batch,
     "images",
-    counting.training(_forward(vision)).plus(_momentum(state.params)),
+    counting.training(_forward(vision)).plus(momentum(state.params)),
   )
 
 
@@ -265,7 +284,7 @@ def controller_fit(sizes: Sizes) -> Work:
       jax.random.key(2),
       fit.Examples(tokens, targets),
     ),
-    _with_state,
+    with_state,
     _LABELLED,
     "sequences",
     step.times(_LABELLED / config.batch),

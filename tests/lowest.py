@@ -8,7 +8,7 @@ import pathlib
 import re
 
 # Not needed to run the tests.
-_OTHERS = ("docs", "fuzz", "lint")
+_OTHERS = ("docs", "fuzz", "lint", "cuda12", "cuda13", "tpu")
 
 
 def lowest(config: str) -> list[str]:
