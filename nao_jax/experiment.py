@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import time
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -20,7 +21,7 @@ from nao_jax.evaluators.executors import LOCAL, ExecutorConfig
 from nao_jax.evaluators.local import Candidates
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.report import search_page
-from nao_jax.runs import streams
+from nao_jax.runs import status, streams
 from nao_jax.runs.environment import in_32_bits
 from nao_jax.runs.trials import Trials
 from nao_jax.search import final_tables, finals, loop
@@ -101,7 +102,9 @@ def run(
   cells = task.cells(flatten(config))
   given = _given(cells.space, architectures)
   _check(config, given, trials, executor, options)
+  start = time.monotonic()
   opened = task.open(config, options.devices)
+  data_seconds = time.monotonic() - start
   if executor.executor == "local":
     opened.check_memory()
   if (team := options.team) is not None:
@@ -122,9 +125,20 @@ def run(
     best = _search(opened, cells, given, setup, journal)
     journal.finish(best)
     _show(best, cells, journal)
-    search_page.try_to_write(journal.path, task.cells)
-    journal.tracking.artefacts(*_RESULTS)
+    _report(task, journal, data_seconds)
   return Best(best, cells)
+
+
+def _report(task: Task, journal: SearchJournal, data_seconds: float) -> None:
+  """Writes the report; shows how long the search's parts took."""
+  start = time.monotonic()
+  search_page.try_to_write(journal.path, task.cells)
+  journal.tracking.artefacts(*_RESULTS)
+  final_tables.show_seconds(
+    {"data": [data_seconds, 0.0]}
+    | status.seconds_of(status.read(journal.path))
+    | {"report": [time.monotonic() - start, 0.0]}
+  )
 
 
 def _given(space: Space, architectures: Sequence[str]) -> np.ndarray:

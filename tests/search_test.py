@@ -308,7 +308,8 @@ def test_rounds_of_a_journal_that_remembers_nothing_are_reported():
   listener = Listener()
   _search(Uniform(SPACE), journal=listener)
   assert listener.rounds == [(1, 0), (2, 1), (3, 2)]
-  assert listener.phases == {("score pool", 24, 24)}
+  proposals = "propose", 0, CONFIG.new_per_round
+  assert listener.phases == {("score pool", 24, 24), proposals}
 
 
 @pytest.mark.parametrize("strategy", [Evolution(SPACE), Local(SPACE)])

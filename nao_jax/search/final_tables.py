@@ -28,6 +28,19 @@ def show(best: dict, measure: Measure) -> None:
   console.print(f"it came from {origin_text(best['origin'])}", highlight=False)
 
 
+def show_seconds(parts: dict[str, list[float]]) -> None:
+  """Prints how long the parts of a search took, in all its sessions.
+
+  Args:
+    parts: {name: [seconds, seconds of them in which jax compiled]}.
+  """
+  shown = ", ".join(f"{name} {whole:.1f}" for name, (whole, _) in parts.items())
+  compiling = sum(compiled for _, compiled in parts.values())
+  streams.console().print(
+    f"seconds: {shown}; {compiling:.1f} of them compiling", highlight=False
+  )
+
+
 def _finalists_rows(finalists: dict, measure: Measure) -> list[dict]:
   """Describes the finalists by rank."""
   name = f"validation_{measure.name}"

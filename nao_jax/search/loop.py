@@ -282,6 +282,7 @@ class _Search:
       ),
     )
     count, known = self.config.new_per_round, observed.known
+    journal.progress("propose", 0, count)
     learnt, asked = self.strategy.ask(learnt, ask_key, observed, count)
     if not len(asked.tokens):
       draw_key = jax.random.fold_in(key, 2)  # Different from the two above.
