@@ -5,6 +5,7 @@ PYTHON ?= python3
 REQUIREMENTS := requirements.txt
 TESTS := tests
 SECONDS := 60
+KILLS := 50
 VENV := .venv
 READY := $(VENV)/ready
 
@@ -43,7 +44,7 @@ build/lowest/requirements.txt: setup.cfg tests/lowest.py
 	@$(PYTHON) -m tests.lowest > $@
 
 soak: $(READY)
-	$(VENV)/bin/python -m tests.soak --kills=50
+	$(VENV)/bin/python -m tests.soak --kills=$(KILLS)
 
 # Bytes for every reader of files, for so many seconds each.
 fuzz: $(READY)

@@ -3,12 +3,14 @@
 import contextlib
 import http.client
 import json
+import os
 import shutil
 import threading
 
 import pytest
 
 from nao_jax.errors import UserError
+from nao_jax.report import page as pages
 from nao_jax.report import serving
 from nao_jax.search.journal import SearchJournal
 from tests import browser as browsers
@@ -138,6 +140,30 @@ def test_what_cannot_be_served_is_refused(port, folder, tmp_path):
     UserError, match=f"`port={port}`: cannot be used .* in use"
   ):
     serving.server(serving.Site(folder), port)
+
+
+def test_only_runs_that_changed_are_drawn_again(uniform, tmp_path, monkeypatch):
+  for name in "ab":
+    shutil.copytree(uniform, tmp_path / name)
+  drawn = []
+  draw, svg = serving.Site._draw, pages.svg
+  monkeypatch.setattr(
+    serving.Site, "_draw", lambda *x: drawn.append(x[1].name) or draw(*x)
+  )
+  monkeypatch.setattr(
+    pages, "svg", lambda *x: drawn.append("figure") or svg(*x)
+  )
+  site = serving.Site(tmp_path)
+  first = site.page("/")
+  figures = drawn.count("figure")
+  assert figures >= 2
+  assert drawn.count("a") == drawn.count("b") == 1
+  drawn.clear()
+  os.utime(tmp_path / "b" / "history.jsonl")
+  assert len(site.page("/")) == len(first)
+  assert drawn.count("a") == 0
+  assert drawn.count("b") == 1
+  assert drawn.count("figure") < figures
 
 
 def test_a_browser_sees_the_runs_go_on(folder, monkeypatch):

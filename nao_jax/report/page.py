@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import pathlib
 from typing import Any
+import weakref
 
 import jinja2
 from matplotlib.figure import Figure
@@ -137,12 +138,20 @@ def texts(block: str, **values: Any) -> list[str]:
   return [paragraph for paragraph in paragraphs if paragraph]
 
 
+# Name and text of the figures that were drawn, as long as they are kept: the
+# served page keeps those of runs that have not changed.
+_DRAWN = weakref.WeakKeyDictionary()
+
+
 def render(page: Page) -> str:
   """Renders the page as HTML."""
   numbers = itertools.count(1)
 
   def drawn(plot: Plot):
-    return svg(plot.figure, f"figure{next(numbers)}", plot.caption)
+    name = f"figure{next(numbers)}"
+    if _DRAWN.get(plot.figure, ("",))[0] != name:
+      _DRAWN[plot.figure] = name, svg(plot.figure, name, plot.caption)
+    return _DRAWN[plot.figure][1]
 
   template = _TEMPLATES.get_template("page.html.j2")
   return template.render(page=page, drawn=drawn)

@@ -66,6 +66,7 @@ class Site:
     # Progress takes the place of this word in pages that are kept.
     self._word = secrets.token_hex(16)
     self._kept: dict[str, tuple[tuple, str]] = {}
+    self._drawn: dict[str, tuple[tuple, list[pages.Plot]]] = {}
     self._lock = threading.Lock()
 
   def page(self, path: str) -> str | None:
@@ -107,7 +108,7 @@ class Site:
       sections=[
         Section(
           name,
-          plots=self._pictures(run),
+          plots=self._pictures(name, run),
           code=[self._place(name)],
           links={"Its report": _address(name)},
         )
@@ -116,7 +117,14 @@ class Site:
       or [Section("Nothing yet", ["No workdir of a run is in this folder."])],
     )
 
-  def _pictures(self, path: pathlib.Path) -> list[pages.Plot]:
+  def _pictures(self, name: str, path: pathlib.Path) -> list[pages.Plot]:
+    """Returns what `_draw` does; draws again if the run has changed."""
+    state = _signature(path)
+    if self._drawn.get(name, (None,))[0] != state:
+      self._drawn[name] = state, self._draw(path)
+    return self._drawn[name][1]
+
+  def _draw(self, path: pathlib.Path) -> list[pages.Plot]:
     """Returns scores by round and the best cell; none before there are."""
     try:
       run = runs.read(path, cells_of=self._cells_of)

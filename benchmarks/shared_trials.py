@@ -1,0 +1,142 @@
+"""Loads one file of trials with processes that are killed, and times look-ups.
+
+python -m benchmarks.shared_trials --json=FILE
+
+Processes add trials of overlapping architectures and look them up, as searches
+with one `trials` file do; some are killed at random and started again. Then the
+file is filled, and look-ups are timed.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import random
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+from benchmarks import results
+from nao_jax.runs.trials import Trial, Trials
+
+# Seconds that stand for a training.
+_TRAINING = 0.01
+
+
+def _trial(number: int) -> Trial:
+  curve = tuple(number / 1e6 + epoch for epoch in range(5))
+  return Trial(curve[-1], curve)
+
+
+def _work(file: str, count: int, seed: int) -> None:
+  """Adds trials until all are there; prints how long the longest call took."""
+  trials, longest = Trials(file, "load", {}), 0.0
+  numbers = list(range(count))
+  random.Random(seed).shuffle(numbers)
+  for number in numbers:
+    start = time.monotonic()
+    known = trials.get([number])
+    longest = max(longest, time.monotonic() - start)
+    if known is None:
+      time.sleep(_TRAINING)
+      start = time.monotonic()
+      trials.add([number], _trial(number))
+      longest = max(longest, time.monotonic() - start)
+  print(longest)
+
+
+def _load(file: pathlib.Path, given: argparse.Namespace) -> dict:
+  command = [sys.executable, "-m", "benchmarks.shared_trials", f"--file={file}"]
+  command.append(f"--trials={given.trials}")
+  rng, start = random.Random(0), time.monotonic()
+
+  def started(seed: int) -> subprocess.Popen:
+    return subprocess.Popen(
+      [*command, f"--seed={seed}"], stdout=subprocess.PIPE, text=True
+    )
+
+  running = [started(seed) for seed in range(given.processes)]
+  for number in range(given.kills):
+    time.sleep(given.between * rng.random())
+    at = rng.randrange(len(running))
+    running[at].send_signal(signal.SIGKILL)
+    running[at].communicate()
+    running[at] = started(given.processes + number)
+  waits = [float(process.communicate()[0]) for process in running]
+  trials = Trials(file, "load", {})
+  for number in range(given.trials):
+    assert trials.get([number]) == _trial(number), number
+  with contextlib.closing(sqlite3.connect(file)) as database:
+    rows, whole = (
+      database.execute("select count(*) from trials").fetchone()[0],
+      (database.execute("pragma integrity_check").fetchone()[0]),
+    )
+  return {
+    "processes": given.processes,
+    "kills": given.kills,
+    "trials": rows,
+    "lost or double": given.trials - rows,
+    "integrity": whole,
+    "longest call, seconds": round(max(waits), 3),
+    "seconds": round(time.monotonic() - start, 1),
+  }
+
+
+def _look_ups(file: pathlib.Path, count: int) -> dict:
+  trials = Trials(file, "load", {})
+  space, protocol = trials._key
+  curve = json.dumps(_trial(1).curve)
+  with contextlib.closing(sqlite3.connect(file)) as database, database:
+    database.executemany(
+      "insert or ignore into trials values (?, ?, ?, ?, ?, ?)",
+      (
+        (space, str(number), protocol, 0.5, curve, 0) for number in range(count)
+      ),
+    )
+  times = []
+  for number in random.Random(0).sample(range(count), 2000):
+    start = time.perf_counter()
+    assert trials.get([number]) is not None
+    times.append(1e3 * (time.perf_counter() - start))
+  return {
+    "trials in the file": count,
+    "look-up, ms, median": round(statistics.median(times), 3),
+    "look-up, ms, 99 of 100": round(statistics.quantiles(times, n=100)[-1], 3),
+    "megabytes": round(os.path.getsize(file) / 1e6, 1),
+  }
+
+
+def main() -> None:
+  """Prints both, and writes them to a file."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--processes", type=int, default=16)
+  parser.add_argument("--kills", type=int, default=10)
+  parser.add_argument("--trials", type=int, default=1000)
+  parser.add_argument("--between", type=float, default=2.0, help="kills, s")
+  parser.add_argument("--filled", type=int, default=100_000)
+  parser.add_argument("--json")
+  parser.add_argument("--file", help=argparse.SUPPRESS)
+  parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+  given = parser.parse_args()
+  if given.file:
+    _work(given.file, given.trials, given.seed)
+    return
+  with tempfile.TemporaryDirectory() as folder:
+    file = pathlib.Path(folder) / "trials.sqlite"
+    found = {
+      "load": _load(file, given),
+      "look-ups": _look_ups(file, given.filled),
+    }
+  print(json.dumps(found, indent=1))
+  if given.json:
+    here = results.measured_here("benchmarks.shared_trials")
+    results.write(given.json, here | found)
+
+
+if __name__ == "__main__":
+  main()
