@@ -44,7 +44,7 @@ def main(_):
   curves = comparison.run(
     config, _STRATEGIES.value, file=_JSON.value, threads=_THREADS.value
   )
-  names = [column.title for column in comparison.columns(config)]
+  names = [column.title for column in comparison.columns(config)[-2:]]
   show(curves, *names)
   if _JSON.value:
     draw(curves, _JSON.value, *names)

@@ -119,6 +119,8 @@ _OTHER = {
   "train_rnn arch": "NAO-WS-RNN",
   "table": "/nowhere.npz",
   "signal": "cost",
+  "fidelities": "cost:10,valid:200",
+  "epochs_budget": 700,
   "report": "valid",
   "limit": "cost:1.1",
   "test_split": "train",
@@ -176,6 +178,11 @@ SITUATIONS = {
   "train_rnn": {},
   "train_controller": {},
   "compare_strategies": {"limit": "cost:1.5"},
+  "compare_strategies fidelities": {
+    "fidelities": "cost:12,valid:200",
+    "epochs_budget": 900,
+    "budget": 200,
+  },
 }
 _PLANS = {
   "search_cnn": (

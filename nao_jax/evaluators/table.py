@@ -32,6 +32,11 @@ class Table(Evaluator):
     """The best score."""
     return float(np.nanmax(self.scores))
 
+  @property
+  def enough(self) -> float:
+    """The score that ends a search."""
+    return self.best
+
   def within(self, allowed: np.ndarray) -> "Table":
     """Returns the table without the scores outside `allowed`, bool [F]."""
     scores = np.where(allowed, self.scores, np.nan)
@@ -46,6 +51,19 @@ class Table(Evaluator):
     scores = self.scores[number]
     unknown = np.isnan(scores) | (number < 0)
     return np.where(unknown, np.nanmin(self.scores), scores)
+
+  def incumbents(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the best row of tokens [N, L] so far, int [N], and its score.
+
+    Of equal scores it is the first.
+    """
+    scores = self.lookup(tokens)
+    best = np.maximum.accumulate(scores)
+    first = np.where(
+      np.r_[True, scores[1:] > best[:-1]], np.arange(len(scores)), 0
+    )
+    at = np.maximum.accumulate(first)
+    return at, scores[at]
 
   def init(self, key: jax.Array) -> tuple:
     """Returns an empty state; the key is not used."""

@@ -10,7 +10,7 @@ Shapes: R trials, B evaluations (the budget), F functions of the table.
 from collections.abc import Callable, Sequence
 import concurrent.futures
 import dataclasses
-import json
+import math
 import os
 import time
 
@@ -22,13 +22,14 @@ from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.data import digest, tables
 from nao_jax.errors import UserError
+from nao_jax.evaluators.fidelities import Fidelities
 from nao_jax.evaluators.table import Table
 from nao_jax.objectives import CostConstraint
-from nao_jax.runs import environment, json_file, paths
-from nao_jax.runs.files import check_writable, write
+from nao_jax.runs import environment
+from nao_jax.runs.files import check_writable
 from nao_jax.search import loop
 from nao_jax.search.loop import SearchConfig
-from nao_jax.settings import LAST_SEED, Only, field, flatten, validate
+from nao_jax.settings import LAST_SEED, Only, field, flatten, numbered, validate
 from nao_jax.spaces.known import Known
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Strategy, nao_plus
@@ -36,8 +37,8 @@ from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.uniform import Uniform
-from nao_jax.studies import measured
-from nao_jax.studies.curves import Curves, summary
+from nao_jax.studies import curves_file, measured
+from nao_jax.studies.curves import Curves
 
 # Evaluations before the first proposal, unless a strategy needs more.
 FIRST = 10
@@ -61,9 +62,20 @@ class CompareConfig:
       of the table, in its unit; none if empty.
     limit_penalty: weight of a cost beyond the limit against the predicted
       score in the ascent; with 0 such architectures are only rejected.
+    fidelities: columns and their training epochs, such as
+      valid12:12,test200:200, from the cheapest on, instead of `signal`: all
+      architectures are evaluated at the first, and the best so far are promoted
+      to the next.
+    epochs_budget: with `fidelities`, training epochs of a trial, instead of
+      `budget`.
+    promoted_share: with `fidelities`, the share of the epochs that is kept for
+      promotions, in equal parts for each fidelity after the first.
   """
 
-  ACTS_WITH = (Only(("limit_penalty",), "limit"),)
+  ACTS_WITH = (
+    Only(("limit_penalty",), "limit"),
+    Only(("epochs_budget", "promoted_share"), "fidelities"),
+  )
 
   table: str = tables.GRAPH
   dataset: str = "cora"
@@ -74,6 +86,61 @@ class CompareConfig:
   seed: int = field(0, least=0, most=LAST_SEED)
   limit: str = ""
   limit_penalty: float = field(1.0, least=0)
+  fidelities: str = field("", added=True)
+  epochs_budget: int = field(1192, least=1, added=True)
+  promoted_share: float = field(0.5, above=0, below=1, added=True)
+
+  @property
+  def ladder(self) -> list[tuple[str, int]]:
+    """The fidelities: pairs of a column and its epochs."""
+    return numbered("fidelities", self.fidelities)
+
+  @property
+  def _promoted(self) -> list[int]:
+    """The numbers of architectures at each fidelity after the first."""
+    dearer = self.ladder[1:]
+    epochs = self.promoted_share * self.epochs_budget / max(len(dearer), 1)
+    return [max(1, int(epochs / each + 1e-9)) for _, each in dearer]
+
+  @property
+  def evaluations(self) -> int:
+    """Evaluations of a trial, at the first fidelity if there are several."""
+    if not (ladder := self.ladder):
+      return self.budget
+    later = zip(self._promoted, ladder[1:], strict=True)
+    spent = sum(count * epochs for count, (_, epochs) in later)
+    return (self.epochs_budget - spent) // ladder[0][1]
+
+  @property
+  def promotions(self) -> tuple[tuple[int, int], ...]:
+    """Promotions of `Fidelities`, spread over the second half of a trial."""
+    total = self.evaluations
+    return tuple(
+      sorted(
+        (math.ceil(total * (count + number) / (2 * count)), level)
+        for level, count in enumerate(self._promoted, 1)
+        for number in range(1, count + 1)
+      )
+    )
+
+  def check_together(self) -> None:
+    """Raises UserError for fidelities out of order, or with `signal`."""
+    if not (ladder := self.ladder):
+      return
+    epochs = [each for _, each in ladder]
+    if len(ladder) < 2 or sorted({*epochs}) != epochs:
+      raise UserError(
+        f"`fidelities={self.fidelities}`: give two or more, each with more "
+        "epochs than the one before"
+      )
+    for name, instead in (
+      ("signal", "fidelities"),
+      ("budget", "epochs_budget"),
+    ):
+      if (value := getattr(self, name)) != getattr(CompareConfig, name):
+        raise UserError(
+          f"`{name}={value}`: with `fidelities` it is `{instead}` that acts"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,37 +220,46 @@ def run(
   space = signal.space
   listed = [space.rows.tokens] if isinstance(space, Known) else []
   table = digest.of_arrays(0, signal.scores, report.scores, *listed)
-  done = _read(file, config, space, table)
+  setups = {name: _described(make(space)) for name, make in SETUPS.items()}
+  done = curves_file.read(file, config, setups, table)
   if file is not None:
     check_writable(file, "file")
   curves = {}
   for name in strategies:
     if name not in done:
       found = _trials(config, name, signal, report, constraint, threads)
-      signs = [column.sign for column in columns(config)]
+      *_, seen, shown = [column.sign for column in columns(config)]
       done[name] = dataclasses.replace(
-        found, signal=found.signal * signs[0], report=found.report * signs[1]
+        found, signal=found.signal * seen, report=found.report * shown
       )
-      _write(file, config, signal.space, table, done)
+      curves_file.write(file, config, setups, table, done)
     curves[name] = done[name]
   return curves
 
 
 def columns(config: CompareConfig) -> list[tables.Column]:
-  """Returns the columns of the signal and of the report.
+  """Returns the columns of the signal, or of all fidelities, and the report.
 
   Raises:
     UserError: the table or a column cannot be read.
   """
-  return [
+  names = [(name, "fidelities") for name, _ in config.ladder]
+  names = [*(names or [(config.signal, "signal")]), (config.report, "report")]
+  found = [
     tables.load(config.table, config.dataset, name, where)
-    for name, where in ((config.signal, "signal"), (config.report, "report"))
+    for name, where in names
   ]
+  if len({column.sign for column in found[:-1]}) > 1:
+    raise UserError(
+      f"`fidelities={config.fidelities}`: lower numbers are better in some of "
+      "the columns, and higher ones in others"
+    )
+  return found
 
 
 def check(
   config: CompareConfig, strategies: Sequence[str]
-) -> tuple[Table, Table, CostConstraint | None]:
+) -> tuple[Table | Fidelities, Table, CostConstraint | None]:
   """Checks the settings; returns signal, report and cost constraint.
 
   With a limit the signal has scores of the allowed functions only.
@@ -200,15 +276,23 @@ def check(
   if len(set(strategies)) < len(strategies):
     raise UserError(f"`strategies={','.join(strategies)}`: one occurs twice")
   found = columns(config)
-  signal, report = (Table(column.space, column.scores) for column in found)
+  *seen, report = (Table(column.space, column.scores) for column in found)
+  signal = seen[0]
+  if config.ladder:
+    signal = Fidelities(tuple(seen), config.promotions)
   constraint, allowed = measured.constraint(config, found)
   if constraint is not None:
     signal = signal.within(allowed)
-  most = np.sum(~np.isnan(signal.scores))
-  if not FIRST <= config.budget <= most:
+  most = np.isfinite(np.atleast_2d(signal.scores)).all(0).sum()
+  if not FIRST <= config.evaluations <= most:
     raise UserError(
-      f"`budget={config.budget}`: allowed: {FIRST} to {most}, the functions of "
-      "the table"
+      (
+        f"`epochs_budget={config.epochs_budget}`: {config.evaluations} "
+        "evaluations at the first fidelity"
+        if config.ladder
+        else f"`budget={config.budget}`"
+      )
+      + f": allowed: {FIRST} to {most}, the functions of the table"
       + (f" that `limit={config.limit}` allows" if config.limit else "")
     )
   return signal, report, constraint
@@ -232,7 +316,7 @@ def _trials(config, name, signal, report, constraint, threads) -> Curves:
       tokens.append(rows)
       if len(tokens) % max(config.trials // 10, 1) == 0:
         logging.info("%s: %d of %d trials", name, len(tokens), config.trials)
-  return _curves(tokens, config.budget, signal, report, start)
+  return _curves(tokens, config.evaluations, signal, report, start)
 
 
 def _trial(setup, config, signal, constraint, number) -> np.ndarray:
@@ -244,30 +328,24 @@ def _trial(setup, config, signal, constraint, number) -> np.ndarray:
     signal.space,
     signal,
     jax.random.key(config.seed + number),
-    setup.search(config.budget),
+    setup.search(config.evaluations),
     strategy=setup.strategy,
-    enough=np.float32(signal.best),
+    enough=np.float32(signal.enough),
     constraint=constraint,
   )
-  return pool.tokens[: config.budget]
+  return pool.tokens[: config.evaluations]
 
 
 def _curves(tokens, budget, signal, report, start) -> Curves:
   rows = []
   for evaluated in tokens:
-    scores = signal.lookup(evaluated)
-    order = np.arange(len(scores))
-    # Ties keep the first architecture.
-    best = np.maximum.accumulate(scores)
-    at = np.maximum.accumulate(
-      np.where(np.r_[True, scores[1:] > best[:-1]], order, 0)
-    )
-    at = np.pad(at, (0, budget - len(at)), mode="edge")
+    at, scores = signal.incumbents(evaluated)
     hit = np.flatnonzero(scores >= signal.best)
+    rest = (0, budget - len(at))
     rows.append(
       (
-        scores[at],
-        report.lookup(evaluated)[at],
+        np.pad(scores, rest, mode="edge"),
+        np.pad(report.lookup(evaluated)[at], rest, mode="edge"),
         len(scores),
         hit[0] + 1 if len(hit) else 0,
       )
@@ -293,52 +371,6 @@ def _setup(name: str, space: Space, constraint: CostConstraint | None) -> Setup:
   return dataclasses.replace(setup, strategy=strategy)
 
 
-def _read(
-  file, config: CompareConfig, space: Space, table: str
-) -> dict[str, Curves]:
-  """Reads the curves in a file of strategies whose setup is unchanged."""
-  if file is None or not os.path.exists(paths.expanded(file)):
-    return {}
-  place, wanted, advice = f"`file={file}`", "a comparison", "give another file"
-  held = json_file.read(file, place=place, wanted=wanted, advice=advice)
-  try:
-    settings, trials = held["settings"], dict(held["trials"])
-    done = {
-      name: _curves_of_file(rows, config)
-      for name, rows in trials.items()
-      if rows["setup"] == _described(SETUPS[name](space))
-      and settings == flatten(config)
-    }
-  except (KeyError, TypeError, ValueError, OverflowError) as error:
-    raise UserError(f"{place}: not {wanted} ({error!r}); {advice}") from error
-  if settings != flatten(config):
-    raise UserError(f"{place}: holds another comparison, {settings}; {advice}")
-  if held.get("table") != table:
-    raise UserError(
-      f"{place}: holds a comparison on other scores than those that"
-      f" `table={config.table}` holds today; {advice}"
-    )
-  for name in sorted(set(trials) - set(done)):
-    logging.info("%s is no longer what %s holds of it", name, file)
-  return done
-
-
-def _curves_of_file(rows: dict, config: CompareConfig) -> Curves:
-  """Reads the curves of a strategy.
-
-  It raises ValueError and other errors for damaged entries.
-  """
-  arrays = [np.array(rows[field]) for field in _ARRAYS]
-  trials, budget = (config.trials,), (config.budget,)
-  shapes = [trials + budget, trials + budget, trials, trials]
-  if [array.shape for array in arrays] != shapes:
-    raise ValueError(f"curves are not {config.trials} by {config.budget}")
-  for array in arrays:
-    if array.dtype.kind not in "fi" or not np.isfinite(array).all():
-      raise ValueError("curves are not all numbers")
-  return Curves(*arrays, seconds=float(rows["seconds"]))
-
-
 def _described(setup: Setup) -> dict:
   """Describes the settings that determine a strategy's trials, JSON-like."""
   described = {"pool": setup.pool, "batch": setup.batch}
@@ -351,23 +383,3 @@ def _described(setup: Setup) -> dict:
         flatten(value) if dataclasses.is_dataclass(value) else value
       )
   return described
-
-
-_ARRAYS = ("signal", "report", "evaluations", "found")
-
-
-def _write(file, config: CompareConfig, space: Space, table: str, done) -> None:
-  if file is None:
-    return
-  rows = {
-    name: {field: getattr(curves, field).tolist() for field in _ARRAYS}
-    | {"seconds": curves.seconds, "setup": _described(SETUPS[name](space))}
-    for name, curves in done.items()
-  }
-  held = {
-    "settings": flatten(config),
-    "table": table,
-    "summary": summary(done),
-    "trials": rows,
-  }
-  write(paths.expanded(file), json.dumps(held) + "\n")
