@@ -109,13 +109,14 @@ class Lessons(NamedTuple):
   costs: np.ndarray | None
 
 
+@functools.partial(jax.jit, static_argnames=("controller", "config"))
 def start(
   key: jax.Array, *, controller: Controller, config: NaoPlusConfig
 ) -> Ensemble:
   """Returns newly initialised controllers; consumes the key."""
   keys = jax.random.split(key, config.members)
   params = jax.vmap(controller.init)(keys)
-  none = np.int32(0)
+  none = jnp.int32(0)
   return Ensemble(
     params, jax.vmap(_adam().init)(params), steps=none, began=none, asked=none
   )
