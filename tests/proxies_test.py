@@ -1,0 +1,96 @@
+"""Signals that need no training, and first pools chosen by them."""
+
+import jax
+import numpy as np
+import pytest
+
+from nao_jax.errors import UserError
+from nao_jax.objectives import CostConstraint
+from nao_jax.search import loop
+from nao_jax.search.config import SearchConfig
+from nao_jax.spaces import nasbench201
+from nao_jax.strategies.proxies import Proxy, first_pool
+from nao_jax.strategies.uniform import Uniform, sample_new
+
+SPACE = nasbench201.space()
+KEY = jax.random.key(0)
+
+
+def _convolutions(tokens):
+  return (nasbench201.to_ops(tokens) == 3).sum(-1)
+
+
+def _first(tokens):
+  return -tokens[:, 0]
+
+
+CONVOLUTIONS = Proxy("convolutions", _convolutions)
+
+
+def test_the_first_pool_is_the_best_of_what_is_drawn():
+  chosen = first_pool(SPACE, KEY, 5, [CONVOLUTIONS], draws=8)
+  drawn = sample_new(SPACE, KEY, 40, set())
+  expected = np.sort(_convolutions(drawn))[::-1][:5]
+  np.testing.assert_array_equal(_convolutions(chosen), expected)
+  assert set(SPACE.keys(chosen)) <= set(SPACE.keys(drawn))
+
+
+def test_several_proxies_count_by_their_ranks():
+  """A proxy's scale does not count."""
+  one, other = (
+    first_pool(
+      SPACE,
+      KEY,
+      5,
+      [CONVOLUTIONS, Proxy("first", lambda rows, s=scale: s * _first(rows))],
+    )
+    for scale in (1, 1e6)
+  )
+  np.testing.assert_array_equal(one, other)
+  alone = first_pool(SPACE, KEY, 5, [CONVOLUTIONS])
+  assert (one != alone).any()
+
+
+def test_known_and_disallowed_architectures_are_left_out():
+  known = set(SPACE.keys(first_pool(SPACE, KEY, 5, [CONVOLUTIONS])))
+  cost = CostConstraint("total", lambda rows: rows.sum(-1), limit=90)
+  chosen = first_pool(
+    SPACE, KEY, 5, [CONVOLUTIONS], known=known, constraint=cost
+  )
+  assert known.isdisjoint(SPACE.keys(chosen))
+  assert chosen.sum(-1).max() <= 90
+
+
+def test_a_search_starts_from_the_chosen_ones():
+  chosen = first_pool(SPACE, KEY, 4, [CONVOLUTIONS])
+  pool = loop.run(
+    SPACE,
+    _convolutions,
+    KEY,
+    SearchConfig(4, rounds=1, new_per_round=2, extend=True),
+    strategy=Uniform(SPACE),
+    given=chosen,
+  )
+  np.testing.assert_array_equal(pool.tokens[:4], chosen)
+
+
+def _broken(tokens):
+  return np.where(np.arange(len(tokens)) == 2, np.nan, 1.0)
+
+
+@pytest.mark.parametrize(
+  ("function", "message"),
+  [
+    (_broken, r"'own' of architecture 3 of 20, \[.*\], is nan; allowed"),
+    (lambda rows: rows[1:, 0], r"'own' gave an array \[19\] for 20"),
+    (lambda rows: np.ones(len(rows)), r"'own' is 1 for each of 20"),
+  ],
+)
+def test_a_proxy_without_usable_numbers_is_refused(function, message):
+  with pytest.raises(UserError, match=message):
+    first_pool(SPACE, KEY, 2, [Proxy("own", function)])
+
+
+def test_no_proxy_is_refused():
+  with pytest.raises(UserError, match="none is given"):
+    first_pool(SPACE, KEY, 2, [])
