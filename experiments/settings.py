@@ -63,6 +63,7 @@ SEARCH_PREFIXES = {
   "finalist": "finalist_",
   "mobile": "mobile_",
   "plus": "plus_",
+  "semi": "semi_",
   "stream": "stream_",
 }
 

@@ -69,6 +69,12 @@ _TINY = {
   "nao.top_k": 3,
   "nao.max_step_size": 4,
   "nao.held_out": 0.2,
+  "semi.top_k": 3,
+  "semi.max_step_size": 4.0,
+  "semi.held_out": 0.2,
+  "semi.unlabelled": 6,
+  "semi.epochs": 10,
+  "semi.repeats": 2,
   "plus.members": 2,
   "plus.pretraining": 10,
   "plus.steps": 2,
@@ -141,6 +147,7 @@ _OTHER = {
   "sgd.clip": 1.0,
   "train.bptt": 7,
   "nao.held_out": 0.7,
+  "semi.held_out": 0.7,
   "plus.most_steps": 40,
   "plus.steps": 1,
   "fit.clip": 0.01,
@@ -158,7 +165,9 @@ SITUATIONS = {
     f"{driver} {name}": _SHARED
     | {"strategy": name}
     | (_LIMIT if (driver, name) == ("search_cnn", "nao_plus") else {})
-    for name in ("nao", "nao_plus", "random", "evolution", "local")
+    for name in (
+      *("nao", "nao_plus", "seminas", "random", "evolution", "local"),
+    )
     for driver in ("search_cnn", "search_rnn")
   },
   "search_cnn scratch": _SCRATCH | {"search.asynchronous": True} | _LIMIT,

@@ -26,6 +26,7 @@ from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlus, NaoPlusConfig
+from nao_jax.strategies.seminas import SemiNas, SemiNasConfig
 from nao_jax.strategies.uniform import Uniform
 from nao_jax.tasks import image_costs
 from nao_jax.tasks.image_presets import PRESETS
@@ -184,6 +185,13 @@ def _strategies(constraint):
       controller,
       NaoPlusConfig(members=2, pretraining=10, steps=2, seeds=4, passes=1),
     ),
+    "seminas": SemiNas(
+      controller,
+      fit.FitConfig(epochs=20, batch=8, learning_rate=1e-2),
+      SemiNasConfig(
+        top_k=6, max_step_size=8.0, unlabelled=30, epochs=1, repeats=1
+      ),
+    ),
     "random": Uniform(SPACE),
     "evolution": Evolution(SPACE),
     "local": Local(SPACE),
@@ -207,7 +215,7 @@ def _searched(name, constraint, extend=True, rounds=2, **arguments) -> Pool:
 
 
 @pytest.mark.parametrize(
-  "name", ["nao", "nao_plus", "random", "evolution", "local"]
+  "name", ["nao", "nao_plus", "seminas", "random", "evolution", "local"]
 )
 def test_nothing_beyond_the_limit_is_ever_evaluated(name):
   # An eighth of the space is within it.

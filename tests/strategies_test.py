@@ -17,6 +17,7 @@ from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlus, NaoPlusConfig
+from nao_jax.strategies.seminas import SemiNas, SemiNasConfig
 from nao_jax.strategies.uniform import Uniform, sample_new
 from tests.stand_ins import nothing
 
@@ -45,6 +46,13 @@ STRATEGIES = {
     Controller(space, SIZES), FitConfig(epochs=20, batch=8), NaoConfig(top_k=4)
   ),
   "nao_plus": lambda space: NaoPlus(Controller(space, SIZES), PLUS),
+  "seminas": lambda space: SemiNas(
+    Controller(space, dataclasses.replace(SIZES, residual=True)),
+    FitConfig(epochs=20, batch=8),
+    SemiNasConfig(
+      top_k=4, max_step_size=9.0, unlabelled=20, epochs=10, repeats=2
+    ),
+  ),
   "random": Uniform,
   "evolution": lambda space: Evolution(space, population=6, tournament=2),
   "local": Local,
@@ -53,6 +61,7 @@ STRATEGIES = {
 CASES = (
   ("nao", "recurrent"),
   ("nao_plus", "table"),
+  ("seminas", "recurrent"),
   *(
     (name, space)
     for name in ("random", "evolution", "local")
@@ -99,7 +108,7 @@ def test_proposals_are_new_architectures_no_two_alike(proposed):
   assert all(space.accepts(row) for row in tokens)
   assert proposed.seen.known.isdisjoint(names)
   assert len(set(names)) == len(names) <= LIMIT
-  if proposed.name != "nao":  # It takes what it finds.
+  if proposed.name not in ("nao", "seminas"):  # They take what they find.
     assert len(names) == LIMIT
   assert len(proposed.proposal.parents) == len(names)
   assert len(proposed.proposal.step_sizes) == len(names)

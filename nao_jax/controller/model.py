@@ -19,7 +19,10 @@ import jax
 import jax.numpy as jnp
 
 from nao_jax.controller import lstm
+from nao_jax.controller.layers import dense, dropout, normalise, residual
 from nao_jax.controller.lstm import Lstm, uniform
+from nao_jax.controller.residual import ResidualEncoder
+from nao_jax.errors import UserError
 from nao_jax.settings import Only, field
 from nao_jax.spaces.space import SOS, Space
 
@@ -46,6 +49,9 @@ class ControllerConfig:
       training.
     output_dropout: share of the encoder's outputs that is dropped in training,
       before they are normalised, as in the official code in TensorFlow.
+    residual: SemiNAS's encoder, an LSTM in both directions with a residual
+      connection, and a residual connection around the predictor's hidden
+      layers; otherwise NAO's.
   """
 
   ACTS_WITH = (Only(("mlp_width", "mlp_dropout"), "mlp_layers"),)
@@ -57,6 +63,15 @@ class ControllerConfig:
   mlp_dropout: float = field(0.1, least=0, below=1)
   embedding_dropout: float = field(0.0, least=0, below=1)
   output_dropout: float = field(0.0, least=0, below=1)
+  residual: bool = field(False, added=True)
+
+  def check_together(self) -> None:
+    """Raises UserError if a direction of the LSTM would have no unit."""
+    if self.residual and self.embedding < 2:
+      raise UserError(
+        f"`embedding={self.embedding}`: allowed with `residual=True`: 2 or "
+        "more, as half of the units run backwards"
+      )
 
   @property
   def drops(self) -> bool:
@@ -67,6 +82,16 @@ class ControllerConfig:
 
 # Sizes of the follow-up paper, "Balanced NAO".
 V2 = ControllerConfig(embedding=32, hidden=64, mlp_layers=0, mlp_dropout=0.0)
+# Sizes of SemiNAS on spaces with one token per step: the LSTM has 16 units in
+# each direction.
+SEMI = ControllerConfig(
+  embedding=32,
+  hidden=16,
+  mlp_layers=1,
+  mlp_width=64,
+  embedding_dropout=0.1,
+  residual=True,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +113,16 @@ class Controller:
   estimates_cost: bool = False
 
   @property
-  def _encoder(self) -> "Encoder":
-    return Encoder(
-      self.config, self.space.vocabulary, self.space.tokens_per_step
+  def _encoder(self) -> "Encoder | ResidualEncoder":
+    sizes = self.config, self.space.vocabulary, self.space.tokens_per_step
+    if not self.config.residual:
+      return Encoder(*sizes)
+    return ResidualEncoder(
+      self.config.embedding,
+      self.config.hidden,
+      self.config.embedding_dropout,
+      self.config.output_dropout,
+      *sizes[1:],
     )
 
   @property
@@ -201,12 +233,6 @@ class Controller:
     )
 
 
-def normalise(vectors: jax.Array) -> jax.Array:
-  """Scales vectors [..., H] to length 1; zero vectors and gradients stay 0."""
-  squares = jnp.sum(jnp.square(vectors), axis=-1, keepdims=True)
-  return vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-24))
-
-
 def embed(outputs: jax.Array) -> jax.Array:
   """Returns the embedding [..., H] of encoder outputs [..., T, H]."""
   return normalise(jnp.mean(outputs, axis=-2))
@@ -237,13 +263,13 @@ class Encoder(nn.Module):
     folded = tokens.T.reshape(-1, self.tokens_per_step, batch)
     if config.embedding_dropout and self.has_rng("dropout"):
       inputs = embedding[folded].swapaxes(1, 2)
-      inputs = _dropout(self, config.embedding_dropout)(inputs)
+      inputs = dropout(self, config.embedding_dropout)(inputs)
       gates = cell.project(inputs.reshape(*inputs.shape[:2], -1))
     else:
       gates = cell.project_tokens(embedding, folded)
     zeros = jnp.zeros((batch, config.hidden))
     outputs = cell(gates, (zeros, zeros)).swapaxes(0, 1)
-    return normalise(_dropout(self, config.output_dropout)(outputs))
+    return normalise(dropout(self, config.output_dropout)(outputs))
 
 
 class Predictor(nn.Module):
@@ -257,9 +283,12 @@ class Predictor(nn.Module):
     """Predicts scores, with dropout if there is a dropout key."""
     units = embedding
     for _ in range(self.config.mlp_layers):
-      units = nn.relu(_dense(units.shape[-1], self.config.mlp_width)(units))
-      units = _dropout(self, self.config.mlp_dropout)(units)
-    output = _dense(units.shape[-1], 1)(units)[..., 0]
+      units = nn.relu(dense(units.shape[-1], self.config.mlp_width)(units))
+      units = dropout(self, self.config.mlp_dropout)(units)
+    if self.config.residual:
+      back = dense(units.shape[-1], embedding.shape[-1])(units)
+      units = residual(embedding, back)
+    output = dense(units.shape[-1], 1)(units)[..., 0]
     return nn.sigmoid(output) if self.bounded else output
 
 
@@ -358,13 +387,3 @@ class Decoder(nn.Module):
     context = jnp.einsum("blt,bth->blh", nn.softmax(scores), values)
     own = queries @ self.attention_kernel[self.config.hidden :]
     return jnp.tanh(context + own) @ self.output_kernel + self.output_bias
-
-
-def _dropout(module: nn.Module, rate: float) -> nn.Dropout:
-  """Returns dropout that is active if there is a dropout key."""
-  return nn.Dropout(rate, deterministic=not module.has_rng("dropout"))
-
-
-def _dense(inputs: int, outputs: int) -> nn.Dense:
-  init = uniform(inputs)
-  return nn.Dense(outputs, kernel_init=init, bias_init=init)

@@ -16,7 +16,7 @@ def predictor(run: Run) -> Section:
   strategy = run.settings["strategy"]
   paragraphs = texts(
     "predictor",
-    predicts=bool(groups) or strategy in ("nao", "nao_plus"),
+    predicts=bool(groups) or strategy in ("nao", "nao_plus", "seminas"),
     found=bool(groups),
     strategy=strategy,
     held_out=any(group.group == "held out" for group in groups),

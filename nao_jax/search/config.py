@@ -11,6 +11,7 @@ from nao_jax.settings import LAST_SEED, Only, field, numbered
 from nao_jax.strategies.choice import NEED_ALL, STRATEGIES
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlusConfig
+from nao_jax.strategies.seminas import SemiNasConfig
 
 # With this strategy, settings of others only give a warning, so that one
 # command, with another strategy, makes the baseline.
@@ -153,9 +154,9 @@ class ExperimentConfig:
 
   Attributes:
     seed: seed of all random numbers.
-    strategy: `nao`, as published; `nao_plus`, ours, with an ensemble of
-      controllers, for few evaluations; or a baseline: `random`, `evolution` or
-      `local`.
+    strategy: `nao`, as published; `seminas`, its authors' next one;
+      `nao_plus`, ours, with an ensemble of controllers, for few evaluations; or
+      a baseline: `random`, `evolution` or `local`.
     evaluator: `shared`, a network whose weights all architectures share; or
       `scratch`, a separate training of each candidate.
     architectures_per_step: with `shared`, number of members that each step
@@ -166,8 +167,9 @@ class ExperimentConfig:
     search: the pool and the rounds.
     plus: settings of the fit and the proposals of `nao_plus`.
     nao: settings of the proposals of `nao`.
+    semi: settings of the pseudo-labels and the proposals of `seminas`.
     controller: sizes of the controller.
-    fit: settings of the fit of `nao`'s controller.
+    fit: settings of the fit of `nao`'s controller, and of `seminas`'s.
     finalists: number of best members that are trained from scratch and measured
       on the whole validation part; the best of them wins. With 0, the best
       score wins. As many random cells are trained unless `final.cells` is 0. A
@@ -184,9 +186,13 @@ class ExperimentConfig:
   """
 
   ACTS_WITH = (
-    Only(("nao", "fit"), "strategy", ("nao",), _BASELINE),
+    Only(("nao",), "strategy", ("nao",), _BASELINE),
+    Only(("fit",), "strategy", ("nao", "seminas"), _BASELINE),
+    Only(("semi",), "strategy", ("seminas",), _BASELINE),
     Only(("plus",), "strategy", ("nao_plus",), _BASELINE),
-    Only(("controller",), "strategy", ("nao", "nao_plus"), _BASELINE),
+    Only(
+      ("controller",), "strategy", ("nao", "nao_plus", "seminas"), _BASELINE
+    ),
     Only(("architectures_per_step",), "evaluator", ("shared",)),
     Only(("finalist", "finalist_rounds", "finalist_share"), "finalists"),
   )
@@ -199,6 +205,7 @@ class ExperimentConfig:
   search: SearchConfig = SearchConfig()
   plus: NaoPlusConfig = NaoPlusConfig()
   nao: NaoConfig = NaoConfig()
+  semi: SemiNasConfig = field(SemiNasConfig(), added=True)
   controller: ControllerConfig = ControllerConfig()
   fit: FitConfig = FitConfig()
   finalists: int = field(5, least=0)
@@ -227,6 +234,8 @@ class ExperimentConfig:
     self._check_finals()
     if self.strategy == "nao":
       self._check_nao()
+    if self.strategy in ("nao", "seminas"):
+      self._check_held_out()
 
   def check_epochs(self, epochs: int) -> None:
     """Raises UserError if the rounds cannot share the epochs evenly.
@@ -274,8 +283,12 @@ class ExperimentConfig:
         f"`nao.top_k={nao.top_k}`: the seeds are scored members of the pool; "
         f"allowed: 1 to {size} (`search.pool_size`{without if pending else ''})"
       )
-    if round(nao.held_out * size) == size:
+
+  def _check_held_out(self) -> None:
+    size = self.search.pool_size - self.search.pending_limit
+    own = self.nao if self.strategy == "nao" else self.semi
+    if round(own.held_out * size) == size:
       raise UserError(
-        f"`nao.held_out={nao.held_out}`: none of {size} members is left to "
-        "train the controller; give less"
+        f"`{own.NAME}.held_out={own.held_out}`: none of {size} members is left "
+        "to train the controller; give less"
       )

@@ -9,9 +9,10 @@ from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao
 from nao_jax.strategies.nao_plus import NaoPlus
+from nao_jax.strategies.seminas import SemiNas
 from nao_jax.strategies.uniform import Uniform
 
-STRATEGIES = ("nao", "nao_plus", "random", "evolution", "local")
+STRATEGIES = ("nao", "nao_plus", "seminas", "random", "evolution", "local")
 # Strategies that need all architectures that were ever scored, or their age.
 NEED_ALL = ("evolution", "local")
 
@@ -22,8 +23,8 @@ def strategy(
   """Makes the strategy that the settings of a search name.
 
   Args:
-    config: settings with the fields `strategy`, `controller`, `fit`, `nao` and
-      `plus`.
+    config: settings with the fields `strategy`, `controller`, `fit`, `nao`,
+      `plus` and `semi`.
     space: the search space.
     estimates_cost: whether the controller estimates costs; see
       `CostConstraint.uses_cost_gradient`.
@@ -32,6 +33,7 @@ def strategy(
   strategies = {
     "nao": Nao(controller, config.fit, config.nao),
     "nao_plus": NaoPlus(controller, config.plus),
+    "seminas": SemiNas(controller, config.fit, config.semi),
     "random": Uniform(space),
     "evolution": Evolution(space),
     "local": Local(space),

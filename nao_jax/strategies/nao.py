@@ -5,6 +5,7 @@ Shapes: N architectures in the pool, L tokens, K seeds, S step sizes.
 
 from collections.abc import Callable
 import dataclasses
+from typing import ClassVar
 
 from absl import logging
 import jax
@@ -13,7 +14,7 @@ import numpy as np
 
 from nao_jax.controller import ascent, fit, metrics
 from nao_jax.controller.fit import FitState
-from nao_jax.controller.model import Controller
+from nao_jax.controller.model import Controller, Params
 from nao_jax.errors import UserError
 from nao_jax.settings import field
 from nao_jax.strategies import Observations, Proposal, folds
@@ -37,6 +38,9 @@ class NaoConfig:
       to measure how well it predicts; see folds.py.
   """
 
+  # Name of these settings in those of a search.
+  NAME: ClassVar[str] = "nao"
+
   top_k: int = field(100, least=1)
   step_size: int = field(1, least=1)
   max_step_size: int = field(51, least=1)
@@ -53,8 +57,9 @@ class NaoConfig:
   @property
   def step_sizes(self) -> jax.Array:
     """Step sizes of the ascent, float32 [S], ascending."""
-    step = self.step_size
-    return jnp.arange(step, self.max_step_size + 1, step, dtype=jnp.float32)
+    # A limit such as .3 is a multiple of .1 but for rounding.
+    count = int(self.max_step_size / self.step_size + 1e-6)
+    return jnp.float32(self.step_size * np.arange(1, count + 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,21 +95,22 @@ class Nao:
     controller. If all members would be held out, as may happen to a few
     finalists, none is.
     """
+    examples = self.examples(observed)
+    state = self.fitted(state, key, examples, progress, keep)
+    return state, self.inspected(state.params, observed, examples.trains)
+
+  def examples(self, observed: Observations) -> fit.Examples:
+    """Returns the pool, its targets and the members to learn from."""
     held_out = folds.held_out(
       self.controller.space, observed.tokens, self.config.held_out
     )
     held_out &= not held_out.all()
-    trains = ~held_out
-    targets = fit.normalise_targets(np.float32(observed.scores), trains)
-    state = self._fit(
-      state,
-      key,
-      fit.Examples(observed.tokens, targets, observed.costs(), trains),
-      progress,
-      keep,
-    )
-    return state, self._inspect(
-      state.params, observed.tokens, observed.scores, held_out
+    scores = np.float32(observed.scores)
+    return fit.Examples(
+      observed.tokens,
+      fit.normalise_targets(scores, ~held_out),
+      observed.costs(),
+      ~held_out,
     )
 
   def ask(
@@ -116,12 +122,34 @@ class Nao:
     first, then good seeds first.
     """
     best = observed.order[: self.config.top_k]
+    seeds, parents = observed.tokens[best], best.astype(np.int32)
+    return state, self.moved(state.params, key, seeds, parents, observed, limit)
+
+  def moved(
+    self,
+    params: Params,
+    key: jax.Array,
+    seeds: np.ndarray,
+    parents: np.ndarray,
+    observed: Observations,
+    limit: int,
+  ) -> Proposal:
+    """Moves seeds uphill, decodes them and takes new architectures.
+
+    Args:
+      params: parameters of the controller.
+      key: consumed.
+      seeds: int32 [K, L], best first.
+      parents: int32 [K], their rows in the pool; -1 for those outside.
+      observed: the observations of the search.
+      limit: the most architectures to take.
+    """
     step_sizes = self.config.step_sizes
     moved = ascent.propose(
-      state.params,
-      observed.tokens[best],
+      params,
+      seeds,
       step_sizes,
-      observed.weights(key, len(best)),
+      observed.weights(key, len(seeds)),
       controller=self.controller,
     )
     chosen = ascent.select(
@@ -135,20 +163,27 @@ class Nao:
     report = {
       "step_sizes": np.asarray(step_sizes).tolist(),
       "new_by_step_size": chosen.new.tolist(),
-      "decoded": len(step_sizes) * len(best),
+      "decoded": len(step_sizes) * len(seeds),
       "predicted_gain": float(jnp.mean(moved.after - moved.before)),
     }
     report |= _gains(moved, np.asarray(step_sizes), step, seed)
-    report |= self._view(state.params, observed.tokens, chosen.tokens, limit)
-    return state, Proposal(
-      chosen.tokens,
-      best[seed].astype(np.int32),
-      np.asarray(step_sizes)[step],
-      report,
+    report |= self._view(params, observed.tokens, chosen.tokens, limit)
+    return Proposal(
+      chosen.tokens, parents[seed], np.asarray(step_sizes)[step], report
     )
 
-  def _fit(self, state, key, examples, progress, keep) -> FitState:
-    """Fits the controller to the examples, a part of the epochs at a time."""
+  def fitted(
+    self,
+    state: FitState,
+    key: jax.Array,
+    examples: fit.Examples,
+    progress: Callable[[str, int, int], None],
+    keep: Callable[[FitState, int], None],
+  ) -> FitState:
+    """Fits the controller to the examples, a part of the epochs at a time.
+
+    See `Strategy.tell`; the state returned is at epoch 0.
+    """
     epochs = self.fit.epochs
     calls = FIT_CALLS if epochs % FIT_CALLS == 0 else 1
     part = dataclasses.replace(self.fit, epochs=epochs // calls)
@@ -189,17 +224,26 @@ class Nao:
       "plane_share": plane.share,
     }
 
-  def _inspect(self, params, tokens, scores, held_out) -> dict:
-    """Returns the controller's metrics, its ranking of held-out members."""
+  def inspected(
+    self, params: Params, observed: Observations, trains: np.ndarray
+  ) -> dict:
+    """Returns the controller's metrics, its ranking of held-out members.
+
+    Args:
+      params: parameters of the controller.
+      observed: the pool and its scores.
+      trains: bool [N], the members that it was fitted to.
+    """
+    tokens = observed.tokens
     decoded = metrics.reconstruct(params, tokens, controller=self.controller)
     predicted, _ = metrics.predict(params, tokens, controller=self.controller)
     return inspection(
       self.controller.space,
       tokens,
-      scores,
+      observed.scores,
       decoded=np.asarray(decoded),
       predicted=np.asarray(predicted),
-      held_out=held_out,
+      held_out=~trains,
     )
 
 

@@ -163,7 +163,7 @@ class NaoPlus:
         params, jax.random.fold_in(key, number), seeds, parents, observed
       )
       decoded += len(tokens)
-      new = _first_new(self.controller.space, tokens, known)
+      new = first_new(self.controller.space, tokens, known)
       new = new[observed.allows(tokens[new])]
       if not len(new):
         break
@@ -318,7 +318,7 @@ def _chosen(candidates: Candidates, observed: Observations, rng, limit):
   return _select(candidates, rows)
 
 
-def _first_new(space, tokens, known: set[bytes]) -> np.ndarray:
+def first_new(space, tokens, known: set[bytes]) -> np.ndarray:
   """Returns the rows that are not known, and adds them to `known`."""
   rows = []
   for row, name in enumerate(space.keys(tokens)):

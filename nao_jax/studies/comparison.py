@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from nao_jax.controller.fit import FitConfig
-from nao_jax.controller.model import Controller, ControllerConfig
+from nao_jax.controller.model import SEMI, Controller, ControllerConfig
 from nao_jax.data import digest, tables
 from nao_jax.errors import UserError
 from nao_jax.evaluators.fidelities import Fidelities
@@ -36,6 +36,7 @@ from nao_jax.strategies import Strategy, nao_plus
 from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
+from nao_jax.strategies.seminas import SemiNas, SemiNasConfig
 from nao_jax.strategies.uniform import Uniform
 from nao_jax.studies import curves_file, measured
 from nao_jax.studies.curves import Curves
@@ -179,6 +180,18 @@ def _nao(space: Space) -> Setup:
   return Setup(strategy, pool=50, batch=50)
 
 
+def _seminas(space: Space) -> Setup:
+  """Sets up SemiNAS with its controller, but shorter fits than published."""
+  strategy = SemiNas(
+    Controller(space, SEMI),
+    FitConfig(epochs=500, batch=100),
+    SemiNasConfig(
+      top_k=50, max_step_size=50.0, unlabelled=500, epochs=50, repeats=10
+    ),
+  )
+  return Setup(strategy, pool=50, batch=50)
+
+
 def _nao_plus(space: Space) -> Setup:
   return Setup(nao_plus.small(space))
 
@@ -186,6 +199,7 @@ def _nao_plus(space: Space) -> Setup:
 SETUPS: dict[str, Callable[[Space], Setup]] = {
   "nao": _nao,
   "nao_plus": _nao_plus,
+  "seminas": _seminas,
   "random": lambda space: Setup(Uniform(space)),
   "evolution": lambda space: Setup(Evolution(space), pool=20),
   "local": lambda space: Setup(Local(space)),

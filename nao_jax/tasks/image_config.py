@@ -104,7 +104,9 @@ class SearchCnnConfig(ExperimentConfig):
       ),
     ),
     Only(("constraint.limit_penalty",), "constraint.limit"),
-    Only(("constraint.limit_penalty",), "strategy", ("nao", "nao_plus")),
+    Only(
+      ("constraint.limit_penalty",), "strategy", ("nao", "nao_plus", "seminas")
+    ),
   )
 
   dataset: str = "cifar10"
