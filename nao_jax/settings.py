@@ -315,12 +315,17 @@ def numbered(name: str, text: str) -> list[tuple[str, int]]:
   return [(word, int(number)) for word, _, number in pairs]
 
 
+def left_out(own: dataclasses.Field, value: Any) -> bool:
+  """Returns whether files leave a setting out: added later, at its default."""
+  return bool(own.metadata.get(_ADDED)) and value == own.default
+
+
 def flatten(config: Any) -> dict:
   """Flattens nested dataclasses to one level of JSON-like settings."""
   settings = {}
   for own in dataclasses.fields(config):
     value = getattr(config, own.name)
-    if own.metadata.get(_ADDED) and value == own.default:
+    if left_out(own, value):
       continue
     if dataclasses.is_dataclass(value):
       settings |= {f"{own.name}.{k}": v for k, v in flatten(value).items()}

@@ -28,7 +28,7 @@ from nao_jax.search import round_report
 from nao_jax.search.config import SearchConfig
 from nao_jax.search.journal import SearchJournal, result
 from nao_jax.search.state import Journal, SearchState
-from nao_jax.settings import validate
+from nao_jax.settings import left_out, validate
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import (
   Observations,
@@ -319,8 +319,11 @@ def _plain(value) -> Any:
   if isinstance(value, Space):
     return value.name
   if dataclasses.is_dataclass(value):
-    fields = dataclasses.fields(value)
-    return {field.name: _plain(getattr(value, field.name)) for field in fields}
+    return {
+      own.name: _plain(getattr(value, own.name))
+      for own in dataclasses.fields(value)
+      if not left_out(own, getattr(value, own.name))
+    }
   if isinstance(value, (tuple, list)):
     return [_plain(item) for item in value]
   if value is None or isinstance(value, (bool, int, float, str)):
