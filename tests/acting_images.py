@@ -154,7 +154,7 @@ def search_cnn(config, monkeypatch, home):
   space = cnn.space(config.network.nodes, config.network.ops, config.encoding)
   yield acting.digest(space.choices)
   tokens = np.asarray(space.sample(KEY, config.search.pool_size))
-  constraint = loop._of_plain_tokens(task.constraint, space)
+  constraint = loop.of_plain_tokens(task.constraint, space)
   if constraint is not None:
     seen = Observations(tokens, np.arange(len(tokens)), set(), constraint)
     yield acting.digest(

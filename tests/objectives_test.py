@@ -408,5 +408,5 @@ def test_costs_are_those_of_the_final_network_in_any_encoding():
   row = np.asarray(space.sample(KEY, 1))
   pairs = cnn.to_tokens(cnn.to_cells(row, "triples"))
   network = config.final.network(config.network)
-  encoded = loop._of_plain_tokens(constraint, space)
+  encoded = loop.of_plain_tokens(constraint, space)
   assert encoded.costs(row) == [cost(network, pairs[0], 8, 1).parameters]
