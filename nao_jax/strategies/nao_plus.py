@@ -318,7 +318,9 @@ def _chosen(candidates: Candidates, observed: Observations, rng, limit):
   return _select(candidates, rows)
 
 
-def first_new(space, tokens, known: set[bytes]) -> np.ndarray:
+def first_new(
+  space: Space, tokens: np.ndarray, known: set[bytes]
+) -> np.ndarray:
   """Returns the rows that are not known, and adds them to `known`."""
   rows = []
   for row, name in enumerate(space.keys(tokens)):
