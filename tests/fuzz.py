@@ -70,6 +70,7 @@ def _file(name: str, read: Callable[[pathlib.Path], object]):
 
 def _tables() -> dict[str, Reader]:
   from nao_jax.data import nats_bench, tables
+  from nao_jax.spaces import cnn
   from nao_jax.tasks import image_costs
   from tests.bad_input import LIKE_A_TABLE, packed
 
@@ -79,7 +80,10 @@ def _tables() -> dict[str, Reader]:
 
   rows = pickle.dumps({1: {"perf": 0.5, "valid_perf": 0.25}}, 2)
   results = bz2.compress(pickle.dumps({"meta_archs": ["|none~0|"]}))
-  costs = b"op,ms\nfixed,1.5\nidentity,0\nsep_conv_3x3,2\n"
+  lines = [
+    f"{c},{op},2" for c in image_costs._CELLS for op in cnn.OP_SETS["small"]
+  ]
+  costs = "\n".join(["cell,op,milliseconds", "network,,1.5", *lines]).encode()
   return {
     "table": Reader([packed(LIKE_A_TABLE)], _file("x.npz", table)),
     "graph": Reader([rows], _file("x.bench", tables.read_graph)),
