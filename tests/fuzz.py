@@ -75,7 +75,7 @@ def _tables() -> dict[str, Reader]:
   from tests.bad_input import LIKE_A_TABLE, packed
 
   def table(file):
-    tables._read_archive.cache_clear()
+    tables._read.cache_clear()
     tables.load(str(file), "shapes", "valid")
 
   rows = pickle.dumps({1: {"perf": 0.5, "valid_perf": 0.25}}, 2)
@@ -167,7 +167,7 @@ def _texts() -> dict[str, Reader]:
   known = [*published.CONVOLUTIONAL, *published.RECURRENT]
   cell = b"|avg_pool_3x3~0|+|none~0|nor_conv_1x1~1|+|none~0|none~1|none~2|"
   return {
-    "text": Reader([b"a b\n", "a\u2028b\r\n".encode()], one_part),
+    "text": Reader([b"a b\n", b"a b\r\nb <unk>\r\n"], one_part),
     "zip": Reader(
       [packed.getvalue()], _file("x.zip", lambda file: text.load(str(file)))
     ),
