@@ -3,6 +3,7 @@
 import pathlib
 import pickle
 import struct
+import tracemalloc
 
 import jax
 import numpy as np
@@ -161,6 +162,18 @@ def test_a_damaged_benchmark_is_refused_and_never_executed(
   with pytest.raises(UserError, match=message):
     tables.read_graph(path)
   assert capsys.readouterr().out == ""
+
+
+def test_a_large_number_of_an_object_needs_no_memory(tmp_path):
+  path = tmp_path / "cora.bench"
+  # An empty dictionary as object 20,000,000.
+  path.write_bytes(b"\x80\x02}r" + struct.pack("<I", 20_000_000) + b".")
+  tracemalloc.start()
+  try:
+    assert tables.read_graph(path) == {}
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+  finally:
+    tracemalloc.stop()
 
 
 def test_numbers_of_numpy_are_read_as_they_are(tmp_path):

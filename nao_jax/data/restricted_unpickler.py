@@ -24,7 +24,9 @@ def load(file: BinaryIO) -> Any:
   return _Numbers(file).load()
 
 
-class _Numbers(pickle.Unpickler):
+# The one written in Python: that in C makes a table up to the largest number of
+# an object that it reads, 60 bytes of a damaged pickle asking for gigabytes.
+class _Numbers(pickle._Unpickler):
   def find_class(self, module: str, name: str) -> Callable:
     """Returns the callables allowed: NumPy scalars from bytes, and a dict."""
     if (module, name) == ("collections", "OrderedDict"):
