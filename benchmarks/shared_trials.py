@@ -80,7 +80,7 @@ def _load(file: pathlib.Path, given: argparse.Namespace) -> dict:
     "processes": given.processes,
     "kills": given.kills,
     "trials": rows,
-    "lost or double": given.trials - rows,
+    "missing at the end": given.trials - rows,
     "integrity": whole,
     "longest call, seconds": round(max(waits), 3),
     "seconds": round(time.monotonic() - start, 1),

@@ -130,7 +130,10 @@ def run(
 
 
 def _report(task: Task, journal: SearchJournal, data_seconds: float) -> None:
-  """Writes the report; shows how long the search's parts took."""
+  """Writes the report; shows how long the search's parts took.
+
+  Data and report are those of this session.
+  """
   start = time.monotonic()
   search_page.try_to_write(journal.path, task.cells)
   journal.tracking.artefacts(*_RESULTS)

@@ -96,6 +96,10 @@ class _Neighbours(Strategy):
     return state, proposal(SPACE.canonical(np.array(new[:limit], np.int32)))
 
 
+def _proposer(asked: list) -> Proposer:
+  return Proposer(_Neighbours(asked), SPACE, jax.random.key(3))
+
+
 def _scored(count, seed=0):
   """A pool after its last scores: the later a member, the better."""
   tokens = sample_new(SPACE, jax.random.key(seed), count, set())
@@ -181,7 +185,7 @@ def test_finalists_of_later_rounds_are_proposed_from_trainings(tmp_path):
   """Neighbours of the best finalists are better than the pool's best."""
   config = Config(2, 0.0, 2, final=ImageFinalConfig(cells=1, repeats=1))
   asked, whole, pieces = [], [], []
-  proposer = Proposer(_Neighbours(asked), SPACE, jax.random.key(3))
+  proposer = _proposer(asked)
   scored = _scored(8)
   run = functools.partial(
     _run, scored=scored, config=config, steps=1, proposer=proposer
@@ -204,6 +208,29 @@ def test_finalists_of_later_rounds_are_proposed_from_trainings(tmp_path):
       run(tmp_path / "again", candidates=Candidates(_sum, pieces, kill_at))
   assert run(tmp_path / "again", candidates=Candidates(_sum, pieces)) == best
   assert pieces == whole
+
+
+def test_a_random_cell_that_is_proposed_is_no_random_one(tmp_path):
+  """It counts as searched, and as many random cells stay."""
+
+  @dataclasses.dataclass(frozen=True)
+  class Known(Strategy):
+    def ask(self, state, key, observed, limit):
+      return state, proposal(random[: limit - 1])
+
+  config = Config(2, 0.0, 1, final=ImageFinalConfig(cells=1, repeats=1))
+  run = functools.partial(_run, scored=_scored(8), config=config)
+  first = run(
+    tmp_path / "a", proposer=_proposer([]), candidates=Candidates(_sum, [])
+  )
+  random = np.int32([x["tokens"] for x in first["finalists"]["random"]])
+  proposer = Proposer(Known(), SPACE, jax.random.key(3))
+  best = run(tmp_path / "b", proposer=proposer, candidates=Candidates(_sum, []))
+  searched, others = best["finalists"].values()
+  assert len(searched) == len(others) == 3
+  tokens = [x["tokens"] for x in searched]
+  assert random[0].tolist() in tokens
+  assert not any(x["tokens"] in tokens for x in others)
 
 
 def test_the_best_of_each_stage_train_again_for_more_epochs(tmp_path):

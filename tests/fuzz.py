@@ -295,7 +295,7 @@ def _fuzz(name: str, seconds: int, folder: pathlib.Path) -> None:
     ],
     one,
   )
-  _only_inside(folder)
+  _only_inside(own)
   atheris.Fuzz()
 
 

@@ -1,11 +1,15 @@
 """The loss of a training, computed by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from nao_jax.data import labels
 from nao_jax.data.augment import AugmentConfig
+from nao_jax.data.images import Examples, ImageData
 from nao_jax.networks.macro import NetworkConfig
+from nao_jax.tasks import image_presets, images
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import Recipe, TrainConfig, cross_entropy
 
@@ -73,3 +77,18 @@ def test_the_loss_weights_each_image_by_its_class():
   assert float(recipe.loss((LOGITS, None), LABELS)) == pytest.approx(
     (2.0 * each[0] + 0.25 * each[1]) / 2, rel=1e-5
   )
+
+
+def test_all_trainings_of_a_search_weigh_classes_alike():
+  config = image_presets.PRESETS["digits"]
+  train = dataclasses.replace(config.train, class_balance=1.0)
+  config = dataclasses.replace(config, train=train)
+  part = Examples(np.zeros((4, 8, 8, 1), np.uint8), np.int32([0, 0, 0, 1]))
+  data = ImageData("none", 2, part, part, part, None, None)
+  shared = images.OpenImages(config, data, devices=1).shared().trainer
+  last = [
+    images.final_trainer(config, data, budget)
+    for budget in (config.final, config.finalist)
+  ]
+  for trainer in (shared, *last):
+    assert trainer.class_weights == pytest.approx((2 / 3, 2))

@@ -80,7 +80,7 @@ def _badness(check: Check) -> float:
 
 
 def main(arguments: list[str]) -> int:
-  """Prints a line a case; returns the exit code."""
+  """Prints a line a case; returns 0, 2 without a case, 3 after a miss."""
   if len(arguments) != 1 or not pathlib.Path(arguments[0]).is_dir():
     print("usage: python -m tests.reference_cases DIR", file=sys.stderr)
     return 2
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> int:
   if not checked:
     print(f"{arguments[0]}: no case to check", file=sys.stderr)
     return 2
-  return int(missed > 0)
+  return 3 if missed else 0
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def test_a_miss_is_named_and_fails_the_run(tmp_path, monkeypatch, capsys):
   np.savez(tmp_path / "demo.npz", **arrays)
   (tmp_path / "demo.json").write_text(json.dumps([{"case": "d1"}]))
   (tmp_path / "other.json").write_text("[]")
-  assert reference_cases.main([str(tmp_path)]) == 1
+  assert reference_cases.main([str(tmp_path)]) == 3
   assert capsys.readouterr().out.splitlines() == [
     "demo/d1  largest error 5.0e-01  (tolerance 1e-04)  MISSED: bad",
     "other: no checker in this version, skipped",

@@ -94,6 +94,7 @@ def test_numbers_may_be_written_in_several_ways(tmp_path):
     ([*ROWS, ROWS[4]], "rows 5 and 19 are the same architecture, kernel=lin"),
     ([*ROWS[:2], ["fast", 1, True, 0, 0]], "row 3: slot 'kernel' is 'fast', "),
     ([["rbf", None, True, 0, 0]], "row 1: slot 'C' is missing; allowed: 0.1"),
+    ([["rbf", 10**400, True, 0, 0]], "row 1: slot 'C' is .?1000"),
     ([["rbf", 1, True, "good", 0]], "row 1: column 'accuracy' is 'good'"),
     ([["rbf", 1, True, 1e999, 0]], "row 1: column 'accuracy' is 'inf'|is inf"),
     ([ROWS[0][:4]], "row 1 must have 5 values"),
@@ -119,12 +120,18 @@ def test_a_wrong_row_is_named(write, rows, message, tmp_path):
     ({"slots": SLOTS | {"C": [1, 1]}}, "slot 'C' has the choice 1 twice"),
     ({"columns": {"accuracy": {"better": "more"}}}, "`better` is 'more'"),
     ({"columns": {"kernel": {}}}, "column 'kernel': the name is taken"),
+    ({"columns": {"file": {}}}, "column 'file': the name is taken"),
   ],
 )
 def test_a_wrong_header_is_refused(changes, message, tmp_path):
   rows = changes.pop("rows", ROWS)
   with pytest.raises(UserError, match=message):
     tables.load(_json(tmp_path, rows, **changes), "", "accuracy")
+
+
+def test_slots_without_rows_are_refused(tmp_path):
+  with pytest.raises(UserError, match="`slots` must be integers"):
+    tables.load(_npz(tmp_path, slots=np.int32(3)), "", "accuracy")
 
 
 def test_a_damaged_csv_or_archive_is_refused(tmp_path):

@@ -112,7 +112,8 @@ def read_archive(archive: Archive) -> Contents:
   _checked(header, place, archive.names)
   shape, places = (len(header["slots"]),), archive["slots"]
   if (
-    not len(places)
+    places.ndim != 2
+    or not len(places)
     or places.shape[1:] != shape
     or places.dtype.kind not in "iu"
   ):
@@ -183,7 +184,8 @@ def _checked(header: dict, place: str, there: tuple = ()) -> dict[str, Any]:
         f"{place}: column {name!r}: `better` is {better!r}; allowed: higher, "
         "lower"
       )
-    if name in (*found, "format", "header", "slots"):
+    # The last two are arguments of np.savez.
+    if name in (*found, "format", "header", "slots", "file", "allow_pickle"):
       raise UserError(f"{place}: column {name!r}: the name is taken")
     if there and name not in there:
       raise UserError(f"{place}: column {name!r} is in the header only")
@@ -199,7 +201,7 @@ def _places(name: str, choices: list, values, place: str) -> np.ndarray:
     # A number may be written in several ways.
     try:
       found[row] = [*map(float, choices)].index(float(values[row]))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
       raise _unknown(place, row, name, values[row], choices) from None
   return found
 

@@ -86,19 +86,23 @@ class Fidelities(Evaluator):
         values = scores[level, own]
         shift = above - values.max() if above < np.inf else 0
         merged[own] = values + shift
-        above = merged[own].min()
+        above = np.nextafter(np.float32(merged[own].min()), np.float32(-1e38))
     return state, merged.astype(np.float32)
 
-  def incumbents(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  def incumbents(
+    self, tokens: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the best architecture after each evaluation, and its score.
 
     Args:
       tokens: int32 [N, L], in the order of their evaluation.
 
     Returns:
-      Rows, int [N], and scores of the fidelity that the row reached by then.
+      Rows, int [N]; scores of the fidelity that the row reached by then; and
+      whether it is the last fidelity, bool [N].
     """
-    rows, values, scores = [], [], self._looked_up(tokens)
+    rows, values, final = [], [], []
+    scores = self._looked_up(tokens)
     for count in range(1, len(tokens) + 1):
       levels = self._reached(scores[:, :count])
       own = scores[levels, np.arange(count)]
@@ -106,7 +110,8 @@ class Fidelities(Evaluator):
       best = np.lexsort((np.arange(count), -own, -levels))[0]
       rows.append(best)
       values.append(own[best])
-    return np.array(rows), np.array(values)
+      final.append(levels[best] == len(scores) - 1)
+    return np.array(rows), np.array(values), np.array(final)
 
   def _looked_up(self, tokens: np.ndarray) -> np.ndarray:
     """Returns all scores, [M, N]; also those not reached."""

@@ -52,10 +52,13 @@ class Table(Evaluator):
     unknown = np.isnan(scores) | (number < 0)
     return np.where(unknown, np.nanmin(self.scores), scores)
 
-  def incumbents(self, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  def incumbents(
+    self, tokens: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the best row of tokens [N, L] so far, int [N], and its score.
 
-    Of equal scores it is the first.
+    Of equal scores it is the first. The third result says that all scores are
+    of the last fidelity, as `Fidelities.incumbents` does.
     """
     scores = self.lookup(tokens)
     best = np.maximum.accumulate(scores)
@@ -63,7 +66,7 @@ class Table(Evaluator):
       np.r_[True, scores[1:] > best[:-1]], np.arange(len(scores)), 0
     )
     at = np.maximum.accumulate(first)
-    return at, scores[at]
+    return at, scores[at], np.ones(len(at), bool)
 
   def init(self, key: jax.Array) -> tuple:
     """Returns an empty state; the key is not used."""

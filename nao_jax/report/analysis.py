@@ -188,13 +188,13 @@ def ancestors(pool: Pool, row: int) -> list[Ancestor]:
   chain = []
   while row >= 0:
     parent, scores = int(pool.parents[row]), pool.scores[row]
+    # Proposals after the rounds have no score.
     known = np.flatnonzero(~np.isnan(scores))
-    if not len(known):
-      break
+    first, last = known[[0, -1]] if len(known) else (-1, -1)
     changed = before = None
     if 0 <= parent < row:
       changed = int((pool.tokens[row] != pool.tokens[parent]).sum())
-      score = float(pool.scores[parent, known[0]])
+      score = float(pool.scores[parent, first])
       before = None if np.isnan(score) else score
     chain.append(
       Ancestor(
@@ -202,9 +202,9 @@ def ancestors(pool: Pool, row: int) -> list[Ancestor]:
         origin=origin_text(int(pool.origins[row])),
         step_size=float(pool.step_sizes[row]),
         changed=changed,
-        first=float(scores[known[0]]),
+        first=float(scores[first]),
         parent=before,
-        last=float(scores[known[-1]]),
+        last=float(scores[last]),
       )
     )
     row = -1 if changed is None else parent

@@ -28,6 +28,7 @@ def finalists(run: Run) -> Section | None:
     "finalists",
     searched=len(searched),
     proposed=len(searched) - int(placed.sum()),
+    share=round(100 * run.settings.get("finalist_share", 0.0)),
     random=len(random),
     pairs=gains.size,
     stages=_stages(run),

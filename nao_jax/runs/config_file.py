@@ -106,7 +106,8 @@ def _settings(file: pathlib.Path) -> dict:
   config = json_file.read(
     file, place=place, wanted="the settings of a run", advice=advice
   )
-  program = f"nao_jax {_version_of(file)}"
+  version = _version_of(file)
+  program = f"nao_jax {version}" if version else ""
   formats.check(config.get("format"), formats.WORKDIR, str(file), program)
   settings = config.get("settings")
   if not isinstance(settings, dict):

@@ -143,9 +143,9 @@ class _Speed:
     now = time.monotonic()
     if title != self._title or (self._changes and done < self._changes[-1][1]):
       self._title, self._changes, self._compiles = title, [], True
-    if self._paused(now):
-      self._changes = []
     if not self._changes or done > self._changes[-1][1]:
+      if self._paused(now):
+        self._changes = []
       self._changes.append((now, done))
     if self._compiles and len(self._changes) > 1:
       self._changes.pop(0)

@@ -81,11 +81,12 @@ class Trials:
       raise self._refusal(error) from error
     with self._open() as database:
       place = f"`trials={self.path}`"
-      formats.check_database(database, formats.TRIALS, place, mark=True)
+      formats.check_database(database, formats.TRIALS, place)
       database.execute(_TABLE)
       # Fails now, not after the first training, if the file is read-only.
       database.execute("begin immediate")
       database.execute(f"select {_COLUMNS} from trials limit 1")
+      formats.check_database(database, formats.TRIALS, place, mark=True)
 
   def get(self, architecture: Sequence[int]) -> Trial | None:
     """Returns the trial of an architecture (canonical tokens), or None."""

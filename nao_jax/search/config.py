@@ -265,6 +265,13 @@ class ExperimentConfig:
         f"`finalists={self.finalists}`; give at most that many, more "
         "finalists, or `finalists=0`"
       )
+    spread = round(self.finalist_share * size)
+    if self.finalists and self.finalist_share and spread <= self.finalists:
+      raise UserError(
+        f"`finalist_share={self.finalist_share}`: of `search.pool_size={size}` "
+        f"that is {spread}, and `finalists={self.finalists}` cannot be spread "
+        "over them; give more, or 0"
+      )
     trained = self.finalists * (1 + self.finalist_rounds)
     for first, _ in self.finalist.later[:1] if trained else ():
       if first >= trained:

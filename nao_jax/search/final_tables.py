@@ -29,7 +29,7 @@ def show(best: dict, measure: Measure) -> None:
 
 
 def show_seconds(parts: dict[str, list[float]]) -> None:
-  """Prints how long the parts of a search took, in all its sessions.
+  """Prints how long the parts of a search took.
 
   Args:
     parts: {name: [seconds, seconds of them in which jax compiled]}.

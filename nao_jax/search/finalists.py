@@ -88,9 +88,9 @@ class _Trained(NamedTuple):
 
   @property
   def merit(self) -> tuple[int, float]:
-    """Sorts by stage, then by score; a cell that diverged is the worst."""
-    score = self.trials[-1].last
-    return (0, -np.inf) if score is None else (len(self.trials), score)
+    """Sorts by the last stage in which it did not diverge, then by score."""
+    sound = [trial.last for trial in self.trials if trial.last is not None]
+    return (len(sound), sound[-1]) if sound else (0, -np.inf)
 
 
 def run(
@@ -137,8 +137,25 @@ def run(
     new = [Cell(*cell) for cell in zip(tokens, rows, strict=True)]
     journal.progress.prefix = f"finalists, round {round_}:"
     trained += _first_stage(trainings, new, f"finalists_{round_}", journal)
+  trained = _as_many(trainings.space.plain, trained)
   _promote(trainings, trained, config.finalist.later, journal)
   return pool, _described(trainings, trained, config.finalist, journal)
+
+
+def _as_many(space: Space, trained: list[_Trained]) -> list[_Trained]:
+  """Drops random cells that were proposed, and those beyond the searched ones.
+
+  The search may end before its last round.
+  """
+  searched = [one for one in trained if one.group == "searched"]
+  names = {key for one in searched for key in space.keys(one.cell.tokens[None])}
+  random = [
+    one
+    for one in trained
+    if one.group == "random"
+    and names.isdisjoint(space.keys(one.cell.tokens[None]))
+  ]
+  return searched + random[: len(searched)]
 
 
 def _first_stage(trainings, cells, stage, journal) -> list[_Trained]:
@@ -215,7 +232,8 @@ def _described(
         "row": cell.row,
         "tokens": cell.tokens.tolist(),
         "text": trainings.space.plain.text(cell.tokens),
-        name: values[-1],
+        # Of the last stage in which it did not diverge, as its rank is.
+        name: next((x for x in reversed(values) if x is not None), None),
         "curve": [trainings.measure.value(x) for x in curve if np.isfinite(x)],
       }
       | ({"stages": stages} if config.later else {})

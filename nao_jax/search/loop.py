@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from nao_jax import pool as pools
+from nao_jax.data import digest
 from nao_jax.errors import UserError
 from nao_jax.evaluators import Evaluator
 from nao_jax.evaluators.function import Function, Scores
@@ -29,6 +30,7 @@ from nao_jax.search.config import SearchConfig
 from nao_jax.search.journal import SearchJournal, result
 from nao_jax.search.state import Journal, SearchState
 from nao_jax.settings import left_out, validate
+from nao_jax.spaces.known import Known
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import (
   Observations,
@@ -146,6 +148,9 @@ class _Search:
       f"space.{field.name}": _plain(getattr(self.space, field.name))
       for field in dataclasses.fields(self.space)
     }
+    if isinstance(self.space, Known):
+      tokens = self.space.rows.tokens
+      settings["space.rows"] = digest.of_arrays(0, tokens)
     return settings | {
       "strategy": type(self.strategy).__name__,
       "strategy settings": _plain(self.strategy),

@@ -181,6 +181,8 @@ class SemiNas:
     repeats, costs = self.config.repeats, None
     if pool.costs is not None:
       own = observed.constraint.scaled(state.tokens, observed.tokens)
+      # Costs that are not known are huge, and would be all that is learnt.
+      own = np.clip(own, -1, 2)
       costs = np.concatenate([np.repeat(pool.costs, repeats), np.float32(own)])
     return Examples(
       np.concatenate([np.repeat(pool.tokens, repeats, 0), state.tokens]),

@@ -238,11 +238,12 @@ def run(
   done = curves_file.read(file, config, setups, table)
   if file is not None:
     check_writable(file, "file")
+  # Now, as the file may be changed before the trials are done.
+  *_, seen, shown = [column.sign for column in columns(config)]
   curves = {}
   for name in strategies:
     if name not in done:
       found = _trials(config, name, signal, report, constraint, threads)
-      *_, seen, shown = [column.sign for column in columns(config)]
       done[name] = dataclasses.replace(
         found, signal=found.signal * seen, report=found.report * shown
       )
@@ -353,8 +354,8 @@ def _trial(setup, config, signal, constraint, number) -> np.ndarray:
 def _curves(tokens, budget, signal, report, start) -> Curves:
   rows = []
   for evaluated in tokens:
-    at, scores = signal.incumbents(evaluated)
-    hit = np.flatnonzero(scores >= signal.best)
+    at, scores, final = signal.incumbents(evaluated)
+    hit = np.flatnonzero(final & (scores >= signal.best))
     rest = (0, budget - len(at))
     rows.append(
       (

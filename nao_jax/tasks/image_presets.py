@@ -76,9 +76,9 @@ Of `mobile_imagenet`, the supernet's sizes, pool and rounds are SemiNAS's, and
 the optimiser is that of its final training. Images, finalists and comparison
 are as in `imagenet`; all else is ours, and so is `mobile_cifar10`.
 `seminas_imagenet` is the same with SemiNAS's controller and proposals. Here
-targets are scaled to the pool's range, and the random architectures may include
-members of the pool, which are no seeds twice; its script, by an accident, took
-the worst as seeds.
+targets are scaled to the pool's range, and random architectures that are in the
+pool are not used as seeds a second time. The official script takes the worst
+architectures as seeds, by mistake.
 
 The official code has no script for the rounds of a search from scratch: the
 size of the pool, the number of rounds and the rule that new architectures join
