@@ -118,6 +118,7 @@ def test_a_wrong_row_is_named(write, rows, message, tmp_path):
     ({"columns": []}, "no `columns`"),
     ({"slots": {"C": [[1]]}}, "slot 'C': give a list"),
     ({"slots": SLOTS | {"C": [1, 1]}}, "slot 'C' has the choice 1 twice"),
+    ({"slots": SLOTS | {"C": [1, "1"]}}, "'C': two of its choices are written"),
     ({"columns": {"accuracy": {"better": "more"}}}, "`better` is 'more'"),
     ({"columns": {"kernel": {}}}, "column 'kernel': the name is taken"),
     ({"columns": {"file": {}}}, "column 'file': the name is taken"),

@@ -177,6 +177,13 @@ def _checked(header: dict, place: str, there: tuple = ()) -> dict[str, Any]:
         f"{place}: slot {name!r}: give a list of texts, numbers or booleans"
       )
   slots.space(place, found)
+  for name, choices in found.items():
+    if len({json.dumps(choice).strip('"') for choice in choices}) < len(
+      choices
+    ):
+      raise UserError(
+        f"{place}: slot {name!r}: two of its choices are written alike"
+      )
   for name, about in columns.items():
     better = about.get("better", "higher") if isinstance(about, dict) else ""
     if better not in ("higher", "lower"):
