@@ -61,7 +61,8 @@ def truth() -> Callable[[], Table | None]:
       return None
     dataset, _, signal = column.value.partition(":")
     settings.stands_for("column", "signal")
-    return Table(*tables.load(table.value, dataset, signal))
+    loaded = tables.load(table.value, dataset, signal)
+    return Table(loaded.space, loaded.scores)
 
   return read
 

@@ -148,7 +148,10 @@ def completion(installed, tmp_path_factory):
       ["search_cnn", "--preset", "=", "digi"],
       "digits_nasbench201 digits digits_scratch",
     ),
-    (["search_cnn", "--strategy", "="], "nao nao_plus random evolution local"),
+    (
+      ["search_cnn", "--strategy", "="],
+      "nao nao_plus seminas random evolution local",
+    ),
     (["search_cnn", "--noext"], "--noextend"),
     (["watch", "--workdir", "=", "compl"], "completion"),
     (["watch", "--preset"], ""),

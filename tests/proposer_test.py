@@ -21,6 +21,7 @@ CONFIG = dataclasses.replace(
   fit=dataclasses.replace(DIGITS.fit, epochs=2, batch=2),
   nao=dataclasses.replace(DIGITS.nao, top_k=15, max_step_size=2, held_out=0),
   plus=dataclasses.replace(DIGITS.plus, steps=1, pretraining=1, passes=1),
+  semi=dataclasses.replace(DIGITS.semi, unlabelled=20, epochs=1, repeats=1),
 )
 
 

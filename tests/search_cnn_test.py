@@ -219,7 +219,7 @@ def test_the_run_is_drawn_and_logged(finished):
   # Plain lines, with the time that it took.
   assert re.search(r"train supernet: (\d+) of \1, \d+ s", process.errors)
   words = ("round 0 of 2", "finalists", "1 searched", "1 random", "winner: ")
-  words = (*words, "seconds: data ", " propose ", " report ")
+  words = (*words, "seconds: data ", "propose ", "report ")
   for word in words:
     assert word in process.output
   assert "<svg" in (finished[1] / "report.html").read_text()
