@@ -268,29 +268,22 @@ def _from_scratch(
 def _trainings(task: OpenTask, cells: Cells, setup: _Setup) -> finals.Trainings:
   """Returns the evaluators of the trainings after the search."""
 
-  seed, finalist = task.config.seed, task.config.finalist
+  seed, final, first = task.config.seed, task.config.final, task.config.finalist
+  epochs = [first.epochs, *(epochs for _, epochs in first.later)]
 
-  def opened(number: int):
-    own = finals.seed(seed, number)
-    stage = Stage("final", own, "test", last_only=True)
+  def opened(stage: Stage):
     return _from_scratch(cells, setup, *task.retrained(stage))
 
   def finalists(number: int):
-    own, retraining = finals.seed(seed, 0, number), task
-    if number:
-      epochs = finalist.later[number - 1][1]
-      longer = dataclasses.replace(finalist, epochs=epochs)
-      config = dataclasses.replace(task.config, finalist=longer)
-      retraining = dataclasses.replace(task, config=config)
-    stage = Stage("finalist", own, "validation", last_only=False)
-    return _from_scratch(cells, setup, *retraining.retrained(stage))
+    own, budget = finals.seed(seed, 0, number), epochs[number]
+    budget = dataclasses.replace(first, epochs=budget)
+    return opened(Stage(budget, own, "validation", last_only=False))
 
-  return finals.Trainings(
-    cells.space,
-    cells.measure,
-    finalists,
-    opened,
-  )
+  def compared(number: int):
+    own = finals.seed(seed, number)
+    return opened(Stage(final, own, "test", last_only=True))
+
+  return finals.Trainings(cells.space, cells.measure, finalists, compared)
 
 
 def _show(best: dict, cells: Cells, journal: SearchJournal) -> None:

@@ -74,10 +74,11 @@ def _proposed(chosen, size, *asked) -> list[str]:
 
 def retrained(task):
   """Yields the candidates of the stages after a search that there are."""
+  config = task.config
   for budget, part, wanted in (
-    ("finalist", "validation", task.config.finalists),
-    ("final", "test", task.config.final.cells),
+    (config.finalist, "validation", config.finalists),
+    (config.final, "test", config.final.cells),
   ):
     if wanted:
-      seed = finals.seed(task.config.seed, 0)
+      seed = finals.seed(config.seed, 0)
       yield task.retrained(Stage(budget, seed, part, False))[0]

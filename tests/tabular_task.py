@@ -101,9 +101,10 @@ class OpenTabular(OpenTask):
     return Candidates(self, *protocol.values()), protocol
 
   def retrained(self, stage):
-    epochs = getattr(self.config, stage.budget).epochs
+    epochs = stage.budget.epochs
     candidates = Candidates(self, stage.seed, epochs, stage.part)
-    return candidates, {"epochs": epochs, **stage._asdict()}
+    measured = {"seed": stage.seed, "part": stage.part}
+    return candidates, {"epochs": epochs, **measured}
 
 
 class Tabular:

@@ -191,8 +191,7 @@ class OpenImages:
 
   def retrained(self, stage: Stage) -> tuple[ImageCandidates, dict[str, Any]]:
     """Implements `OpenTask.retrained`."""
-    data = self.data
-    budget = getattr(self.config, stage.budget)
+    data, budget = self.data, stage.budget
     trainer = final_trainer(self.config, data, budget, self._layout)
     config = dataclasses.replace(
       self.config,

@@ -25,7 +25,11 @@ from nao_jax.metrics import Measure
 from nao_jax.objectives import CostConstraint
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.loggers import Logger
-from nao_jax.search.config import ExperimentConfig
+from nao_jax.search.config import (
+  ExperimentConfig,
+  FinalConfig,
+  FinalistConfig,
+)
 from nao_jax.spaces.space import Space
 from nao_jax.tasks.training import FinalTraining
 from nao_jax.training.feeds import Feed
@@ -105,14 +109,14 @@ class Stage(NamedTuple):
   """Trainings from scratch after a search.
 
   Attributes:
-    budget: name of the settings that are specific to these trainings:
-      `finalist` or `final`.
+    budget: the settings that are specific to these trainings: `finalist` of
+      the search, also with more epochs, or `final`.
     seed: seed of the trainings.
     part: the part of the data that is measured: `validation` or `test`.
     last_only: whether to measure only after the last epoch.
   """
 
-  budget: str
+  budget: FinalistConfig | FinalConfig
   seed: int
   part: str
   last_only: bool
@@ -120,8 +124,6 @@ class Stage(NamedTuple):
 
 class OpenTask(Protocol):
   """A task with its data and the settings of a search.
-
-  It must be a dataclass for `finalist.stages`, which differ in `config`.
 
   Attributes:
     config: the settings, completed from the data.

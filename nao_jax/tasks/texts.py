@@ -125,7 +125,7 @@ class OpenTexts:
 
   def retrained(self, stage: Stage) -> tuple[TextCandidates, dict[str, Any]]:
     """Implements `OpenTask.retrained`."""
-    epochs = getattr(self.config, stage.budget).epochs
+    epochs = stage.budget.epochs
     config = dataclasses.replace(
       self.config,
       seed=stage.seed,
