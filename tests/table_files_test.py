@@ -207,6 +207,28 @@ def test_a_controller_is_measured_on_a_table_of_slots(tmp_path):
     controller_study.check(config)
 
 
+def test_a_controller_is_measured_on_what_was_measured(tmp_path):
+  rows = [[*row[:3], None if n % 3 == 0 else row[3], row[4]]
+          for n, row in enumerate(ROWS)]  # fmt: skip
+  config = controller_study.StudyConfig(
+    table=_json(tmp_path, rows), signal="accuracy", members=7, measured=5
+  )
+  table = controller_study.check(config)
+  assert len(table.scores) == 12
+  tokens = np.asarray(table.space.sample(jax.random.key(0), 100))
+  assert np.isfinite(table.scores[table.space.number(tokens)]).all()
+  # What the table lacks is no gain or loss.
+  kept = table.space.rows.tokens[:2]
+  lost = next(
+    row[None]
+    for row in tables.load(config.table, "", "accuracy").space.rows.tokens
+    if table.space.number(row[None])[0] < 0
+  )
+  decoded = np.concatenate([kept, lost])
+  gain = controller_study._mean_known(table, decoded, np.ones(3))
+  assert gain == pytest.approx(table.scores[:2].mean() - 1)
+
+
 def test_a_missing_column_is_named(tmp_path):
   with pytest.raises(UserError, match="its columns are accuracy, seconds"):
     tables.load(_json(tmp_path), "cora", "valid")

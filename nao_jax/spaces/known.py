@@ -62,6 +62,10 @@ class Known(Slots):
     rows = jax.random.randint(key, (count,), 0, len(self.rows.tokens))
     return jnp.asarray(self.rows.tokens)[rows]
 
+  def only(self, kept: np.ndarray) -> "Known":
+    """Returns the space of some of the listed architectures, bool [A]."""
+    return dataclasses.replace(self, rows=Rows(self.rows.tokens[kept]))
+
   def missing(self) -> np.ndarray | None:
     """Returns the first architecture, [L], that is not listed, if any."""
     for row in itertools.product(*self.choices):

@@ -7,6 +7,7 @@ Shapes: N architectures, K seeds, S step sizes.
 """
 
 import dataclasses
+import math
 
 from absl import logging
 import jax
@@ -20,6 +21,7 @@ from nao_jax.errors import UserError
 from nao_jax.evaluators.table import Table
 from nao_jax.runs.environment import in_32_bits
 from nao_jax.settings import LAST_SEED, field, validate
+from nao_jax.spaces.known import Known
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.strategies.uniform import sample_new
 
@@ -62,7 +64,8 @@ def run(config: StudyConfig) -> dict:
   Returns:
     JSON-like: `ranking` of the held-out architectures, each measure with its
     95 % interval; `reconstruction` of both groups; `steps`, for each step size
-    the mean predicted gain, the mean gain by the table, and the shares of
+    the mean predicted gain, the mean gain of those that the table has (NaN
+    without any), and the shares of
     decoded architectures that differ from their seed and that are new.
 
   Raises:
@@ -105,8 +108,11 @@ def check(config: StudyConfig) -> Table:
   """
   validate(config)
   column = tables.load(config.table, config.dataset, config.signal)
-  table = Table(column.space, column.scores)
-  most = len(column.scores)
+  space, scores = column.space, column.scores
+  if isinstance(space, Known):
+    measured = ~np.isnan(scores)
+    space, scores = space.only(measured), scores[measured]
+  table, most = Table(space, scores), len(scores)
   if config.members + config.measured > most:
     raise UserError(
       f"`members={config.members}` `measured={config.measured}`: the table has "
@@ -177,9 +183,16 @@ def _steps(config, controller, params, table, tokens) -> list[dict]:
       {
         "step_size": float(size),
         "predicted_gain": float(np.mean(after - moved.before)),
-        "true_gain": float(np.mean(table.lookup(decoded) - scores[best])),
+        "true_gain": _mean_known(table, decoded, scores[best]),
         "changed": float(np.mean(np.array(names, object) != seeds)),
         "new": len(set(names) - known) / len(names),
       }
     )
   return rows
+
+
+def _mean_known(table: Table, decoded, before) -> float:
+  """Returns the mean gain of those that the table has; NaN without any."""
+  known = table.space.number(decoded) >= 0
+  gains = table.lookup(decoded[known]) - before[known]
+  return float(gains.mean()) if len(gains) else math.nan
