@@ -25,10 +25,15 @@ Keep = Callable[[Any, int], None]
 
 
 class Evaluator(Protocol):
-  """Interface of the evaluators of `loop.run`; states are trees of arrays."""
+  """Interface of the evaluators of `loop.run`; states are trees of arrays.
+
+  By default an evaluator has no state.
+  """
 
   def init(self, key: jax.Array) -> Any:
     """Returns the state before the first round; consumes the key."""
+    del key
+    return ()
 
   def replicate(self, state: Any) -> Any:
     """Places a restored state on the devices where `score` needs it.

@@ -59,11 +59,6 @@ class Fidelities(Evaluator):
     tables = tuple(table.within(allowed) for table in self.tables)
     return dataclasses.replace(self, tables=tables)
 
-  def init(self, key: jax.Array) -> tuple:
-    """Returns an empty state; the key is not used."""
-    del key
-    return ()
-
   def score(
     self,
     state: tuple,

@@ -68,11 +68,6 @@ class Table(Evaluator):
     at = np.maximum.accumulate(first)
     return at, scores[at], np.ones(len(at), bool)
 
-  def init(self, key: jax.Array) -> tuple:
-    """Returns an empty state; the key is not used."""
-    del key
-    return ()
-
   def score(
     self,
     state: tuple,

@@ -8,6 +8,7 @@ from nao_jax.report import analysis, formatting, plots
 from nao_jax.report.analysis import Estimate, Predictions, Step
 from nao_jax.report.page import Plot, Section, Table, texts
 from nao_jax.report.run import Run
+from nao_jax.strategies.choice import WITH_CONTROLLER
 
 
 def predictor(run: Run) -> Section:
@@ -16,7 +17,7 @@ def predictor(run: Run) -> Section:
   strategy = run.settings["strategy"]
   paragraphs = texts(
     "predictor",
-    predicts=bool(groups) or strategy in ("nao", "nao_plus", "seminas"),
+    predicts=bool(groups) or strategy in WITH_CONTROLLER,
     found=bool(groups),
     strategy=strategy,
     held_out=any(group.group == "held out" for group in groups),

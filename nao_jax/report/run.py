@@ -38,7 +38,8 @@ class Finalist(NamedTuple):
     place: place among the search's scores, from 1; None for a random cell and
       for one that was proposed from trainings of others.
     row: its row in the pool; None for a random cell.
-    value: validation measurement of its last training; NaN if that diverged.
+    value: validation measurement of its last training that did not diverge; NaN
+      without one.
     curve: the same after each epoch.
     tokens: the architecture in plain tokens; empty if it was not saved.
     stages: epochs and validation measurement of each training, if there were

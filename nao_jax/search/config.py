@@ -8,7 +8,7 @@ from nao_jax.controller.model import ControllerConfig
 from nao_jax.errors import UserError
 from nao_jax.evaluators import EVALUATORS
 from nao_jax.settings import LAST_SEED, Only, field, numbered
-from nao_jax.strategies.choice import NEED_ALL, STRATEGIES
+from nao_jax.strategies.choice import NEED_ALL, STRATEGIES, WITH_CONTROLLER
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.strategies.nao_plus import NaoPlusConfig
 from nao_jax.strategies.seminas import SemiNasConfig
@@ -94,8 +94,8 @@ class FinalistConfig:
     stages: further trainings of the best, each from scratch with a schedule of
       its own, such as 8:20,3:60: the best 8 are trained for 20 epochs, and the
       best 3 of them for 60; as many random cells are, too. Each stage has fewer
-      cells and more epochs than the one before. A cell ranks above all that
-      reached fewer stages.
+      cells and more epochs than the one before. A cell ranks by the last stage
+      in which it did not diverge, then by its score there.
   """
 
   epochs: int = field(10, least=1)
@@ -190,9 +190,7 @@ class ExperimentConfig:
     Only(("fit",), "strategy", ("nao", "seminas"), _BASELINE),
     Only(("semi",), "strategy", ("seminas",), _BASELINE),
     Only(("plus",), "strategy", ("nao_plus",), _BASELINE),
-    Only(
-      ("controller",), "strategy", ("nao", "nao_plus", "seminas"), _BASELINE
-    ),
+    Only(("controller",), "strategy", WITH_CONTROLLER, _BASELINE),
     Only(("architectures_per_step",), "evaluator", ("shared",)),
     Only(("finalist", "finalist_rounds", "finalist_share"), "finalists"),
   )

@@ -13,6 +13,8 @@ from nao_jax.strategies.seminas import SemiNas
 from nao_jax.strategies.uniform import Uniform
 
 STRATEGIES = ("nao", "nao_plus", "seminas", "random", "evolution", "local")
+# Those with a controller.
+WITH_CONTROLLER = ("nao", "nao_plus", "seminas")
 # Strategies that need all architectures that were ever scored, or their age.
 NEED_ALL = ("evolution", "local")
 

@@ -12,6 +12,7 @@ from nao_jax.objectives import ConstraintConfig
 from nao_jax.search.config import ExperimentConfig
 from nao_jax.settings import Only, field, within
 from nao_jax.spaces import cnn
+from nao_jax.strategies.choice import WITH_CONTROLLER
 from nao_jax.tasks import image_spaces
 from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
 from nao_jax.tasks.image_recipes import INPUTS
@@ -104,9 +105,7 @@ class SearchCnnConfig(ExperimentConfig):
       ),
     ),
     Only(("constraint.limit_penalty",), "constraint.limit"),
-    Only(
-      ("constraint.limit_penalty",), "strategy", ("nao", "nao_plus", "seminas")
-    ),
+    Only(("constraint.limit_penalty",), "strategy", WITH_CONTROLLER),
   )
 
   dataset: str = "cifar10"
