@@ -15,6 +15,7 @@ from nao_jax.networks.cost import cost
 from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.networks.edge_network import EdgeNetwork
 from nao_jax.spaces import nasbench201
+from tests.tiny_networks import stand_alone_variables
 
 KEY = jax.random.key(0)
 SMALL = EdgeNetworkConfig(cells_per_stage=1, channels=4)
@@ -76,40 +77,6 @@ def _random_variables(network, *inputs):
   )
 
 
-def _own(variables, rows, config=SMALL):
-  """The variables of the stand-alone network, out of the candidate's."""
-  found = {}
-  for collection, modules in variables.items():
-    found[collection] = {}
-    for module, leaves in modules.items():
-      if not module.startswith("cell_"):
-        found[collection][module] = leaves
-        continue
-      own = {}
-      for edge, op in enumerate(rows):
-        norms = [
-          name.removeprefix("scale")
-          for name in config.operations[op].shapes(4)
-          if "scale" in name
-        ]
-        if collection == "params":
-          prefix = f"operation_{op}_"
-          own |= {
-            f"edge_{edge}_{name.removeprefix(prefix)}": x[edge]
-            for name, x in leaves.items()
-            if name.startswith(prefix)
-          }
-        else:
-          own |= {
-            f"edge_{edge}_{name.removeprefix('edges_')}{stage}": x[edge, at]
-            for name, x in leaves.items()
-            for at, stage in enumerate(norms)
-          }
-      if own:
-        found[collection][module] = own
-  return found
-
-
 @pytest.mark.parametrize("deterministic", [True, False])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_candidate_computes_what_the_stand_alone_network_does(
@@ -124,7 +91,7 @@ def test_a_candidate_computes_what_the_stand_alone_network_does(
   (logits, _), stats = candidate.apply(
     variables, IMAGES, rows, masks, **settings
   )
-  own = _own(variables, rows.tolist())
+  own = stand_alone_variables(variables, rows.tolist(), SMALL)
   (expected, _), other = _stand_alone(SMALL, tokens).apply(
     own, IMAGES, masks, **settings
   )
@@ -191,7 +158,7 @@ def test_edges_may_stand_in_any_order_in_which_states_are_complete():
   tokens = rows + config.to_cells(np.zeros(4, int)) * -1
   network = EdgeNetwork(config, tracks=True)
   variables = _random_variables(network, IMAGES, rows)
-  own = _own(variables, rows.tolist())
+  own = stand_alone_variables(variables, rows.tolist(), SMALL)
 
   def of_candidate(images):
     return network.apply(variables, images, rows, deterministic=True)[0].sum()
@@ -271,7 +238,7 @@ def test_gradients_are_those_of_the_stand_alone_network(rows, affine):
   found = jax.grad(loss)(
     variables["params"], candidate, stats, IMAGES, rows, masks
   )
-  own = _own(variables, rows.tolist(), config)
+  own = stand_alone_variables(variables, rows.tolist(), config)
   expected = jax.grad(loss)(
     own["params"],
     _stand_alone(config, tokens),
@@ -279,7 +246,9 @@ def test_gradients_are_those_of_the_stand_alone_network(rows, affine):
     IMAGES,
     masks,
   )
-  found = _own({"params": found}, rows.tolist(), config)["params"]
+  found = stand_alone_variables({"params": found}, rows.tolist(), config)[
+    "params"
+  ]
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
     found,

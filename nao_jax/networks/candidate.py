@@ -32,6 +32,7 @@ from nao_jax.networks.parameters import (
 )
 from nao_jax.networks.tape import combine, loose_ends, run_cell
 from nao_jax.spaces import cnn
+from nao_jax.spaces.arrays import Array
 
 
 class Ends(NamedTuple):
@@ -281,17 +282,33 @@ def initialise_candidate(
     The variables, NumPy arrays.
   """
   variables = parameters.initialise(candidate, key, images, cells)
-  loose = cnn.unused_states(np.asarray(cells))
-  factors = np.sqrt(loose.shape[1] / loose.sum(1)).astype(np.float32)
-  readers = _readers(candidate.config, factors)
+  params = with_fan_ins(
+    candidate.config, variables["params"], np.asarray(cells)
+  )
+  return variables | {"params": params}
+
+
+def with_fan_ins(config: NetworkConfig, params: dict, cells: Array) -> dict:
+  """Returns first weights with the fan-ins that an architecture has.
+
+  Args:
+    config: the sizes.
+    params: weights of `parameters.initialise`.
+    cells: int32 [2, N, 4], a NumPy or a JAX array; so are the results.
+  """
+  loose = cnn.unused_states(cells)
+  states = loose.shape[1]
+  factors = np.sqrt(states / np.arange(1, states + 1)).astype(np.float32)
+  if isinstance(cells, jax.Array):
+    factors = jnp.asarray(factors)
+  readers = _readers(config, factors[loose.sum(1) - 1])
 
   def rescale(path, leaf):
     module, name = tuple(part.key for part in path[:-1]), path[-1].key
     reads = name in ("kernel", "bias", "even", "odd", "narrow_conv")
     return leaf * readers[module] if reads and module in readers else leaf
 
-  params = jax.tree.map_with_path(rescale, variables["params"])
-  return variables | {"params": params}
+  return jax.tree.map_with_path(rescale, params)
 
 
 def _readers(config: NetworkConfig, factors) -> dict[tuple[str, ...], float]:

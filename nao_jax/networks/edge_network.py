@@ -253,7 +253,7 @@ def _classify(config, cell, images, axis_name, statistics) -> macro.Outputs:
       x = Residual(width, *norm, name=f"residual_{stage}")(x)
     x = cell(k, x)
   x = LastNorm(*norm, name="last_norm")(x)
-  features = jnp.mean(x, (1, 2), dtype=jnp.float32).T
+  features = macro.pooled(x)
   return macro.Classifier(config.classes, name="classifier")(features), None
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from nao_jax import parallel
 from nao_jax.errors import UserError
-from nao_jax.networks import convolutions, ops, pooling
+from nao_jax.networks import convolutions, normalisation, ops, pooling
 from nao_jax.networks.parameters import Statistics, declare, normaliser
 from nao_jax.settings import field, validate
 from nao_jax.spaces import cnn
@@ -180,10 +180,16 @@ def classify(
     if config.auxiliary and k == 2 * config.cells_per_stage + 1:
       head = AuxiliaryHead(config.classes, *norm, name="auxiliary")
       auxiliary = head(maps(current))
-  features = jnp.mean(maps(current), (1, 2), dtype=jnp.float32).T
+  features = pooled(maps(current))
   if not deterministic:
     features = Dropout(config.dropout, axis_name)(features)
   return Classifier(config.classes, name="classifier")(features), auxiliary
+
+
+def pooled(x: jax.Array) -> jax.Array:
+  """Returns the means of maps [C, H, W, B], float32 or wider, [B, C]."""
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+  return jnp.mean(x, (1, 2), dtype=wide).T
 
 
 class Dropout(nn.Module):
@@ -299,7 +305,7 @@ class AuxiliaryHead(nn.Module):
 
 
 class Classifier(nn.Module):
-  """A linear layer, computed in float32."""
+  """A linear layer, computed in float32 or wider."""
 
   classes: int
 
@@ -307,7 +313,8 @@ class Classifier(nn.Module):
   def __call__(self, features: jax.Array) -> jax.Array:
     """Maps features [B, C] to logits [B, classes]."""
     w = declare(self, "", linear_shapes(features.shape[1], self.classes))
-    return jnp.float32(features) @ jnp.float32(w["kernel"]) + w["bias"]
+    wide = normalisation.wide
+    return wide(features) @ wide(w["kernel"]) + w["bias"]
 
 
 class Calibration(nn.Module):

@@ -344,7 +344,7 @@ def _classify(
   for number, one in enumerate(config.stages):
     x = stage(number, one, x)
   x = ConvNorm(sizes.last_width, 1, 1, sizes.epsilon, *norm, name="last")(x)
-  features = jnp.mean(x, (1, 2), dtype=jnp.float32).T
+  features = macro.pooled(x)
   if not deterministic:
     features = macro.Dropout(config.dropout, module.axis_name)(features)
   return macro.Classifier(config.classes, name="classifier")(features), None

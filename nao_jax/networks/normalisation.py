@@ -39,7 +39,7 @@ def _channel(values):
   return values[:, None, None, None]
 
 
-def _wide(x):
+def wide(x: jax.Array) -> jax.Array:
   """Casts to float32, unless the type is wider."""
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
@@ -52,7 +52,7 @@ def moments(
   Both are [C], computed in float32 or wider, like all of BatchNorm, for maps of
   any type.
   """
-  x = _wide(x)
+  x = wide(x)
   mean = _across(jnp.mean(x, (1, 2, 3)), axis_name)
   variance = _across(jnp.mean((x - _channel(mean)) ** 2, (1, 2, 3)), axis_name)
   return mean, variance
@@ -84,7 +84,7 @@ def _batch_norm_backward(axis_name, epsilon, residuals, gradient):
   del epsilon  # In the residuals.
   x, mean, inverse, scale = residuals
   dtype = x.dtype
-  x, gradient = _wide(x), _wide(gradient)
+  x, gradient = wide(x), wide(gradient)
   pixels = x.size // x.shape[0]
   offset_gradient = jnp.sum(gradient, (1, 2, 3))
   scale_gradient = inverse * jnp.sum(gradient * (x - _channel(mean)), (1, 2, 3))
