@@ -3,6 +3,8 @@
 import csv
 import itertools
 import json
+import pathlib
+import re
 
 from absl import logging
 import jax
@@ -91,7 +93,10 @@ def test_numbers_may_be_written_in_several_ways(tmp_path):
 @pytest.mark.parametrize(
   ("rows", "message"),
   [
-    ([*ROWS, ROWS[4]], "rows 5 and 19 are the same architecture, kernel=lin"),
+    (
+      [*ROWS, ROWS[4]],
+      "row 5 and row 19 are the same architecture, kernel=lin",
+    ),
     ([*ROWS[:2], ["fast", 1, True, 0, 0]], "row 3: slot 'kernel' is 'fast', "),
     ([["rbf", None, True, 0, 0]], "row 1: slot 'C' is missing; allowed: 0.1"),
     ([["rbf", 10**400, True, 0, 0]], "row 1: slot 'C' is .?1000"),
@@ -103,8 +108,9 @@ def test_numbers_may_be_written_in_several_ways(tmp_path):
 )
 @pytest.mark.parametrize("write", [_json, _csv])
 def test_a_wrong_row_is_named(write, rows, message, tmp_path):
-  if write is _csv and rows and len(rows[0]) == 4:
-    message = "row 1 must have 5 values"
+  if write is _csv:
+    # The header and the names are lines, too.
+    message = re.sub(r"row (\d+)", lambda n: f"line {int(n[1]) + 2}", message)
   with pytest.raises(UserError, match=message) as caught:
     tables.load(write(tmp_path, rows), "", "accuracy")
   assert str(caught.value).startswith("`table=")
@@ -128,6 +134,16 @@ def test_a_wrong_header_is_refused(changes, message, tmp_path):
   rows = changes.pop("rows", ROWS)
   with pytest.raises(UserError, match=message):
     tables.load(_json(tmp_path, rows, **changes), "", "accuracy")
+
+
+def test_blank_lines_count_as_lines(tmp_path):
+  path = _csv(tmp_path, [*ROWS[:3], ["fast", 1, True, 0, 0]])
+  lines = pathlib.Path(path).read_text().splitlines()
+  text = "\n".join([*lines[:3], "", "", *lines[3:]])
+  pathlib.Path(path).write_text(text)
+  with pytest.raises(UserError, match="line 8: slot 'kernel' is 'fast'"):
+    tables.load(path, "", "accuracy")
+  assert text.splitlines()[7].startswith("0,fast")
 
 
 def test_slots_without_rows_are_refused(tmp_path):

@@ -22,6 +22,7 @@ numbers better. There are three formats, told apart by the ending:
 Shapes: A architectures of a table, L slots.
 """
 
+from collections.abc import Callable
 import csv
 import io
 import json
@@ -68,7 +69,7 @@ def read(path: str) -> Contents:
   Raises:
     UserError: the file is something else; an architecture is incomplete or
       occurs twice, or a value is unknown, and the message names its row, from
-      1.
+      1, or its line in a .csv file.
   """
   place = f"`table={path}`"
   held = {"place": place, "wanted": "a table", "advice": _ADVICE}
@@ -77,13 +78,13 @@ def read(path: str) -> Contents:
     rows = header.pop("rows", None)
     if not isinstance(rows, list):
       raise UserError(f"{place}: no list `rows`; {_ADVICE}")
-    names = [*_checked(header, place)]
+    names, at = [*_checked(header, place)], _row
   else:
-    header, names, rows = _read_csv(path, held)
-  for number, row in enumerate(rows, 1):
+    header, names, rows, at = _read_csv(path, held)
+  for number, row in enumerate(rows):
     if not isinstance(row, list) or len(row) != len(names):
       raise UserError(
-        f"{place}: row {number} must have {len(names)} values, for "
+        f"{place}: {at(number)} must have {len(names)} values, for "
         f"{', '.join(names)}; it is {row}"
       )
   if not rows:
@@ -92,11 +93,15 @@ def read(path: str) -> Contents:
   return _contents(
     header,
     [
-      _places(name, choices, values[name], place)
+      _places(name, choices, values[name], place, at)
       for name, choices in header["slots"].items()
     ],
-    {name: _numbers(name, values[name], place) for name in header["columns"]},
+    {
+      name: _numbers(name, values[name], place, at)
+      for name in header["columns"]
+    },
     place,
+    at,
   )
 
 
@@ -125,14 +130,15 @@ def read_archive(archive: Archive) -> Contents:
     header["slots"].items(), places.T, strict=True
   ):
     for row in np.flatnonzero((column < 0) | (column >= len(choices)))[:1]:
-      raise _unknown(place, row, name, int(column[row]), range(len(choices)))
+      found = int(column[row])
+      raise _unknown(place, _row(row), name, found, range(len(choices)))
   columns = {}
   for name in header["columns"]:
     values = archive[name]
     if values.shape != (len(places),) or values.dtype.kind not in "fiu":
       raise UserError(f"{place}: {name!r} must be numbers [{len(places)}]")
-    columns[name] = _numbers(name, np.float64(values).tolist(), place)
-  return _contents(header, [*places.T], columns, place)
+    columns[name] = _numbers(name, np.float64(values).tolist(), place, _row)
+  return _contents(header, [*places.T], columns, place, _row)
 
 
 def arrays(contents: Contents) -> dict[str, np.ndarray]:
@@ -145,12 +151,22 @@ def arrays(contents: Contents) -> dict[str, np.ndarray]:
   }
 
 
-def _read_csv(path: str, held: dict) -> tuple[dict, list[str], list[list[str]]]:
+def _row(number: int) -> str:
+  """Names a row of a file, whose number counts from 0."""
+  return f"row {number + 1}"
+
+
+def _read_csv(
+  path: str, held: dict
+) -> tuple[dict, list[str], list[list[str]], Callable[[int], str]]:
+  """Returns header, names and rows, and a function that names a row."""
   place = held["place"]
   try:
     text = paths.expanded(path).read_text(encoding="utf-8")
     first, _, rest = text.partition("\n")
-    names, *rows = csv.reader(io.StringIO(rest), strict=True)
+    reader = csv.reader(io.StringIO(rest), strict=True)
+    # Blank lines are no rows, but they count as lines.
+    (_, names), *rows = [(1 + reader.line_num, row) for row in reader if row]
   except (OSError, ValueError, csv.Error) as error:
     raise UserError(f"{place}: not a table ({error}); {_ADVICE}") from error
   header = json_file.parse(first.lstrip("\ufeff# ").encode(), **held)
@@ -160,7 +176,7 @@ def _read_csv(path: str, held: dict) -> tuple[dict, list[str], list[list[str]]]:
       f"{place}: the second line names {', '.join(names)}; the header has "
       f"{', '.join(wanted)}"
     )
-  return header, names, [row for row in rows if row]
+  return header, names, [row for _, row in rows], lambda n: f"line {rows[n][0]}"
 
 
 def _checked(header: dict, place: str, there: tuple = ()) -> dict[str, Any]:
@@ -199,7 +215,7 @@ def _checked(header: dict, place: str, there: tuple = ()) -> dict[str, Any]:
   return found | columns
 
 
-def _places(name: str, choices: list, values, place: str) -> np.ndarray:
+def _places(name: str, choices: list, values, place: str, at) -> np.ndarray:
   """Returns the place of each value among the choices of a slot, [A]."""
   known = {str(choice): at for at, choice in enumerate(choices)}
   known |= {json.dumps(choice): at for at, choice in enumerate(choices)}
@@ -209,19 +225,19 @@ def _places(name: str, choices: list, values, place: str) -> np.ndarray:
     try:
       found[row] = [*map(float, choices)].index(float(values[row]))
     except (ValueError, TypeError, OverflowError):
-      raise _unknown(place, row, name, values[row], choices) from None
+      raise _unknown(place, at(row), name, values[row], choices) from None
   return found
 
 
 def _unknown(place, row, name, value, allowed) -> UserError:
   said = "missing" if value in ("", None) else f"{value!r}, which is unknown"
   return UserError(
-    f"{place}: row {row + 1}: slot {name!r} is {said}; allowed: "
+    f"{place}: {row}: slot {name!r} is {said}; allowed: "
     f"{', '.join(map(str, allowed))}"
   )
 
 
-def _numbers(name: str, values, place: str) -> np.ndarray:
+def _numbers(name: str, values, place: str, at) -> np.ndarray:
   """Returns the numbers of a column, float64 [A]."""
   found = np.empty(len(values))
   for row, value in enumerate(values):
@@ -231,13 +247,13 @@ def _numbers(name: str, values, place: str) -> np.ndarray:
       found[row] = np.inf
     if np.isinf(found[row]):
       raise UserError(
-        f"{place}: row {row + 1}: column {name!r} is {value!r}; give a finite "
+        f"{place}: {at(row)}: column {name!r} is {value!r}; give a finite "
         "number, or nothing where none was measured"
       )
   return found
 
 
-def _contents(header, places, columns, place) -> Contents:
+def _contents(header, places, columns, place, at) -> Contents:
   base = slots.space(str(header.get("space", "table")), header["slots"])
   first = [choices[0] for choices in base.choices]
   tokens = np.stack(places, 1).astype(np.int32) + np.int32(first)
@@ -246,7 +262,7 @@ def _contents(header, places, columns, place) -> Contents:
     for row, last in enumerate(space.number(tokens).tolist()):
       if row != last:
         raise UserError(
-          f"{place}: rows {row + 1} and {last + 1} are the same architecture, "
+          f"{place}: {at(row)} and {at(last)} are the same architecture, "
           f"{space.text(tokens[row])}; keep one of them"
         )
   return Contents(space, columns, header)

@@ -112,7 +112,8 @@ def _of_slots(path, table, name, signal, where) -> Column:
     scores = (sign * table.columns[name]).astype(np.float32)
   for row in np.flatnonzero(np.isinf(scores))[:1]:
     raise UserError(
-      f"`table={path}`: row {row + 1}: column {name!r} is too large"
+      f"`table={path}`: column {name!r} of "
+      f"{table.space.text(table.space.rows.tokens[row])} is too large"
     )
   if np.isnan(scores).all():
     raise UserError(f"`table={path}`: column {name!r} has no number")
