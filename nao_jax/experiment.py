@@ -21,7 +21,7 @@ from nao_jax.evaluators.executors import LOCAL, ExecutorConfig
 from nao_jax.evaluators.local import Candidates
 from nao_jax.evaluators.scratch import FromScratch
 from nao_jax.report import search_page
-from nao_jax.runs import status, streams
+from nao_jax.runs import checkpoint, status, streams
 from nao_jax.runs.environment import in_32_bits
 from nao_jax.runs.trials import Trials
 from nao_jax.search import final_tables, finals, loop
@@ -30,6 +30,7 @@ from nao_jax.search.journal import SearchJournal
 from nao_jax.search.proposer import Proposer
 from nao_jax.settings import flatten
 from nao_jax.spaces.space import Space
+from nao_jax.strategies import proxies
 from nao_jax.strategies.choice import strategy
 from nao_jax.tasks.shown import Best
 from nao_jax.tasks.task import (
@@ -207,6 +208,7 @@ def _search(
   search_key, final_key = jax.random.split(jax.random.key(config.seed))
   follows_costs = constraint is not None and constraint.uses_cost_gradient
   chosen = strategy(config, cells.space, follows_costs)
+  given = _first_pool(task, cells.space, given, search_key, journal)
   with _evaluator(task, cells, setup) as evaluator:
     pool = loop.run(
       cells.space,
@@ -234,6 +236,32 @@ def _search(
       trainings, pool, config, final_key, journal, constraint, proposer
     )
   return best | task.outcome
+
+
+def _first_pool(
+  task: OpenTask, space: Space, given: np.ndarray, key: jax.Array, journal
+) -> np.ndarray:
+  """Returns the given architectures, and those that proxies choose, [G, L].
+
+  The choice is saved, as it may take a while.
+  """
+  wanted = task.config.search.pool_size - len(given)
+  if not wanted or not (signals := task.proxies()):
+    return given
+  saved = journal.path / "first_pool"
+  found = checkpoint.restore(saved, given)
+  if found is None:
+    chosen = proxies.first_pool(
+      space,
+      jax.random.fold_in(key, 2),  # Different from that of the proposer.
+      wanted,
+      signals,
+      known=set(space.keys(given)),
+      constraint=loop.of_plain_tokens(task.constraint, space),
+    )
+    found = np.concatenate([given, chosen])
+    checkpoint.save(saved, found)
+  return found
 
 
 @contextlib.contextmanager

@@ -141,6 +141,7 @@ def search_cnn(config, monkeypatch, home):
     yield _coloured(data.config, monkeypatch)
   yield acting.digest(data.mean, data.std)
   yield loop_of(config.search)
+  yield acting.digest([proxy.name for proxy in task.proxies()])
   shape = data.image_shape
   if config.evaluator == "shared":
     evaluator = task.shared()

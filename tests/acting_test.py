@@ -128,6 +128,7 @@ _OTHER = {
   "fidelities": "cost:10,valid:200",
   "epochs_budget": 700,
   "report": "valid",
+  "proxies": "parameters",
   "limit": "cost:1.1",
   "test_split": "train",
   "train.epochs": 4,

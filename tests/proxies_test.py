@@ -4,13 +4,16 @@ import jax
 import numpy as np
 import pytest
 
+from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
+from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.objectives import CostConstraint
 from nao_jax.search import loop
 from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import nasbench201
 from nao_jax.strategies.proxies import Proxy, first_pool
 from nao_jax.strategies.uniform import Uniform, sample_new
+from nao_jax.tasks import image_proxies
 
 SPACE = nasbench201.space()
 KEY = jax.random.key(0)
@@ -72,6 +75,49 @@ def test_a_search_starts_from_the_chosen_ones():
     given=chosen,
   )
   np.testing.assert_array_equal(pool.tokens[:4], chosen)
+
+
+NETWORK = EdgeNetworkConfig(cells_per_stage=1, channels=4, classes=3)
+NAMES = ["parameters", "multiply_adds", "gradient_norm"]
+
+
+@pytest.fixture(scope="module")
+def data():
+  """Random images of three classes."""
+  rng = np.random.default_rng(0)
+  part = Examples(
+    rng.integers(0, 256, (9, 8, 8, 3)).astype(np.uint8), np.arange(9) % 3
+  )
+  moments = np.full(3, 0.5, np.float32), np.full(3, 0.3, np.float32)
+  return ImageData("random", 3, part, part, part, *moments)
+
+
+@pytest.mark.usefixtures("fast_compilation")
+def test_signals_of_cells_serve_any_number_of_architectures(data):
+  signals = image_proxies.proxies(NAMES, NETWORK, data, seed=0)
+  assert [signal.name for signal in signals] == NAMES
+  tokens = sample_new(SPACE, KEY, 40, set())
+  parameters, products, norms = (x.values(SPACE, tokens) for x in signals)
+  assert parameters.max() < products.min()
+  assert len(set(norms.tolist())) > 30
+  # The same with 64 bits enabled by another project, and alone.
+  with jax.enable_x64(True):
+    alone = signals[2].values(SPACE, tokens[37:])
+  np.testing.assert_array_equal(alone, norms[37:])
+
+
+@pytest.mark.parametrize(
+  ("text", "space", "message"),
+  [
+    ("params", "nao", "'params' unknown; allowed: each of parameters, mult"),
+    ("parameters,parameters", "nao", "'parameters' twice"),
+    ("parameters,", "nao", "'' unknown"),
+    ("multiply_adds", "own", "multiply-adds of your own operations"),
+  ],
+)
+def test_unknown_signals_are_refused_by_name(text, space, message):
+  with pytest.raises(UserError, match=f"`proxies={text}`: {message}"):
+    image_proxies.parse(text, space)
 
 
 def _broken(tokens):

@@ -4,6 +4,7 @@ import json
 
 import jax
 from matplotlib.figure import Figure
+import numpy as np
 import pytest
 
 import nao_jax
@@ -12,10 +13,12 @@ from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
 from nao_jax.errors import UserError
 from nao_jax.evaluators.local import Local
+from nao_jax.runs import checkpoint
 from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.runs.loggers import Lines
 from nao_jax.search.config import FinalConfig, FinalistConfig, SearchConfig
 from nao_jax.strategies.nao import NaoConfig
+from nao_jax.strategies.proxies import Proxy
 from nao_jax.tasks.task import RunOptions
 from tests.stand_ins import Killed
 from tests.tabular_task import SPACE, Tabular, TabularConfig
@@ -29,6 +32,7 @@ CONFIG = TabularConfig(
   finalist=FinalistConfig(epochs=4),
   final=FinalConfig(cells=1, repeats=2, epochs=4),
 )
+GIVEN = "1 5 8"
 OFTEN = RunOptions(
   checkpoints=CheckpointConfig(minutes=0.0), loggers=(Lines("csv"),)
 )
@@ -95,6 +99,37 @@ def test_it_goes_on_after_a_kill_to_the_same_end(
   monkeypatch.undo()
   best = experiment.run(Tabular(), CONFIG, workdir=tmp_path, options=OFTEN)
   assert best == finished[1]
+
+
+def test_proxies_choose_the_first_pool_once(tmp_path, monkeypatch):
+  """The choice is saved; given architectures come first."""
+  asked = []
+
+  def width(tokens):
+    asked.append(len(tokens))
+    return SPACE.indices(tokens)["width"] + tokens[:, 2] / 10
+
+  task = Tabular()
+  opened = type(task.open(CONFIG, None))
+  monkeypatch.setattr(opened, "proxies", lambda _: [Proxy("width", width)])
+  monkeypatch.setattr(Local, "run", _killed)
+  for _ in range(2):
+    with pytest.raises(Killed):
+      experiment.run(
+        task, CONFIG, workdir=tmp_path, architectures=[GIVEN], options=OFTEN
+      )
+  assert len(asked) == 1
+  template = np.zeros((1, 3), np.int32)
+  pool = checkpoint.restore(tmp_path / "first_pool", template)
+  assert pool[0].tolist() == [1, 5, 8]
+  widths = SPACE.indices(pool)["width"]
+  assert len(pool) == 6
+  assert (np.diff(widths[1:]) <= 0).all()
+  assert widths[1] == 3
+
+
+def _killed(*_):
+  raise Killed
 
 
 def test_other_data_of_the_same_name_are_refused(finished, monkeypatch):

@@ -106,11 +106,16 @@ def of(
     about=(
       f"{run.settings['strategy']}, scores "
       f"{formatting.evaluator_in_words(run)}, seed "
-      f"{run.settings['seed']}; {_status(run)}"
+      f"{run.settings['seed']}{_chosen_by(run)}; {_status(run)}"
     ),
     tiles=_tiles(run) if run.scored else [],
     sections=[section for section in sections if section],
   )
+
+
+def _chosen_by(run: Run) -> str:
+  names = run.settings.get("proxies")
+  return f", first pool by {names.replace(',', ', ')}" if names else ""
 
 
 def winner(run: Run, title: str = "") -> Section:

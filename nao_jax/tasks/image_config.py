@@ -63,6 +63,11 @@ class SearchCnnConfig(ExperimentConfig):
     stream: augmentation of streamed training images.
     constraint: limits on the costs of cells, and whether a lower cost is an
       objective.
+    proxies: signals that choose the first pool among ten times as many random
+      architectures, by their mean rank, with commas between them: `parameters`
+      and `multiply_adds` of the search's network, and of this network at its
+      first weights `gradient_norm`, `synaptic_flow` and `jacobian_covariance`;
+      all random if empty.
   """
 
   ACTS_WITH = (
@@ -130,6 +135,7 @@ class SearchCnnConfig(ExperimentConfig):
   finalist: ImageFinalistConfig = ImageFinalistConfig()
   final: ImageFinalConfig = ImageFinalConfig()
   constraint: ConstraintConfig = ConstraintConfig()
+  proxies: str = field("", added=True)
 
   def check_together(self) -> None:
     """Raises UserError for settings that contradict each other."""

@@ -19,7 +19,13 @@ from nao_jax.networks.build import Network
 from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.objectives import Cost, CostConstraint
 from nao_jax.settings import flatten
-from nao_jax.tasks import image_costs, image_finals, image_spaces
+from nao_jax.strategies.proxies import Proxy
+from nao_jax.tasks import (
+  image_costs,
+  image_finals,
+  image_proxies,
+  image_spaces,
+)
 from nao_jax.tasks.image_cells import ImageCells
 from nao_jax.tasks.image_config import SearchCnnConfig
 from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
@@ -73,6 +79,7 @@ class Images:
         devices,
       )
     image_costs.check(config, self.latency)
+    image_proxies.parse(config.proxies, config.space)
     data = open_data(config, self.data_dir)
     layout = image_spaces.layout(config.space, self.own, config.mobile)
     config = _fit_to_data(config, data, devices, layout)
@@ -140,6 +147,13 @@ class OpenImages:
     return image_costs.constraint(
       self.config, self.data.image_shape, self.latency, self._layout
     )
+
+  def proxies(self) -> tuple[Proxy, ...]:
+    """Implements `OpenTask.proxies`."""
+    config = self.config
+    names = image_proxies.parse(config.proxies, config.space)
+    network = self._layout.resized(config.network)
+    return image_proxies.proxies(names, network, self.data, config.seed)
 
   def check_memory(self) -> None:
     """Implements `OpenTask.check_memory`."""

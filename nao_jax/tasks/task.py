@@ -31,6 +31,7 @@ from nao_jax.search.config import (
   FinalistConfig,
 )
 from nao_jax.spaces.space import Space
+from nao_jax.strategies.proxies import Proxy
 from nao_jax.tasks.training import FinalTraining
 from nao_jax.training.feeds import Feed
 
@@ -140,6 +141,10 @@ class OpenTask(Protocol):
   def outcome(self) -> dict[str, Any]:
     """Entries of best.json that `Cells.costs` needs; none by default."""
     return {}
+
+  def proxies(self) -> tuple[Proxy, ...]:
+    """Returns the signals that choose the first pool; none by default."""
+    return ()
 
   def check_memory(self) -> None:
     """Raises UserError if the memory does not suffice for a training.
