@@ -11,13 +11,13 @@ The same command again runs only the trials that are missing from the file.
 from absl import flags
 
 from nao_jax.errors import UserError
-from nao_jax.studies import comparison
+from nao_jax.studies import comparison, setups
 from nao_jax.studies.curves import draw, show
 
 from . import driver, settings
 
 _STRATEGIES = flags.DEFINE_list(
-  "strategies", list(comparison.SETUPS), "What to compare, separated by commas."
+  "strategies", list(setups.SETUPS), "What to compare, separated by commas."
 )
 _JSON = flags.DEFINE_string(
   "json",

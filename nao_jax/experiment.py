@@ -32,6 +32,7 @@ from nao_jax.settings import flatten
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import proxies
 from nao_jax.strategies.choice import strategy
+from nao_jax.strategies.proxies import Proxy
 from nao_jax.tasks.shown import Best
 from nao_jax.tasks.task import (
   DEFAULT_OPTIONS,
@@ -207,8 +208,9 @@ def _search(
   config, constraint = task.config, task.constraint
   search_key, final_key = jax.random.split(jax.random.key(config.seed))
   follows_costs = constraint is not None and constraint.uses_cost_gradient
-  chosen = strategy(config, cells.space, follows_costs)
-  given = _first_pool(task, cells.space, given, search_key, journal)
+  signals = task.proxies()
+  chosen = strategy(config, cells.space, follows_costs, signals)
+  given = _first_pool(task, cells.space, signals, given, search_key, journal)
   with _evaluator(task, cells, setup) as evaluator:
     pool = loop.run(
       cells.space,
@@ -239,14 +241,19 @@ def _search(
 
 
 def _first_pool(
-  task: OpenTask, space: Space, given: np.ndarray, key: jax.Array, journal
+  task: OpenTask,
+  space: Space,
+  signals: tuple[Proxy, ...],
+  given: np.ndarray,
+  key: jax.Array,
+  journal: SearchJournal,
 ) -> np.ndarray:
-  """Returns the given architectures, and those that proxies choose, [G, L].
+  """Returns the given architectures, and those that signals choose, [G, L].
 
   The choice is saved, as it may take a while.
   """
   wanted = task.config.search.pool_size - len(given)
-  if not wanted or not (signals := task.proxies()):
+  if not wanted or not signals:
     return given
   saved = journal.path / "first_pool"
   found = checkpoint.restore(saved, given)

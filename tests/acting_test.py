@@ -242,6 +242,10 @@ _PLANS = {
 }
 # Settings whose consequence another test shows.
 _ELSEWHERE = {
+  "plus.exploration": (
+    "strategies_test.py::"
+    "test_candidates_are_ranked_by_mean_and_spread_of_the_ensemble"
+  ),
   "score_images": (
     "space_nasbench201_test.py::test_scores_are_of_as_many_images_as_asked"
   ),

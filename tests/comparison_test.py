@@ -10,7 +10,7 @@ import pytest
 from nao_jax.errors import UserError
 from nao_jax.spaces import nasbench201
 from nao_jax.strategies.uniform import Uniform
-from nao_jax.studies import comparison
+from nao_jax.studies import comparison, setups
 from nao_jax.studies import curves as curves_
 from nao_jax.studies.comparison import CompareConfig
 from nao_jax.studies.curves import Curves, summary
@@ -91,8 +91,8 @@ def test_trials_do_not_depend_on_the_threads(config, found):
 
 
 def test_a_strategy_that_has_changed_runs_again(found, config, monkeypatch):
-  changed = lambda space: comparison.Setup(Uniform(space), pool=20)  # noqa: E731
-  monkeypatch.setitem(comparison.SETUPS, "random", changed)
+  changed = lambda space: setups.Setup(Uniform(space), pool=20)  # noqa: E731
+  monkeypatch.setitem(setups.SETUPS, "random", changed)
   again = comparison.run(config, CHEAP[:1], file=_copy(found[0]))["random"]
   assert (again.signal[:, 10:20] != found[1]["random"].signal[:, 10:20]).any()
 
@@ -215,7 +215,7 @@ def test_what_cannot_work_is_refused(changes, strategies, message, config):
 
 def test_every_setup_makes_the_budget():
   space = nasbench201.space()
-  for setup in (make(space) for make in comparison.SETUPS.values()):
+  for setup in (make(space) for make in setups.SETUPS.values()):
     sizes = setup.search(200)
     made = sizes.pool_size + sizes.rounds * sizes.new_per_round
     assert 200 <= made < 200 + setup.batch

@@ -12,7 +12,7 @@ from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.spaces import cnn, nasbench201, rnn
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import Observations, ensemble, nao_plus
+from nao_jax.strategies import Observations, candidates, ensemble, nao_plus
 from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
@@ -418,9 +418,19 @@ def test_a_fit_goes_on_from_whatever_was_kept(fitted, asked, share):
   jax.tree.map(np.testing.assert_array_equal, whole, again)
 
 
-def test_candidates_are_ranked_by_the_mean_of_the_ensemble():
-  predicted = np.array([[9, 0], [6, 5], [0, 9], [1, 1], [2, 2]])
-  np.testing.assert_array_equal(nao_plus.ranked(predicted), [1, 0, 2, 4, 3])
+@pytest.mark.parametrize(
+  ("exploration", "order"), [(0, [1, 0, 2, 4, 3]), (0.5, [0, 2, 1, 4, 3])]
+)
+def test_candidates_are_ranked_by_mean_and_spread_of_the_ensemble(
+  exploration, order
+):
+  predicted = np.float32([[9, 0], [6, 5], [0, 9], [1, 1], [2, 2]])
+  rows = np.arange(5)
+  found = candidates.Candidates(rows[:, None], predicted, rows, rows)
+  observed = Observations(rows[:, None], rows, set())
+  rng = np.random.default_rng(0)
+  chosen = candidates.choose(found, observed, rng, 5, exploration)
+  np.testing.assert_array_equal(chosen.parents, order)
 
 
 @pytest.mark.parametrize("name", ["nao_plus", "random", "evolution", "local"])

@@ -213,10 +213,13 @@ def _check_finite(path, name, column) -> None:
 
 
 def _load_graph(dataset, signal, where) -> Column:
-  columns = _GRAPH_COSTS if where == "limit" else _GRAPH_SIGNALS
+  columns = {
+    "limit": _GRAPH_COSTS,
+    "proxies": _GRAPH_COSTS | _GRAPH_SIGNALS,
+  }.get(where, _GRAPH_SIGNALS)
   if signal not in columns:
     raise UserError(f"`{where}={signal}`: {GRAPH} has {' and '.join(columns)}")
-  factor = 1 if where == "limit" else 100
+  factor = 1 if signal in _GRAPH_COSTS else 100
   path = _graph_file(dataset)
   space = nasbench_graph.space()
   scores = np.full(len(space.functions.representative), np.nan, np.float32)

@@ -9,6 +9,7 @@ from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao
 from nao_jax.strategies.nao_plus import NaoPlus
+from nao_jax.strategies.proxies import Proxy
 from nao_jax.strategies.seminas import SemiNas
 from nao_jax.strategies.uniform import Uniform
 
@@ -20,7 +21,10 @@ NEED_ALL = ("evolution", "local")
 
 
 def strategy(
-  config: Any, space: Space, estimates_cost: bool = False
+  config: Any,
+  space: Space,
+  estimates_cost: bool = False,
+  proxies: tuple[Proxy, ...] = (),
 ) -> Strategy:
   """Makes the strategy that the settings of a search name.
 
@@ -30,11 +34,12 @@ def strategy(
     space: the search space.
     estimates_cost: whether the controller estimates costs; see
       `CostConstraint.uses_cost_gradient`.
+    proxies: signals, which `nao_plus` learns to use.
   """
   controller = Controller(space, config.controller, estimates_cost)
   strategies = {
     "nao": Nao(controller, config.fit, config.nao),
-    "nao_plus": NaoPlus(controller, config.plus),
+    "nao_plus": NaoPlus(controller, config.plus, proxies),
     "seminas": SemiNas(controller, config.fit, config.semi),
     "random": Uniform(space),
     "evolution": Evolution(space),

@@ -45,6 +45,8 @@ class NaoPlusConfig:
       the encoder's outputs.
     passes: passes of moving seeds; the best candidates of a pass are the seeds
       of the next.
+    exploration: standard deviations of the controllers' predictions of a
+      candidate that are added to their mean when candidates are ranked.
   """
 
   members: int = field(8, least=1)
@@ -62,6 +64,7 @@ class NaoPlusConfig:
     (0.3, 0.6, 1, 1.5, 2, 3, 5, 10), above=0
   )
   passes: int = field(3, least=1)
+  exploration: float = field(0.0, least=0, added=True)
 
 
 class Ensemble(NamedTuple):

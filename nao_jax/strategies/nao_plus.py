@@ -13,9 +13,9 @@ sizes, M candidates of a pass (E S K).
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import itertools
 import math
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -23,19 +23,23 @@ from scipy import stats
 
 from nao_jax.controller import metrics
 from nao_jax.controller.model import Controller, ControllerConfig
-from nao_jax.objectives import pick
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import (
   Observations,
   Proposal,
+  candidates,
+  correction,
   ensemble,
   folds,
   generator,
   proposal,
 )
+from nao_jax.strategies.candidates import Candidates
 from nao_jax.strategies.controller_metrics import inspection
+from nao_jax.strategies.correction import Correction
 from nao_jax.strategies.ensemble import Ensemble, Lessons, NaoPlusConfig
 from nao_jax.strategies.projection import project
+from nao_jax.strategies.proxies import Proxy
 from nao_jax.strategies.uniform import sample_new
 
 # Training steps in one call of the program, whose shape must not depend on the
@@ -45,22 +49,6 @@ STEPS_A_CALL = 10
 _LEAST_JUDGED = 128
 
 
-class Candidates(NamedTuple):
-  """Candidates that a pass found.
-
-  Attributes:
-    tokens: int32 [M, L].
-    predicted: [M, E], each controller's prediction after encoding them again.
-    parents: int32 [M], the row of the pool from which the first pass started.
-    step_sizes: float32 [M], the step of the last pass.
-  """
-
-  tokens: np.ndarray
-  predicted: np.ndarray
-  parents: np.ndarray
-  step_sizes: np.ndarray
-
-
 @dataclasses.dataclass(frozen=True)
 class NaoPlus:
   """Strategy with an ensemble of controllers; its state is an `Ensemble`.
@@ -68,10 +56,13 @@ class NaoPlus:
   Attributes:
     controller: space and sizes of each controller.
     config: settings of the fit and the proposals.
+    proxies: signals that correct the predictions; those that are not `quick`
+      are left out. See `correction`.
   """
 
   controller: Controller
   config: NaoPlusConfig = NaoPlusConfig()
+  proxies: tuple[Proxy, ...] = ()
 
   @property
   def _settings(self) -> dict:
@@ -112,6 +103,8 @@ class NaoPlus:
       progress("fit controllers", done, calls)
     state = state._replace(began=state.steps)
     found = self._inspect(state.params, observed.tokens, observed.scores)
+    if (correct := self._correction(state.params, observed)) is not None:
+      found["signals"] = correct.described
     return state, found | self._unlabelled(state)
 
   def ask(
@@ -122,10 +115,13 @@ class NaoPlus:
     weights_key, draw_key = jax.random.split(key)
     # Different from the two keys above.
     rng = generator(jax.random.fold_in(key, 2))
-    candidates, decoded = self._candidates(
-      state.params, weights_key, observed, known, rng
+    judged = self._judge(state.params, observed)
+    found, decoded = self._candidates(
+      state.params, judged, weights_key, observed, known, rng
     )
-    chosen = _chosen(candidates, observed, rng, limit)
+    chosen = candidates.choose(
+      found, observed, rng, limit, self.config.exploration
+    )
     # Random architectures make up for missing proposals, so that a search never
     # stalls.
     drawn = proposal(
@@ -135,10 +131,10 @@ class NaoPlus:
     )
     tokens = np.concatenate([chosen.tokens, drawn.tokens])
     parents = np.concatenate([chosen.parents, drawn.parents])
-    report = {"candidates": len(candidates.tokens), "drawn": len(drawn.tokens)}
-    report |= {"decoded": decoded} | self._by_step_size(candidates)
+    report = {"candidates": len(found.tokens), "drawn": len(drawn.tokens)}
+    report |= {"decoded": decoded} | self._by_step_size(found)
     report |= self._view(
-      state.params, observed.tokens, tokens, parents, candidates
+      state.params, judged, observed.tokens, tokens, parents, found
     )
     return state._replace(asked=np.int32(len(tokens))), Proposal(
       tokens,
@@ -148,7 +144,7 @@ class NaoPlus:
     )
 
   def _candidates(
-    self, params, key, observed: Observations, known: set[bytes], rng
+    self, params, judged, key, observed: Observations, known: set[bytes], rng
   ) -> tuple[Candidates, int]:
     """Returns the new candidates of all passes, and how many were decoded.
 
@@ -163,26 +159,26 @@ class NaoPlus:
         params, jax.random.fold_in(key, number), seeds, parents, observed
       )
       decoded += len(tokens)
-      new = first_new(self.controller.space, tokens, known)
+      new = candidates.first_new(self.controller.space, tokens, known)
       new = new[observed.allows(tokens[new])]
       if not len(new):
         break
       passes.append(
         Candidates(
           tokens[new],
-          self._judged(params, tokens[new]),
+          judged(tokens[new]),
           *(column[new] for column in origin),
         )
       )
-      chosen = _chosen(passes[-1], observed, rng, self.config.seeds)
+      chosen = candidates.choose(passes[-1], observed, rng, self.config.seeds)
       seeds, parents = chosen.tokens, chosen.parents
-    candidates = jax.tree.map(lambda *parts: np.concatenate(parts), *passes)
-    return candidates, decoded
+    found = jax.tree.map(lambda *parts: np.concatenate(parts), *passes)
+    return found, decoded
 
-  def _by_step_size(self, candidates: Candidates) -> dict:
+  def _by_step_size(self, found: Candidates) -> dict:
     """Returns the number of new candidates by step size, JSON-like."""
     sizes = np.float32(self.config.step_sizes)
-    new = (candidates.step_sizes[:, None] == sizes).sum(0)
+    new = (found.step_sizes[:, None] == sizes).sum(0)
     return {
       "step_sizes": [float(size) for size in self.config.step_sizes],
       "new_by_step_size": new.tolist(),
@@ -190,10 +186,7 @@ class NaoPlus:
 
   def _inspect(self, params, tokens, scores) -> dict:
     """Returns metrics of the controllers on held-out members, for reports."""
-    predicted = self._judged(params, tokens)
-    unseen = self._held_out(tokens).T
-    # A single controller has no held-out members.
-    own = unseen if unseen.any() else ~unseen
+    unseen, predicted = self._unseen(params, tokens)
     first = jax.tree.map(lambda leaf: leaf[0], params)
     decoded = metrics.reconstruct(
       first, self._padded(tokens), controller=self.controller
@@ -203,9 +196,42 @@ class NaoPlus:
       tokens,
       scores,
       decoded=np.asarray(decoded)[: len(tokens)],
-      predicted=np.mean(predicted, axis=1, where=own),
-      held_out=unseen.any(axis=1),
+      predicted=predicted,
+      held_out=unseen,
     )
+
+  def _unseen(self, params, tokens) -> tuple[np.ndarray, np.ndarray]:
+    """Predicts each architecture by the controllers it is held out of.
+
+    Returns:
+      Which architectures are held out of one, bool [N], and the predictions,
+      [N]; of all controllers for the others.
+    """
+    unseen = self._held_out(tokens).T
+    own = unseen | ~unseen.any(axis=1, keepdims=True)
+    predicted = np.mean(self._judged(params, tokens), axis=1, where=own)
+    return unseen.any(axis=1), predicted
+
+  def _correction(self, params, observed: Observations) -> Correction | None:
+    """Returns what the proxies add; None without one or without evidence."""
+    quick = tuple(proxy for proxy in self.proxies if proxy.quick)
+    unseen, predicted = self._unseen(params, observed.tokens)
+    if not quick or not unseen.any():
+      return None
+    return correction.fit(
+      self.controller.space,
+      quick,
+      observed.tokens[unseen],
+      predicted[unseen],
+      _targets(observed)[unseen],
+    )
+
+  def _judge(self, params, observed: Observations):
+    """Returns a function of tokens [M, L]: their predictions [M, E]."""
+    correct = self._correction(params, observed)
+    if correct is None:
+      return functools.partial(self._judged, params)
+    return lambda tokens: correct(self._judged(params, tokens), tokens)
 
   def _held_out(self, tokens) -> np.ndarray:
     """Returns the architectures held out of each controller, bool [E, N].
@@ -232,11 +258,11 @@ class NaoPlus:
       "unlabelled_share": -math.expm1(-drawn / self.controller.space.sequences),
     }
 
-  def _view(self, params, members, proposed, parents, candidates) -> dict:
+  def _view(self, params, judged, members, proposed, parents, found) -> dict:
     """Returns predictions and a projection of the embeddings, for reports."""
-    seeds, seed = np.unique(candidates.parents, return_inverse=True)
+    seeds, seed = np.unique(found.parents, return_inverse=True)
     rows = np.concatenate([members[seeds], proposed])
-    own, predicted = np.split(self._judged(params, rows).mean(1), [len(seeds)])
+    own, predicted = np.split(judged(rows).mean(1), [len(seeds)])
     before = np.full(len(members), np.nan, np.float32)
     before[seeds] = own
     first = jax.tree.map(lambda leaf: leaf[0], params)
@@ -249,8 +275,8 @@ class NaoPlus:
     return {
       "proposal_before": np.where(parents < 0, np.nan, before[parents]),
       "proposal_predicted": predicted,
-      "candidate_step_size": candidates.step_sizes,
-      "candidate_gain": candidates.predicted.mean(1) - own[seed],
+      "candidate_step_size": found.step_sizes,
+      "candidate_gain": found.predicted.mean(1) - own[seed],
       "member_plane": plane.members,
       "proposal_plane": plane.proposals,
       "plane_share": plane.share,
@@ -304,50 +330,11 @@ def small(space: Space, estimates_cost: bool = False) -> NaoPlus:
   return NaoPlus(Controller(space, sizes, estimates_cost))
 
 
-def _select(candidates: Candidates, rows) -> Candidates:
-  rows = np.asarray(rows, np.int64)
-  return jax.tree.map(lambda column: column[rows], candidates)
-
-
-def _chosen(candidates: Candidates, observed: Observations, rng, limit):
-  """Returns the best candidates; in a multi-objective search, a front's."""
-  if observed.constraint is None or not observed.constraint.multi_objective:
-    return _select(candidates, ranked(candidates.predicted)[:limit])
-  costs = observed.constraint.scaled(candidates.tokens, observed.tokens)
-  rows = pick(candidates.predicted.mean(1), costs, rng.uniform(size=limit))
-  return _select(candidates, rows)
-
-
-def first_new(
-  space: Space, tokens: np.ndarray, known: set[bytes]
-) -> np.ndarray:
-  """Returns the rows that are not known, and adds them to `known`."""
-  rows = []
-  for row, name in enumerate(space.keys(tokens)):
-    if name not in known:
-      known.add(name)
-      rows.append(row)
-  return np.array(rows, np.int64)
-
-
-def ranked(predicted: np.ndarray) -> np.ndarray:
-  """Returns candidates by their mean prediction, best first.
-
-  Args:
-    predicted: [M, E].
-
-  Returns:
-    Rows, int [M].
-  """
-  return np.argsort(-predicted.mean(1), kind="stable")
-
-
 def _lessons(
   rng, observed: Observations, steps: int, trade_off: float, strategy: NaoPlus
 ):
   """Yields the lessons of `STEPS_A_CALL` steps at a time."""
-  config, count = strategy.config, len(observed.tokens)
-  targets = (stats.rankdata(observed.scores) - 1) / max(count - 1, 1)
+  config, targets = strategy.config, _targets(observed)
   own_rows = strategy._shown(observed.tokens)
   costs = observed.costs()
   for start in range(0, steps, STEPS_A_CALL):
@@ -365,3 +352,9 @@ def _lessons(
       np.full(len(number), trade_off, np.float32),
       None if costs is None else costs[rows],
     )
+
+
+def _targets(observed: Observations) -> np.ndarray:
+  """Returns the ranks of the scores between 0 and 1, [N]."""
+  last = max(len(observed.scores) - 1, 1)
+  return (stats.rankdata(observed.scores) - 1) / last

@@ -31,17 +31,19 @@ class Proxy:
     name: name of the signal in messages.
     function: maps tokens int32 [N, L] of `Space.plain` to numbers [N], higher
       for architectures that promise a higher score; pure.
+    quick: whether thousands of architectures take no time to speak of, so that
+      all candidates of a search can be judged by it.
   """
 
   name: str
   function: Callable[[np.ndarray], npt.ArrayLike]
+  quick: bool = True
 
   def values(self, space: Space, tokens: np.ndarray) -> np.ndarray:
     """Returns the signal of architectures int32 [N, L], float64 [N].
 
     Raises:
-      UserError: there is not one finite number for each architecture, or all
-        are equal, although the architectures differ.
+      UserError: there is not one finite number for each architecture.
     """
     with of_the_caller():
       values = np.asarray(self.function(space.to_plain(tokens)), np.float64)
@@ -57,12 +59,22 @@ class Proxy:
         f"{len(tokens)}, {tokens[bad[0]].tolist()}, is {values[bad[0]]}; "
         "allowed: finite numbers"
       )
+    return values
+
+  def ranks(self, space: Space, tokens: np.ndarray) -> np.ndarray:
+    """Returns the ranks of architectures int32 [N, L], from 1 on, float64 [N].
+
+    Raises:
+      UserError: as `values`; or all numbers are equal, although the
+        architectures differ.
+    """
+    values = self.values(space, tokens)
     if len(values) > 1 and np.ptp(values) == 0:
       raise UserError(
         f"the proxy {self.name!r} is {values[0]:g} for each of {len(tokens)} "
         "architectures, which tells none from another; leave it out"
       )
-    return values
+    return stats.rankdata(values)
 
 
 def first_pool(
@@ -98,7 +110,7 @@ def first_pool(
   if not proxies:
     raise UserError("`proxies`: none is given; allowed: one or more")
   tokens = sample_new(space, key, draws * count, known, constraint)
-  ranks = [stats.rankdata(p.values(space, tokens)) for p in proxies]
+  ranks = [proxy.ranks(space, tokens) for proxy in proxies]
   best = np.argsort(-np.mean(ranks, axis=0), kind="stable")[:count]
   logging.info(
     "first pool: %d of %d random architectures, chosen by %s",

@@ -23,8 +23,8 @@ from nao_jax.controller.fit import Examples, FitConfig, FitState
 from nao_jax.controller.model import Controller
 from nao_jax.settings import field
 from nao_jax.strategies import Observations, Proposal
+from nao_jax.strategies.candidates import first_new
 from nao_jax.strategies.nao import Nao, NaoConfig
-from nao_jax.strategies.nao_plus import first_new
 
 
 @dataclasses.dataclass(frozen=True)

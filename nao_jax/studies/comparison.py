@@ -7,7 +7,7 @@ the look-up of one function.
 Shapes: R trials, B evaluations (the budget), F functions of the table.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import concurrent.futures
 import dataclasses
 import math
@@ -18,8 +18,6 @@ from absl import logging
 import jax
 import numpy as np
 
-from nao_jax.controller.fit import FitConfig
-from nao_jax.controller.model import SEMI, Controller, ControllerConfig
 from nao_jax.data import digest, tables
 from nao_jax.errors import UserError
 from nao_jax.evaluators.fidelities import Fidelities
@@ -28,21 +26,12 @@ from nao_jax.objectives import CostConstraint
 from nao_jax.runs import environment
 from nao_jax.runs.files import check_writable
 from nao_jax.search import loop
-from nao_jax.search.loop import SearchConfig
-from nao_jax.settings import LAST_SEED, Only, field, flatten, numbered, validate
+from nao_jax.settings import LAST_SEED, Only, field, numbered, validate
 from nao_jax.spaces.known import Known
-from nao_jax.spaces.space import Space
-from nao_jax.strategies import Strategy, nao_plus
-from nao_jax.strategies.evolution import Evolution
-from nao_jax.strategies.local import Local
-from nao_jax.strategies.nao import Nao, NaoConfig
-from nao_jax.strategies.seminas import SemiNas, SemiNasConfig
-from nao_jax.strategies.uniform import Uniform
-from nao_jax.studies import curves_file, measured
+from nao_jax.strategies import proxies
+from nao_jax.studies import curves_file, measured, setups
 from nao_jax.studies.curves import Curves
-
-# Evaluations before the first proposal, unless a strategy needs more.
-FIRST = 10
+from nao_jax.studies.setups import FIRST, SETUPS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +60,11 @@ class CompareConfig:
       `budget`.
     promoted_share: with `fidelities`, the share of the epochs that is kept for
       promotions, in equal parts for each fidelity after the first.
+    proxies: signals, with commas between them, that choose the first
+      architectures among ten times as many random ones, and correct the
+      predictions of `nao_plus`: columns of the table, of which higher numbers
+      promise more, or lower ones with a - before the name; for NAS-Bench-201
+      `parameters` or `multiply_adds`.
   """
 
   ACTS_WITH = (
@@ -90,6 +84,7 @@ class CompareConfig:
   fidelities: str = field("", added=True)
   epochs_budget: int = field(1192, least=1, added=True)
   promoted_share: float = field(0.5, above=0, below=1, added=True)
+  proxies: str = field("", added=True)
 
   @property
   def ladder(self) -> list[tuple[str, int]]:
@@ -144,68 +139,6 @@ class CompareConfig:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Setup:
-  """A strategy and the sizes of its search.
-
-  Attributes:
-    strategy: the strategy.
-    pool: number of random architectures that it starts with.
-    batch: number of proposals in a round.
-  """
-
-  strategy: Strategy
-  pool: int = FIRST
-  batch: int = 1
-
-  def search(self, budget: int) -> SearchConfig:
-    """Returns the sizes of a search with this number of evaluations."""
-    pool = min(self.pool, budget)
-    return SearchConfig(
-      pool_size=pool,
-      rounds=-(-(budget - pool) // self.batch),
-      new_per_round=self.batch,
-      extend=True,
-    )
-
-
-def _nao(space: Space) -> Setup:
-  """Sets up NAO as published, but at a size that allows a hundred trials."""
-  controller = Controller(space, ControllerConfig(mlp_dropout=0.0))
-  strategy = Nao(
-    controller,
-    FitConfig(epochs=200, batch=100),
-    NaoConfig(top_k=50, max_step_size=50, held_out=0.1),
-  )
-  return Setup(strategy, pool=50, batch=50)
-
-
-def _seminas(space: Space) -> Setup:
-  """Sets up SemiNAS with its controller, but shorter fits than published."""
-  strategy = SemiNas(
-    Controller(space, SEMI),
-    FitConfig(epochs=500, batch=100),
-    SemiNasConfig(
-      top_k=50, max_step_size=50.0, unlabelled=500, epochs=50, repeats=10
-    ),
-  )
-  return Setup(strategy, pool=50, batch=50)
-
-
-def _nao_plus(space: Space) -> Setup:
-  return Setup(nao_plus.small(space))
-
-
-SETUPS: dict[str, Callable[[Space], Setup]] = {
-  "nao": _nao,
-  "nao_plus": _nao_plus,
-  "seminas": _seminas,
-  "random": lambda space: Setup(Uniform(space)),
-  "evolution": lambda space: Setup(Evolution(space), pool=20),
-  "local": lambda space: Setup(Local(space)),
-}
-
-
 def run(
   config: CompareConfig,
   strategies: Sequence[str],
@@ -234,20 +167,23 @@ def run(
   space = signal.space
   listed = [space.rows.tokens] if isinstance(space, Known) else []
   table = digest.of_arrays(0, signal.scores, report.scores, *listed)
-  setups = {name: _described(make(space)) for name, make in SETUPS.items()}
-  done = curves_file.read(file, config, setups, table)
+  described = {
+    name: setups.described(make(space)) for name, make in SETUPS.items()
+  }
+  done = curves_file.read(file, config, described, table)
   if file is not None:
     check_writable(file, "file")
   # Now, as the file may be changed before the trials are done.
   *_, seen, shown = [column.sign for column in columns(config)]
   curves = {}
+  given = measured.proxies(config, space)
   for name in strategies:
     if name not in done:
-      found = _trials(config, name, signal, report, constraint, threads)
+      found = _trials(config, name, signal, report, constraint, given, threads)
       done[name] = dataclasses.replace(
         found, signal=found.signal * seen, report=found.report * shown
       )
-      curves_file.write(file, config, setups, table, done)
+      curves_file.write(file, config, described, table, done)
     curves[name] = done[name]
   return curves
 
@@ -313,15 +249,15 @@ def check(
   return signal, report, constraint
 
 
-def _trials(config, name, signal, report, constraint, threads) -> Curves:
+def _trials(config, name, signal, report, constraint, given, threads) -> Curves:
   start = time.monotonic()
-  setup = _setup(name, signal.space, constraint)
+  setup = setups.setup(name, signal.space, constraint, given)
   devices = environment.local_devices()
   threads = threads or max(len(devices), os.cpu_count() or 1)
 
   def trial(number: int) -> np.ndarray:
     with jax.default_device(devices[number % len(devices)]):
-      return _trial(setup, config, signal, constraint, number)
+      return _trial(setup, config, signal, constraint, given, number)
 
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     # The first trial compiles the programs that the others share.
@@ -334,19 +270,33 @@ def _trials(config, name, signal, report, constraint, threads) -> Curves:
   return _curves(tokens, config.evaluations, signal, report, start)
 
 
-def _trial(setup, config, signal, constraint, number) -> np.ndarray:
+def _trial(setup, config, signal, constraint, given, number) -> np.ndarray:
   """Returns the architectures that one search evaluated, in order.
 
   They are int32 [at most B, L].
   """
+  key, sizes = (
+    jax.random.key(config.seed + number),
+    setup.search(config.evaluations),
+  )
+  first = None
+  if given:
+    first = proxies.first_pool(
+      signal.space,
+      jax.random.fold_in(key, 2),
+      sizes.pool_size,
+      given,
+      constraint=constraint,
+    )
   pool = loop.run(
     signal.space,
     signal,
-    jax.random.key(config.seed + number),
-    setup.search(config.evaluations),
+    key,
+    sizes,
     strategy=setup.strategy,
     enough=np.float32(signal.enough),
     constraint=constraint,
+    given=first,
   )
   return pool.tokens[: config.evaluations]
 
@@ -369,32 +319,3 @@ def _curves(tokens, budget, signal, report, start) -> Curves:
     *map(np.array, zip(*rows, strict=True)),
     seconds=round(time.monotonic() - start, 1),
   )
-
-
-def _setup(name: str, space: Space, constraint: CostConstraint | None) -> Setup:
-  """Returns a strategy; its controller estimates costs if they guide it."""
-  setup = SETUPS[name](space)
-  controller = getattr(setup.strategy, "controller", None)
-  if (
-    controller is None
-    or constraint is None
-    or not constraint.uses_cost_gradient
-  ):
-    return setup
-  controller = dataclasses.replace(controller, estimates_cost=True)
-  strategy = dataclasses.replace(setup.strategy, controller=controller)
-  return dataclasses.replace(setup, strategy=strategy)
-
-
-def _described(setup: Setup) -> dict:
-  """Describes the settings that determine a strategy's trials, JSON-like."""
-  described = {"pool": setup.pool, "batch": setup.batch}
-  for own in dataclasses.fields(setup.strategy):
-    value = getattr(setup.strategy, own.name)
-    if isinstance(value, Controller):
-      described["controller"] = flatten(value.config)
-    elif not isinstance(value, Space):
-      described[own.name] = (
-        flatten(value) if dataclasses.is_dataclass(value) else value
-      )
-  return described

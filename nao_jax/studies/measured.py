@@ -11,8 +11,16 @@ import numpy as np
 from nao_jax import objectives
 from nao_jax.data import tables
 from nao_jax.errors import UserError
+from nao_jax.networks.cost import cost
+from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.objectives import CostConstraint
+from nao_jax.spaces import nasbench201
 from nao_jax.spaces.known import Known
+from nao_jax.spaces.space import Space
+from nao_jax.strategies.proxies import Proxy
+
+# Exact counts of NAS-Bench-201's networks.
+_COUNTS = ("parameters", "multiply_adds")
 
 
 def constraint(
@@ -55,11 +63,44 @@ def constraint(
   most = np.finfo(np.float64).max
   costs = np.where(np.isnan(costs), most, costs)
 
-  def cost(tokens: np.ndarray) -> np.ndarray:
+  def of_table(tokens: np.ndarray) -> np.ndarray:
     number = space.number(tokens)
     return np.where(number < 0, most, costs[number])
 
-  return CostConstraint(name, cost, limit, penalty=penalty), costs <= limit
+  return CostConstraint(name, of_table, limit, penalty=penalty), costs <= limit
+
+
+def proxies(config: Any, space: Space) -> tuple[Proxy, ...]:
+  """Makes the signals that `config.proxies` names.
+
+  Args:
+    config: settings with the fields `table`, `dataset` and `proxies`, see
+      `CompareConfig`.
+    space: the space of the table.
+
+  Raises:
+    UserError: the table has no such column.
+  """
+  return tuple(
+    _proxy(config, space, name) for name in config.proxies.split(",") if name
+  )
+
+
+def _proxy(config, space, name) -> Proxy:
+  if space.name == nasbench201.space().name and name in _COUNTS:
+    network, functions = EdgeNetworkConfig(), space.functions
+    rows = functions.tokens(functions.representative)
+    found = [cost(network, row, 32, 3) for row in rows]
+    values = np.array([getattr(each, name) for each in found], np.float64)
+  else:
+    column = tables.load(
+      config.table, config.dataset, name.removeprefix("-"), "proxies"
+    )
+    values = np.float64(column.scores) * column.sign
+    values = -values if name.startswith("-") else values
+    # What was not measured promises least.
+    values = np.where(np.isnan(values), np.nanmin(values), values)
+  return Proxy(name, lambda tokens: values[space.number(tokens)])
 
 
 def _say(space: Known, count: int) -> None:

@@ -80,7 +80,7 @@ def proxies(
       name: _in_calls(untrained.SCORES[name], network, params, images, labels)
       for name in scores
     }
-  return tuple(Proxy(name, functions[name]) for name in names)
+  return tuple(Proxy(name, functions[name], name in _COSTS) for name in names)
 
 
 def _some(data: ImageData | ImageStream, seed: int) -> Examples:
