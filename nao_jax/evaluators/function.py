@@ -69,8 +69,8 @@ class Function(Evaluator):
       UserError: the function did not return one number per architecture.
     """
     del key, round_
-    known = _table(state)
-    new = tokens[[row.tobytes() not in known for row in tokens]]
+    wanted, known = _keys(tokens), _table(state)
+    new = tokens[[key not in known for key in wanted]]
     size = self.batch or max(len(new), 1)
     for start in range(0, len(new), size):
       progress("score pool", start, len(new))
@@ -80,9 +80,9 @@ class Function(Evaluator):
         np.concatenate([state.scores, self._call(part)]),
       )
       keep(state, len(part))
+      known.update(_table(Scored(part, state.scores[-len(part) :])))
     progress("score pool", len(new), len(new))
-    known = _table(state)
-    return state, np.array([known[row.tobytes()] for row in tokens])
+    return state, np.float32([known[key] for key in wanted])
 
   def _call(self, tokens: np.ndarray) -> np.ndarray:
     count = len(tokens)
@@ -98,6 +98,10 @@ class Function(Evaluator):
     return scores[:count]
 
 
-def _table(state: Scored) -> dict[bytes, np.float32]:
-  rows = (row.tobytes() for row in state.tokens)
-  return dict(zip(rows, state.scores, strict=True))
+def _table(state: Scored) -> dict[bytes, float]:
+  return dict(zip(_keys(state.tokens), state.scores.tolist(), strict=True))
+
+
+def _keys(tokens: np.ndarray) -> list[bytes]:
+  rows = np.ascontiguousarray(tokens)
+  return rows.view(f"V{rows.itemsize * rows.shape[1]}").ravel().tolist()

@@ -80,7 +80,7 @@ class SearchJournal(Workdir, Journal):
     self._enter(done)
     if state is None:
       return None
-    self._name_best(state.pool)
+    self._name_best(state)
     self._pool_file.write(state.pool)
     if done <= self._rounds:
       logging.info("resuming in round %d", done)
@@ -88,7 +88,7 @@ class SearchJournal(Workdir, Journal):
 
   def keep(self, state: SearchState, steps: int, *, last: bool = False) -> None:
     """Saves a state like `Workdir.keep` and shows the best score so far."""
-    self._name_best(state.pool)
+    self._name_best(state)
     super().keep(state, steps, last=last)
 
   def end_round(self, state: SearchState, report: dict) -> None:
@@ -146,17 +146,19 @@ class SearchJournal(Workdir, Journal):
       wide=165,
     )
 
-  def _name_best(self, pool: Pool) -> None:
+  def _name_best(self, state: SearchState) -> None:
     """Shows the best score of the last round that has scores.
 
     Shared weights change between rounds, so scores of different rounds cannot
     be compared.
     """
-    rounds = np.flatnonzero(~np.isnan(pool.scores).all(0))
+    first = max(int(state.round) - 1, 0)
+    scores = state.pool.scores[:, first : int(state.round) + 1]
+    rounds = np.flatnonzero(~np.isnan(scores).all(0))
     if len(rounds):
-      best = np.nanmax(pool.scores[:, rounds[-1]])
+      best = np.nanmax(scores[:, rounds[-1]])
       shown = f"{self._measure.name} {self._measure.show(best)}"
-      self.progress.best = f"{shown} (round {rounds[-1]})"
+      self.progress.best = f"{shown} (round {first + rounds[-1]})"
 
   def _enter(self, round_: int) -> None:
     self.progress.prefix = f"round {round_} of {self._rounds}:"

@@ -192,12 +192,15 @@ def _write_changes(database, before: Pool, pool: Pool) -> None:
       pool.alive[changed].astype(int).tolist(), changed.tolist(), strict=True
     ),
   )
-  fresh = ~np.isnan(pool.scores)
-  fresh[:known] &= before.scores != pool.scores[:known]
+  # Those that have left the pool are most of a long search, and get no scores.
+  got = np.flatnonzero(np.append(before.alive, np.ones(len(new.tokens), bool)))
+  scores, old = pool.scores[got], before.scores[got[got < known]]
+  fresh = ~np.isnan(scores)
+  fresh[: len(old)] &= old != scores[: len(old)]
   rows, rounds = np.nonzero(fresh)
   database.executemany(
     "insert or replace into scores values (?, ?, ?)",
     zip(
-      rows.tolist(), rounds.tolist(), pool.scores[fresh].tolist(), strict=True
+      got[rows].tolist(), rounds.tolist(), scores[fresh].tolist(), strict=True
     ),
   )
