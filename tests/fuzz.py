@@ -4,10 +4,10 @@ python -m tests.fuzz --seconds=60 --json=FILE
 
 Needs the package atheris. Each reader gets so many seconds in a process of its
 own, which starts from whole files. Anything but a result or a UserError, a read
-of more than 5 seconds, more than 4 GB, and a file opened for writing outside
-of the reader's own folder end the process; the bytes then are in a file that is
-named, for a test. Seconds are those of the processor, so that a busy machine
-does not count.
+of more than 5 seconds, more than 4 GB, and a file or folder that Python opens
+for writing, makes, renames, links or removes outside of the reader's own folder
+end the process; the bytes then are in a file that is named, for a test. Seconds
+are those of the processor, so that a busy machine does not count.
 """
 
 import argparse
@@ -28,8 +28,10 @@ import sys
 import tempfile
 import time
 from typing import NamedTuple
+import urllib.parse
 import zipfile
 
+from benchmarks import results
 from nao_jax.errors import UserError
 
 # Of one input: seconds, and megabytes of the process.
@@ -54,7 +56,7 @@ def readers(home: pathlib.Path) -> dict[str, Reader]:
   Args:
     home: a folder for what whole files are made of.
   """
-  return _tables() | _images(home) | _texts() | _runs(home)
+  return _tables() | _slots(home) | _images(home) | _texts() | _runs(home)
 
 
 def _file(name: str, read: Callable[[pathlib.Path], object]):
@@ -94,6 +96,22 @@ def _tables() -> dict[str, Reader]:
     "latency": Reader(
       [costs], _file("x.csv", lambda x: image_costs.read_table(str(x), "small"))
     ),
+  }
+
+
+def _slots(home: pathlib.Path) -> dict[str, Reader]:
+  from nao_jax.data import tables
+  from tests import table_files_test as whole
+
+  def table(file):
+    tables._read.cache_clear()
+    tables.load(str(file), "", "accuracy", "limit")
+
+  written = (whole._npz(home), whole._csv(home), whole._json(home))
+  files = [*map(pathlib.Path, written)]
+  return {
+    f"slots {x.suffix}": Reader([x.read_bytes()], _file(f"x{x.suffix}", table))
+    for x in files
   }
 
 
@@ -241,19 +259,48 @@ def _runs(home: pathlib.Path) -> dict[str, Reader]:
 
 
 def _only_inside(folder: pathlib.Path) -> None:
-  """Ends the process where it opens a file outside a folder for writing."""
+  """Ends the process where Python changes a file outside a folder."""
 
   def check(event: str, arguments: tuple) -> None:
-    if event != "open" or not isinstance(arguments[0], (str, bytes)):
-      return
-    path, _, flags = arguments
-    if flags & (os.O_WRONLY | os.O_RDWR):
-      path = os.path.abspath(os.fsdecode(path))
-      if not path.startswith((f"{folder}{os.sep}", "/dev/")):
-        print(f"opened for writing: {path}", file=sys.stderr, flush=True)
+    for path in _changed(event, arguments):
+      path = os.path.abspath(path)
+      if not f"{path}{os.sep}".startswith((f"{folder}{os.sep}", "/dev/")):
+        print(f"{event} outside: {path}", file=sys.stderr, flush=True)
         os._exit(1)
 
   sys.addaudithook(check)
+
+
+def _changed(event: str, arguments: tuple) -> list[str]:
+  """Returns the paths that an event of `sys.addaudithook` changes."""
+  match event, arguments:
+    case "open", (str() | bytes() as path, _, flags):
+      writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+      found = [(path, -1)] if writes else []
+    case "sqlite3.connect", (path,):
+      path = os.fsdecode(path)
+      if path.startswith("file:"):
+        path = urllib.parse.unquote(urllib.parse.urlsplit(path).path)
+      found = [(path, -1)]
+    case "os.rename" | "os.link", (path, other, at, to):
+      found = [(path, at), (other, to)]
+    case "os.symlink", (_, path, at):
+      found = [(path, at)]
+    case "os.mkdir" | "os.chmod", (path, _, at):
+      found = [(path, at)]
+    case "os.remove" | "os.rmdir", (path, at):
+      found = [(path, at)]
+    case "os.truncate" | "os.utime" | "os.chown", (path, *_):
+      found = [(path, -1)]
+    case _:
+      return []
+  return [
+    os.path.join(
+      os.readlink(f"/proc/self/fd/{at}") if at >= 0 else "", os.fsdecode(path)
+    )
+    for path, at in found
+    if not isinstance(path, int)
+  ]
 
 
 def _fuzz(name: str, seconds: int, folder: pathlib.Path) -> None:
@@ -327,9 +374,9 @@ def main() -> None:
   total = collections.Counter(ok for *_, ok in rows)
   print(f"{sum(n for _, n, _ in rows):,} inputs, {total[False]} failures")
   if given.json:
-    file = pathlib.Path(given.json)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(rows, indent=1))
+    names = ("reader", "inputs", "without a fault")
+    found = {"rows": [dict(zip(names, row, strict=True)) for row in rows]}
+    results.write(given.json, results.measured_here("tests.fuzz") | found)
   sys.exit(bool(total[False]))
 
 
