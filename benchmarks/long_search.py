@@ -26,7 +26,7 @@ import nao_jax
 
 
 class _Allocated(ctypes.Structure):
-  """What glibc's `mallinfo2` returns: ten numbers."""
+  """Ten numbers, as glibc's `mallinfo2` returns them."""
 
   _fields_ = [("numbers", ctypes.c_size_t * 10)]
 
