@@ -124,7 +124,12 @@ DRIVERS = {
   "prepare_table": (
     [(nats_bench, "read")],
     {"nats_bench": "a", "output": "o.npz"},
-    {"nats_bench": "b", "output": "/proc/o.npz", "table": "t.csv"},
+    {
+      "nats_bench": "b",
+      "output": "/proc/o.npz",
+      "nasbench101": "t.tfrecord",
+      "table": "t.csv",
+    },
   ),
 }
 # Their output is looked at in describe_test.py, and in watch_test.py.

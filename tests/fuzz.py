@@ -71,10 +71,11 @@ def _file(name: str, read: Callable[[pathlib.Path], object]):
 
 
 def _tables() -> dict[str, Reader]:
-  from nao_jax.data import nats_bench, tables
+  from nao_jax.data import nasbench101, nats_bench, tables
   from nao_jax.spaces import cnn
   from nao_jax.tasks import image_costs
   from tests.bad_input import LIKE_A_TABLE, packed
+  from tests.data_nasbench101_test import RECORDS
 
   def table(file):
     tables._read.cache_clear()
@@ -92,6 +93,10 @@ def _tables() -> dict[str, Reader]:
     "nats": Reader(
       [results],
       _file("meta.pickle.pbz2", lambda file: nats_bench._meta(file.parent)),
+    ),
+    "nasbench101": Reader(
+      [record[12:-4] for record in RECORDS],
+      lambda _, content: nasbench101._training(content, "here"),
     ),
     "latency": Reader(
       [costs], _file("x.csv", lambda x: image_costs.read_table(str(x), "small"))

@@ -6,7 +6,14 @@ import re
 import numpy as np
 import pytest
 
-from nao_jax.data import images, nats_bench, sources, tables, text
+from nao_jax.data import (
+  images,
+  nasbench101,
+  nats_bench,
+  sources,
+  tables,
+  text,
+)
 from nao_jax.drawing import convolutional
 from nao_jax.errors import UserError
 from nao_jax.report import comparison_page, search_page, watching
@@ -76,6 +83,7 @@ READERS = {
   "images": lambda path: images.load(
     "mine", data_dir=path, validation_fraction=0.1, seed=0
   ),
+  "nasbench101": nasbench101.read,
   "nats-bench": lambda path: nats_bench.read(path, lambda *_: None),
 }
 

@@ -90,7 +90,7 @@ def read(path: str) -> Contents:
   if not rows:
     raise UserError(f"{place}: has no row; give an architecture at least")
   values = dict(zip(names, zip(*rows, strict=True), strict=True))
-  return _contents(
+  return contents(
     header,
     [
       _places(name, choices, values[name], place, at)
@@ -138,7 +138,7 @@ def read_archive(archive: Archive) -> Contents:
     if values.shape != (len(places),) or values.dtype.kind not in "fiu":
       raise UserError(f"{place}: {name!r} must be numbers [{len(places)}]")
     columns[name] = _numbers(name, np.float64(values).tolist(), place, _row)
-  return _contents(header, [*places.T], columns, place, _row)
+  return contents(header, [*places.T], columns, place)
 
 
 def arrays(contents: Contents) -> dict[str, np.ndarray]:
@@ -253,7 +253,25 @@ def _numbers(name: str, values, place: str, at) -> np.ndarray:
   return found
 
 
-def _contents(header, places, columns, place, at) -> Contents:
+def contents(
+  header: dict[str, Any],
+  places: list[np.ndarray],
+  columns: dict[str, np.ndarray],
+  place: str,
+  at: Callable[[int], str] = _row,
+) -> Contents:
+  """Makes a table of its parts.
+
+  Args:
+    header: header of the file.
+    places: for each slot the places of the choices, from 0, [A].
+    columns: see `Contents`.
+    place: the file, for messages.
+    at: names a row, whose number counts from 0.
+
+  Raises:
+    UserError: an architecture occurs twice.
+  """
   base = slots.space(str(header.get("space", "table")), header["slots"])
   first = [choices[0] for choices in base.choices]
   tokens = np.stack(places, 1).astype(np.int32) + np.int32(first)

@@ -1,0 +1,109 @@
+r"""Agreement of what is known without training with true scores.
+
+python -m benchmarks.untrained --preset=cifar10_nasbench201 \
+  --dataset=cifar10_16 --table=FILE --data_dir=DIR --json=FILE
+
+Random functions of the table's space are ranked by their costs and by scores of
+their networks at first weights, with several seeds of weights and images, by
+the mean rank of all signals, and by that of each pair of costs and a score.
+"""
+
+import time
+
+from absl import flags
+import numpy as np
+from scipy import stats
+
+from benchmarks import rankings, results
+from experiments import driver, run_flags, settings
+from nao_jax.data import images
+from nao_jax.errors import UserError
+from nao_jax.runs import streams
+from nao_jax.studies import ranking
+from nao_jax.tasks import image_presets, image_proxies
+
+_PRESET = flags.DEFINE_string("preset", "digits", "Settings to start from.")
+_DATA_DIR = run_flags.data_dir()
+_JSON = flags.DEFINE_string("json", None, "File of results.", required=True)
+_TRUTH = run_flags.truth()
+_CANDIDATES = flags.DEFINE_integer(
+  "candidates", 500, "Architectures to compare.", lower_bound=2
+)
+_SEEDS = flags.DEFINE_integer("seeds", 3, "Of the networks.", lower_bound=1)
+settings.define(
+  image_presets.SearchCnnConfig,
+  settings.SEARCH_PREFIXES,
+  fixed=("step_sizes",),
+)
+
+
+def main(_):
+  """Computes all signals and shows their agreement with the true scores."""
+  config = settings.choose(
+    image_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
+  )
+  table, network = _TRUTH(), rankings.network(config)
+  if table is None or table.space is not network.space:
+    raise UserError(
+      f"--table: give one of the space {network.space.name!r}, or --space"
+    )
+  data = images.load(
+    config.dataset,
+    data_dir=_DATA_DIR.value,
+    validation_fraction=config.validation_fraction,
+    seed=config.seed,
+  )
+  functions = table.space.functions
+  rows = np.random.default_rng(0).permutation(len(table.scores))
+  rows = np.sort(rows[: _CANDIDATES.value])
+  tokens = functions.tokens(functions.representative[rows])
+  found, seconds = {}, {}
+  for seed in range(_SEEDS.value):
+    signals = image_proxies.proxies(image_proxies.NAMES, network, data, seed)
+    values = {}
+    for signal in signals:
+      start = time.monotonic()
+      values[signal.name] = signal.values(table.space, tokens)
+      seconds.setdefault(signal.name, []).append(time.monotonic() - start)
+    for name, one in (values | _joined(values)).items():
+      figures = ranking.agreement(one, table.scores[rows]).figures
+      found.setdefault(name, []).append(figures)
+  _show(found, seconds)
+
+
+def _joined(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Returns mean ranks of several signals."""
+  ranks = {name: stats.rankdata(one) for name, one in values.items()}
+  costs = ranks.pop("parameters")
+  del ranks["multiply_adds"]
+  pairs = {f"parameters, {name}": costs + one for name, one in ranks.items()}
+  return pairs | {"parameters and all three": costs + sum(ranks.values())}
+
+
+def _show(found: dict[str, list[dict]], seconds: dict) -> None:
+  """Shows and saves the figures."""
+  rows = [
+    {"signals": name}
+    | {part: ranking.shown([one[part] for one in own]) for part in own[0]}
+    | {"seconds": f"{min(seconds[name]):.1f}" if name in seconds else ""}
+    for name, own in found.items()
+  ]
+  title = "agreement with true scores (half of the 95 % interval over seeds)"
+  streams.show(rows, title, wide=180)
+  results.write(
+    _JSON.value,
+    {
+      "title": f"Signals without training against true scores: {_PRESET.value}",
+      **results.measured_here("benchmarks.untrained"),
+      "columns": list(rows[0]),
+      "rows": [list(row.values()) for row in rows],
+      "note": (
+        f"{_CANDIDATES.value} architectures, {_SEEDS.value} seeds of weights "
+        "and images. Seconds are of the fastest seed, all architectures."
+      ),
+    },
+  )
+
+
+if __name__ == "__main__":
+  driver.run(main)
