@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from nao_jax.errors import UserError
 from nao_jax.spaces import nasbench201
 from nao_jax.strategies.uniform import Uniform
-from nao_jax.studies import comparison, setups
+from nao_jax.studies import comparison, measured, setups
 from nao_jax.studies import curves as curves_
 from nao_jax.studies.comparison import CompareConfig
 from nao_jax.studies.curves import Curves, summary
@@ -254,3 +255,29 @@ def test_a_limit_that_a_table_cannot_keep_is_named(
   config = dataclasses.replace(limited, limit=limit)
   with pytest.raises(UserError, match=message):
     comparison.run(config, CHEAP, file=tmp_path / "found.json")
+
+
+def test_signals_choose_the_first_architectures_of_all_strategies(config):
+  """The signal is the score: its best ten of a hundred are evaluated first."""
+  helped = dataclasses.replace(config, proxies=config.signal, trials=2)
+  curves = comparison.run(helped, ("random", "local"))
+  one, two = (own.signal[:, :10] for own in curves.values())
+  np.testing.assert_array_equal(one, two)
+  signal, _, _ = comparison.check(config, CHEAP[:1])
+  assert (one[:, 0] > np.quantile(signal.scores, 0.9)).all()
+
+
+def test_exact_counts_of_nasbench201_are_signals(config):
+  space = comparison.check(config, CHEAP[:1])[0].space
+  settings = types.SimpleNamespace(proxies="parameters,multiply_adds")
+  found = measured.proxies(settings, space)
+  tokens = nasbench201.to_tokens(np.array([[3] * 6, [0] * 6]))
+  values = [proxy.values(space, tokens).tolist() for proxy in found]
+  assert values[0] == [1_531_546, 73_306]
+  assert values[1][0] > values[1][1]
+
+
+def test_a_signal_that_the_table_lacks_is_refused(config):
+  wrong = dataclasses.replace(config, proxies="size")
+  with pytest.raises(UserError, match="`proxies=size`"):
+    comparison.run(wrong, CHEAP[:1])

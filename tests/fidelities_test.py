@@ -11,6 +11,7 @@ from nao_jax.evaluators.fidelities import Fidelities
 from nao_jax.evaluators.table import Table
 from nao_jax.settings import validate
 from nao_jax.spaces import nasbench201
+from nao_jax.strategies.proxies import Proxy
 from nao_jax.studies import comparison
 from nao_jax.studies.comparison import CompareConfig
 
@@ -46,6 +47,21 @@ def test_the_incumbent_is_the_best_of_the_last_fidelity(two):
   rows, values, _ = two.incumbents(TOKENS)
   assert rows.tolist() == [0, 1, 1, 1, 3, 3]
   assert values.tolist() == [1, 5, 20, 20, 30, 30]
+
+
+def test_signals_help_to_choose_what_is_promoted(two):
+  """Row 2 has the second score of three, and by far the largest signal."""
+
+  def signal(tokens):
+    return [{1: -1.0, 2: 9.0}.get(row, 0.0) for row in SPACE.number(tokens)]
+
+  rows = SPACE.number(TOKENS)
+  assert rows.tolist() == [0, 1, 2, 3, 4, 5]
+  helped = dataclasses.replace(two, proxies=(Proxy("made", signal),))
+  assert two.incumbents(TOKENS[:3])[0].tolist() == [0, 1, 1]
+  assert helped.incumbents(TOKENS[:3])[0].tolist() == [0, 1, 2]
+  scores = helped.score((), jax.random.key(0), TOKENS[:3], 0, print)[1]
+  assert scores.argmax() == 2
 
 
 def test_a_third_fidelity_takes_the_best_of_the_second():

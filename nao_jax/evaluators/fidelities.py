@@ -2,8 +2,10 @@
 
 Every architecture has a score of the first fidelity. From time to time the best
 of those that only reached one fidelity is promoted: it is evaluated at the next
-one, too. A search sees one list of scores, in which architectures rank by the
-fidelity they reached, then by their scores there.
+one, too. Short trainings favour small architectures, so free signals may help
+to choose the best: it is then the one with the highest mean rank. A search sees
+one list of scores, in which architectures rank by the fidelity they reached,
+then by their scores there.
 
 Shapes: N architectures, L tokens, M fidelities.
 """
@@ -12,10 +14,12 @@ import dataclasses
 
 import jax
 import numpy as np
+from scipy import stats
 
 from nao_jax.evaluators import Evaluator, Keep, Progress, forget
 from nao_jax.evaluators.table import Table
 from nao_jax.spaces.space import Space
+from nao_jax.strategies.proxies import Proxy
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,10 +33,12 @@ class Fidelities(Evaluator):
     tables: the M tables of one space, from the cheapest on.
     promotions: pairs of a number of architectures, after which one is promoted,
       and the number of the fidelity that it gets, from 1; in their order.
+    proxies: signals by which promotions rank architectures beside the scores.
   """
 
   tables: tuple[Table, ...]
   promotions: tuple[tuple[int, int], ...]
+  proxies: tuple[Proxy, ...] = ()
 
   @property
   def space(self) -> Space:
@@ -74,7 +80,7 @@ class Fidelities(Evaluator):
     """
     del key, round_, progress, keep
     scores = self._looked_up(tokens)
-    levels = self._reached(scores)
+    levels = self._reached(scores, self._signals(tokens))
     merged, above = scores[-1].copy(), np.inf
     for level in range(len(scores))[::-1]:
       if (own := levels == level).any():
@@ -97,9 +103,9 @@ class Fidelities(Evaluator):
       whether it is the last fidelity, bool [N].
     """
     rows, values, final = [], [], []
-    scores = self._looked_up(tokens)
+    scores, signals = self._looked_up(tokens), self._signals(tokens)
     for count in range(1, len(tokens) + 1):
-      levels = self._reached(scores[:, :count])
+      levels = self._reached(scores[:, :count], signals[:, :count])
       own = scores[levels, np.arange(count)]
       # Of equal ones the first.
       best = np.lexsort((np.arange(count), -own, -levels))[0]
@@ -112,11 +118,18 @@ class Fidelities(Evaluator):
     """Returns all scores, [M, N]; also those not reached."""
     return np.stack([table.lookup(tokens) for table in self.tables])
 
-  def _reached(self, scores: np.ndarray) -> np.ndarray:
+  def _signals(self, tokens: np.ndarray) -> np.ndarray:
+    """Returns the proxies of architectures, [P, N]."""
+    values = [proxy.values(self.space, tokens) for proxy in self.proxies]
+    return np.array(values).reshape(len(values), len(tokens))
+
+  def _reached(self, scores: np.ndarray, signals: np.ndarray) -> np.ndarray:
     """Returns the fidelity that each architecture reached, int [N]."""
     levels = np.zeros(scores.shape[1], int)
     for count, level in self.promotions:
       rows = np.flatnonzero(levels[:count] == level - 1)
       if count <= len(levels) and len(rows):
-        levels[rows[np.argmax(scores[level - 1, rows])]] = level
+        ranked = np.stack([scores[level - 1, rows], *signals[:, rows]])
+        best = np.argmax(stats.rankdata(ranked, axis=1).sum(0))
+        levels[rows[best]] = level
     return levels

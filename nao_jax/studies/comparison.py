@@ -61,10 +61,10 @@ class CompareConfig:
     promoted_share: with `fidelities`, the share of the epochs that is kept for
       promotions, in equal parts for each fidelity after the first.
     proxies: signals, with commas between them, that choose the first
-      architectures among ten times as many random ones, and correct the
-      predictions of `nao_plus`: columns of the table, of which higher numbers
-      promise more, or lower ones with a - before the name; for NAS-Bench-201
-      `parameters` or `multiply_adds`.
+      architectures among ten times as many random ones, help to choose
+      promotions, and correct the predictions of `nao_plus`: columns of the
+      table, of which higher numbers promise more, or lower ones with a - before
+      the name; for NAS-Bench-201 also `parameters` and `multiply_adds`.
   """
 
   ACTS_WITH = (
@@ -177,6 +177,8 @@ def run(
   *_, seen, shown = [column.sign for column in columns(config)]
   curves = {}
   given = measured.proxies(config, space)
+  if isinstance(signal, Fidelities):
+    signal = dataclasses.replace(signal, proxies=given)
   for name in strategies:
     if name not in done:
       found = _trials(config, name, signal, report, constraint, given, threads)
