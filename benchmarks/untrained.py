@@ -4,10 +4,11 @@ python -m benchmarks.untrained --preset=cifar10_nasbench201 \
   --dataset=cifar10_16 --table=FILE --data_dir=DIR --json=FILE
 
 Random functions of the table's space are ranked by their costs and by scores of
-their networks at first weights, with several seeds of weights and images, by
-the mean rank of all signals, and by that of each pair of costs and a score.
+their networks at first weights, with several seeds of weights and images, and
+by the mean ranks of parameters and some of these scores.
 """
 
+import itertools
 import time
 
 from absl import flags
@@ -72,12 +73,14 @@ def main(_):
 
 
 def _joined(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Returns mean ranks of several signals."""
+  """Returns the mean ranks of the parameters and each set of scores."""
   ranks = {name: stats.rankdata(one) for name, one in values.items()}
-  costs = ranks.pop("parameters")
-  del ranks["multiply_adds"]
-  pairs = {f"parameters, {name}": costs + one for name, one in ranks.items()}
-  return pairs | {"parameters and all three": costs + sum(ranks.values())}
+  costs, _, *scores = ranks
+  return {
+    ", ".join([costs, *chosen]): sum(ranks[name] for name in [costs, *chosen])
+    for count in range(1, len(scores) + 1)
+    for chosen in itertools.combinations(scores, count)
+  }
 
 
 def _show(found: dict[str, list[dict]], seconds: dict) -> None:

@@ -163,8 +163,16 @@ def _rows(path, space: Space, ops, names) -> np.ndarray:
   _check_ops(path, ops)
   order = _order(path, names)
   tokens = nasbench201.to_tokens(order[ops])
+  numbers = space.functions.index(tokens)
+  _, first, number = np.unique(numbers, return_index=True, return_inverse=True)
+  for row in np.flatnonzero(first[number] != np.arange(len(ops)))[:1]:
+    raise UserError(
+      f"`table={path}`: rows {first[number[row]] + 1} and {row + 1} of 'ops' "
+      f"are the same architecture, {nasbench201.to_text(tokens[row])}; keep "
+      "one of them"
+    )
   where = np.full(len(space.functions.of_sequence), -1)
-  where[space.functions.index(tokens)] = np.arange(len(ops))
+  where[numbers] = np.arange(len(ops))
   missing = np.flatnonzero(where < 0)
   if len(missing):
     example = nasbench201.to_text(space.functions.tokens(missing[0]))
@@ -185,9 +193,12 @@ def _check_ops(path, ops: np.ndarray | None) -> None:
   found = ops.dtype
   if ops.size and ops.dtype.kind in "iuf":
     found = f"{ops.dtype} from {ops.min():g} to {ops.max():g}"
-  if ops.dtype.kind not in "iu" or not np.isin(ops, np.arange(most + 1)).all():
+  unknown = ~np.isin(ops, np.arange(most + 1)).all(1)
+  if ops.dtype.kind not in "iu" or unknown.any():
+    where = f", first in row {unknown.argmax() + 1}" if unknown.any() else ""
     raise UserError(
-      f"`table={path}`: 'ops' must be integers from 0 to {most}; found: {found}"
+      f"`table={path}`: 'ops' must be integers from 0 to {most}; found: "
+      f"{found}{where}"
     )
 
 
