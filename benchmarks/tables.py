@@ -115,14 +115,23 @@ def _rows(entry: dict) -> str:
 
 def ranking(_: dict) -> str:
   """Returns the table of agreement with NAS-Bench-201, without its section."""
-  file = _FOLDER / "shared_ranking_nasbench201.json"
-  return _rows(json.loads(file.read_text(encoding="utf-8")))
+  return _rows(_entry("shared_ranking_nasbench201"))
+
+
+def untrained(_: dict) -> str:
+  """Returns the table of signals without training, without its section."""
+  return _rows(_entry("untrained_nasbench201"))
+
+
+def _entry(name: str) -> dict:
+  return json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
 
 
 TABLES: dict[str, Callable[[dict], str]] = {
   "measurements": measurements,
   "ranking": ranking,
   "side_by_side": times,
+  "untrained": untrained,
   "side_by_side_ratios": ratios,
 }
 

@@ -1,6 +1,7 @@
 """Report pages: safe, self-contained and visible in a browser."""
 
 import re
+import types
 
 from hypothesis import given, strategies
 import pytest
@@ -69,6 +70,14 @@ def test_the_name_of_a_data_set_is_text(page):
   assert EVIL in page.shown
   assert "<script" not in page.text
   assert "<b>digits" not in page.text
+
+
+def test_the_page_names_the_signals_that_chose_the_first_pool():
+  run = types.SimpleNamespace(settings={"proxies": "parameters,synaptic_flow"})
+  named = ", first pool by parameters, synaptic_flow"
+  assert search_page._chosen_by(run) == named
+  run.settings.clear()
+  assert not search_page._chosen_by(run)
 
 
 def test_missing_baselines_are_named(page, uniform):
