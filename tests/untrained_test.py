@@ -1,5 +1,6 @@
 """Scores of networks at their first weights."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from nao_jax.networks import build, parameters, untrained
+from nao_jax.networks import build, edge_config, parameters, untrained
 from nao_jax.networks.candidate import with_fan_ins
 from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.networks.macro import NetworkConfig
@@ -40,6 +41,16 @@ NETWORKS = {
     classes=5,
   ),
 }
+NETWORKS["own"] = dataclasses.replace(
+  edge_config.own_cells(
+    [
+      edge_config.operation("conv_1x1"),
+      edge_config.Operation("twice", lambda channels: {}, lambda x, *_: 2 * x),
+    ],
+    [(0, 1), (0, 2), (1, 2)],
+  ),
+  **{"cells_per_stage": 1, "channels": 4, "classes": 5},
+)
 IMAGES = jax.random.normal(KEY, (6, 8, 8, 3))
 LABELS = jnp.arange(6) % 5
 NOTHING, DEEP = (
@@ -195,8 +206,9 @@ def test_a_flow_may_have_hundreds_of_digits(edges):
 @pytest.mark.parametrize(
   ("kind", "name"),
   [
-    ("nao", "gradient_norm"),
+    ("nao", "jacobian_covariance"),
     ("mobile", "synaptic_flow"),
+    ("own", "gradient_norm"),
   ],
 )
 def test_other_spaces_are_scored_by_one_program_too(kind, name):
@@ -212,6 +224,11 @@ def test_other_spaces_are_scored_by_one_program_too(kind, name):
   assert np.isfinite(values).all()
   assert len({*values.tolist()}) == len({*map(tuple, tokens.tolist())})
   assert programs[f"trace _{name}"] == programs[f"compile jit(_{name})"] == 1
+  if name == "jacobian_covariance":
+    # Equal images have equal Jacobians, unless these are nothing but rounding.
+    images = IMAGES.at[1].set(IMAGES[0])
+    twice = np.asarray(score(network, params, images, LABELS, tokens))
+    assert twice.max() < -1e4 < values.min()
 
 
 def test_weights_follow_the_fan_in_of_an_architecture():
