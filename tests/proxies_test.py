@@ -13,7 +13,8 @@ from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import nasbench201
 from nao_jax.strategies.proxies import Proxy, first_pool
 from nao_jax.strategies.uniform import Uniform, sample_new
-from nao_jax.tasks import image_proxies
+from nao_jax.tasks import image_proxies, images
+from nao_jax.tasks.image_config import SearchCnnConfig
 
 SPACE = nasbench201.space()
 KEY = jax.random.key(0)
@@ -104,6 +105,14 @@ def test_signals_of_cells_serve_any_number_of_architectures(data):
   with jax.enable_x64(True):
     alone = signals[2].values(SPACE, tokens[37:])
   np.testing.assert_array_equal(alone, norms[37:])
+
+
+def test_signals_of_ones_own_join_those_of_the_setting(data):
+  config = SearchCnnConfig(space="nasbench201", proxies="parameters")
+  task = images.OpenImages(config, data, signals=(CONVOLUTIONS,))
+  names = [proxy.name for proxy in task.proxies()]
+  assert names == ["parameters", "convolutions"]
+  assert task.identity["signals"] == ["convolutions"]
 
 
 @pytest.mark.parametrize(

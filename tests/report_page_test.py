@@ -73,10 +73,11 @@ def test_the_name_of_a_data_set_is_text(page):
 
 
 def test_the_page_names_the_signals_that_chose_the_first_pool():
-  run = types.SimpleNamespace(settings={"proxies": "parameters,synaptic_flow"})
-  named = ", first pool by parameters, synaptic_flow"
+  settings = {"proxies": "parameters,synaptic_flow", "signals": ["mine"]}
+  run = types.SimpleNamespace(settings=settings)
+  named = ", first pool by parameters, synaptic_flow, mine"
   assert search_page._chosen_by(run) == named
-  run.settings.clear()
+  settings.clear()
   assert not search_page._chosen_by(run)
 
 

@@ -114,8 +114,9 @@ def of(
 
 
 def _chosen_by(run: Run) -> str:
-  names = run.settings.get("proxies")
-  return f", first pool by {names.replace(',', ', ')}" if names else ""
+  names = run.settings.get("proxies", "").split(",")
+  names = [*filter(None, names), *run.settings.get("signals", ())]
+  return f", first pool by {', '.join(names)}" if names else ""
 
 
 def winner(run: Run, title: str = "") -> Section:

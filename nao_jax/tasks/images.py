@@ -58,11 +58,14 @@ class Images:
       their sizes are those of the settings. Names of operations and the edges
       must stay the same for a run to be resumed and for trials to be shared,
       which is checked; so must their functions, which is not.
+    signals: signals of one's own, beside those of the setting `proxies`; of
+      those, too, only the names are checked.
   """
 
   data_dir: str | os.PathLike
   latency: Cost | None = None
   own: EdgeNetworkConfig | None = None
+  signals: tuple[Proxy, ...] = ()
 
   def cells(self, settings: dict[str, Any]) -> ImageCells:
     """Implements `Task.cells`."""
@@ -86,7 +89,8 @@ class Images:
     image_spaces.warn_of_idle(config)
     if config.standardize:
       data = dataclasses.replace(data, mean=None, std=None)
-    return OpenImages(config, data, devices, self.latency, self.own)
+    own = self.latency, self.own, tuple(self.signals)
+    return OpenImages(config, data, devices, *own)
 
   def open_training(
     self, config: TrainCnnConfig, devices: int | None
@@ -114,6 +118,7 @@ class OpenImages:
     devices: number of devices of each process to use; all by default.
     latency: see `Images`.
     own: see `Images`.
+    signals: see `Images`.
   """
 
   config: SearchCnnConfig
@@ -121,6 +126,7 @@ class OpenImages:
   devices: int | None = None
   latency: Cost | None = None
   own: EdgeNetworkConfig | None = None
+  signals: tuple[Proxy, ...] = ()
 
   @property
   def identity(self) -> dict[str, Any]:
@@ -130,6 +136,8 @@ class OpenImages:
     if table := config.constraint.latency_table:
       read = image_costs.read_table(table, config.network.ops)
       found["latency_table"] = digest.of_arrays(0, *map(np.asarray, read))
+    if self.signals:
+      found["signals"] = [signal.name for signal in self.signals]
     return found | image_spaces.described(self.own)
 
   @property
@@ -153,7 +161,8 @@ class OpenImages:
     config = self.config
     names = image_proxies.parse(config.proxies, config.space)
     network = self._layout.resized(config.network)
-    return image_proxies.proxies(names, network, self.data, config.seed)
+    found = image_proxies.proxies(names, network, self.data, config.seed)
+    return *found, *self.signals
 
   def check_memory(self) -> None:
     """Implements `OpenTask.check_memory`."""
