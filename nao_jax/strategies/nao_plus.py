@@ -22,7 +22,7 @@ import numpy as np
 from scipy import stats
 
 from nao_jax.controller import metrics
-from nao_jax.controller.model import Controller, ControllerConfig
+from nao_jax.controller.model import Controller, ControllerConfig, Params
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import (
   Observations,
@@ -209,7 +209,7 @@ class NaoPlus:
     """
     unseen = self._held_out(tokens).T
     own = unseen | ~unseen.any(axis=1, keepdims=True)
-    predicted = np.mean(self._judged(params, tokens), axis=1, where=own)
+    predicted = np.mean(self.judged(params, tokens), axis=1, where=own)
     return unseen.any(axis=1), predicted
 
   def _correction(self, params, observed: Observations) -> Correction | None:
@@ -230,8 +230,8 @@ class NaoPlus:
     """Returns a function of tokens [M, L]: their predictions [M, E]."""
     correct = self._correction(params, observed)
     if correct is None:
-      return functools.partial(self._judged, params)
-    return lambda tokens: correct(self._judged(params, tokens), tokens)
+      return functools.partial(self.judged, params)
+    return lambda tokens: correct(self.judged(params, tokens), tokens)
 
   def _held_out(self, tokens) -> np.ndarray:
     """Returns the architectures held out of each controller, bool [E, N].
@@ -300,8 +300,13 @@ class NaoPlus:
     )
     return tokens, origin
 
-  def _judged(self, params, tokens) -> np.ndarray:
-    """Returns each controller's predictions of architectures, [M, E]."""
+  def judged(self, params: Params, tokens: np.ndarray) -> np.ndarray:
+    """Returns the predictions of architectures int32 [M, L], [M, E].
+
+    Args:
+      params: parameters of the E controllers.
+      tokens: the architectures.
+    """
     rows = self._padded(tokens)
     found = ensemble.judge(params, rows, controller=self.controller)
     return np.asarray(found).T[: len(tokens)]

@@ -1,0 +1,38 @@
+"""The measurement of an ensemble's predictions."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+from nao_jax.spaces import nasbench201
+from tests import pages
+
+
+def test_an_ensemble_ranks_what_it_has_not_seen(tmp_path):
+  """The score is the number of convolutions, which few examples show."""
+  ops = np.array(list(np.ndindex(*[5] * 6)))
+  space = nasbench201.space()
+  first = space.canonical(nasbench201.to_tokens(ops))
+  score = (nasbench201.to_ops(first) == 3).sum(-1)
+  np.savez(
+    tmp_path / "table.npz", ops=np.int8(ops), x_made=score.astype(np.float32)
+  )
+  subprocess.run(
+    [
+      *(sys.executable, "-m", "benchmarks.predictor", "--table=table.npz"),
+      *("--dataset=x", "--signal=made", "--labelled=30", "--seeds=2"),
+      "--json=found.json",
+    ],
+    cwd=tmp_path,
+    env=os.environ | {"PYTHONPATH": str(pages.ROOT)},
+    check=True,
+  )
+  found = json.loads((tmp_path / "found.json").read_text())
+  (labelled, functions, cells), *more = found["rows"]
+  assert not more
+  assert labelled == 30
+  for shown in (functions, cells):
+    assert float(shown.split()[0]) > 0.3
