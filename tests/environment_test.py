@@ -16,7 +16,7 @@ from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.objectives import CostConstraint
 from nao_jax.search import loop
-from nao_jax.search.config import SearchConfig
+from nao_jax.search.config import FinalistConfig, SearchConfig
 from nao_jax.spaces import nasbench201, slots
 from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.nao import NaoConfig
@@ -89,6 +89,8 @@ def _search_images(folder, workdir):
     network=dataclasses.replace(digits.network, channels=2, nodes=2),
     train=dataclasses.replace(digits.train, epochs=2, batch=256),
     search=dataclasses.replace(SEARCH, pool_size=2, new_per_round=1),
+    finalists=1,
+    finalist=dataclasses.replace(digits.finalist, epochs=1, channels=2),
     final=dataclasses.replace(digits.final, cells=0),
   )
   return running.search_images(
@@ -117,6 +119,8 @@ def _search_text(folder, workdir):
     nao=NAO,
     controller=CONTROLLER,
     fit=FIT,
+    finalists=1,
+    finalist=FinalistConfig(epochs=1),
     final=FinalConfig(cells=0),
   )
   return running.search_texts(config, workdir=workdir, devices=1)

@@ -7,9 +7,9 @@ import pytest
 from scipy import ndimage
 
 from nao_jax.networks import morphology, ops, parameters
-from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.supernet import Supernet
 from nao_jax.spaces import cnn
+from tests.short_networks import ShortConfig
 
 KEY = jax.random.key(0)
 MAPS = np.random.default_rng(0).normal(size=(3, 6, 7, 2)).astype(np.float32)
@@ -107,9 +107,7 @@ def test_they_keep_the_channels_and_halve_maps_at_stride_2(op, stride):
 
 
 def test_a_supernet_of_them_learns():
-  config = NetworkConfig(
-    ops="morphological", cells_per_stage=1, channels=4, nodes=3
-  )
+  config = ShortConfig(ops="morphological", channels=4, nodes=3, kinds="NR")
   network, space = Supernet(config), cnn.space(3, "morphological")
   images = jax.random.normal(KEY, (4, 8, 8, 3))
   cells = config.to_cells(np.asarray(space.sample(KEY, 1)))[0]

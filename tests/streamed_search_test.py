@@ -324,9 +324,9 @@ def home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished(home, short_networks):
-  """A search in one go, whose images two workers decode: what it found."""
+  """A search in one go, whose images a worker decodes: what it found."""
   del short_networks
-  config = dataclasses.replace(CONFIG, stream=StreamConfig(size=8, workers=2))
+  config = dataclasses.replace(CONFIG, stream=StreamConfig(size=8, workers=1))
   return running.search_images(
     config, workdir=home / "whole", data_dir=home, devices=1
   )
