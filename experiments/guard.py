@@ -5,6 +5,7 @@ that is loading. This module imports nothing slow.
 """
 
 import contextlib
+import gc
 import os
 import re
 import signal
@@ -35,6 +36,9 @@ def start_of_commands() -> str:
 
 def set_up() -> None:
   """Prepares the process for closed files, Ctrl-C and failing imports."""
+  # Imports and jax's tracing make many objects and few cycles: with Python's
+  # own threshold an eighth of a short search was the search for cycles.
+  gc.set_threshold(10_000, 10, 10)
   _fill_closed_files()
   set_interrupt(True)
   sys.excepthook = _in_a_line

@@ -25,8 +25,10 @@ def _executed(path, folder):
   client = nbclient.NotebookClient(
     notebook, timeout=600, resources={"metadata": {"path": str(folder)}}
   )
-  # The kernel is a process of its own, in another folder.
-  client.execute(env=os.environ | {"PYTHONPATH": str(pages.ROOT)})
+  # The kernel is a process of its own, in another folder, with one device.
+  flags = os.environ["XLA_FLAGS"].replace("_count=4", "_count=1")
+  own = {"PYTHONPATH": str(pages.ROOT), "XLA_FLAGS": flags}
+  client.execute(env=os.environ | own)
   found = {}
   for cell in notebook.cells:
     for output in cell.get("outputs", []):

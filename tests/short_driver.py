@@ -3,16 +3,13 @@
 python -m tests.short_driver search_cnn [flags]
 """
 
-import gc
 import runpy
 import sys
 
 from nao_jax.networks.macro import NetworkConfig
-from tests import drivers
 from tests.short_networks import TWO_CELLS
 
 if __name__ == "__main__":
-  gc.set_threshold(*drivers.RARELY)
   NetworkConfig.cells = TWO_CELLS
   del sys.argv[0]
   try:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from scipy import stats
+import scipy
 
 from nao_jax.controller.blocks import by_blocks
 from nao_jax.controller.model import Controller, Params
@@ -84,14 +84,14 @@ def kendall_tau(predictions: np.ndarray, scores: np.ndarray) -> float:
   """Returns Kendall's tau-b; 0 if one argument is constant."""
   if _constant(predictions) or _constant(scores):
     return 0.0
-  return float(stats.kendalltau(predictions, scores).statistic)
+  return float(scipy.stats.kendalltau(predictions, scores).statistic)
 
 
 def spearman_rho(predictions: np.ndarray, scores: np.ndarray) -> float:
   """Returns Spearman's rho; 0 if one argument is constant."""
   if _constant(predictions) or _constant(scores):
     return 0.0
-  ranks = stats.rankdata(predictions), stats.rankdata(scores)
+  ranks = scipy.stats.rankdata(predictions), scipy.stats.rankdata(scores)
   return float(np.corrcoef(*ranks)[0, 1])
 
 

@@ -14,7 +14,7 @@ import dataclasses
 
 import jax
 import numpy as np
-from scipy import stats
+import scipy
 
 from nao_jax.evaluators import Evaluator, Keep, Progress, forget
 from nao_jax.evaluators.table import Table
@@ -130,6 +130,6 @@ class Fidelities(Evaluator):
       rows = np.flatnonzero(levels[:count] == level - 1)
       if count <= len(levels) and len(rows):
         ranked = np.stack([scores[level - 1, rows], *signals[:, rows]])
-        best = np.argmax(stats.rankdata(ranked, axis=1).sum(0))
+        best = np.argmax(scipy.stats.rankdata(ranked, axis=1).sum(0))
         levels[rows[best]] = level
     return levels

@@ -19,7 +19,7 @@ import math
 
 import jax
 import numpy as np
-from scipy import stats
+import scipy
 
 from nao_jax.controller import metrics
 from nao_jax.controller.model import Controller, ControllerConfig, Params
@@ -362,4 +362,4 @@ def _lessons(
 def _targets(observed: Observations) -> np.ndarray:
   """Returns the ranks of the scores between 0 and 1, [N]."""
   last = max(len(observed.scores) - 1, 1)
-  return (stats.rankdata(observed.scores) - 1) / last
+  return (scipy.stats.rankdata(observed.scores) - 1) / last

@@ -14,7 +14,7 @@ from absl import logging
 import jax
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
 
 from nao_jax.errors import UserError
 from nao_jax.objectives import CostConstraint
@@ -74,7 +74,7 @@ class Proxy:
         f"the proxy {self.name!r} is {values[0]:g} for each of {len(tokens)} "
         "architectures, which tells none from another; leave it out"
       )
-    return stats.rankdata(values)
+    return scipy.stats.rankdata(values)
 
 
 def first_pool(
