@@ -20,7 +20,13 @@ from nao_jax.training.recipe import Recipe
 
 def program(function, *arguments) -> str:
   """The program that a function is, with the shapes of what it takes."""
-  return digest(str(jax.make_jaxpr(function)(*arguments)))
+  return _traced(function, *arguments)[0]
+
+
+def _traced(function, *arguments):
+  """The same, and the shapes of what the function returns."""
+  made, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+  return digest(str(made)), shapes
 
 
 def digest(*values) -> str:
@@ -99,6 +105,9 @@ class Recorder:
     log: what was called with which numbers, and the programs.
   """
 
+  # {function, its settings, types of what it takes: program and shapes}.
+  _known = {}  # noqa: RUF012
+
   def __init__(self, legal: np.ndarray):
     """Takes architectures [N, L], which decodings give, one after the other."""
     self.log: list[str] = []
@@ -109,9 +118,13 @@ class Recorder:
 
     def call(*arguments, **settings):
       whole = functools.partial(function, **settings)
-      self.log.append(digest(*arguments))
-      self.log.append(program(whole, *arguments))
-      shapes = jax.eval_shape(whole, *arguments)
+      leaves, tree = jax.tree.flatten(arguments)
+      types = tuple(map(jax.typeof, leaves))
+      key = function, tree, types, tuple(sorted(settings.items()))
+      if key not in self._known:
+        self._known[key] = _traced(whole, *arguments)
+      made, shapes = self._known[key]
+      self.log += digest(*arguments), made
       return jax.tree.map(self._made_up, shapes)
 
     return call

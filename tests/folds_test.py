@@ -157,11 +157,12 @@ def _accuracies(strategy, seed):
     tokens = np.concatenate([tokens[stay], new])
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_noise_is_predicted_no_better_than_by_chance(name):
+# An ensemble predicts each member, a controller half of them.
+@pytest.mark.parametrize(("name", "seeds"), [("nao", 10), ("nao_plus", 5)])
+def test_noise_is_predicted_no_better_than_by_chance(name, seeds):
   """A controller fitted to a member in any round would know its noise."""
   found = np.array(
-    [[*_accuracies(STRATEGIES[name], seed)] for seed in range(10)]
+    [[*_accuracies(STRATEGIES[name], seed)] for seed in range(seeds)]
   )
   assert found[:, 1:].mean() == pytest.approx(0.5, abs=0.05)
 
