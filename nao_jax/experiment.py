@@ -20,7 +20,6 @@ from nao_jax.evaluators import Evaluator, executors
 from nao_jax.evaluators.executors import LOCAL, ExecutorConfig
 from nao_jax.evaluators.local import Candidates
 from nao_jax.evaluators.scratch import FromScratch
-from nao_jax.report import search_page
 from nao_jax.runs import checkpoint, status, streams
 from nao_jax.runs.environment import in_32_bits
 from nao_jax.runs.trials import Trials
@@ -136,6 +135,9 @@ def _report(task: Task, journal: SearchJournal, data_seconds: float) -> None:
 
   Data and report are those of this session.
   """
+  # Late, as are drawings: see `Cells.draw`.
+  from nao_jax.report import search_page
+
   start = time.monotonic()
   search_page.try_to_write(journal.path, task.cells)
   journal.tracking.artefacts(*_RESULTS)

@@ -6,9 +6,8 @@ Shapes: A architectures, L tokens, P ops in the set, B branches.
 from collections.abc import Sequence
 import dataclasses
 import os
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from matplotlib.figure import Figure
 import numpy as np
 
 from nao_jax.metrics import ACCURACY, Measure
@@ -20,8 +19,11 @@ from nao_jax.networks.mobile_config import MobileConfig
 from nao_jax.settings import unflatten
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
-from nao_jax.tasks import image_drawing, image_spaces
+from nao_jax.tasks import image_spaces
 from nao_jax.tasks.image_finals import ImageFinalConfig
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,12 +92,16 @@ class ImageCells:
     """Implements `Cells.ops`."""
     return self.network.chosen_ops(tokens)
 
-  def figures(self, tokens: np.ndarray) -> dict[str, Figure]:
+  def figures(self, tokens: np.ndarray) -> dict[str, "Figure"]:
     """Implements `Cells.figures`."""
+    from nao_jax.tasks import image_drawing
+
     return image_drawing.figures(self.network, tokens)
 
   def draw(self, tokens: np.ndarray, files: Sequence[os.PathLike]) -> None:
     """Implements `Cells.draw`."""
+    from nao_jax.tasks import image_drawing
+
     titles = {"nao": "best cells", "mobile": "best chain"}
     title = titles.get(self._space, "best cell")
     image_drawing.draw(self.network, tokens, files, title)

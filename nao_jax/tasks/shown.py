@@ -4,13 +4,15 @@ import base64
 import dataclasses
 import html
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
 import numpy as np
 
 from nao_jax.search.journal import origin_text
 from nao_jax.tasks.task import Cells
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ class Best(dict):
     return f"<table>{rows}</table>{self.architecture._repr_html_()}"
 
 
-def _image(figure: Figure, caption: str) -> str:
+def _image(figure: "Figure", caption: str) -> str:
   # Names in an SVG are those of the whole page, unless it is an image.
   file = io.BytesIO()
   figure.savefig(file, format="svg")

@@ -12,13 +12,11 @@ Shapes: A architectures, L tokens, P ops, B positions of a cell with an op.
 from collections.abc import Callable, Sequence
 import dataclasses
 import os
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from matplotlib.figure import Figure
 import numpy as np
 
 from nao_jax.distributed.team import Team
-from nao_jax.drawing import canvas
 from nao_jax.evaluators import Evaluator
 from nao_jax.evaluators.local import Candidates
 from nao_jax.metrics import Measure
@@ -34,6 +32,9 @@ from nao_jax.spaces.space import Space
 from nao_jax.strategies.proxies import Proxy
 from nao_jax.tasks.training import FinalTraining
 from nao_jax.training.feeds import Feed
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
 
 class Cells(Protocol):
@@ -67,7 +68,7 @@ class Cells(Protocol):
     """Returns the ops of architectures [A, L], int [A, B]."""
     raise NotImplementedError
 
-  def figures(self, tokens: np.ndarray) -> dict[str, Figure]:
+  def figures(self, tokens: np.ndarray) -> dict[str, "Figure"]:
     """Draws an architecture [L]; returns {caption: figure}."""
     raise NotImplementedError
 
@@ -84,6 +85,9 @@ class Cells(Protocol):
         f"{type(self).__name__}.figures gives {len(figures)} figures, and a "
         "file holds one; implement `draw`, too"
       )
+    # Late: a fifth of what a search imports is for drawings, at its end.
+    from nao_jax.drawing import canvas
+
     (figure,) = figures.values()
     canvas.save(figure, files)
 

@@ -6,16 +6,17 @@ Shapes: A architectures, L tokens, B nodes.
 from collections.abc import Sequence
 import dataclasses
 import os
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from matplotlib.figure import Figure
 import numpy as np
 
-from nao_jax.drawing import recurrent
 from nao_jax.metrics import PERPLEXITY, Measure
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.settings import unflatten
 from nao_jax.spaces import rnn
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +54,17 @@ class TextCells:
     """Implements `Cells.ops`: the activations."""
     return rnn.to_cells(tokens)[..., 1]
 
-  def figures(self, tokens: np.ndarray) -> dict[str, Figure]:
+  def figures(self, tokens: np.ndarray) -> dict[str, "Figure"]:
     """Implements `Cells.figures`."""
+    from nao_jax.drawing import recurrent
+
     name = "The cell, from the input of a step to its output."
     return {name: recurrent.figure(tokens)}
 
   def draw(self, tokens: np.ndarray, files: Sequence[os.PathLike]) -> None:
     """Implements `Cells.draw`."""
+    from nao_jax.drawing import recurrent
+
     recurrent.draw_cell(tokens, files, title="best cell")
 
   def costs(self, tokens: np.ndarray, best: dict) -> list[tuple[str, str, str]]:
