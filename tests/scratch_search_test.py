@@ -193,6 +193,21 @@ def test_scores_do_not_depend_on_the_number_of_devices(scored, data, tmp_path):
   np.testing.assert_array_equal(_scores(four), scored[1])
 
 
+def test_two_and_four_devices_train_to_the_same_bits(data, tmp_path):
+  """One device has a program that is not partitioned, and rounds otherwise."""
+  rows = [*SPACE.canonical(ROWS[:2])]
+
+  def trained(devices):
+    evaluator = _evaluator(data, tmp_path / "trials.sqlite", devices=devices)
+    candidates, times = evaluator.executor.candidates, devices // len(rows)
+    states = [candidates.start(row) for row in rows]
+    return candidates.epoch(times * rows, times * states, devices * [0])
+
+  two, four = trained(2), trained(4)
+  for at, found in enumerate(four):
+    jax.tree.map(np.testing.assert_array_equal, found, two[at % len(two)])
+
+
 def test_a_diverged_candidate_scores_worst_and_is_marked(
   data, tmp_path, monkeypatch
 ):
