@@ -3,11 +3,15 @@
 python -m benchmarks.shared_trials --json=FILE
 
 Processes add trials of overlapping architectures and look them up, as searches
-with one `trials` file do; some are killed at random and started again. Then the
-file is filled, and look-ups are timed.
+with one `trials` file do; some are killed at random and started again. Each
+notes in a log of its own, on disk before it goes on, when a training starts,
+when it has ended and when its trial is in the file. So a trial that was lost
+shows, also where it was trained again. Then the file is filled, and look-ups
+are timed.
 """
 
 import argparse
+import collections
 import contextlib
 import json
 import os
@@ -33,9 +37,22 @@ def _trial(number: int) -> Trial:
   return Trial(curve[-1], curve)
 
 
+class _Log:
+  """Events of one process, on disk line by line."""
+
+  def __init__(self, file: str, seed: int):
+    self._file = open(f"{file}.{seed}.log", "a")  # noqa: SIM115
+
+  def __call__(self, event: str, number: int) -> None:
+    # The clock is the same in all processes.
+    self._file.write(f"{time.monotonic()} {event} {number}\n")
+    self._file.flush()
+    os.fsync(self._file.fileno())
+
+
 def _work(file: str, count: int, seed: int) -> None:
   """Adds trials until all are there; prints how long the longest call took."""
-  trials, longest = Trials(file, "load", {}), 0.0
+  trials, longest, log = Trials(file, "load", {}), 0.0, _Log(file, seed)
   numbers = list(range(count))
   random.Random(seed).shuffle(numbers)
   for number in numbers:
@@ -43,11 +60,39 @@ def _work(file: str, count: int, seed: int) -> None:
     known = trials.get([number])
     longest = max(longest, time.monotonic() - start)
     if known is None:
+      log("start", number)
       time.sleep(_TRAINING)
+      log("ended", number)
       start = time.monotonic()
       trials.add([number], _trial(number))
       longest = max(longest, time.monotonic() - start)
+      log("added", number)
   print(longest)
+
+
+def _told(file: pathlib.Path) -> dict[str, int]:
+  """Returns what the logs say of trainings: {what: number of them}."""
+  rows = []
+  for log in file.parent.glob(f"{file.name}.*.log"):
+    # The last line may be half written.
+    whole = log.read_text().rpartition("\n")[0].splitlines()
+    rows += [line.split() for line in whole]
+  times = collections.defaultdict(lambda: collections.defaultdict(list))
+  for at, event, number in rows:
+    times[int(number)][event].append(float(at))
+  again = sum(
+    start > min(found["added"])
+    for found in times.values()
+    if found["added"]
+    for start in found["start"]
+  )
+  ended = [len(found["ended"]) for found in times.values()]
+  return {
+    "trainings started": sum(len(x["start"]) for x in times.values()),
+    "trainings ended": sum(ended),
+    "of them by two at once": sum(x - 1 for x in ended if x),
+    "started although the trial was in the file": again,
+  }
 
 
 def _load(file: pathlib.Path, given: argparse.Namespace) -> dict:
@@ -81,6 +126,7 @@ def _load(file: pathlib.Path, given: argparse.Namespace) -> dict:
     "kills": given.kills,
     "trials": rows,
     "missing at the end": given.trials - rows,
+    **_told(file),
     "integrity": whole,
     "longest call, seconds": round(max(waits), 3),
     "seconds": round(time.monotonic() - start, 1),
