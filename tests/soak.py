@@ -63,8 +63,9 @@ def survive(
   Args:
     subject: the driver to kill.
     folder: folder of its runs.
-    kills: number of kills. Every other one happens while something is being
-      written, the others at any moment of a run.
+    kills: number of kills. A third happens while something is being written,
+      a third at any moment of a run, its start included, and a third are
+      SIGTERM or SIGHUP at any moment.
     seed: seed of the moments.
 
   Raises:
@@ -80,16 +81,20 @@ def survive(
   while True:
     start = time.monotonic()
     process = drivers.start(subject.driver, killed, subject.flags)
-    caught = False
-    if tried < kills and tried % 2:
+    sent, caught = signal.SIGKILL, False
+    if tried < kills and tried % 3 == 1:
       caught = _wait_until_it_writes(process, killed, rng)
     elif tried < kills:
       _wait(process, seconds * rng.random())
+    if tried % 3 == 2:
+      sent = rng.choice((signal.SIGTERM, signal.SIGHUP))
     if tried < kills and process.poll() is None:
-      process.send_signal(signal.SIGKILL)
+      process.send_signal(sent)
     _, errors = process.communicate()
     resumed += "resuming" in errors
-    if process.returncode == -signal.SIGKILL:
+    # Before there is anything to save, the system ends it.
+    if process.returncode in (-sent, 128 + sent):
+      assert "Traceback" not in errors, errors
       tried, writing = tried + 1, writing + caught
       continue
     assert process.returncode == 0, errors

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import socket
+import tempfile
 from typing import NamedTuple
 
 from absl import logging
@@ -73,6 +74,19 @@ class Holder(NamedTuple):
   process: int
   host: str
   at_work: bool | None
+
+
+def check_possible(directory: pathlib.Path) -> None:
+  """Raises OSError if files in a directory cannot be locked.
+
+  SQLite would wait for such locks, and checkpoints cannot be written.
+  """
+  with tempfile.TemporaryFile(dir=directory) as file:
+    try:
+      fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+      reason = f"files there cannot be locked: {error.strerror}"
+      raise OSError(error.errno, reason) from error
 
 
 def holder(directory: pathlib.Path) -> Holder | None:

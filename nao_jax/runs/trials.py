@@ -16,7 +16,7 @@ import sqlite3
 import numpy as np
 
 from nao_jax.errors import UserError
-from nao_jax.runs import formats, paths
+from nao_jax.runs import formats, lock, paths
 
 # Time to wait while another process is writing.
 _SECONDS_TO_WAIT = 60.0
@@ -77,6 +77,7 @@ class Trials:
     self._key = space, digest(protocol)
     try:
       self.path.parent.mkdir(parents=True, exist_ok=True)
+      lock.check_possible(self.path.parent)
     except OSError as error:
       raise self._refusal(error) from error
     with self._open() as database:

@@ -273,6 +273,7 @@ def _claim(path: pathlib.Path) -> lock.Lock:
   """Locks the directory; creates it if it does not exist."""
   path.mkdir(parents=True, exist_ok=True)
   _refuse_foreign(path)
+  lock.check_possible(path)
   return lock.Lock(path, f"`workdir={path}`")
 
 
