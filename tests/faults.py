@@ -30,8 +30,8 @@ import jax
 import numpy as np
 
 from benchmarks import results
+from experiments import driver
 import nao_jax
-from nao_jax.experiments import driver
 from nao_jax.runs.trials import Trial, Trials
 from tests import soak
 
