@@ -75,7 +75,7 @@ def proxies(
     images = normalise(examples.images, data.mean, data.std)
     labels = jnp.asarray(examples.labels)
     key = jax.random.key(seed)
-    params = untrained.first_weights(network, key, images)
+    params = jax.device_put(untrained.first_weights(network, key, images))
     functions |= {
       name: _in_calls(untrained.SCORES[name], network, params, images, labels)
       for name in scores
