@@ -141,12 +141,17 @@ def _set_up_logging() -> None:
   if flags.FLAGS["verbosity"].present:
     return
   logging.set_verbosity(logging.INFO)
-  logging.get_absl_handler().addFilter(
-    lambda record: (
-      record.levelname != "INFO"
-      or os.path.abspath(record.pathname).startswith(_OURS)
-    )
-  )
+  logging.get_absl_handler().addFilter(_is_shown)
+
+
+def _is_shown(record) -> bool:
+  """Returns whether the user needs a log line: of libraries only warnings.
+
+  With a traceback they log what they raise, too, which is reported in a line.
+  """
+  if os.path.abspath(record.pathname).startswith(_OURS):
+    return True
+  return record.levelname != "INFO" and not record.exc_info
 
 
 def _in_flags(record) -> bool:

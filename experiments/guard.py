@@ -95,6 +95,9 @@ def _in_a_line(
   """Reports in one line an error that is not a bug of the program."""
   if issubclass(kind, KeyboardInterrupt):
     _end()
+  # Where a checkpoint's write fails, TensorStore tells of others too late.
+  if issubclass(kind, RuntimeError) and str(error) == "Event loop is closed":
+    return
   if message := _of_the_environment(error):
     _say(f"error: {message}")
     with contextlib.suppress(OSError, ValueError, AttributeError):

@@ -18,6 +18,10 @@ _N = flags.DEFINE_integer("n", 1, "A number.", lower_bound=0)
 def main(_):
   logging.info("adding")
   logging.warning("careful")
+  try:
+    raise OSError("full")
+  except OSError:
+    logging.exception("in a thread")
   if _N.value == 7:
     raise UserError("--n=7: seven\\nis not allowed")
   if _N.value == 8:
@@ -117,10 +121,14 @@ def test_libraries_log_nothing_below_a_warning(run):
   result = run()
   assert "adding" not in result.stderr
   assert "careful" in result.stderr
+  # What they raise is reported where it ends the work.
+  assert "in a thread" not in result.stderr
 
 
 def test_an_explicit_verbosity_shows_everything(run):
-  assert "adding" in run("--verbosity=0").stderr
+  shown = run("--verbosity=0").stderr
+  assert "adding" in shown
+  assert "OSError: full" in shown
 
 
 # Prints more than a pipe holds, and leaves a file at its end.

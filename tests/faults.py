@@ -151,6 +151,7 @@ def survive(folder: pathlib.Path, times: int, seed: int) -> dict[str, int]:
     assert outcome(workdir) == expected
     shutil.rmtree(workdir)
     found["compared ends"] += 1
+    print(dict(found), flush=True)
   return dict(found)
 
 

@@ -177,6 +177,19 @@ def test_a_large_number_of_an_object_needs_no_memory(tmp_path):
     tracemalloc.stop()
 
 
+def test_a_long_array_that_is_not_there_needs_no_memory(tmp_path):
+  """A fuzzer found it."""
+  path = tmp_path / "cora.bench"
+  path.write_bytes(b"\x80\x05\x96" + struct.pack("<Q", 10**8) + b".")
+  tracemalloc.start()
+  try:
+    with pytest.raises(UserError):
+      tables.read_graph(path)
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+  finally:
+    tracemalloc.stop()
+
+
 def test_numbers_of_numpy_are_read_as_they_are(tmp_path):
   path = tmp_path / "cora.bench"
   row = {"perf": np.float64(0.25), "valid_perf": 0.5}

@@ -7,7 +7,7 @@ data need are replaced by others, and nothing else is called.
 import collections
 from collections.abc import Callable
 import pickle
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -27,6 +27,13 @@ def load(file: BinaryIO) -> Any:
 # The one written in Python: that in C makes a table up to the largest number of
 # an object that it reads, 60 bytes of a damaged pickle asking for gigabytes.
 class _Numbers(pickle._Unpickler):
+  # Plain data has no bytearray, for which memory is taken before it is read.
+  dispatch: ClassVar = {
+    code: read
+    for code, read in pickle._Unpickler.dispatch.items()
+    if code != pickle.BYTEARRAY8[0]
+  }
+
   def find_class(self, module: str, name: str) -> Callable:
     """Returns the callables allowed: NumPy scalars from bytes, and a dict."""
     if (module, name) == ("collections", "OrderedDict"):
