@@ -42,6 +42,7 @@ def set_up() -> None:
   _fill_closed_files()
   set_interrupt(True)
   sys.excepthook = _in_a_line
+  sys.unraisablehook = _unless_too_late
 
 
 def set_interrupt(at_once: bool) -> None:
@@ -95,15 +96,22 @@ def _in_a_line(
   """Reports in one line an error that is not a bug of the program."""
   if issubclass(kind, KeyboardInterrupt):
     _end()
-  # Where a checkpoint's write fails, TensorStore tells of others too late.
-  if issubclass(kind, RuntimeError) and str(error) == "Event loop is closed":
-    return
   if message := _of_the_environment(error):
     _say(f"error: {message}")
     with contextlib.suppress(OSError, ValueError, AttributeError):
       sys.stdout.flush()
     os._exit(BAD_USAGE)
   sys.__excepthook__(kind, error, trace)
+
+
+def _unless_too_late(found: "sys.UnraisableHookArgs") -> None:
+  """Reports what cannot be raised.
+
+  Where one write of a checkpoint fails, TensorStore tells of others when nobody
+  waits for them any more.
+  """
+  if str(found.exc_value) != "Event loop is closed":
+    sys.__unraisablehook__(found)
 
 
 def _of_the_environment(error: BaseException) -> str:

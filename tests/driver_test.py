@@ -4,8 +4,11 @@ import shlex
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
+
+from experiments import guard
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -123,6 +126,12 @@ def test_libraries_log_nothing_below_a_warning(run):
   assert "careful" in result.stderr
   # What they raise is reported where it ends the work.
   assert "in a thread" not in result.stderr
+
+
+def test_late_writes_of_a_checkpoint_are_no_news(capsys):
+  late = RuntimeError("Event loop is closed")
+  guard._unless_too_late(types.SimpleNamespace(exc_value=late))
+  assert capsys.readouterr().err == ""
 
 
 def test_an_explicit_verbosity_shows_everything(run):
