@@ -98,18 +98,20 @@ def _told(file: pathlib.Path) -> dict[str, int]:
   }
 
 
-def _load(file: pathlib.Path, given: argparse.Namespace) -> dict:
+def _killed(
+  file: pathlib.Path, given: argparse.Namespace
+) -> list[subprocess.Popen]:
+  """Starts processes, kills some and starts others; returns those that run."""
   command = [sys.executable, "-m", "benchmarks.shared_trials", f"--file={file}"]
   command.append(f"--trials={given.trials}")
-  rng, start = random.Random(0), time.monotonic()
 
   def started(seed: int) -> subprocess.Popen:
     return subprocess.Popen(
       [*command, f"--seed={seed}"], stdout=subprocess.PIPE, text=True
     )
 
+  rng, killed = random.Random(0), 0
   running = {seed: started(seed) for seed in range(given.processes)}
-  killed = 0
   while killed < given.kills:
     time.sleep(given.between * rng.random())
     # Not while it starts, which takes most of its time.
@@ -124,7 +126,13 @@ def _load(file: pathlib.Path, given: argparse.Namespace) -> dict:
       running.pop(seed).communicate()
       killed += 1
       running[given.processes + killed] = started(given.processes + killed)
-  waits = [float(process.communicate()[0]) for process in running.values()]
+  return list(running.values())
+
+
+def _load(file: pathlib.Path, given: argparse.Namespace) -> dict:
+  start = time.monotonic()
+  running = _killed(file, given)
+  waits = [float(process.communicate()[0]) for process in running]
   trials = Trials(file, "load", {})
   for number in range(given.trials):
     assert trials.get([number]) == _trial(number), number
