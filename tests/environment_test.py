@@ -26,7 +26,7 @@ from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.tasks.text_presets import FinalConfig, SearchRnnConfig
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recipe import TrainConfig
-from tests import running
+from tests import running, tiny_images
 from tests.short_networks import two_cells
 
 CONTROLLER = ControllerConfig(embedding=4, hidden=8, mlp_layers=1, mlp_width=4)
@@ -53,8 +53,8 @@ def in_64_bits():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """Texts and a table."""
-  path = tmp_path_factory.mktemp("data")
+  """Images, texts and a table."""
+  path = tiny_images.few_digits(tmp_path_factory.mktemp("data"))
   rng = np.random.default_rng(0)
   (path / "text").mkdir()
   for part in ("train", "valid", "test"):
@@ -74,7 +74,7 @@ def _train_images(folder, workdir):
     arch="0 0 1 4 0 4 1 4 | 0 4 1 2 0 4 1 4",
     dataset="digits",
     network=NetworkConfig(cells_per_stage=1, channels=4, nodes=2, dropout=0.1),
-    train=TrainConfig(epochs=1, batch=256, drop_path_keep=0.9),
+    train=TrainConfig(epochs=1, batch=64, drop_path_keep=0.9),
   )
   return running.train_images(
     config, workdir=workdir, data_dir=folder, devices=1
@@ -87,7 +87,7 @@ def _search_images(folder, workdir):
     digits,
     strategy="random",
     network=dataclasses.replace(digits.network, channels=2, nodes=2),
-    train=dataclasses.replace(digits.train, epochs=2, batch=256),
+    train=dataclasses.replace(digits.train, epochs=2, batch=64),
     search=dataclasses.replace(SEARCH, pool_size=2, new_per_round=1),
     finalists=1,
     finalist=dataclasses.replace(digits.finalist, epochs=1, channels=2),

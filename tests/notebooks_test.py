@@ -11,7 +11,7 @@ from nao_jax.spaces import rnn
 from nao_jax.tasks import shown as shown_best
 from nao_jax.tasks.text_cells import TextCells
 from nao_jax.tasks.text_presets import SearchRnnConfig
-from tests import pages
+from tests import pages, tiny_images
 
 NOTEBOOKS = sorted((pages.ROOT / "docs" / "notebooks").glob("*.md"))
 
@@ -50,6 +50,7 @@ SHOWN = {
 def test_a_notebook_runs_and_shows_what_it_found(path, tmp_path):
   if path.stem == "images":
     pytest.importorskip("onnxruntime")
+    tiny_images.few_digits(tmp_path / "data")
   found = _executed(path, tmp_path)
   assert found[SHOWN[path.stem]]
   # Those of rounds are by rich.

@@ -7,7 +7,7 @@ import pytest
 from nao_jax.controller.model import Controller
 from nao_jax.strategies import nao_plus
 from nao_jax.strategies.ensemble import NaoPlusConfig
-from tests import pages, tiny_controllers
+from tests import pages, tiny_controllers, tiny_images
 
 README, *OTHERS = pages.PAGES
 WITH_CODE = [
@@ -41,6 +41,7 @@ def folder(tmp_path, monkeypatch):
   images = jax.ShapeDtypeStruct((batch, 4, 4, 3), "uint8")
   exported = jax.export.export(function)(images)
   (tmp_path / "network.jax").write_bytes(exported.serialize())
+  tiny_images.few_digits(tmp_path / "data")
   monkeypatch.chdir(tmp_path)
 
 

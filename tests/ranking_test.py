@@ -13,7 +13,7 @@ from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
 from nao_jax.spaces import nasbench201
 from nao_jax.studies import ranking
-from tests import pages
+from tests import pages, tiny_images
 
 TRUTH = np.random.default_rng(0).normal(90, 5, 200)
 
@@ -137,6 +137,7 @@ def _run(folder, *more):
 
 
 def test_supernets_are_compared_with_a_table_and_go_on(table, tmp_path):
+  tiny_images.few_digits(tmp_path / "data")
   given = [
     f"--table={table}",
     "--column=made:true",

@@ -22,7 +22,7 @@ from nao_jax.strategies.nao import NaoConfig
 from nao_jax.tasks import image_presets
 from nao_jax.tasks import images as image_task
 from nao_jax.training.recipe import TrainConfig
-from tests import drivers, running
+from tests import drivers, running, tiny_images
 
 POOL, ROUNDS = 6, 2
 FLAGS = {
@@ -31,7 +31,7 @@ FLAGS = {
   "strategy": "nao",
   "nodes": 2,
   "channels": 2,
-  "batch": 128,
+  "batch": 32,
   "epochs": 3,
   "pool_size": POOL,
   "rounds": ROUNDS,
@@ -56,7 +56,7 @@ FLAGS = {
 
 
 class Driver:
-  """Starts experiments.search_cnn on data that are prepared once."""
+  """Starts experiments.search_cnn on few data, which are prepared once."""
 
   def __init__(self, home):
     self.home = home
@@ -70,7 +70,9 @@ class Driver:
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
-  return Driver(tmp_path_factory.mktemp("search_cnn"))
+  home = tmp_path_factory.mktemp("search_cnn")
+  tiny_images.few_digits(home / "data")
+  return Driver(home)
 
 
 @pytest.fixture(scope="module")
@@ -191,8 +193,8 @@ def test_the_winner_is_the_better_of_the_two_finalists(finished):
   assert best["validation_accuracy_as_finalist"] == measured[0]
   # All of the validation part, and of the test part.
   for value, images in (
-    (measured[0], 359),
-    (best["test_accuracy"]["random"][0][0], 360),
+    (measured[0], 75),
+    (best["test_accuracy"]["random"][0][0], 100),
   ):
     assert value * images == pytest.approx(round(value * images), abs=1e-3)
   assert {k: np.shape(v) for k, v in best["test_accuracy"].items()} == {
@@ -319,7 +321,7 @@ TINY = dataclasses.replace(
     ("network.auxiliary", True, ".* 32x32"),
     ("network.dropout", 1.0, "allowed: from"),
     ("network.cells_per_stage", 0, "allowed: 1"),
-    ("train.batch", 5000, "there are 1078 training"),
+    ("train.batch", 5000, "there are 225 training"),
     ("train.epochs", 2, ".* give a multiple of 3"),
     ("nao.top_k", 7, r".* 1 to 6 \(`search.pool_size`"),
     ("nao.max_step_size", 0, "allowed: 1"),

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 import orbax.checkpoint as ocp
 
-from tests import drivers
+from tests import drivers, tiny_images
 
 # What is there while a checkpoint or the database is being written.
 WRITING = ("checkpoints/*.orbax-checkpoint-tmp*", "*.sqlite-journal")
@@ -158,7 +158,7 @@ def subjects(folder: pathlib.Path) -> dict[str, Subject]:
   """The drivers, each a few seconds long once it is compiled.
 
   Args:
-    folder: where the text goes that is trained on.
+    folder: where the data go that are trained on.
   """
   text = folder / "text"
   text.mkdir(exist_ok=True)
@@ -194,9 +194,9 @@ def subjects(folder: pathlib.Path) -> dict[str, Subject]:
   }
   images = {
     "preset": "digits",
-    "data_dir": folder / "data",
+    "data_dir": tiny_images.few_digits(folder / "data"),
     "channels": 2,
-    "batch": 128,
+    "batch": 32,
     "epochs": 3,
   }
   language = {

@@ -17,7 +17,8 @@ from nao_jax.tasks import image_drawing, image_inference
 from nao_jax.tasks.image_presets import PRESETS
 from nao_jax.tasks.image_recipes import RECIPES
 from nao_jax.tasks.images import Images
-from tests import driver_flags
+from nao_jax.tasks.task import RunOptions
+from tests import driver_flags, tiny_images
 
 SIZES = MobileConfig(
   stem_width=4,
@@ -63,14 +64,16 @@ TRAINING = settings.replace(
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-  """A directory into which digits are prepared."""
-  return tmp_path_factory.mktemp("data")
+  """A directory in which digits are prepared."""
+  return tiny_images.few_digits(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
   path = tmp_path_factory.mktemp("mobile") / "run"
-  return path, experiment.run(Images(data), CONFIG, workdir=path)
+  return path, experiment.run(
+    Images(data), CONFIG, workdir=path, options=RunOptions(devices=1)
+  )
 
 
 def test_the_winner_is_a_chain_of_the_space(finished):

@@ -26,6 +26,8 @@ from nao_jax.strategies.nao import NaoConfig
 from nao_jax.tasks.image_presets import PRESETS
 from nao_jax.tasks.image_recipes import RECIPES
 from nao_jax.tasks.images import Images
+from nao_jax.tasks.task import RunOptions
+from tests import tiny_images
 
 CONFIG = dataclasses.replace(
   settings.replace(
@@ -53,14 +55,16 @@ CONFIG = dataclasses.replace(
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-  """A directory into which digits are prepared."""
-  return tmp_path_factory.mktemp("data")
+  """A directory in which digits are prepared."""
+  return tiny_images.few_digits(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory):
   path = tmp_path_factory.mktemp("nasbench201") / "run"
-  return path, experiment.run(Images(data), CONFIG, workdir=path)
+  return path, experiment.run(
+    Images(data), CONFIG, workdir=path, options=RunOptions(devices=1)
+  )
 
 
 def test_the_winner_is_a_cell_of_the_benchmark(finished):

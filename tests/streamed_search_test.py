@@ -288,7 +288,7 @@ CONFIG = dataclasses.replace(
   image_presets.PRESETS["digits"],
   input="stream",
   strategy="random",
-  validation_fraction=0.95,
+  validation_fraction=0.76,
   network=NetworkConfig(nodes=2, cells_per_stage=1, channels=2),
   train=TrainConfig(epochs=4, batch=16, drop_path_keep=0.9),
   stream=StreamConfig(size=8, workers=0),
@@ -319,7 +319,7 @@ def short_networks():
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-  return tmp_path_factory.mktemp("home")
+  return tiny_images.few_digits(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")
@@ -374,8 +374,8 @@ def test_scores_finalists_and_comparison_are_accuracies(finished):
   ]
   scores += finished["test_accuracy"]["searched"][0]
   assert len(scores) == 5
-  # Of 1,365 images that were held out, and of 360 to report on.
-  counts = np.float64(scores) * ([1365] * 4 + [360])
+  # Of 228 images that were held out, and of 100 to report on.
+  counts = np.float64(scores) * ([228] * 4 + [100])
   np.testing.assert_allclose(counts, np.rint(counts), atol=1e-3)
   assert min(scores) > 0
   assert max(scores) < 1
@@ -386,8 +386,8 @@ def test_scores_finalists_and_comparison_are_accuracies(finished):
   ("name", "value", "message"),
   [
     ("validation_fraction", 0.0, "no image is left to score with"),
-    ("validation_fraction", 0.0001, "holds out none of 1437 examples"),
-    ("validation_fraction", 0.9999, "leaves none of 1437 examples"),
+    ("validation_fraction", 0.0001, "holds out none of 300 examples"),
+    ("validation_fraction", 0.9999, "leaves none of 300 examples"),
     ("stream.size", 10, "`network.stem=cifar`: images are 10 pixels wide"),
     ("input", "disk", "`input=disk`: allowed: memory, stream"),
     ("test_split", "other", "has no split `other`"),

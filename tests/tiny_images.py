@@ -5,10 +5,26 @@ import json
 
 import numpy as np
 from PIL import Image
+import pytest
 
-from nao_jax.data import prepare, sources
+from nao_jax.data import digits, images, prepare, sources
 
 TRAIN, TEST, CLASSES, SHAPE = 20, 6, 3, (6, 5, 3)
+
+
+def few_digits(data_dir):
+  """Prepares 300 digits to train with, and 100 to test; returns the folder.
+
+  Runs that prepare them themselves get all, and take as much longer.
+  """
+  whole = digits.datasets.load_digits()
+  for name in ("images", "target"):
+    whole[name] = whole[name][:400]
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(digits.datasets, "load_digits", lambda: whole)
+    patch.setattr(digits, "TEST_IMAGES_PER_CLASS", 10)
+    images.open_builder("digits", data_dir, "test")
+  return data_dir
 
 
 def arrays() -> dict[str, np.ndarray]:
