@@ -114,6 +114,7 @@ def _killed(
   running = {seed: started(seed) for seed in range(given.processes)}
   while killed < given.kills:
     time.sleep(given.between * rng.random())
+    assert any(x.poll() is None for x in running.values()), "too few trials"
     # Not while it starts, which takes most of its time.
     at_work = [
       seed
