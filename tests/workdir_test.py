@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import os
 import pathlib
@@ -15,6 +17,7 @@ from nao_jax import settings
 from nao_jax.errors import Stopped, UserError
 from nao_jax.runs import checkpoint, config_file, identity
 from nao_jax.runs.checkpoint import CheckpointConfig
+from nao_jax.runs.trials import Trials
 from nao_jax.runs.workdir import Workdir
 from nao_jax.tasks import image_presets
 
@@ -239,6 +242,21 @@ def test_too_little_room_is_found_before_the_work(tmp_path, monkeypatch):
       journal.check_space(_state(1))
     usage.free = 36
     journal.check_space(_state(1))
+
+
+@pytest.mark.parametrize(
+  ("opened", "setting"),
+  [(_open, "workdir"), (lambda x: Trials(x / "x.sqlite", "x", {}), "trials")],
+)
+def test_a_disk_without_locks_is_refused(
+  opened, setting, tmp_path, monkeypatch
+):
+  def refused(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+  monkeypatch.setattr(fcntl, "lockf", refused)
+  with pytest.raises(UserError, match=f"`{setting}=.*locked: No locks avail"):
+    opened(tmp_path)
 
 
 def test_a_full_disk_is_said_in_a_line(tmp_path):
