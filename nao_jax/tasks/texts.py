@@ -88,6 +88,10 @@ class OpenTexts:
     """Implements `OpenTask.outcome`."""
     return {}
 
+  def proxies(self) -> tuple[()]:
+    """Implements `OpenTask.proxies`: recurrent cells have none."""
+    return ()
+
   def check_memory(self) -> None:
     """Implements `OpenTask.check_memory`."""
     config, shared = self.config, self.config.evaluator == "shared"
