@@ -287,7 +287,7 @@ def _validated(zero_based: Space, numbers: list[int], place: str) -> np.ndarray:
   except UserError as error:
     ops = numbers[1::2]
     first, last = _OFFICIAL_LARGE
-    if first <= min(ops) and max(ops) <= last:
+    if ops and first <= min(ops) and max(ops) <= last:
       raise UserError(
         f"{error}; the official PyTorch code numbers the op set large from "
         f"{first} to {last}: take {first} from each op, and "
