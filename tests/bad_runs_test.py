@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from nao_jax import pool as pools
+from nao_jax.errors import UserError
 from nao_jax.runs import checkpoint, config_file
 from nao_jax.runs.trials import Trial, Trials
 from nao_jax.runs.workdir import Workdir
@@ -86,6 +87,24 @@ def test_a_damaged_pool_is_replaced_or_refused(home, pool_file, data):
     with contextlib.closing(sqlite3.connect(file)) as database:
       rows = database.execute("select tokens from architectures").fetchall()
     assert rows == [("1 4",), ("2 5",)]
+
+
+@pytest.mark.parametrize(
+  ("name", "opened"),
+  [
+    ("pool", lambda file: PoolFile(file).check()),
+    ("pool", lambda file: PoolFile(file).write(POOL)),
+    ("trials", lambda file: Trials(file, "a", {})),
+  ],
+)
+def test_a_message_that_is_no_text_is_a_named_error(
+  name, opened, pool_file, trials_file, tmp_path
+):
+  """A fuzzer found it: SQLite repeats bytes of a damaged schema."""
+  content = {"pool": pool_file, "trials": trials_file}[name]
+  (tmp_path / name).write_bytes(content.replace(b"CREATE T", b"CREATE\x98T"))
+  with pytest.raises(UserError, match=str(tmp_path / name)):
+    opened(tmp_path / name)
 
 
 POOL = pools.start(np.zeros((0, 2), np.int32), np.int32([[1, 4], [2, 5]]), 2)

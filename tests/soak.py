@@ -286,11 +286,13 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--kills", type=int, default=50)
   parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--only", default="", help="part of drivers' names")
   arguments = parser.parse_args()
   drivers.compile_fast()
   with tempfile.TemporaryDirectory() as place:
     folder = pathlib.Path(place)
-    chosen = subjects(folder)
+    every = subjects(folder)
+    chosen = {x: every[x] for x in every if arguments.only in x}
     each = -(-arguments.kills // len(chosen))
     total = Kills(0, 0, 0)
     _print_row("driver", "killed", "writing", "resumed")

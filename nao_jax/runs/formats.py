@@ -16,6 +16,9 @@ POOL = TRIALS = 1
 # The array `format` of a table.
 TABLE = 1
 
+# Errors of a database, whose messages may repeat bytes of a damaged one.
+DATABASE_ERRORS = sqlite3.Error, UnicodeDecodeError
+
 
 def check(found: Any, known: int, place: str, program: str = "") -> None:
   """Raises UserError for a format that is later than the known one.

@@ -137,7 +137,7 @@ class Trials:
         database,
       ):
         yield database
-    except sqlite3.Error as error:
+    except formats.DATABASE_ERRORS as error:
       raise self._refusal(error) from error
 
   def _refusal(self, reason: object) -> UserError:

@@ -53,7 +53,7 @@ class PoolFile:
       with contextlib.closing(sqlite3.connect(self.path)) as database:
         formats.check_database(database, formats.POOL, str(self.path))
         found = database.execute("pragma quick_check(1)").fetchone()[0]
-    except sqlite3.DatabaseError as error:
+    except formats.DATABASE_ERRORS as error:
       found = error
     if found != "ok":
       raise UserError(f"{self.path}: damaged ({found}); {_ADVICE}")
@@ -82,7 +82,7 @@ class PoolFile:
           database.execute("delete from architectures")
           before = Pool(*(column[:0] for column in pool))
         _write_changes(database, before, pool)
-    except sqlite3.DatabaseError as error:
+    except formats.DATABASE_ERRORS as error:
       if storage_fault(error):
         raise
       raise UserError(
