@@ -12,6 +12,8 @@ import sys
 LOOPBACK = {
   "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
   "RAY_USAGE_STATS_ENABLED": "0",
+  # Otherwise workers are nice, and wait for all other tests.
+  "RAY_worker_niceness": "0",
 }
 
 
