@@ -262,7 +262,7 @@ def _first_pool(
   if found is None:
     chosen = proxies.first_pool(
       space,
-      jax.random.fold_in(key, 2),  # Different from that of the proposer.
+      jax.random.fold_in(key, 4),  # `loop.run` splits the key in 4.
       wanted,
       signals,
       known=set(space.keys(given)),

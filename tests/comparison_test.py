@@ -277,7 +277,22 @@ def test_exact_counts_of_nasbench201_are_signals(config):
   assert values[1][0] > values[1][1]
 
 
-def test_a_signal_that_the_table_lacks_is_refused(config):
-  wrong = dataclasses.replace(config, proxies="size")
-  with pytest.raises(UserError, match="`proxies=size`"):
+@pytest.mark.parametrize("names", ["size", "valid,-valid", "valid,,test"])
+def test_a_signal_that_is_not_there_or_twice_is_refused(config, names):
+  wrong = dataclasses.replace(config, proxies=names)
+  with pytest.raises(UserError, match=f"`proxies={names}`"):
     comparison.run(wrong, CHEAP[:1])
+
+
+def test_trials_of_a_signal_that_has_changed_are_not_taken(config, tmp_path):
+  """Its column has the same name, but other numbers."""
+  with np.load(config.table) as archive:
+    columns = dict(archive)
+  table, file = tmp_path / "table.npz", tmp_path / "found.json"
+  changed = {"table": str(table), "proxies": "size", "trials": 1}
+  config = dataclasses.replace(config, **changed)
+  np.savez(table, **columns, edges_size=columns["edges_valid"])
+  comparison.run(config, ["random"], file=file)
+  np.savez(table, **columns, edges_size=columns["edges_test"])
+  with pytest.raises(UserError, match="on other scores"):
+    comparison.run(config, ["random"], file=file)

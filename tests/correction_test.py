@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nao_jax.controller.model import Controller
+from nao_jax.search import loop
 from nao_jax.spaces import nasbench201
 from nao_jax.strategies import Observations, correction
 from nao_jax.strategies.nao_plus import NaoPlus, NaoPlusConfig
@@ -65,6 +66,13 @@ def test_quantiles_lie_between_those_of_the_smaller_and_the_larger():
   np.testing.assert_array_equal(found, [[0, 0.125, 0.5, 0.75, 1]])
 
 
+def test_runs_from_before_there_were_signals_keep_their_identity():
+  """What a workdir is compared by does not name them."""
+  controller = Controller(SPACE, tiny_controllers.TINY)
+  assert "proxies" not in loop._plain(NaoPlus(controller))
+  assert "proxies" in loop._plain(NaoPlus(controller, proxies=(CONVOLUTIONS,)))
+
+
 @pytest.mark.parametrize("quick", [True, False])
 def test_the_strategy_follows_a_signal_that_is_quick(quick):
   """The scores are the signal, and the controllers have learnt next to none."""
@@ -81,7 +89,7 @@ def test_the_strategy_follows_a_signal_that_is_quick(quick):
   )
   assert ("signals" in found) == quick
   if quick:
-    assert found["signals"]["convolutions"] > 0.5
+    assert found["signals"]["proxies"]["convolutions"] > 0.5
     plain = dataclasses.replace(strategy, proxies=())
     with_, without = (
       each.ask(state, jax.random.key(3), observed, 4)[1].tokens

@@ -129,6 +129,14 @@ def test_unknown_signals_are_refused_by_name(text, space, message):
     image_proxies.parse(text, space)
 
 
+@pytest.mark.parametrize("text", ["parameters", "multiply_adds"])
+def test_a_signal_of_the_caller_needs_a_name_of_its_own(text):
+  own = Proxy("parameters", _convolutions)
+  others = (own,) if text == "parameters" else (own, own)
+  with pytest.raises(UserError, match="`signals`: 'parameters' is there twice"):
+    image_proxies.parse(text, "nao", others)
+
+
 def _broken(tokens):
   return np.where(np.arange(len(tokens)) == 2, np.nan, 1.0)
 

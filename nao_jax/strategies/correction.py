@@ -43,9 +43,13 @@ class Correction(NamedTuple):
 
   @property
   def described(self) -> dict:
-    """The weights by name, JSON-like."""
-    names = ["predictions", *(proxy.name for proxy in self.proxies)]
-    return dict(zip(names, self.weights.tolist(), strict=True))
+    """The weights, JSON-like."""
+    own, *others = self.weights.tolist()
+    names = [proxy.name for proxy in self.proxies]
+    return {
+      "predictions": own,
+      "proxies": dict(zip(names, others, strict=True)),
+    }
 
 
 def fit(

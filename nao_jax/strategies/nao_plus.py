@@ -23,6 +23,7 @@ import scipy
 
 from nao_jax.controller import metrics
 from nao_jax.controller.model import Controller, ControllerConfig, Params
+from nao_jax.settings import field
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import (
   Observations,
@@ -62,7 +63,7 @@ class NaoPlus:
 
   controller: Controller
   config: NaoPlusConfig = NaoPlusConfig()
-  proxies: tuple[Proxy, ...] = ()
+  proxies: tuple[Proxy, ...] = field((), added=True)
 
   @property
   def _settings(self) -> dict:
@@ -102,8 +103,9 @@ class NaoPlus:
       keep(state, STEPS_A_CALL)
       progress("fit controllers", done, calls)
     state = state._replace(began=state.steps)
-    found = self._inspect(state.params, observed.tokens, observed.scores)
-    if (correct := self._correction(state.params, observed)) is not None:
+    unseen = self._unseen(state.params, observed.tokens)
+    found = self._inspect(state.params, observed, *unseen)
+    if (correct := self._correction(observed, *unseen)) is not None:
       found["signals"] = correct.described
     return state, found | self._unlabelled(state)
 
@@ -115,7 +117,7 @@ class NaoPlus:
     weights_key, draw_key = jax.random.split(key)
     # Different from the two keys above.
     rng = generator(jax.random.fold_in(key, 2))
-    judged = self._judge(state.params, observed)
+    judged = self._corrected(state.params, observed)
     found, decoded = self._candidates(
       state.params, judged, weights_key, observed, known, rng
     )
@@ -184,9 +186,9 @@ class NaoPlus:
       "new_by_step_size": new.tolist(),
     }
 
-  def _inspect(self, params, tokens, scores) -> dict:
+  def _inspect(self, params, observed, unseen, predicted) -> dict:
     """Returns metrics of the controllers on held-out members, for reports."""
-    unseen, predicted = self._unseen(params, tokens)
+    tokens = observed.tokens
     first = jax.tree.map(lambda leaf: leaf[0], params)
     decoded = metrics.reconstruct(
       first, self._padded(tokens), controller=self.controller
@@ -194,7 +196,7 @@ class NaoPlus:
     return inspection(
       self.controller.space,
       tokens,
-      scores,
+      observed.scores,
       decoded=np.asarray(decoded)[: len(tokens)],
       predicted=predicted,
       held_out=unseen,
@@ -212,26 +214,44 @@ class NaoPlus:
     predicted = np.mean(self.judged(params, tokens), axis=1, where=own)
     return unseen.any(axis=1), predicted
 
-  def _correction(self, params, observed: Observations) -> Correction | None:
-    """Returns what the proxies add; None without one or without evidence."""
-    quick = tuple(proxy for proxy in self.proxies if proxy.quick)
-    unseen, predicted = self._unseen(params, observed.tokens)
-    if not quick or not unseen.any():
+  @property
+  def _quick(self) -> tuple[Proxy, ...]:
+    return tuple(proxy for proxy in self.proxies if proxy.quick)
+
+  def _correction(self, observed, unseen, predicted) -> Correction | None:
+    """Fits the correction by the quick proxies to the held-out architectures.
+
+    Args:
+      observed: the observations.
+      unseen: bool [N], see `_unseen`.
+      predicted: [N].
+
+    Returns:
+      None without a quick proxy, if nothing was held out, or if a controller
+      has diverged.
+    """
+    predicted = predicted[unseen]
+    if not self._quick or not unseen.any() or not np.isfinite(predicted).all():
       return None
     return correction.fit(
       self.controller.space,
-      quick,
+      self._quick,
       observed.tokens[unseen],
-      predicted[unseen],
+      predicted,
       _targets(observed)[unseen],
     )
 
-  def _judge(self, params, observed: Observations):
-    """Returns a function of tokens [M, L]: their predictions [M, E]."""
-    correct = self._correction(params, observed)
+  def _corrected(
+    self, params, observed: Observations
+  ) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a function that predicts architectures [M, L]: [M, E]."""
+    predict = functools.partial(self.judged, params)
+    if not self._quick:
+      return predict
+    correct = self._correction(observed, *self._unseen(params, observed.tokens))
     if correct is None:
-      return functools.partial(self.judged, params)
-    return lambda tokens: correct(self.judged(params, tokens), tokens)
+      return predict
+    return lambda tokens: correct(predict(tokens), tokens)
 
   def _held_out(self, tokens) -> np.ndarray:
     """Returns the architectures held out of each controller, bool [E, N].

@@ -64,7 +64,9 @@ class CompareConfig:
       architectures among ten times as many random ones, help to choose
       promotions, and correct the predictions of `nao_plus`: columns of the
       table, of which higher numbers promise more, or lower ones with a - before
-      the name; for NAS-Bench-201 also `parameters` and `multiply_adds`.
+      the name; for NAS-Bench-201 also `parameters` and `multiply_adds`. With
+      them `nao_plus` ranks candidates by mean and spread (`plus.exploration` of
+      0.5).
   """
 
   ACTS_WITH = (
@@ -163,12 +165,14 @@ def run(
     UserError: a setting is illegal or does not fit the table.
   """
   signal, report, constraint = check(config, strategies)
-  # A table may hold other scores under the same name.
   space = signal.space
-  listed = [space.rows.tokens] if isinstance(space, Known) else []
-  table = digest.of_arrays(0, signal.scores, report.scores, *listed)
+  signals = measured.proxies(config, space)
+  if isinstance(signal, Fidelities):
+    signal = dataclasses.replace(signal, proxies=signals)
+  table = _digest(signal, report, signals)
   described = {
-    name: setups.described(make(space)) for name, make in SETUPS.items()
+    name: setups.described(setups.setup(name, space, constraint, signals))
+    for name in SETUPS
   }
   done = curves_file.read(file, config, described, table)
   if file is not None:
@@ -176,12 +180,11 @@ def run(
   # Now, as the file may be changed before the trials are done.
   *_, seen, shown = [column.sign for column in columns(config)]
   curves = {}
-  given = measured.proxies(config, space)
-  if isinstance(signal, Fidelities):
-    signal = dataclasses.replace(signal, proxies=given)
   for name in strategies:
     if name not in done:
-      found = _trials(config, name, signal, report, constraint, given, threads)
+      found = _trials(
+        config, name, signal, report, constraint, signals, threads
+      )
       done[name] = dataclasses.replace(
         found, signal=found.signal * seen, report=found.report * shown
       )
@@ -251,15 +254,32 @@ def check(
   return signal, report, constraint
 
 
-def _trials(config, name, signal, report, constraint, given, threads) -> Curves:
+def _digest(signal, report, signals) -> str:
+  """Returns a hash of all numbers that trials depend on.
+
+  A table may hold others under the same names.
+  """
+  space = signal.space
+  if isinstance(space, Known):
+    listed, tokens = [space.rows.tokens], space.rows.tokens
+  else:
+    functions = space.functions
+    listed, tokens = [], functions.tokens(functions.representative)
+  values = [each.values(space, tokens) for each in signals]
+  return digest.of_arrays(0, signal.scores, report.scores, *listed, *values)
+
+
+def _trials(
+  config, name, signal, report, constraint, signals, threads
+) -> Curves:
   start = time.monotonic()
-  setup = setups.setup(name, signal.space, constraint, given)
+  setup = setups.setup(name, signal.space, constraint, signals)
   devices = environment.local_devices()
   threads = threads or max(len(devices), os.cpu_count() or 1)
 
   def trial(number: int) -> np.ndarray:
     with jax.default_device(devices[number % len(devices)]):
-      return _trial(setup, config, signal, constraint, given, number)
+      return _trial(setup, config, signal, constraint, signals, number)
 
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     # The first trial compiles the programs that the others share.
@@ -272,7 +292,7 @@ def _trials(config, name, signal, report, constraint, given, threads) -> Curves:
   return _curves(tokens, config.evaluations, signal, report, start)
 
 
-def _trial(setup, config, signal, constraint, given, number) -> np.ndarray:
+def _trial(setup, config, signal, constraint, signals, number) -> np.ndarray:
   """Returns the architectures that one search evaluated, in order.
 
   They are int32 [at most B, L].
@@ -282,12 +302,12 @@ def _trial(setup, config, signal, constraint, given, number) -> np.ndarray:
     setup.search(config.evaluations),
   )
   first = None
-  if given:
+  if signals:
     first = proxies.first_pool(
       signal.space,
-      jax.random.fold_in(key, 2),
+      jax.random.fold_in(key, 4),  # `loop.run` splits the key in 4.
       sizes.pool_size,
-      given,
+      signals,
       constraint=constraint,
     )
   pool = loop.run(

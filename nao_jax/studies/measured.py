@@ -81,25 +81,29 @@ def proxies(config: Any, space: Space) -> tuple[Proxy, ...]:
   Raises:
     UserError: the table has no such column.
   """
-  return tuple(
-    _proxy(config, space, name) for name in config.proxies.split(",") if name
-  )
+  names = config.proxies.split(",") if config.proxies else []
+  plain = [name.removeprefix("-") for name in names]
+  if "" in plain or len({*plain}) < len(plain):
+    raise UserError(
+      f"`proxies={config.proxies}`: give different names of columns, with "
+      "commas between them"
+    )
+  return tuple(_proxy(config, space, name) for name in names)
 
 
 def _proxy(config, space, name) -> Proxy:
-  if space.name == nasbench201.space().name and name in _COUNTS:
+  column = name.removeprefix("-")
+  if space.name == nasbench201.space().name and column in _COUNTS:
     network, functions = EdgeNetworkConfig(), space.functions
     rows = functions.tokens(functions.representative)
     found = [cost(network, row, 32, 3) for row in rows]
-    values = np.array([getattr(each, name) for each in found], np.float64)
+    values = np.array([getattr(each, column) for each in found], np.float64)
   else:
-    column = tables.load(
-      config.table, config.dataset, name.removeprefix("-"), "proxies"
-    )
-    values = np.float64(column.scores) * column.sign
-    values = -values if name.startswith("-") else values
-    # What was not measured promises least.
-    values = np.where(np.isnan(values), np.nanmin(values), values)
+    loaded = tables.load(config.table, config.dataset, column, "proxies")
+    values = np.float64(loaded.scores) * loaded.sign
+  values = -values if name.startswith("-") else values
+  # What was not measured promises least.
+  values = np.where(np.isnan(values), np.nanmin(values), values)
   return Proxy(name, lambda tokens: values[space.number(tokens)])
 
 

@@ -90,7 +90,7 @@ def setup(
   name: str,
   space: Space,
   constraint: CostConstraint | None,
-  given: tuple[Proxy, ...] = (),
+  signals: tuple[Proxy, ...] = (),
 ) -> Setup:
   """Returns a strategy by name.
 
@@ -99,13 +99,13 @@ def setup(
     space: the search space.
     constraint: the cost constraint; controllers estimate its costs if these
       guide the ascent.
-    given: signals, which `nao_plus` learns to use.
+    signals: what `nao_plus` corrects its predictions by; with any it explores.
   """
   made = SETUPS[name](space)
   strategy = made.strategy
-  if given and isinstance(strategy, NaoPlus):
+  if signals and isinstance(strategy, NaoPlus):
     config = dataclasses.replace(strategy.config, exploration=EXPLORATION)
-    strategy = dataclasses.replace(strategy, config=config, proxies=given)
+    strategy = dataclasses.replace(strategy, config=config, proxies=signals)
   controller = getattr(strategy, "controller", None)
   if (
     controller is not None

@@ -67,7 +67,8 @@ class SearchCnnConfig(ExperimentConfig):
       architectures, by their mean rank, with commas between them: `parameters`
       and `multiply_adds` of the search's network, and of this network at its
       first weights `gradient_norm`, `synaptic_flow` and `jacobian_covariance`;
-      all random if empty.
+      all random if empty. With `nao_plus` the first two also correct the
+      predictions of the controllers.
   """
 
   ACTS_WITH = (

@@ -27,17 +27,25 @@ BATCH = 64
 _A_CALL = 32
 
 
-def parse(text: str, space: str) -> list[str]:
+def parse(text: str, space: str, others: Sequence[Proxy] = ()) -> list[str]:
   """Returns the names in the setting `proxies`.
 
   Args:
     text: its value, names with commas between them.
     space: the setting `space`.
+    others: signals of the caller.
 
   Raises:
     UserError: a name is unknown, occurs twice or means nothing in the space.
   """
   names = text.split(",") if text else []
+  own = [*names, *(other.name for other in others)]
+  for name in own[len(names) :]:
+    if own.count(name) > 1:
+      raise UserError(
+        f"`signals`: {name!r} is there twice, or in `proxies={text}`; give it "
+        "another name"
+      )
   for at, name in enumerate(names):
     if name not in NAMES or name in names[:at]:
       raise UserError(

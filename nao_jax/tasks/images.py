@@ -82,7 +82,7 @@ class Images:
         devices,
       )
     image_costs.check(config, self.latency)
-    image_proxies.parse(config.proxies, config.space)
+    image_proxies.parse(config.proxies, config.space, self.signals)
     data = open_data(config, self.data_dir)
     layout = image_spaces.layout(config.space, self.own, config.mobile)
     config = _fit_to_data(config, data, devices, layout)
