@@ -67,7 +67,7 @@ def test_quantiles_lie_between_those_of_the_smaller_and_the_larger():
 
 
 def test_runs_from_before_there_were_signals_keep_their_identity():
-  """What a workdir is compared by does not name them."""
+  """Workdirs are compared by settings that do not name them."""
   controller = Controller(SPACE, tiny_controllers.TINY)
   assert "proxies" not in loop._plain(NaoPlus(controller))
   assert "proxies" in loop._plain(NaoPlus(controller, proxies=(CONVOLUTIONS,)))
