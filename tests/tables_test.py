@@ -84,7 +84,10 @@ def test_columns_of_one_table_belong_to_one_row(data_folder):
   [
     ({"ops": None}, "'ops' must be .* found: none"),
     ({"ops": np.zeros((4, 5), np.int8)}, r"found: \(4, 5\)"),
-    ({"ops": np.zeros((4, 6))}, "found: float64 from 0 to 0"),
+    ({"ops": np.zeros((4, 6))}, "found: float64 from 0 to 0$"),
+    ({"ops": np.full((4, 6), "7")}, "found: <U1$"),
+    ({"ops": np.zeros((4, 6), [("op", int)])}, r"found: \[\('op', '<i8'\)\]$"),
+    ({"ops": np.zeros((4, 6), "V3")}, r"found: \|V3$"),
     ({"ops": np.full((4, 6), 5)}, "found: int64 from 5 to 5, first in row 1"),
     ({"ops": np.eye(6, dtype=int)[[0, 1, 0]]}, "rows 1 and 3 .* the same arch"),
     ({"ops": np.zeros((1, 6), int), "shapes_valid": None}, "are missing"),

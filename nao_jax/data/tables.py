@@ -193,9 +193,11 @@ def _check_ops(path, ops: np.ndarray | None) -> None:
   found = ops.dtype
   if ops.size and ops.dtype.kind in "iuf":
     found = f"{ops.dtype} from {ops.min():g} to {ops.max():g}"
-  unknown = ~np.isin(ops, np.arange(most + 1)).all(1)
-  if ops.dtype.kind not in "iu" or unknown.any():
-    where = f", first in row {unknown.argmax() + 1}" if unknown.any() else ""
+  # Values of other types, such as structures, cannot be looked for.
+  whole = ops.dtype.kind in "iu"
+  unknown = whole and ~np.isin(ops, np.arange(most + 1)).all(1)
+  if not whole or unknown.any():
+    where = f", first in row {unknown.argmax() + 1}" if whole else ""
     raise UserError(
       f"`table={path}`: 'ops' must be integers from 0 to {most}; found: "
       f"{found}{where}"
