@@ -65,10 +65,12 @@ def _metrics(valid: float, test: float, seconds: float, evaluations=3) -> bytes:
   return message + _field(2, 2_000_000) + _field(3, 9.0)
 
 
-def _training(cell, epochs, metrics) -> bytes:
+def _training(cell, epochs, metrics, digest=None) -> bytes:
   adjacency, ops = cell
   encoded = base64.b64encode(metrics).decode()
-  record = ["hash", epochs, adjacency, ",".join(ops), encoded]
+  if digest is None:
+    digest = " ".join([adjacency, *ops])
+  record = [digest, epochs, adjacency, ",".join(ops), encoded]
   return _framed(json.dumps(record).encode())
 
 
@@ -112,6 +114,31 @@ def test_trainings_of_a_cell_are_averaged(tmp_path):
     np.testing.assert_allclose(table.columns[name], values)
   assert table.lower("seconds108")
   assert not table.lower("valid108")
+
+
+def test_one_hash_is_one_cell_in_its_first_writing(tmp_path):
+  # Two vertices beside each other, in both orders.
+  edges = "0110" + "0001" * 2 + "0000"
+  cells = [
+    (edges, ["input", *inner, "output"])
+    for inner in ([CONV1, POOL], [POOL, CONV1])
+  ]
+  shares = [(0, 0.5), (1, 0.6), (1, 0.7)]
+  records = [
+    _training(cells[n], 108, _metrics(valid, valid / 2, 10 * valid), "one")
+    for n, valid in shares
+  ]
+  records.insert(1, _training(SMALL, 108, _metrics(0.1, 0.1, 1.0)))
+  table = nasbench101.read(_file(tmp_path, b"".join(records)))
+  for name, values in {
+    "valid108": [60, 10],
+    "test108": [30, 10],
+    "seconds108": [6, 1],
+    "parameters": [2e6] * 2,
+  }.items():
+    np.testing.assert_allclose(table.columns[name], values)
+  cell = table.space.read(table.space.rows.tokens[0])
+  assert (cell["vertex 1"], cell["vertex 2"]) == (CONV1, POOL)
 
 
 def test_small_cells_lack_the_vertices_before_the_output(tmp_path):
@@ -174,7 +201,8 @@ def _wrong(**changes) -> bytes:
   """The file with a further record, of something else."""
   cell = changes.get("cell", SMALL)
   metrics = changes.get("metrics", _metrics(0.5, 0.5, 1.0))
-  return RECORDS[0] + _training(cell, changes.get("epochs", 108), metrics)
+  epochs, digest = changes.get("epochs", 108), changes.get("digest")
+  return RECORDS[0] + _training(cell, epochs, metrics, digest)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +223,8 @@ def _wrong(**changes) -> bytes:
     (_wrong(metrics=b"\xff" * 20), "a number is cut off"),
     (_wrong(metrics=b"\x0b"), "kind 3 of a field"),
     (_wrong(metrics=_metrics(np.nan, 0.5, 1.0)), "measured .*nan"),
+    (_wrong(digest=["a"]), r"hash \['a'\]"),
+    (_wrong(cell=LARGE, digest="b"), "record 1 and record 2 are the same"),
     (_wrong(epochs=0), "0 epochs"),
     (_wrong(epochs=1e999), "record 2: not a training"),
     (_wrong(cell=(SMALL[0], ["input", "lstm", "output"])), "'lstm'"),

@@ -1,16 +1,17 @@
 """Reads the official files of NAS-Bench-101 (Ying et al., ICML 2019).
 
 They are `nasbench_only108.tfrecord` and `nasbench_full.tfrecord`: TFRecord
-files with a training in each record, as JSON: a hash, the epochs, the matrix of
-edges as 0 and 1 row by row, the operations of the vertices, and measurements as
-a protocol buffer (`model_metrics.proto`). Neither TensorFlow nor its formats'
-packages are needed.
+files with a training in each record, as JSON: a hash of the cell, the epochs,
+the matrix of edges as 0 and 1 row by row, the operations of the vertices, and
+measurements as a protocol buffer (`model_metrics.proto`). Neither TensorFlow
+nor its formats' packages are needed.
 
 A table has slots for the 21 edges of 7 vertices and for 5 operations. The first
 vertex is the input, the last one the output. In a smaller cell the vertices
-before the output that it lacks have no edges, and conv3x3-bn-relu. A cell is
-listed in the one order of its vertices that the files have, so that the table
-is incomplete.
+before the output that it lacks have no edges, and conv3x3-bn-relu. Cells are
+told apart by their hash, which is the same for any order of the vertices. A
+cell is listed in the order of its first record, so that the table is
+incomplete.
 
 Shapes: A architectures, R records of a batch.
 """
@@ -44,6 +45,7 @@ _LONGEST = 2**15
 class _Training(NamedTuple):
   """A record; accuracies are shares, and the time is in seconds."""
 
+  digest: str
   cell: tuple[str, str]
   epochs: int
   parameters: int
@@ -66,22 +68,22 @@ def read(
     training, and `seconds108`, the training's time.
 
   Raises:
-    UserError: the file cannot be read, is of another form or is damaged; the
-      message names the record, from 1.
+    UserError: the file cannot be read, is of another form or is damaged, or a
+      cell has two hashes; the message names the record, from 1.
   """
   place = f"`nasbench101={path}`"
-  rows: dict[tuple[str, str], int] = {}
-  counts, found = [], array.array("d")
+  rows: dict[str, int] = {}
+  firsts, found = [], array.array("d")
   try:
     with paths.expanded(path).open("rb") as file:
       size = file.seek(0, 2)
       file.seek(0)
       for number, record in _records(file, place):
         training = _training(record, f"{place}: record {number}")
-        if training.cell not in rows:
-          rows[training.cell] = len(rows)
-          counts.append(training.parameters)
-        found.extend((rows[training.cell], training.epochs, *training.measured))
+        row = rows.setdefault(training.digest, len(rows))
+        if row == len(firsts):
+          firsts.append((number, training.cell, training.parameters))
+        found.extend((row, training.epochs, *training.measured))
         if number % _A_BATCH == 1:
           progress("read trainings", file.tell(), size)
   except OSError as error:
@@ -89,7 +91,8 @@ def read(
   if not rows:
     raise UserError(f"{place}: has no record")
   progress("read trainings", size, size)
-  places = np.array([_places(*cell) for cell in rows])
+  numbers, cells, counts = zip(*firsts, strict=True)
+  places = np.array([_places(*cell) for cell in cells])
   values = np.frombuffer(found).reshape(-1, 2 + len(_KINDS))
   columns = _columns(values, len(rows)) | {"parameters": np.float64(counts)}
   header = {
@@ -97,7 +100,9 @@ def read(
     "slots": _SLOTS,
     "columns": {name: _described(name) for name in columns},
   }
-  return table_files.contents(header, [*places.T], columns, place)
+  return table_files.contents(
+    header, [*places.T], columns, place, lambda row: f"record {numbers[row]}"
+  )
 
 
 def _columns(values: np.ndarray, count: int) -> dict[str, np.ndarray]:
@@ -150,7 +155,9 @@ def _training(record: bytes, place: str) -> _Training:
     UserError: it is something else.
   """
   try:
-    _, epochs, adjacency, operations, metrics = json.loads(record)
+    digest, epochs, adjacency, operations, metrics = json.loads(record)
+    if not isinstance(digest, str):
+      raise ValueError(f"hash {digest!r}")
     _check_cell(adjacency, operations.split(","))
     fields = [*_fields(base64.b64decode(metrics, validate=True))]
     # The first two are of the start and of half of the training.
@@ -166,7 +173,8 @@ def _training(record: bytes, place: str) -> _Training:
     raise UserError(
       f"{place}: not a training of NAS-Bench-101 ({error!r})"
     ) from error
-  return _Training((adjacency, operations), int(epochs), parameters, measured)
+  cell = adjacency, operations
+  return _Training(digest, cell, int(epochs), parameters, measured)
 
 
 def _check_cell(adjacency: str, ops: list[str]) -> None:
