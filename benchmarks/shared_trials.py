@@ -14,6 +14,7 @@ import argparse
 import collections
 import contextlib
 import json
+import math
 import os
 import pathlib
 import random
@@ -46,9 +47,9 @@ class _Log:
   def __init__(self, file: str, seed: int):
     self._file = _log_of(file, seed).open("a")
 
-  def __call__(self, event: str, number: int) -> None:
+  def __call__(self, event: str, number: int, at: float) -> None:
     # The clock is the same in all processes.
-    self._file.write(f"{time.monotonic()} {event} {number}\n")
+    self._file.write(f"{at} {event} {number}\n")
     self._file.flush()
     os.fsync(self._file.fileno())
 
@@ -63,39 +64,52 @@ def _work(file: str, count: int, seed: int) -> None:
     known = trials.get([number])
     longest = max(longest, time.monotonic() - start)
     if known is None:
-      log("start", number)
+      # From before the look-up, as the trial may be added after it.
+      log("start", number, start)
       time.sleep(_TRAINING)
-      log("ended", number)
+      log("ended", number, time.monotonic())
       start = time.monotonic()
       trials.add([number], _trial(number))
       longest = max(longest, time.monotonic() - start)
-      log("added", number)
+      log("added", number, time.monotonic())
   print(longest)
 
 
 def _told(file: pathlib.Path) -> dict[str, int]:
   """Returns what the logs say of trainings: {what: number of them}."""
-  rows = []
+  trainings = collections.defaultdict(list)
   for log in file.parent.glob(f"{file.name}.*.log"):
+    # A process trains each at most once.
+    own = collections.defaultdict(dict)
     # The last line may be half written.
-    whole = log.read_text().rpartition("\n")[0].splitlines()
-    rows += [line.split() for line in whole]
-  times = collections.defaultdict(lambda: collections.defaultdict(list))
-  for at, event, number in rows:
-    times[int(number)][event].append(float(at))
+    for line in log.read_text().rpartition("\n")[0].splitlines():
+      at, event, number = line.split()
+      own[number][event] = float(at)
+    for number, times in own.items():
+      trainings[number].append(times)
   again = sum(
-    start > min(found["added"])
-    for found in times.values()
-    if found["added"]
-    for start in found["start"]
+    times["start"] > min(x.get("added", math.inf) for x in same)
+    for same in trainings.values()
+    for times in same
   )
-  ended = [len(found["ended"]) for found in times.values()]
+  ended = [
+    sorted((x["start"], x["ended"]) for x in same if "ended" in x)
+    for same in trainings.values()
+  ]
   return {
-    "trainings started": sum(len(x["start"]) for x in times.values()),
-    "trainings ended": sum(ended),
-    "of them by two at once": sum(x - 1 for x in ended if x),
+    "trainings started": sum(map(len, trainings.values())),
+    "trainings ended": sum(map(len, ended)),
+    "of them by two at once": sum(map(_at_once, ended)),
     "started although the trial was in the file": again,
   }
+
+
+def _at_once(spans: list[tuple[float, float]]) -> int:
+  """Counts the spans, in order of their start, that overlap an earlier one."""
+  return sum(
+    start < max(end for _, end in spans[:before])
+    for before, (start, _) in enumerate(spans[1:], 1)
+  )
 
 
 def _killed(
