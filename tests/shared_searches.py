@@ -9,7 +9,6 @@ again. All must end; each score of each pool must be that of the file.
 
 import argparse
 import contextlib
-import itertools
 import json
 import pathlib
 import random
@@ -22,8 +21,10 @@ import time
 import numpy as np
 
 from benchmarks import results
+from nao_jax.report import run
 from tests import drivers
 
+_DIFFERENT = "scores that differ from the file of trials"
 _FLAGS = {
   "preset": "digits_scratch",
   "strategy": "evolution",
@@ -77,23 +78,33 @@ def _read(file: pathlib.Path, what: str) -> list[tuple]:
 
 def _compared(folder: pathlib.Path, searches: int, said: str) -> dict[str, int]:
   """Compares pools with the file of trials; returns counts."""
-  rows = _read(folder / "trials.sqlite", "score, curve from trials")
-  assert all(len(json.loads(curve)) == _FLAGS["epochs"] for _, curve in rows)
+  rows = _read(
+    folder / "trials.sqlite", "architecture, score, curve from trials"
+  )
+  assert all(len(json.loads(curve)) == _FLAGS["epochs"] for *_, curve in rows)
   # Those of pools have 32 bits.
-  trained = {float(np.float32(score)) for score, _ in rows}
-  pools = [
-    _read(folder / str(number) / "pool.sqlite", "score from scores")
-    for number in range(searches)
+  trained = {text: float(np.float32(score)) for text, score, _ in rows}
+  assert len(trained) == len(rows), "trials of two protocols"
+  scores = [
+    pair for number in range(searches) for pair in _scores(folder / str(number))
   ]
-  scores = [score for (score,) in itertools.chain(*pools)]
   known = re.findall(r"(\d+) of \d+ candidates were trained before", said)
   return {
     "trials in the file": len(rows),
     "trainings whose end was told": len(re.findall("candidate .*: acc", said)),
     "trials of others or of before, told": sum(map(int, known)),
     "scores in pools": len(scores),
-    "scores that the file does not have": len(set(scores) - trained),
+    _DIFFERENT: sum(trained.get(text) != score for text, score in scores),
   }
+
+
+def _scores(workdir: pathlib.Path) -> list[tuple[str, float]]:
+  """Returns architectures, as the file of trials writes them, and scores."""
+  found = run.read(workdir)
+  rows, rounds = np.nonzero(~np.isnan(found.pool.scores))
+  tokens = found.cells.space.canonical(found.pool.tokens[rows])
+  texts = [" ".join(map(str, row)) for row in tokens.tolist()]
+  return [*zip(texts, found.pool.scores[rows, rounds].tolist(), strict=True)]
 
 
 def main() -> None:
@@ -117,6 +128,8 @@ def main() -> None:
       "seconds": round(time.monotonic() - start),
     } | _compared(folder, given.searches, said)
   print(json.dumps(found, indent=1))
+  assert found["scores in pools"]
+  assert not found[_DIFFERENT]
   if given.json:
     here = results.measured_here("tests.shared_searches")
     results.write(given.json, here | found)
