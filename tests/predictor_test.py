@@ -23,7 +23,7 @@ def test_an_ensemble_ranks_what_it_has_not_seen(tmp_path):
   subprocess.run(
     [
       *(sys.executable, "-m", "benchmarks.predictor", "--table=table.npz"),
-      *("--dataset=x", "--signal=made", "--labelled=30", "--seeds=2"),
+      *("--dataset=x", "--signal=made", "--labelled=20", "--seeds=1"),
       "--json=found.json",
     ],
     cwd=tmp_path,
@@ -33,6 +33,6 @@ def test_an_ensemble_ranks_what_it_has_not_seen(tmp_path):
   found = json.loads((tmp_path / "found.json").read_text())
   (labelled, functions, cells), *more = found["rows"]
   assert not more
-  assert labelled == 30
+  assert labelled == 20
   for shown in (functions, cells):
     assert float(shown.split()[0]) > 0.3
