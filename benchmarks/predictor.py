@@ -50,16 +50,13 @@ def main(_):
     streams.show(rows[-1:])
   results.write(
     _JSON.value,
-    {
-      "title": f"Predictions of nao_plus: {column.title}",
-      **results.measured_here("benchmarks.predictor"),
-      "columns": list(rows[0]),
-      "rows": [list(row.values()) for row in rows],
-      "note": (
-        f"Of all that were not labelled; mean of {_SEEDS.value} seeds (half of "
-        "the 95 % interval)."
-      ),
-    },
+    results.table(
+      f"Predictions of nao_plus: {column.title}",
+      "benchmarks.predictor",
+      rows,
+      f"Of all that were not labelled; mean of {_SEEDS.value} seeds (half of "
+      "the 95 % interval).",
+    ),
   )
 
 

@@ -56,6 +56,24 @@ def write(file: str, content: dict[str, Any]) -> None:
   files.write(path, text + "\n")
 
 
+def table(title: str, module: str, rows: list[dict], note: str) -> dict:
+  """Returns entries that `benchmarks.tables` shows as a section of a page.
+
+  Args:
+    title: title of the section.
+    module: see `measured_here`.
+    rows: {column: value}, with the same columns.
+    note: text below the table.
+  """
+  return {
+    "title": title,
+    **measured_here(module),
+    "columns": list(rows[0]),
+    "rows": [list(row.values()) for row in rows],
+    "note": note,
+  }
+
+
 def measured_here(module: str) -> dict[str, Any]:
   """Returns date, machine, command and commit of a measurement.
 

@@ -75,16 +75,14 @@ def main(_):
   if _PICTURE.value is not None:
     _draw(found, truth)
   if _JSON.value is not None:
-    about = results.measured_here("benchmarks.search_against_random")
-    content = {
-      "title": f"Searches against random cells: {_PRESET.value}",
-      **about,
-      "columns": list(rows[0]),
-      "rows": [list(row.values()) for row in rows],
-      "note": f"{_SEEDS.value} searches with `{config.strategy}`.",
-      "values": {pair.what: _values(pair) for pair in pairs},
-    }
-    results.write(_JSON.value, content)
+    content = results.table(
+      f"Searches against random cells: {_PRESET.value}",
+      "benchmarks.search_against_random",
+      rows,
+      f"{_SEEDS.value} searches with `{config.strategy}`.",
+    )
+    values = {pair.what: _values(pair) for pair in pairs}
+    results.write(_JSON.value, content | {"values": values})
 
 
 def _draw(found: list[dict], truth: Table) -> None:

@@ -303,13 +303,12 @@ def _show(found: dict, variants: list[str]) -> None:
   ]
   title = "agreement with true scores (half of the 95 % interval over seeds)"
   streams.show(rows, title, wide=180)
-  found |= {
-    "title": f"Shared weights against true scores: {_PRESET.value}",
-    **results.measured_here("benchmarks.shared_ranking"),
-    "columns": list(rows[0]),
-    "rows": [list(row.values()) for row in rows],
-    "note": f"{len(truth)} architectures, {_SEEDS.value} seeds.",
-  }
+  found |= results.table(
+    f"Shared weights against true scores: {_PRESET.value}",
+    "benchmarks.shared_ranking",
+    rows,
+    f"{len(truth)} architectures, {_SEEDS.value} seeds.",
+  )
   results.write(_JSON.value, found)
   if _PICTURE.value:
     figure = ranking.picture(runs[variants[-1]], truth)

@@ -95,16 +95,13 @@ def _show(found: dict[str, list[dict]], seconds: dict) -> None:
   streams.show(rows, title, wide=180)
   results.write(
     _JSON.value,
-    {
-      "title": f"Signals without training against true scores: {_PRESET.value}",
-      **results.measured_here("benchmarks.untrained"),
-      "columns": list(rows[0]),
-      "rows": [list(row.values()) for row in rows],
-      "note": (
-        f"{_CANDIDATES.value} architectures, {_SEEDS.value} seeds of weights "
-        "and images. Seconds are of the fastest seed, all architectures."
-      ),
-    },
+    results.table(
+      f"Signals without training against true scores: {_PRESET.value}",
+      "benchmarks.untrained",
+      rows,
+      f"{_CANDIDATES.value} architectures, {_SEEDS.value} seeds of weights and "
+      "images. Seconds are of the fastest seed, all architectures.",
+    ),
   )
 
 

@@ -252,13 +252,17 @@ def _first_pool(
 ) -> np.ndarray:
   """Returns the given architectures, and those that signals choose, [G, L].
 
-  The choice is saved, as it may take a while.
+  The choice is saved, as it may take a while; a damaged one is made again.
   """
   wanted = task.config.search.pool_size - len(given)
   if not wanted or not signals:
     return given
   saved = journal.path / "first_pool"
-  found = checkpoint.restore(saved, given)
+  try:
+    found = checkpoint.restore(saved, given)
+  except UserError as error:
+    logging.warning("%s; the first pool is chosen again", error)
+    found = None
   if found is None:
     chosen = proxies.first_pool(
       space,

@@ -72,13 +72,13 @@ def test_the_name_of_a_data_set_is_text(page):
   assert "<b>digits" not in page.text
 
 
-def test_the_page_names_the_signals_that_chose_the_first_pool():
+def test_the_page_names_the_signals_of_a_search():
   settings = {"proxies": "parameters,synaptic_flow", "signals": ["mine"]}
   run = types.SimpleNamespace(settings=settings)
-  named = ", first pool by parameters, synaptic_flow, mine"
-  assert search_page._chosen_by(run) == named
+  named = ", signals: parameters, synaptic_flow, mine"
+  assert search_page._signals(run) == named
   settings.clear()
-  assert not search_page._chosen_by(run)
+  assert not search_page._signals(run)
 
 
 def test_missing_baselines_are_named(page, uniform):

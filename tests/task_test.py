@@ -102,7 +102,7 @@ def test_it_goes_on_after_a_kill_to_the_same_end(
 
 
 def test_proxies_choose_the_first_pool_once(tmp_path, monkeypatch):
-  """The choice is saved; given architectures come first."""
+  """The choice is saved, and made again if damaged; given ones come first."""
   asked = []
 
   def width(tokens):
@@ -126,6 +126,15 @@ def test_proxies_choose_the_first_pool_once(tmp_path, monkeypatch):
   assert len(pool) == 6
   assert (np.diff(widths[1:]) <= 0).all()
   assert widths[1] == 3
+  for file in (tmp_path / "first_pool").rglob("*"):
+    if file.is_file():
+      file.write_bytes(b"")
+  with pytest.raises(Killed):
+    experiment.run(
+      task, CONFIG, workdir=tmp_path, architectures=[GIVEN], options=OFTEN
+    )
+  again = checkpoint.restore(tmp_path / "first_pool", template)
+  np.testing.assert_array_equal(again, pool)
 
 
 def _killed(*_):

@@ -106,17 +106,17 @@ def of(
     about=(
       f"{run.settings['strategy']}, scores "
       f"{formatting.evaluator_in_words(run)}, seed "
-      f"{run.settings['seed']}{_chosen_by(run)}; {_status(run)}"
+      f"{run.settings['seed']}{_signals(run)}; {_status(run)}"
     ),
     tiles=_tiles(run) if run.scored else [],
     sections=[section for section in sections if section],
   )
 
 
-def _chosen_by(run: Run) -> str:
+def _signals(run: Run) -> str:
   names = run.settings.get("proxies", "").split(",")
   names = [*filter(None, names), *run.settings.get("signals", ())]
-  return f", first pool by {', '.join(names)}" if names else ""
+  return f", signals: {', '.join(names)}" if names else ""
 
 
 def winner(run: Run, title: str = "") -> Section:

@@ -46,7 +46,8 @@ class NaoPlusConfig:
     passes: passes of moving seeds; the best candidates of a pass are the seeds
       of the next.
     exploration: standard deviations of the controllers' predictions of a
-      candidate that are added to their mean when candidates are ranked.
+      candidate that are added to their mean when proposals are chosen; the
+      seeds of later passes go by the mean alone.
   """
 
   members: int = field(8, least=1)

@@ -147,7 +147,7 @@ class OpenTask(Protocol):
     return {}
 
   def proxies(self) -> tuple[Proxy, ...]:
-    """Returns the signals that choose the first pool; none by default."""
+    """Returns signals, which choose the first pool and correct predictions."""
     return ()
 
   def check_memory(self) -> None:
