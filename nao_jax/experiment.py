@@ -324,7 +324,10 @@ def _trainings(task: OpenTask, cells: Cells, setup: _Setup) -> finals.Trainings:
     own = finals.seed(seed, number)
     return opened(Stage(final, own, "test", last_only=True))
 
-  return finals.Trainings(cells.space, cells.measure, finalists, compared)
+  signals = task.proxies() if first.by_signals else ()
+  return finals.Trainings(
+    cells.space, cells.measure, finalists, compared, signals
+  )
 
 
 def _show(best: dict, cells: Cells, journal: SearchJournal) -> None:

@@ -256,6 +256,9 @@ _ELSEWHERE = {
   "finalist_rounds": (
     "finals_test.py::test_finalists_of_later_rounds_are_proposed_from_trainings"
   ),
+  "finalist.by_signals": (
+    "finals_test.py::test_signals_rank_finalists_as_much_as_scores_do"
+  ),
   "finalist.stages": (
     "finals_test.py::test_the_best_of_each_stage_train_again_for_more_epochs"
   ),

@@ -23,6 +23,7 @@ from nao_jax.search.config import FinalistConfig
 from nao_jax.search.journal import SearchJournal
 from nao_jax.search.proposer import Proposer
 from nao_jax.strategies import Strategy, proposal
+from nao_jax.strategies.proxies import Proxy
 from nao_jax.strategies.uniform import sample_new
 from nao_jax.tasks import image_presets
 from nao_jax.tasks import images as image_task
@@ -107,7 +108,7 @@ def _scored(count, seed=0):
   return pool.record(first, np.arange(float(count)), 0)
 
 
-def _trainings(path, candidates, measure=ACCURACY, opened=None):
+def _trainings(path, candidates, measure=ACCURACY, opened=None, signals=()):
   """Makes trainings as the tasks do; appends each opened part to `opened`."""
 
   def open_(training, part, last_only, stage=0):
@@ -127,6 +128,7 @@ def _trainings(path, candidates, measure=ACCURACY, opened=None):
     measure,
     lambda stage: open_(0, "validation", False, stage),
     lambda number: open_(number, "test", True),
+    signals,
   )
 
 
@@ -308,6 +310,49 @@ def test_the_winner_is_the_finalist_that_trained_best(tmp_path):
   assert best["validation_accuracy_as_finalist"] == values[0]
   assert best["validation_accuracy_with_shared_weights"] == 6
   assert best["compared"]["searched"] == [ranked[1], ranked[2]]
+
+
+def _ranks(values):
+  return np.array([sum(other <= own for other in values) for own in values])
+
+
+def test_signals_rank_finalists_as_much_as_scores_do(tmp_path):
+  """Also those of the pool, and those that a strategy learns from."""
+  scored = _scored(8)
+  order = np.random.default_rng(5).permutation(8)
+  signal = Proxy("made", lambda rows: -rows @ 3 ** np.arange(rows.shape[1]))
+  values = signal.values(SPACE, scored.tokens)
+  assert len(set(values)) == 8
+  merits = _ranks(scored.scores[:, 0]) + _ranks(values)
+  first = sorted(range(8), key=lambda row: (-merits[row], -row))[:4]
+  assert set(first) != {4, 5, 6, 7}
+  asked, ranked = [], scored.tokens.tolist()
+
+  def utility(row, _):
+    row = row.tolist()
+    return order[ranked.index(row)] / 8 if row in ranked else -1.0
+
+  config = Config(4, 0.0, 1, final=ImageFinalConfig(cells=0))
+  best = _run(
+    tmp_path / "run",
+    scored,
+    Candidates(utility, []),
+    config,
+    proposer=_proposer(asked),
+    signals=(signal,),
+  )
+  own, expected = sorted(first), _ranks(order[first]) + _ranks(values[first])
+  (observed,) = asked
+  np.testing.assert_array_equal(observed.tokens, scored.tokens[own])
+  by_row = dict(zip(first, expected / 8, strict=True))
+  np.testing.assert_allclose(observed.scores, [by_row[row] for row in own])
+  entries = best["finalists"]["searched"]
+  rows = np.array([x["tokens"] for x in entries])
+  found = [x["validation_accuracy"] for x in entries]
+  together = _ranks(found) + _ranks(signal.values(SPACE, rows))
+  assert (np.diff(together) <= 0).all()
+  assert np.argmax(found) != 0  # The score alone would choose another one.
+  assert best["tokens"] == entries[0]["tokens"]
 
 
 def test_a_lower_perplexity_wins_and_what_diverged_is_last(tmp_path):

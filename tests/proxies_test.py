@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from nao_jax import experiment, settings
 from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
 from nao_jax.networks.edge_config import EdgeNetworkConfig
@@ -113,6 +114,25 @@ def test_signals_of_ones_own_join_those_of_the_setting(data):
   names = [proxy.name for proxy in task.proxies()]
   assert names == ["parameters", "convolutions"]
   assert task.identity["signals"] == ["convolutions"]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_finalists_rank_by_signals_only_if_that_is_asked_for(data, asked):
+  config = settings.replace(
+    SearchCnnConfig(space="nasbench201", proxies="parameters"),
+    {"finalist.by_signals": asked},
+  )
+  task = images.OpenImages(config, data)
+  cells = images.Images("").cells(settings.flatten(config))
+  trainings = experiment._trainings(task, cells, None)
+  names = [signal.name for signal in trainings.signals]
+  assert names == ["parameters"] * asked
+
+
+def test_finalists_cannot_rank_by_signals_where_there_are_none():
+  config = settings.replace(SearchCnnConfig(), {"finalist.by_signals": True})
+  with pytest.raises(UserError, match="by_signals=True`: there are no"):
+    images.Images("").open(config, 1)
 
 
 @pytest.mark.parametrize(

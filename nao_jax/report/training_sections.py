@@ -29,6 +29,7 @@ def finalists(run: Run) -> Section | None:
     searched=len(searched),
     proposed=len(searched) - int(placed.sum()),
     share=round(100 * run.settings.get("finalist_share", 0.0)),
+    by_signals=run.settings.get("finalist.by_signals", False),
     random=len(random),
     pairs=gains.size,
     stages=_stages(run),

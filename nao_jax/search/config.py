@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import ClassVar
 
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
@@ -91,12 +92,16 @@ class FinalistConfig:
 
   Attributes:
     epochs: passes over the training data.
+    by_signals: whether finalists rank by the mean of their ranks by score and
+      by each signal; a setting of tasks that have signals.
     stages: further trainings of the best, each from scratch with a schedule of
       its own, such as 8:20,3:60: the best 8 are trained for 20 epochs, and the
       best 3 of them for 60; as many random cells are, too. Each stage has fewer
       cells and more epochs than the one before. A cell ranks by the last stage
       in which it did not diverge, then by its score there.
   """
+
+  by_signals: ClassVar[bool] = False
 
   epochs: int = field(10, least=1)
   stages: str = field("", added=True)

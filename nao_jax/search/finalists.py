@@ -20,6 +20,8 @@ from nao_jax.search.config import FinalistConfig
 from nao_jax.search.journal import SearchJournal
 from nao_jax.search.proposer import Proposer
 from nao_jax.spaces.space import Space
+from nao_jax.strategies import proxies
+from nao_jax.strategies.proxies import Proxy
 
 GROUPS = ("searched", "random")
 
@@ -39,12 +41,14 @@ class Trainings:
     compared: opens the evaluator that trains the cells of the comparison for
       the n-th time, n from 1, and measures them on the test part; all cells
       share their random numbers, which differ for each n.
+    signals: signals by which finalists rank beside their scores.
   """
 
   space: Space
   measure: Measure
   finalists: Callable[[int], Opened]
   compared: Callable[[int], Opened]
+  signals: tuple[Proxy, ...] = ()
 
   @property
   def validation(self) -> str:
@@ -55,6 +59,16 @@ class Trainings:
     """Returns the metric after the last epoch; None if training diverged."""
     return None if trial.last is None else self.measure.value(trial.last)
 
+  def merits(self, tokens: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Returns the scores [A] of architectures [A, L], or their mean ranks.
+
+    These are means of the ranks by score and by each signal; tokens are those
+    of `space.plain`.
+    """
+    if not self.signals:
+      return scores
+    return proxies.mean_ranks(self.space.plain, tokens, scores, self.signals)
+
 
 class Cell(NamedTuple):
   """Cell to train.
@@ -62,7 +76,7 @@ class Cell(NamedTuple):
   Attributes:
     tokens: int32 [L].
     row: row of the pool; None for a random cell.
-    place: rank in the pool by the last scores, from 1; None for a random cell
+    place: rank in the pool by the last merits, from 1; None for a random cell
       and for one that was proposed later.
   """
 
@@ -87,10 +101,9 @@ class _Trained(NamedTuple):
     return "random" if self.cell.row is None else "searched"
 
   @property
-  def merit(self) -> tuple[int, float]:
-    """Sorts by the last stage in which it did not diverge, then by score."""
-    sound = [trial.last for trial in self.trials if trial.last is not None]
-    return (len(sound), sound[-1]) if sound else (0, -np.inf)
+  def sound(self) -> list[float]:
+    """Scores of the trainings that did not diverge."""
+    return [trial.last for trial in self.trials if trial.last is not None]
 
 
 def run(
@@ -122,7 +135,7 @@ def run(
   trained = _first_stage(trainings, every, "finalists", journal)
   rounds = pool.scores.shape[1] - 1
   for round_ in range(rounds + 1, rounds + config.finalist_rounds + 1):
-    scores = _sound(trained)
+    scores = _observed(trainings, trained)
     if not scores:
       logging.warning("all finalists diverged; no more are proposed")
       break
@@ -179,8 +192,8 @@ def _promote(
     journal: see `run`.
   """
   for stage, (count, epochs) in enumerate(stages, 1):
-    best = sorted(trained, key=lambda one: one.merit, reverse=True)
-    sound = [one for one in best if one.merit[0] == stage]
+    best = _best_first(trainings, trained)
+    sound = [one for one in best if len(one.sound) == stage]
     chosen = []
     for group in GROUPS:
       chosen += [one for one in sound if one.group == group][:count]
@@ -198,15 +211,40 @@ def _promote(
       one.trials.append(trial)
 
 
-def _sound(trained: list[_Trained]) -> dict[int, float]:
-  """Returns {row: score} of searched cells; diverged ones rank last."""
-  scores = {
-    cell.row: trial.last for cell, (trial,) in trained if cell.row is not None
-  }
-  known = [score for score in scores.values() if score is not None]
-  return known and {
-    row: min(known) if score is None else score for row, score in scores.items()
-  }
+def _best_first(
+  trainings: Trainings, trained: list[_Trained]
+) -> list[_Trained]:
+  """Sorts by the last stage in which a cell did not diverge, then by merit.
+
+  Ties keep the order of the search.
+  """
+  found = []
+  for stage in sorted({len(one.sound) for one in trained}, reverse=True):
+    own = [one for one in trained if len(one.sound) == stage]
+    if stage:
+      order = np.argsort(-_merits(trainings, own), kind="stable")
+      own = [own[place] for place in order]
+    found += own
+  return found
+
+
+def _merits(trainings: Trainings, trained: list[_Trained]) -> np.ndarray:
+  """Returns the merits of cells by the last of their sound scores."""
+  tokens = np.array([one.cell.tokens for one in trained])
+  return trainings.merits(tokens, np.array([one.sound[-1] for one in trained]))
+
+
+def _observed(
+  trainings: Trainings, trained: list[_Trained]
+) -> dict[int, float]:
+  """Returns {row: merit} of searched cells; diverged ones rank last."""
+  searched = [one for one in trained if one.group == "searched"]
+  sound = [one for one in searched if one.sound]
+  if not sound:
+    return {}
+  merits = _merits(trainings, sound)
+  found = {one.cell.row: merits.min() for one in searched}
+  return found | {one.cell.row: x for one, x in zip(sound, merits, strict=True)}
 
 
 def _described(
@@ -219,9 +257,7 @@ def _described(
   name = trainings.validation
   epochs = [config.epochs, *(epochs for _, epochs in config.later)]
   entries = {group: [] for group in GROUPS}
-  # Ties keep the order of the search.
-  best = sorted(trained, key=lambda one: one.merit, reverse=True)
-  for rank, one in enumerate(best, 1):
+  for rank, one in enumerate(_best_first(trainings, trained), 1):
     cell, curve = one.cell, one.trials[-1].curve
     values = [trainings.value(trial) for trial in one.trials]
     stages = [list(pair) for pair in zip(epochs, values, strict=False)]

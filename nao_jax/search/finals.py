@@ -75,7 +75,7 @@ def run(
   Returns:
     Contents of best.json, JSON-like.
   """
-  cells = _drawn(trainings.space, pool, config, key, constraint)
+  cells = _drawn(trainings, pool, config, key, constraint)
   found = {}
   if config.finalists:
     pool, found["finalists"] = finalists.run(
@@ -104,10 +104,10 @@ def _cells(entries: list[dict]) -> list[Cell]:
   ]
 
 
-def _drawn(space, pool, config, key, constraint) -> dict[str, list[Cell]]:
+def _drawn(trainings, pool, config, key, constraint) -> dict[str, list[Cell]]:
   """Returns cells of the pool and as many random cells outside the pool."""
-  places = _places(pool, config)
-  ranked = pool.ranked(pool.scores.shape[1] - 1)[places]
+  places, space = _places(pool, config), trainings.space
+  ranked = _ranked(trainings, pool)[places]
   wanted = 0
   if config.final.cells:
     more = config.finalist_rounds if config.finalists else 0
@@ -129,6 +129,15 @@ def _drawn(space, pool, config, key, constraint) -> dict[str, list[Cell]]:
     ],
     "random": [Cell(tokens) for tokens in random],
   }
+
+
+def _ranked(trainings: Trainings, pool: Pool) -> np.ndarray:
+  """Returns the rows with scores of the last round, best first."""
+  last = pool.scores.shape[1] - 1
+  rows = pool.ranked(last)
+  tokens = trainings.space.to_plain(pool.tokens[rows])
+  merits = trainings.merits(tokens, pool.scores[rows, last])
+  return rows[np.argsort(-merits, kind="stable")]
 
 
 def _places(pool: Pool, config: Any) -> np.ndarray:

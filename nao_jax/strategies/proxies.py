@@ -77,6 +77,34 @@ class Proxy:
     return scipy.stats.rankdata(values)
 
 
+def mean_ranks(
+  space: Space,
+  tokens: np.ndarray,
+  scores: np.ndarray,
+  proxies: Sequence[Proxy],
+) -> np.ndarray:
+  """Ranks architectures by their scores and all proxies alike.
+
+  Short trainings favour small architectures, and others are too noisy to tell
+  good ones apart; the number of parameters, for example, makes up for it.
+
+  Args:
+    space: the search space.
+    tokens: int32 [N, L].
+    scores: scores [N].
+    proxies: the signals; without any the ranks are those of the scores.
+
+  Returns:
+    Means over the scores and the proxies of the share of architectures that
+    are not better, float64 [N].
+
+  Raises:
+    UserError: a proxy gives no usable numbers.
+  """
+  rows = [scores, *(proxy.values(space, tokens) for proxy in proxies)]
+  return scipy.stats.rankdata(rows, axis=1).mean(0) / len(tokens)
+
+
 def first_pool(
   space: Space,
   key: jax.Array,
