@@ -9,7 +9,7 @@ from typing import NoReturn, TextIO
 from absl import app, flags, logging
 
 import nao_jax
-from nao_jax.errors import Stopped, UserError
+from nao_jax.errors import Stopped, UserError, storage_fault
 from nao_jax.runs import environment
 from nao_jax.runs.streams import LastingStream
 
@@ -145,13 +145,24 @@ def _set_up_logging() -> None:
 
 
 def _is_shown(record) -> bool:
-  """Returns whether the user needs a log line: of libraries only warnings.
-
-  With a traceback they log what they raise, too, which is reported in a line.
-  """
+  """Returns whether the user needs a log line: of libraries only warnings."""
   if os.path.abspath(record.pathname).startswith(_OURS):
     return True
-  return record.levelname != "INFO" and not record.exc_info
+  error = record.exc_info[1] if record.exc_info else None
+  return record.levelname != "INFO" and not _is_reported(error)
+
+
+def _is_reported(error: BaseException | None) -> bool:
+  """Returns whether an error that a library logs is reported in a line, too.
+
+  Such are a user's errors and those of storage. Others keep their traceback, as
+  nothing else may tell of them.
+  """
+  while error is not None:
+    if isinstance(error, UserError | OSError) or storage_fault(error):
+      return True
+    error = error.__cause__ or error.__context__
+  return False
 
 
 def _in_flags(record) -> bool:

@@ -22,8 +22,8 @@ def main(_):
   logging.info("adding")
   logging.warning("careful")
   try:
-    raise OSError("full")
-  except OSError:
+    raise KeyError("a slip") if _N.value == 11 else OSError("full")
+  except (KeyError, OSError):
     logging.exception("in a thread")
   if _N.value == 7:
     raise UserError("--n=7: seven\\nis not allowed")
@@ -92,6 +92,13 @@ def test_a_bug_keeps_its_traceback(run):
   assert result.returncode == 1
   assert "Traceback" in result.stderr
   assert "a bug" in result.stderr
+
+
+def test_a_bug_that_a_library_logs_keeps_its_traceback(run):
+  result = run("--n=11")
+  assert result.returncode == 0
+  assert "in a thread\nTraceback" in result.stderr
+  assert "KeyError: 'a slip'" in result.stderr
 
 
 def test_ctrl_c_ends_with_130_and_no_traceback(run):
