@@ -13,8 +13,8 @@ from nao_jax.spaces.space import Space
 from nao_jax.strategies import Observations
 
 
-class Candidates(NamedTuple):
-  """Candidates that a pass found.
+class Proposals(NamedTuple):
+  """Proposals of a pass.
 
   Attributes:
     tokens: int32 [M, L].
@@ -30,12 +30,12 @@ class Candidates(NamedTuple):
 
 
 def choose(
-  candidates: Candidates,
+  candidates: Proposals,
   observed: Observations,
   rng: np.random.Generator,
   limit: int,
   exploration: float = 0.0,
-) -> Candidates:
+) -> Proposals:
   """Returns the best candidates; in a multi-objective search, a front's.
 
   Args:
