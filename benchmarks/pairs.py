@@ -29,12 +29,20 @@ class Kind(NamedTuple):
     repeats: calls that are timed in a process, as many as the peer's.
     one_core: whether it is measured on one core.
     default: whether it is measured when no work is named.
+    sizes: flags of `benchmarks.throughput` for sizes that are not its defaults.
   """
 
   ours: str
   repeats: int
   one_core: bool = False
   default: bool = True
+  sizes: tuple[str, ...] = ()
+
+
+def _edges(work: str, repeats: int, channels: int, cells: int) -> Kind:
+  """Returns work of the peer benchmarks/peers/nasbench201_torch.py."""
+  sizes = f"--channels={channels}", f"--cells_per_stage={cells}", "--batch=64"
+  return Kind(f"edge_supernet_{work}", repeats, default=False, sizes=sizes)
 
 
 # By the peer's name.
@@ -45,6 +53,10 @@ KINDS = {
   "rnn_score": Kind("rnn_supernet_score", 10, one_core=True),
   "controller_fit": Kind("controller_fit", 10, default=False),
   "propose": Kind("propose", 20, default=False),
+  "nasbench201_train": _edges("train", 6, channels=16, cells=5),
+  "nasbench201_score": _edges("score", 10, channels=16, cells=5),
+  "nasbench201_small_train": _edges("train", 12, channels=8, cells=2),
+  "nasbench201_small_score": _edges("score", 20, channels=8, cells=2),
 }
 
 # Runs the work and returns its median, fastest and slowest seconds.
@@ -122,11 +134,11 @@ def own_command(kind: Kind, sizes: Sequence[str] = ()) -> list[str]:
 
   Args:
     kind: kind of the work.
-    sizes: flags of `benchmarks.throughput` for sizes that are not the official
-      ones.
+    sizes: flags of `benchmarks.throughput` for sizes that are not the kind's.
   """
   driver = [sys.executable, "-m", "benchmarks.throughput"]
-  return [*driver, f"--only={kind.ours}", f"--repeats={kind.repeats}", *sizes]
+  known = f"--only={kind.ours}", f"--repeats={kind.repeats}", *kind.sizes
+  return [*driver, *known, *sizes]
 
 
 def _figures(text: str, name: str, of: str) -> dict[str, float]:

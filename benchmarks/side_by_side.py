@@ -4,6 +4,9 @@ python -m benchmarks.side_by_side --peer='PYTHON torch_speed.py' \
   --about='eager PyTorch 2.13.0' --pairs=10
 python -m benchmarks.side_by_side --peer='PYTHON torch_controller.py' \
   --only=controller_fit,propose
+python -m benchmarks.side_by_side --about='eager PyTorch 2.13.0' \
+  --peer='PYTHON benchmarks/peers/nasbench201_torch.py' \
+  --only=nasbench201_train,nasbench201_score
 
 A peer is any program that prints its figures as benchmarks/pairs.py describes.
 Each measurement is a separate process, pinned to the same cores and with as

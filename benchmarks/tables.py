@@ -27,6 +27,10 @@ _UNKNOWN = "not measured"
 _WORKS = {
   "supernet_train": "supernet training step",
   "supernet_score": "supernet scoring",
+  "nasbench201_train": "NAS-Bench-201, 16 channels: training step",
+  "nasbench201_score": "NAS-Bench-201, 16 channels: scoring",
+  "nasbench201_small_train": "NAS-Bench-201, 8 channels: training step",
+  "nasbench201_small_score": "NAS-Bench-201, 8 channels: scoring",
   "controller_fit": "controller fit, an epoch of 600",
   "propose": "proposals, 100 seeds x 10 steps",
   "rnn_train": "recurrent training step",

@@ -8,7 +8,8 @@ benchmarks/counting.py) over the machine's measured rates; beside it is the
 ratio of the median to the floor. Memory is the program's: arguments, results
 and temporary buffers. `compile` compiles the program of `supernet_train` in two
 processes, one after the other, that share an empty compilation cache.
-`published_train` is measured only if it is named.
+`published_train` and, for NAS-Bench-201, `edge_supernet_train` and
+`edge_supernet_score` are measured only if they are named.
 
 --largest_batch=N takes the largest power of two up to N that fits the device as
 the batch: two programs are compiled, and memory is taken to grow with the batch
@@ -29,7 +30,7 @@ import traceback
 from absl import flags
 import jax
 
-from benchmarks import machine, published, results, work
+from benchmarks import edge_works, machine, published, results, work
 from benchmarks.machine import Machine
 from benchmarks.work import Sizes, Work
 from experiments import driver, settings
@@ -45,9 +46,12 @@ _LARGEST = flags.DEFINE_integer(
 )
 settings.define(Sizes, {})
 
-_WORKS = {
-  make.__name__: make for make in (*work.ALL, published.published_train)
-}
+_NAMED = (
+  published.published_train,
+  edge_works.edge_supernet_train,
+  edge_works.edge_supernet_score,
+)
+_WORKS = {make.__name__: make for make in (*work.ALL, *_NAMED)}
 _COMPILE = "compile"
 _NAMES = [*(make.__name__ for make in work.ALL), _COMPILE]
 # Share of a device's memory that a program may take.

@@ -166,9 +166,13 @@ def momentum(params) -> Needed:
 
 def supernet_train(sizes: Sizes) -> Work:
   """Builds a training step: augment, forward, backward, update."""
-  vision, devices = vision_of(sizes), sizes.devices
+  return supernet_step(vision_of(sizes), sizes.devices)
+
+
+def supernet_step(vision: Vision, devices: int) -> Work:
+  """Builds a training step of any supernet for images."""
   trainer = supernet.Trainer(**vision.recipe)
-  pool = jnp.asarray(cnn.to_cells(vision.tokens))
+  pool = jnp.asarray(trainer.network.to_cells(vision.tokens))
   state = trainer.init(jax.random.key(1), vision.data)
   rest = jax.random.key(2), vision.data
   indices = vision.indices.reshape(1, devices, -1)
@@ -194,7 +198,7 @@ def supernet_train(sizes: Sizes) -> Work:
       jnp.int32(1),
     ),
     after,
-    sizes.batch,
+    vision.indices.size,
     "images",
     counting.training(_forward(vision)).plus(momentum(state.params)),
   )
@@ -202,10 +206,14 @@ def supernet_train(sizes: Sizes) -> Work:
 
 def supernet_score(sizes: Sizes) -> Work:
   """Builds the scoring of one architecture a device, on one batch."""
-  vision, devices = vision_of(sizes), sizes.devices
+  return supernet_scoring(vision_of(sizes), sizes.devices)
+
+
+def supernet_scoring(vision: Vision, devices: int) -> Work:
+  """Builds the scoring by any supernet for images."""
   trainer = supernet.Trainer(**vision.recipe)
   state = trainer.init(jax.random.key(1), vision.data)
-  pool = jnp.asarray(cnn.to_cells(vision.tokens))
+  pool = jnp.asarray(trainer.network.to_cells(vision.tokens))
   counted = jnp.ones_like(vision.indices, bool)
   rest = vision.data, vision.indices, counted
   params, *rest = parallel.replicate((state.params, *rest), devices=devices)
@@ -224,7 +232,7 @@ def supernet_score(sizes: Sizes) -> Work:
     ),
     arguments(0),
     lambda number, *_: arguments(number),
-    sizes.batch * devices,
+    vision.indices.size * devices,
     "images",
     _forward(vision).times(devices),
   )
