@@ -14,13 +14,8 @@ import pytest
 from scipy import stats
 
 from nao_jax import parallel
-from nao_jax.networks import convolutions, parameters
-from nao_jax.networks.candidate import (
-  Candidate,
-  Cell,
-  Ends,
-  initialise_candidate,
-)
+from nao_jax.networks import build, convolutions, parameters
+from nao_jax.networks.candidate import Candidate, Cell, Ends
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.stand_alone import StandAlone
 from nao_jax.spaces import cnn
@@ -383,7 +378,7 @@ def test_first_weights_are_distributed_as_in_the_stand_alone_network():
   checked = collections.Counter()
   for cells in _architectures(config, len(KINDS)):
     banks = dict(
-      _leaves(initialise_candidate(Candidate(config), key, images, cells))
+      _leaves(build.initialise_candidate(Candidate(config), key, images, cells))
     )
     plain = parameters.initialise(_stand_alone(config, cells), key, images)
     for (collection, *path), leaf in _leaves(plain):

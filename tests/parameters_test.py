@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nao_jax.networks import candidate, macro, parameters, supernet
+from nao_jax.networks import build, candidate, macro, parameters, supernet
 from nao_jax.networks.stand_alone import StandAlone
 from nao_jax.spaces import cnn
 from tests.tiny_networks import random_cells
@@ -34,7 +34,7 @@ def _stand_alone(config):
 
 def _candidate(config):
   network, cells = candidate.Candidate(config), random_cells(1, 2, config)[0]
-  return candidate.initialise_candidate(
+  return build.initialise_candidate(
     network, jax.random.key(2), IMAGES, cells
   ), cells
 

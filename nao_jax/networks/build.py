@@ -7,17 +7,20 @@ A description of a network (`macro.NetworkConfig` for NAO's cells,
 `space`, `architecture_shape` and the methods `resized`, `to_cells` and `check`;
 drawings, reports and counts of memory read its other public attributes, which
 all three have.
-The functions here make a network from it; a new kind registers its own.
+The functions here make a network from it; a new kind has its own in `_KINDS`.
 """
 
+from collections.abc import Callable
 import dataclasses
 import functools
+from typing import NamedTuple
 
 from flax import linen as nn
 import jax
+import numpy as np
 
-from nao_jax.networks import candidate as candidates
 from nao_jax.networks import parameters
+from nao_jax.networks.candidate import Candidate, with_fan_ins
 from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.networks.edge_network import EdgeNetwork, EdgeStandAlone
 from nao_jax.networks.macro import NetworkConfig
@@ -29,36 +32,47 @@ from nao_jax.networks.supernet import Supernet
 Network = NetworkConfig | EdgeNetworkConfig | MobileNetworkConfig
 
 
-@functools.singledispatch
+class _Kind(NamedTuple):
+  """Modules of a kind of network; see the functions of the same names."""
+
+  supernet: Callable[..., nn.Module]
+  candidate: Callable[..., nn.Module]
+  stand_alone: Callable[..., nn.Module]
+
+
+_KINDS = {
+  NetworkConfig: _Kind(Supernet, Candidate, StandAlone),
+  EdgeNetworkConfig: _Kind(
+    EdgeNetwork, functools.partial(EdgeNetwork, tracks=True), EdgeStandAlone
+  ),
+  MobileNetworkConfig: _Kind(
+    MobileNetwork,
+    functools.partial(MobileNetwork, tracks=True),
+    MobileStandAlone,
+  ),
+}
+
+
+def _kind(network: Network) -> _Kind:
+  """Returns the modules of a network, whose class may be a subclass."""
+  return next(kind for own, kind in _KINDS.items() if isinstance(network, own))
+
+
 def supernet(network: Network, axis_name: str | None = None) -> nn.Module:
   """Returns the supernet, whose architecture is an argument of its call."""
-  return Supernet(network, axis_name)
+  return _kind(network).supernet(network, axis_name)
 
 
-@supernet.register
-def _(network: EdgeNetworkConfig, axis_name: str | None = None) -> nn.Module:
-  return EdgeNetwork(network, axis_name)
-
-
-@supernet.register
-def _(network: MobileNetworkConfig, axis_name: str | None = None) -> nn.Module:
-  return MobileNetwork(network, axis_name)
-
-
-@functools.singledispatch
 def candidate(network: Network, axis_name: str | None = None) -> nn.Module:
   """Returns the candidate: a supernet with running statistics."""
-  return candidates.Candidate(network, axis_name)
+  return _kind(network).candidate(network, axis_name)
 
 
-@candidate.register
-def _(network: EdgeNetworkConfig, axis_name: str | None = None) -> nn.Module:
-  return EdgeNetwork(network, axis_name, tracks=True)
-
-
-@candidate.register
-def _(network: MobileNetworkConfig, axis_name: str | None = None) -> nn.Module:
-  return MobileNetwork(network, axis_name, tracks=True)
+def stand_alone(
+  network: Network, tokens: tuple[int, ...], axis_name: str | None = None
+) -> nn.Module:
+  """Returns the network of one architecture, tokens of `network.space`."""
+  return _kind(network).stand_alone(network, tokens, axis_name)
 
 
 def without_auxiliary(network: Network) -> Network:
@@ -73,38 +87,21 @@ def initialise_candidate(
 ) -> dict:
   """Returns variables distributed as those of the stand-alone network.
 
+  In NAO's cells, a kernel that reads a cell's loose ends has fan-in C times
+  their number, while `parameters.initialise` counts all states; the bias of a
+  classifier that reads them is scaled likewise. This runs on the host.
+
   Args:
     module: from `candidate`.
     key: consumed.
     images: float32 [B, H, W, c]; only the shape matters.
     cells: int32 [*network.architecture_shape].
+
+  Returns:
+    The variables, NumPy arrays.
   """
-  if isinstance(module, candidates.Candidate):
-    return candidates.initialise_candidate(module, key, images, cells)
-  return parameters.initialise(module, key, images, cells)
-
-
-@functools.singledispatch
-def stand_alone(
-  network: Network, tokens: tuple[int, ...], axis_name: str | None = None
-) -> nn.Module:
-  """Returns the network of one architecture, tokens of `network.space`."""
-  return StandAlone(network, tokens, axis_name)
-
-
-@stand_alone.register
-def _(
-  network: EdgeNetworkConfig,
-  tokens: tuple[int, ...],
-  axis_name: str | None = None,
-) -> nn.Module:
-  return EdgeStandAlone(network, tokens, axis_name)
-
-
-@stand_alone.register
-def _(
-  network: MobileNetworkConfig,
-  tokens: tuple[int, ...],
-  axis_name: str | None = None,
-) -> nn.Module:
-  return MobileStandAlone(network, tokens, axis_name)
+  found = parameters.initialise(module, key, images, cells)
+  if not isinstance(module, Candidate):
+    return found
+  cells = np.asarray(cells)
+  return found | {"params": with_fan_ins(module.config, found["params"], cells)}

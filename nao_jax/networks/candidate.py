@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nao_jax.networks import macro, ops, parameters
+from nao_jax.networks import macro, ops
 from nao_jax.networks.macro import NetworkConfig, classify, shrink_input
 from nao_jax.networks.parameters import (
   CarriedNorm,
@@ -57,8 +57,8 @@ class Ends(NamedTuple):
 class Candidate(nn.Module):
   """A classifier whose cells are an argument of the call.
 
-  Use `initialise_candidate` to create its variables: the initial distribution
-  depends on the architecture, which `init` ignores.
+  Use `build.initialise_candidate` to create its variables: the initial
+  distribution depends on the architecture, which `init` ignores.
 
   Attributes:
     config: the sizes.
@@ -261,31 +261,6 @@ class Calibration(macro.Calibration):
 def _size(x: Ends | jax.Array) -> int:
   """Returns the height and width of maps."""
   return jax.tree.leaves(x)[0].shape[-2]
-
-
-def initialise_candidate(
-  candidate: Candidate, key: jax.Array, images: jax.Array, cells: jax.Array
-) -> dict:
-  """Returns variables distributed as those of the stand-alone network.
-
-  A kernel that reads a cell's loose ends has fan-in C times their number, while
-  `parameters.initialise` counts C S channels; the bias of a classifier that
-  reads loose ends is scaled likewise. Like there, this runs on the host.
-
-  Args:
-    candidate: the network.
-    key: consumed.
-    images: float32 [B, H, W, c]; only the shape matters.
-    cells: int32 [2, N, 4].
-
-  Returns:
-    The variables, NumPy arrays.
-  """
-  variables = parameters.initialise(candidate, key, images, cells)
-  params = with_fan_ins(
-    candidate.config, variables["params"], np.asarray(cells)
-  )
-  return variables | {"params": params}
 
 
 def with_fan_ins(config: NetworkConfig, params: dict, cells: Array) -> dict:
