@@ -15,11 +15,12 @@ import functools
 import json
 
 from absl import flags, logging
+from matplotlib.figure import Figure
 import numpy as np
 from rich import box
 from rich.table import Table
 
-from nao_jax.drawing import recurrent
+from nao_jax.drawing import canvas, recurrent
 from nao_jax.errors import UserError
 from nao_jax.networks.build import Network
 from nao_jax.networks.cost import Cost, Part, cost
@@ -177,7 +178,7 @@ def _describe_recurrent() -> dict:
   description = recurrent_description.describe(
     tokens, _WIDTH.value, _VOCABULARY.value
   )
-  draw = functools.partial(recurrent.draw_cell, tokens)
+  draw = functools.partial(recurrent.figure, tokens)
   return description | {"drawings": _draw(draw, description["name"])}
 
 
@@ -188,7 +189,7 @@ def _describe() -> dict:
   network.check(image_size)
   tokens = np.int32(description["tokens"])
   found = cost(network, tokens, image_size, _IMAGE_CHANNELS.value)
-  draw = functools.partial(image_drawing.draw, network, tokens)
+  draw = functools.partial(image_drawing.figure, network, tokens)
   return description | {
     "image": [image_size, image_size, _IMAGE_CHANNELS.value],
     **_as_json(found),
@@ -306,8 +307,8 @@ def _part_as_json(part: Part) -> dict:
   return part._asdict() | {"output": [size, size, width]}
 
 
-def _draw(draw: Callable[..., None], name: str | None) -> list[str]:
-  """Draws the files of --output; `draw` is called with them and a title."""
+def _draw(draw: Callable[..., Figure], name: str | None) -> list[str]:
+  """Writes the files of --output; `draw` is called with a title."""
   if _OUTPUT.value is None:
     return []
   prefix = paths.expanded(_OUTPUT.value)
@@ -316,7 +317,7 @@ def _draw(draw: Callable[..., None], name: str | None) -> list[str]:
       prefix /= name or "cells"
     files = [f"{prefix}.{suffix}" for suffix in ("png", "svg", "pdf")]
     prefix.parent.mkdir(parents=True, exist_ok=True)
-    draw(files, title=name or "")
+    canvas.save(draw(title=name or ""), files)
   except OSError as error:
     raise UserError(
       f"--output={_OUTPUT.value}: cannot be written ({error.strerror}); give "

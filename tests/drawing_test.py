@@ -7,7 +7,7 @@ from matplotlib.patches import PathPatch
 import numpy as np
 import pytest
 
-from nao_jax.drawing import convolutional
+from nao_jax.drawing import canvas, convolutional
 from nao_jax.spaces import cnn, published
 from tests import pictures
 from tests.pictures import within
@@ -191,7 +191,8 @@ def test_labels_part_the_kernel_from_the_kind():
 def test_files_are_written_and_the_svg_has_every_label(tmp_path):
   tokens, ops = named("NAONet-A")
   png, svg = tmp_path / "cells.png", tmp_path / "cells.svg"
-  convolutional.draw_cells(tokens, ops, [png, svg], title="NAONet-A")
+  figure = convolutional.figure(tokens, ops, title="NAONet-A")
+  canvas.save(figure, [png, svg])
   assert png.read_bytes().startswith(b"\x89PNG")
   words = pictures.words_of_svg(svg)
   assert "NAONet-A" in words
@@ -205,6 +206,6 @@ def test_files_are_written_and_the_svg_has_every_label(tmp_path):
 def test_the_same_architecture_gives_the_same_bytes(tmp_path, suffix):
   tokens, ops = random(2, "small")
   first, second = (tmp_path / f"{name}.{suffix}" for name in "ab")
-  convolutional.draw_cells(tokens, ops, first)
-  convolutional.draw_cells(tokens, ops, str(second))
+  canvas.save(convolutional.figure(tokens, ops), first)
+  canvas.save(convolutional.figure(tokens, ops), str(second))
   assert first.read_bytes() == second.read_bytes()

@@ -14,7 +14,7 @@ from nao_jax.data import (
   tables,
   text,
 )
-from nao_jax.drawing import convolutional
+from nao_jax.drawing import canvas, recurrent
 from nao_jax.errors import UserError
 from nao_jax.report import comparison_page, search_page, watching
 from nao_jax.runs import checkpoint, config_file, files, paths, workdir
@@ -49,8 +49,8 @@ WRITERS = {
   "checkpoints": (lambda path: checkpoint.save(path, [np.ones(2)]), "x/1"),
   "figures": (lambda path: files.check_writable(f"{path}/y", "f"), "x"),
   "drawing": (
-    lambda path: convolutional.draw_cells(
-      cnn.resolve("NAONet-B").tokens, cnn.OP_SETS["small"], f"{path}.png"
+    lambda path: canvas.save(
+      recurrent.figure(rnn.resolve("NAO-RNN")), f"{path}.png"
     ),
     "x.png",
   ),

@@ -185,7 +185,7 @@ def test_every_activation_has_a_colour_of_its_own():
 @pytest.mark.parametrize("name", NAMES)
 def test_the_svg_has_every_node_and_its_activation_once(name, tmp_path):
   tokens = rnn.resolve(name)
-  recurrent.draw_cell(tokens, tmp_path / "cell.svg", title=name)
+  canvas.save(recurrent.figure(tokens, title=name), tmp_path / "cell.svg")
   words = Counter(pictures.words_of_svg(tmp_path / "cell.svg"))
   nodes = written(rnn.to_cells(tokens).tolist())
   assert words[name] == 1
@@ -197,6 +197,7 @@ def test_the_svg_has_every_node_and_its_activation_once(name, tmp_path):
 def test_the_same_cell_gives_the_same_bytes(tmp_path, suffix):
   tokens = rnn.resolve("NAO-RNN")
   first, second = (tmp_path / f"{name}.{suffix}" for name in "ab")
-  recurrent.draw_cell(tokens, [first], title="NAO-RNN")
-  recurrent.draw_cell(tokens.tolist(), str(second), title="NAO-RNN")
+  canvas.save(recurrent.figure(tokens, title="NAO-RNN"), [first])
+  again = recurrent.figure(tokens.tolist(), title="NAO-RNN")
+  canvas.save(again, str(second))
   assert first.read_bytes() == second.read_bytes()

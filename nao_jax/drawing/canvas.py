@@ -39,7 +39,6 @@ STYLE = {
 _DATES = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
 
 Point = tuple[float, float]
-Paths = str | os.PathLike | Sequence[str | os.PathLike]
 
 
 def canvas(width: float, height: float) -> Axes:
@@ -51,8 +50,13 @@ def canvas(width: float, height: float) -> Axes:
 
 
 @matplotlib.rc_context(STYLE)
-def save(figure: Figure, paths: Paths) -> None:
-  """Writes a figure to a file or files, .png, .svg or .pdf."""
+def save(
+  figure: Figure, paths: str | os.PathLike | Sequence[str | os.PathLike]
+) -> None:
+  """Writes a figure to a file or files, .png, .svg or .pdf.
+
+  The same figure gives the same bytes.
+  """
   if isinstance(paths, str | os.PathLike):
     paths = [paths]
   for path in map(os.fspath, map(expanded, paths)):

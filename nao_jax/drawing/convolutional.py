@@ -72,26 +72,6 @@ def label(op: str) -> str:
   return "\n".join(filter(None, (name.replace("_", " "), kernels)))
 
 
-def draw_cells(
-  tokens: np.ndarray,
-  op_names: Sequence[str],
-  paths: canvas.Paths,
-  *,
-  title: str = "",
-) -> None:
-  """Draws an architecture: the normal and the reduction cell side by side.
-
-  The same input gives the same bytes.
-
-  Args:
-    tokens: int [L], of a convolutional space.
-    op_names: the op set, one of `cnn.OP_SETS`.
-    paths: the file or files to write, .png, .svg or .pdf.
-    title: printed above both cells.
-  """
-  canvas.save(figure(tokens, op_names, title=title), paths)
-
-
 @matplotlib.rc_context(canvas.STYLE)
 def figure(
   tokens: np.ndarray,
@@ -100,12 +80,12 @@ def figure(
   title: str = "",
   parts: Sequence[str] = PARTS,
 ) -> Figure:
-  """Returns the figure that `draw_cells` writes.
+  """Draws an architecture: the normal and the reduction cell side by side.
 
   Args:
-    tokens: see `draw_cells`.
-    op_names: see `draw_cells`.
-    title: see `draw_cells`.
+    tokens: int [L], of a convolutional space.
+    op_names: the op set, one of `cnn.OP_SETS`.
+    title: printed above both cells.
     parts: the cells to draw, out of `PARTS`.
   """
   cells = cnn.to_cells(np.asarray(tokens))

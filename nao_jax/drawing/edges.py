@@ -35,28 +35,6 @@ COLOURS = (
 _NOTHING = ("none", "zero")
 
 
-def draw_cell(
-  edges: Sequence[tuple[int, int]],
-  operations: Sequence[str],
-  op_names: Sequence[str],
-  paths: canvas.Paths,
-  *,
-  title: str = "",
-) -> None:
-  """Draws a cell; the same input gives the same bytes.
-
-  Args:
-    edges: (source, target) of each edge.
-    operations: name of each edge's operation; edges whose operation is `none`
-      or `zero` are left out.
-    op_names: names of all operations that an edge can have. Their order
-      determines the colours, so all cells of a space have the same.
-    paths: the file or files to write, .png, .svg or .pdf.
-    title: printed above the cell.
-  """
-  canvas.save(figure(edges, operations, op_names, title=title), paths)
-
-
 @matplotlib.rc_context(canvas.STYLE)
 def figure(
   edges: Sequence[tuple[int, int]],
@@ -65,7 +43,16 @@ def figure(
   *,
   title: str = "",
 ) -> Figure:
-  """Returns the figure that `draw_cell` writes."""
+  """Draws a cell.
+
+  Args:
+    edges: (source, target) of each edge.
+    operations: name of each edge's operation; edges whose operation is `none`
+      or `zero` are left out.
+    op_names: names of all operations that an edge can have. Their order
+      determines the colours, so all cells of a space have the same.
+    title: printed above the cell.
+  """
   states = 1 + max(target for _, target in edges)
   drawn = [
     (edge, name)

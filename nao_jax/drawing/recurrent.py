@@ -31,24 +31,14 @@ OVERHANG = 5  # Distance that the mean extends past the outermost parts.
 TITLE = 12
 
 
-def draw_cell(
-  tokens: np.ndarray, paths: canvas.Paths, *, title: str = ""
-) -> None:
+@matplotlib.rc_context(canvas.STYLE)
+def figure(tokens: np.ndarray, *, title: str = "") -> Figure:
   """Draws a recurrent cell.
-
-  The same input gives the same bytes.
 
   Args:
     tokens: int [2 N], of a recurrent space.
-    paths: the file or files to write, .png, .svg or .pdf.
     title: printed above the cell.
   """
-  canvas.save(figure(tokens, title=title), paths)
-
-
-@matplotlib.rc_context(canvas.STYLE)
-def figure(tokens: np.ndarray, *, title: str = "") -> Figure:
-  """Returns the figure that `draw_cell` writes."""
   cell = rnn.to_cells(np.asarray(tokens))
   parents = cell[:, 0].tolist()
   activations = ["tanh", *(rnn.ACTIVATIONS[index] for index in cell[:, 1])]

@@ -100,11 +100,12 @@ class ImageCells:
 
   def draw(self, tokens: np.ndarray, files: Sequence[os.PathLike]) -> None:
     """Implements `Cells.draw`."""
+    from nao_jax.drawing import canvas
     from nao_jax.tasks import image_drawing
 
     titles = {"nao": "best cells", "mobile": "best chain"}
     title = titles.get(self._space, "best cell")
-    image_drawing.draw(self.network, tokens, files, title)
+    canvas.save(image_drawing.figure(self.network, tokens, title), files)
 
   def costs(self, tokens: np.ndarray, best: dict) -> list[tuple[str, str, str]]:
     """Implements `Cells.costs`; they depend on the size of the images."""

@@ -1,61 +1,48 @@
 """Drawings of the architectures of all kinds of networks."""
 
-from collections.abc import Sequence
 import functools
-import os
 
 from matplotlib.figure import Figure
 import numpy as np
 
-from nao_jax.drawing import canvas, chain, convolutional, edges
+from nao_jax.drawing import chain, convolutional, edges
 from nao_jax.networks import mobile
+from nao_jax.networks.build import Network
 from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.mobile_config import MobileNetworkConfig
 
 
-@functools.singledispatch
-def figures(network: NetworkConfig, tokens: np.ndarray) -> dict[str, Figure]:
+def figures(network: Network, tokens: np.ndarray) -> dict[str, Figure]:
   """Returns {caption: figure} of an architecture [L], for a report."""
-  return {
-    f"The {part.lower()} cell.": convolutional.figure(
-      tokens, network.op_names, parts=[part]
-    )
-    for part in convolutional.PARTS
-  }
-
-
-@figures.register
-def _(network: EdgeNetworkConfig, tokens: np.ndarray) -> dict[str, Figure]:
-  return {"The cell.": edges.figure(*_edges(network, tokens))}
-
-
-@figures.register
-def _(network: MobileNetworkConfig, tokens: np.ndarray) -> dict[str, Figure]:
-  rows = _rows(network, tokens)
-  return {"The chain of blocks.": chain.figure(rows, network.op_names)}
+  if isinstance(network, NetworkConfig):
+    return {
+      f"The {part.lower()} cell.": convolutional.figure(
+        tokens, network.op_names, parts=[part]
+      )
+      for part in convolutional.PARTS
+    }
+  mobile_network = isinstance(network, MobileNetworkConfig)
+  name = "The chain of blocks." if mobile_network else "The cell."
+  return {name: figure(network, tokens)}
 
 
 @functools.singledispatch
-def draw(
-  network: NetworkConfig,
-  tokens: np.ndarray,
-  files: Sequence[os.PathLike],
-  title: str,
-) -> None:
-  """Draws an architecture [L] into files with a title."""
-  convolutional.draw_cells(tokens, network.op_names, files, title=title)
+def figure(
+  network: NetworkConfig, tokens: np.ndarray, title: str = ""
+) -> Figure:
+  """Draws an architecture [L] in one figure, below a title."""
+  return convolutional.figure(tokens, network.op_names, title=title)
 
 
-@draw.register
-def _(network: EdgeNetworkConfig, tokens, files, title) -> None:
-  edges.draw_cell(*_edges(network, tokens), files, title=title)
+@figure.register
+def _(network: EdgeNetworkConfig, tokens, title: str = "") -> Figure:
+  return edges.figure(*_edges(network, tokens), title=title)
 
 
-@draw.register
-def _(network: MobileNetworkConfig, tokens, files, title) -> None:
-  rows = _rows(network, tokens)
-  canvas.save(chain.figure(rows, network.op_names, title=title), files)
+@figure.register
+def _(network: MobileNetworkConfig, tokens, title: str = "") -> Figure:
+  return chain.figure(_rows(network, tokens), network.op_names, title=title)
 
 
 def _edges(network: EdgeNetworkConfig, tokens: np.ndarray) -> tuple:

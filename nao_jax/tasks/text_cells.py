@@ -63,9 +63,9 @@ class TextCells:
 
   def draw(self, tokens: np.ndarray, files: Sequence[os.PathLike]) -> None:
     """Implements `Cells.draw`."""
-    from nao_jax.drawing import recurrent
+    from nao_jax.drawing import canvas, recurrent
 
-    recurrent.draw_cell(tokens, files, title="best cell")
+    canvas.save(recurrent.figure(tokens, title="best cell"), files)
 
   def costs(self, tokens: np.ndarray, best: dict) -> list[tuple[str, str, str]]:
     """Implements `Cells.costs`; every cell of the space costs the same."""
