@@ -19,7 +19,7 @@ from nao_jax.evaluators import local
 from nao_jax.runs import chunking
 from nao_jax.runs.progress import WorkUnit
 from nao_jax.training.candidate import Trainer
-from nao_jax.training.feeds import CUT, program
+from nao_jax.training.feeds import CUT, STEPS_A_CALL, program
 from nao_jax.training.recipe import Images, padded
 from nao_jax.training.stand_alone import (
   Measured,
@@ -29,9 +29,6 @@ from nao_jax.training.stand_alone import (
   train_batch,
   train_steps,
 )
-
-# The most training steps in one call to the devices.
-STEPS_A_CALL = 25
 
 
 @dataclasses.dataclass(frozen=True)

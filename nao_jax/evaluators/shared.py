@@ -6,7 +6,7 @@ Shapes: N architectures, L tokens, D devices, B images a batch.
 from collections.abc import Callable
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import logging
 import jax
@@ -42,7 +42,7 @@ SAMPLINGS = ("uniform", "parameters")
 def score_pool(
   score: Callable[[np.ndarray], jax.Array],
   cells: np.ndarray,
-  scores: np.ndarray,
+  state: Any,
   progress: Callable[[int], None],
   keep: Keep,
   *,
@@ -54,16 +54,18 @@ def score_pool(
   Args:
     score: maps cells [D, n, ...] to their scores [D, n].
     cells: [N, ...].
-    scores: scores of the first architectures, which are not scored again.
+    state: state of the evaluator; its `scores` are those of the first
+      architectures, which are not scored again.
     progress: called with the number of scored architectures.
-    keep: called with the scores so far and the size of the last chunk.
+    keep: called with the state with the scores so far, and the size of the last
+      chunk.
     a_call: n, the most architectures that a device scores in one call.
     devices: see `parallel.spread`.
 
   Returns:
     The scores, float32 [N].
   """
-  parts = parallel.count(devices)
+  parts, scores = parallel.count(devices), state.scores
   size = min(a_call * parts, len(cells))
   size += -size % parts
   progress(len(scores))
@@ -74,7 +76,7 @@ def score_pool(
     found = parallel.gather(score(parallel.own_rows(shares, devices=devices)))
     found = np.asarray(found).reshape(-1)[: len(chunk)]
     scores = np.concatenate([scores, found])
-    keep(scores, len(chunk))
+    keep(state._replace(scores=scores), len(chunk))
     progress(len(scores))
   return scores
 
@@ -181,16 +183,15 @@ class SharedWeights:
       progress: see `Evaluator.score`.
       keep: see `Evaluator.score`.
     """
-    cells = self.trainer.network.to_cells(tokens)
     each = WorkUnit(len(self._scored_with.labels), "images")
     return score_pool(
       lambda shares: self._score_chunk(
         state.supernet.params, shares, self._valid, *self._valid_batches
       ),
-      cells,
-      state.scores,
-      lambda done: progress("score pool", done, len(cells), "", each),
-      lambda scores, steps: keep(state._replace(scores=scores), steps),
+      self.trainer.network.to_cells(tokens),
+      state,
+      lambda done: progress("score pool", done, len(tokens), "", each),
+      keep,
       a_call=ARCHITECTURES_A_CALL,
       devices=self.devices,
     )

@@ -135,9 +135,9 @@ class SharedLanguage:
     scores = score_pool(
       lambda shares: score(state.weights, shares, self._valid),
       cells,
-      state.scores,
+      state,
       lambda done: progress("score pool", done, len(cells), "", each),
-      lambda scores, steps: keep(state._replace(scores=scores), steps),
+      keep,
       a_call=ARCHITECTURES_A_CALL,
       devices=self.devices,
     )

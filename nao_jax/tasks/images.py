@@ -344,12 +344,9 @@ def final_trainer(
     budget: the settings that only these trainings have.
     layout: a network of the space, see `image_spaces.layout`.
   """
-  return CandidateTrainer(
-    network=layout.resized(budget.network(config.network)),
-    train=image_finals.train(budget, config.train),
-    sgd=image_finals.one_cosine(config.sgd),
-    augment=config.augment,
-    examples=data.train_examples,
-    class_weights=class_weights(config.train, data),
-    bfloat16=config.bfloat16,
-  )
+  changed = {
+    "network": layout.resized(budget.network(config.network)),
+    "train": image_finals.train(budget, config.train),
+    "sgd": image_finals.one_cosine(config.sgd),
+  }
+  return CandidateTrainer(**vars(_trainer(config, data, layout)) | changed)

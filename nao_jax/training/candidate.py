@@ -36,8 +36,6 @@ class Trainer(stand_alone.Trainer):
       cells: int32 [*network.architecture_shape], the candidate.
     """
     images = jnp.zeros((1, *image_shape))
-    variables = build.initialise_candidate(self.model(), key, images, cells)
-    params = variables["params"]
-    step = jnp.zeros((), jnp.int32)
-    stats = variables.get("batch_stats", {})
-    return TrainState(params, stats, self.optimiser.init(params), step)
+    return self.start(
+      build.initialise_candidate(self.model(), key, images, cells)
+    )

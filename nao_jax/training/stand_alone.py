@@ -84,9 +84,11 @@ class Trainer(Recipe):
       image_shape: (H, W, C).
     """
     images = jnp.zeros((1, *image_shape))
-    variables = initialise(self.model(), key, images)
-    params = variables["params"]
-    step = jnp.zeros((), jnp.int32)
+    return self.start(initialise(self.model(), key, images))
+
+  def start(self, variables: dict) -> TrainState:
+    """Returns the state before the first step, from a network's variables."""
+    params, step = variables["params"], jnp.zeros((), jnp.int32)
     stats = variables.get("batch_stats", {})
     return TrainState(params, stats, self.optimiser.init(params), step)
 

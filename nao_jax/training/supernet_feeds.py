@@ -19,7 +19,13 @@ from nao_jax.data.augment import epoch_indices
 from nao_jax.data.images import ImageData
 from nao_jax.data.stream import ImageStream
 from nao_jax.runs import chunking
-from nao_jax.training.feeds import CUT, cut, own_rows, program
+from nao_jax.training.feeds import (
+  CUT,
+  STEPS_A_CALL,
+  cut,
+  own_rows,
+  program,
+)
 from nao_jax.training.recipe import Images, padded
 from nao_jax.training.supernet import (
   Steps,
@@ -28,10 +34,6 @@ from nao_jax.training.supernet import (
   train_batch,
   train_steps,
 )
-
-# The most training steps in one call to the devices. Progress is shown, and
-# interrupts are served, between calls.
-STEPS_A_CALL = 25
 
 
 @dataclasses.dataclass(frozen=True)
