@@ -156,25 +156,22 @@ def device(place: Place) -> dict:
   return json.loads(place.run("benchmarks.machine").splitlines()[-1])
 
 
-def reference(place: Place) -> dict:
-  """Compares with the official code's numbers; a miss is an error."""
-  found = _errors(place, "float32")
-  missed = [name for name, verdict in found.items() if "ok" not in verdict]
-  return found | ({"error": f"missed: {missed}"} if missed else {})
+def reference(place: Place, precision: str, fails: bool) -> dict:
+  """Compares with the official code's numbers.
 
-
-def reference_fast(place: Place) -> dict:
-  """Compares with them at the default precision; a miss is a finding."""
-  return _errors(place, "default")
-
-
-def _errors(place, precision: str) -> dict[str, str]:
+  Args:
+    place: folder and time.
+    precision: precision of products.
+    fails: whether a miss is an error, or a finding.
+  """
   output = place.run(
     *("tests.reference_cases", str(_REFERENCE)),
     also=(3,),  # Cases that miss.
     JAX_DEFAULT_MATMUL_PRECISION=precision,
   )
-  return dict(re.findall(r"^(\S+)  (largest error .*)$", output, re.M))
+  found = dict(re.findall(r"^(\S+)  (largest error .*)$", output, re.M))
+  missed = [name for name, verdict in found.items() if "ok" not in verdict]
+  return found | ({"error": f"missed: {missed}"} if fails and missed else {})
 
 
 def search(place: Place) -> dict:
@@ -214,41 +211,7 @@ def _compared(place, workdir: str) -> dict:
   return {"error": f"other values of {changed}"} if changed else {}
 
 
-def two_devices(place: Place) -> dict:
-  """Measures the supernet on two devices."""
-  return _measured(place, ("supernet_train", "supernet_score"), "--devices=2")
-
-
-def throughput(place: Place) -> dict:
-  """Measures all works."""
-  return _measured(place, _WORKS, "--compilation_cache=off")
-
-
-def supernet(place: Place) -> dict:
-  """Measures a step of the search on CIFAR-10."""
-  return _measured(place, ("supernet_train",), _most())
-
-
-def supernet_bfloat16(place: Place) -> dict:
-  """Measures a step of the search on CIFAR-10 in bfloat16."""
-  return _measured(place, ("supernet_train",), _most(), "--bfloat16")
-
-
-def published(place: Place) -> dict:
-  """Measures a step of the widest published network."""
-  return _measured(place, ("published_train",), _most())
-
-
-def published_bfloat16(place: Place) -> dict:
-  """Measures a step of the widest published network in bfloat16."""
-  return _measured(place, ("published_train",), _most(), "--bfloat16")
-
-
-def _most() -> str:
-  return f"--largest_batch={8 if _TINY.value else 4096}"
-
-
-def _measured(place, works: tuple[str, ...], *given: str) -> dict:
+def measured(place: Place, works: tuple[str, ...], *given: str) -> dict:
   """Returns the figures of works, also of some of them with the error."""
   file = place.folder / "figures.json"
   file.unlink(missing_ok=True)
@@ -263,12 +226,25 @@ def _measured(place, works: tuple[str, ...], *given: str) -> dict:
   return found.get("figures", {}) | failure
 
 
+def largest(place: Place, work: str, *given: str) -> dict:
+  """Measures a step of a work at the largest batch that fits."""
+  most = f"--largest_batch={8 if _TINY.value else 4096}"
+  return measured(place, (work,), most, *given)
+
+
+# In this order: a function of a `Place`, and its other arguments.
 PARTS = {
-  part.__name__: part
-  for part in (
-    *(device, reference, reference_fast, search, resumed, two_devices),
-    *(throughput, supernet, supernet_bfloat16, published, published_bfloat16),
-  )
+  "device": (device,),
+  "reference": (reference, "float32", True),
+  "reference_fast": (reference, "default", False),
+  "search": (search,),
+  "resumed": (resumed,),
+  "two_devices": (measured, _WORKS[:2], "--devices=2"),
+  "throughput": (measured, _WORKS, "--compilation_cache=off"),
+  "supernet": (largest, "supernet_train"),
+  "supernet_bfloat16": (largest, "supernet_train", "--bfloat16"),
+  "published": (largest, "published_train"),
+  "published_bfloat16": (largest, "published_train", "--bfloat16"),
 }
 
 
@@ -289,7 +265,8 @@ def main(_):
       continue
     start = time.monotonic()
     try:
-      found = PARTS[name](Place(folder, (start + max(start, end)) / 2))
+      part, *given = PARTS[name]
+      found = part(Place(folder, (start + max(start, end)) / 2), *given)
     except (UserError, OSError, ValueError) as error:
       found = {"error": in_a_line(error)}
     seconds = time.monotonic() - start

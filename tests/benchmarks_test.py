@@ -52,7 +52,7 @@ def good(place):
   assert not pathlib.Path("seen").exists()
   return {"figure": 1}
 
-accelerator.PARTS = {"good": good, "bad": bad}
+accelerator.PARTS = {"good": (good,), "bad": (bad,)}
 driver.run(accelerator.main)
 """
 
