@@ -19,8 +19,8 @@ from absl import flags
 import jax
 import numpy as np
 
-from experiments import driver, settings
-from nao_jax.data import images
+from experiments import driver, run_flags
+from nao_jax.data.images import ImageData
 from nao_jax.evaluators.image_candidates import ImageCandidates
 from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
@@ -29,30 +29,19 @@ from nao_jax.runs.trials import Trials
 from nao_jax.spaces import cnn
 from nao_jax.strategies.uniform import sample_new
 from nao_jax.tasks import image_presets
+from nao_jax.tasks.image_training import open_data
 from nao_jax.training import candidate, stand_alone
 from nao_jax.training.feeds import InMemory
 
-_PRESET = flags.DEFINE_string("preset", "digits_scratch", "Settings.")
-_DATA_DIR = flags.DEFINE_string(
-  "data_dir", "~/.cache/nao_jax/data", "Directory of TFDS data sets."
-)
+_CONFIG = run_flags.config(image_presets.PRESETS, "digits_scratch")
+_DATA_DIR = run_flags.data_dir()
 _COUNT = flags.DEFINE_integer("count", 4, "Counted candidates.", lower_bound=1)
-settings.define(
-  image_presets.SearchCnnConfig, settings.SEARCH_PREFIXES, fixed=("step_sizes",)
-)
 
 
 def main(_):
   """Times both ways, candidate by candidate."""
-  config = settings.choose(
-    image_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
-  )
-  data = images.load(
-    config.dataset,
-    data_dir=_DATA_DIR.value,
-    validation_fraction=config.validation_fraction,
-    seed=config.seed,
-  )
+  config = _CONFIG()
+  data = open_data(config, _DATA_DIR.value)
   recipe = {
     "network": dataclasses.replace(config.network, classes=data.classes),
     "train": config.train,
@@ -82,7 +71,7 @@ def _score(evaluator: FromScratch, row: np.ndarray) -> None:
   evaluator.score(state, key, row[None], 0, lambda *_: None)
 
 
-def _alone(recipe: dict, data: images.ImageData, row: np.ndarray) -> None:
+def _alone(recipe: dict, data: ImageData, row: np.ndarray) -> None:
   trainer = stand_alone.Trainer(**recipe, tokens=tuple(row.tolist()))
   feed = InMemory(trainer, data, 1)
   first = trainer.init(jax.random.key(0), data.image_shape)

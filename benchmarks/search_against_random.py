@@ -18,7 +18,7 @@ from absl import flags
 import numpy as np
 
 from benchmarks import paired, results
-from experiments import driver, run_flags, settings
+from experiments import driver, run_flags
 from nao_jax import experiment
 from nao_jax.errors import UserError
 from nao_jax.evaluators.table import Table
@@ -28,7 +28,7 @@ from nao_jax.runs.files import check_writable
 from nao_jax.tasks import image_presets
 from nao_jax.tasks.images import Images
 
-_PRESET = flags.DEFINE_string("preset", "digits", "Settings to start from.")
+_CONFIG = run_flags.config(image_presets.PRESETS, "digits", fixed=("seed",))
 _SEEDS = flags.DEFINE_integer(
   "seeds", 10, "Searches, with the seeds 0, 1, ..", lower_bound=1
 )
@@ -39,11 +39,6 @@ _PICTURE = flags.DEFINE_string(
 _WORKDIR = run_flags.workdir()
 _DATA_DIR = run_flags.data_dir()
 _TRUTH = run_flags.truth()
-settings.define(
-  image_presets.SearchCnnConfig,
-  settings.SEARCH_PREFIXES,
-  fixed=("step_sizes", "seed"),
-)
 
 
 def main(_):
@@ -55,9 +50,7 @@ def main(_):
     if truth is None:
       raise UserError("--picture: needs --table")
     check_writable(_PICTURE.value, "--picture")
-  config = settings.choose(
-    image_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
-  )
+  config = _CONFIG()
   found = [
     experiment.run(
       Images(_DATA_DIR.value),
@@ -76,7 +69,7 @@ def main(_):
     _draw(found, truth)
   if _JSON.value is not None:
     content = results.table(
-      f"Searches against random cells: {_PRESET.value}",
+      f"Searches against random cells: {flags.FLAGS.preset}",
       "benchmarks.search_against_random",
       rows,
       f"{_SEEDS.value} searches with `{config.strategy}`.",

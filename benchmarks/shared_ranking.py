@@ -23,8 +23,8 @@ import jax
 import numpy as np
 
 from benchmarks import rankings, results
-from experiments import driver, run_flags, settings
-from nao_jax import settings as library_settings
+from experiments import driver, run_flags
+from nao_jax import settings
 from nao_jax.data import digest, images, nats_bench, tables
 from nao_jax.errors import UserError
 from nao_jax.evaluators.image_candidates import ImageCandidates
@@ -42,7 +42,7 @@ from nao_jax.studies import ranking
 from nao_jax.tasks import image_presets
 from nao_jax.training import candidate
 
-_PRESET = flags.DEFINE_string("preset", "digits", "Settings to start from.")
+_CONFIG = run_flags.config(image_presets.PRESETS, "digits")
 _DATA_DIR = run_flags.data_dir()
 _WORKDIR = run_flags.workdir()
 _JSON = flags.DEFINE_string("json", None, "File of results.", required=True)
@@ -76,11 +76,6 @@ _VARIANTS = flags.DEFINE_multi_string(
   "Name of a variant and its settings, `NAME: setting=value setting=value`,"
   " such as `parameters: sampling=parameters`; may be repeated.",
 )
-settings.define(
-  image_presets.SearchCnnConfig,
-  settings.SEARCH_PREFIXES,
-  fixed=("step_sizes",),
-)
 
 
 def main(_):
@@ -103,9 +98,7 @@ def main(_):
 
 def _configured():
   """Returns the settings, and the data that they name."""
-  config = settings.choose(
-    image_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
-  )
+  config = _CONFIG()
   data = images.load(
     config.dataset,
     data_dir=_DATA_DIR.value,
@@ -121,7 +114,7 @@ def _configured():
 def _parsed(config, text: str):
   """Returns a variant's name and settings, parsed from a value of --variant."""
   name, _, rest = text.partition(":")
-  known, changes = library_settings.names(config), {}
+  known, changes = settings.names(config), {}
   for part in rest.split():
     setting, _, value = part.partition("=")
     if setting not in known:
@@ -134,8 +127,8 @@ def _parsed(config, text: str):
       changes[setting] = value == "True" if kind is bool else kind(value)
     except ValueError as error:
       raise UserError(f"--variant={text}: {setting}: {error}") from error
-  variant = library_settings.replace(config, changes)
-  library_settings.validate(variant)
+  variant = settings.replace(config, changes)
+  settings.validate(variant)
   check_each_step(
     variant.architectures_per_step,
     variant.train.batch,
@@ -304,7 +297,7 @@ def _show(found: dict, variants: list[str]) -> None:
   title = "agreement with true scores (half of the 95 % interval over seeds)"
   streams.show(rows, title, wide=180)
   found |= results.table(
-    f"Shared weights against true scores: {_PRESET.value}",
+    f"Shared weights against true scores: {flags.FLAGS.preset}",
     "benchmarks.shared_ranking",
     rows,
     f"{len(truth)} architectures, {_SEEDS.value} seeds.",

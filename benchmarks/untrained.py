@@ -16,14 +16,14 @@ import numpy as np
 from scipy import stats
 
 from benchmarks import rankings, results
-from experiments import driver, run_flags, settings
-from nao_jax.data import images
+from experiments import driver, run_flags
 from nao_jax.errors import UserError
 from nao_jax.runs import streams
 from nao_jax.studies import ranking
 from nao_jax.tasks import image_presets, image_proxies
+from nao_jax.tasks.image_training import open_data
 
-_PRESET = flags.DEFINE_string("preset", "digits", "Settings to start from.")
+_CONFIG = run_flags.config(image_presets.PRESETS, "digits")
 _DATA_DIR = run_flags.data_dir()
 _JSON = flags.DEFINE_string("json", None, "File of results.", required=True)
 _TRUTH = run_flags.truth()
@@ -31,29 +31,17 @@ _CANDIDATES = flags.DEFINE_integer(
   "candidates", 500, "Architectures to compare.", lower_bound=2
 )
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Of the networks.", lower_bound=1)
-settings.define(
-  image_presets.SearchCnnConfig,
-  settings.SEARCH_PREFIXES,
-  fixed=("step_sizes",),
-)
 
 
 def main(_):
   """Computes all signals and shows their agreement with the true scores."""
-  config = settings.choose(
-    image_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
-  )
-  table, network = _TRUTH(), rankings.network(config)
+  config, table = _CONFIG(), _TRUTH()
+  network = rankings.network(config)
   if table is None or table.space is not network.space:
     raise UserError(
       f"--table: give one of the space {network.space.name!r}, or --space"
     )
-  data = images.load(
-    config.dataset,
-    data_dir=_DATA_DIR.value,
-    validation_fraction=config.validation_fraction,
-    seed=config.seed,
-  )
+  data = open_data(config, _DATA_DIR.value)
   functions = table.space.functions
   rows = np.random.default_rng(0).permutation(len(table.scores))
   rows = np.sort(rows[: _CANDIDATES.value])
@@ -96,7 +84,7 @@ def _show(found: dict[str, list[dict]], seconds: dict) -> None:
   results.write(
     _JSON.value,
     results.table(
-      f"Signals without training against true scores: {_PRESET.value}",
+      f"Signals without training against true scores: {flags.FLAGS.preset}",
       "benchmarks.untrained",
       rows,
       f"{_CANDIDATES.value} architectures, {_SEEDS.value} seeds of weights and "

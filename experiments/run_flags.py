@@ -1,6 +1,7 @@
 """Flags that several drivers share, with the same meaning in each."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from absl import flags, logging
 import jax
@@ -29,6 +30,26 @@ def preset(default: str, presets: Iterable[str]) -> flags.FlagHolder:
   )
   settings.offer("preset", presets)
   return holder
+
+
+def config(
+  presets: dict[str, Any],
+  default: str,
+  prefixes: dict[str, str] = settings.SEARCH_PREFIXES,
+  fixed: tuple[str, ...] = (),
+) -> Callable[[], Any]:
+  """Defines --preset and a flag for each setting; returns a reader of them.
+
+  Args:
+    presets: settings by name.
+    default: the preset without the flag.
+    prefixes: see `settings.define`.
+    fixed: see `settings.define`.
+  """
+  chosen = preset(default, presets)
+  # Of several numbers, only whole ones have flags.
+  settings.define(type(presets[default]), prefixes, ("step_sizes", *fixed))
+  return lambda: settings.choose(presets, chosen.value, prefixes)
 
 
 def workdir() -> flags.FlagHolder:

@@ -11,9 +11,9 @@ from nao_jax import experiment
 from nao_jax.tasks import image_presets
 from nao_jax.tasks.images import Images
 
-from . import driver, run_flags, settings
+from . import driver, run_flags
 
-_PRESET = run_flags.preset("cifar10", image_presets.PRESETS)
+_CONFIG = run_flags.config(image_presets.PRESETS, "cifar10")
 _WORKDIR = run_flags.workdir()
 _DATA_DIR = run_flags.data_dir()
 _ARCHITECTURES = run_flags.architectures()
@@ -23,9 +23,6 @@ _OPTIONS = run_flags.options()
 _SPECIALISE = run_flags.retired(
   "final_specialise", "all cells of the comparison train in one program"
 )
-settings.define(
-  image_presets.SearchCnnConfig, settings.SEARCH_PREFIXES, fixed=("step_sizes",)
-)
 
 
 def main(_):
@@ -34,9 +31,7 @@ def main(_):
   _SPECIALISE()
   experiment.run(
     Images(_DATA_DIR.value),
-    settings.choose(
-      image_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
-    ),
+    _CONFIG(),
     workdir=_WORKDIR.value,
     architectures=_ARCHITECTURES.value,
     trials=_TRIALS.value,

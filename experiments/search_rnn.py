@@ -10,17 +10,14 @@ from nao_jax import experiment
 from nao_jax.tasks import text_presets
 from nao_jax.tasks.texts import Texts
 
-from . import driver, run_flags, settings
+from . import driver, run_flags
 
-_PRESET = run_flags.preset("ptb", text_presets.PRESETS)
+_CONFIG = run_flags.config(text_presets.PRESETS, "ptb")
 _WORKDIR = run_flags.workdir()
 _ARCHITECTURES = run_flags.architectures()
 _TRIALS = run_flags.trials()
 _EXECUTOR = run_flags.executor()
 _OPTIONS = run_flags.options()
-settings.define(
-  text_presets.SearchRnnConfig, settings.SEARCH_PREFIXES, fixed=("step_sizes",)
-)
 
 
 def main(_):
@@ -28,9 +25,7 @@ def main(_):
   options = _OPTIONS()
   experiment.run(
     Texts(),
-    settings.choose(
-      text_presets.PRESETS, _PRESET.value, settings.SEARCH_PREFIXES
-    ),
+    _CONFIG(),
     workdir=_WORKDIR.value,
     architectures=_ARCHITECTURES.value,
     trials=_TRIALS.value,

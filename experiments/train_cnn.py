@@ -12,14 +12,16 @@ from nao_jax import final_training
 from nao_jax.tasks import image_recipes
 from nao_jax.tasks.images import Images
 
-from . import driver, run_flags, settings
+from . import driver, run_flags
 
-_PRESET = run_flags.preset("naonet_a_36_cifar10", image_recipes.RECIPES)
+_CONFIG = run_flags.config(
+  image_recipes.RECIPES,
+  "naonet_a_36_cifar10",
+  {"mobile": "mobile_", "stream": "stream_"},
+)
 _WORKDIR = run_flags.workdir()
 _DATA_DIR = run_flags.data_dir()
 _OPTIONS = run_flags.options()
-_PREFIXES = {"mobile": "mobile_", "stream": "stream_"}
-settings.define(image_recipes.TrainCnnConfig, _PREFIXES)
 
 
 def main(_):
@@ -27,7 +29,7 @@ def main(_):
   options = _OPTIONS()
   final_training.run(
     Images(_DATA_DIR.value),
-    settings.choose(image_recipes.RECIPES, _PRESET.value, _PREFIXES),
+    _CONFIG(),
     workdir=_WORKDIR.value,
     options=options,
   )

@@ -12,14 +12,12 @@ from nao_jax import final_training
 from nao_jax.tasks import text_recipes
 from nao_jax.tasks.texts import Texts
 
-from . import driver, run_flags, settings
+from . import driver, run_flags
 
-_PRESET = run_flags.preset("ptb", text_recipes.RECIPES)
+# The architecture determines the number of nodes.
+_CONFIG = run_flags.config(text_recipes.RECIPES, "ptb", {}, fixed=("nodes",))
 _WORKDIR = run_flags.workdir()
 _OPTIONS = run_flags.options()
-_PREFIXES = {}
-# The architecture determines the number of nodes.
-settings.define(text_recipes.TrainRnnConfig, _PREFIXES, fixed=("nodes",))
 
 
 def main(_):
@@ -27,7 +25,7 @@ def main(_):
   options = _OPTIONS()
   final_training.run(
     Texts(),
-    settings.choose(text_recipes.RECIPES, _PRESET.value, _PREFIXES),
+    _CONFIG(),
     workdir=_WORKDIR.value,
     options=options,
   )

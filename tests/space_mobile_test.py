@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import settings as flag_settings
 from nao_jax import experiment, final_training, settings
 from nao_jax.errors import UserError
 from nao_jax.networks.mobile_config import MobileConfig
@@ -259,11 +260,11 @@ def test_a_drawing_has_a_box_for_each_block():
 
 
 def test_numbers_of_a_flag_are_read():
-  with driver_flags.loaded("search_cnn") as driver:
+  with driver_flags.loaded("search_cnn"):
     flags.FLAGS["mobile_widths"].parse("8,16,32")
     flags.FLAGS["mobile_epsilon"].parse("1e-3")
-    config = driver.settings.choose(
-      PRESETS, "mobile_cifar10", driver.settings.SEARCH_PREFIXES
+    config = flag_settings.choose(
+      PRESETS, "mobile_cifar10", flag_settings.SEARCH_PREFIXES
     )
     with pytest.raises(flags.IllegalFlagValueError, match="with commas"):
       flags.FLAGS["mobile_widths"].parse("8,x")
