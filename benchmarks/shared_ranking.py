@@ -143,11 +143,6 @@ def _parsed(config, text: str):
   return name.strip(), variant
 
 
-def _rounds(config) -> int:
-  """Returns the number of measurements of a supernet."""
-  return config.train.epochs // (_EVERY.value or config.train.epochs)
-
-
 def _compared(
   config, data, table: Table | None
 ) -> tuple[rankings.Comparison, np.ndarray | None]:
@@ -206,7 +201,7 @@ def _complete(compared, config, name: str, seed: int, found: dict) -> None:
   """Trains a supernet to its end, and saves its scores at each measurement."""
   scores = found["shared"].setdefault(name, {})
   folder = pathlib.Path(_WORKDIR.value) / name.replace(" ", "_")
-  rounds = _rounds(config)
+  rounds = config.train.epochs // (_EVERY.value or config.train.epochs)
   evaluator = rankings.evaluator(compared, config, rounds)
   init_key, key = jax.random.split(jax.random.key(1000 + seed))
   if len(scores) == rounds:

@@ -46,7 +46,8 @@ def set_up() -> None:
     return
   try:
     folder = paths.expanded(given) if given else _usual()
-    _make(folder)
+    for path in (*reversed(folder.parents), folder):
+      path.mkdir(mode=0o700, exist_ok=True)  # For this user alone.
     _check(folder)
   except (OSError, UserError) as error:
     found = getattr(error, "strerror", None) or str(error)
@@ -67,12 +68,6 @@ def _usual() -> pathlib.Path:
   # The specification says to ignore relative paths.
   base = pathlib.Path(home if os.path.isabs(home) else "~/.cache")
   return paths.expanded(base) / "nao_jax" / "programs"
-
-
-def _make(folder: pathlib.Path) -> None:
-  """Creates a folder and its parents, for this user alone."""
-  for path in (*reversed(folder.parents), folder):
-    path.mkdir(mode=0o700, exist_ok=True)
 
 
 def _check(folder: pathlib.Path) -> None:

@@ -72,13 +72,9 @@ def _seminas(space: Space) -> Setup:
   return Setup(strategy, pool=50, batch=50)
 
 
-def _nao_plus(space: Space) -> Setup:
-  return Setup(nao_plus.small(space))
-
-
 SETUPS: dict[str, Callable[[Space], Setup]] = {
   "nao": _nao,
-  "nao_plus": _nao_plus,
+  "nao_plus": lambda space: Setup(nao_plus.small(space)),
   "seminas": _seminas,
   "random": lambda space: Setup(Uniform(space)),
   "evolution": lambda space: Setup(Evolution(space), pool=20),

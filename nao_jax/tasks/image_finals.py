@@ -8,8 +8,6 @@ import dataclasses
 from nao_jax.networks.macro import MOST_CELLS, MOST_CHANNELS, NetworkConfig
 from nao_jax.search.config import FinalConfig, FinalistConfig
 from nao_jax.settings import Only, field
-from nao_jax.training.optimisers import SgdConfig
-from nao_jax.training.recipe import TrainConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,20 +78,3 @@ class ImageFinalConfig(FinalConfig):
       cells_per_stage=self.cells_per_stage,
       auxiliary=False,
     )
-
-
-def train(
-  config: ImageFinalistConfig | ImageFinalConfig, search: TrainConfig
-) -> TrainConfig:
-  """Returns the search's training settings, with those of `config` replaced."""
-  return dataclasses.replace(
-    search,
-    epochs=config.epochs,
-    batch=config.batch,
-    drop_path_keep=config.drop_path_keep,
-  )
-
-
-def one_cosine(search: SgdConfig) -> SgdConfig:
-  """Returns a search's optimiser settings, with one cosine over all epochs."""
-  return dataclasses.replace(search, schedule="cosine")

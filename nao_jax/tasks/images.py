@@ -20,12 +20,7 @@ from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.objectives import Cost, CostConstraint
 from nao_jax.settings import flatten
 from nao_jax.strategies.proxies import Proxy
-from nao_jax.tasks import (
-  image_costs,
-  image_finals,
-  image_proxies,
-  image_spaces,
-)
+from nao_jax.tasks import image_costs, image_proxies, image_spaces
 from nao_jax.tasks.image_cells import ImageCells
 from nao_jax.tasks.image_config import SearchCnnConfig
 from nao_jax.tasks.image_finals import ImageFinalConfig, ImageFinalistConfig
@@ -346,7 +341,12 @@ def final_trainer(
   """
   changed = {
     "network": layout.resized(budget.network(config.network)),
-    "train": image_finals.train(budget, config.train),
-    "sgd": image_finals.one_cosine(config.sgd),
+    "train": dataclasses.replace(
+      config.train,
+      epochs=budget.epochs,
+      batch=budget.batch,
+      drop_path_keep=budget.drop_path_keep,
+    ),
+    "sgd": dataclasses.replace(config.sgd, schedule="cosine"),
   }
   return CandidateTrainer(**vars(_trainer(config, data, layout)) | changed)
