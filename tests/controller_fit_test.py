@@ -8,6 +8,7 @@ import pytest
 from nao_jax.controller import fit, metrics
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.spaces import cnn
+from tests import trees
 from tests.tiny_controllers import TINY, random_params, random_tokens
 
 # Seven architectures in batches of three: the last batch has two holes.
@@ -50,10 +51,6 @@ def loss_and_gradients(controller):
 
 def norm(tree):
   return np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(tree)))
-
-
-def close(a, b, **tolerance):
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **tolerance), a, b)
 
 
 def run(controller, state, tokens, targets, config, calls=1, trains=None):
@@ -112,7 +109,7 @@ def test_who_is_held_out_of_a_fit_has_no_part_in_it(
   rows, values = tokens.copy(), np.where(trains, targets, 0.5)
   rows[~trains] = tokens[-1]
   other, _ = run(controller, state, rows, values, MOVING, trains=trains)
-  close(one, other, rtol=0)
+  trees.assert_close(one, other, rtol=0)
   (adam,) = (x for x in jax.tree.leaves(one.optimiser) if jnp.ndim(x) == 0)
   assert adam == MOVING.epochs * -(-count // MOVING.batch)
 
@@ -136,7 +133,7 @@ def test_a_row_without_weight_has_no_influence(
   one, _ = loss_and_gradients(params, tokens, targets, weights)
   other, _ = loss_and_gradients(params, other_tokens, other_targets, weights)
   full, _ = loss_and_gradients(params, tokens, targets, jnp.ones(COUNT))
-  close(one, other, rtol=0)
+  trees.assert_close(one, other, rtol=0)
   assert norm(jax.tree.map(jnp.subtract, one, full)) > 1e-3
 
 
@@ -181,7 +178,7 @@ def test_a_step_is_adam_on_clipped_gradients_with_coupled_decay(
       return w - 1e-3 * mean / (np.sqrt(square) + 1e-8)
 
     expected = jax.tree.map(move, expected, mean, square)
-  close(state.params, expected, atol=2e-5)
+  trees.assert_close(state.params, expected, atol=2e-5)
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +201,8 @@ def test_two_chunks_of_epochs_equal_one(twenty):
   whole, losses = run(*problem, long)
   parts, last = run(*problem, short, calls=2)
   assert whole.epoch == parts.epoch == 40
-  close(losses.total[20:], last.total, rtol=1e-3)
-  close(whole.params, parts.params, rtol=1e-3, atol=1e-4)
+  trees.assert_close(losses.total[20:], last.total, rtol=1e-3)
+  trees.assert_close(whole.params, parts.params, rtol=1e-3, atol=1e-4)
 
 
 def test_every_epoch_has_its_own_randomness(twenty):

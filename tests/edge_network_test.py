@@ -15,6 +15,7 @@ from nao_jax.networks.cost import cost
 from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.networks.edge_network import EdgeNetwork
 from nao_jax.spaces import nasbench201
+from tests import trees
 from tests.tiny_networks import stand_alone_variables
 
 KEY = jax.random.key(0)
@@ -249,11 +250,7 @@ def test_gradients_are_those_of_the_stand_alone_network(rows, affine):
   found = stand_alone_variables({"params": found}, rows.tolist(), config)[
     "params"
   ]
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
-    found,
-    expected,
-  )
+  trees.assert_close(found, expected, rtol=2e-3, atol=2e-4)
 
 
 @pytest.mark.parametrize("affine", [True, False])

@@ -18,6 +18,7 @@ from nao_jax.networks import recurrent
 from nao_jax.networks.recurrent import LanguageModelConfig, Masks, Weights
 from nao_jax.training import language
 from nao_jax.training.language import Batch, Step, Window
+from tests import trees
 
 # Sums are taken in other orders.
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -67,14 +68,7 @@ def gradients():
   return jax.jit(functools.partial(language.gradients, slowness=SLOWNESS))
 
 
-def _assert_close(found, expected):
-  def compare(path, a, b):
-    message = jax.tree_util.keystr(path)
-    np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12, err_msg=message)
-
-  jax.tree.map_with_path(compare, found, expected)
-
-
+_assert_close = functools.partial(trees.assert_close, rtol=1e-9, atol=1e-12)
 seeds = st.integers(0, 2**31 - 1)
 
 

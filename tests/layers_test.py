@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from nao_jax.networks import convolutions, normalisation, pooling
+from tests import trees
 
 # Sums are taken in other orders.
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -47,11 +48,7 @@ def assert_equal_with_gradients(ours, plain, *arguments):
     return results
 
   found, expected = jax.jit(both)(*arguments)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10),
-    found,
-    expected,
-  )
+  trees.assert_close(found, expected, rtol=1e-9, atol=1e-10)
 
 
 def margins(size, dilation=1):

@@ -24,6 +24,7 @@ from nao_jax.networks.mobile_config import (
 from nao_jax.settings import validate
 from nao_jax.spaces import mobile
 from nao_jax.spaces.mobile import Block
+from tests import trees
 
 KEY = jax.random.key(0)
 # Two stages, three choices; one expansion is 1, and one stage keeps its width.
@@ -293,9 +294,7 @@ def test_a_candidate_computes_what_the_stand_alone_network_does(
     (found["params"], wanted),
     (found["batch_stats"], new["batch_stats"]),
   ):
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, **close), one, other
-    )
+    trees.assert_close(one, other, **close)
 
 
 @pytest.mark.parametrize("chain", CHAINS)

@@ -10,7 +10,6 @@ import pytest
 
 from nao_jax import parallel
 from nao_jax.data.augment import AugmentConfig
-from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
 from nao_jax.evaluators.shared import (
   NO_SCORES,
@@ -23,8 +22,10 @@ from nao_jax.spaces import cnn
 from nao_jax.training import recipe, supernet
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.supernet import Steps
-from tests import tracing
+from tests import tiny_images, tracing, trees
 from tests.short_networks import ShortConfig
+
+pytestmark = pytest.mark.usefixtures("fast_compilation")
 
 DEVICES, BATCH, EXAMPLES, STEPS = 4, 8, 20, 3
 # The normal cell reads a larger map, so each kind of BatchNorm is there.
@@ -40,25 +41,9 @@ TRAINER = supernet.Trainer(
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def four_devices():
-  assert jax.local_device_count() == DEVICES
-  # These programs take far longer to compile than to run.
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module")
 def data():
-  rng = np.random.default_rng(0)
-
-  def draw(count):
-    images = rng.integers(0, 256, (count, 8, 8, 1), np.uint8)
-    return Examples(images, rng.integers(0, 3, count).astype(np.int32))
-
-  mean, std = np.float32([0.5]), np.float32([0.3])
-  return ImageData("noise", 3, draw(EXAMPLES), draw(11), draw(1), mean, std)
+  return tiny_images.noise(EXAMPLES, 11, 1)
 
 
 @pytest.fixture(scope="module")
@@ -77,16 +62,8 @@ def pool():
   return np.asarray(cnn.space(2).sample(jax.random.key(1), 6))
 
 
-def _assert_close(one, other, rtol):
-  """Each leaf, relative to its largest value."""
-
-  def compare(path, a, b):
-    atol = rtol * np.abs(a).max() + 1e-7  # Some are 0 but for rounding.
-    np.testing.assert_allclose(
-      b, a, rtol=0, atol=atol, err_msg=jax.tree_util.keystr(path)
-    )
-
-  jax.tree_util.tree_map_with_path(compare, one, other)
+# Some leaves are 0 but for rounding.
+_assert_close = functools.partial(trees.assert_close, atol=1e-7)
 
 
 def _assert_replicas_agree(tree):
@@ -156,7 +133,7 @@ def test_gradients_of_four_devices_are_those_of_one(state, data):
   largest = [np.abs(leaf).max() for leaf in jax.tree.leaves(one[0])]
   assert max(largest) > 1e-3
   # Unoptimised programs round by up to 1.2e-5 differently (measured).
-  _assert_close(one, four, rtol=5e-5)
+  _assert_close(four, one, share=5e-5)
   _assert_replicas_agree(four)
 
 
@@ -215,7 +192,7 @@ def test_a_step_of_four_architectures_averages_their_gradients(
 ):
   mean = jax.tree.map(lambda *x: np.mean(x, 0), *of_each[1])
   for gradient in together.values():
-    _assert_close(mean, gradient, rtol=5e-5)
+    _assert_close(gradient, mean, share=5e-5)
   _assert_replicas_agree(together[DEVICES])
 
 
@@ -245,7 +222,7 @@ def test_train_steps_of_four_devices_are_those_of_one(
   one = jax.jit(steps)(*whole, rows)
   assert one[0].step == four_results[0].step == 4 + STEPS
   # Rounding grows from step to step; a missed average would be off by 100 %.
-  _assert_close(one, four_results, rtol=1e-3)
+  _assert_close(four_results, one, share=1e-3)
 
 
 def test_replicas_agree_after_training(four_results):

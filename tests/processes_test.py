@@ -22,7 +22,7 @@ from nao_jax.distributed.processes import Rendezvous, meet
 from nao_jax.errors import UserError
 from nao_jax.runs import checkpoint, watch
 from nao_jax.search.state import SearchState
-from tests import team_work
+from tests import team_work, trees
 
 # Seconds; for machines with much other work.
 LIMIT = 180
@@ -198,13 +198,8 @@ def test_the_same_commands_go_on_to_the_end_of_one_process(one, two):
       getattr(found.pool, name), getattr(pool, name), err_msg=name
     )
   expected = _state(workdir, pool).evaluator.supernet.params
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(
-      a, b, rtol=0, atol=1e-4 * np.abs(a).max() + 1e-7
-    ),
-    expected,
-    found.evaluator.supernet.params,
-  )
+  found = found.evaluator.supernet.params
+  trees.assert_close(found, expected, share=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -216,14 +211,8 @@ def test_a_training_of_two_processes_is_that_of_one(
 ):
   expected = team_work.train(source(), team_work.init(channels), part)
   found = np.load(two[1] / team_work.FILE)
-  for name, array in expected.items():
-    np.testing.assert_allclose(
-      found[name],
-      array,
-      rtol=0,
-      atol=1e-4 * np.abs(array).max() + 1e-7,
-      err_msg=name,
-    )
+  found = {name: found[name] for name in expected}
+  trees.assert_close(found, expected, share=1e-4, atol=1e-7)
 
 
 def test_shared_weights_on_a_stream_of_two_processes_score_as_those_of_one(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nao_jax.data.augment import AugmentConfig
-from nao_jax.data.images import Examples, ImageData
+from nao_jax.data.images import Examples
 from nao_jax.errors import UserError
 from nao_jax.evaluators import shared
 from nao_jax.evaluators.shared import SharedWeights
@@ -20,7 +20,7 @@ from nao_jax.networks.cost import cost
 from nao_jax.spaces import cnn
 from nao_jax.training import recipe, supernet, supernet_feeds
 from nao_jax.training.optimisers import SgdConfig
-from tests import tracing
+from tests import tiny_images, tracing
 from tests.short_networks import ShortConfig
 from tests.stand_ins import nothing
 
@@ -42,14 +42,7 @@ def short_calls():
 
 @pytest.fixture(scope="module")
 def evaluator():
-  rng = np.random.default_rng(0)
-
-  def draw(count):
-    images = rng.integers(0, 256, (count, 8, 8, 1), np.uint8)
-    return Examples(images, rng.integers(0, 3, count).astype(np.int32))
-
-  mean, std = np.float32([0.5]), np.float32([0.3])
-  data = ImageData("noise", 3, draw(12), draw(8), draw(1), mean, std)
+  data = tiny_images.noise(12, 8, 1)
   trainer = supernet.Trainer(
     ShortConfig(nodes=2, channels=2, classes=3, kinds="RN"),
     recipe.TrainConfig(epochs=4, batch=4, drop_path_keep=0.9),

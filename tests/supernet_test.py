@@ -14,6 +14,7 @@ import pytest
 from nao_jax.networks import convolutions, normalisation, ops, parameters
 from nao_jax.networks.supernet import Cell, Supernet
 from nao_jax.spaces import cnn
+from tests import trees
 from tests.layer_by_layer import layer_by_layer
 from tests.short_networks import ShortConfig
 from tests.tiny_networks import TINY, random_cells
@@ -327,11 +328,7 @@ def test_a_cell_equals_its_evaluation_in_plain_python(seed, cell):
     found = pulled(params, *_inputs(), rows, masks)
     with layer_by_layer():
       expected = _pulled(plain)(params, *_inputs(), None, masks)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9),
-    found,
-    expected,
-  )
+  trees.assert_close(found, expected, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("cell", [True], ids=["reduction"], indirect=True)

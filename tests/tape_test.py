@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from nao_jax.networks import convolutions, tape
+from tests import trees
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,9 +252,7 @@ def test_a_cell_and_its_gradients_are_those_of_the_plain_loop(
 
   with jax.enable_x64(True):
     found = jax.jit(both)(inputs, shrunk, weights)
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-10), *found
-  )
+  trees.assert_close(*found, rtol=1e-9, atol=1e-10)
 
 
 @settings(max_examples=3)  # Each example is compiled.

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from nao_jax.data.augment import AugmentConfig
-from nao_jax.data.images import Examples, ImageData, Record
+from nao_jax.data.images import ImageData, Record
 from nao_jax.data.stream import ImageStream, StreamConfig
 from nao_jax.data.text import Corpus
 from nao_jax.distributed.evaluator import EvaluatorHelper, TeamEvaluator
@@ -63,15 +63,7 @@ TEXT, CELL = "text", "cell"
 
 def _data() -> ImageData:
   """Makes images that are the same in every process."""
-  rng = np.random.default_rng(0)
-
-  def draw(count):
-    images = rng.integers(0, 256, (count, 8, 8, 1), np.uint8)
-    return Examples(images, rng.integers(0, 3, count).astype(np.int32))
-
-  mean, std = np.float32([0.5]), np.float32([0.3])
-  parts = draw(EXAMPLES), draw(19), draw(1)
-  return ImageData("noise", 3, *parts, mean, std)
+  return tiny_images.noise(EXAMPLES, 19, 1)
 
 
 def evaluator() -> shared.SharedWeights:

@@ -38,6 +38,19 @@ def arrays() -> dict[str, np.ndarray]:
   }
 
 
+def noise(*counts: int) -> images.ImageData:
+  """Random images of three classes, 8 pixels wide, so many in each part."""
+  rng = np.random.default_rng(0)
+
+  def draw(count):
+    pixels = rng.integers(0, 256, (count, 8, 8, 1), np.uint8)
+    labels = rng.integers(0, 3, count).astype(np.int32)
+    return images.Examples(pixels, labels)
+
+  mean, std = np.float32([0.5]), np.float32([0.3])
+  return images.ImageData("noise", 3, *map(draw, counts), mean, std)
+
+
 def encode(image: np.ndarray, format_: str = "PNG") -> bytes:
   """An image as the contents of a file."""
   buffer = io.BytesIO()

@@ -15,7 +15,7 @@ from nao_jax.networks.edge_config import EdgeNetworkConfig
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.mobile_config import MobileConfig, MobileNetworkConfig
 from nao_jax.spaces import nasbench201
-from tests import tiny_networks, tracing
+from tests import tiny_networks, tracing, trees
 from tests.tiny_networks import stand_alone_variables
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -239,8 +239,4 @@ def test_weights_follow_the_fan_in_of_an_architecture():
   scaled = jax.jit(functools.partial(with_fan_ins, network))
   for own in cells:
     expected = build.initialise_candidate(module, KEY, IMAGES, own)["params"]
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
-      scaled(params, own),
-      expected,
-    )
+    trees.assert_close(scaled(params, own), expected, rtol=1e-6)
