@@ -59,6 +59,14 @@ def data_folder() -> str:
   return _folder("NAO_JAX_DATA")
 
 
+@pytest.fixture(scope="session")
+def digits_folder(tmp_path_factory):
+  """The folder in which a few digits are prepared; nothing is written there."""
+  from tests import tiny_images
+
+  return tiny_images.few_digits(tmp_path_factory.mktemp("digits"))
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
   """A folder for all tests of a module."""
@@ -70,6 +78,22 @@ def _folder(variable: str) -> str:
   if not folder:
     pytest.skip(f"{variable} is not set")
   return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kept_programs():
+  """Keeps what searches compile until the end of a module.
+
+  A search drops it, and the next one of the module would trace all of it again.
+  """
+  import jax
+
+  dropped = []
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, "clear_caches", lambda: dropped.append(True))
+    yield
+  if dropped:
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.tasks.text_presets import FinalConfig, SearchRnnConfig
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recipe import TrainConfig
-from tests import running, tiny_images
+from tests import running
 from tests.short_networks import two_cells
 
 CONTROLLER = ControllerConfig(embedding=4, hidden=8, mlp_layers=1, mlp_width=4)
@@ -52,9 +52,10 @@ def in_64_bits():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, digits_folder):
   """Images, texts and a table."""
-  path = tiny_images.few_digits(tmp_path_factory.mktemp("data"))
+  path = tmp_path_factory.mktemp("folder")
+  (path / "data").symlink_to(digits_folder)
   rng = np.random.default_rng(0)
   (path / "text").mkdir()
   for part in ("train", "valid", "test"):
@@ -77,7 +78,7 @@ def _train_images(folder, workdir):
     train=TrainConfig(epochs=1, batch=64, drop_path_keep=0.9),
   )
   return running.train_images(
-    config, workdir=workdir, data_dir=folder, devices=1
+    config, workdir=workdir, data_dir=folder / "data", devices=1
   )
 
 
@@ -94,7 +95,7 @@ def _search_images(folder, workdir):
     final=dataclasses.replace(digits.final, cells=0),
   )
   return running.search_images(
-    config, workdir=workdir, data_dir=folder, devices=1
+    config, workdir=workdir, data_dir=folder / "data", devices=1
   )
 
 

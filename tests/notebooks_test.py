@@ -1,6 +1,7 @@
 """Notebooks of the documentation, executed by Jupyter's own client."""
 
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from nao_jax.spaces import rnn
 from nao_jax.tasks import shown as shown_best
 from nao_jax.tasks.text_cells import TextCells
 from nao_jax.tasks.text_presets import SearchRnnConfig
-from tests import pages, tiny_images
+from tests import pages
 
 NOTEBOOKS = sorted((pages.ROOT / "docs" / "notebooks").glob("*.md"))
 
@@ -47,10 +48,10 @@ SHOWN = {
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_and_shows_what_it_found(path, tmp_path):
+def test_a_notebook_runs_and_shows_what_it_found(path, digits_folder, tmp_path):
   if path.stem == "images":
     pytest.importorskip("onnxruntime")
-    tiny_images.few_digits(tmp_path / "data")
+    shutil.copytree(digits_folder, tmp_path / "data")
   found = _executed(path, tmp_path)
   assert found[SHOWN[path.stem]]
   # Those of rounds are by rich.

@@ -1,5 +1,7 @@
 """The code on the pages runs."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import pytest
 from nao_jax.controller.model import Controller
 from nao_jax.strategies import nao_plus
 from nao_jax.strategies.ensemble import NaoPlusConfig
-from tests import pages, tiny_controllers, tiny_images
+from tests import pages, tiny_controllers
 
 README, *OTHERS = pages.PAGES
 WITH_CODE = [
@@ -31,7 +33,7 @@ def short_fits(monkeypatch):
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(tmp_path, digits_folder, monkeypatch):
   """A folder to run in, with what the commands on the pages leave there.
 
   That experiments.evaluate_cnn writes such a network: cnn_training_test.
@@ -41,7 +43,7 @@ def folder(tmp_path, monkeypatch):
   images = jax.ShapeDtypeStruct((batch, 4, 4, 3), "uint8")
   exported = jax.export.export(function)(images)
   (tmp_path / "network.jax").write_bytes(exported.serialize())
-  tiny_images.few_digits(tmp_path / "data")
+  shutil.copytree(digits_folder, tmp_path / "data")
   monkeypatch.chdir(tmp_path)
 
 

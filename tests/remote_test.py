@@ -26,7 +26,7 @@ from nao_jax.runs.trials import Trial, Trials
 from nao_jax.search import loop
 from nao_jax.search.config import SearchConfig
 from nao_jax.strategies.uniform import Uniform
-from tests import drivers, ray_cluster, tiny_images
+from tests import drivers, ray_cluster
 from tests.tiny_candidates import SPACE, TinyCandidates
 
 if importlib.util.find_spec("ray") is None:
@@ -214,11 +214,11 @@ def test_trials_that_fit_on_no_machine_are_refused(cluster, candidates):
 
 
 def test_a_search_whose_driver_was_killed_ends_as_the_local_one(
-  cluster, tmp_path
+  cluster, digits_folder, tmp_path
 ):
   flags = {
     "preset": "digits_scratch",
-    "data_dir": tiny_images.few_digits(tmp_path / "data"),
+    "data_dir": digits_folder,
     "strategy": "random",
     "nodes": 2,
     "channels": 4,

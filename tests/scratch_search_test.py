@@ -289,8 +289,6 @@ CONFIG = SearchCnnConfig(
 
 def test_a_stopped_search_ends_as_one_that_was_not(data, tmp_path, monkeypatch):
   monkeypatch.setattr(image_task, "open_data", lambda *_: data)
-  # A search drops its programs at the end; here the next one needs them.
-  monkeypatch.setattr(jax, "clear_caches", lambda: None)
   arguments = {"data_dir": tmp_path / "data", "devices": 1}
   best = running.search_images(CONFIG, workdir=tmp_path / "whole", **arguments)
   assert "validation_accuracy_from_scratch" in best

@@ -41,6 +41,8 @@ class ShortConfig(NetworkConfig):
     return cells(self.kinds, self.channels)
 
 
+# Tests put another function in its place; see conftest.py.
+_drop_programs = jax.clear_caches
 # In the place of `NetworkConfig.cells`: two, whatever the settings say.
 TWO_CELLS = property(lambda config: cells("RN", config.channels))
 # Two, and one more for each further cell of a stage.
@@ -67,4 +69,4 @@ def _forget() -> None:
   parameters._shapes.cache_clear()
   feeds.program.cache_clear()
   memory.of_network.cache_clear()
-  jax.clear_caches()
+  _drop_programs()

@@ -19,7 +19,7 @@ from nao_jax.tasks.image_presets import PRESETS
 from nao_jax.tasks.image_recipes import RECIPES
 from nao_jax.tasks.images import Images
 from nao_jax.tasks.task import RunOptions
-from tests import driver_flags, tiny_images
+from tests import driver_flags
 
 SIZES = MobileConfig(
   stem_width=4,
@@ -64,16 +64,10 @@ TRAINING = settings.replace(
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-  """A directory in which digits are prepared."""
-  return tiny_images.few_digits(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def finished(data, tmp_path_factory):
+def finished(digits_folder, tmp_path_factory):
   path = tmp_path_factory.mktemp("mobile") / "run"
   return path, experiment.run(
-    Images(data), CONFIG, workdir=path, options=RunOptions(devices=1)
+    Images(digits_folder), CONFIG, workdir=path, options=RunOptions(devices=1)
   )
 
 
@@ -106,9 +100,9 @@ def _history(path):
 
 
 @pytest.fixture(scope="module")
-def scored(data):
+def scored(digits_folder):
   """{number of devices: (the evaluator, its scores, states on the way)}."""
-  task = Images(data).open(CONFIG, 1)
+  task = Images(digits_folder).open(CONFIG, 1)
   tokens = np.array([[1, 1, 1, 1], [2, 3, 2, 3], [1, 2, 2, 2], [2, 2, 1, 3]])
   found = {}
   for devices in (1, 2):
@@ -159,16 +153,16 @@ def test_sizes_of_chains_need_their_space():
     settings.validate(changed, PRESETS["digits"])
 
 
-def test_settings_of_a_preset_that_do_nothing_are_said(data, caplog):
+def test_settings_of_a_preset_that_do_nothing_are_said(digits_folder, caplog):
   config = settings.replace(CONFIG, {"train.drop_path_keep": 0.5})
-  Images(data).open(config, 1)
+  Images(digits_folder).open(config, 1)
   assert "`train.drop_path_keep=0.5` does nothing with" in caplog.text
 
 
-def test_images_that_the_strides_reduce_to_nothing_are_refused(data):
+def test_images_that_the_strides_reduce_to_nothing_are_refused(digits_folder):
   config = settings.replace(CONFIG, {"mobile.strides": (4, 4)})
   with pytest.raises(UserError, match=r"digits.*8 pixels wide, .* 16-fold"):
-    Images(data).open(config, 1)
+    Images(digits_folder).open(config, 1)
 
 
 @pytest.mark.parametrize(
@@ -180,32 +174,34 @@ def test_images_that_the_strides_reduce_to_nothing_are_refused(data):
     ("NAONet-A", "`arch=NAONet-A`: give the 4 tokens"),
   ],
 )
-def test_chains_of_no_sense_are_refused_before_a_training(data, arch, message):
+def test_chains_of_no_sense_are_refused_before_a_training(
+  digits_folder, arch, message
+):
   config = dataclasses.replace(TRAINING, arch=arch)
   with pytest.raises(UserError, match=message):
-    Images(data).open_training(config, 1)
+    Images(digits_folder).open_training(config, 1)
 
 
-def test_a_file_of_another_space_is_refused(data, tmp_path):
+def test_a_file_of_another_space_is_refused(digits_folder, tmp_path):
   file = tmp_path / "best.json"
   tokens = nasbench201.space().sample(jax.random.key(0), 1)[0].tolist()
   file.write_text(json.dumps({"space": "nasbench201", "tokens": tokens}))
   config = dataclasses.replace(TRAINING, arch=str(file))
   with pytest.raises(UserError, match="is of space 'nasbench201', but this is"):
-    Images(data).open_training(config, 1)
+    Images(digits_folder).open_training(config, 1)
 
 
 @pytest.fixture(scope="module")
-def trained(data, tmp_path_factory):
+def trained(digits_folder, tmp_path_factory):
   path = tmp_path_factory.mktemp("trained") / "run"
-  return path, final_training.run(Images(data), TRAINING, workdir=path)
+  return path, final_training.run(Images(digits_folder), TRAINING, workdir=path)
 
 
-def test_a_chain_is_trained_and_measured_again(data, trained):
+def test_a_chain_is_trained_and_measured_again(digits_folder, trained):
   path, result = trained
   assert result["text"] == CHAIN
   assert result["space"] == mobile.space(SIZES.places, SIZES.blocks).name
-  found = image_inference.evaluate(path, data_dir=data)
+  found = image_inference.evaluate(path, data_dir=digits_folder)
   assert found == result["test"]
 
 

@@ -27,7 +27,6 @@ from nao_jax.tasks.image_presets import PRESETS
 from nao_jax.tasks.image_recipes import RECIPES
 from nao_jax.tasks.images import Images
 from nao_jax.tasks.task import RunOptions
-from tests import tiny_images
 
 CONFIG = dataclasses.replace(
   settings.replace(
@@ -54,16 +53,10 @@ CONFIG = dataclasses.replace(
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
-  """A directory in which digits are prepared."""
-  return tiny_images.few_digits(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def finished(data, tmp_path_factory):
+def finished(digits_folder, tmp_path_factory):
   path = tmp_path_factory.mktemp("nasbench201") / "run"
   return path, experiment.run(
-    Images(data), CONFIG, workdir=path, options=RunOptions(devices=1)
+    Images(digits_folder), CONFIG, workdir=path, options=RunOptions(devices=1)
   )
 
 
@@ -107,9 +100,9 @@ def test_a_table_shows_where_the_winner_stands(finished, tmp_path):
     search_page.write(copy, truth=other)
 
 
-def test_it_starts_from_cells_in_the_benchmarks_notation(data):
+def test_it_starts_from_cells_in_the_benchmarks_notation(digits_folder):
   text = "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|none~2|"
-  cells = Images(data).cells(
+  cells = Images(digits_folder).cells(
     {"space": "nasbench201", "encoding": "pairs"}
     | {
       f"network.{name}": value
@@ -121,8 +114,8 @@ def test_it_starts_from_cells_in_the_benchmarks_notation(data):
     cells.space.parse(text.replace("none~0", "odd~0", 1))
 
 
-def test_training_on_two_devices_is_that_on_one(data):
-  task = Images(data).open(CONFIG, 1)
+def test_training_on_two_devices_is_that_on_one(digits_folder):
+  task = Images(digits_folder).open(CONFIG, 1)
   tokens = np.asarray(nasbench201.space().sample(jax.random.key(0), 4))
 
   def scores(devices):
@@ -134,9 +127,9 @@ def test_training_on_two_devices_is_that_on_one(data):
   np.testing.assert_allclose(scores(2), scores(1), atol=0.02)
 
 
-def test_only_the_supernet_is_without_learnt_scales(data):
+def test_only_the_supernet_is_without_learnt_scales(digits_folder):
   changed = settings.replace(CONFIG, {"supernet_affine": False})
-  task = Images(data).open(changed, 1)
+  task = Images(digits_folder).open(changed, 1)
   trainer = task.shared().trainer
   shapes = jax.eval_shape(
     build.supernet(trainer.network).init,
@@ -149,9 +142,9 @@ def test_only_the_supernet_is_without_learnt_scales(data):
   assert task.candidates()[0].trainer.network.affine
 
 
-def test_scores_are_of_as_many_images_as_asked(data):
+def test_scores_are_of_as_many_images_as_asked(digits_folder):
   changed = settings.replace(CONFIG, {"score_images": 7})
-  task = Images(data).open(changed, 1)
+  task = Images(digits_folder).open(changed, 1)
   assert len(task.shared()._scored_with.labels) == 7
 
 
@@ -205,18 +198,20 @@ def test_arrows_begin_at_the_box_of_their_state():
   assert sum(x <= right for x in starts) == count
 
 
-def test_cells_of_ones_own_need_their_setting_and_the_setting_its_cells(data):
+def test_cells_of_ones_own_need_their_setting_and_the_setting_its_cells(
+  digits_folder,
+):
   own = edge_config.own_cells(edge_config.NASBENCH201, [(0, 1)])
   with pytest.raises(UserError, match="cells of your own go with `space=own`"):
-    Images(data, own=own).open(CONFIG, 1)
+    Images(digits_folder, own=own).open(CONFIG, 1)
   with pytest.raises(UserError, match=r"give them as tasks.images.Images"):
-    Images(data).open(dataclasses.replace(CONFIG, space="own"), 1)
+    Images(digits_folder).open(dataclasses.replace(CONFIG, space="own"), 1)
 
 
-def test_cells_of_ones_own_are_part_of_what_a_run_is(data):
+def test_cells_of_ones_own_are_part_of_what_a_run_is(digits_folder):
   config = dataclasses.replace(CONFIG, space="own")
   found = [
-    Images(data, own=edge_config.own_cells(operations, edges_))
+    Images(digits_folder, own=edge_config.own_cells(operations, edges_))
     .open(config, 1)
     .identity
     for operations, edges_ in (
@@ -234,10 +229,10 @@ def test_two_operations_of_one_name_are_refused():
 
 
 def test_random_searches_of_own_cells_are_shown_beside_each_other(
-  data, tmp_path
+  digits_folder, tmp_path
 ):
   own = edge_config.own_cells(edge_config.NASBENCH201[1:], [(0, 1)])
-  task = Images(data, own=own)
+  task = Images(digits_folder, own=own)
   config = dataclasses.replace(
     CONFIG,
     space="own",
@@ -257,23 +252,23 @@ def test_random_searches_of_own_cells_are_shown_beside_each_other(
   assert "random search" in page.read_text().lower()
 
 
-def test_settings_that_other_cells_do_not_have_are_refused(data):
+def test_settings_that_other_cells_do_not_have_are_refused(digits_folder):
   changed = settings.replace(
     CONFIG, {"constraint.limit": "latency:1", "constraint.latency_table": "x"}
   )
   with pytest.raises(UserError, match="a table is for the operations of"):
-    Images(data).open(changed, 1)
+    Images(digits_folder).open(changed, 1)
   with pytest.raises(UserError, match=r"`network.stem=imagenet`: these"):
     settings.validate(settings.replace(CONFIG, {"network.stem": "imagenet"}))
 
 
-def test_a_cell_is_trained_at_its_own_sizes(data):
+def test_a_cell_is_trained_at_its_own_sizes(digits_folder):
   text = "|none~0|+|none~0|none~1|+|skip_connect~0|none~1|nor_conv_3x3~2|"
   config = settings.replace(
     RECIPES["digits"],
     {"space": "nasbench201", "arch": text, "network.channels": 4},
   )
-  training, _ = Images(data).open_training(config, 1)
+  training, _ = Images(digits_folder).open_training(config, 1)
   assert training.config.arch == text
   assert training.tokens == tuple(nasbench201.parse(text).tolist())
   expected = EdgeNetworkConfig(cells_per_stage=1, channels=4, classes=10)

@@ -1,7 +1,6 @@
 """A search whose training images are streamed."""
 
 import dataclasses
-import functools
 import itertools
 import json
 
@@ -31,7 +30,7 @@ from nao_jax.training import candidate, recipe, stand_alone, supernet
 from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import TrainConfig
 from nao_jax.training.supernet_feeds import SupernetFeed
-from tests import running, tiny_images
+from tests import running, tiny_images, trees
 from tests.short_networks import ShortConfig, two_cells
 from tests.stand_ins import Killed, nothing
 
@@ -188,11 +187,7 @@ def test_two_devices_train_and_score_as_one(each):
     state, scores = _score(evaluator, evaluator.init(jax.random.key(0)))
     found.append((jax.device_get(state.supernet.params), scores))
   (one, scores), (two, others) = found
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-5),
-    one,
-    two,
-  )
+  trees.assert_close(two, one, rtol=1e-3, atol=1e-5)
   np.testing.assert_allclose(scores, others, atol=1 / HELD_OUT)
 
 
@@ -210,11 +205,7 @@ def test_candidates_on_a_stream_train_alike_alone_and_beside_others():
   both = _candidates(devices=2).epoch([*POOL[::-1]], [start, first], [0, 1])
   np.testing.assert_allclose(both[1][1], later, rtol=1e-5)
   assert both[1][2] == score
-  jax.tree.map(
-    functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5),
-    second,
-    both[1][0],
-  )
+  trees.assert_close(second, both[1][0], rtol=1e-3, atol=1e-5)
 
 
 def test_each_epoch_of_a_candidate_has_an_order_of_its_own():
@@ -318,22 +309,17 @@ def short_networks():
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-  return tiny_images.few_digits(tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture(scope="module")
-def finished(home, short_networks):
+def finished(home, digits_folder, short_networks):
   """A search in one go, whose images a worker decodes: what it found."""
   del short_networks
   config = dataclasses.replace(CONFIG, stream=StreamConfig(size=8, workers=1))
   return running.search_images(
-    config, workdir=home / "whole", data_dir=home, devices=1
+    config, workdir=home / "whole", data_dir=digits_folder, devices=1
   )
 
 
 def test_a_search_stopped_within_a_round_finds_the_same(
-  finished, home, monkeypatch
+  finished, home, digits_folder, monkeypatch
 ):
   save = checkpoint.save
 
@@ -344,7 +330,7 @@ def test_a_search_stopped_within_a_round_finds_the_same(
 
   arguments = {
     "workdir": home / "stopped",
-    "data_dir": home,
+    "data_dir": digits_folder,
     "devices": 1,
     "checkpoints": CheckpointConfig(steps=1),
   }
@@ -395,12 +381,12 @@ def test_scores_finalists_and_comparison_are_accuracies(finished):
   ],
 )
 def test_what_a_streamed_search_cannot_do_is_refused(
-  name, value, message, home, tmp_path
+  name, value, message, digits_folder, tmp_path
 ):
   config = settings.replace(CONFIG, {name: value})
   with pytest.raises(UserError, match=message):
     running.search_images(
-      config, workdir=tmp_path / "run", data_dir=home, devices=1
+      config, workdir=tmp_path / "run", data_dir=digits_folder, devices=1
     )
 
 
