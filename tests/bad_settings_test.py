@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 
 from hypothesis import event, given
 from hypothesis import strategies as st
@@ -26,7 +23,7 @@ from nao_jax.tasks.text_presets import SearchRnnConfig
 from nao_jax.tasks.text_recipes import TrainRnnConfig
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recipe import TrainConfig
-from tests import running, tiny_images
+from tests import drivers, running, tiny_images
 from tests.bad_input import (
   CELLS_PAIR,
   CONFIG,
@@ -270,14 +267,8 @@ def test_a_driver_ends_with_2_and_a_line_and_leaves_nothing(
   evil = np.array([Evil(folder / "made")], object)
   (folder / "evil.npz").write_bytes(packed(LIKE_A_TABLE | {"ops": evil}))
   before = contents_of(folder)
-  result = subprocess.run(
-    [sys.executable, "-m", f"experiments.{driver}"]
-    + [flag.format(folder) for flag in flags],
-    check=False,
-    capture_output=True,
-    text=True,
-    env=os.environ | {"PYTHONWARNINGS": "ignore"},
-  )
+  given = [flag.format(folder) for flag in flags]
+  result = drivers.run(f"experiments.{driver}", *given)
   *_, last = result.stderr.splitlines()
   assert result.returncode == 2, result.stderr
   assert last.startswith("error: ")

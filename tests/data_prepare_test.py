@@ -1,3 +1,4 @@
+import functools
 import pathlib
 import subprocess
 import sys
@@ -8,9 +9,7 @@ import pytest
 
 from nao_jax.data import images, pixels, prepare, sources
 from nao_jax.errors import UserError
-from tests import tiny_images
-
-DRIVER = [sys.executable, "-m", "experiments.prepare_images"]
+from tests import drivers, tiny_images
 
 KILLED = """
 import dataclasses, os, signal, sys
@@ -342,10 +341,7 @@ def test_progress_shows_all_items_with_and_without_a_terminal(monkeypatch):
     assert list(prepare._with_progress(range(5), "five")) == list(range(5))
 
 
-def _run(*flags):
-  return subprocess.run(
-    [*DRIVER, *flags], check=False, capture_output=True, text=True
-  )
+_run = functools.partial(drivers.run, "experiments.prepare_images")
 
 
 def test_the_driver_prepares_a_data_set_that_loads(tmp_path):

@@ -1,8 +1,7 @@
 """The driver as a user starts it."""
 
+import functools
 import json
-import subprocess
-import sys
 from xml.etree import ElementTree
 
 import pytest
@@ -11,18 +10,12 @@ from nao_jax.networks.cost import cost
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.spaces import cnn, published
+from tests import drivers
 
 TINY = ("--channels=2", "--cells_per_stage=1")
 CELLS = "0 0 1 4 1 3 0 2 | 1 4 1 0 2 2 2 3"
 
-
-def describe(*flags):
-  return subprocess.run(
-    [sys.executable, "-m", "experiments.describe", *flags],
-    check=False,
-    capture_output=True,
-    text=True,
-  )
+describe = functools.partial(drivers.run, "experiments.describe")
 
 
 @pytest.fixture(scope="module")

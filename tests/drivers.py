@@ -1,10 +1,15 @@
 """Runs drivers as processes."""
 
+import atexit
 import importlib.metadata
+import multiprocessing
 import os
 import pathlib
+import runpy
+import signal
 import subprocess
 import sys
+import tempfile
 
 # When garbage is collected. Tracing makes many objects and no cycles to speak
 # of; with Python's own threshold a quarter of its time went there.
@@ -16,6 +21,20 @@ _WITHOUT_EMITTERS = (
   ["--xla_cpu_use_fusion_emitters=false"]
   if importlib.metadata.version("jaxlib").startswith("0.10.")
   else []
+)
+# A process that has imported what takes two seconds, and is forked.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(
+  [
+    "nao_jax.drawing.convolutional",
+    "nao_jax.experiment",
+    "nao_jax.final_training",
+    "nao_jax.report.search_page",
+    "nao_jax.tasks.known",
+    "experiments.run_flags",
+    "experiments.settings",
+    "tests.short_networks",
+  ]
 )
 
 
@@ -69,6 +88,92 @@ def start(
     stderr=subprocess.PIPE,
     text=True,
   )
+
+
+class Fork:
+  """A module that runs as a program in a fork; what tests use of a `Popen`.
+
+  It does what `python -m MODULE` does, but for the start of the interpreter and
+  the imports.
+  """
+
+  def __init__(self, module: str, *arguments, short=False, cwd=None):
+    """Starts it.
+
+    Args:
+      module: its name.
+      *arguments: of its command line.
+      short: compile with the fewest optimisations.
+      cwd: the folder to run in, if not this process's.
+    """
+    self._folder = tempfile.TemporaryDirectory()
+    # They are there, too, if it is killed before it opens them.
+    self._streams = [
+      pathlib.Path(self._folder.name, name) for name in ("stdout", "stderr")
+    ]
+    for stream in self._streams:
+      stream.touch()
+    given = [*map(str, arguments)], short, cwd or os.getcwd(), {**os.environ}
+    self._process = _FORKS.Process(
+      target=_run_forked, args=(module, *given, self._streams)
+    )
+    self._process.start()
+
+  def poll(self) -> int | None:
+    """Returns the exit code, or None before the end."""
+    return self._process.exitcode
+
+  @property
+  def returncode(self) -> int | None:
+    """The exit code; minus the signal if one ended it."""
+    return self._process.exitcode
+
+  def send_signal(self, number: signal.Signals) -> None:
+    """Sends it a signal."""
+    os.kill(self._process.pid, number)
+
+  def communicate(self) -> tuple[str, str]:
+    """Waits for its end; returns standard output and error."""
+    self._process.join()
+    with self._folder:
+      output, errors = (stream.read_text() for stream in self._streams)
+    return output, errors
+
+
+def _run_forked(module, arguments, short, cwd, environment, streams) -> None:
+  """Runs a module in a fork as Python would run it in a process."""
+  for number, stream in enumerate(streams, 1):
+    os.dup2(os.open(stream, os.O_WRONLY | os.O_APPEND), number)
+  os.chdir(cwd)
+  os.environ.clear()
+  os.environ.update(environment)
+  sys.argv = [module, *arguments]
+  if short:
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+  try:
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+  except Exception:
+    sys.excepthook(*sys.exc_info())
+    sys.exit(1)
+  finally:
+    atexit._run_exitfuncs()
+
+
+def run(module: str, *arguments, cwd=None) -> subprocess.CompletedProcess:
+  """Runs a module in a `Fork` to its end, as `subprocess.run` would."""
+  process = Fork(module, *arguments, cwd=cwd)
+  output, errors = process.communicate()
+  return subprocess.CompletedProcess(
+    [module, *arguments], process.returncode, output, errors
+  )
+
+
+def fork(driver: str, workdir, flags: dict) -> Fork:
+  """Does the same as `start`, whose networks are short, in a `Fork`."""
+  given = [f"--{k}={v}" for k, v in (flags | {"workdir": workdir}).items()]
+  return Fork("tests.short_driver", driver, *given, short=True)
 
 
 def finish(process: subprocess.Popen) -> tuple[str, str]:

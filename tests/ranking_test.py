@@ -1,9 +1,8 @@
 """Agreement of shared scores with true ones."""
 
+import functools
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from nao_jax.data.images import Examples, ImageData
 from nao_jax.errors import UserError
 from nao_jax.spaces import nasbench201
 from nao_jax.studies import ranking
-from tests import pages, tiny_images
+from tests import drivers
 
 TRUTH = np.random.default_rng(0).normal(90, 5, 200)
 
@@ -112,9 +111,12 @@ def table(tmp_path_factory):
   return path
 
 
-def _run(folder, *more):
-  """Compares supernets on digits; returns the output."""
+@pytest.fixture
+def run(table, digits_folder, tmp_path):
+  """A function that compares supernets on digits, with further flags."""
   flags = {
+    "table": table,
+    "column": "made:true",
     "preset": "digits",
     "space": "nasbench201",
     "channels": 2,
@@ -122,35 +124,26 @@ def _run(folder, *more):
     "pool_size": 24,
     "candidates": 12,
     "every": 2,
-    "data_dir": folder / "data",
-    "workdir": folder / "runs",
-    "json": folder / "found.json",
+    "data_dir": digits_folder,
+    "workdir": tmp_path / "runs",
+    "json": tmp_path / "found.json",
   }
   given = [f"--{name}={value}" for name, value in flags.items()]
-  return subprocess.run(
-    [sys.executable, "-m", "benchmarks.shared_ranking", *given, *more],
-    cwd=pages.ROOT,
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  return functools.partial(drivers.run, "benchmarks.shared_ranking", *given)
 
 
-def test_supernets_are_compared_with_a_table_and_go_on(table, tmp_path):
-  tiny_images.few_digits(tmp_path / "data")
+def test_supernets_are_compared_with_a_table_and_go_on(run, table, tmp_path):
   given = [
-    f"--table={table}",
-    "--column=made:true",
     f"--published={table}:made:true",
     f"--picture={tmp_path}/ranks.png",
     "--variant=plain:",
     "--variant=larger first: sampling=parameters sgd.learning_rate=0.05",
   ]
-  first = _run(tmp_path, "--seeds=1", *given)
+  first = run("--seeds=1", *given)
   assert first.returncode == 0, first.stderr
   before = json.loads((tmp_path / "found.json").read_text())
   assert set(before["shared"]) == {"plain, seed 0", "larger first, seed 0"}
-  again = _run(tmp_path, "--seeds=2", *given)
+  again = run("--seeds=2", *given)
   assert again.returncode == 0, again.stderr
   found = json.loads((tmp_path / "found.json").read_text())
   assert len(found["shared"]) == 4
@@ -161,9 +154,7 @@ def test_supernets_are_compared_with_a_table_and_go_on(table, tmp_path):
     assert np.shape(scores["4"]) == (12,)
   assert "larger first, seed 1 train supernet: 0 of" in again.stderr
   assert "plain, seed 0" not in again.stderr
-  other = _run(
-    tmp_path, "--seeds=1", *given[:2], "--variant=plain: train.batch=32"
-  )
+  other = run("--seeds=1", "--variant=plain: train.batch=32")
   assert other.returncode == 2
   assert "--variant=plain: --json=" in other.stderr
   rows = {row[0]: row[1:] for row in found["rows"]}
@@ -180,8 +171,8 @@ def test_supernets_are_compared_with_a_table_and_go_on(table, tmp_path):
     ("--space=nao", "--space=nasbench201"),
   ],
 )
-def test_a_comparison_that_cannot_be_is_refused(table, tmp_path, flag, named):
-  ended = _run(tmp_path, f"--table={table}", "--column=made:true", flag)
+def test_a_comparison_that_cannot_be_is_refused(run, flag, named):
+  ended = run(flag)
   assert ended.returncode == 2
   assert named in ended.stderr.splitlines()[-1]
   assert "Traceback" not in ended.stderr

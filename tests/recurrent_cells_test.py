@@ -5,8 +5,6 @@ Shapes: T steps of text, B streams, H width, V words.
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +23,7 @@ from nao_jax.tasks.text_presets import FinalConfig, SearchRnnConfig
 from nao_jax.training import language
 from nao_jax.training.language import TextTrainConfig
 from nao_jax.training.recurrent import State, Trainer
-from tests import running
+from tests import drivers, running, trees
 
 T, B, H, V = 7, 3, 5, 11
 MODEL = LanguageModelConfig(
@@ -118,11 +116,7 @@ def test_a_step_of_the_lstm_is_clipped_gradient_descent():
   (new, _), _ = jax.jit(lstm.update, static_argnames="trainer")(
     State(weights, hidden), key, 7, language.Batch(tokens, 8), trainer=TRAINER
   )
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
-    new,
-    optax.apply_updates(weights, changes),
-  )
+  trees.assert_close(new, optax.apply_updates(weights, changes), atol=1e-6)
 
 
 def test_the_lstm_learns_a_text_that_repeats():
@@ -215,12 +209,11 @@ def run(tmp_path_factory):
 
 
 def _measure(run):
-  command = [
-    sys.executable, "-m", "benchmarks.recurrent_cells", f"--workdir={run}",
+  return drivers.run(
+    "benchmarks.recurrent_cells", f"--workdir={run}",
     "--candidates=3", "--candidate_epochs=1", "--random_cells=1", "--seeds=2",
     "--epochs=1",
-  ]  # fmt: skip
-  return subprocess.run(command, capture_output=True, text=True, check=False)
+  )  # fmt: skip
 
 
 def _perplexities(results):

@@ -1,7 +1,6 @@
 """Reports beside random searches, pages of several searches, the driver."""
 
-import subprocess
-import sys
+import functools
 
 import numpy as np
 import pytest
@@ -17,6 +16,7 @@ from nao_jax.report import (
 from nao_jax.report import run as runs
 from nao_jax.search.journal import SearchJournal
 from nao_jax.strategies.uniform import Uniform
+from tests import drivers
 from tests.report_searches import (
   ROUNDS,
   SPACE,
@@ -156,12 +156,7 @@ def test_a_comparison_that_makes_no_sense_is_refused(nao, recurrent, tmp_path):
   assert not output.exists()
 
 
-def _driver(*flags):
-  return subprocess.run(
-    [sys.executable, "-m", "experiments.report", *flags],
-    capture_output=True,
-    text=True,
-  )
+_driver = functools.partial(drivers.run, "experiments.report")
 
 
 def test_the_driver_writes_the_report(nao, tmp_path):

@@ -5,8 +5,6 @@ import dataclasses
 import json
 import re
 import sqlite3
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -22,7 +20,7 @@ from nao_jax.strategies.nao import NaoConfig
 from nao_jax.tasks import image_presets
 from nao_jax.tasks import images as image_task
 from nao_jax.training.recipe import TrainConfig
-from tests import drivers, running, tiny_images
+from tests import drivers, running
 
 POOL, ROUNDS = 6, 2
 FLAGS = {
@@ -58,21 +56,19 @@ FLAGS = {
 class Driver:
   """Starts experiments.search_cnn on few data, which are prepared once."""
 
-  def __init__(self, home):
-    self.home = home
+  def __init__(self, home, data_dir):
+    self.home, self.data_dir = home, data_dir
 
   def run(self, workdir, **changes):
-    flags = FLAGS | {"data_dir": self.home / "data"} | changes
-    process = drivers.start("search_cnn", workdir, flags)
+    flags = FLAGS | {"data_dir": self.data_dir} | changes
+    process = drivers.fork("search_cnn", workdir, flags)
     process.output, process.errors = process.communicate()
     return process
 
 
 @pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-  home = tmp_path_factory.mktemp("search_cnn")
-  tiny_images.few_digits(home / "data")
-  return Driver(home)
+def driver(home, digits_folder):
+  return Driver(home, digits_folder)
 
 
 @pytest.fixture(scope="module")
@@ -274,12 +270,8 @@ def test_bad_input_ends_with_2_and_one_line(driver, finished, flags, message):
 
 
 def test_helpfull_describes_every_setting():
-  process = subprocess.run(
-    [sys.executable, "-m", "experiments.search_cnn", "--helpfull"],
-    check=True,
-    capture_output=True,
-    text=True,
-  )
+  process = drivers.run("experiments.search_cnn", "--helpfull")
+  assert process.returncode == 0
   text = " ".join(process.stdout.split())
   for owner, name in _leaves(image_presets.SearchCnnConfig):
     # The data decide, and a list of sizes is no flag.
@@ -350,7 +342,7 @@ def test_an_impossible_search_does_not_start(
     running.search_images(
       settings.replace(TINY, {name: value}),
       workdir=workdir,
-      data_dir=driver.home / "data",
+      data_dir=driver.data_dir,
       devices=1,
     )
   assert "\n" not in str(caught.value)

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +32,7 @@ from nao_jax.training import language
 from nao_jax.training import recurrent as training_recurrent
 from nao_jax.training.language import Batch, TextTrainConfig
 from nao_jax.training.recurrent import State, Trainer, programs, update
-from tests import running, tracing
+from tests import drivers, running, tracing, trees
 from tests.stand_ins import Killed, nothing
 
 pytestmark = pytest.mark.usefixtures("fast_compilation")
@@ -142,9 +140,7 @@ def test_a_shared_step_is_dense_gradient_descent_on_the_bank():
     jax.grad(objective)(weights), optimiser.init(weights), weights
   )
   expected = optax.apply_updates(weights, changes)
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), new, expected
-  )
+  trees.assert_close(new, expected, atol=1e-6)
   assert loss == pytest.approx(float(objective(weights)), abs=1e-3)
 
 
@@ -210,9 +206,7 @@ def test_a_step_of_four_cells_averages_their_gradients_on_any_devices():
     np.testing.assert_allclose(
       np.reshape(states, after.shape), after, atol=1e-6
     )
-    jax.tree.map(
-      lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), new, expected
-    )
+    trees.assert_close(new, expected, atol=1e-6)
 
 
 def test_shared_scores_of_four_devices_are_those_of_one(corpus):
@@ -237,9 +231,7 @@ def test_shared_scores_of_four_devices_are_those_of_one(corpus):
     state = state._replace(hidden=np.concatenate(state.hidden))
     results.append((jax.device_get(state), scores))
   (one, scores), (four, scores_of_four) = results
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), one, four
-  )
+  trees.assert_close(one, four, atol=2e-5)
   np.testing.assert_allclose(scores, scores_of_four, atol=1e-5)
   assert len(set(scores.tolist())) == len(ROWS)
 
@@ -289,11 +281,7 @@ def test_a_candidate_does_not_depend_on_those_beside_it(corpus):
     ((state, loss, score),) = alone.epoch([rows[at]], [start[at]], [epoch])
     assert score == pytest.approx(four[at][2], abs=1e-5)
     assert loss == pytest.approx(four[at][1], abs=1e-5)
-    jax.tree.map(
-      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
-      state,
-      four[at][0],
-    )
+    trees.assert_close(state, four[at][0], atol=1e-5)
 
 
 def test_an_averaged_candidate_is_scored_by_the_mean_of_its_weights(
@@ -404,14 +392,15 @@ def test_an_architecture_that_does_not_fit_is_refused(
 
 def test_the_driver_searches_and_says_what_is_wrong(folder, tmp_path):
   command = [
-    sys.executable, "-m", "experiments.search_rnn", "--preset=demo",
+    "experiments.search_rnn", "--preset=demo",
     f"--text={folder}", f"--workdir={tmp_path / 'run'}", "--nodes=2",
     "--width=4", "--batch=4", "--pool_size=4", "--rounds=0",
     "--epochs=1", "--new_per_round=1", "--finalists=0",
     "--final_cells=0", "--score_tokens=40", "--arch=0 1 1 2",
     "--log=plain",
   ]  # fmt: skip
-  ran = subprocess.run(command, capture_output=True, text=True, check=True)
+  ran = drivers.run(*command)
+  assert ran.returncode == 0, ran.stderr
   best = json.loads((tmp_path / "run" / "best.json").read_text())
   assert best["text"] in ran.stdout
   perplexity = best["validation_perplexity_with_shared_weights"]
@@ -421,9 +410,7 @@ def test_the_driver_searches_and_says_what_is_wrong(folder, tmp_path):
   assert picture.read_bytes().startswith(b"\x89PNG")
   assert "<svg" in picture.with_suffix(".svg").read_text()
   assert picture.with_suffix(".pdf").read_bytes().startswith(b"%PDF")
-  ran = subprocess.run(
-    [*command, "--bptt=1"], capture_output=True, text=True, check=False
-  )
+  ran = drivers.run(*command, "--bptt=1")
   assert ran.returncode == 2
   assert "--bptt=1: allowed: 5 or more" in ran.stderr
 

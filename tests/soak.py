@@ -8,6 +8,7 @@ comes to its end, that must be the same: pool, scores, parameters, outcome.
 """
 
 import argparse
+from collections.abc import Callable
 import contextlib
 import dataclasses
 import pathlib
@@ -56,7 +57,11 @@ class Kills(NamedTuple):
 
 
 def survive(
-  subject: Subject, folder: pathlib.Path, kills: int, seed: int
+  subject: Subject,
+  folder: pathlib.Path,
+  kills: int,
+  seed: int,
+  start: Callable = drivers.start,
 ) -> Kills:
   """Kills a driver many times, and checks its result.
 
@@ -67,20 +72,21 @@ def survive(
       a third at any moment of a run, its start included, and a third are
       SIGTERM or SIGHUP at any moment.
     seed: seed of the moments.
+    start: what starts a driver.
 
   Raises:
     AssertionError: the killed run had another result, or failed.
   """
   rng = random.Random(seed)
   whole, killed = folder / "whole", folder / "killed"
-  start = time.monotonic()
-  drivers.finish(drivers.start(subject.driver, whole, subject.flags))
+  began = time.monotonic()
+  drivers.finish(start(subject.driver, whole, subject.flags))
   # How long a run takes: on a busy machine much of it is the imports.
-  seconds = time.monotonic() - start
+  seconds = time.monotonic() - began
   writing, resumed, tried = 0, 0, 0
   while True:
-    start = time.monotonic()
-    process = drivers.start(subject.driver, killed, subject.flags)
+    began = time.monotonic()
+    process = start(subject.driver, killed, subject.flags)
     sent, caught = signal.SIGKILL, False
     if tried < kills and tried % 3 == 1:
       caught = _wait_until_it_writes(process, killed, rng)
@@ -102,7 +108,7 @@ def survive(
     if tried == kills:
       return Kills(tried, writing, resumed)
     # It came to its end before it could be killed: once more, from the start.
-    seconds = time.monotonic() - start
+    seconds = time.monotonic() - began
     shutil.rmtree(killed)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from tests import soak
+from tests import drivers, soak
 
 
 @pytest.fixture(scope="module")
@@ -29,5 +29,5 @@ def test_a_killed_run_comes_to_what_one_comes_to_that_was_not(
     # Half of the compiling; the other search has a final comparison.
     flags = subject.flags | {"finalists": 0, "final_cells": 0}
     subject = dataclasses.replace(subject, flags=flags)
-  survived = soak.survive(subject, tmp_path, kills, seed=1)
+  survived = soak.survive(subject, tmp_path, kills, 1, drivers.fork)
   assert survived.tried == kills

@@ -1,6 +1,7 @@
 """The view of a run that runs, was killed, or has ended."""
 
 import errno
+import functools
 import io
 import json
 import socket
@@ -14,6 +15,7 @@ from nao_jax.report import watching
 from nao_jax.runs import lock
 from nao_jax.runs.workdir import Workdir
 from nao_jax.search.journal import SearchJournal
+from tests import drivers
 
 # A run that reports its progress, and then waits to be killed.
 RUN = """
@@ -31,7 +33,6 @@ with SearchJournal(sys.argv[1], settings, 4) as journal:
   print("ready", flush=True)
   time.sleep(60)
 """
-DRIVER = [sys.executable, "-m", "experiments.watch"]
 
 
 def _view(path):
@@ -208,8 +209,7 @@ def test_the_status_of_an_earlier_process_is_left_out(tmp_path):
     assert set(watching.snapshot(tmp_path).status) == {"seconds"}
 
 
-def _driver(*flags):
-  return subprocess.run([*DRIVER, *flags], capture_output=True, text=True)
+_driver = functools.partial(drivers.run, "experiments.watch")
 
 
 def test_the_driver_shows_the_state_once_without_a_terminal(tmp_path):
