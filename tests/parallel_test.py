@@ -109,9 +109,8 @@ def four_results(spread_steps, step_inputs):
   return spread_steps(*parallel.replicate(whole), _shared(steps))
 
 
-def test_gradients_of_four_devices_are_those_of_one(state, data):
-  images = jnp.float32(data.train.images[:BATCH]) / 255
-  labels = data.train.labels[:BATCH]
+def test_gradients_of_four_devices_are_those_of_one(state, batch):
+  images, labels = batch
   function = functools.partial(supernet.gradients, trainer=TRAINER)
   halfway = np.float32(0.5)
   key = jax.random.key(3)

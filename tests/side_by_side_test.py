@@ -2,14 +2,13 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
 
 from benchmarks import machine, pairs, tables
 from nao_jax.errors import UserError
-from tests import pages
+from tests import drivers, pages
 
 # Says on how many cores it runs, how many threads it may have, and one more.
 PEER = """
@@ -73,15 +72,11 @@ def test_the_driver_measures_both_and_keeps_what_others_measured(
   file.parent.mkdir()
   file.write_text('{"other": {"kept": true}}')
   sizes = ["--streams=2", "--steps=3", "--width=8"]
-  command = [sys.executable, "-m", "benchmarks.side_by_side", *sizes]
-  command += [f"--peer={' '.join(peer)}", "--only=rnn_score", "--pairs=1"]
-  ended = subprocess.run(
-    [*command, f"--json={file}"],
-    cwd=pages.ROOT,
-    capture_output=True,
-    text=True,
-    check=True,
+  flags = [f"--peer={' '.join(peer)}", "--only=rnn_score", "--pairs=1"]
+  ended = drivers.run(
+    "benchmarks.side_by_side", *sizes, *flags, f"--json={file}"
   )
+  assert ended.returncode == 0, ended.stderr
   held = json.loads(file.read_text())
   (pair,) = held["rnn_score"]["pairs"]
   assert held["other"] == {"kept": True}
