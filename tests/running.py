@@ -1,9 +1,15 @@
-"""Whole runs in one call, with the options of a run as arguments."""
+"""Whole runs in one call, with the options of a run as arguments.
+
+Searches have no report at their end, which takes longer than some of them.
+"""
+
+import pytest
 
 from nao_jax import experiment, final_training
 from nao_jax.tasks.images import Images
 from nao_jax.tasks.task import RunOptions
 from nao_jax.tasks.texts import Texts
+from tests.stand_ins import nothing
 
 _OPTIONS = ("devices", "checkpoints", "plain", "team")
 
@@ -32,4 +38,6 @@ def _run(run, task, config, arguments: dict) -> dict | None:
   options = {
     name: arguments.pop(name) for name in _OPTIONS if name in arguments
   }
-  return run(task, config, options=RunOptions(**options), **arguments)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(experiment, "_report", nothing)
+    return run(task, config, options=RunOptions(**options), **arguments)

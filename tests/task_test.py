@@ -20,7 +20,7 @@ from nao_jax.search.config import FinalConfig, FinalistConfig, SearchConfig
 from nao_jax.strategies.nao import NaoConfig
 from nao_jax.strategies.proxies import Proxy
 from nao_jax.tasks.task import RunOptions
-from tests.stand_ins import Killed
+from tests.stand_ins import Killed, nothing
 from tests.tabular_task import SPACE, Tabular, TabularConfig
 
 CONFIG = TabularConfig(
@@ -97,6 +97,7 @@ def test_it_goes_on_after_a_kill_to_the_same_end(
   with pytest.raises(Killed):
     experiment.run(Tabular(), CONFIG, workdir=tmp_path, options=OFTEN)
   monkeypatch.undo()
+  monkeypatch.setattr(experiment, "_report", nothing)
   best = experiment.run(Tabular(), CONFIG, workdir=tmp_path, options=OFTEN)
   assert best == finished[1]
 
