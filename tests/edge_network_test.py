@@ -262,6 +262,13 @@ def test_costs_count_what_the_stand_alone_network_learns(affine):
   assert cost(config, tokens, 8).parameters == _count(shapes["params"])
 
 
+def test_edges_that_add_zeros_do_not_run():
+  rows = jnp.int32([0, 3, 0, 1, 2, 0])
+  for config in (SMALL, pickle.loads(pickle.dumps(SMALL))):
+    plan = edge_network._plan(config, rows)
+    assert plan.order[: plan.count].tolist() == [1, 3, 4]
+
+
 def test_networks_can_be_sent_to_other_processes():
   sent = pickle.loads(pickle.dumps(SMALL))
   assert [one.name for one in sent.operations] == list(nasbench201.OPS)

@@ -60,6 +60,12 @@ def _apply(name: str, x, weights, norm) -> jax.Array:
   return ops.apply(name, x, weights, stride=1, norm=norm)
 
 
+def is_zero(one: Operation) -> bool:
+  """Returns whether an operation is the one of `ops` that returns zeros."""
+  known = isinstance(one.apply, functools.partial) and one.apply.func is _apply
+  return known and one.apply.args == ("zero",)
+
+
 _OUR_NAMES = {
   "none": "zero",
   "skip_connect": "identity",

@@ -15,11 +15,17 @@ import functools
 
 from flax import linen as nn
 import jax
+from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
 from nao_jax.networks import convolutions, macro, ops, pooling
-from nao_jax.networks.edge_config import EdgeNetworkConfig, Operation, is_affine
+from nao_jax.networks.edge_config import (
+  EdgeNetworkConfig,
+  Operation,
+  is_affine,
+  is_zero,
+)
 from nao_jax.networks.parameters import (
   CarriedNorm,
   Statistics,
@@ -107,11 +113,7 @@ class Cell(nn.Module):
     branches = tuple(
       _Branch(one, self.axis_name, self.statistics) for one in config.operations
     )
-    source, target = np.array(config.edges, np.int32).T
-    plan = Plan(
-      jnp.arange(edges), jnp.int32(edges), rows, jnp.asarray(source),
-      jnp.asarray(target),
-    )  # fmt: skip
+    plan = _plan(config, rows)
     states = jnp.pad(x[None], ((0, config.states - 1), *((0, 0),) * 4))
 
     def run(memory):
@@ -128,6 +130,22 @@ class Cell(nn.Module):
     """Returns the largest number of BatchNorms in one operation."""
     shapes = (one.shapes(self.width) for one in self.config.operations)
     return max(sum("scale" in leaf for leaf in leaves) for leaves in shapes)
+
+
+def _plan(config: EdgeNetworkConfig, rows: jax.Array) -> Plan:
+  """Returns the plan of a cell; edges that add zeros come last.
+
+  On a CPU they do not run. A GPU's host would read after each edge whether it
+  was the last one, so there their number is not data.
+  """
+  zeros = jnp.asarray([is_zero(one) for one in config.operations])[rows]
+  count = lax.platform_dependent(
+    zeros,
+    cpu=lambda zeros: jnp.sum(~zeros, dtype=jnp.int32),
+    default=lambda zeros: jnp.int32(len(zeros)),
+  )
+  source, target = jnp.asarray(config.edges, jnp.int32).T
+  return Plan(jnp.argsort(zeros, stable=True), count, rows, source, target)
 
 
 def _declared(
