@@ -167,3 +167,21 @@ def extend(
   )
   fresh.step_sizes[:count] = proposal.step_sizes
   return Pool(*map(np.concatenate, zip(pool, fresh, strict=True)))
+
+
+def packed(pool: Pool) -> Pool:
+  """Returns the pool as it is saved, with the known scores alone, [3 S].
+
+  Most of the table of a long search is empty, as members leave the pool.
+  """
+  rows, rounds = np.nonzero(~np.isnan(pool.scores))
+  scores = [rows, rounds, pool.scores[rows, rounds]]
+  return pool._replace(scores=np.concatenate(scores, dtype=float))
+
+
+def unpacked(pool: Pool, rounds: int) -> Pool:
+  """Returns a pool that `packed` has made, with R rounds."""
+  rows, columns, scores = pool.scores.reshape(3, -1)
+  table = np.full((len(pool.tokens), rounds), np.nan, np.float32)
+  table[rows.astype(int), columns.astype(int)] = scores
+  return pool._replace(scores=table)

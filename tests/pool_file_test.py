@@ -157,3 +157,14 @@ def test_what_fails_in_the_middle_leaves_the_pool_of_before(
   assert _rows(file.path) == _expected(first)
   file.write(second)
   assert _rows(file.path) == _expected(second)
+
+
+@given(st.integers(0, 100))
+@settings(max_examples=20, deadline=None)
+def test_a_packed_pool_holds_the_known_scores_alone(seed):
+  for pool in _course(seed):
+    packed = pools.packed(pool)
+    assert packed.scores.size == 3 * np.sum(~np.isnan(pool.scores))
+    for found, column in zip(pools.unpacked(packed, ROUNDS), pool, strict=True):
+      assert found.dtype == column.dtype
+      np.testing.assert_array_equal(found, column)

@@ -65,7 +65,11 @@ def bytes_on_disk(tree: Any) -> int:
 
 
 def restore(
-  directory: str | os.PathLike, template: Any, *, exact: bool = False
+  directory: str | os.PathLike,
+  template: Any,
+  *,
+  exact: bool = False,
+  earlier: Any = None,
 ) -> Any:
   """Restores the newest checkpoint that is undamaged.
 
@@ -73,6 +77,7 @@ def restore(
     directory: the directory given to `save`.
     template: a pytree of the same structure.
     exact: whether shapes must equal the template's, too.
+    earlier: another template, of what earlier versions saved.
 
   Returns:
     The pytree, of NumPy arrays; None if nothing was saved there.
@@ -88,7 +93,8 @@ def restore(
     steps = sorted(manager.all_steps(), reverse=True)
     for step in steps:
       if (leaves := _read(manager, step)) is not None:
-        return _unflatten(directory, leaves, template, exact)
+        known = [template] if earlier is None else [template, earlier]
+        return _unflatten(directory, leaves, known, exact)
   if steps:
     raise UserError(
       f"{directory}: all {len(steps)} checkpoints are damaged; start again in "
@@ -159,9 +165,13 @@ def _files_digest(folder: pathlib.Path) -> str:
   return total.hexdigest()
 
 
-def _unflatten(directory, leaves: list, template, exact: bool):
-  expected = jax.tree.leaves(template)
-  if [x.ndim for x in leaves] != [np.ndim(x) for x in expected]:
+def _unflatten(directory, leaves: list, templates: list, exact: bool):
+  ranks = [x.ndim for x in leaves]
+  for template in templates:
+    expected = jax.tree.leaves(template)
+    if ranks == [np.ndim(x) for x in expected]:
+      break
+  else:
     raise UserError(
       f"{directory}: holds {len(leaves)} arrays where {len(expected)} of other "
       "ranks belong; it is of another architecture, or of another version of "

@@ -74,12 +74,17 @@ class SearchJournal(Workdir, Journal):
     """
     self._pool_file.check()
     self.check_space(template)
-    state = checkpoint.restore(self.checkpoints, template)
+    state = checkpoint.restore(
+      self.checkpoints, _saved(template), earlier=template
+    )
     done = 0 if state is None else int(state.round)
     self.rewind("round", done)
     self._enter(done)
     if state is None:
       return None
+    if state.pool.scores.ndim == 1:  # Up to version 0.2 it is the table.
+      rounds = template.pool.scores.shape[1]
+      state = state._replace(pool=pools.unpacked(state.pool, rounds))
     self._name_best(state)
     self._pool_file.write(state.pool)
     if done <= self._rounds:
@@ -89,7 +94,7 @@ class SearchJournal(Workdir, Journal):
   def keep(self, state: SearchState, steps: int, *, last: bool = False) -> None:
     """Saves a state like `Workdir.keep` and shows the best score so far."""
     self._name_best(state)
-    super().keep(state, steps, last=last)
+    super().keep(state, steps, last=last, form=_saved)
 
   def end_round(self, state: SearchState, report: dict) -> None:
     """Writes the report and the state of a round that has ended.
@@ -162,6 +167,10 @@ class SearchJournal(Workdir, Journal):
 
   def _enter(self, round_: int) -> None:
     self.progress.prefix = f"round {round_} of {self._rounds}:"
+
+
+def _saved(state: SearchState) -> SearchState:
+  return state._replace(pool=pools.packed(state.pool))
 
 
 def origin_text(origin: int) -> str:

@@ -165,7 +165,11 @@ def _grown(before: Pool, pool: Pool) -> bool:
       np.array_equal(getattr(before, name), getattr(pool, name)[:known])
       for name in ("tokens", "origins", "parents", "step_sizes")
     )
-    and not np.any(np.isnan(pool.scores[:known]) & ~np.isnan(before.scores))
+    and not np.any(
+      # Those that had left the pool got no scores since.
+      np.isnan(pool.scores[:known][before.alive])
+      & ~np.isnan(before.scores[before.alive])
+    )
   )
 
 
