@@ -26,7 +26,7 @@ STEPS = CONFIG.train.epochs * (1437 // CONFIG.train.batch)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def fast_compilation():
+def quick():
   with small_trainings.quick():
     yield
 

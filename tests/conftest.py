@@ -97,16 +97,6 @@ def kept_programs():
 
 
 @pytest.fixture(scope="module")
-def fast_compilation():
-  """Compiles with few optimisations."""
-  import jax
-
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield
-  jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module")
 def double_precision():
   """Computes in 64 bits."""
   import jax

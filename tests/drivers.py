@@ -73,8 +73,8 @@ def start(
     driver: its name.
     workdir: where its run goes.
     flags: the others.
-    short: have all networks be of two cells, and compile with the fewest
-      optimisations; workers elsewhere know of neither, and round differently.
+    short: have all networks be of two cells, of which workers elsewhere do not
+      know.
   """
   given = flags | {"workdir": workdir}
   program = (
@@ -83,7 +83,6 @@ def start(
   return subprocess.Popen(
     [sys.executable, "-m", *program]
     + [f"--{name}={value}" for name, value in given.items()],
-    env=os.environ | ({"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"} if short else {}),
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -97,15 +96,8 @@ class Fork:
   the imports.
   """
 
-  def __init__(self, module: str, *arguments, short=False, cwd=None):
-    """Starts it.
-
-    Args:
-      module: its name.
-      *arguments: of its command line.
-      short: compile with the fewest optimisations.
-      cwd: the folder to run in, if not this process's.
-    """
+  def __init__(self, module: str, *arguments):
+    """Starts a module with the arguments of its command line."""
     self._folder = tempfile.TemporaryDirectory()
     # They are there, too, if it is killed before it opens them.
     self._streams = [
@@ -113,9 +105,9 @@ class Fork:
     ]
     for stream in self._streams:
       stream.touch()
-    given = [*map(str, arguments)], short, cwd or os.getcwd(), {**os.environ}
+    given = module, *map(str, arguments)
     self._process = _FORKS.Process(
-      target=_run_forked, args=(module, *given, self._streams)
+      target=_run_forked, args=(given, {**os.environ}, self._streams)
     )
     self._process.start()
 
@@ -140,20 +132,15 @@ class Fork:
     return output, errors
 
 
-def _run_forked(module, arguments, short, cwd, environment, streams) -> None:
+def _run_forked(given, environment, streams) -> None:
   """Runs a module in a fork as Python would run it in a process."""
   for number, stream in enumerate(streams, 1):
     os.dup2(os.open(stream, os.O_WRONLY | os.O_APPEND), number)
-  os.chdir(cwd)
   os.environ.clear()
   os.environ.update(environment)
-  sys.argv = [module, *arguments]
-  if short:
-    import jax
-
-    jax.config.update("jax_disable_most_optimizations", True)
+  sys.argv = [*given]
   try:
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    runpy.run_module(given[0], run_name="__main__", alter_sys=True)
   except Exception:
     sys.excepthook(*sys.exc_info())
     sys.exit(1)
@@ -161,9 +148,9 @@ def _run_forked(module, arguments, short, cwd, environment, streams) -> None:
     atexit._run_exitfuncs()
 
 
-def run(module: str, *arguments, cwd=None) -> subprocess.CompletedProcess:
+def run(module: str, *arguments) -> subprocess.CompletedProcess:
   """Runs a module in a `Fork` to its end, as `subprocess.run` would."""
-  process = Fork(module, *arguments, cwd=cwd)
+  process = Fork(module, *arguments)
   output, errors = process.communicate()
   return subprocess.CompletedProcess(
     [module, *arguments], process.returncode, output, errors
@@ -173,7 +160,7 @@ def run(module: str, *arguments, cwd=None) -> subprocess.CompletedProcess:
 def fork(driver: str, workdir, flags: dict) -> Fork:
   """Does the same as `start`, whose networks are short, in a `Fork`."""
   given = [f"--{k}={v}" for k, v in (flags | {"workdir": workdir}).items()]
-  return Fork("tests.short_driver", driver, *given, short=True)
+  return Fork("tests.short_driver", driver, *given)
 
 
 def finish(process: subprocess.Popen) -> tuple[str, str]:

@@ -37,11 +37,9 @@ MODEL = LanguageModelConfig(nodes=2, width=4)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def fast_compilation():
-  jax.config.update("jax_disable_most_optimizations", True)
+def short_networks():
   with two_cells():
     yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ class Subject(NamedTuple):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def fast_compilation():
+def quick():
   with small_trainings.quick():
     yield
 

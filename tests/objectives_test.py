@@ -31,8 +31,6 @@ from nao_jax.strategies.uniform import Uniform
 from nao_jax.tasks import image_costs
 from nao_jax.tasks.image_presets import PRESETS
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 POINTS = arrays.arrays(
   float,
   st.tuples(st.integers(1, 20), st.integers(1, 3)),

@@ -25,8 +25,6 @@ from nao_jax.training.supernet import Steps
 from tests import tiny_images, tracing, trees
 from tests.short_networks import ShortConfig
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 DEVICES, BATCH, EXAMPLES, STEPS = 4, 8, 20, 3
 # The normal cell reads a larger map, so each kind of BatchNorm is there.
 NETWORK = ShortConfig(nodes=2, channels=2, classes=3, kinds="RN")

@@ -34,8 +34,6 @@ from nao_jax.training.optimisers import SgdConfig
 from tests.short_networks import ShortConfig
 from tests.stand_ins import nothing
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 COUNT, BATCH, CLASSES = 8, 4, 3
 KEY = jax.random.key(1)
 SHARES = {"train": 0.25, "validation": 0.5, "test": 0.75}

@@ -56,9 +56,7 @@ def _start_two(workdir):
 def one(tmp_path_factory):
   """The search in this process, on four devices: its pool and its workdir."""
   workdir = tmp_path_factory.mktemp("one") / "run"
-  jax.config.update("jax_disable_most_optimizations", True)
-  yield team_work.run(team_work.evaluator(), workdir), workdir
-  jax.config.update("jax_disable_most_optimizations", False)
+  return team_work.run(team_work.evaluator(), workdir), workdir
 
 
 @pytest.fixture(scope="module")

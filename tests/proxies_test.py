@@ -94,7 +94,6 @@ def data():
   return ImageData("random", 3, part, part, part, *moments)
 
 
-@pytest.mark.usefixtures("fast_compilation")
 def test_signals_of_cells_serve_any_number_of_architectures(data):
   signals = image_proxies.proxies(NAMES, NETWORK, data, seed=0)
   assert [signal.name for signal in signals] == NAMES

@@ -26,7 +26,7 @@ EPOCHS, BATCH = CONFIG.train.epochs, CONFIG.train.batch
 
 
 @pytest.fixture(scope="module", autouse=True)
-def fast_compilation():
+def quick():
   with small_trainings.quick():
     yield
 

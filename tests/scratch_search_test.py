@@ -32,8 +32,6 @@ from tests import running, tracing
 from tests.short_networks import ShortConfig
 from tests.stand_ins import Killed, nothing
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 NETWORK = ShortConfig(nodes=2, channels=4, kinds="RN")
 TRAIN = TrainConfig(epochs=3, batch=16, drop_path_keep=0.9)
 SGD = SgdConfig(learning_rate=0.1)

@@ -35,8 +35,6 @@ from nao_jax.training.recurrent import State, Trainer, programs, update
 from tests import drivers, running, tracing, trees
 from tests.stand_ins import Killed, nothing
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 WORDS = 12
 MODEL = LanguageModelConfig(
   nodes=3,

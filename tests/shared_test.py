@@ -24,8 +24,6 @@ from tests import tiny_images, tracing
 from tests.short_networks import ShortConfig
 from tests.stand_ins import nothing
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 STEPS = 6
 SEPARABLE_3, SEPARABLE_5, POOLED = range(3)
 KEY = jax.random.key(1)

@@ -53,12 +53,10 @@ TEXTS = TrainRnnConfig(
 
 @contextlib.contextmanager
 def quick() -> Iterator[None]:
-  """Compiles quickly: few optimisations, two cells, windows of one length."""
-  jax.config.update("jax_disable_most_optimizations", True)
+  """Compiles quickly: two cells, windows of one length."""
   with two_cells(), pytest.MonkeyPatch.context() as patch:
     patch.setattr(language, "PADDED_TO", 30)
     yield
-  jax.config.update("jax_disable_most_optimizations", False)
 
 
 def write_text(folder: pathlib.Path) -> None:

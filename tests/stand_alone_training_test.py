@@ -14,8 +14,6 @@ from nao_jax.training.optimisers import SgdConfig
 from nao_jax.training.recipe import Images, TrainConfig, to_bfloat16
 from tests.short_networks import ShortConfig
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 BATCH, EXAMPLES, SIZE, CLASSES = 8, 24, 8, 6
 # A 3x3 convolution, pools and identities: quick to compile.
 TOKENS = (1, 6, 2, 4, 3, 13, 1, 4, 1, 6, 2, 9, 3, 4, 1, 4)

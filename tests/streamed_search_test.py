@@ -34,8 +34,6 @@ from tests import running, tiny_images, trees
 from tests.short_networks import ShortConfig, two_cells
 from tests.stand_ins import Killed, nothing
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 TRAIN, HELD_OUT, TEST, BATCH, CLASSES = 8, 8, 6, 4, 3
 KEY = jax.random.key(1)
 TRAINER = supernet.Trainer(

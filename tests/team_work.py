@@ -202,7 +202,6 @@ def run(scores, workdir) -> Pool:
 
 def main(port: str, number: str, workdir: str) -> None:
   """Leads or helps."""
-  jax.config.update("jax_disable_most_optimizations", True)
   chunking.SECONDS = 0.0  # A step a call, and so many places to die at.
   make_cells_quick_and_diverge_once(setattr)
   team = meet(Rendezvous(f"127.0.0.1:{port}", 2, int(number)))

@@ -18,8 +18,6 @@ from nao_jax.spaces import nasbench201
 from tests import tiny_networks, tracing, trees
 from tests.tiny_networks import stand_alone_variables
 
-pytestmark = pytest.mark.usefixtures("fast_compilation")
-
 KEY = jax.random.key(0)
 EDGES = EdgeNetworkConfig(cells_per_stage=1, channels=4, classes=5)
 NETWORKS = {
