@@ -40,7 +40,7 @@ _COUNT = flags.DEFINE_integer("count", 4, "Counted candidates.", lower_bound=1)
 
 def main(_):
   """Times both ways, candidate by candidate."""
-  config = _CONFIG()
+  config = dataclasses.replace(_CONFIG(), input="memory")
   data = open_data(config, _DATA_DIR.value)
   recipe = {
     "network": dataclasses.replace(config.network, classes=data.classes),
