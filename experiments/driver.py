@@ -158,9 +158,11 @@ def _is_reported(error: BaseException | None) -> bool:
   Such are a user's errors and those of storage. Others keep their traceback, as
   nothing else may tell of them.
   """
-  while error is not None:
-    if isinstance(error, UserError | OSError) or storage_fault(error):
+  seen = set()
+  while error is not None and error not in seen:
+    if isinstance(error, UserError) or storage_fault(error):
       return True
+    seen.add(error)
     error = error.__cause__ or error.__context__
   return False
 

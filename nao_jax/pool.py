@@ -17,7 +17,7 @@ _HEAD = ("", "score", "origin", "tokens")
 
 
 def _origin(origin: int) -> str:
-  return {RANDOM: "random", GIVEN: "given"}.get(int(origin), f"round {origin}")
+  return {RANDOM: "random", GIVEN: "start"}.get(int(origin), f"round {origin}")
 
 
 class Pool(NamedTuple):
@@ -26,7 +26,8 @@ class Pool(NamedTuple):
   Attributes:
     tokens: int32 [A, L].
     origins: int32 [A], the first round of a proposal in the pool, from 1; 0 for
-      a random architecture, drawn in any round; -1 for a given one.
+      a random architecture, drawn in any round; -1 for one that was given or
+      chosen by signals.
     parents: int32 [A], the row that a proposal was made from; -1 without one.
     step_sizes: float32 [A], step along the predictor's gradient; 0 without one.
     alive: bool [A], whether the architecture is in the pool now.
@@ -170,17 +171,23 @@ def extend(
 
 
 def packed(pool: Pool) -> Pool:
-  """Returns the pool as it is saved, with the known scores alone, [3 S].
+  """Returns the form in which a pool is saved.
 
-  Most of the table of a long search is empty, as members leave the pool.
+  Most of the table of a long search is empty, as members leave the pool. Then
+  rows, rounds and values of the S scores that there are take its place, in one
+  array [3 S] of float64.
   """
   rows, rounds = np.nonzero(~np.isnan(pool.scores))
+  if 24 * len(rows) >= pool.scores.nbytes:
+    return pool
   scores = [rows, rounds, pool.scores[rows, rounds]]
   return pool._replace(scores=np.concatenate(scores, dtype=float))
 
 
 def unpacked(pool: Pool, rounds: int) -> Pool:
-  """Returns a pool that `packed` has made, with R rounds."""
+  """Returns the pool of R rounds that `packed` was given."""
+  if pool.scores.ndim == 2:  # Earlier versions saved no other form.
+    return pool
   rows, columns, scores = pool.scores.reshape(3, -1)
   table = np.full((len(pool.tokens), rounds), np.nan, np.float32)
   table[rows.astype(int), columns.astype(int)] = scores

@@ -207,6 +207,7 @@ def _with_each_op(config):
   while missing:
     shown = [missing.intersection(_run(config, cells)) for cells in sample]
     most = max(shown, key=len)
+    assert most, missing
     chosen.append(sample[shown.index(most)])
     missing -= most
   return chosen

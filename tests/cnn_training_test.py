@@ -216,7 +216,7 @@ def test_a_stopped_training_on_a_stream_ends_with_the_same_bits(
     train=TrainConfig(epochs=3, batch=4, drop_path_keep=0.9),
     stream=StreamConfig(size=8, workers=0),
   )
-  working = dataclasses.replace(config, stream=StreamConfig(8, workers=1))
+  working = dataclasses.replace(config, stream=StreamConfig(8, workers=2))
   every = CheckpointConfig(steps=3)
   whole, stopped = tmp_path / "whole", tmp_path / "stopped"
   arguments = {"data_dir": photographs, "devices": 1, "checkpoints": every}

@@ -240,6 +240,17 @@ def _describe(tmp_path, library):
   )
 
 
+@pytest.mark.parametrize(
+  "driver", ["search_rnn", "report", "watch", "prepare_images", "describe"]
+)
+def test_a_driver_starts_in_a_process_of_its_own(driver):
+  """Other tests start it in forks, which have imported the library."""
+  command = [sys.executable, "-m", f"experiments.{driver}", "--help"]
+  found = subprocess.run(command, capture_output=True, text=True)
+  assert found.returncode == 0, found.stderr
+  assert f"experiments.{driver}" in found.stdout
+
+
 def test_ctrl_c_while_it_imports_ends_with_130_and_one_line(tmp_path):
   with _describe(
     tmp_path,

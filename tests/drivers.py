@@ -1,6 +1,7 @@
 """Runs drivers as processes."""
 
 import atexit
+import contextlib
 import importlib.metadata
 import multiprocessing
 import os
@@ -93,7 +94,7 @@ class Fork:
   """A module that runs as a program in a fork; what tests use of a `Popen`.
 
   It does what `python -m MODULE` does, but for the start of the interpreter and
-  the imports.
+  the imports, and jax keeps the environment of the first one.
   """
 
   def __init__(self, module: str, *arguments):
@@ -121,8 +122,9 @@ class Fork:
     return self._process.exitcode
 
   def send_signal(self, number: signal.Signals) -> None:
-    """Sends it a signal."""
-    os.kill(self._process.pid, number)
+    """Sends it a signal, unless it has ended."""
+    with contextlib.suppress(ProcessLookupError):
+      os.kill(self._process.pid, number)
 
   def communicate(self) -> tuple[str, str]:
     """Waits for its end; returns standard output and error."""

@@ -110,7 +110,10 @@ def test_a_supernet_of_them_learns():
   config = ShortConfig(ops="morphological", channels=4, nodes=2, kinds="R")
   network, space = Supernet(config), cnn.space(2, "morphological")
   images = jax.random.normal(KEY, (4, 8, 8, 3))
-  cells = config.to_cells(np.asarray(space.sample(KEY, 1)))[0]
+  tokens = np.asarray(space.sample(KEY, 1))
+  reduction = space.text(tokens[0]).split("|")[1].split()
+  assert max(map(int, reduction[1::2])) > 1  # The first two are others.
+  cells = config.to_cells(tokens)[0]
   variables = parameters.initialise(network, KEY, images, cells)
 
   @jax.jit

@@ -1,5 +1,7 @@
 """Signals that need no training, and first pools chosen by them."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from nao_jax.objectives import CostConstraint
 from nao_jax.search import loop
 from nao_jax.search.config import SearchConfig
 from nao_jax.spaces import nasbench201
-from nao_jax.strategies.proxies import Proxy, first_pool
+from nao_jax.strategies.proxies import Proxy, first_pool, mean_ranks
 from nao_jax.strategies.uniform import Uniform, sample_new
 from nao_jax.tasks import image_proxies, images
 from nao_jax.tasks.image_config import SearchCnnConfig
@@ -115,23 +117,38 @@ def test_signals_of_ones_own_join_those_of_the_setting(data):
   assert task.identity["signals"] == ["convolutions"]
 
 
-@pytest.mark.parametrize("asked", [False, True])
-def test_finalists_rank_by_signals_only_if_that_is_asked_for(data, asked):
+@pytest.mark.parametrize(
+  ("asked", "finalists"), [(False, 5), (True, 5), (True, 0)]
+)
+def test_finalists_rank_by_quick_signals_if_asked_for(data, asked, finalists):
+  names = "parameters,synaptic_flow"
   config = settings.replace(
-    SearchCnnConfig(space="nasbench201", proxies="parameters"),
+    SearchCnnConfig(space="nasbench201", proxies=names, finalists=finalists),
     {"finalist.by_signals": asked},
   )
   task = images.OpenImages(config, data)
   cells = images.Images("").cells(settings.flatten(config))
   trainings = experiment._trainings(task, cells, None)
   names = [signal.name for signal in trainings.signals]
-  assert names == ["parameters"] * asked
+  assert names == ["parameters"] * bool(asked and finalists)
 
 
-def test_finalists_cannot_rank_by_signals_where_there_are_none():
-  config = settings.replace(SearchCnnConfig(), {"finalist.by_signals": True})
-  with pytest.raises(UserError, match="by_signals=True`: there are no"):
+@pytest.mark.parametrize("proxies", ["", "synaptic_flow"])
+def test_finalists_cannot_rank_without_a_quick_signal(proxies):
+  config = settings.replace(
+    SearchCnnConfig(), {"finalist.by_signals": True, "proxies": proxies}
+  )
+  with pytest.raises(UserError, match="no signal is quick enough"):
     images.Images("").open(config, 1)
+  image_proxies.check(config, [CONVOLUTIONS])
+  image_proxies.check(dataclasses.replace(config, finalists=0), [])
+
+
+def test_equal_architectures_share_the_mean_of_their_ranks():
+  tokens = sample_new(SPACE, KEY, 3, set())
+  constant = Proxy("constant", lambda rows: np.zeros(len(rows)))
+  found = mean_ranks(SPACE, tokens, np.array([3.0, 1.0, 2.0]), [constant])
+  np.testing.assert_allclose(found, [5 / 6, 3 / 6, 4 / 6])
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,8 @@ def survive(
       a third at any moment of a run, its start included, and a third are
       SIGTERM or SIGHUP at any moment.
     seed: seed of the moments.
-    start: what starts a driver.
+    start: what starts a driver; `drivers.fork` leaves the start of the
+      interpreter and the imports out.
 
   Raises:
     AssertionError: the killed run had another result, or failed.

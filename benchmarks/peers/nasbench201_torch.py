@@ -8,9 +8,9 @@ python -m benchmarks.side_by_side --about='eager PyTorch 2.13.0' \
 Written from the description of Dong and Yang (ICLR 2020). A step does what one
 of benchmarks/edge_works.py does with the same cells in the same order: it crops
 and flips a batch, trains one cell on it with the batch's own BatchNorm
-statistics, and updates the weights. Two things are left out that eager PyTorch
-need not do: `none` is not computed, and weights without a gradient are not
-updated. Prints what benchmarks/pairs.py describes.
+statistics, and updates the weights. Neither side computes `none`; weights
+without a gradient are not updated here. Prints what benchmarks/pairs.py
+describes.
 """
 
 import json

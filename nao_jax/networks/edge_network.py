@@ -135,8 +135,8 @@ class Cell(nn.Module):
 def _plan(config: EdgeNetworkConfig, rows: jax.Array) -> Plan:
   """Returns the plan of a cell; edges that add zeros come last.
 
-  On a CPU they do not run. A GPU's host would read after each edge whether it
-  was the last one, so there their number is not data.
+  On a CPU they do not run. Elsewhere the host waits at each step of a loop
+  whose length is data, so all edges run there.
   """
   zeros = jnp.asarray([is_zero(one) for one in config.operations])[rows]
   count = lax.platform_dependent(

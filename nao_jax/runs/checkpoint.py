@@ -69,7 +69,7 @@ def restore(
   template: Any,
   *,
   exact: bool = False,
-  earlier: Any = None,
+  other: Any = None,
 ) -> Any:
   """Restores the newest checkpoint that is undamaged.
 
@@ -77,7 +77,7 @@ def restore(
     directory: the directory given to `save`.
     template: a pytree of the same structure.
     exact: whether shapes must equal the template's, too.
-    earlier: another template, of what earlier versions saved.
+    other: another template, of a form in which the tree may be saved.
 
   Returns:
     The pytree, of NumPy arrays; None if nothing was saved there.
@@ -93,7 +93,7 @@ def restore(
     steps = sorted(manager.all_steps(), reverse=True)
     for step in steps:
       if (leaves := _read(manager, step)) is not None:
-        known = [template] if earlier is None else [template, earlier]
+        known = [template] if other is None else [template, other]
         return _unflatten(directory, leaves, known, exact)
   if steps:
     raise UserError(

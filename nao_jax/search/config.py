@@ -92,16 +92,15 @@ class FinalistConfig:
 
   Attributes:
     epochs: passes over the training data.
-    by_signals: whether finalists rank by the mean of their ranks by score and
-      by each signal; a setting of tasks that have signals.
     stages: further trainings of the best, each from scratch with a schedule of
       its own, such as 8:20,3:60: the best 8 are trained for 20 epochs, and the
       best 3 of them for 60; as many random cells are, too. Each stage has fewer
       cells and more epochs than the one before. A cell ranks by the last stage
-      in which it did not diverge, then by its score there.
+      in which it did not diverge, then by its merit there: its score or, with
+      `by_signals`, its mean rank.
   """
 
-  by_signals: ClassVar[bool] = False
+  by_signals: ClassVar[bool] = False  # A setting of tasks that have signals.
 
   epochs: int = field(10, least=1)
   stages: str = field("", added=True)

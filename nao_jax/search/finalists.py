@@ -6,6 +6,7 @@ Shapes: L tokens.
 from collections.abc import Callable
 import contextlib
 import dataclasses
+import heapq
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -41,7 +42,8 @@ class Trainings:
     compared: opens the evaluator that trains the cells of the comparison for
       the n-th time, n from 1, and measures them on the test part; all cells
       share their random numbers, which differ for each n.
-    signals: signals by which finalists rank beside their scores.
+    signals: signals by which cells rank beside their scores, here and in the
+      choice of the first finalists.
   """
 
   space: Space
@@ -60,10 +62,10 @@ class Trainings:
     return None if trial.last is None else self.measure.value(trial.last)
 
   def merits(self, tokens: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Returns the scores [A] of architectures [A, L], or their mean ranks.
+    """Returns the merits of architectures [A, L], by which they rank, [A].
 
-    These are means of the ranks by score and by each signal; tokens are those
-    of `space.plain`.
+    They are the scores [A]; with signals, means of the ranks by score and by
+    each signal. Tokens are those of `space.plain`.
     """
     if not self.signals:
       return scores
@@ -76,7 +78,7 @@ class Cell(NamedTuple):
   Attributes:
     tokens: int32 [L].
     row: row of the pool; None for a random cell.
-    place: rank in the pool by the last merits, from 1; None for a random cell
+    place: rank in the pool by the last scores, from 1; None for a random cell
       and for one that was proposed later.
   """
 
@@ -216,11 +218,27 @@ def _best_first(
 ) -> list[_Trained]:
   """Sorts by the last stage in which a cell did not diverge, then by merit.
 
-  Ties keep the order of the search.
+  Merits of a group do not depend on the other one, so that random cells decide
+  nothing; the two orders are merged by score. Ties keep the order of the
+  search.
   """
+  groups = [
+    _ordered(trainings, [one for one in trained if one.group == name])
+    for name in GROUPS
+  ]
+  return list(
+    heapq.merge(
+      *groups,
+      key=lambda one: (-len(one.sound), -one.sound[-1] if one.sound else 0),
+    )
+  )
+
+
+def _ordered(trainings: Trainings, group: list[_Trained]) -> list[_Trained]:
+  """Sorts the cells of a group; see `_best_first`."""
   found = []
-  for stage in sorted({len(one.sound) for one in trained}, reverse=True):
-    own = [one for one in trained if len(one.sound) == stage]
+  for stage in sorted({len(one.sound) for one in group}, reverse=True):
+    own = [one for one in group if len(one.sound) == stage]
     if stage:
       order = np.argsort(-_merits(trainings, own), kind="stable")
       own = [own[place] for place in order]

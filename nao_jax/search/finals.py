@@ -1,7 +1,7 @@
 """Training from scratch after a search: finalists and the final comparison.
 
 The scores of a search rank cells poorly: shared weights are inaccurate, and
-candidates train for a short time. So the best members of the pool by score, the
+candidates train for a short time. So the best members of the pool, the
 finalists, are trained from scratch and measured on the whole validation part;
 the best of them is the winner (the last step of the official code). With
 `finalist_rounds`, the strategy learns from these trainings and proposes more
@@ -106,12 +106,12 @@ def _cells(entries: list[dict]) -> list[Cell]:
 
 def _drawn(trainings, pool, config, key, constraint) -> dict[str, list[Cell]]:
   """Returns cells of the pool and as many random cells outside the pool."""
-  places, space = _places(pool, config), trainings.space
-  ranked = _ranked(trainings, pool)[places]
+  space, ranked = trainings.space, pool.ranked(pool.scores.shape[1] - 1)
+  rows = _ordered(trainings, pool, ranked)[_places(pool, config)]
   wanted = 0
   if config.final.cells:
     more = config.finalist_rounds if config.finalists else 0
-    wanted = len(ranked) + more * config.finalists
+    wanted = len(rows) + more * config.finalists
   tokens, plain = space.to_plain(pool.tokens), space.plain
   known = set(plain.keys(tokens))
   random = sample_new(plain, key, wanted, known, constraint)
@@ -122,21 +122,17 @@ def _drawn(trainings, pool, config, key, constraint) -> dict[str, list[Cell]]:
       len(random),
       wanted,
     )
+  places = {row: place for place, row in enumerate(ranked.tolist(), 1)}
   return {
-    "searched": [
-      Cell(tokens[row], row, place)
-      for place, row in zip((places + 1).tolist(), ranked.tolist(), strict=True)
-    ],
+    "searched": [Cell(tokens[row], row, places[row]) for row in rows.tolist()],
     "random": [Cell(tokens) for tokens in random],
   }
 
 
-def _ranked(trainings: Trainings, pool: Pool) -> np.ndarray:
-  """Returns the rows with scores of the last round, best first."""
-  last = pool.scores.shape[1] - 1
-  rows = pool.ranked(last)
+def _ordered(trainings: Trainings, pool: Pool, rows: np.ndarray) -> np.ndarray:
+  """Sorts rows with scores of the last round by merit, best first."""
   tokens = trainings.space.to_plain(pool.tokens[rows])
-  merits = trainings.merits(tokens, pool.scores[rows, last])
+  merits = trainings.merits(tokens, pool.scores[rows, -1])
   return rows[np.argsort(-merits, kind="stable")]
 
 

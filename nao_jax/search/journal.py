@@ -74,17 +74,12 @@ class SearchJournal(Workdir, Journal):
     """
     self._pool_file.check()
     self.check_space(template)
-    state = checkpoint.restore(
-      self.checkpoints, _saved(template), earlier=template
-    )
+    state = read_state(self.checkpoints, template)
     done = 0 if state is None else int(state.round)
     self.rewind("round", done)
     self._enter(done)
     if state is None:
       return None
-    if state.pool.scores.ndim == 1:  # Up to version 0.2 it is the table.
-      rounds = template.pool.scores.shape[1]
-      state = state._replace(pool=pools.unpacked(state.pool, rounds))
     self._name_best(state)
     self._pool_file.write(state.pool)
     if done <= self._rounds:
@@ -169,6 +164,27 @@ class SearchJournal(Workdir, Journal):
     self.progress.prefix = f"round {round_} of {self._rounds}:"
 
 
+def read_state(
+  folder: pathlib.Path, template: SearchState
+) -> SearchState | None:
+  """Returns the newest state in a folder of checkpoints, if there is any.
+
+  Args:
+    folder: the folder.
+    template: a state of the same structure, with as many rounds.
+
+  Raises:
+    UserError: see `checkpoint.restore`.
+  """
+  packed = template.pool._replace(scores=np.zeros(0))
+  forms = template._replace(pool=packed), template
+  state = checkpoint.restore(folder, forms[0], other=forms[1])
+  if state is None:
+    return None
+  rounds = template.pool.scores.shape[1]
+  return state._replace(pool=pools.unpacked(state.pool, rounds))
+
+
 def _saved(state: SearchState) -> SearchState:
   return state._replace(pool=pools.packed(state.pool))
 
@@ -176,7 +192,7 @@ def _saved(state: SearchState) -> SearchState:
 def origin_text(origin: int) -> str:
   """Returns the origin of an architecture in words."""
   if origin == pools.GIVEN:
-    return "given at the start"
+    return "given, or chosen by signals, at the start"
   return "a random draw" if origin == pools.RANDOM else f"round {origin}"
 
 

@@ -154,9 +154,10 @@ def _pool(file, space: Space, rows: list[tuple], scores: list[tuple]) -> Pool:
 
 
 def _grown(before: Pool, pool: Pool) -> bool:
-  """Returns whether the pool contains everything in `before`.
+  """Returns whether only changes need to be written.
 
-  Members may leave the pool, and rows and scores may be added.
+  Members may leave the pool, and rows and scores may be added. Scores of rows
+  that had left the pool are not compared, as no search changes them.
   """
   known = len(before.tokens)
   return (
@@ -166,7 +167,6 @@ def _grown(before: Pool, pool: Pool) -> bool:
       for name in ("tokens", "origins", "parents", "step_sizes")
     )
     and not np.any(
-      # Those that had left the pool got no scores since.
       np.isnan(pool.scores[:known][before.alive])
       & ~np.isnan(before.scores[before.alive])
     )

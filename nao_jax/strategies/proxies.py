@@ -95,8 +95,8 @@ def mean_ranks(
     proxies: the signals; without any the ranks are those of the scores.
 
   Returns:
-    Means over the scores and the proxies of the share of architectures that
-    are not better, float64 [N].
+    Means of the ranks by score and by each proxy, from 1 on, divided by N,
+    float64 [N]; equal values share the mean of their ranks.
 
   Raises:
     UserError: a proxy gives no usable numbers.

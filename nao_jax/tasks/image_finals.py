@@ -25,6 +25,10 @@ class ImageFinalistConfig(FinalistConfig):
     dropout: probability of dropping a feature before the classifier.
     auxiliary: add a second classifier, on the output of the second reduction
       cell.
+    by_signals: whether cells rank by the mean of their ranks by score and by
+      each quick signal of `proxies`: in the choice of the first finalists,
+      among finalists, and in what the strategy learns from them. Short
+      trainings favour small cells, which numbers of parameters make up for.
   """
 
   batch: int = field(64, least=1)

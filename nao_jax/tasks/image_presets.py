@@ -179,11 +179,12 @@ PRESETS = {
   ),
   "digits": _DIGITS,
   "cifar10": SearchCnnConfig(),
-  # Cells of NAS-Bench-201 by a small supernet. Drawn uniformly, cells without
-  # convolutions train faster than the others and score above them. Finalists
-  # are deep, as only there the best cells stand out, and train so briefly that
-  # small cells are ahead; their size makes up for it. What was tried is in
-  # docs/ranking.md.
+  # Cells of NAS-Bench-201 by a small supernet. The first pool is the tenth of
+  # random cells with the most parameters; the supernet draws large members more
+  # often, since uniformly drawn ones without convolutions train faster and
+  # score above the others. Finalists are deep, as only there the best cells
+  # stand out. They train briefly, which favours small cells, so parameters
+  # count as much as scores. Figures are in docs/ranking.md.
   "cifar10_nasbench201": SearchCnnConfig(
     space="nasbench201",
     strategy="nao_plus",

@@ -18,6 +18,7 @@ from nao_jax.networks.build import Network
 from nao_jax.runs.environment import in_32_bits
 from nao_jax.strategies.proxies import Proxy
 from nao_jax.tasks import image_costs
+from nao_jax.tasks.image_config import SearchCnnConfig
 
 _COSTS = {"parameters": "params", "multiply_adds": "multiply_adds"}
 NAMES = (*_COSTS, *untrained.SCORES)
@@ -25,6 +26,26 @@ NAMES = (*_COSTS, *untrained.SCORES)
 BATCH = 64
 # Architectures in one call of a program.
 _A_CALL = 32
+
+
+def check(config: SearchCnnConfig, others: Sequence[Proxy]) -> None:
+  """Checks the names of signals, and that finalists can rank by them.
+
+  Args:
+    config: the settings of the search.
+    others: signals of the caller.
+
+  Raises:
+    UserError: see `parse`; or no signal is quick where finalists need one.
+  """
+  quick = {*parse(config.proxies, config.space, others)} & {*_COSTS}
+  quick |= {other.name for other in others if other.quick}
+  if config.finalists and config.finalist.by_signals and not quick:
+    raise UserError(
+      f"`finalist.by_signals=True` `proxies={config.proxies}`: no signal is "
+      f"quick enough to rank a pool; name {' or '.join(_COSTS)} in `proxies`, "
+      "or give `finalist.by_signals=False`"
+    )
 
 
 def parse(text: str, space: str, others: Sequence[Proxy] = ()) -> list[str]:

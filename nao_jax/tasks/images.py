@@ -77,12 +77,7 @@ class Images:
         devices,
       )
     image_costs.check(config, self.latency)
-    image_proxies.parse(config.proxies, config.space, self.signals)
-    if config.finalist.by_signals and not (config.proxies or self.signals):
-      raise UserError(
-        "`finalist.by_signals=True`: there are no signals; name some in "
-        "`proxies`, such as `parameters`"
-      )
+    image_proxies.check(config, self.signals)
     data = open_data(config, self.data_dir)
     layout = image_spaces.layout(config.space, self.own, config.mobile)
     config = _fit_to_data(config, data, devices, layout)
