@@ -22,7 +22,8 @@ def main(_):
   logging.info("adding")
   logging.warning("careful")
   try:
-    raise KeyError("a slip") if _N.value == 11 else OSError("full")
+    full = OSError("No space left on device")
+    raise KeyError("a slip") if _N.value == 11 else full
   except (KeyError, OSError):
     logging.exception("in a thread")
   if _N.value == 7:
@@ -144,7 +145,7 @@ def test_late_writes_of_a_checkpoint_are_no_news(capsys):
 def test_an_explicit_verbosity_shows_everything(run):
   shown = run("--verbosity=0").stderr
   assert "adding" in shown
-  assert "OSError: full" in shown
+  assert "OSError: No space left" in shown
 
 
 # Prints more than a pipe holds, and leaves a file at its end.
