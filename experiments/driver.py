@@ -159,10 +159,10 @@ def _is_reported(error: BaseException | None) -> bool:
   nothing else may tell of them.
   """
   seen = set()
-  while error is not None and error not in seen:
+  while error is not None and id(error) not in seen:
     if isinstance(error, UserError) or storage_fault(error):
       return True
-    seen.add(error)
+    seen.add(id(error))
     error = error.__cause__ or error.__context__
   return False
 

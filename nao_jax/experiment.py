@@ -324,10 +324,8 @@ def _trainings(task: OpenTask, cells: Cells, setup: _Setup) -> finals.Trainings:
     own = finals.seed(seed, number)
     return opened(Stage(final, own, "test", last_only=True))
 
-  ranking = task.config.finalists and first.by_signals
-  signals = [x for x in task.proxies() if x.quick] if ranking else []
   return finals.Trainings(
-    cells.space, cells.measure, finalists, compared, tuple(signals)
+    cells.space, cells.measure, finalists, compared, task.ranking()
   )
 
 

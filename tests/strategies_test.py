@@ -426,7 +426,7 @@ def test_candidates_are_ranked_by_mean_and_spread_of_the_ensemble(
 ):
   predicted = np.float32([[9, 0], [6, 5], [0, 9], [1, 1], [2, 2]])
   rows = np.arange(5)
-  found = candidates.Proposals(rows[:, None], predicted, rows, rows)
+  found = candidates.Predicted(rows[:, None], predicted, rows, rows)
   observed = Observations(rows[:, None], rows, set())
   rng = np.random.default_rng(0)
   chosen = candidates.choose(found, observed, rng, 5, exploration)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from typing import ClassVar
 
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import ControllerConfig
@@ -96,11 +95,8 @@ class FinalistConfig:
       its own, such as 8:20,3:60: the best 8 are trained for 20 epochs, and the
       best 3 of them for 60; as many random cells are, too. Each stage has fewer
       cells and more epochs than the one before. A cell ranks by the last stage
-      in which it did not diverge, then by its merit there: its score or, with
-      `by_signals`, its mean rank.
+      in which it did not diverge, then by its result there.
   """
-
-  by_signals: ClassVar[bool] = False  # A setting of tasks that have signals.
 
   epochs: int = field(10, least=1)
   stages: str = field("", added=True)

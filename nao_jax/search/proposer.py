@@ -61,7 +61,8 @@ class Proposer:
 
     Args:
       pool: the pool in the tokens of `space`.
-      trained: {row: score} of trainings from scratch, at least one.
+      trained: {row: merit} of those trained from scratch, at least one; see
+        `finalists.Trainings.merits`.
       round_: number of the round, which follows those of the search.
       limit: the most proposals.
       progress: called with the progress of the work.

@@ -13,8 +13,8 @@ from nao_jax.spaces.space import Space
 from nao_jax.strategies import Observations
 
 
-class Proposals(NamedTuple):
-  """Proposals of a pass.
+class Predicted(NamedTuple):
+  """Candidates that a pass found, with their predicted scores.
 
   Attributes:
     tokens: int32 [M, L].
@@ -30,12 +30,12 @@ class Proposals(NamedTuple):
 
 
 def choose(
-  candidates: Proposals,
+  candidates: Predicted,
   observed: Observations,
   rng: np.random.Generator,
   limit: int,
   exploration: float = 0.0,
-) -> Proposals:
+) -> Predicted:
   """Returns the best candidates; in a multi-objective search, a front's.
 
   Args:

@@ -35,7 +35,7 @@ from nao_jax.strategies import (
   generator,
   proposal,
 )
-from nao_jax.strategies.candidates import Proposals
+from nao_jax.strategies.candidates import Predicted
 from nao_jax.strategies.controller_metrics import inspection
 from nao_jax.strategies.correction import Correction
 from nao_jax.strategies.ensemble import Ensemble, Lessons, NaoPlusConfig
@@ -147,7 +147,7 @@ class NaoPlus:
 
   def _candidates(
     self, params, judged, key, observed: Observations, known: set[bytes], rng
-  ) -> tuple[Proposals, int]:
+  ) -> tuple[Predicted, int]:
     """Returns the new candidates of all passes, and how many were decoded.
 
     Each pass moves the best candidates of the pass before. Candidates are added
@@ -166,7 +166,7 @@ class NaoPlus:
       if not len(new):
         break
       passes.append(
-        Proposals(
+        Predicted(
           tokens[new],
           judged(tokens[new]),
           *(column[new] for column in origin),
@@ -177,7 +177,7 @@ class NaoPlus:
     found = jax.tree.map(lambda *parts: np.concatenate(parts), *passes)
     return found, decoded
 
-  def _by_step_size(self, found: Proposals) -> dict:
+  def _by_step_size(self, found: Predicted) -> dict:
     """Returns the number of new candidates by step size, JSON-like."""
     sizes = np.float32(self.config.step_sizes)
     new = (found.step_sizes[:, None] == sizes).sum(0)
@@ -337,9 +337,9 @@ class NaoPlus:
     return np.resize(tokens, (size, tokens.shape[1]))
 
   @property
-  def _none(self) -> Proposals:
+  def _none(self) -> Predicted:
     """Empty candidates, with the shapes of a pass."""
-    return Proposals(
+    return Predicted(
       np.zeros((0, self.controller.space.length), np.int32),
       np.zeros((0, self.config.members), np.float32),
       np.zeros(0, np.int32),

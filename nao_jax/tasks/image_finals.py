@@ -37,7 +37,7 @@ class ImageFinalistConfig(FinalistConfig):
   drop_path_keep: float = field(0.8, above=0, most=1)
   dropout: float = field(0.4, least=0, below=1)
   auxiliary: bool = True
-  by_signals: bool = field(False, added=True)  # type: ignore[misc]
+  by_signals: bool = field(False, added=True)
 
   def network(self, network: NetworkConfig) -> NetworkConfig:
     """Returns the search's network, resized for the finalists."""

@@ -38,9 +38,10 @@ def check(config: SearchCnnConfig, others: Sequence[Proxy]) -> None:
   Raises:
     UserError: see `parse`; or no signal is quick where finalists need one.
   """
-  quick = {*parse(config.proxies, config.space, others)} & {*_COSTS}
-  quick |= {other.name for other in others if other.quick}
-  if config.finalists and config.finalist.by_signals and not quick:
+  parse(config.proxies, config.space, others)
+  ranking = config.finalists and config.finalist.by_signals
+  known = quick(config.proxies, config.space)
+  if ranking and not (known or any(other.quick for other in others)):
     raise UserError(
       f"`finalist.by_signals=True` `proxies={config.proxies}`: no signal is "
       f"quick enough to rank a pool; name {' or '.join(_COSTS)} in `proxies`, "
@@ -79,6 +80,11 @@ def parse(text: str, space: str, others: Sequence[Proxy] = ()) -> list[str]:
       "leave them out"
     )
   return names
+
+
+def quick(text: str, space: str) -> list[str]:
+  """Returns the names in the setting `proxies` of signals that are quick."""
+  return [name for name in parse(text, space) if name in _COSTS]
 
 
 def proxies(

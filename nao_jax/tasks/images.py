@@ -154,9 +154,20 @@ class OpenImages:
   def proxies(self) -> tuple[Proxy, ...]:
     """Implements `OpenTask.proxies`."""
     config = self.config
-    names = image_proxies.parse(config.proxies, config.space)
-    network = self._layout.resized(config.network)
-    found = image_proxies.proxies(names, network, self.data, config.seed)
+    return self._signals(image_proxies.parse(config.proxies, config.space))
+
+  def ranking(self) -> tuple[Proxy, ...]:
+    """Implements `OpenTask.ranking`."""
+    config = self.config
+    if not (config.finalists and config.finalist.by_signals):
+      return ()
+    found = self._signals(image_proxies.quick(config.proxies, config.space))
+    return tuple(signal for signal in found if signal.quick)
+
+  def _signals(self, names: list[str]) -> tuple[Proxy, ...]:
+    """Makes the named signals, and adds the caller's."""
+    network = self._layout.resized(self.config.network)
+    found = image_proxies.proxies(names, network, self.data, self.config.seed)
     return *found, *self.signals
 
   def check_memory(self) -> None:

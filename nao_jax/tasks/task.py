@@ -150,6 +150,10 @@ class OpenTask(Protocol):
     """Returns signals, which choose the first pool and correct predictions."""
     return ()
 
+  def ranking(self) -> tuple[Proxy, ...]:
+    """Returns quick signals by which finalists rank beside their scores."""
+    return ()
+
   def check_memory(self) -> None:
     """Raises UserError if the memory does not suffice for a training.
 

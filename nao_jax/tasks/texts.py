@@ -88,6 +88,10 @@ class OpenTexts:
     """Implements `OpenTask.outcome`."""
     return {}
 
+  def ranking(self) -> tuple[()]:
+    """Implements `OpenTask.ranking`: recurrent cells have no signals."""
+    return ()
+
   def proxies(self) -> tuple[()]:
     """Implements `OpenTask.proxies`: recurrent cells have none."""
     return ()
