@@ -168,27 +168,3 @@ def extend(
   )
   fresh.step_sizes[:count] = proposal.step_sizes
   return Pool(*map(np.concatenate, zip(pool, fresh, strict=True)))
-
-
-def packed(pool: Pool) -> Pool:
-  """Returns the form in which a pool is saved.
-
-  Most of the table of a long search is empty, as members leave the pool. Then
-  rows, rounds and values of the S scores that there are take its place, in one
-  array [3 S] of float64.
-  """
-  rows, rounds = np.nonzero(~np.isnan(pool.scores))
-  if 24 * len(rows) >= pool.scores.nbytes:
-    return pool
-  scores = [rows, rounds, pool.scores[rows, rounds]]
-  return pool._replace(scores=np.concatenate(scores, dtype=float))
-
-
-def unpacked(pool: Pool, rounds: int) -> Pool:
-  """Returns the pool of R rounds that `packed` was given."""
-  if pool.scores.ndim == 2:  # Earlier versions saved no other form.
-    return pool
-  rows, columns, scores = pool.scores.reshape(3, -1)
-  table = np.full((len(pool.tokens), rounds), np.nan, np.float32)
-  table[rows.astype(int), columns.astype(int)] = scores
-  return pool._replace(scores=table)

@@ -157,14 +157,3 @@ def test_what_fails_in_the_middle_leaves_the_pool_of_before(
   assert _rows(file.path) == _expected(first)
   file.write(second)
   assert _rows(file.path) == _expected(second)
-
-
-@given(st.integers(0, 100))
-@settings(max_examples=20, deadline=None)
-def test_a_packed_pool_is_smaller_and_the_same(seed):
-  for pool in _course(seed):
-    packed, scores = pools.packed(pool), np.sum(~np.isnan(pool.scores))
-    assert packed.scores.nbytes == min(24 * scores, pool.scores.nbytes)
-    for found, column in zip(pools.unpacked(packed, ROUNDS), pool, strict=True):
-      assert found.dtype == column.dtype
-      np.testing.assert_array_equal(found, column)

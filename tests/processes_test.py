@@ -20,8 +20,7 @@ from nao_jax.distributed import collectives, team
 from nao_jax.distributed.collectives import own_address
 from nao_jax.distributed.processes import Rendezvous, meet
 from nao_jax.errors import UserError
-from nao_jax.runs import watch
-from nao_jax.search import journal
+from nao_jax.runs import checkpoint, watch
 from nao_jax.search.state import SearchState
 from tests import team_work, trees
 
@@ -186,7 +185,7 @@ def _state(workdir, pool):
   """The search at its end."""
   state = team_work.evaluator().init(jax.random.key(0))
   template = SearchState(0, pool, state, ())
-  return journal.read_state(workdir / "checkpoints", template)
+  return checkpoint.restore(workdir / "checkpoints", template)
 
 
 def test_the_same_commands_go_on_to_the_end_of_one_process(one, two):

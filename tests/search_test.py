@@ -294,21 +294,6 @@ def test_a_resumed_search_ends_as_an_uninterrupted_one(
   assert [row["round"] for row in journal.history()] == [0, 1, 2]
 
 
-def test_a_search_resumes_from_the_table_that_earlier_versions_saved(
-  pool, tmp_path, monkeypatch
-):
-  place = tmp_path / "run", {"seed": 0}, CONFIG.rounds
-  with monkeypatch.context() as patched:
-    patched.setattr("nao_jax.pool.packed", lambda pool: pool)
-    with (
-      Mortal(*place, round_=1, saved=True) as journal,
-      pytest.raises(Killed),
-    ):
-      _search(_nao(), journal=journal)
-  with SearchJournal(*place) as journal:
-    _assert_equal(pool, _search(_nao(), journal=journal))
-
-
 def test_rounds_of_a_journal_that_remembers_nothing_are_reported():
   class Listener(Journal):
     def __init__(self):

@@ -65,11 +65,7 @@ def bytes_on_disk(tree: Any) -> int:
 
 
 def restore(
-  directory: str | os.PathLike,
-  template: Any,
-  *,
-  exact: bool = False,
-  other: Any = None,
+  directory: str | os.PathLike, template: Any, *, exact: bool = False
 ) -> Any:
   """Restores the newest checkpoint that is undamaged.
 
@@ -77,7 +73,6 @@ def restore(
     directory: the directory given to `save`.
     template: a pytree of the same structure.
     exact: whether shapes must equal the template's, too.
-    other: another template, of a form in which the tree may be saved.
 
   Returns:
     The pytree, of NumPy arrays; None if nothing was saved there.
@@ -93,8 +88,7 @@ def restore(
     steps = sorted(manager.all_steps(), reverse=True)
     for step in steps:
       if (leaves := _read(manager, step)) is not None:
-        known = [template] if other is None else [template, other]
-        return _unflatten(directory, leaves, known, exact)
+        return _unflatten(directory, leaves, template, exact)
   if steps:
     raise UserError(
       f"{directory}: all {len(steps)} checkpoints are damaged; start again in "
@@ -165,13 +159,9 @@ def _files_digest(folder: pathlib.Path) -> str:
   return total.hexdigest()
 
 
-def _unflatten(directory, leaves: list, templates: list, exact: bool):
-  ranks = [x.ndim for x in leaves]
-  for template in templates:
-    expected = jax.tree.leaves(template)
-    if ranks == [np.ndim(x) for x in expected]:
-      break
-  else:
+def _unflatten(directory, leaves: list, template, exact: bool):
+  expected = jax.tree.leaves(template)
+  if [x.ndim for x in leaves] != [np.ndim(x) for x in expected]:
     raise UserError(
       f"{directory}: holds {len(leaves)} arrays where {len(expected)} of other "
       "ranks belong; it is of another architecture, or of another version of "

@@ -10,7 +10,7 @@ best.json, or    the result; it is written last and marks the run as
 result.json      finished
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import contextlib
 import json
 import os
@@ -115,14 +115,7 @@ class Workdir:
         f"{free / 1e6:.0f} MB are free; make room or give another directory"
       )
 
-  def keep(
-    self,
-    state: typing.Any,
-    steps: int,
-    *,
-    last: bool = False,
-    form: Callable[[typing.Any], typing.Any] = lambda state: state,
-  ) -> None:
+  def keep(self, state: typing.Any, steps: int, *, last: bool = False) -> None:
     """Saves a state if a save is due.
 
     Args:
@@ -130,12 +123,11 @@ class Workdir:
         not change until the next call of `keep` or `progress`.
       steps: number of steps since the last call.
       last: save it in any case.
-      form: makes the pytree that is saved from the state.
 
     Raises:
       Stopped: a signal asked to stop; the state is saved.
     """
-    self._kept, self._form = state, form
+    self._kept = state
     self._steps += steps
     minutes = (time.monotonic() - self._saved_at) / 60
     due = minutes >= self._config.minutes
@@ -145,7 +137,7 @@ class Workdir:
     self._stop_if_asked()
 
   def _save(self) -> None:
-    checkpoint.save(self.checkpoints, self._form(self._kept))
+    checkpoint.save(self.checkpoints, self._kept)
     self._kept, self._steps, self._saved_at = None, 0, time.monotonic()
 
   def _stop_if_asked(self) -> None:

@@ -74,7 +74,7 @@ class SearchJournal(Workdir, Journal):
     """
     self._pool_file.check()
     self.check_space(template)
-    state = read_state(self.checkpoints, template)
+    state = checkpoint.restore(self.checkpoints, template)
     done = 0 if state is None else int(state.round)
     self.rewind("round", done)
     self._enter(done)
@@ -89,7 +89,7 @@ class SearchJournal(Workdir, Journal):
   def keep(self, state: SearchState, steps: int, *, last: bool = False) -> None:
     """Saves a state like `Workdir.keep` and shows the best score so far."""
     self._name_best(state)
-    super().keep(state, steps, last=last, form=_saved)
+    super().keep(state, steps, last=last)
 
   def end_round(self, state: SearchState, report: dict) -> None:
     """Writes the report and the state of a round that has ended.
@@ -162,31 +162,6 @@ class SearchJournal(Workdir, Journal):
 
   def _enter(self, round_: int) -> None:
     self.progress.prefix = f"round {round_} of {self._rounds}:"
-
-
-def read_state(
-  folder: pathlib.Path, template: SearchState
-) -> SearchState | None:
-  """Returns the newest state in a folder of checkpoints, if there is any.
-
-  Args:
-    folder: the folder.
-    template: a state of the same structure, with as many rounds.
-
-  Raises:
-    UserError: see `checkpoint.restore`.
-  """
-  packed = template.pool._replace(scores=np.zeros(0))
-  forms = template._replace(pool=packed), template
-  state = checkpoint.restore(folder, forms[0], other=forms[1])
-  if state is None:
-    return None
-  rounds = template.pool.scores.shape[1]
-  return state._replace(pool=pools.unpacked(state.pool, rounds))
-
-
-def _saved(state: SearchState) -> SearchState:
-  return state._replace(pool=pools.packed(state.pool))
 
 
 def origin_text(origin: int) -> str:

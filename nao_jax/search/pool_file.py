@@ -154,10 +154,9 @@ def _pool(file, space: Space, rows: list[tuple], scores: list[tuple]) -> Pool:
 
 
 def _grown(before: Pool, pool: Pool) -> bool:
-  """Returns whether only changes need to be written.
+  """Returns whether the pool contains everything in `before`.
 
-  Members may leave the pool, and rows and scores may be added. Scores of rows
-  that had left the pool are not compared, as no search changes them.
+  Members may leave the pool, and rows and scores may be added.
   """
   known = len(before.tokens)
   return (
@@ -166,10 +165,7 @@ def _grown(before: Pool, pool: Pool) -> bool:
       np.array_equal(getattr(before, name), getattr(pool, name)[:known])
       for name in ("tokens", "origins", "parents", "step_sizes")
     )
-    and not np.any(
-      np.isnan(pool.scores[:known][before.alive])
-      & ~np.isnan(before.scores[before.alive])
-    )
+    and not np.any(np.isnan(pool.scores[:known]) & ~np.isnan(before.scores))
   )
 
 
