@@ -2,8 +2,8 @@
 
 python -m benchmarks.shared_trials --json=FILE
 
-Processes add trials of overlapping architectures and look them up, as searches
-with one `trials` file do; some are killed at random and started again. Each
+Processes claim trials of the same architectures and add them, as searches with
+one `trials` file do; some are killed at random and started again. Each
 notes in a log of its own, on disk before it goes on, when a training starts,
 when it has ended and when its trial is in the file. So a trial that was lost
 shows, also where it was trained again. Then the file is filled, and look-ups
@@ -26,6 +26,7 @@ import tempfile
 import time
 
 from benchmarks import results
+from nao_jax.runs import claims
 from nao_jax.runs.trials import Trial, Trials
 
 # Seconds that stand for a training.
@@ -57,21 +58,28 @@ class _Log:
 def _work(file: str, count: int, seed: int) -> None:
   """Adds trials until all are there; prints how long the longest call took."""
   trials, longest, log = Trials(file, "load", {}), 0.0, _Log(file, seed)
-  numbers = list(range(count))
-  random.Random(seed).shuffle(numbers)
-  for number in numbers:
-    start = time.monotonic()
-    known = trials.get([number])
-    longest = max(longest, time.monotonic() - start)
-    if known is None:
-      # From before the look-up, as the trial may be added after it.
-      log("start", number, start)
-      time.sleep(_TRAINING)
-      log("ended", number, time.monotonic())
+  waiting = list(range(count))
+  random.Random(seed).shuffle(waiting)
+  while waiting:
+    elsewhere = []
+    for number in waiting:
       start = time.monotonic()
-      trials.add([number], _trial(number))
+      known, claimed = trials.claim([number])
       longest = max(longest, time.monotonic() - start)
-      log("added", number, time.monotonic())
+      if claimed:
+        # From before the look-up, as the trial may be added after it.
+        log("start", number, start)
+        time.sleep(_TRAINING)
+        log("ended", number, time.monotonic())
+        start = time.monotonic()
+        trials.add([number], _trial(number))
+        longest = max(longest, time.monotonic() - start)
+        log("added", number, time.monotonic())
+      elif known is None:
+        elsewhere.append(number)
+    if len(elsewhere) == len(waiting):
+      time.sleep(claims.POLL)
+    waiting = elsewhere
   print(longest)
 
 
@@ -152,9 +160,13 @@ def _load(file: pathlib.Path, given: argparse.Namespace) -> dict:
   for number in range(given.trials):
     assert trials.get([number]) == _trial(number), number
   with contextlib.closing(sqlite3.connect(file)) as database:
-    rows, whole = (
-      database.execute("select count(*) from trials").fetchone()[0],
-      (database.execute("pragma integrity_check").fetchone()[0]),
+    rows, left, whole = (
+      database.execute(command).fetchone()[0]
+      for command in (
+        "select count(*) from trials",
+        "select count(*) from claims",
+        "pragma integrity_check",
+      )
     )
   return {
     "processes": given.processes,
@@ -162,6 +174,7 @@ def _load(file: pathlib.Path, given: argparse.Namespace) -> dict:
     "trials": rows,
     "missing at the end": given.trials - rows,
     **_told(file),
+    "claims left": left,
     "integrity": whole,
     "longest call, seconds": round(max(waits), 3),
     "seconds": round(time.monotonic() - start, 1),

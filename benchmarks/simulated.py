@@ -1,6 +1,6 @@
 """A whole search from scratch with simulated workers and a simulated clock."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import heapq
 
@@ -121,6 +121,15 @@ class Memory(dict):
   def add(self, architecture: np.ndarray, trial: Trial) -> None:
     """Implements `Trials.add`."""
     self.setdefault(np.asarray(architecture).tobytes(), trial)
+
+  def claim(self, architecture: np.ndarray) -> tuple[Trial | None, bool]:
+    """Implements `Trials.claim`: no other search is simulated."""
+    trial = self.get(architecture)
+    return trial, trial is None
+
+  def elsewhere(self, architectures: Iterable[np.ndarray]) -> list[str]:
+    """Implements `Trials.elsewhere`."""
+    return []
 
 
 @dataclasses.dataclass(frozen=True)

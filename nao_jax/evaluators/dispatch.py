@@ -97,19 +97,22 @@ class Dispatch:
       self._confirm()
 
   def next(self) -> Task | None:
-    """Takes the first waiting task from the queue; None if it is empty.
+    """Takes a waiting task from the queue; None if nothing can be trained.
 
     A waiting candidate that has got a trial meanwhile is reported in `updates`
-    instead.
+    instead; one that another search trains waits behind the others.
     """
     with self._lock:
-      while self._waiting:
+      for _ in range(len(self._waiting)):
         task = self._waiting.popleft()
-        if trial := self._trials.get(task.tokens):
+        trial, claimed = self._trials.claim(task.tokens)
+        if claimed:
+          self._running[task.key] = task
+          return task
+        if trial:
           self._report(task, trial)
-          continue
-        self._running[task.key] = task
-        return task
+        else:
+          self._waiting.append(task)
       self._confirm()
     return None
 
@@ -168,6 +171,7 @@ class Dispatch:
     self, task: Task, reason: str, counts: collections.Counter, most: int
   ) -> None:
     """Puts a task back into the queue, or gives it up."""
+    self._trials.release(task.tokens)
     counts[task.key] += 1
     what = "broke off" if counts is self._failures else "lost its machine"
     if counts[task.key] < most:
@@ -209,6 +213,12 @@ class Dispatch:
   def _report(self, task: Task, trial: Trial) -> None:
     if task.key in self._keys:
       self._results.put((task.key, trial))
+
+  def close(self) -> None:
+    """Lets other searches train what this one no longer does."""
+    with self._lock:
+      if self._trials is not None:
+        self._trials.release()
 
   def updates(self, seconds: float) -> dict[bytes, Trial]:
     """Returns candidates that ended since the last call: {key: trial}.

@@ -5,6 +5,7 @@ Shapes: L tokens, D devices, each of which trains one candidate.
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
+import time
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 
 from nao_jax import parallel
 from nao_jax.evaluators.scratch import Update
+from nao_jax.runs import claims
 from nao_jax.runs.progress import WorkUnit
 from nao_jax.runs.trials import Trial, Trials
 
@@ -132,33 +134,46 @@ class Local:
     waiting += [row for row in rows if row.tobytes() not in begun]
     places = self._free()
     filler = None
-    while waiting or any(places):
-      finished = []
-      for at, place in enumerate(places):
-        if place is None:
-          places[at] = self._next(waiting, begun, trials, finished)
-      if any(places):
-        filler = filler or next(filter(None, places))
-        finished += self._epoch(places, limits, trials, between)
-        state = pack(places, filler, self.epochs)
-      yield Update(finished, sum(x is not None for x in places), state)
+    try:
+      while waiting or any(places):
+        finished = []
+        for at, place in enumerate(places):
+          if place is None:
+            places[at] = self._next(waiting, begun, trials, finished)
+        if any(places):
+          filler = filler or next(filter(None, places))
+          finished += self._epoch(places, limits, trials, between)
+          state = pack(places, filler, self.epochs)
+        elif not finished:
+          # Other searches train what is left.
+          time.sleep(claims.POLL)
+          between()
+          continue
+        yield Update(finished, sum(x is not None for x in places), state)
+    finally:
+      # Nobody should wait for trainings that may never go on.
+      trials.release()
 
   def _free(self) -> list[None]:
     """Returns as many free places as there are devices, D."""
     return [None] * parallel.count(self.candidates.devices)
 
   def _next(self, waiting, begun, trials, finished) -> "Place | None":
-    """Returns the next candidate to train; None if the queue is empty.
+    """Returns the next candidate to train; None if there is none.
 
-    Waiting candidates that have got a trial meanwhile are added to `finished`.
+    Waiting candidates that have got a trial meanwhile are added to `finished`;
+    those that another search trains wait behind the others.
     """
-    while waiting:
+    for _ in range(len(waiting)):
       tokens = waiting.pop(0)
-      trial = trials.get(tokens)
-      if trial is None:
+      trial, claimed = trials.claim(tokens)
+      if claimed:
         place = begun.get(tokens.tobytes())
         return place or Place(tokens, self.candidates.start(tokens))
-      finished.append(trial)
+      if trial:
+        finished.append(trial)
+      else:
+        waiting.append(tokens)
     return None
 
   def _epoch(self, places, limits, trials, between) -> list[Trial]:

@@ -115,6 +115,7 @@ class Remote:
     self._closing.set()
     if self._connected.is_set():
       self._thread.join(_UNTIL_ENDED)
+    self._dispatch.close()
 
   def init(self, template: np.ndarray) -> local.Running:
     """Implements `scratch.Executor.init`: a local state of no devices."""

@@ -76,7 +76,7 @@ class Executor(Protocol):
       limits: float32 [epochs]; a candidate whose score after an epoch is lower
         is stopped.
       trials: receives the results; a candidate with a trial there is not
-        trained.
+        trained, and for one that another search trains its trial is awaited.
       between: called about once a second; it may raise.
 
     Yields:
@@ -242,6 +242,7 @@ class FromScratch(Evaluator):
   ) -> ScratchState:
     rows = list({row.tobytes(): row for row in rows}.values())
     missing = [row for row in rows if self.trials.get(row) is None]
+    tally.elsewhere = lambda: self.trials.elsewhere(missing)
     tally.show()
     for update in self.executor.run(
       state.executor, missing, limits, self.trials, tally.show
@@ -278,6 +279,7 @@ class _Tally:
   Attributes:
     done: number of candidates that have a trial.
     running: number of candidates in training; None before the first update.
+    elsewhere: returns the other processes that train some of the rest.
   """
 
   def __init__(
@@ -292,6 +294,7 @@ class _Tally:
     self._score = score
     known = list(filter(None, trials.values()))
     self.done, self.running = len(known), None
+    self.elsewhere: Callable[[], list[str]] = list
     self._title, self._what, self._total = title, what, len(trials)
     self._measure, self._progress = measure, progress
     self._best, self._trained = self._best_of(known), []
@@ -324,6 +327,9 @@ class _Tally:
     if self.running is not None:
       waiting = self.left - self.running
       notes.append(f"{self.running} running, {waiting} waiting")
+      if owners := self.elsewhere():
+        others = " and others" if len({*owners}) > 1 else ""
+        notes.append(f"{len(owners)} of them for {owners[0]}{others}")
       if self._best > -np.inf:
         notes.append(f"best {self._shown(self._best)}")
     title = f"train {self._what}s"

@@ -105,6 +105,17 @@ def holder(directory: pathlib.Path) -> Holder | None:
   return Holder(process, host, _is_held(inode, process))
 
 
+def is_running(process: int) -> bool:
+  """Returns False if no process of this machine has the number."""
+  try:
+    os.kill(process, 0)
+  except ProcessLookupError:
+    return False
+  except (OSError, OverflowError):
+    pass
+  return True
+
+
 def _is_held(inode: int, process: int) -> bool | None:
   """Returns whether the system has such a lock, without trying to take it.
 
@@ -113,13 +124,7 @@ def _is_held(inode: int, process: int) -> bool | None:
   try:
     rows = pathlib.Path("/proc/locks").read_text().splitlines()
   except OSError:  # Not Linux.
-    try:
-      os.kill(process, 0)
-    except ProcessLookupError:
-      return False
-    except (OSError, OverflowError):
-      pass
-    return None
+    return None if is_running(process) else False
   # 1: FLOCK ADVISORY WRITE process major:minor:inode 0 EOF
   held = [row.split() for row in rows if " FLOCK " in row]
   return any(

@@ -2,10 +2,10 @@
 
 A trial is identified by its architecture (the canonical tokens) and its
 protocol: a hash of everything else that determines the score. The same trial is
-never run twice, even by different searches.
+never run twice, even by different searches: each claims what it begins.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import contextlib
 import dataclasses
 import hashlib
@@ -13,10 +13,11 @@ import json
 import os
 import sqlite3
 
+from absl import logging
 import numpy as np
 
 from nao_jax.errors import UserError
-from nao_jax.runs import formats, lock, paths
+from nao_jax.runs import claims, formats, lock, paths
 
 # Time to wait while another process is writing.
 _SECONDS_TO_WAIT = 60.0
@@ -75,6 +76,7 @@ class Trials:
     """
     self.path = paths.expanded(file).absolute()
     self._key = space, digest(protocol)
+    self._claims = claims.Claims(self._key, self._open)
     try:
       self.path.parent.mkdir(parents=True, exist_ok=True)
       lock.check_possible(self.path.parent)
@@ -84,19 +86,70 @@ class Trials:
       place = f"`trials={self.path}`"
       formats.check_database(database, formats.TRIALS, place)
       database.execute(_TABLE)
+      database.execute(claims.TABLE)
       # Fails now, not after the first training, if the file is read-only.
       database.execute("begin immediate")
       database.execute(f"select {_COLUMNS} from trials limit 1")
+      database.execute(f"select {claims.COLUMNS} from claims limit 1")
       formats.check_database(database, formats.TRIALS, place, mark=True)
 
   def get(self, architecture: Sequence[int]) -> Trial | None:
     """Returns the trial of an architecture (canonical tokens), or None."""
     with self._open() as database:
-      row = database.execute(
-        "select score, curve from trials"
-        " where space = ? and protocol = ? and architecture = ?",
-        (*self._key, _text(architecture)),
-      ).fetchone()
+      return self._found(database, _text(architecture))
+
+  def claim(self, architecture: Sequence[int]) -> tuple[Trial | None, bool]:
+    """Looks a trial up and, if there is none, claims it.
+
+    Who claimed a trial trains it and calls `add`, or `release`. A claim that
+    cannot be written is a warning, as its training need not be lost.
+
+    Returns:
+      The trial, or None; and whether it is claimed for the caller. Without
+      either another process trains it; ask again after `claims.POLL` seconds.
+    """
+    name = _text(architecture)
+    if self._claims.rests(name):
+      return None, False
+    with self._open() as database:
+      trial, mine = self._look(database, name)
+    if not mine:
+      return trial, False
+    try:
+      with self._open() as database:
+        database.execute("begin immediate")
+        # Another process may have been faster.
+        trial, mine = self._look(database, name)
+        if mine:
+          self._claims.take(database, name)
+    except UserError as error:
+      logging.warning(
+        "a claim is not written, others may train, too: %s", error
+      )
+    return trial, mine
+
+  def release(self, architecture: Sequence[int] | None = None) -> None:
+    """Gives up the claim to an architecture, or all claims made here."""
+    self._claims.release(None if architecture is None else _text(architecture))
+
+  def elsewhere(self, architectures: Iterable[Sequence[int]]) -> list[str]:
+    """Returns the processes that train some of these, as `claim` saw them."""
+    owners = (self._claims.owner_of(_text(row)) for row in architectures)
+    return [owner for owner in owners if owner]
+
+  def _look(self, database, name: str) -> tuple[Trial | None, bool]:
+    """Returns the trial, or None; and whether nobody trains it."""
+    if trial := self._found(database, name):
+      self._claims.forget(name)
+      return trial, False
+    return None, not self._claims.blocks(database, name)
+
+  def _found(self, database, name: str) -> Trial | None:
+    row = database.execute(
+      "select score, curve from trials"
+      " where space = ? and protocol = ? and architecture = ?",
+      (*self._key, name),
+    ).fetchone()
     return row and self._trial(*row)
 
   def _trial(self, score, curve) -> Trial:
@@ -112,19 +165,20 @@ class Trials:
 
   def add(self, architecture: Sequence[int], trial: Trial) -> None:
     """Saves a trial, unless another process has already saved one."""
-    space, protocol = self._key
+    (space, protocol), name = self._key, _text(architecture)
     with self._open() as database:
       database.execute(
         f"insert or ignore into trials ({_COLUMNS}) values (?, ?, ?, ?, ?, ?)",
         (
           space,
-          _text(architecture),
+          name,
           protocol,
           trial.score,
           json.dumps(trial.curve),
           trial.score is None,
         ),
       )
+      self._claims.end(database, name)
 
   @contextlib.contextmanager
   def _open(self):
