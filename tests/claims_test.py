@@ -1,6 +1,7 @@
 """Searches that share a file of trials divide the trainings."""
 
 import contextlib
+import os
 import queue
 import sqlite3
 import subprocess
@@ -102,16 +103,21 @@ def test_what_is_given_up_is_free(file, clock):
   assert one.claim(ROW) == ANOTHERS
 
 
-def test_a_killed_owner_is_followed_at_once(file):
+@pytest.mark.parametrize("reaped", [True, False])
+def test_a_killed_owner_is_followed_at_once(file, reaped):
   ends = "import os; from nao_jax.runs.trials import Trials;"
   ends += f"print(Trials({str(file)!r}, 'x', {{}}).claim({ROW}), flush=True);"
   ends += "os.kill(os.getpid(), 9)"
-  killed = subprocess.run(
-    [sys.executable, "-c", ends], capture_output=True, text=True
-  )
-  assert (killed.returncode, killed.stdout) == (-9, f"{MINE}\n"), killed.stderr
-  assert _change(file, "select count(*) from claims") == [(1,)]
-  assert _opened(file).claim(ROW) == MINE
+  with subprocess.Popen(
+    [sys.executable, "-c", ends], stdout=subprocess.PIPE, text=True
+  ) as killed:
+    # All that it printed, until it was killed.
+    assert killed.stdout.read() == f"{MINE}\n"
+    os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+    if reaped:
+      assert killed.wait() == -9
+    assert _change(file, "select process from claims") == [(killed.pid,)]
+    assert _opened(file).claim(ROW) == MINE
 
 
 @pytest.mark.parametrize(

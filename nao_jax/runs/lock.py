@@ -106,14 +106,19 @@ def holder(directory: pathlib.Path) -> Holder | None:
 
 
 def is_running(process: int) -> bool:
-  """Returns False if no process of this machine has the number."""
+  """Returns False if no process of this machine has the number, or a dead one.
+
+  A killed process keeps its number until its parent has asked for its end.
+  """
   try:
     os.kill(process, 0)
+    state = pathlib.Path(f"/proc/{process}/stat").read_bytes()
   except ProcessLookupError:
     return False
-  except (OSError, OverflowError):
-    pass
-  return True
+  except (OSError, OverflowError):  # Another user's process, or not Linux.
+    return True
+  # 123 (python) S 1 ..
+  return state.rpartition(b") ")[2][:1] not in (b"Z", b"X")
 
 
 def _is_held(inode: int, process: int) -> bool | None:
