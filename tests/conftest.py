@@ -3,19 +3,14 @@
 import collections
 import gc
 import os
-import signal
 
 from hypothesis import settings
 import pytest
 
 from tests import drivers
 
-# Jobs in a shell's background ignore Ctrl-C, and those of nohup the end of the
-# terminal; some tests send both.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-  signal.signal(signal.SIGINT, signal.default_int_handler)
-if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
-  signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Some tests send signals.
+drivers.heed_signals()
 
 pytest_plugins = ["tests.report_searches"]
 

@@ -65,6 +65,17 @@ def compile_fast(devices: int = 4) -> None:
   os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 
+def heed_signals() -> None:
+  """Has Ctrl-C and the end of the terminal end what this process starts.
+
+  Jobs in a shell's background ignore the one, and those of nohup the other.
+  """
+  if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+  if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def start(
   driver: str, workdir, flags: dict, *, short: bool = True
 ) -> subprocess.Popen:
@@ -77,13 +88,21 @@ def start(
     short: have all networks be of two cells, of which workers elsewhere do not
       know.
   """
-  given = flags | {"workdir": workdir}
   program = (
     ["tests.short_driver", driver] if short else [f"experiments.{driver}"]
   )
+  return process(*program, *_arguments(workdir, flags))
+
+
+def _arguments(workdir, flags: dict) -> list[str]:
+  given = flags | {"workdir": workdir}
+  return [f"--{name}={value}" for name, value in given.items()]
+
+
+def process(module: str, *arguments: str) -> subprocess.Popen:
+  """Starts a module with the arguments of its command line."""
   return subprocess.Popen(
-    [sys.executable, "-m", *program]
-    + [f"--{name}={value}" for name, value in given.items()],
+    [sys.executable, "-m", module, *arguments],
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
@@ -161,8 +180,7 @@ def run(module: str, *arguments) -> subprocess.CompletedProcess:
 
 def fork(driver: str, workdir, flags: dict) -> Fork:
   """Does the same as `start`, whose networks are short, in a `Fork`."""
-  given = [f"--{k}={v}" for k, v in (flags | {"workdir": workdir}).items()]
-  return Fork("tests.short_driver", driver, *given)
+  return Fork("tests.short_driver", driver, *_arguments(workdir, flags))
 
 
 def finish(process: subprocess.Popen) -> tuple[str, str]:

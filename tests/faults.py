@@ -7,7 +7,8 @@ memory does not. A search with a file of trials runs once to its end. Then it is
 started elsewhere, and its disk is full from a random write on; started again,
 none of its files can be read from a random read on; the third time it is left
 alone, and must come to the same bits. What failed must end with exit code 2 and
-a line. A disk whose files cannot be locked is refused.
+a line. A disk whose files cannot be locked is refused. With --tmpfs=20 (needs
+root) the same happens on so many file systems that are too small.
 """
 
 import argparse
@@ -145,14 +146,49 @@ def survive(folder: pathlib.Path, times: int, seed: int) -> dict[str, int]:
   while min(found[name] for name in names.values()) < times:
     for (kind, error, most), name in names.items():
       found[name] += check(*fault(workdir, kind, error, rng.randrange(most)))
-    output = folder / "output"
-    code = in_a_process(lambda: search(workdir), output)
-    assert code == 0, output.read_text()
-    assert outcome(workdir) == expected
+    _go_on(workdir, expected)
     shutil.rmtree(workdir)
     found["compared ends"] += 1
     print(dict(found), flush=True)
   return dict(found)
+
+
+def _go_on(workdir: pathlib.Path, expected: str) -> None:
+  """Searches without faults, to the end that is expected."""
+  output = workdir.parent / "output"
+  code = in_a_process(lambda: search(workdir), output)
+  assert code == 0, output.read_text()
+  assert outcome(workdir) == expected
+
+
+def fill(folder: pathlib.Path, times: int, seed: int) -> dict[str, int]:
+  """Searches on file systems that are too small, until they are enlarged.
+
+  Args:
+    folder: a folder with a run that nothing disturbed, `whole`.
+    times: number of file systems that are too small.
+    seed: seed of their sizes.
+  """
+  rng, full, ends = random.Random(seed), 0, 0
+  whole, disk, output = (folder / x for x in ("whole", "disk", "output"))
+  expected = outcome(whole)
+  files = [path for path in whole.rglob("*") if path.is_file()]
+  pages = sum(-(-path.stat().st_size // 4096) for path in files)
+  disk.mkdir()
+  mount = ["mount", "-t", "tmpfs", "tmpfs", str(disk), "-o"]
+  while full < times:
+    size = 4 * rng.randint(1, pages)
+    subprocess.run([*mount, f"size={size}k"], check=True)
+    try:
+      code = in_a_process(lambda: search(disk), output)
+      full += check(code, output.read_text())
+      subprocess.run([*mount, "remount,size=64m"], check=True)
+      _go_on(disk, expected)
+    finally:
+      subprocess.run(["umount", str(disk)], check=True)
+    ends += 1
+    print(f"{size} kB: {code}, {full} of {ends}", flush=True)
+  return {"full tmpfs": full, "compared ends of tmpfs": ends}
 
 
 def go_without_locks(folder: pathlib.Path) -> None:
@@ -177,6 +213,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--times", type=int, default=100)
   parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--tmpfs", type=int, default=0, metavar="TIMES")
   parser.add_argument("--json", help="file for the numbers")
   given = parser.parse_args()
   with tempfile.TemporaryDirectory() as place:
@@ -189,6 +226,8 @@ def main() -> None:
       environment = os.environ | {"LD_PRELOAD": str(library)}
       sys.exit(subprocess.run(again, env=environment).returncode)
     found = survive(folder, given.times, given.seed)
+    if given.tmpfs:
+      found |= fill(folder, given.tmpfs, given.seed)
     go_without_locks(folder)
   print(json.dumps(found, indent=1))
   if given.json:

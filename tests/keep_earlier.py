@@ -13,10 +13,11 @@ import zipfile
 
 from nao_jax.networks.macro import NetworkConfig
 from nao_jax.tasks import image_inference
-from tests import drivers, soak
+from tests import drivers
 from tests.short_networks import TWO_CELLS
+from tests.soak_subjects import Subject, subjects
 
-# Name of the folder, and the run of `soak.subjects`.
+# Name of the folder, and the run of `soak_subjects`.
 RUNS = {
   "train_rnn": "train_rnn",
   "search_rnn_scratch": "search_rnn, scratch",
@@ -26,7 +27,7 @@ _PICTURES = (".pdf", ".png", ".svg", ".html")
 _LEFT_OUT = ("events.out", ".lock")
 
 
-def _run(subject: soak.Subject, workdir: pathlib.Path) -> None:
+def _run(subject: Subject, workdir: pathlib.Path) -> None:
   """Runs a driver to its end, with a copy of the workdir as it was stopped."""
   process = drivers.start(subject.driver, workdir, subject.flags)
   while process.poll() is None and not any(
@@ -59,9 +60,9 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as place:
     root = pathlib.Path(place)
     (root / "home").mkdir()
-    subjects = soak.subjects(root / "home")
+    every = subjects(root / "home")
     for name, subject in RUNS.items():
-      _run(subjects[subject], root / name)
+      _run(every[subject], root / name)
     image_inference.export(root / "train_cnn", root / "network.jax")
     shutil.rmtree(root / "home" / "data")
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:

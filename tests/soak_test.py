@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from tests import drivers, soak
+from tests import soak, soak_subjects
 
 
 @pytest.fixture(scope="module")
 def subjects(tmp_path_factory):
-  return soak.subjects(tmp_path_factory.mktemp("soak"))
+  return soak_subjects.subjects(tmp_path_factory.mktemp("soak"))
 
 
 @pytest.mark.parametrize(
@@ -29,5 +29,4 @@ def test_a_killed_run_comes_to_what_one_comes_to_that_was_not(
     # Half of the compiling; the other search has a final comparison.
     flags = subject.flags | {"finalists": 0, "final_cells": 0}
     subject = dataclasses.replace(subject, flags=flags)
-  survived = soak.survive(subject, tmp_path, kills, 1, drivers.fork)
-  assert survived.tried == kills
+  assert soak.Soak(subject, tmp_path, 1).survive(kills).tried == kills
