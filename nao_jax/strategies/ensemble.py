@@ -294,6 +294,12 @@ def judge(
   return by_blocks(block, tokens).T
 
 
+@jax.jit
+def first(params: Params) -> Params:
+  """Returns the parameters of the first member; params are [E, ...]."""
+  return jax.tree.map(lambda leaf: leaf[0], params)
+
+
 @functools.partial(jax.jit, static_argnames="controller")
 def place(
   params: Params, tokens: jax.Array, *, controller: Controller

@@ -189,9 +189,8 @@ class NaoPlus:
   def _inspect(self, params, observed, unseen, predicted) -> dict:
     """Returns metrics of the controllers on held-out members, for reports."""
     tokens = observed.tokens
-    first = jax.tree.map(lambda leaf: leaf[0], params)
     decoded = metrics.reconstruct(
-      first, self._padded(tokens), controller=self.controller
+      ensemble.first(params), self._padded(tokens), controller=self.controller
     )
     return inspection(
       self.controller.space,
@@ -285,10 +284,9 @@ class NaoPlus:
     own, predicted = np.split(judged(rows).mean(1), [len(seeds)])
     before = np.full(len(members), np.nan, np.float32)
     before[seeds] = own
-    first = jax.tree.map(lambda leaf: leaf[0], params)
     rows = np.concatenate([members, proposed])
     embedding = ensemble.place(
-      first, self._padded(rows), controller=self.controller
+      ensemble.first(params), self._padded(rows), controller=self.controller
     )
     embedding = np.asarray(embedding)[: len(rows)]
     plane = project(embedding[: len(members)], embedding[len(members) :])
