@@ -7,9 +7,10 @@ the look-up of one function.
 Shapes: R trials, B evaluations (the budget), F functions of the table.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import concurrent.futures
 import dataclasses
+import functools
 import math
 import os
 import time
@@ -29,6 +30,7 @@ from nao_jax.search import loop
 from nao_jax.settings import LAST_SEED, Only, field, numbered, validate
 from nao_jax.spaces.known import Known
 from nao_jax.strategies import proxies
+from nao_jax.strategies.ensemble import NaoPlusConfig
 from nao_jax.studies import curves_file, measured, setups
 from nao_jax.studies.curves import Curves
 from nao_jax.studies.setups import FIRST, SETUPS
@@ -145,6 +147,7 @@ def run(
   config: CompareConfig,
   strategies: Sequence[str],
   *,
+  plus: NaoPlusConfig = setups.PLUS,
   file: str | os.PathLike | None = None,
   threads: int | None = None,
 ) -> dict[str, Curves]:
@@ -153,6 +156,7 @@ def run(
   Args:
     config: the settings.
     strategies: names among `SETUPS`.
+    plus: settings of `nao_plus`.
     file: JSON with the curves; strategies that it holds for these settings are
       not run again, and each strategy is written as soon as it is done.
     threads: number of trials at a time; by default the number of processors or
@@ -170,10 +174,11 @@ def run(
   if isinstance(signal, Fidelities):
     signal = dataclasses.replace(signal, proxies=signals)
   table = _digest(signal, report, signals)
-  described = {
-    name: setups.described(setups.setup(name, space, constraint, signals))
+  made = {
+    name: setups.setup(name, space, constraint, signals, plus)
     for name in SETUPS
   }
+  described = {name: setups.described(one) for name, one in made.items()}
   done = curves_file.read(file, config, described, table)
   if file is not None:
     check_writable(file, "file")
@@ -182,9 +187,12 @@ def run(
   curves = {}
   for name in strategies:
     if name not in done:
-      found = _trials(
-        config, name, signal, report, constraint, signals, threads
+      trial = functools.partial(
+        _trial, made[name], config, signal, constraint, signals
       )
+      start = time.monotonic()
+      tokens = _trials(name, trial, config.trials, threads)
+      found = _curves(tokens, config.evaluations, signal, report, start)
       done[name] = dataclasses.replace(
         found, signal=found.signal * seen, report=found.report * shown
       )
@@ -270,26 +278,28 @@ def _digest(signal, report, signals) -> str:
 
 
 def _trials(
-  config, name, signal, report, constraint, signals, threads
-) -> Curves:
-  start = time.monotonic()
-  setup = setups.setup(name, signal.space, constraint, signals)
+  name: str,
+  trial: Callable[[int], np.ndarray],
+  count: int,
+  threads: int | None,
+) -> list[np.ndarray]:
+  """Runs trials by number, several at a time; returns their architectures."""
   devices = environment.local_devices()
   threads = threads or max(len(devices), os.cpu_count() or 1)
 
-  def trial(number: int) -> np.ndarray:
+  def run_one(number: int) -> np.ndarray:
     with jax.default_device(devices[number % len(devices)]):
-      return _trial(setup, config, signal, constraint, signals, number)
+      return trial(number)
 
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     # The first trial compiles the programs that the others share.
-    tokens = [trial(0)]
-    logging.info("%s: trial 1 of %d done", name, config.trials)
-    for rows in pool.map(trial, range(1, config.trials)):
+    tokens = [run_one(0)]
+    logging.info("%s: trial 1 of %d done", name, count)
+    for rows in pool.map(run_one, range(1, count)):
       tokens.append(rows)
-      if len(tokens) % max(config.trials // 10, 1) == 0:
-        logging.info("%s: %d of %d trials", name, len(tokens), config.trials)
-  return _curves(tokens, config.evaluations, signal, report, start)
+      if len(tokens) % max(count // 10, 1) == 0:
+        logging.info("%s: %d of %d trials", name, len(tokens), count)
+  return tokens
 
 
 def _trial(setup, config, signal, constraint, signals, number) -> np.ndarray:

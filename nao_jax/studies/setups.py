@@ -10,6 +10,7 @@ from nao_jax.search.loop import SearchConfig
 from nao_jax.settings import flatten
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Strategy, nao_plus
+from nao_jax.strategies.ensemble import NaoPlusConfig
 from nao_jax.strategies.evolution import Evolution
 from nao_jax.strategies.local import Local
 from nao_jax.strategies.nao import Nao, NaoConfig
@@ -22,6 +23,7 @@ from nao_jax.strategies.uniform import Uniform
 FIRST = 10
 # `plus.exploration` of a comparison with proxies.
 EXPLORATION = 0.5
+PLUS = NaoPlusConfig()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +89,7 @@ def setup(
   space: Space,
   constraint: CostConstraint | None,
   signals: tuple[Proxy, ...] = (),
+  plus: NaoPlusConfig = PLUS,
 ) -> Setup:
   """Returns a strategy by name.
 
@@ -96,12 +99,14 @@ def setup(
     constraint: the cost constraint; controllers estimate its costs if these
       guide the ascent.
     signals: what `nao_plus` corrects its predictions by; with any it explores.
+    plus: settings of `nao_plus`.
   """
   made = SETUPS[name](space)
   strategy = made.strategy
-  if signals and isinstance(strategy, NaoPlus):
-    config = dataclasses.replace(strategy.config, exploration=EXPLORATION)
-    strategy = dataclasses.replace(strategy, config=config, proxies=signals)
+  if isinstance(strategy, NaoPlus):
+    if signals:
+      plus = dataclasses.replace(plus, exploration=EXPLORATION)
+    strategy = dataclasses.replace(strategy, config=plus, proxies=signals)
   controller = getattr(strategy, "controller", None)
   if (
     controller is not None
