@@ -117,25 +117,29 @@ def _rows(entry: dict) -> str:
   return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
 
 
-def ranking(_: dict) -> str:
-  """Returns the table of agreement with NAS-Bench-201, without its section."""
-  return _rows(_entry("shared_ranking_nasbench201"))
+def _of(name: str, first: str = "") -> Callable[[dict], str]:
+  """Returns a function that shows a file of results without its section.
 
+  Args:
+    name: the file, without its ending.
+    first: how the first cell of rows that are shown begins.
+  """
 
-def untrained(_: dict) -> str:
-  """Returns the table of signals without training, without its section."""
-  return _rows(_entry("untrained_nasbench201"))
+  def shown(_: dict) -> str:
+    entry = json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    rows = [row for row in entry["rows"] if str(row[0]).startswith(first)]
+    return _rows(entry | {"rows": rows})
 
-
-def _entry(name: str) -> dict:
-  return json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+  return shown
 
 
 TABLES: dict[str, Callable[[dict], str]] = {
   "measurements": measurements,
-  "ranking": ranking,
+  "ranking": _of("shared_ranking_nasbench201"),
+  "search_graph": _of("search_nas_bench_graph", "mean"),
+  "search_variants": _of("search_variants"),
   "side_by_side": times,
-  "untrained": untrained,
+  "untrained": _of("untrained_nasbench201"),
   "side_by_side_ratios": ratios,
 }
 
