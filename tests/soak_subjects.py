@@ -196,7 +196,11 @@ def _files(folder: pathlib.Path) -> dict[str, Subject]:
       "prepare_table", {"table": table}, "output", "table.npz"
     ),
     "evaluate_cnn": Subject(
-      "evaluate_cnn", {"workdir": left / "train_cnn"}, "export", "network.jax"
+      "evaluate_cnn",
+      {"workdir": left / "train_cnn"},
+      "export",
+      "network.jax",
+      refusal="exists; give another name",
     ),
     "report": Subject(
       "report",
