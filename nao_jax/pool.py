@@ -1,7 +1,7 @@
 """The pool: every architecture of a search, its scores and its origin.
 
-Shapes: A architectures (all that were ever in the pool), L tokens, R rounds, N
-members of the pool.
+Shapes: A architectures (all that were ever in the pool), L tokens, R rounds, S
+scores, N members of the pool.
 """
 
 from typing import NamedTuple
@@ -31,7 +31,9 @@ class Pool(NamedTuple):
     parents: int32 [A], the row that a proposal was made from; -1 without one.
     step_sizes: float32 [A], step along the predictor's gradient; 0 without one.
     alive: bool [A], whether the architecture is in the pool now.
-    scores: float32 [A, R], NaN where it was not scored in that round.
+    rows: int32 [S], the row of each score; by round, and ascending in a round.
+    values: float32 [S], the scores.
+    counts: int32 [R], the number of scores of each round.
   """
 
   tokens: np.ndarray
@@ -39,7 +41,25 @@ class Pool(NamedTuple):
   parents: np.ndarray
   step_sizes: np.ndarray
   alive: np.ndarray
-  scores: np.ndarray
+  rows: np.ndarray
+  values: np.ndarray
+  counts: np.ndarray
+
+  @property
+  def scores(self) -> np.ndarray:
+    """Scores as a table, float32 [A, R], NaN for those not scored in a round.
+
+    It is made anew in each call; `in_round` and `scores_of` are faster.
+    """
+    shape = len(self.tokens), len(self.counts)
+    table = np.full(shape, np.nan, self.values.dtype)
+    table[self.rows, self.rounds] = self.values
+    return table
+
+  @property
+  def rounds(self) -> np.ndarray:
+    """The round of each score, int [S]."""
+    return np.repeat(np.arange(len(self.counts)), self.counts)
 
   @property
   def members(self) -> np.ndarray:
@@ -52,24 +72,38 @@ class Pool(NamedTuple):
     That is the order of their rows, except for pending members, whose scores
     came in a later round.
     """
-    rows = self.members[~np.isnan(self.scores[self.members, round_])]
-    first = np.argmax(~np.isnan(self.scores[rows]), axis=1)
-    return rows[np.argsort(first, kind="stable")]
+    rows, _ = self.in_round(round_)
+    rows = rows[self.alive[rows]]
+    first = np.empty(len(self.tokens), int)
+    # Of equal indices the last counts, so the place of a row's first score.
+    first[self.rows[::-1]] = np.arange(len(self.rows))[::-1]
+    return rows[np.argsort(first[rows])]
+
+  def in_round(self, round_: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows scored in a round, in their order, and their scores."""
+    first, end = (self.counts[:at].sum() for at in (round_, round_ + 1))
+    return self.rows[first:end], self.values[first:end]
+
+  def scores_of(self, round_: int) -> np.ndarray:
+    """Returns the scores of a round, float32 [A], NaN for those without."""
+    column = np.full(len(self.tokens), np.nan, self.values.dtype)
+    rows, scores = self.in_round(round_)
+    column[rows] = scores
+    return column
 
   @property
   def best(self) -> int:
     """The row with the best score in the last round that has scores."""
-    scored = np.flatnonzero(~np.isnan(self.scores).all(axis=0))
-    return int(self.ranked(scored[-1])[0])
+    return int(self.ranked(np.flatnonzero(self.counts)[-1])[0])
 
   def _repr_html_(self) -> str:
     """Returns a table of the ten best of the last round, for notebooks."""
-    last = np.flatnonzero(~np.isnan(self.scores).all(axis=0))
+    last = np.flatnonzero(self.counts)
     if not last.size:
       return f"<p>A pool of {len(self.tokens)} architectures, not scored.</p>"
-    rows = self.ranked(last[-1])[:10].tolist()
+    rows, scores = self.ranked(last[-1])[:10].tolist(), self.scores_of(last[-1])
     cells = [
-      (number, f"{self.scores[row, last[-1]]:.4f}", _origin(self.origins[row]),
+      (number, f"{scores[row]:.4f}", _origin(self.origins[row]),
        " ".join(map(str, self.tokens[row].tolist())))
       for number, row in enumerate(rows, 1)
     ]  # fmt: skip
@@ -84,9 +118,16 @@ class Pool(NamedTuple):
 
   def ranked(self, round_: int) -> np.ndarray:
     """Returns the rows scored in a round, best first; ties keep their order."""
-    scores = self.scores[:, round_]
-    order = np.argsort(-scores, kind="stable")  # NaN sorts last.
-    return order[: np.sum(~np.isnan(scores))]
+    rows, scores = self.in_round(round_)
+    return rows[np.argsort(-scores, kind="stable")]
+
+
+def of_table(*columns: np.ndarray) -> Pool:
+  """Returns the pool of columns that end with a table, `Pool.scores`."""
+  *others, scores = columns
+  rounds, rows = np.nonzero(~np.isnan(scores.T))
+  counts = np.bincount(rounds, minlength=scores.shape[1])
+  return Pool(*others, np.int32(rows), scores[rows, rounds], np.int32(counts))
 
 
 def start(given: np.ndarray, random: np.ndarray, rounds: int) -> Pool:
@@ -106,15 +147,23 @@ def start(given: np.ndarray, random: np.ndarray, rounds: int) -> Pool:
     parents=np.full(count, -1, np.int32),
     step_sizes=np.zeros(count, np.float32),
     alive=np.ones(count, bool),
-    scores=np.full((count, rounds), np.nan, np.float32),
+    rows=np.zeros(0, np.int32),
+    values=np.zeros(0, np.float32),
+    counts=np.zeros(rounds, np.int32),
   )
 
 
 def record(pool: Pool, scores: np.ndarray, round_: int) -> Pool:
-  """Writes the members' scores of a round, [N] in the order of `members`."""
-  table = pool.scores.copy()
-  table[pool.members, round_] = scores
-  return pool._replace(scores=table)
+  """Adds a round's scores, [N] in the order of `members`, NaN without one."""
+  scores = np.asarray(scores, np.float32)
+  known = ~np.isnan(scores)
+  counts = pool.counts.copy()
+  counts[round_] = known.sum()
+  return pool._replace(
+    rows=np.concatenate([pool.rows, pool.members[known]], dtype=np.int32),
+    values=np.concatenate([pool.values, scores[known]]),
+    counts=counts,
+  )
 
 
 def replace_worst(
@@ -157,9 +206,7 @@ def extend(
   random = proposal.tokens[:0] if random is None else random
   count = len(proposal.tokens)
   fresh = start(
-    proposal.tokens[:0],
-    np.concatenate([proposal.tokens, random]),
-    pool.scores.shape[1],
+    proposal.tokens[:0], np.concatenate([proposal.tokens, random]), rounds=0
   )
   # Random architectures keep the values that `start` gave them.
   fresh.origins[:count] = round_ + 1

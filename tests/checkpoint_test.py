@@ -36,6 +36,12 @@ def test_what_was_saved_last_is_restored(tmp_path):
   _assert_equal(checkpoint.restore(tmp_path, TREE), _filled(3))
 
 
+def test_an_array_without_elements_keeps_its_shape_and_type(tmp_path):
+  checkpoint.save(tmp_path, {"a": np.zeros((0, 3), np.int32)})
+  found = checkpoint.restore(tmp_path, {"a": np.zeros((2, 3), np.int32)})
+  assert (found["a"].shape, found["a"].dtype) == ((0, 3), np.int32)
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
   for step in (1, 2, 3):
     checkpoint.save(tmp_path, _filled(step))

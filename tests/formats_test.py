@@ -7,9 +7,9 @@ import sqlite3
 import numpy as np
 import pytest
 
+from nao_jax import pool as pools
 from nao_jax.data import tables
 from nao_jax.errors import UserError
-from nao_jax.pool import Pool
 from nao_jax.runs import config_file
 from nao_jax.runs.trials import Trial, Trials
 from nao_jax.search import pool_file
@@ -65,7 +65,7 @@ def test_a_pool_gets_a_number_and_a_later_one_is_refused(tmp_path):
   tokens = np.int32([[1, 2]])
   scores = np.float32([[0.5]])
   columns = [np.int32([0]), np.int32([-1]), np.float32([0]), np.array([True])]
-  pool = Pool(tokens, *columns, scores)
+  pool = pools.of_table(tokens, *columns, scores)
   assert space.accepts(tokens[0])
   pool_file.PoolFile(file).write(pool)
   assert _mark_of(file) == 1

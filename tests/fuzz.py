@@ -205,7 +205,7 @@ def _texts() -> dict[str, Reader]:
 def _runs(home: pathlib.Path) -> dict[str, Reader]:
   import numpy as np
 
-  from nao_jax.pool import Pool
+  from nao_jax import pool as pools
   from nao_jax.report import watching
   from nao_jax.runs import checkpoint, config_file, json_file
   from nao_jax.runs.trials import Trial, Trials
@@ -215,7 +215,7 @@ def _runs(home: pathlib.Path) -> dict[str, Reader]:
 
   space = rnn.space(1)
   columns = [np.int32([0]), np.int32([-1]), np.float32([0]), np.array([True])]
-  pool = Pool(np.int32([[1, 2]]), *columns, np.float32([[0.5]]))
+  pool = pools.of_table(np.int32([[1, 2]]), *columns, np.float32([[0.5]]))
   pool_file.PoolFile(home / "pool.sqlite").write(pool)
   Trials(home / "trials.sqlite", "x", {}).add([1, 2], Trial(0.5, (0.5,)))
   state = {"x": np.arange(6.0)}

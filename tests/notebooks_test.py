@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
+from nao_jax import pool as pools
 from nao_jax import settings
-from nao_jax.pool import Pool
 from nao_jax.spaces import rnn
 from nao_jax.tasks import shown as shown_best
 from nao_jax.tasks.text_cells import TextCells
@@ -127,4 +127,4 @@ def test_the_result_of_a_search_is_a_table_with_a_drawing():
 
 def test_a_pool_without_scores_shows_itself():
   rows = [np.zeros((2, 3), int), *np.zeros((4, 2)), np.full((2, 1), np.nan)]
-  assert "2 architectures, not scored" in Pool(*rows)._repr_html_()
+  assert "2 architectures, not scored" in pools.of_table(*rows)._repr_html_()

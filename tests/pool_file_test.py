@@ -1,4 +1,4 @@
-"""The database of a pool is the pool's, however it came to be written."""
+"""A pool keeps what a table of scores would, and its database is the pool's."""
 
 import contextlib
 import sqlite3
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from nao_jax import pool as pools
+from nao_jax.pool import Pool
 from nao_jax.search import pool_file
 from nao_jax.search.pool_file import PoolFile
 from nao_jax.strategies import Proposal
@@ -41,6 +42,48 @@ def _course(seed):
     pool = pools.replace_worst(
       pool, proposal, round_, rows, rng.permutation(len(rows))
     )
+
+
+@settings(max_examples=50)
+@given(seed=st.integers(0, 999), round_=st.integers(0, ROUNDS - 2))
+def test_a_pool_is_what_its_table_of_scores_says(seed, round_):
+  pool, later = list(_course(seed))[round_ : round_ + 2]
+  table = np.full((len(later.tokens), ROUNDS), np.nan, np.float32)
+  table[: len(pool.tokens)] = pool.scores
+  scores = later.scores[later.members, round_ + 1]
+  table[later.members, round_ + 1] = scores
+  np.testing.assert_array_equal(later.scores, table, strict=True)
+  again = pools.of_table(*later[:5], table)
+  for name, one, other in zip(Pool._fields, again, later, strict=True):
+    np.testing.assert_array_equal(one, other, name, strict=True)
+  known = ~np.isnan(table)
+  for at in range(ROUNDS):
+    column = table[:, at]
+    np.testing.assert_array_equal(later.scores_of(at), column, strict=True)
+    rows, scores = later.in_round(at)
+    assert rows.tolist() == np.flatnonzero(known[:, at]).tolist()
+    np.testing.assert_array_equal(scores, column[rows])
+    ranked = np.argsort(-column, kind="stable")[: len(rows)]
+    assert later.ranked(at).tolist() == ranked.tolist()
+    alive = rows[later.alive[rows]]
+    firsts = np.argmax(known[alive], axis=1)
+    ordered = alive[np.argsort(firsts, kind="stable")]
+    assert later.scored(at).tolist() == ordered.tolist()
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 999))
+def test_scores_of_a_round_are_those_that_were_recorded(seed):
+  *_, pool = _course(seed)
+  pool = pool._replace(counts=np.append(pool.counts, np.int32(0)))
+  scores = np.random.default_rng(seed).random(len(pool.members))
+  scores[0] = np.nan
+  found = pools.record(pool, scores, ROUNDS)
+  np.testing.assert_array_equal(
+    found.scores[pool.members, ROUNDS], np.float32(scores)
+  )
+  np.testing.assert_array_equal(found.scores[:, :ROUNDS], pool.scores[:, :-1])
+  assert np.isnan(found.scores[~pool.alive, ROUNDS]).all()
 
 
 def _rows(path):

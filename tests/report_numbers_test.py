@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from nao_jax import pool as pools
 from nao_jax.metrics import ACCURACY, PERPLEXITY
 from nao_jax.networks.cost import cost
-from nao_jax.pool import Pool
 from nao_jax.report import analysis, formatting, pool_sections
 from nao_jax.report import run as runs
 from nao_jax.settings import unflatten
@@ -116,13 +116,13 @@ def test_a_parent_that_does_not_exist_ends_the_chain(nao):
 def test_an_ancestor_is_compared_with_its_parent_in_its_own_first_round():
   """Scores of different rounds do not measure the same thing."""
   none = np.nan
-  pool = Pool(
-    tokens=np.array([[1, 1], [1, 2], [2, 2]], np.int32),
-    origins=np.array([0, 1, 2], np.int32),
-    parents=np.array([-1, 0, 1], np.int32),
-    step_sizes=np.array([0, 3, 4], np.float32),
-    alive=np.ones(3, bool),
-    scores=np.array(
+  pool = pools.of_table(
+    np.array([[1, 1], [1, 2], [2, 2]], np.int32),
+    np.array([0, 1, 2], np.int32),  # Origins.
+    np.array([-1, 0, 1], np.int32),  # Parents.
+    np.array([0, 3, 4], np.float32),  # Sizes of steps.
+    np.ones(3, bool),
+    np.array(
       [[0.1, 0.2, 0.3], [none, 0.5, 0.6], [none, none, 0.9]], np.float32
     ),
   )

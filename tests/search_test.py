@@ -9,6 +9,7 @@ from nao_jax import settings
 from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import Controller, ControllerConfig
 from nao_jax.errors import UserError
+from nao_jax.runs import checkpoint
 from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.search import loop
 from nao_jax.search.journal import SearchJournal
@@ -292,6 +293,26 @@ def test_a_resumed_search_ends_as_an_uninterrupted_one(
   _assert_equal(pool, resumed)
   assert len(evaluator.seen) == CONFIG.rounds + 1 - (round_ + saved)
   assert [row["round"] for row in journal.history()] == [0, 1, 2]
+
+
+def test_a_search_goes_on_from_the_table_that_earlier_versions_saved(
+  pool, tmp_path, monkeypatch
+):
+  save, place = checkpoint.save, (tmp_path / "run", {"seed": 0}, CONFIG.rounds)
+
+  def save_table(directory, state):
+    table = (*state.pool[:5], state.pool.scores)
+    save(directory, state._replace(pool=table))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(checkpoint, "save", save_table)
+    with (
+      Mortal(*place, round_=1, saved=True) as journal,
+      pytest.raises(Killed),
+    ):
+      _search(_nao(), journal=journal)
+  with SearchJournal(*place) as journal:
+    _assert_equal(pool, _search(_nao(), journal=journal))
 
 
 def test_rounds_of_a_journal_that_remembers_nothing_are_reported():

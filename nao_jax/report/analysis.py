@@ -44,13 +44,13 @@ def predictions(run: Run) -> list[Predictions]:
     if round_ in run.scored and "member_predicted" in arrays:
       found += _of_members(run, round_, arrays)
     if round_ + 1 in run.scored and "proposal_predicted" in arrays:
-      scores = run.pool.scores[run.proposals(round_), round_ + 1]
+      scores = run.pool.scores_of(round_ + 1)[run.proposals(round_)]
       found += _pairs(round_, "proposals", arrays["proposal_predicted"], scores)
   return found
 
 
 def _of_members(run: Run, round_, arrays) -> Iterator[Predictions]:
-  scores = run.pool.scores[run.members(round_), round_]
+  _, scores = run.pool.in_round(round_)
   predicted = arrays["member_predicted"]
   held_out = arrays.get("member_held_out", np.zeros(len(scores), bool))
   if len(predicted) == len(scores) == len(held_out):
@@ -142,7 +142,7 @@ def _step(run: Run, row: dict, arrays: dict) -> Step:
   after = arrays.get("proposal_after", np.full(len(rows), np.nan))
   measured = np.full(len(rows), np.nan)
   if round_ + 1 in run.scored:
-    scores, parents = pool.scores[:, round_ + 1], pool.parents[rows]
+    scores, parents = pool.scores_of(round_ + 1), pool.parents[rows]
     gains = scores[rows] - scores[parents]
     measured = np.where(parents < 0, np.nan, gains)
   new = row.get("new_by_step_size")
@@ -185,16 +185,16 @@ class Ancestor(NamedTuple):
 
 def ancestors(pool: Pool, row: int) -> list[Ancestor]:
   """Returns the chain of parents that ends at a row of the pool, in order."""
-  chain = []
+  chain, table = [], pool.scores
   while row >= 0:
-    parent, scores = int(pool.parents[row]), pool.scores[row]
+    parent, scores = int(pool.parents[row]), table[row]
     # Proposals after the rounds have no score.
     known = np.flatnonzero(~np.isnan(scores))
     first, last = known[[0, -1]] if len(known) else (-1, -1)
     changed = before = None
     if 0 <= parent < row:
       changed = int((pool.tokens[row] != pool.tokens[parent]).sum())
-      score = float(pool.scores[parent, first])
+      score = float(table[parent, first])
       before = None if np.isnan(score) else score
     chain.append(
       Ancestor(

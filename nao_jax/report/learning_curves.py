@@ -37,7 +37,7 @@ def rounds(run: Run) -> list[Round]:
   found, seconds = [], 0.0
   by_round = {row["round"]: row for row in run.history}
   for number in run.scored:
-    members, row = run.members(number), by_round.get(number)
+    (members, scores), row = run.pool.in_round(number), by_round.get(number)
     if row is None or seconds is None:
       seconds = None
     else:
@@ -45,9 +45,9 @@ def rounds(run: Run) -> list[Round]:
     found.append(
       Round(
         number,
-        run.pool.scores[members, number],
+        scores,
         (run.pool.origins[members] == number) & (number > 0),
-        int(np.sum(~np.isnan(run.pool.scores[:, : number + 1]).all(1))),
+        np.count_nonzero(np.bincount(run.pool.rows[run.pool.rounds <= number])),
         seconds,
       )
     )

@@ -94,7 +94,7 @@ def costs(run: Run) -> Section | None:
   cost, rows = run.arrays.get(last, {}).get("member_cost"), run.members(last)
   if cost is None or len(cost) != len(rows):
     return None
-  found = run.pool.scores[rows, last]
+  _, found = run.pool.in_round(last)
   name, limit = run.history[last]["cost"], run.history[last]["limit"]
   on_front = objectives.front(np.stack([found, -cost], -1))
   paragraphs = texts(

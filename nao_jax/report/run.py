@@ -104,7 +104,7 @@ class Run:
     """The rounds that have scores, in order."""
     if self.pool is None:
       return []
-    return np.flatnonzero(~np.isnan(self.pool.scores).all(0)).tolist()
+    return np.flatnonzero(self.pool.counts).tolist()
 
   @property
   def winner(self) -> int:
@@ -115,7 +115,7 @@ class Run:
 
   def members(self, round_: int) -> np.ndarray:
     """Returns the rows that were in the pool in a round, int [N]."""
-    return np.flatnonzero(~np.isnan(self.pool.scores[:, round_]))
+    return self.pool.in_round(round_)[0]
 
   def proposals(self, round_: int) -> np.ndarray:
     """Returns the rows that a round proposed for the next one, int [M]."""

@@ -130,7 +130,7 @@ def winner(run: Run, title: str = "") -> Section:
     members=len(ranked),
     round=last,
     score_name=formatting.score_name(run),
-    score=formatting.score(run, run.pool.scores[run.winner, last]),
+    score=formatting.score(run, run.pool.scores_of(last)[run.winner]),
     finalists=bool(run.finalists),
   )
   ended = "The winner" if run.best is not None else "The best so far"
@@ -159,7 +159,7 @@ def _tiles(run: Run) -> list[Tile]:
     value = formatting.measurement(run, searched[0].value)
     note = f"from scratch, first of {len(searched)} finalists; one training"
   else:
-    value = formatting.score(run, run.pool.scores[run.winner, last.number])
+    value = formatting.score(run, run.pool.scores_of(last.number)[run.winner])
     note = f"{formatting.evaluator_in_words(run)}; one run, round {last.number}"
   return [
     Tile(f"best validation {metric}", value, note),

@@ -51,7 +51,7 @@ def finalists(run: Run) -> Section | None:
 
 def _ranks(run: Run, name: str) -> Table:
   """Lists all finalists by rank."""
-  scores = run.pool.scores[:, run.scored[-1]]
+  scores = run.pool.scores_of(run.scored[-1])
   rows = [
     {
       "rank": one.rank,

@@ -65,7 +65,11 @@ def bytes_on_disk(tree: Any) -> int:
 
 
 def restore(
-  directory: str | os.PathLike, template: Any, *, exact: bool = False
+  directory: str | os.PathLike,
+  template: Any,
+  *,
+  exact: bool = False,
+  earlier: Any = None,
 ) -> Any:
   """Restores the newest checkpoint that is undamaged.
 
@@ -73,9 +77,11 @@ def restore(
     directory: the directory given to `save`.
     template: a pytree of the same structure.
     exact: whether shapes must equal the template's, too.
+    earlier: a pytree of the structure that earlier versions saved, if another.
 
   Returns:
-    The pytree, of NumPy arrays; None if nothing was saved there.
+    The pytree, of NumPy arrays, in one of the two structures; None if nothing
+    was saved there.
 
   Raises:
     UserError: all checkpoints are damaged, or hold something else.
@@ -88,7 +94,8 @@ def restore(
     steps = sorted(manager.all_steps(), reverse=True)
     for step in steps:
       if (leaves := _read(manager, step)) is not None:
-        return _unflatten(directory, leaves, template, exact)
+        known = [template] if earlier is None else [template, earlier]
+        return _unflatten(directory, leaves, known, exact)
   if steps:
     raise UserError(
       f"{directory}: all {len(steps)} checkpoints are damaged; start again in "
@@ -159,9 +166,12 @@ def _files_digest(folder: pathlib.Path) -> str:
   return total.hexdigest()
 
 
-def _unflatten(directory, leaves: list, template, exact: bool):
-  expected = jax.tree.leaves(template)
-  if [x.ndim for x in leaves] != [np.ndim(x) for x in expected]:
+def _unflatten(directory, leaves: list, templates: list, exact: bool):
+  for template in templates:
+    expected = jax.tree.leaves(template)
+    if [x.ndim for x in leaves] == [np.ndim(x) for x in expected]:
+      break
+  else:
     raise UserError(
       f"{directory}: holds {len(leaves)} arrays where {len(expected)} of other "
       "ranks belong; it is of another architecture, or of another version of "
@@ -173,6 +183,8 @@ def _unflatten(directory, leaves: list, template, exact: bool):
         f"{directory}: array {number} is {list(found.shape)} where "
         f"{list(np.shape(leaf))} belongs; it is of another architecture"
       )
+    if not found.size:  # Only its shape was saved.
+      leaves[number] = found.astype(leaf.dtype)
   return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 

@@ -135,7 +135,7 @@ def run(
   every = [cell for name in GROUPS for cell in cells[name]]
   journal.progress.prefix = "finalists:"
   trained = _first_stage(trainings, every, "finalists", journal)
-  rounds = pool.scores.shape[1] - 1
+  rounds = len(pool.counts) - 1
   for round_ in range(rounds + 1, rounds + config.finalist_rounds + 1):
     scores = _observed(trainings, trained)
     if not scores:

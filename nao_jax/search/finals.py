@@ -106,7 +106,7 @@ def _cells(entries: list[dict]) -> list[Cell]:
 
 def _drawn(trainings, pool, config, key, constraint) -> dict[str, list[Cell]]:
   """Returns cells of the pool and as many random cells outside the pool."""
-  space, ranked = trainings.space, pool.ranked(pool.scores.shape[1] - 1)
+  space, ranked = trainings.space, pool.ranked(len(pool.counts) - 1)
   rows = _ordered(trainings, pool, ranked)[_places(pool, config)]
   wanted = 0
   if config.final.cells:
@@ -132,14 +132,15 @@ def _drawn(trainings, pool, config, key, constraint) -> dict[str, list[Cell]]:
 def _ordered(trainings: Trainings, pool: Pool, rows: np.ndarray) -> np.ndarray:
   """Sorts rows with scores of the last round by merit, best first."""
   tokens = trainings.space.to_plain(pool.tokens[rows])
-  merits = trainings.merits(tokens, pool.scores[rows, -1])
+  scores = pool.scores_of(len(pool.counts) - 1)[rows]
+  merits = trainings.merits(tokens, scores)
   return rows[np.argsort(-merits, kind="stable")]
 
 
 def _places(pool: Pool, config: Any) -> np.ndarray:
   """Returns ranks of the cells that train first, int [n] from 0."""
   count = max(config.finalists or config.final.cells, 1)
-  scored = len(pool.ranked(pool.scores.shape[1] - 1))
+  scored = int(pool.counts[-1])
   share = config.finalist_share if config.finalists else 0.0
   last = max(round(share * scored), min(count, scored)) - 1
   return np.unique(np.linspace(0, last, count).round().astype(int))
@@ -181,8 +182,8 @@ def _compared(
 
 def _winner(trainings, pool: Pool, row: int, config, constraint) -> dict:
   """Returns the entries of best.json about the winner, a row of the pool."""
-  last = pool.scores.shape[1] - 1
-  scored = ~np.isnan(pool.scores[:, last])
+  scores = pool.scores_of(len(pool.counts) - 1)
+  scored = ~np.isnan(scores)
   plain, measure = trainings.space.plain, trainings.measure
   tokens = trainings.space.to_plain(pool.tokens)
   found = {
@@ -194,11 +195,11 @@ def _winner(trainings, pool: Pool, row: int, config, constraint) -> dict:
   }
   if scored[row]:
     name = f"{trainings.validation}_{HOW[config.evaluator]}"
-    found[name] = measure.value(float(pool.scores[row, last]))
+    found[name] = measure.value(float(scores[row]))
   if constraint is None:
     return found
   costs = objectives.outcome(
-    constraint, tokens[scored], pool.scores[scored, last], plain.text
+    constraint, tokens[scored], scores[scored], plain.text
   )
   costs["cost"]["value"] = float(constraint.costs(tokens[row][None])[0])
   return found | costs

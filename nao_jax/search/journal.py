@@ -74,12 +74,18 @@ class SearchJournal(Workdir, Journal):
     """
     self._pool_file.check()
     self.check_space(template)
-    state = checkpoint.restore(self.checkpoints, template)
+    # Up to version 0.2.0 the last of a pool's columns was a table of scores.
+    table = (*template.pool[:5], template.pool.scores)
+    state = checkpoint.restore(
+      self.checkpoints, template, earlier=template._replace(pool=table)
+    )
     done = 0 if state is None else int(state.round)
     self.rewind("round", done)
     self._enter(done)
     if state is None:
       return None
+    if not isinstance(state.pool, Pool):
+      state = state._replace(pool=pools.of_table(*state.pool))
     self._name_best(state)
     self._pool_file.write(state.pool)
     if done <= self._rounds:
@@ -152,13 +158,11 @@ class SearchJournal(Workdir, Journal):
     Shared weights change between rounds, so scores of different rounds cannot
     be compared.
     """
-    first = max(int(state.round) - 1, 0)
-    scores = state.pool.scores[:, first : int(state.round) + 1]
-    rounds = np.flatnonzero(~np.isnan(scores).all(0))
+    rounds = np.flatnonzero(state.pool.counts)
     if len(rounds):
-      best = np.nanmax(scores[:, rounds[-1]])
+      best = state.pool.in_round(rounds[-1])[1].max()
       shown = f"{self._measure.name} {self._measure.show(best)}"
-      self.progress.best = f"{shown} (round {first + rounds[-1]})"
+      self.progress.best = f"{shown} (round {rounds[-1]})"
 
   def _enter(self, round_: int) -> None:
     self.progress.prefix = f"round {round_} of {self._rounds}:"
@@ -244,16 +248,14 @@ def _by_step_size(report: dict) -> str:
 def result(space: Space, pool: Pool, constraint: CostConstraint | None) -> dict:
   """Returns the contents of best.json."""
   row = pool.best
-  last = ~np.isnan(pool.scores).all(0)
-  scores = pool.scores[:, np.flatnonzero(last)[-1]]
-  scored = ~np.isnan(scores)
+  rows, scores = pool.in_round(np.flatnonzero(pool.counts)[-1])
   costs = constraint and outcome(
-    constraint, pool.tokens[scored], scores[scored], space.text
+    constraint, pool.tokens[rows], scores, space.text
   )
   return (costs or {}) | {
     "space": space.name,
     "tokens": pool.tokens[row].tolist(),
     "text": space.text(pool.tokens[row]),
     "origin": int(pool.origins[row]),
-    "score": float(pool.scores[row][~np.isnan(pool.scores[row])][-1]),
+    "score": float(scores.max()),
   }

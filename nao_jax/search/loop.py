@@ -180,7 +180,7 @@ class _Search:
     return state.pool
 
   def _ended(self, state: SearchState) -> bool:
-    last = state.pool.scores[:, : state.round][:, -1:]
+    _, last = state.pool.in_round(state.round - 1)  # Empty before the first.
     return state.round > self.config.rounds or bool((last >= self.enough).any())
 
   def _first_pool(self, key: jax.Array) -> Pool:
@@ -220,7 +220,7 @@ class _Search:
     report["score_seconds"] = clock.lap()
     if round_ < self.config.rounds and report["best"] < self.enough:
       observed = Observations(
-        pool.tokens[rows], pool.scores[rows, round_], known, self.constraint
+        pool.tokens[rows], pool.scores_of(round_)[rows], known, self.constraint
       )
       round_key = jax.random.fold_in(key, round_ + 1)
       state, asked, lessons = self._proposed(
@@ -244,7 +244,7 @@ class _Search:
   ) -> SearchState:
     """Scores the pool, unless the state has the scores of this round."""
     round_, pool = state.round, state.pool
-    if len(pool.scored(round_)):
+    if pool.counts[round_]:
       return state
     score, pending = self.evaluator.score, 0
     if round_ < self.config.rounds:

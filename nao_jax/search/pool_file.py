@@ -126,6 +126,7 @@ def read(file: pathlib.Path, space: Space) -> Pool | None:
       ).fetchall()
       scores = database.execute(
         "select architecture, round, score from scores"
+        " where score is not null order by round, architecture"
       ).fetchall()
     return _pool(file, space, rows, scores) if scores else None
   except UserError:
@@ -140,16 +141,17 @@ def _pool(file, space: Space, rows: list[tuple], scores: list[tuple]) -> Pool:
     for number, (text, *_) in enumerate(rows)
   ]
   _, origins, parents, step_sizes, alive = zip(*rows, strict=True)
-  table = np.full((len(rows), 1 + max(x for _, x, _ in scores)), np.nan)
-  for architecture, round_, score in scores:
-    table[architecture, round_] = score
+  # As indices, numbers that no row or round can have are refused.
+  scored, rounds, values = map(np.array, zip(*scores, strict=True))
   return Pool(
     tokens=space.to_plain(np.array(tokens, np.int32)),
     origins=np.array(origins, np.int32),
     parents=np.array([-1 if p is None else p for p in parents], np.int32),
     step_sizes=np.array([size or 0 for size in step_sizes], np.float32),
     alive=np.array(alive, bool),
-    scores=table,
+    rows=np.arange(len(rows), dtype=np.int32)[scored],
+    values=values.astype(float),
+    counts=np.bincount(np.arange(len(rounds))[rounds]),
   )
 
 
@@ -158,14 +160,11 @@ def _grown(before: Pool, pool: Pool) -> bool:
 
   Members may leave the pool, and rows and scores may be added.
   """
-  known = len(before.tokens)
-  return (
-    before.scores.shape[1] == pool.scores.shape[1]
-    and all(
-      np.array_equal(getattr(before, name), getattr(pool, name)[:known])
-      for name in ("tokens", "origins", "parents", "step_sizes")
-    )
-    and not np.any(np.isnan(pool.scores[:known]) & ~np.isnan(before.scores))
+  ends = np.minimum(np.cumsum(pool.counts), len(before.rows))
+  return np.array_equal(np.cumsum(before.counts), ends) and all(
+    np.array_equal(own, getattr(pool, name)[: len(own)])
+    for name, own in before._asdict().items()
+    if name not in ("alive", "counts")
   )
 
 
@@ -192,15 +191,8 @@ def _write_changes(database, before: Pool, pool: Pool) -> None:
       pool.alive[changed].astype(int).tolist(), changed.tolist(), strict=True
     ),
   )
-  # Those that have left the pool are most of a long search, and get no scores.
-  got = np.flatnonzero(np.append(before.alive, np.ones(len(new.tokens), bool)))
-  scores, old = pool.scores[got], before.scores[got[got < known]]
-  fresh = ~np.isnan(scores)
-  fresh[: len(old)] &= old != scores[: len(old)]
-  rows, rounds = np.nonzero(fresh)
+  columns = pool.rows, pool.rounds, pool.values
   database.executemany(
     "insert or replace into scores values (?, ?, ?)",
-    zip(
-      got[rows].tolist(), rounds.tolist(), scores[fresh].tolist(), strict=True
-    ),
+    zip(*(x[len(before.rows) :].tolist() for x in columns), strict=True),
   )

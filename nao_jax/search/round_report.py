@@ -21,8 +21,7 @@ def scores(
   Returns:
     {name: a JSON-like value}, and `member_cost`, an array of costs [N].
   """
-  rows = np.sort(pool.scored(round_))
-  scores = pool.scores[rows, round_]
+  rows, scores = pool.in_round(round_)
   best = pool.ranked(round_)[0]
   summary = {
     "round": round_,
@@ -51,8 +50,8 @@ def in_rows(report: dict, rows: np.ndarray) -> dict:
 def _costs(pool: Pool, round_: int, constraint: CostConstraint | None) -> dict:
   if constraint is None:
     return {}
-  tokens = pool.tokens[np.sort(pool.scored(round_))]
-  costs = constraint.costs(tokens)
+  rows, _ = pool.in_round(round_)
+  costs = constraint.costs(pool.tokens[rows])
   return {
     "cost": constraint.name,
     "limit": constraint.limit if constraint.limit < np.inf else None,
