@@ -1,6 +1,6 @@
 """Scores from a function that the caller provides.
 
-Shapes: N architectures in the pool, M architectures ever scored, B
+Shapes: N architectures in the pool, M architectures with a score, B
 architectures in a call, L tokens.
 """
 
@@ -21,7 +21,9 @@ Scores = Callable[[np.ndarray], npt.ArrayLike]
 
 
 class Scored(NamedTuple):
-  """State of the evaluator: every architecture that was scored.
+  """State of the evaluator: the last pool, and what was scored since.
+
+  An architecture that has left the pool does not come back.
 
   Attributes:
     tokens: int32 [M, L].
@@ -82,7 +84,8 @@ class Function(Evaluator):
       keep(state, len(part))
       known.update(_table(Scored(part, state.scores[-len(part) :])))
     progress("score pool", len(new), len(new))
-    return state, np.float32([known[key] for key in wanted])
+    scores = np.float32([known[key] for key in wanted])
+    return Scored(tokens, scores), scores
 
   def _call(self, tokens: np.ndarray) -> np.ndarray:
     count = len(tokens)
