@@ -43,7 +43,7 @@ class Evolution(Strategy):
     """Implements `Strategy.ask`."""
     birth_key, draw_key = jax.random.split(key)
     rng = generator(birth_key)
-    known, rows, parents = set(observed.known), [], []
+    born, rows, parents = set(), [], []
     utility = (
       observed.scores
       if observed.constraint is None
@@ -51,17 +51,17 @@ class Evolution(Strategy):
     )
     for number in range(limit):
       own_key = jax.random.fold_in(draw_key, number)
-      parent, child = self._child(rng, own_key, observed, known, utility)
+      parent, child = self._child(rng, own_key, observed, born, utility)
       if child is None:  # The space is exhausted.
         break
-      known.update(self.space.keys(child[None]))
+      born.update(self.space.keys(child[None]))
       rows.append(child)
       parents.append(parent)
     tokens = np.array(rows, np.int32).reshape(-1, self.space.length)
     return state, proposal(tokens, np.array(parents, np.int32))
 
   def _child(
-    self, rng, key, observed, known, utility
+    self, rng, key, observed, born, utility
   ) -> tuple[int, np.ndarray | None]:
     """Returns the index of a parent, and a new child.
 
@@ -71,9 +71,11 @@ class Evolution(Strategy):
     for _ in range(_TRIES):
       parent = self._parent(rng, utility)
       child = _mutate(rng, self.space, observed.tokens[parent])
-      new = known.isdisjoint(self.space.keys(child[None]))
+      (name,) = self.space.keys(child[None])
+      new = name not in observed.known and name not in born
       if new and observed.allows(child[None])[0]:
         return parent, child
+    known = observed.known | born
     drawn = sample_new(self.space, key, 1, known, observed.constraint)
     return -1, drawn[0] if len(drawn) else None
 
