@@ -14,7 +14,7 @@ from nao_jax.runs import files, json_file
 from nao_jax.runs.config_file import git_revision
 
 # Flags that name files or folders of this machine.
-_LOCAL = ("workdir", "json", "data_dir", "compilation_cache")
+_LOCAL = ("workdir", "folder", "json", "data_dir", "compilation_cache")
 
 
 def read(file: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ differences to the first strategy, paired by seed.
 
 import ast
 import pathlib
+import re
 
 from absl import flags
 import numpy as np
@@ -44,21 +45,21 @@ Found = dict[tuple[str, str], Curves]
 def main(_):
   """Runs what is missing, and shows and writes all figures."""
   config = settings.choose({"": comparison.CompareConfig()}, "", {})
-  variants = dict(map(_variant, _VARIANTS.value))
+  variants = _variants(_VARIANTS.value)
   found: Found = {}
   for dataset in _DATASETS.value:
     own = replace(config, {"dataset": dataset})
-    found |= _compared(own, _STRATEGIES.value, "", setups.PLUS)
+    found |= _compared(own, _STRATEGIES.value, "", None)
     for name, plus in variants.items():
       found |= _compared(own, ["nao_plus"], name, plus)
   rows = [_figures(*names, curves) for names, curves in found.items()]
   if len(_DATASETS.value) > 1:
     rows += _joined(found)
   streams.show(rows, "mean (standard error)", wide=150)
-  title = f"Searches on {config.table}, {config.signal}"
+  title = f"Searches on {pathlib.Path(config.table).name}, {config.signal}"
   note = (
     f"Mean (standard error) of {config.trials} trials, seeds from "
-    f"{config.seed} on; who does not find the best one counts as "
+    f"{config.seed} on; a trial that does not find the best one counts as "
     f"{config.evaluations}."
   )
   results.write(
@@ -66,11 +67,26 @@ def main(_):
   )
 
 
+def _variants(texts: list[str]) -> dict[str, NaoPlusConfig]:
+  """Parses the values of --variant; each is also the name of a file."""
+  found = {}
+  for text in texts:
+    name, plus = _variant(text)
+    if not re.fullmatch(r"[\w ]+", name) or name in {*found, *setups.SETUPS}:
+      raise UserError(
+        f"--variant={text}: give a name of letters, digits and spaces that no "
+        "other variant or strategy has"
+      )
+    found[name] = plus
+  return found
+
+
 def _variant(text: str) -> tuple[str, NaoPlusConfig]:
-  """Parses a value of --variant."""
-  name, _, changes = text.partition(": ")
+  name, _, changes = text.partition(":")
   try:
-    pairs = [change.split("=") for change in changes.split() or ["nothing"]]
+    if not changes.strip():
+      raise ValueError("no setting")
+    pairs = [change.split("=") for change in changes.split()]
     plus = replace(
       setups.PLUS, {key: ast.literal_eval(value) for key, value in pairs}
     )
@@ -83,7 +99,12 @@ def _variant(text: str) -> tuple[str, NaoPlusConfig]:
   return name, plus
 
 
-def _compared(config, strategies, variant, plus) -> Found:
+def _compared(
+  config: comparison.CompareConfig,
+  strategies: list[str],
+  variant: str,
+  plus: NaoPlusConfig | None,
+) -> Found:
   """Runs or reads the trials on one data set."""
   name = "_".join([config.dataset, *variant.split()])
   file = pathlib.Path(_FOLDER.value) / f"{name}.json"
@@ -126,7 +147,9 @@ def _last(curves: Curves) -> np.ndarray:
   return np.stack([curves.signal[:, -1], curves.report[:, -1]])
 
 
-def _ends(dataset: str, name: str, score: np.ndarray, report: np.ndarray):
+def _ends(
+  dataset: str, name: str, score: np.ndarray, report: np.ndarray
+) -> dict[str, str]:
   return {
     "data set": dataset,
     "strategy": name,

@@ -9,7 +9,6 @@ from an .npz file, and a search among its rows by `nao_plus` and by evolution.
 import csv
 import json
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
@@ -73,7 +72,10 @@ def _measure(part: str, table: str) -> None:
 
 
 def _peak() -> float:
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+  """Returns the largest memory of this process; `getrusage` starts at that of
+  the parent."""
+  lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+  return int(next(x for x in lines if x.startswith("VmHWM:")).split()[1]) / 1024
 
 
 def main(_):
@@ -98,7 +100,7 @@ def main(_):
         ended = subprocess.run(
           [*command, given, "--compilation_cache=off"],
           check=True,
-          capture_output=True,
+          stdout=subprocess.PIPE,
           text=True,
         )
         found[name].append(json.loads(ended.stdout.splitlines()[-1]))

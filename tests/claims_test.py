@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from nao_jax.evaluators import dispatch
 from nao_jax.evaluators.dispatch import Dispatch
 from nao_jax.evaluators.local import Local
 from nao_jax.evaluators.scratch import FromScratch
@@ -323,9 +324,31 @@ def test_what_another_trains_comes_last_and_is_waited_for(
   )
   assert scores[0] == 0.75
   assert set(order) == set(map(tuple, ROWS[1:3]))
-  waits = "0 running, 1 waiting, 1 of them for process "
+  waits = "0 running, 1 waiting, 1 trained by process "
   assert any(note.startswith(waits) for note in told)
-  assert "of them" not in told[-1]
+  assert "trained by" not in told[-1]
+
+
+def test_who_trains_is_named_if_nothing_is_left_to_train(
+  tmp_path, file, monkeypatch
+):
+  one = Trials(file, SPACE.name, {})
+  one.claim(ROWS[0])
+  told = []
+
+  def told_or_trained(*at):
+    told.append(at[3])
+    if "trained by process" in told[-1]:
+      one.add(ROWS[0], TRIAL)
+
+  monkeypatch.setattr(claims, "POLL", 1e-6)
+  evaluator = FromScratch(
+    SPACE, Local(TinyCandidates(str(tmp_path))), Trials(file, SPACE.name, {})
+  )
+  state = evaluator.init(jax.random.key(0))
+  _, scores = evaluator.score(state, None, ROWS[:1], 0, told_or_trained)
+  assert scores == [0.75]
+  assert "1 trained by process " in "".join(told)
 
 
 def test_a_round_may_close_without_what_another_trains(
@@ -335,17 +358,30 @@ def test_a_round_may_close_without_what_another_trains(
   one.claim(ROWS[1])
   trials = Trials(file, SPACE.name, {})
   evaluator = FromScratch(SPACE, Local(TinyCandidates(str(tmp_path))), trials)
-  state, scores = evaluator.score_async(
+  _, scores = evaluator.score_async(
     evaluator.init(jax.random.key(0)), None, ROWS, 0, nothing, max_pending=1
   )
   assert np.flatnonzero(np.isnan(scores)).tolist() == [1]
-  one.release()
-  # What is left in training between two rounds is nobody's.
-  _, scores = evaluator.score_async(
-    state, None, ROWS, 1, nothing, max_pending=3
-  )
-  assert np.isnan(scores).sum() <= 1
-  assert not _change(file, "select * from claims")
+
+
+def test_what_is_half_trained_stays_claimed_unless_the_search_fails(
+  tmp_path, file
+):
+  """A round may end before it, and it goes on in the next one."""
+  trials, one, another = (Trials(file, SPACE.name, {}) for _ in range(3))
+  local = Local(TinyCandidates(str(tmp_path)))
+  state = local.init(ROWS[0])
+  updates = local.run(state, [ROWS[0]], NO_LIMITS, trials, nothing)
+  assert not next(updates).finished
+  updates.close()
+  assert one.claim(ROWS[0]) == ANOTHERS
+
+  def fail():
+    raise Killed
+
+  with pytest.raises(Killed):
+    list(local.run(state, [ROWS[0]], NO_LIMITS, trials, fail))
+  assert another.claim(ROWS[0]) == MINE
 
 
 def test_a_cluster_waits_for_others_and_lets_them_go_on(file, impatient):
@@ -370,3 +406,18 @@ def test_a_cluster_waits_for_others_and_lets_them_go_on(file, impatient):
   assert one.claim(second.tokens) == ANOTHERS
   made.close()
   assert not _change(file, "select * from claims")
+
+
+def test_what_is_given_up_stays_claimed_until_that_is_known(file):
+  """Another search would train it, and its result would be ignored."""
+  one, trials = (Trials(file, SPACE.name, {}) for _ in range(2))
+  made = Dispatch()
+  made.enqueue(list(ROWS[:2]), NO_LIMITS, trials)
+  tasks = [made.next(), made.next()]
+  for number in range(dispatch.FAILURES):
+    made.failed(tasks[0], "no memory")
+    if number < dispatch.FAILURES - 1:
+      tasks[0] = made.next()
+  assert one.claim(tasks[0].tokens) == ANOTHERS
+  made.done(tasks[1], TRIAL)
+  assert trials.get(tasks[0].tokens).lost

@@ -17,9 +17,10 @@ from nao_jax.studies.curves import Curves
 
 def run(config, strategies, *, plus, file):
   assert str(file).startswith("curves")
+  members = plus.members if plus else 8
   found = {}
   for name in strategies:
-    last = plus.members + 10 * (config.dataset == "second") + np.zeros(3)
+    last = members + 10 * (config.dataset == "second") + np.zeros(3)
     last -= np.arange(3) * (name == "random")
     signal = np.stack([0 * last, last], axis=1)
     found[name] = Curves(signal, -signal, np.full(3, 2), np.array([1, 0, 2]), 0)

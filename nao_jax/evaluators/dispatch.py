@@ -171,14 +171,15 @@ class Dispatch:
     self, task: Task, reason: str, counts: collections.Counter, most: int
   ) -> None:
     """Puts a task back into the queue, or gives it up."""
-    self._trials.release(task.tokens)
     counts[task.key] += 1
     what = "broke off" if counts is self._failures else "lost its machine"
     if counts[task.key] < most:
       logging.warning("a training %s and waits again: %s", what, reason)
+      self._trials.release(task.tokens)
       del self._running[task.key]
       self._waiting.append(task)
       return
+    # It stays claimed until `_confirm` records it.
     logging.error(
       "candidate %s: %s %d times and counts as failed: %s",
       " ".join(map(str, task.tokens)),

@@ -327,11 +327,11 @@ class _Tally:
     if self.running is not None:
       waiting = self.left - self.running
       notes.append(f"{self.running} running, {waiting} waiting")
-      if owners := self.elsewhere():
-        others = " and others" if len({*owners}) > 1 else ""
-        notes.append(f"{len(owners)} of them for {owners[0]}{others}")
-      if self._best > -np.inf:
-        notes.append(f"best {self._shown(self._best)}")
+    if owners := self.elsewhere():
+      others = " and others" if len({*owners}) > 1 else ""
+      notes.append(f"{len(owners)} trained by {owners[0]}{others}")
+    if self.running is not None and self._best > -np.inf:
+      notes.append(f"best {self._shown(self._best)}")
     title = f"train {self._what}s"
     self._progress(title, self.done, self._total, ", ".join(notes))
 

@@ -1,9 +1,10 @@
 """Claims: rows in a file of trials that say which process trains what.
 
-The owner of a claim counts beats in it while it trains. No time is written, as
-the clocks of machines differ and are set: who meets a claim watches it by the
-monotonic clock, and takes it over after `_LAPSE` seconds without a beat; at
-once where it sees that the owner's process is gone.
+The owner of a claim counts beats in it while its process runs, so one that
+hangs keeps its claims. No time is written, as the clocks of machines differ and
+are set: a process that meets a claim watches it by the monotonic clock, and
+takes it over after `_LAPSE` seconds without a beat; at once where it sees that
+the owner's process is gone.
 """
 
 from collections.abc import Callable
@@ -55,6 +56,8 @@ class _Claim(NamedTuple):
     """True if its process is known to be gone."""
     return (
       self.machine == _machine()
+      # Outside of Linux several machines may have this name.
+      and " " in self.machine
       and type(self.process) is int
       and not lock.is_running(self.process)
     )
@@ -91,13 +94,17 @@ class Claims:
     self._watched: dict[str, _Watched] = {}
     self._end = threading.Event()
 
-  def rests(self, architecture: str) -> bool:
+  def looked_lately(self, architecture: str) -> bool:
     """Returns whether it is too early to look at another's claim again."""
     watched = self._watched.get(architecture)
     return watched is not None and time.monotonic() - watched.at < POLL
 
   def blocks(self, database: sqlite3.Connection, architecture: str) -> bool:
-    """Looks whether another owner has a claim that holds."""
+    """Looks at the claim to an architecture, and notes when.
+
+    Returns:
+      Whether another owner has one that holds.
+    """
     row = database.execute(
       f"select machine, process, owner, beats from claims where {_ROW}",
       (*self._key, architecture),
@@ -136,7 +143,9 @@ class Claims:
       beats = threading.Thread(
         target=self._beat_until, args=(self._end,), daemon=True
       )
-      beats.start()
+      # Without a thread to spare the claim lapses.
+      with contextlib.suppress(RuntimeError):
+        beats.start()
     self._held.add(architecture)
 
   def end(self, database: sqlite3.Connection, architecture: str) -> None:

@@ -106,7 +106,7 @@ def holder(directory: pathlib.Path) -> Holder | None:
 
 
 def is_running(process: int) -> bool:
-  """Returns False if no process of this machine has the number, or a dead one.
+  """Returns False if the process of this machine has ended.
 
   A killed process keeps its number until its parent has asked for its end.
   """

@@ -2,7 +2,7 @@
 
 A trial is identified by its architecture (the canonical tokens) and its
 protocol: a hash of everything else that determines the score. The same trial is
-never run twice, even by different searches: each claims what it begins.
+run once, even by different searches: each claims what it begins.
 """
 
 from collections.abc import Iterable, Sequence
@@ -105,11 +105,12 @@ class Trials:
     cannot be written is a warning, as its training need not be lost.
 
     Returns:
-      The trial, or None; and whether it is claimed for the caller. Without
-      either another process trains it; ask again after `claims.POLL` seconds.
+      The trial, or None; and whether it is claimed for the caller. If there is
+      no trial and no claim, another process trains it; ask again after
+      `claims.POLL` seconds.
     """
     name = _text(architecture)
-    if self._claims.rests(name):
+    if self._claims.looked_lately(name):
       return None, False
     with self._open() as database:
       trial, mine = self._look(database, name)
@@ -123,6 +124,7 @@ class Trials:
         if mine:
           self._claims.take(database, name)
     except UserError as error:
+      self._claims.forget(name)
       logging.warning(
         "a claim is not written, others may train, too: %s", error
       )

@@ -147,7 +147,7 @@ def run(
   config: CompareConfig,
   strategies: Sequence[str],
   *,
-  plus: NaoPlusConfig = setups.PLUS,
+  plus: NaoPlusConfig | None = None,
   file: str | os.PathLike | None = None,
   threads: int | None = None,
 ) -> dict[str, Curves]:
@@ -156,7 +156,7 @@ def run(
   Args:
     config: the settings.
     strategies: names among `SETUPS`.
-    plus: settings of `nao_plus`.
+    plus: settings of `nao_plus`; see `setups.setup`.
     file: JSON with the curves; strategies that it holds for these settings are
       not run again, and each strategy is written as soon as it is done.
     threads: number of trials at a time; by default the number of processors or
@@ -168,6 +168,8 @@ def run(
   Raises:
     UserError: a setting is illegal or does not fit the table.
   """
+  if plus is not None:
+    validate(plus)
   signal, report, constraint = check(config, strategies)
   space = signal.space
   signals = measured.proxies(config, space)

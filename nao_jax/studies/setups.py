@@ -89,7 +89,7 @@ def setup(
   space: Space,
   constraint: CostConstraint | None,
   signals: tuple[Proxy, ...] = (),
-  plus: NaoPlusConfig = PLUS,
+  plus: NaoPlusConfig | None = None,
 ) -> Setup:
   """Returns a strategy by name.
 
@@ -98,14 +98,14 @@ def setup(
     space: the search space.
     constraint: the cost constraint; controllers estimate its costs if these
       guide the ascent.
-    signals: what `nao_plus` corrects its predictions by; with any it explores.
-    plus: settings of `nao_plus`.
+    signals: what `nao_plus` corrects its predictions by.
+    plus: settings of `nao_plus`; by default it explores if there are signals.
   """
   made = SETUPS[name](space)
   strategy = made.strategy
   if isinstance(strategy, NaoPlus):
-    if signals:
-      plus = dataclasses.replace(plus, exploration=EXPLORATION)
+    explored = EXPLORATION if signals else PLUS.exploration
+    plus = plus or dataclasses.replace(PLUS, exploration=explored)
     strategy = dataclasses.replace(strategy, config=plus, proxies=signals)
   controller = getattr(strategy, "controller", None)
   if (
