@@ -168,8 +168,6 @@ def run(
   Raises:
     UserError: a setting is illegal or does not fit the table.
   """
-  if plus is not None:
-    validate(plus)
   signal, report, constraint = check(config, strategies)
   space = signal.space
   signals = measured.proxies(config, space)

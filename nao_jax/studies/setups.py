@@ -7,7 +7,7 @@ from nao_jax.controller.fit import FitConfig
 from nao_jax.controller.model import SEMI, Controller, ControllerConfig
 from nao_jax.objectives import CostConstraint
 from nao_jax.search.loop import SearchConfig
-from nao_jax.settings import flatten
+from nao_jax.settings import flatten, validate
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import Strategy, nao_plus
 from nao_jax.strategies.ensemble import NaoPlusConfig
@@ -106,6 +106,7 @@ def setup(
   if isinstance(strategy, NaoPlus):
     explored = EXPLORATION if signals else PLUS.exploration
     plus = plus or dataclasses.replace(PLUS, exploration=explored)
+    validate(plus)
     strategy = dataclasses.replace(strategy, config=plus, proxies=signals)
   controller = getattr(strategy, "controller", None)
   if (
