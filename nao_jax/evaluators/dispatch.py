@@ -171,15 +171,14 @@ class Dispatch:
     self, task: Task, reason: str, counts: collections.Counter, most: int
   ) -> None:
     """Puts a task back into the queue, or gives it up."""
+    self._trials.release(task.tokens)
     counts[task.key] += 1
     what = "broke off" if counts is self._failures else "lost its machine"
     if counts[task.key] < most:
       logging.warning("a training %s and waits again: %s", what, reason)
-      self._trials.release(task.tokens)
       del self._running[task.key]
       self._waiting.append(task)
       return
-    # It stays claimed until `_confirm` records it.
     logging.error(
       "candidate %s: %s %d times and counts as failed: %s",
       " ".join(map(str, task.tokens)),
@@ -197,14 +196,23 @@ class Dispatch:
     self._confirm()
 
   def _confirm(self) -> None:
-    """Records given-up candidates once it is known that workers can train."""
+    """Records given-up candidates once it is known that workers can train.
+
+    One that another search trains by then waits for its result.
+    """
     others = self._waiting or len(self._running) > len(self._given_up)
     if others and not self._succeeded:
       return
     for task in self._given_up.values():
-      trial = Trial(None, ())
-      self._trials.add(task.tokens, trial)
-      self._end(task, trial)
+      trial, claimed = self._trials.claim(task.tokens)
+      if claimed:
+        trial = Trial(None, ())
+        self._trials.add(task.tokens, trial)
+      if trial:
+        self._end(task, trial)
+      else:
+        del self._running[task.key]
+        self._waiting.append(task)
     self._given_up = {}
 
   def _end(self, task: Task, trial: Trial) -> None:

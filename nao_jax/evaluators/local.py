@@ -150,13 +150,9 @@ class Local:
           between()
           continue
         yield Update(finished, sum(x is not None for x in places), state)
-    except GeneratorExit:
-      # What is half trained goes on in the next call, and stays claimed.
-      raise
-    except BaseException:
+    finally:
       # Nobody should wait for trainings that may never go on.
       trials.release()
-      raise
 
   def _free(self) -> list[None]:
     """Returns as many free places as there are devices, D."""
