@@ -109,9 +109,7 @@ def main(_):
     for unit, values in zip(("s", "MB"), zip(*pairs, strict=True), strict=True):
       row = {"work": f"{name}, {unit}"}
       row |= {f"{n:,}": f"{x:.1f}" for n, x in zip(sizes, values, strict=True)}
-      # What fits into the memory of the start adds nothing.
-      power = f"{exponent(sizes, values):.2f}" if min(values) else ""
-      rows.append(row | {"exponent": power})
+      rows.append(row | {"exponent": f"{exponent(sizes, values):.2f}"})
   streams.show(rows, "CPU seconds and megabytes by rows of the table")
   if _JSON.value:
     note = f"Tables of {_SLOTS} slots with {_CHOICES} choices."
