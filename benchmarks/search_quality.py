@@ -82,6 +82,7 @@ def _variants(texts: list[str]) -> dict[str, NaoPlusConfig]:
 
 
 def _variant(text: str) -> tuple[str, NaoPlusConfig]:
+  """Parses a value of --variant: its name and settings."""
   name, _, changes = text.partition(":")
   try:
     if not changes.strip():
@@ -105,7 +106,7 @@ def _compared(
   variant: str,
   plus: NaoPlusConfig | None,
 ) -> Found:
-  """Runs or reads the trials on one data set."""
+  """Runs the trials on one data set, or reads them from their file."""
   name = "_".join([config.dataset, *variant.split()])
   file = pathlib.Path(_FOLDER.value) / f"{name}.json"
   file.parent.mkdir(parents=True, exist_ok=True)

@@ -72,8 +72,8 @@ def _measure(part: str, table: str) -> None:
 
 
 def _peak() -> float:
-  """Returns the largest memory of this process; `getrusage` starts at that of
-  the parent."""
+  """Returns the largest memory of this process so far, in megabytes."""
+  # `getrusage` would start at that of the parent.
   lines = pathlib.Path("/proc/self/status").read_text().splitlines()
   return int(next(x for x in lines if x.startswith("VmHWM:")).split()[1]) / 1024
 

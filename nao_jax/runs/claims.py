@@ -125,6 +125,11 @@ class Claims:
     """Forgets another's claim, which holds no longer."""
     self._watched.pop(architecture, None)
 
+  @property
+  def met_others(self) -> bool:
+    """True if another owner has a claim that was looked at."""
+    return bool(self._watched)
+
   def owner_of(self, architecture: str) -> str | None:
     """Returns the other process that trains it, if one was seen."""
     watched = self._watched.get(architecture)

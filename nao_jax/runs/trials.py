@@ -2,7 +2,8 @@
 
 A trial is identified by its architecture (the canonical tokens) and its
 protocol: a hash of everything else that determines the score. The same trial is
-run once, even by different searches: each claims what it begins.
+run once, even by different searches: each claims what it begins. SECURITY.md
+lists the exceptions.
 """
 
 from collections.abc import Iterable, Sequence
@@ -136,6 +137,8 @@ class Trials:
 
   def elsewhere(self, architectures: Iterable[Sequence[int]]) -> list[str]:
     """Returns the processes that train some of these, as `claim` saw them."""
+    if not self._claims.met_others:
+      return []
     owners = (self._claims.owner_of(_text(row)) for row in architectures)
     return [owner for owner in owners if owner]
 

@@ -161,6 +161,7 @@ class OpenImages:
     config = self.config
     if not (config.finalists and config.finalist.by_signals):
       return ()
+    # Slow signals are not even made, as that reads images.
     found = self._signals(image_proxies.quick(config.proxies, config.space))
     return tuple(signal for signal in found if signal.quick)
 
