@@ -5,6 +5,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from benchmarks import results
+from nao_jax.errors import UserError
 from tests import pages
 
 # Defines the flags of each as its start would, in one process.
@@ -76,3 +80,18 @@ def test_a_part_that_fails_leaves_the_others_and_runs_again(tmp_path):
   ended, good, bad = start()
   assert not ended.returncode, ended.stderr
   assert (good["figure"], bad["figure"]) == (1, 2)
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    ('{"settings": {"width": 5}}', "holds results of other settings"),
+    ("[]", "not results"),
+    ("{", "not results"),
+  ],
+)
+def test_results_of_something_else_are_refused(content, message, tmp_path):
+  file = tmp_path / "results.json"
+  file.write_text(content)
+  with pytest.raises(UserError, match=f"^--json={file}: {message}"):
+    results.read(str(file), {"settings": {"width": 6}})
