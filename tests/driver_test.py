@@ -1,3 +1,4 @@
+import functools
 import os
 import pathlib
 import shlex
@@ -9,6 +10,7 @@ import types
 import pytest
 
 from experiments import guard
+from tests import drivers
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -42,20 +44,15 @@ if __name__ == "__main__":
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-  program = tmp_path_factory.mktemp("driver") / "adds.py"
-  program.write_text(PROGRAM)
+def program(home):
+  path = home / "adds.py"
+  path.write_text(PROGRAM)
+  return path
 
-  def run_with(*flags):
-    code = f"import runpy; runpy.run_path({str(program)!r}, None, '__main__')"
-    return subprocess.run(
-      [sys.executable, "-c", code, *flags],
-      check=False,
-      capture_output=True,
-      text=True,
-    )
 
-  return run_with
+@pytest.fixture
+def run(program):
+  return functools.partial(drivers.run, program)
 
 
 def test_a_good_run_ends_with_0(run):
@@ -109,9 +106,14 @@ def test_ctrl_c_ends_with_130_and_no_traceback(run):
   assert "Traceback" not in result.stderr
 
 
-def test_a_platform_that_is_not_there_is_said_in_a_line(run, monkeypatch):
-  monkeypatch.setenv("JAX_PLATFORMS", "abacus")
-  result = run("--n=10")
+def test_a_platform_that_is_not_there_is_said_in_a_line(program):
+  # A fork has read the variable.
+  result = subprocess.run(
+    [sys.executable, program, "--n=10"],
+    env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "abacus"},
+    capture_output=True,
+    text=True,
+  )
   assert result.returncode == 2
   last = result.stderr.splitlines()[-1]
   assert last.startswith(
@@ -169,63 +171,102 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def shell(tmp_path):
-  """Runs the program above in a directory; what follows it is a shell's."""
-  (tmp_path / "long.py").write_text(LONG)
+def program_that_prints(tmp_path, monkeypatch):
+  """The program above, in the directory in which it runs."""
+  monkeypatch.chdir(tmp_path)
+  path = tmp_path / "long.py"
+  path.write_text(LONG)
+  return path
+
+
+@pytest.fixture
+def shell(program_that_prints):
+  """Runs it as a process; what follows it is a shell's."""
 
   def run_as(words):
-    program = shlex.join([sys.executable, "long.py"])
+    program = shlex.join([sys.executable, str(program_that_prints)])
     return subprocess.run(
       ["bash", "-c", f"{program} {words}"],
       check=False,
       capture_output=True,
       text=True,
-      cwd=tmp_path,
       env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
 
   return run_as
 
 
-@pytest.mark.parametrize(
-  ("words", "reasons"),
-  [
-    (">&-", []),
-    ("<&- >&- 2>&-", []),
-    ("> /dev/full", ["No space left on device"]),
-    ("> /dev/full 2>&1", []),
-    ("| head -n 1; exit ${PIPESTATUS[0]}", ["Broken pipe"]),
-    ("2>&1 | head -n 1; exit ${PIPESTATUS[0]}", []),
-  ],
-)
-def test_work_goes_on_when_nobody_reads_what_it_says(
-  shell, tmp_path, words, reasons
-):
-  result = shell(words)
-  assert result.returncode == 0, result.stderr
-  assert (tmp_path / "done").exists()
+@pytest.fixture
+def run_into(program_that_prints):
+  """Runs it in a fork whose output and errors go to files.
+
+  `None` stands for a pipe whose reader leaves after a line. Returns the exit
+  code, and what came.
+  """
+
+  def run(*files, flags=()):
+    pipe, told = pathlib.Path("pipe"), pathlib.Path("told")
+    os.mkfifo(pipe)
+    told.touch()
+    streams = [pipe if file is None else pathlib.Path(file) for file in files]
+    process = drivers.Fork(program_that_prints, *flags, streams=streams)
+    if pipe in streams:
+      with pipe.open() as reader:
+        assert reader.readline() == "line 0\n"
+    process.communicate()
+    return process.returncode, told.read_text()
+
+  return run
+
+
+def _assert_work_went_on(code, errors, reasons=()):
+  assert code == 0, errors
+  assert pathlib.Path("done").exists()
   # No library's words end up in a file because it has the number of a stream.
-  assert (tmp_path / "opened").read_text() == "mine"
-  assert "Traceback" not in result.stderr
-  assert "Exception ignored" not in result.stderr
-  lines = result.stderr.splitlines()
-  told = [line for line in lines if "the work goes on" in line]
+  assert pathlib.Path("opened").read_text() == "mine"
+  assert "Traceback" not in errors
+  assert "Exception ignored" not in errors
+  told = [line for line in errors.splitlines() if "the work goes on" in line]
   assert len(told) == len(reasons)
   for line, reason in zip(told, reasons, strict=True):
     assert f"standard output: {reason};" in line
 
 
-@pytest.mark.parametrize("words", [">&-", "> /dev/full"])
-def test_a_result_that_cannot_be_printed_is_an_error(shell, words):
-  result = shell(f"--result {words}")
+@pytest.mark.parametrize("words", [">&-", "<&- >&- 2>&-"])
+def test_work_goes_on_without_standard_files(shell, words):
+  result = shell(words)
+  _assert_work_went_on(result.returncode, result.stderr)
+
+
+@pytest.mark.parametrize(
+  ("files", "reasons"),
+  [
+    (("/dev/full", "told"), ["No space left on device"]),
+    (("/dev/full", "/dev/full"), []),
+    ((None, "told"), ["Broken pipe"]),
+    ((None, None), []),
+  ],
+)
+def test_work_goes_on_when_nobody_reads_what_it_says(run_into, files, reasons):
+  _assert_work_went_on(*run_into(*files), reasons)
+
+
+def test_a_result_is_an_error_without_standard_output(shell):
+  result = shell("--result >&-")
   assert result.returncode == 2
   assert result.stderr.splitlines()[-1].startswith("error: standard output: ")
 
 
-def test_a_reader_of_results_may_have_enough(shell):
-  result = shell("--result | head -n 1; exit ${PIPESTATUS[0]}")
-  assert (result.returncode, result.stdout) == (0, "line 0\n")
-  assert "error" not in result.stderr
+def test_a_result_that_cannot_be_printed_is_an_error(run_into):
+  code, errors = run_into("/dev/full", "told", flags=["--result"])
+  assert code == 2
+  assert errors.splitlines()[-1].startswith("error: standard output: ")
+
+
+def test_a_reader_of_results_may_have_enough(run_into):
+  code, errors = run_into(None, "told", flags=["--result"])
+  assert code == 0
+  assert "error" not in errors
 
 
 def _describe(tmp_path, library):
@@ -241,11 +282,12 @@ def _describe(tmp_path, library):
   )
 
 
-@pytest.mark.parametrize(
-  "driver", ["search_rnn", "report", "watch", "prepare_images", "describe"]
-)
+@pytest.mark.parametrize("driver", ["report", "prepare_images"])
 def test_a_driver_starts_in_a_process_of_its_own(driver):
-  """Other tests start it in forks, which have imported the library."""
+  """Other tests start it in forks, which have imported the library.
+
+  soak_test.py starts those that search and train, command_test.py others.
+  """
   command = [sys.executable, "-m", f"experiments.{driver}", "--help"]
   found = subprocess.run(command, capture_output=True, text=True)
   assert found.returncode == 0, found.stderr

@@ -112,12 +112,20 @@ def process(module: str, *arguments: str) -> subprocess.Popen:
 class Fork:
   """A module that runs as a program in a fork; what tests use of a `Popen`.
 
-  It does what `python -m MODULE` does, but for the start of the interpreter and
-  the imports, and jax keeps the environment of the first one.
+  It does what `python -m MODULE` or `python FILE` does, but for the start of
+  the interpreter and the imports, and jax keeps the environment of the first
+  one.
   """
 
-  def __init__(self, module: str, *arguments):
-    """Starts a module with the arguments of its command line."""
+  def __init__(self, module, *arguments, streams=()):
+    """Starts a module with the arguments of its command line.
+
+    Args:
+      module: its name, or the path of a program.
+      *arguments: those of the command line.
+      streams: files that get standard output and error, in place of
+        `communicate`.
+    """
     self._folder = tempfile.TemporaryDirectory()
     # They are there, too, if it is killed before it opens them.
     self._streams = [
@@ -125,9 +133,10 @@ class Fork:
     ]
     for stream in self._streams:
       stream.touch()
-    given = module, *map(str, arguments)
+    given = (*map(str, (module, *arguments)),)
     self._process = _FORKS.Process(
-      target=_run_forked, args=(given, {**os.environ}, self._streams)
+      target=_run_forked,
+      args=(given, {**os.environ}, streams or self._streams),
     )
     self._process.start()
 
@@ -161,7 +170,10 @@ def _run_forked(given, environment, streams) -> None:
   os.environ.update(environment)
   sys.argv = [*given]
   try:
-    runpy.run_module(given[0], run_name="__main__", alter_sys=True)
+    if given[0].endswith(".py"):
+      runpy.run_path(given[0], run_name="__main__")
+    else:
+      runpy.run_module(given[0], run_name="__main__", alter_sys=True)
   except Exception:
     sys.excepthook(*sys.exc_info())
     sys.exit(1)
@@ -169,7 +181,7 @@ def _run_forked(given, environment, streams) -> None:
     atexit._run_exitfuncs()
 
 
-def run(module: str, *arguments) -> subprocess.CompletedProcess:
+def run(module, *arguments) -> subprocess.CompletedProcess:
   """Runs a module in a `Fork` to its end, as `subprocess.run` would."""
   process = Fork(module, *arguments)
   output, errors = process.communicate()
