@@ -164,28 +164,39 @@ def _conv_input_gradient(shape, kernel, gradient, padding):
 
 
 def _conv_kernel_gradient(x, shape, gradient, padding):
-  """Convolves the maps with the gradient as a kernel over the whole map.
+  """Computes the gradient of a kernel [D, C, k, l] as one matrix product.
 
-  Channels take the place of the batch, and the batch that of the channels.
+  The product of gradients, shifted by each row of the kernel, with maps,
+  shifted by each of its columns, is large enough to be fast with few channels,
+  where the compiler's convolution of both is not (docs/speed.md).
   """
-  read = [
-    outputs + size - 1
-    for outputs, size in zip(gradient.shape[1:3], shape[2:], strict=True)
-  ]
+  outputs, channels, height, width = shape
+  rows = gradient.shape[1] + height - 1
+  columns = gradient.shape[2]
+  needed = rows, columns + width - 1
   margins = [
-    (low, extent - low - inputs)
+    (low, extent - low - inputs, 0)
     for inputs, extent, (low, _) in zip(
-      x.shape[1:3], read, padding, strict=True
+      x.shape[1:3], needed, padding, strict=True
     )
   ]
-  y = lax.conv_general_dilated(
-    x,
-    jnp.transpose(gradient, (1, 2, 3, 0)),
-    (1, 1),
-    margins,
-    dimension_numbers=_LAST,
+  zero = jnp.zeros((), x.dtype)
+  padded = lax.pad(x, zero, [(0, 0, 0), *margins, (0, 0, 0)])
+  maps = jnp.stack([padded[:, :, j : j + columns] for j in range(width)])
+  gradients = jnp.stack(
+    [
+      jnp.pad(gradient, ((0, 0), (i, height - 1 - i), (0, 0), (0, 0)))
+      for i in range(height)
+    ]
   )
-  return jnp.transpose(y, (3, 0, 1, 2))
+
+  def product(gradients, maps):
+    left = gradients.reshape(height * outputs, -1)
+    return left @ maps.reshape(width * channels, -1).T
+
+  products = _apart(product, gradients, maps)
+  products = products.reshape(height, outputs, width, channels)
+  return jnp.transpose(products, (1, 3, 0, 2))
 
 
 conv.defvjp(_conv_forward, _conv_backward)
