@@ -12,42 +12,26 @@ from nao_jax import pool as pools
 from nao_jax.pool import Pool
 from nao_jax.search import pool_file
 from nao_jax.search.pool_file import PoolFile
-from nao_jax.strategies import Proposal
+from tests.pool_courses import ROUNDS, course
 
-ROUNDS, LENGTH = 4, 3
-
-
-def _course(seed):
-  """The pools of a search, round by round."""
-  rng = np.random.default_rng(seed)
-
-  def tokens(count):
-    return rng.integers(1, 9, (count, LENGTH)).astype(np.int32)
-
-  pool = pools.start(tokens(1), tokens(rng.integers(3, 6)), ROUNDS)
-  for round_ in range(ROUNDS):
-    scores = rng.random(len(pool.members)).astype(np.float32)
-    # Those that are still in training have no score.
-    scores[rng.random(len(scores)) < 0.3] = np.nan
-    pool = pools.record(pool, scores, round_)
-    yield pool
-    count = rng.integers(0, 3)
-    proposal = Proposal(
-      tokens(count),
-      rng.integers(-1, 3, count).astype(np.int32),
-      rng.integers(0, 3, count).astype(np.float32),
-      {},
-    )
-    rows = pool.members
-    pool = pools.replace_worst(
-      pool, proposal, round_, rows, rng.permutation(len(rows))
-    )
+# What versions up to 0.2.0 made, with a score.
+EARLIER = """
+create table architectures (
+  id integer primary key, tokens text not null, origin integer not null,
+  parent integer references architectures, step_size real, alive integer);
+create table scores (
+  architecture integer not null references architectures,
+  round integer not null, score real not null,
+  primary key (architecture, round));
+insert into architectures values (0, '1 2 3', 0, null, null, 1);
+insert into scores values (0, 0, 0.5);
+"""
 
 
 @settings(max_examples=50)
 @given(seed=st.integers(0, 999), round_=st.integers(0, ROUNDS - 2))
 def test_a_pool_is_what_its_table_of_scores_says(seed, round_):
-  pool, later = list(_course(seed))[round_ : round_ + 2]
+  pool, later = list(course(seed))[round_ : round_ + 2]
   table = np.full((len(later.tokens), ROUNDS), np.nan, np.float32)
   table[: len(pool.tokens)] = pool.scores
   scores = later.scores[later.members, round_ + 1]
@@ -74,7 +58,7 @@ def test_a_pool_is_what_its_table_of_scores_says(seed, round_):
 @settings(max_examples=20)
 @given(seed=st.integers(0, 999))
 def test_scores_of_a_round_are_those_that_were_recorded(seed):
-  *_, pool = _course(seed)
+  *_, pool = course(seed)
   pool = pool._replace(counts=np.append(pool.counts, np.int32(0)))
   scores = np.random.default_rng(seed).random(len(pool.members))
   scores[0] = np.nan
@@ -151,13 +135,13 @@ def _edit(file, other):
 def test_the_file_is_the_pool_whatever_was_there_before(
   folder, seed, order, between, anew
 ):
-  course, file = list(_course(seed)), PoolFile(folder / "pool.sqlite")
+  found, file = list(course(seed)), PoolFile(folder / "pool.sqlite")
   for round_ in order:
-    between(file, course[-1])
+    between(file, found[-1])
     if anew:
       file = PoolFile(file.path)
-    file.write(course[round_])
-    assert _rows(file.path) == _expected(course[round_])
+    file.write(found[round_])
+    assert _rows(file.path) == _expected(found[round_])
   file.path.unlink()
 
 
@@ -174,19 +158,34 @@ def written(monkeypatch):
   return known
 
 
-def test_a_round_writes_what_is_new_and_no_row_again(tmp_path, written):
-  course, file = list(_course(0)), PoolFile(tmp_path / "pool.sqlite")
-  for pool in course:
+def test_a_file_in_the_order_of_earlier_versions_is_written_anew(tmp_path):
+  found, file = list(course(2)), PoolFile(tmp_path / "pool.sqlite")
+  with contextlib.closing(sqlite3.connect(file.path)) as database:
+    database.executescript(EARLIER)
+  for pool in found:
     file.write(pool)
-  assert written == [0, *(len(pool.tokens) for pool in course[:-1])]
+    assert _rows(file.path) == _expected(pool)
+  with contextlib.closing(sqlite3.connect(file.path)) as database:
+    plan = "explain query plan select * from scores where round = 1"
+    assert "PRIMARY KEY" in database.execute(plan).fetchone()[-1]
 
 
+def test_a_round_writes_what_is_new_and_no_row_again(tmp_path, written):
+  found, file = list(course(0)), PoolFile(tmp_path / "pool.sqlite")
+  for pool in found:
+    file.write(pool)
+  assert written == [0, *(len(pool.tokens) for pool in found[:-1])]
+
+
+@pytest.mark.parametrize("anew", [False, True])
 def test_what_fails_in_the_middle_leaves_the_pool_of_before(
-  tmp_path, monkeypatch
+  tmp_path, monkeypatch, anew
 ):
-  first, second, *_ = _course(1)
+  first, second, *_ = course(1)
   file = PoolFile(tmp_path / "pool.sqlite")
   file.write(first)
+  if anew:
+    file = PoolFile(file.path)
   write = pool_file._write_changes
 
   def broken(*arguments):

@@ -14,6 +14,7 @@ from nao_jax.runs.checkpoint import CheckpointConfig
 from nao_jax.search import loop
 from nao_jax.search.journal import SearchJournal
 from nao_jax.search.loop import Journal, SearchConfig
+from nao_jax.search.pool_parts import PoolParts
 from nao_jax.spaces import cnn
 from nao_jax.spaces.space import Space
 from nao_jax.strategies import proposal
@@ -295,24 +296,28 @@ def test_a_resumed_search_ends_as_an_uninterrupted_one(
   assert [row["round"] for row in journal.history()] == [0, 1, 2]
 
 
-def test_a_search_goes_on_from_the_table_that_earlier_versions_saved(
-  pool, tmp_path, monkeypatch
+@pytest.mark.parametrize("table", [True, False])
+def test_a_search_goes_on_from_the_whole_pool_that_earlier_versions_saved(
+  pool, tmp_path, monkeypatch, table
 ):
   save, place = checkpoint.save, (tmp_path / "run", {"seed": 0}, CONFIG.rounds)
 
-  def save_table(directory, state):
-    table = (*state.pool[:5], state.pool.scores)
-    save(directory, state._replace(pool=table))
+  def save_earlier(directory, state):
+    columns = (*state.pool[:5], state.pool.scores) if table else state.pool
+    save(directory, state._replace(pool=columns))
 
   with monkeypatch.context() as patch:
-    patch.setattr(checkpoint, "save", save_table)
+    patch.setattr(checkpoint, "save", save_earlier)
+    patch.setattr(PoolParts, "add", lambda *_: None)
     with (
       Mortal(*place, round_=1, saved=True) as journal,
       pytest.raises(Killed),
     ):
       _search(_nao(), journal=journal)
-  with SearchJournal(*place) as journal:
-    _assert_equal(pool, _search(_nao(), journal=journal))
+  assert not (tmp_path / "run/pool").exists()
+  for _ in range(2):  # The second goes on from the end, with parts.
+    with SearchJournal(*place) as journal:
+      _assert_equal(pool, _search(_nao(), journal=journal))
 
 
 def test_rounds_of_a_journal_that_remembers_nothing_are_reported():

@@ -193,6 +193,8 @@ def outcome(run: pathlib.Path) -> dict:
   for name in ("best.json", "result.json", "final.json"):
     if (run / name).exists():
       found[name] = (run / name).read_bytes()
+  for file in sorted(run.glob("pool/*.npz")):
+    found[file.name] = file.read_bytes()
   for file in sorted(run.glob("*.sqlite")):
     with contextlib.closing(sqlite3.connect(file)) as database:
       # Which of two candidates ends first decides the order of trials.

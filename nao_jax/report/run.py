@@ -20,7 +20,7 @@ from nao_jax.errors import UserError
 from nao_jax.pool import Pool
 from nao_jax.runs import json_file, paths, status
 from nao_jax.runs.config_file import read_settings
-from nao_jax.search import journal, pool_file
+from nao_jax.search import pool_file, round_files
 from nao_jax.tasks import known
 from nao_jax.tasks.task import Cells, CellsOf
 
@@ -251,7 +251,7 @@ def _arrays(
   found = {}
   for round_ in (row["round"] for row in rounds):
     try:
-      found[round_] = journal.read_arrays(path, round_)
+      found[round_] = round_files.read(path / "rounds", round_)
     except UserError as error:
       missing.append(f"{error} and left out.")
   return found

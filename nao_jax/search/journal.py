@@ -1,35 +1,33 @@
 """Files of a search, beside those of every run.
 
 pool.sqlite      architectures and their scores by round: pool_file.py
+pool/*.npz       the same, which checkpoints leave out: pool_parts.py
 rounds/*.npz     arrays of the strategy's report in each round
 final.json       measurements of the trainings after the rounds, so far
 report.html      a report of the whole search
 """
 
 from collections.abc import Sequence
-import io
 import itertools
 import json
 import os
-import pathlib
 from typing import Any
-import zipfile
-import zlib
 
 from absl import logging
 import numpy as np
 
 from nao_jax import pool as pools
-from nao_jax.errors import UserError
 from nao_jax.metrics import ACCURACY, Measure
 from nao_jax.objectives import CostConstraint, outcome
 from nao_jax.pool import Pool
 from nao_jax.runs import checkpoint, streams
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
-from nao_jax.runs.files import write, write_bytes
+from nao_jax.runs.files import write
 from nao_jax.runs.loggers import Logger
 from nao_jax.runs.workdir import Workdir
+from nao_jax.search import round_files
 from nao_jax.search.pool_file import PoolFile
+from nao_jax.search.pool_parts import PoolParts
 from nao_jax.search.state import Journal, SearchState
 from nao_jax.spaces.space import Space
 
@@ -64,13 +62,14 @@ class SearchJournal(Workdir, Journal):
     )
     self._rounds, self._measure = rounds, measure
     self._pool_file = PoolFile(self.path / "pool.sqlite")
+    self._pool_parts = PoolParts(self.path / "pool")
     self._enter(0)
 
   def restore(self, template: SearchState) -> SearchState | None:
     """Returns the state that was saved last; None if no state was saved.
 
     Raises:
-      UserError: the database of the pool is damaged, or the disk is too full.
+      UserError: files of the pool are damaged, or the disk is too full.
     """
     self._pool_file.check()
     self.check_space(template)
@@ -86,6 +85,7 @@ class SearchJournal(Workdir, Journal):
       return None
     if not isinstance(state.pool, Pool):
       state = state._replace(pool=pools.of_table(*state.pool))
+    state = state._replace(pool=self._pool_parts.whole(done, state.pool))
     self._name_best(state)
     self._pool_file.write(state.pool)
     if done <= self._rounds:
@@ -95,7 +95,8 @@ class SearchJournal(Workdir, Journal):
   def keep(self, state: SearchState, steps: int, *, last: bool = False) -> None:
     """Saves a state like `Workdir.keep` and shows the best score so far."""
     self._name_best(state)
-    super().keep(state, steps, last=last)
+    left = state._replace(pool=self._pool_parts.rest(state.pool))
+    super().keep(left, steps, last=last)
 
   def end_round(self, state: SearchState, report: dict) -> None:
     """Writes the report and the state of a round that has ended.
@@ -108,9 +109,10 @@ class SearchJournal(Workdir, Journal):
     arrays = {k: v for k, v in report.items() if isinstance(v, np.ndarray)}
     report = {k: v for k, v in report.items() if k not in arrays}
     if arrays:
-      write_arrays(self.path, report["round"], arrays)
+      round_files.write(self.path / "rounds", report["round"], arrays)
     self.report("round", report)
     self._pool_file.write(state.pool)
+    self._pool_parts.add(report["round"], state.pool)
     self.print_round(report)
     self._enter(state.round)
     self.keep(state, 0, last=True)
@@ -173,41 +175,6 @@ def origin_text(origin: int) -> str:
   if origin == pools.GIVEN:
     return "given, or chosen by signals, at the start"
   return "a random draw" if origin == pools.RANDOM else f"round {origin}"
-
-
-def write_arrays(
-  path: pathlib.Path, round_: int, arrays: dict[str, np.ndarray]
-) -> None:
-  """Writes the arrays of a round; equal arrays give a file of equal bytes."""
-  content = io.BytesIO()
-  np.savez(content, allow_pickle=False, **arrays)
-  file = path / _arrays_file(round_)
-  file.parent.mkdir(exist_ok=True)
-  write_bytes(file, content.getvalue())
-
-
-def read_arrays(path: pathlib.Path, round_: int) -> dict[str, np.ndarray]:
-  """Returns the arrays of a round; empty if it has none.
-
-  Raises:
-    UserError: the file is damaged.
-  """
-  name = _arrays_file(round_)
-  if not (path / name).exists():
-    return {}
-  try:
-    # np.load does not close a file that it cannot read.
-    with (path / name).open("rb") as content:
-      archive = np.load(content, allow_pickle=False)
-      return {name: archive[name] for name in archive.files}
-  except (
-    OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error,
-  ) as error:  # fmt: skip
-    raise UserError(f"{name} is damaged") from error
-
-
-def _arrays_file(round_: int) -> str:
-  return f"rounds/{round_:04d}.npz"
 
 
 def _cells(report: dict, measure: Measure):

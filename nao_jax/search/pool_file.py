@@ -17,14 +17,19 @@ from nao_jax.pool import Pool
 from nao_jax.runs import formats
 from nao_jax.spaces.space import Space
 
-_TABLES = (
-  """create table if not exists architectures (
+# Python begins no transaction before statements that change tables. Scores are
+# kept by round first, so that a round writes the end of their table alone.
+_ANEW = (
+  "begin",
+  "drop table if exists scores",
+  "drop table if exists architectures",
+  """create table architectures (
   id integer primary key, tokens text not null, origin integer not null,
   parent integer references architectures, step_size real, alive integer)""",
-  """create table if not exists scores (
+  """create table scores (
   architecture integer not null references architectures,
   round integer not null, score real not null,
-  primary key (architecture, round))""",
+  primary key (round, architecture)) without rowid""",
 )
 # Errors that values of unexpected types raise.
 _WRONG = (ValueError, TypeError, AttributeError, IndexError)
@@ -76,10 +81,8 @@ class PoolFile:
         if before is None:
           place = str(self.path)
           formats.check_database(database, formats.POOL, place, mark=True)
-          for statement in _TABLES:
+          for statement in _ANEW:
             database.execute(statement)
-          database.execute("delete from scores")
-          database.execute("delete from architectures")
           before = Pool(*(column[:0] for column in pool))
         _write_changes(database, before, pool)
     except formats.DATABASE_ERRORS as error:
