@@ -91,11 +91,6 @@ def peer(
 ) -> dict[str, float]:
   """Runs a peer once.
 
-  Args:
-    command: command of the peer.
-    name: name of the work.
-    cores: cores to run on.
-
   Returns:
     {"seconds", "fastest", "slowest"} of a call.
 
@@ -110,11 +105,6 @@ def ours(
   command: Sequence[str], kind: Kind, cores: Sequence[int]
 ) -> dict[str, float]:
   """Runs `benchmarks.throughput` once.
-
-  Args:
-    command: see `own_command`.
-    kind: kind of the work.
-    cores: cores to run on.
 
   Returns:
     {"seconds", "fastest", "slowest"} of a call.

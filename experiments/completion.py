@@ -96,12 +96,7 @@ class Flag(NamedTuple):
 
 
 def script(shell: str, drivers: dict[str, str]) -> str:
-  """Returns the script for a shell, `bash` or `zsh`.
-
-  Args:
-    shell: the shell.
-    drivers: {name: description}.
-  """
+  """Returns the script for a shell, `bash` or `zsh`."""
   known = {name: [*flags_of(name)] for name in drivers}
   return (_bash if shell == "bash" else _zsh)(drivers, known)
 

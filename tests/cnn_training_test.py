@@ -122,7 +122,7 @@ def test_evaluation_on_other_images_than_it_was_trained_on_is_refused(
 def test_an_exported_network_gives_the_same_logits(
   finished, data_dir, tmp_path
 ):
-  file = tmp_path / "network.jax"
+  file = tmp_path / "new" / "folder" / "network.jax"
   image_inference.export(finished[0], file)
   exported = jax.export.deserialize(bytearray(file.read_bytes()))
   test = images.load(

@@ -114,7 +114,7 @@ def test_other_settings_of_a_baseline_are_listed(nao, uniform):
 
 
 def test_searches_are_shown_side_by_side(nao, uniform, other, tmp_path):
-  output = tmp_path / "compared.html"
+  output = tmp_path / "new" / "folder" / "compared.html"
   comparison_page.write([nao, uniform, other], output)
   page = Reader(output.read_text())
   for path, letter in zip((nao, uniform, other), "ABC", strict=True):
@@ -152,7 +152,7 @@ def test_a_comparison_that_makes_no_sense_is_refused(nao, recurrent, tmp_path):
   with pytest.raises(UserError, match=r"`paths=.* recurrent cells, and"):
     comparison_page.write([nao, recurrent], output)
   with pytest.raises(UserError, match=r"`output=.*cannot be written"):
-    comparison_page.write([nao, nao], tmp_path / "no" / "x.html")
+    comparison_page.write([nao, nao], nao / "pool.sqlite" / "x.html")
   assert not output.exists()
 
 

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 import dataclasses
 from typing import Any, NamedTuple, Protocol
 
-from absl import logging
 import jax
 import numpy as np
 
 from nao_jax.evaluators import Evaluator, Keep, Progress, forget
+from nao_jax.evaluators.tally import Tally
 from nao_jax.metrics import ACCURACY, Measure
 from nao_jax.runs.progress import WorkUnit
 from nao_jax.runs.trials import Trial, Trials
@@ -156,16 +156,10 @@ class FromScratch(Evaluator):
   ) -> tuple[ScratchState, np.ndarray]:
     """Scores like `score`, but returns while some candidates are pending.
 
-    An evaluator needs this method for `search.asynchronous`; the arguments are
-    those of `score`. In the state, candidates may be in training.
+    An evaluator needs this method for `search.asynchronous`; the other
+    arguments are those of `score`. In the state, candidates may be in training.
 
     Args:
-      state: see `score`.
-      key: see `score`.
-      tokens: see `score`.
-      round_: see `score`.
-      progress: see `score`.
-      keep: see `score`.
       max_pending: the call ends when at most this many scores are missing.
 
     Returns:
@@ -175,7 +169,7 @@ class FromScratch(Evaluator):
     canonical = self.space.canonical(tokens)
     limits = state.limits if self.prune else _no_limits(state)
     known = self._known(canonical)
-    tally = _Tally(
+    tally = Tally(
       f"round {round_}",
       "candidate",
       known,
@@ -209,20 +203,14 @@ class FromScratch(Evaluator):
   ) -> tuple[ScratchState, list[Trial]]:
     """Trains architectures without a trial, all of them to the last epoch.
 
-    Messages show the score after the last epoch.
-
-    Args:
-      state: see `score`.
-      tokens: int32 [N, L].
-      what: noun for one of the architectures, for messages.
-      progress: see `score`.
-      keep: see `score`.
+    Messages show the score after the last epoch, and name an architecture
+    `what`. The other arguments are those of `score`.
 
     Returns:
       The new state and N trials.
     """
     rows = self.space.canonical(tokens)
-    tally = _Tally(
+    tally = Tally(
       f"{what}s",
       what,
       self._known(rows),
@@ -271,101 +259,6 @@ class FromScratch(Evaluator):
 def _no_limits(state: ScratchState) -> np.ndarray:
   """Returns limits that stop no candidate."""
   return np.full_like(state.limits, -np.inf)
-
-
-class _Tally:
-  """Counter of trainings that shows their progress to the user.
-
-  Attributes:
-    done: number of candidates that have a trial.
-    running: number of candidates in training; None before the first update.
-    elsewhere: returns the other processes that train some of the rest.
-  """
-
-  def __init__(
-    self,
-    title: str,
-    what: str,
-    trials: dict[bytes, Trial | None],
-    measure: Measure,
-    progress: Progress,
-    score: Callable[[Trial], float | None] = lambda trial: trial.score,
-  ):
-    self._score = score
-    known = list(filter(None, trials.values()))
-    self.done, self.running = len(known), None
-    self.elsewhere: Callable[[], list[str]] = list
-    self._title, self._what, self._total = title, what, len(trials)
-    self._measure, self._progress = measure, progress
-    self._best, self._trained = self._best_of(known), []
-    if known:
-      logging.info(
-        "%s: %d of %d %ss were trained before",
-        title,
-        self.done,
-        self._total,
-        what,
-      )
-
-  @property
-  def left(self) -> int:
-    """Number of candidates without a trial."""
-    return self._total - self.done
-
-  def add(self, trial: Trial) -> None:
-    """Counts and logs a training that has ended."""
-    self.done += 1
-    self._trained.append(trial)
-    self._best = max(self._best, self._best_of([trial]))
-    logging.info(
-      "%s %d of %d: %s", self._what, self.done, self._total, self._result(trial)
-    )
-
-  def show(self) -> None:
-    """Reports the progress."""
-    notes = []
-    if self.running is not None:
-      waiting = self.left - self.running
-      notes.append(f"{self.running} running, {waiting} waiting")
-    if owners := self.elsewhere():
-      others = " and others" if len({*owners}) > 1 else ""
-      notes.append(f"{len(owners)} trained by {owners[0]}{others}")
-    if self.running is not None and self._best > -np.inf:
-      notes.append(f"best {self._shown(self._best)}")
-    title = f"train {self._what}s"
-    self._progress(title, self.done, self._total, ", ".join(notes))
-
-  @property
-  def _sound(self) -> list[Trial]:
-    """Trials that have a score."""
-    return [trial for trial in self._trained if trial.score is not None]
-
-  def log_pruned(self, epochs: int) -> None:
-    """Logs how many epochs pruning saved, of `epochs` for each training."""
-    saved = sum(epochs - len(trial.curve) for trial in self._sound)
-    logging.info("%s: pruning saved %d epochs", self._title, saved)
-
-  def summarise(self) -> None:
-    """Warns of trainings without a score."""
-    lost = sum(trial.lost for trial in self._trained)
-    diverged = len(self._trained) - len(self._sound) - lost
-    for count, fault in ((diverged, "diverged"), (lost, "have no training")):
-      if count:
-        logging.warning("%s: %d %ss %s", self._title, count, self._what, fault)
-
-  def _result(self, trial: Trial) -> str:
-    if trial.lost:
-      return "failed"
-    score = self._score(trial)
-    return "diverged" if score is None else self._shown(score)
-
-  def _best_of(self, trials: list[Trial]) -> float:
-    """Returns the best score; minus infinity if there is none."""
-    scores = map(self._score, trials)
-    return max((s for s in scores if s is not None), default=-np.inf)
-
-  def _shown(self, score: float) -> str:
-    return f"{self._measure.name} {self._measure.show(score)}"
 
 
 def middle(curves: list[tuple[float, ...]], epochs: int) -> np.ndarray:

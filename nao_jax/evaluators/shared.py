@@ -177,11 +177,8 @@ class SharedWeights:
   ) -> np.ndarray:
     """Returns the scores of any architectures with the present weights, [N].
 
-    Args:
-      state: the state; the first architectures have its scores already.
-      tokens: int32 [N, L].
-      progress: see `Evaluator.score`.
-      keep: see `Evaluator.score`.
+    The first architectures have the state's scores already. Arguments are those
+    of `score`.
     """
     each = WorkUnit(len(self._scored_with.labels), "images")
     return score_pool(

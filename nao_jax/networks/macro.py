@@ -124,11 +124,7 @@ class NetworkConfig:
       )
 
   def check(self, image_size: int) -> None:
-    """Raises UserError if the network cannot be built for such images.
-
-    Args:
-      image_size: height and width.
-    """
+    """Raises UserError if the network cannot be built for such images."""
     validate(self)
     divisor, usual = (4, 32) if self.stem == "cifar" else (32, 224)
     if image_size % divisor:

@@ -211,11 +211,7 @@ class MobileNetworkConfig:
     return tokens - 1
 
   def check(self, image_size: int) -> None:
-    """Raises UserError if the network does not suit such images.
-
-    Args:
-      image_size: height and width.
-    """
+    """Raises UserError if the network does not suit such images."""
     with within("mobile", self.sizes):
       self.sizes.check_together()
     if image_size < self.reduction:

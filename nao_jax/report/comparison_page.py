@@ -38,11 +38,6 @@ def write(
 ) -> pathlib.Path:
   """Writes a page about several searches; returns the file.
 
-  Args:
-    paths: their directories.
-    output: the file.
-    cells_of: see `report.run.read`.
-
   Raises:
     UserError: one of them is no search, the searches are for different kinds
       of cells, or the file cannot be written.

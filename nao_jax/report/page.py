@@ -64,13 +64,7 @@ class Table:
   def of(
     cls, rows: Sequence[dict[str, Any]], caption: str = "", words: int = 1
   ) -> "Table":
-    """Makes a table of rows with the same headings, at least one.
-
-    Args:
-      rows: {heading: cell}.
-      caption: see `Table`.
-      words: see `Table`.
-    """
+    """Makes a table of rows with the same headings, at least one."""
     cells = [[str(cell) for cell in row.values()] for row in rows]
     return cls(list(rows[0]), cells, caption, words)
 
@@ -158,18 +152,14 @@ def render(page: Page) -> str:
 
 
 def write(page: Page, file: pathlib.Path, place: str) -> pathlib.Path:
-  """Renders a page into a file, atomically.
-
-  Args:
-    page: the page.
-    file: the file.
-    place: how the message names the file.
+  """Renders a page into a file, atomically; creates its folder.
 
   Raises:
     UserError: the file cannot be written.
   """
   text = render(page)
   try:
+    file.parent.mkdir(parents=True, exist_ok=True)
     files.write(file, text)
   except OSError as error:
     raise UserError(

@@ -186,12 +186,7 @@ def _bar(
 
 @styled
 def predictions(groups: Sequence[Predictions], axis: ScoreAxis) -> Figure:
-  """Plots scores against predictions.
-
-  Args:
-    groups: the groups to show together.
-    axis: the vertical axis.
-  """
+  """Plots scores against predictions."""
   axes = new_axes()
   looks = {
     "fitted": ("o", POOL, "none"),
@@ -276,12 +271,7 @@ def ops(names: Sequence[str], best: Shares, rest: Shares, parts: str) -> Figure:
 
 @styled
 def trainings(groups: dict[str, Trainings], ylabel: str) -> Figure:
-  """Plots every training of every cell, and means with standard deviations.
-
-  Args:
-    groups: searched and random cells.
-    ylabel: name of the measurement.
-  """
+  """Plots every training of every cell, and means with standard deviations."""
   axes, place, middles = new_axes(), 0, []
   for name, group in groups.items():
     colour = _GROUPS[name]
@@ -303,12 +293,7 @@ def trainings(groups: dict[str, Trainings], ylabel: str) -> Figure:
 
 @styled
 def finalists(groups: dict[str, list[Finalist]], ylabel: str) -> Figure:
-  """Plots curves of all finalists, and their places beside their ranks.
-
-  Args:
-    groups: searched and random finalists.
-    ylabel: name of the measurement.
-  """
+  """Plots curves of all finalists, and their places beside their ranks."""
   figure = Figure(figsize=(_WIDTH, _HEIGHT), layout="constrained")
   left, right = figure.subplots(1, 2, width_ratios=(3, 2))
   for group, entries in groups.items():

@@ -20,12 +20,7 @@ from nao_jax.report.run import Run
 
 
 def scores(run: Run, random: Sequence[Run] = ()) -> Section:
-  """Shows best and mean by round, by architectures scored and by time.
-
-  Args:
-    run: the search.
-    random: random searches that measure the same.
-  """
+  """Shows best and mean by round, by architectures scored and by time."""
   title, rounds = "Scores by round", learning_curves.rounds(run)
   if not rounds:
     return Section(title, ["No round has ended yet."])

@@ -61,12 +61,7 @@ def write(
 
 
 def try_to_write(path: str | os.PathLike, cells_of: CellsOf) -> None:
-  """Writes the report of a search that has ended; logs any failure.
-
-  Args:
-    path: the directory.
-    cells_of: see `report.run.read`.
-  """
+  """Writes the report of a search that has ended; logs any failure."""
   try:
     logging.info("report in %s", write(path, cells_of=cells_of))
   except Exception as error:  # Whatever it is, the search has not failed.

@@ -24,10 +24,6 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 def read_settings(path: str | os.PathLike, where: str = "workdir") -> dict:
   """Returns the settings of the run in a directory.
 
-  Args:
-    path: the directory.
-    where: the argument that named it, for messages.
-
   Raises:
     UserError: there is no run, or its config.json is damaged.
   """

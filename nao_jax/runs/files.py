@@ -12,10 +12,6 @@ from nao_jax.runs import paths
 def check_writable(file: str | os.PathLike, where: str) -> None:
   """Checks that a file can be written later; creates its folder.
 
-  Args:
-    file: its path.
-    where: the argument that named it, for messages.
-
   Raises:
     UserError: no file of this name can be written.
   """

@@ -103,9 +103,6 @@ def seconds_of(status: dict) -> dict[str, list[float]]:
   """Returns {phase: [seconds, seconds of them in which jax compiled]}.
 
   The sums are over all sessions of the run.
-
-  Args:
-    status: from `read`; damaged entries are left out.
   """
   found = status.get("seconds")
   return {

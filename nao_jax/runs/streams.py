@@ -117,13 +117,7 @@ def show(
   *,
   wide: int | None = None,
 ) -> None:
-  """Prints a table; nothing without rows.
-
-  Args:
-    rows: {heading: cell}, with the same headings in each row.
-    title: title of the table.
-    wide: see `console`.
-  """
+  """Prints a table; nothing without rows."""
   if not rows:
     return
   table = rich.table.Table(title=title, title_justify="left")

@@ -9,12 +9,7 @@ from nao_jax.search.journal import origin_text
 
 
 def show(best: dict, measure: Measure) -> None:
-  """Prints the finalists, the comparison and the winner.
-
-  Args:
-    best: contents of best.json.
-    measure: the metric.
-  """
+  """Prints the finalists, the comparison and the winner."""
   streams.show(
     _finalists_rows(best.get("finalists") or {}, measure),
     "finalists: from scratch, same budget and seed in each stage",

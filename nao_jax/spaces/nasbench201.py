@@ -82,10 +82,6 @@ def to_text(tokens: npt.ArrayLike) -> str:
 def parse(text: str, place: str | None = None) -> np.ndarray:
   """Reads the benchmark's notation; the reverse of `to_text`.
 
-  Args:
-    text: the architecture.
-    place: the source of the text, for messages.
-
   Returns:
     Tokens, [6].
 

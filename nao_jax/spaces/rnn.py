@@ -157,9 +157,6 @@ def ambiguity_note(text: str) -> str:
   """Returns a note on the order in which activations 2 and 3 are read.
 
   It is empty if the numbers do not depend on it, or are a published cell.
-
-  Args:
-    text: see `resolve`.
   """
   numbers = notation.numbers(text) or [1]
   if numbers[0] != 0 or not {*numbers[1::2]} & {*_EXCHANGED}:

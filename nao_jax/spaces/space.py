@@ -174,10 +174,6 @@ class Space:
   ) -> np.ndarray:
     """Checks one sequence.
 
-    Args:
-      tokens: the sequence.
-      place: the source of the sequence, for the message.
-
     Returns:
       int32 [L].
 

@@ -198,7 +198,8 @@ def export(workdir: str | os.PathLike, file: str | os.PathLike) -> None:
 
   Args:
     workdir: see `load`.
-    file: the file to write; an existing file is not replaced.
+    file: the file to write; its folder is created, and an existing file is
+      not replaced.
 
   Raises:
     UserError: see `load`; the ending is another one, a package is missing, an
@@ -224,6 +225,7 @@ def export(workdir: str | os.PathLike, file: str | os.PathLike) -> None:
   )
   try:
     content = serialise(logits, training.image_shape)
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, content)
     logging.info("wrote %s, %d bytes", path, len(content))
   except OSError as error:

@@ -255,11 +255,6 @@ def check_size(
 ) -> None:
   """Checks that a network can be built for the images of a data set.
 
-  Args:
-    config: the settings that the data come from.
-    network: the sizes.
-    shape: (H, W, C) of the images.
-
   Raises:
     UserError: the images are not square, or of a size that does not fit.
   """

@@ -111,9 +111,8 @@ class OpenImages:
     config: the settings, with the number of classes.
     data: the images, in memory or streamed.
     devices: number of devices of each process to use; all by default.
-    latency: see `Images`.
-    own: see `Images`.
-    signals: see `Images`.
+
+  The others are those of `Images`.
   """
 
   config: SearchCnnConfig

@@ -17,7 +17,7 @@ from nao_jax.evaluators.shared_language import SharedLanguage
 from nao_jax.evaluators.text_candidates import TextCandidates
 from nao_jax.settings import flatten
 from nao_jax.spaces import rnn
-from nao_jax.tasks.task import Stage
+from nao_jax.tasks.task import OpenTask, Stage
 from nao_jax.tasks.text_cells import TextCells
 from nao_jax.tasks.text_presets import SearchRnnConfig
 from nao_jax.tasks.text_recipes import TrainRnnConfig
@@ -62,8 +62,8 @@ class Texts:
 
 
 @dataclasses.dataclass(frozen=True)
-class OpenTexts:
-  """A text and the settings of a search on it; implements `task.OpenTask`.
+class OpenTexts(OpenTask):
+  """A text and the settings of a search on it; every cell costs the same.
 
   Attributes:
     config: the settings, with the number of words.
@@ -75,26 +75,10 @@ class OpenTexts:
   corpus: Corpus
   devices: int | None = None
 
-  # Every cell of the space costs the same.
-  constraint = None
-
   @property
   def identity(self) -> dict[str, Any]:
     """Implements `OpenTask.identity`."""
     return {"corpus": self.corpus.digest}
-
-  @property
-  def outcome(self) -> dict[str, Any]:
-    """Implements `OpenTask.outcome`."""
-    return {}
-
-  def ranking(self) -> tuple[()]:
-    """Implements `OpenTask.ranking`: recurrent cells have no signals."""
-    return ()
-
-  def proxies(self) -> tuple[()]:
-    """Implements `OpenTask.proxies`: recurrent cells have none."""
-    return ()
 
   def check_memory(self) -> None:
     """Implements `OpenTask.check_memory`."""

@@ -66,9 +66,6 @@ class FinalTraining(Protocol):
   def recover(self, call: Call) -> Any:
     """Returns the state from which a training that diverged goes on.
 
-    Args:
-      call: the call in or after which it diverged.
-
     Raises:
       UserError: it cannot go on.
     """

@@ -268,15 +268,8 @@ def program(
   """Compiles a training or measuring function for every device.
 
   Equal trainings in one process share their programs, for example a training
-  that is resumed.
-
-  Args:
-    function: a function that takes `trainer` and `axis_name`.
-    trainer: the settings.
-    devices: see `parallel.spread`.
-    in_axes: see `parallel.spread`.
-    out_axes: see `parallel.spread`.
-    donate: see `parallel.spread`.
+  that is resumed. The function takes `trainer` and `axis_name`; the other
+  arguments are those of `parallel.spread`.
   """
   return parallel.spread(
     functools.partial(function, trainer=trainer, axis_name=parallel.AXIS),

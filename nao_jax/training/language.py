@@ -9,7 +9,7 @@ Shapes: T steps of a bptt window, B streams, H width, D devices, S rows of the
 streams, N nodes, V words in the vocabulary.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -22,12 +22,7 @@ import optax
 
 from nao_jax import parallel
 from nao_jax.networks import recurrent
-from nao_jax.networks.recurrent import (
-  LanguageModelConfig,
-  Masks,
-  Outputs,
-  Weights,
-)
+from nao_jax.networks.recurrent import LanguageModelConfig, Masks, Weights
 from nao_jax.settings import field
 
 PADDED_TO = 10
@@ -189,7 +184,6 @@ def gradients(
   *,
   slowness: float,
   axis_name: str | None = None,
-  apply: Callable[..., Outputs] = recurrent.apply,
 ) -> Step:
   """Computes the gradients of the mean loss of one bptt window.
 
@@ -200,12 +194,9 @@ def gradients(
     hidden: [B, H], the state before the window.
     slowness: the weight of the penalty.
     axis_name: the mapped axis over which to average.
-    apply: the function that reads the text. To train another model than the
-      cell, pass a function of the same signature; its softmax must be tied,
-      too.
   """
   found, (loss, hidden) = jax.grad(objective, has_aux=True)(
-    weights, cell, batch, hidden, slowness, apply
+    weights, cell, batch, hidden, slowness
   )
   found, loss = parallel.mean((found, loss), axis_name)
   return Step(found, loss, hidden)
@@ -217,7 +208,6 @@ def objective(
   batch: Batch,
   hidden: jax.Array,
   slowness: float,
-  apply: Callable[..., Outputs] = recurrent.apply,
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
   """Returns the loss that `gradients` differentiates; same arguments.
 
@@ -226,7 +216,7 @@ def objective(
     window.
   """
   tokens, length, masks = batch
-  outputs = apply(weights, cell, tokens[:-1], hidden, masks, length)
+  outputs = recurrent.apply(weights, cell, tokens[:-1], hidden, masks, length)
   loss = _mean(_losses(weights, outputs.dropped, tokens[1:]), length)
   changes = jnp.square(outputs.raw[1:] - outputs.raw[:-1])
   penalty = _mean(changes.mean(-1), length - 1)
@@ -288,29 +278,20 @@ def windows(streams: np.ndarray, steps: int) -> np.ndarray:
   return padded[starts + np.arange(steps + 1)]
 
 
-def measure(
-  weights: Weights,
-  cell: jax.Array,
-  text: jax.Array,
-  *,
-  apply: Callable[..., Outputs] = recurrent.apply,
-  states: int = 1,
-) -> jax.Array:
+def measure(weights: Weights, cell: jax.Array, text: jax.Array) -> jax.Array:
   """Returns the mean nats per word of a text, from a zero state; no dropout.
 
   Args:
     weights: the weights of the cell.
     cell: int32 [N, 2].
     text: the result of `windows`.
-    apply: the function that reads the text, see `gradients`.
-    states: number of vectors of width H in the hidden state.
   """
-  width = states * weights.embedding.shape[1]
+  width = weights.embedding.shape[1]
 
   def step(hidden, rows):
     counts = rows[1:] >= 0
     tokens = jnp.maximum(rows, 0)
-    outputs = apply(weights, cell, tokens[:-1], hidden)
+    outputs = recurrent.apply(weights, cell, tokens[:-1], hidden)
     losses = _losses_by_parts(weights, outputs.raw, tokens[1:])
     total = jnp.sum(jnp.where(counts, losses, 0))
     return outputs.hidden, (total, jnp.sum(counts))

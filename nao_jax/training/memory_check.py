@@ -39,11 +39,7 @@ def limit(device: jax.Device) -> int | None:
 
 
 def room(devices: int | None = None) -> int | None:
-  """Returns the bytes for each of this process's devices; None if unknown.
-
-  Args:
-    devices: number of devices used; all by default.
-  """
+  """Returns the bytes for each of this process's devices; None if unknown."""
   used = parallel.local(devices)
   known = limit(used[0])
   shared = len(used) if used[0].platform == "cpu" else 1

@@ -1,5 +1,9 @@
 """Trains and measures the network of one architecture.
 
+Functions take `trainer`, the settings; `architecture`, further inputs of the
+network after the images, if any; and `axis_name`, the mapped axis over which
+they average, BatchNorm's statistics included, or sum what is measured.
+
 Shapes: B images per step, D devices, M micro-batches per step.
 """
 
@@ -77,12 +81,7 @@ class Trainer(Recipe):
     return build.stand_alone(self.network, self.tokens, axis_name)
 
   def init(self, key: jax.Array, image_shape: tuple[int, ...]) -> TrainState:
-    """Returns the state before the first step; consumes the key.
-
-    Args:
-      key: a random key.
-      image_shape: (H, W, C).
-    """
+    """Returns the state before the first step; consumes the key."""
     images = jnp.zeros((1, *image_shape))
     return self.start(initialise(self.model(), key, images))
 
@@ -123,9 +122,6 @@ def gradients(
     key: consumed; the same on all devices.
     images: float32 [B / D, H, W, C], this device's part.
     labels: int32 [B / D].
-    trainer: the settings.
-    architecture: further inputs of the network, after the images, if any.
-    axis_name: the mapped axis over which to average.
 
   Returns:
     Gradient, new running statistics, and loss, averaged over the whole batch.
@@ -189,8 +185,6 @@ def batch_loss(
     inputs: images, the architecture if it is data, and drop-path factors.
     labels: int32 [B / M].
     rngs: a key for `dropout`.
-    trainer: the settings.
-    axis_name: the mapped axis over which BatchNorm takes its statistics.
   """
   if trainer.bfloat16:
     params, inputs = to_bfloat16((params, inputs))
@@ -222,9 +216,6 @@ def train_steps(
     data: the training images, whole on every device.
     batches: this device's examples, int32 [steps, B / D]; and the number of
       these steps to perform, int32 [], or None for all.
-    trainer: the settings.
-    architecture: further inputs of the network, after the images, if any.
-    axis_name: the mapped axis.
 
   Returns:
     The new state and the losses [steps]; 0 for the steps that were not
@@ -259,9 +250,6 @@ def train_batch(
     state: the training state, the same on all devices.
     key: the random key of the whole run, as for `train_steps`.
     data: this device's B / D images.
-    trainer: the settings.
-    architecture: further inputs of the network, after the images, if any.
-    axis_name: the mapped axis.
 
   Returns:
     The new state and the loss.
@@ -305,9 +293,6 @@ def measure(
     state: the training state; its parameters and running statistics are used.
     data: this device's part of the batch.
     counted: bool [B / D], which of the images count.
-    trainer: the settings.
-    architecture: further inputs of the network, after the images, if any.
-    axis_name: the mapped axis over which to sum.
   """
   images, labels, mean, std = data
   logits = classify(
@@ -344,9 +329,6 @@ def measure_batches(
     data: the images, whole on every device.
     indices: int32 [batches, B / D], this device's examples.
     counted: bool [batches, B / D]; every example should count once.
-    trainer: the settings.
-    architecture: further inputs of the network, after the images, if any.
-    axis_name: the mapped axis over which to sum.
   """
 
   def one(batch):
@@ -383,7 +365,6 @@ def classify(
     mean: float32 [C], or None if each image is standardised by itself.
     std: float32 [C], or None.
     trainer: the settings; the auxiliary head is left out.
-    architecture: see `gradients`.
   """
   network = build.without_auxiliary(trainer.network)
   model = dataclasses.replace(trainer, network=network).model()

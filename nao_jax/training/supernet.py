@@ -5,6 +5,9 @@ share of the batch. Several architectures are spread over the devices; a device
 with more than one trains them one after the other. Up to rounding, the results
 do not depend on the number of devices, as no architecture is split between two.
 
+Functions take `trainer`, the settings, and `axis_name`, the mapped axis over
+which they average, BatchNorm's statistics included.
+
 Shapes: B images per step, n architectures of [2, nodes, 4] per step (in general
 `network.architecture_shape`), D devices, N architectures in the pool.
 """
@@ -105,8 +108,6 @@ def gradients(
     key: consumed; the same on all devices.
     batch: this device's part of the batch, with one architecture.
     progress: share of the training that is done, for drop-path.
-    trainer: the settings.
-    axis_name: the mapped axis over which to average.
 
   Returns:
     Gradient and loss, averaged over the whole batch.
@@ -136,8 +137,6 @@ def batch_loss(
     inputs: images, cells int32 [2, nodes, 4], and drop-path factors.
     labels: int32 [B].
     rngs: a key for `dropout`.
-    trainer: the settings.
-    axis_name: the mapped axis over which BatchNorm takes its statistics.
   """
   if trainer.bfloat16:
     params, inputs = to_bfloat16((params, inputs))
@@ -167,8 +166,6 @@ def mean_gradients(
     key: see `gradients`; each architecture folds in its number.
     batch: this device's part of the batch, with n architectures.
     progress: see `gradients`.
-    trainer: the settings.
-    axis_name: see `gradients`.
 
   Returns:
     Gradient and loss, averaged over the whole batch.
@@ -219,8 +216,6 @@ def train_steps(
     data: the training images, whole on every device.
     steps: this device's examples, and the architectures.
     count: int32 [], number of these steps to perform; all if None.
-    trainer: the settings.
-    axis_name: the mapped axis.
 
   Returns:
     The new state and the losses [steps]; 0 for the steps that were not
@@ -254,8 +249,6 @@ def train_batch(
     key: of the whole run, as for `train_steps`.
     data: this device's B / D images.
     cells: int32 [n, 2, nodes, 4], the same on all devices.
-    trainer: the settings.
-    axis_name: the mapped axis.
 
   Returns:
     The new state and the loss; see `train_steps`.
