@@ -29,9 +29,7 @@ class Pair(NamedTuple):
 
 
 def pairs(
-  found: Sequence[dict],
-  measure: str,
-  truth: Table | None = None,
+  found: Sequence[dict], measure: str, truth: Table | None = None
 ) -> list[Pair]:
   """Returns the measurements of finalists and of cells in the comparison.
 

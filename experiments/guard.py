@@ -89,9 +89,7 @@ def _fill_closed_files() -> None:
 
 
 def _in_a_line(
-  kind: type[BaseException],
-  error: BaseException,
-  trace: TracebackType | None,
+  kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
   """Reports in one line an error that is not a bug of the program."""
   if issubclass(kind, KeyboardInterrupt):

@@ -35,9 +35,7 @@ _SPLIT_SEED = flags.DEFINE_integer(
   "split_seed", 0, "With --test_fraction: seed of the division.", lower_bound=0
 )
 _SIZE = flags.DEFINE_integer(
-  "size",
-  None,
-  "Resize images to this height and width; not with --npz.",
+  "size", None, "Resize images to this height and width; not with --npz."
 )
 _KEEP_SIZES = flags.DEFINE_boolean(
   "keep_sizes", False, "Store image files as they are, for streaming."

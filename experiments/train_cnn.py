@@ -28,10 +28,7 @@ def main(_):
   """Builds the settings from flags and trains."""
   options = _OPTIONS()
   final_training.run(
-    Images(_DATA_DIR.value),
-    _CONFIG(),
-    workdir=_WORKDIR.value,
-    options=options,
+    Images(_DATA_DIR.value), _CONFIG(), workdir=_WORKDIR.value, options=options
   )
 
 

@@ -24,10 +24,7 @@ def main(_):
   """Builds the settings from flags and trains."""
   options = _OPTIONS()
   final_training.run(
-    Texts(),
-    _CONFIG(),
-    workdir=_WORKDIR.value,
-    options=options,
+    Texts(), _CONFIG(), workdir=_WORKDIR.value, options=options
   )
 
 

@@ -24,11 +24,7 @@ from tests.tiny_candidates import SPACE, TinyCandidates
 WORKERS = 10
 TIMES = Times(stragglers=0.1)
 CONFIG = SearchConfig(
-  pool_size=30,
-  rounds=4,
-  new_per_round=15,
-  extend=True,
-  asynchronous=True,
+  pool_size=30, rounds=4, new_per_round=15, extend=True, asynchronous=True
 )
 
 

@@ -313,9 +313,7 @@ def test_what_another_trains_comes_last_and_is_waited_for(
   monkeypatch.setattr(TinyCandidates, "epoch", noted)
   monkeypatch.setattr(time, "sleep", lambda seconds: seconds and wait(seconds))
   evaluator = FromScratch(
-    SPACE,
-    Local(TinyCandidates(str(tmp_path))),
-    Trials(file, SPACE.name, {}),
+    SPACE, Local(TinyCandidates(str(tmp_path))), Trials(file, SPACE.name, {})
   )
   state = evaluator.init(jax.random.key(0))
   monkeypatch.setattr(claims, "POLL", 1e-6)

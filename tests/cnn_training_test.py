@@ -158,10 +158,7 @@ def test_an_onnx_file_gives_the_same_logits(finished, tmp_path, caplog):
 @pytest.mark.parametrize(
   ("translate", "said"),
   [
-    (
-      lambda *_: jnp.sort,
-      "not know these operations of the network: .*sort",
-    ),
+    (lambda *_: jnp.sort, "not know these operations of the network: .*sort"),
     (lambda logits, *_: lambda x: logits(x) + 1, "differ from those of jax by"),
   ],
 )

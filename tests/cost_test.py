@@ -49,10 +49,7 @@ def measured(config, tokens, image_size, image_channels=3) -> Counts:
 
   def build(images):
     return network.init_with_output(
-      jax.random.key(0),
-      images,
-      mutable=True,
-      capture_intermediates=_is_part,
+      jax.random.key(0), images, mutable=True, capture_intermediates=_is_part
     )
 
   image = jax.ShapeDtypeStruct(shape, np.float32)

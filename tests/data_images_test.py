@@ -25,10 +25,7 @@ def own_data_dir(data_dir, tmp_path):
 
 def load(data_dir, name="tiny", validation_fraction=0.25, seed=0):
   return images.load(
-    name,
-    data_dir=data_dir,
-    validation_fraction=validation_fraction,
-    seed=seed,
+    name, data_dir=data_dir, validation_fraction=validation_fraction, seed=seed
   )
 
 

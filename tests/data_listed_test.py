@@ -96,11 +96,7 @@ def test_a_table_names_its_parts_or_is_divided(folder):
 @pytest.mark.parametrize(
   ("lines", "split", "said"),
   [
-    (
-      ["path,label", "a/00.png,x", "no.png,y"],
-      SPLIT,
-      "line 3: no such image",
-    ),
+    (["path,label", "a/00.png,x", "no.png,y"], SPLIT, "line 3: no such image"),
     (["path,name", "a/00.png,x"], SPLIT, "no column label or class"),
     (["path,label"], SPLIT, "no rows below"),
     (["path,label", "a/00.png,x"], None, "has no test part; give `test_frac"),

@@ -40,13 +40,7 @@ _TRIAL = {
   "ray_address": "host:8",
 }
 _SEARCH = (
-  _RUN
-  | {
-    "arch": CELLS,
-    "trials": "t.sqlite",
-    "executor": "ray",
-  }
-  | _TRIAL
+  _RUN | {"arch": CELLS, "trials": "t.sqlite", "executor": "ray"} | _TRIAL
 )
 # {driver: (what it calls, flags that are always given, others)}
 DRIVERS = {

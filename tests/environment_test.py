@@ -150,14 +150,7 @@ def _compare(folder, workdir):
 
 @pytest.mark.parametrize(
   "run",
-  [
-    _train_images,
-    _search_images,
-    _train_text,
-    _search_text,
-    _study,
-    _compare,
-  ],
+  [_train_images, _search_images, _train_text, _search_text, _study, _compare],
 )
 def test_64_bits_of_another_project_change_no_result(
   run, folder, tmp_path, request

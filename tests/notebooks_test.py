@@ -39,11 +39,7 @@ def _executed(path, folder):
 
 
 # What they show at least, beside words.
-SHOWN = {
-  "function": "text/html",
-  "images": "text/html",
-  "table": "image/png",
-}
+SHOWN = {"function": "text/html", "images": "text/html", "table": "image/png"}
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -142,10 +142,7 @@ def test_scaled_costs_of_a_pool_are_from_0_to_1_in_any_unit():
     ({"limit": "params:nan"}, "give a cost and a number above 0"),
     ({"limit": "size:3"}, "`limit=size:3`: the costs are params, latency"),
     ({"objectives": "params,score"}, "allowed: score, 'score,params'"),
-    (
-      {"limit": "params:3", "objectives": "score,latency"},
-      "name the same one",
-    ),
+    ({"limit": "params:3", "objectives": "score,latency"}, "name the same one"),
   ],
 )
 def test_flags_that_ask_for_nothing_sensible_are_named(flags, message):

@@ -78,9 +78,7 @@ def spread_steps():
     supernet.train_steps, trainer=TRAINER, axis_name=parallel.AXIS
   )
   return parallel.spread(
-    steps,
-    in_axes=(None, None, None, Steps(1, None)),
-    out_axes=(None, None),
+    steps, in_axes=(None, None, None, Steps(1, None)), out_axes=(None, None)
   )
 
 

@@ -6,14 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from nao_jax.data import (
-  images,
-  nasbench101,
-  nats_bench,
-  sources,
-  tables,
-  text,
-)
+from nao_jax.data import images, nasbench101, nats_bench, sources, tables, text
 from nao_jax.drawing import canvas, recurrent
 from nao_jax.errors import UserError
 from nao_jax.report import comparison_page, search_page, watching

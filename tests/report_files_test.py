@@ -127,11 +127,7 @@ def test_arrays_of_an_earlier_time_are_left_out(nao, tmp_path):
       '{"settings": {"seed": 0}}',
       "`workdir=.*: holds no search .* search_cnn",
     ),
-    (
-      "pool.sqlite",
-      "x" * 5000,
-      "pool.sqlite: cannot be read .* move it away",
-    ),
+    ("pool.sqlite", "x" * 5000, "pool.sqlite: cannot be read .* move it away"),
     ("pool.sqlite", "", "pool.sqlite: cannot be read .no such table"),
     ("history.jsonl", "[]\n", "history.jsonl: line 1: not a report"),
   ],

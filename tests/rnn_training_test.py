@@ -103,9 +103,7 @@ def test_a_training_stopped_while_it_averages_ends_with_the_same_bits(
 ):
   monkeypatch.setattr(stand_alone_language, "WINDOWS_A_CALL", 1)
   monkeypatch.setattr(
-    recurrent,
-    "averages_from_now_on",
-    lambda losses, patience: len(losses) == 2,
+    recurrent, "averages_from_now_on", lambda losses, patience: len(losses) == 2
   )
   every = {"checkpoints": CheckpointConfig(steps=1)}
   whole, stopped = tmp_path / "whole", tmp_path / "stopped"

@@ -221,10 +221,7 @@ def test_shared_scores_of_four_devices_are_those_of_one(corpus):
           state, jax.random.key(1), ROWS, round_, nothing
         )
     # The number of windows differs, and with it that of members drawn.
-    assert {name.split()[-1] for name in found} <= {
-      "_randint",
-      "jit(_randint)",
-    }
+    assert {name.split()[-1] for name in found} <= {"_randint", "jit(_randint)"}
     # Each device has the hidden states of its own streams.
     state = state._replace(hidden=np.concatenate(state.hidden))
     results.append((jax.device_get(state), scores))

@@ -19,11 +19,7 @@ BATCH, EXAMPLES, SIZE, CLASSES = 8, 24, 8, 6
 TOKENS = (1, 6, 2, 4, 3, 13, 1, 4, 1, 6, 2, 9, 3, 4, 1, 4)
 TRAINER = stand_alone.Trainer(
   network=ShortConfig(
-    ops="large",
-    nodes=2,
-    channels=4,
-    classes=CLASSES,
-    kinds="RN",
+    ops="large", nodes=2, channels=4, classes=CLASSES, kinds="RN"
   ),
   train=TrainConfig(epochs=4, batch=BATCH, drop_path_keep=0.5),
   sgd=SgdConfig(),

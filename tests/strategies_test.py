@@ -240,9 +240,7 @@ def test_neighbours_are_all_that_differ_in_one_token(space):
 
 def test_neighbours_obey_what_may_follow():
   space = Space(
-    name="pairs",
-    choices=((1, 2), (3, 4, 5)),
-    follows=((1, (3, 4)), (2, (5,))),
+    name="pairs", choices=((1, 2), (3, 4, 5)), follows=((1, (3, 4)), (2, (5,)))
   )
   found = space.neighbours(np.array([1, 3])).tolist()
   assert found == [[1, 4]]

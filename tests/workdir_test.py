@@ -276,8 +276,7 @@ def test_a_disk_that_fills_up_keeps_the_checkpoint_before(tmp_path):
   disk = tmp_path / "disk"
   disk.mkdir()
   mounted = subprocess.run(
-    ["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk],
-    capture_output=True,
+    ["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk], capture_output=True
   )
   if mounted.returncode:
     pytest.skip("a file system can be mounted only by root")

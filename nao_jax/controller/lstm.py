@@ -93,10 +93,7 @@ def _backward(saved, gradients):
   before = jnp.concatenate([memory[None], memories[:-1]])
   zeros = jnp.zeros_like(output), jnp.zeros_like(memory)
   (output_gradient, memory_gradient), errors = lax.scan(
-    one,
-    zeros,
-    (gradients, before, *active),
-    reverse=True,
+    one, zeros, (gradients, before, *active), reverse=True
   )
   read = jnp.concatenate([output[None], outputs[:-1]])
   kernel_gradient = jnp.einsum("tbh,tbk->hk", read, errors)

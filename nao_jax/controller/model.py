@@ -364,10 +364,7 @@ class Decoder(nn.Module):
 
     start = jnp.full(len(outputs), SOS)
     _, tokens = jax.lax.scan(
-      step,
-      ((embedding, embedding), start),
-      legal,
-      unroll=len(legal) <= _SHORT,
+      step, ((embedding, embedding), start), legal, unroll=len(legal) <= _SHORT
     )
     return tokens.T.astype(jnp.int32)
 

@@ -39,11 +39,7 @@ _ALONE = re.compile(r"\r(?!\r*\n)")
 _SEPARATORS = "\u2028\u2029\x85"
 _MARK, _DOS_END = "\ufeff", "\x1a"
 # UTF-32's little-endian mark comes first, as it begins with that of UTF-16.
-_WIDE_MARKS = (
-  codecs.BOM_UTF16_LE,
-  codecs.BOM_UTF16_BE,
-  codecs.BOM_UTF32_BE,
-)
+_WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 # Length of a line, in characters, that suggests a text without line ends.
 _LONG = 10_000
 

@@ -100,11 +100,7 @@ class _Panel:
     canvas.write(self.axes, COLUMN, y + STATE_HEIGHT / 2, name)
 
   def draw_edge(
-    self,
-    edge: tuple[int, int],
-    name: str,
-    lane: int,
-    colours: tuple[str, str],
+    self, edge: tuple[int, int], name: str, lane: int, colours: tuple[str, str]
   ) -> None:
     begin = self.top + edge[0] * ROW + STATE_HEIGHT
     end = self.top + edge[1] * ROW

@@ -55,11 +55,7 @@ class Resources(NamedTuple):
   @property
   def of_ray(self) -> dict[str, float]:
     """Resources of a worker by Ray's names; memory in bytes."""
-    asked = {
-      "CPU": self.cpus,
-      "GPU": self.gpus,
-      "memory": self.memory * 2**30,
-    }
+    asked = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory * 2**30}
     return {name: amount for name, amount in asked.items() if amount}
 
 

@@ -238,10 +238,7 @@ class MobileStandAlone(nn.Module):
 
   @nn.compact
   def __call__(
-    self,
-    images: jax.Array,
-    masks: None = None,
-    deterministic: bool = True,
+    self, images: jax.Array, masks: None = None, deterministic: bool = True
   ) -> macro.Outputs:
     """Classifies one batch; see `stand_alone.StandAlone`."""
     del masks

@@ -168,11 +168,7 @@ class _Operation:
 
   def __call__(self, x, weights, memory):
     y = ops.apply(
-      self.op,
-      x,
-      weights,
-      stride=self.stride,
-      axis_name=self.axis_name,
+      self.op, x, weights, stride=self.stride, axis_name=self.axis_name
     )
     return y, memory
 

@@ -166,11 +166,7 @@ def _compared(
       f"comparison, training {number} of {final.repeats}:"
     )
     trials = train(
-      journal,
-      f"comparison_{number}",
-      trainings.compared(number),
-      every,
-      "cell",
+      journal, f"comparison_{number}", trainings.compared(number), every, "cell"
     )
     for own, trial in zip(values, trials, strict=True):
       own.append(trainings.value(trial))

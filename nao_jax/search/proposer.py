@@ -22,12 +22,7 @@ from nao_jax.pool import Pool
 from nao_jax.runs.progress import Progress
 from nao_jax.search.state import Journal
 from nao_jax.spaces.space import Space
-from nao_jax.strategies import (
-  Observations,
-  Proposal,
-  Strategy,
-  proposal,
-)
+from nao_jax.strategies import Observations, Proposal, Strategy, proposal
 from nao_jax.strategies.uniform import sample_new
 
 

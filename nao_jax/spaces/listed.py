@@ -72,8 +72,7 @@ class Functions:
 
 
 def functions(
-  choices: tuple[tuple[int, ...], ...],
-  form: Callable[[list[int]], Hashable],
+  choices: tuple[tuple[int, ...], ...], form: Callable[[list[int]], Hashable]
 ) -> Functions:
   """Lists all sequences and compares their forms.
 

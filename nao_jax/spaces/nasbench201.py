@@ -14,13 +14,7 @@ from nao_jax.errors import UserError, named
 from nao_jax.spaces import listed
 from nao_jax.spaces.space import Space
 
-OPS = (
-  "none",
-  "skip_connect",
-  "nor_conv_1x1",
-  "nor_conv_3x3",
-  "avg_pool_3x3",
-)
+OPS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
 _NOTHING = "#"
 

@@ -278,10 +278,7 @@ def _digest(signal, report, signals) -> str:
 
 
 def _trials(
-  name: str,
-  trial: Callable[[int], np.ndarray],
-  count: int,
-  threads: int | None,
+  name: str, trial: Callable[[int], np.ndarray], count: int, threads: int | None
 ) -> list[np.ndarray]:
   """Runs trials by number, several at a time; returns their architectures."""
   devices = environment.local_devices()

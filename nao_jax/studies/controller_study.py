@@ -127,8 +127,7 @@ def _fit(config, controller, init_key, fit_key, tokens, scores, rows) -> Params:
     state,
     fit_key,
     fit.Examples(
-      tokens[rows],
-      fit.normalise_targets(scores[rows].astype(np.float32)),
+      tokens[rows], fit.normalise_targets(scores[rows].astype(np.float32))
     ),
     controller=controller,
     config=config.fit,

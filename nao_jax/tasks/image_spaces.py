@@ -87,9 +87,7 @@ def described(own: EdgeNetworkConfig | None) -> dict[str, Any]:
 
 
 def layout(
-  name: str,
-  own: EdgeNetworkConfig | None = None,
-  mobile: MobileConfig = _SIZES,
+  name: str, own: EdgeNetworkConfig | None = None, mobile: MobileConfig = _SIZES
 ) -> Network:
   """Returns a network of a space, whose method `resized` gives those of it.
 

@@ -262,10 +262,7 @@ def _fit_to_data(
   asked = {"final": config.final.cells, "finalist": config.finalists}
   for name in (name for name, cells in asked.items() if cells):
     budget = getattr(config, name)
-    with (
-      settings.within("network", network),
-      settings.within(name, budget),
-    ):
+    with settings.within("network", network), settings.within(name, budget):
       layout.resized(budget.network(network)).check(data.image_shape[0])
     final_trainer(config, data, budget, layout).check(1, f"{name}.batch")
   return config
@@ -291,9 +288,7 @@ def _with_small_batches(
 
 
 def _trainer(
-  config: SearchCnnConfig,
-  data: ImageData | ImageStream,
-  layout: Network,
+  config: SearchCnnConfig, data: ImageData | ImageStream, layout: Network
 ) -> Trainer:
   return Trainer(
     network=layout.resized(config.network),

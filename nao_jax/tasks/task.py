@@ -23,11 +23,7 @@ from nao_jax.metrics import Measure
 from nao_jax.objectives import CostConstraint
 from nao_jax.runs.checkpoint import DEFAULT, CheckpointConfig
 from nao_jax.runs.loggers import Logger
-from nao_jax.search.config import (
-  ExperimentConfig,
-  FinalConfig,
-  FinalistConfig,
-)
+from nao_jax.search.config import ExperimentConfig, FinalConfig, FinalistConfig
 from nao_jax.spaces.space import Space
 from nao_jax.strategies.proxies import Proxy
 from nao_jax.tasks.training import FinalTraining

@@ -106,9 +106,7 @@ class Recipe:
   def optimiser(self) -> optax.GradientTransformation:
     """The optimiser with its schedule."""
     return sgd(
-      self.sgd,
-      epochs=self.train.epochs,
-      steps_per_epoch=self.steps_per_epoch,
+      self.sgd, epochs=self.train.epochs, steps_per_epoch=self.steps_per_epoch
     )
 
   def masks(

@@ -19,13 +19,7 @@ from nao_jax.data.augment import epoch_indices
 from nao_jax.data.images import ImageData
 from nao_jax.data.stream import ImageStream
 from nao_jax.runs import chunking
-from nao_jax.training.feeds import (
-  CUT,
-  STEPS_A_CALL,
-  cut,
-  own_rows,
-  program,
-)
+from nao_jax.training.feeds import CUT, STEPS_A_CALL, cut, own_rows, program
 from nao_jax.training.recipe import Images, padded
 from nao_jax.training.supernet import (
   Steps,
