@@ -170,12 +170,7 @@ def _compared(
 
 
 def _started(compared: rankings.Comparison, variants: dict) -> dict:
-  """Returns the results so far, from the file if it exists.
-
-  Raises:
-    UserError: the file holds results of other settings, or of a variant of the
-      same name with other settings.
-  """
+  """Returns the results so far, from the file if it exists."""
   given = {
     "settings": flatten(compared.config),
     "pool": digest.of_arrays(0, compared.pool),

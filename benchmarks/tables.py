@@ -120,9 +120,7 @@ def _rows(entry: dict) -> str:
 def _of(name: str, first: str = "") -> Callable[[dict], str]:
   """Returns a function that shows a file of results without its section.
 
-  Args:
-    name: the file, without its ending.
-    first: how the first cell of rows that are shown begins.
+  It shows the rows whose first cell begins with `first`.
   """
 
   def shown(_: dict) -> str:

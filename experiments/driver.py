@@ -89,8 +89,7 @@ def _name_command() -> None:
 def _replace_streams(warns: bool) -> LastingStream:
   """Makes output and error survive a closed reader; returns the former.
 
-  Args:
-    warns: whether to print a line when one of them can no longer be written.
+  `warns` has a line printed when one of them can no longer be written.
   """
 
   def lasting(stream: TextIO | None, number: int, name: str) -> LastingStream:

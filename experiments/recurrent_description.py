@@ -10,10 +10,10 @@ from nao_jax.networks.recurrent import LanguageModelConfig
 from nao_jax.spaces import notation, published, rnn
 
 
-def is_recurrent(text: str, source: str = "arch") -> bool:
+def is_recurrent(text: str) -> bool:
   """Returns whether a name or a file denotes a recurrent cell."""
   if text.endswith(".json"):
-    return str(notation.read(text, source).get("space")).startswith("rnn-")
+    return str(notation.read(text, "arch").get("space")).startswith("rnn-")
   if text.lower().startswith(rnn.OTHER_ORDER):
     return True
   names = {entry.name.lower() for entry in published.RECURRENT}

@@ -86,15 +86,10 @@ def field(
   choices: tuple[str, ...] = (),
   added: bool = False,
 ) -> _T:
-  """Makes a dataclass field with a default and limits; see `Limits`.
+  """Makes a dataclass field with a default and limits, those of `Limits`.
 
   Args:
     default: the default; of a nested dataclass, an instance.
-    least: see `Limits`, like the next four.
-    most: see `Limits`.
-    above: see `Limits`.
-    below: see `Limits`.
-    choices: see `Limits`.
     added: whether `flatten` leaves the setting out at its default. Runs and
       trials from before a setting was added then keep their identity; the
       default must stand for what was done before, and stay as it is.

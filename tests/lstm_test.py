@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nao_jax.controller import lstm
+from tests import trees
 
 # Sums are taken in other orders.
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -44,13 +45,4 @@ def test_outputs_and_gradients_are_those_of_the_plain_loop(
   )
   arguments = [rng.standard_normal(shape) for shape in shapes]
   weights = rng.standard_normal((steps, batch, hidden))
-
-  def both(*arguments):
-    results = []
-    for function in (lstm.run, plain):
-      value, pull_back = jax.vjp(function, *arguments)
-      results.append((value, *pull_back(weights)))
-    return results
-
-  for one, other in zip(*jax.jit(both)(*arguments), strict=True):
-    np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+  trees.assert_same_gradients(lstm.run, plain, weights, *arguments)

@@ -23,3 +23,18 @@ def assert_close(found, expected, *, rtol=1e-7, atol=0.0, share=0.0) -> None:
     np.testing.assert_allclose(one, other, err_msg=name, **tolerances)
 
   jax.tree.map_with_path(compare, found, expected)
+
+
+def assert_same_gradients(
+  ours, plain, weights, *arguments, rtol=1e-10, atol=1e-12
+) -> None:
+  """Compares two functions' values, and the gradients of their weighted sum."""
+
+  def both(*arguments):
+    results = []
+    for function in (ours, plain):
+      value, pull_back = jax.vjp(function, *arguments)
+      results.append((value, pull_back(weights)))
+    return results
+
+  assert_close(*jax.jit(both)(*arguments), rtol=rtol, atol=atol)

@@ -11,6 +11,7 @@ import pytest
 
 from nao_jax.networks import unroll as unroll_module
 from nao_jax.networks.unroll import unroll
+from tests import trees
 
 # Sums are taken in other orders.
 pytestmark = pytest.mark.usefixtures("double_precision")
@@ -59,21 +60,15 @@ def test_outputs_and_gradients_are_those_of_the_plain_loop(
   )
   arguments = [rng.standard_normal(shape) for shape in shapes]
   kept = rng.integers(0, 2, (batch, width)) / 0.5
-  weights = [rng.standard_normal((steps, batch, width)), arguments[1]]
+  weights = rng.standard_normal((steps, batch, width)), arguments[1]
 
   def ours(*arguments):
     outputs, hidden = unroll(*arguments, kept, jnp.int32(cell), steps)
     return outputs[:steps], hidden
 
-  def both(*arguments):
-    results = []
-    for function in (ours, lambda *a: plain(*a, kept, cell, steps)):
-      value, pull_back = jax.vjp(function, *arguments)
-      results.append((*value, *pull_back(tuple(weights))))
-    return results
-
-  for one, other in zip(*jax.jit(both)(*arguments), strict=True):
-    np.testing.assert_allclose(one, other, rtol=1e-10, atol=1e-12)
+  trees.assert_same_gradients(
+    ours, lambda *a: plain(*a, kept, cell, steps), weights, *arguments
+  )
 
 
 @pytest.mark.parametrize(

@@ -108,9 +108,7 @@ def read(
 def _columns(values: np.ndarray, count: int) -> dict[str, np.ndarray]:
   """Returns the means over trainings, float64 [A] by name.
 
-  Args:
-    values: the row, the epochs and the measurements of each training.
-    count: A.
+  `values` are the row, the epochs and the measurements of each training.
   """
   columns = {}
   for epochs in np.unique(values[:, 1]).tolist():
@@ -149,11 +147,7 @@ def _places(adjacency: str, operations: str) -> list[int]:
 
 
 def _training(record: bytes, place: str) -> _Training:
-  """Parses a record.
-
-  Raises:
-    UserError: it is something else.
-  """
+  """Parses a record; raises UserError if it is something else."""
   try:
     digest, epochs, adjacency, operations, metrics = json.loads(record)
     if not isinstance(digest, str):
@@ -193,8 +187,7 @@ def _check_cell(adjacency: str, ops: list[str]) -> None:
 def _fields(message: bytes) -> Iterator[tuple[int, int | float | bytes]]:
   """Yields (number, value) of the fields of a protocol buffer's message.
 
-  Raises:
-    ValueError: it is damaged.
+  A damaged one raises ValueError.
   """
   at = 0
   while at < len(message):

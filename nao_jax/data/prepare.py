@@ -97,7 +97,6 @@ class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self._source, self._shape = source, None
     if not keep_sizes:
       self._shape = _shape(source)
-    self._transparent = 0
     super().__init__(
       data_dir=paths.expanded(data_dir), file_format="array_record"
     )
@@ -161,11 +160,7 @@ class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 def _shape(source: Source) -> tuple[int, int, int]:
-  """Returns (H, W, C) of the data set: grey if all images are, else colour.
-
-  Raises:
-    UserError: an image cannot be read.
-  """
+  """Returns (H, W, C) of the data set: grey if all images are, else colour."""
   parts = (source.train, source.test)
   grey = sum(
     sum(channels == pixels.GREY for channels in _channels(part))

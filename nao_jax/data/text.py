@@ -307,12 +307,7 @@ def _lines(contents: bytes, place: str) -> list[str]:
 
 
 def _say_what_ends(text: str, lines: Sequence[str], place: str) -> None:
-  """Warns of line ends that are not common ones.
-
-  Raises:
-    UserError: lines could only be ended by separators that are white space
-      here.
-  """
+  """Warns of uncommon line ends; UserError if only white space ends lines."""
   separators = sum(map(text.count, _SEPARATORS))
   if len(lines) == 1 and separators:
     raise UserError(

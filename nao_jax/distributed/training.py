@@ -69,11 +69,7 @@ class FeedHelper:
       command = self._train_until_command(command)
 
   def _train_until_command(self, command: Command) -> Command:
-    """Trains to the end, or until the command to train again.
-
-    Returns:
-      The last command: to continue, or to train again.
-    """
+    """Trains to the end, or until told to train again; returns the command."""
     key, *leaves = command.arrays
     self._state = jax.tree.unflatten(self._structure, leaves)
     for call in self._feed.train(self._state, jax.random.wrap_key_data(key)):

@@ -25,7 +25,8 @@ GREEN = ("#cdebe0", "#009e73")
 MAUVE = ("#f6e1ec", "#cc79a7")
 GREY = ("#e8e8e8", "#777777")
 INK, WIRE = "#222222", "#555555"
-FONT, DPI = 8.5, 200
+FONT, TITLE, DPI = 8.5, 12, 200  # Sizes of letters, and dots per inch.
+MARGIN = 14
 HEAD = 4  # The length of an arrowhead.
 STYLE = {
   "font.family": "sans-serif",
@@ -47,6 +48,27 @@ def canvas(width: float, height: float) -> Axes:
   axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
   axes.set_axis_off()
   return axes
+
+
+def page(
+  width: float, height: float, title: str = ""
+) -> tuple[Axes, float, float]:
+  """Creates a white page for a drawing, below a title if there is one.
+
+  Args:
+    width: least width, with margins; a title may need more.
+    height: height of the drawing, without margins.
+    title: printed above the drawing.
+
+  Returns:
+    The page, its width, and the upper edge of the drawing.
+  """
+  if title:
+    width = max(width, text_width(title, TITLE, "bold") + 2 * MARGIN)
+  top = MARGIN + (26 if title else 0)
+  axes = canvas(width, top + height + MARGIN)
+  write(axes, width / 2, MARGIN + 6, title, size=TITLE, weight="bold")
+  return axes, width, top
 
 
 @matplotlib.rc_context(STYLE)

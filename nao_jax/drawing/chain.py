@@ -13,10 +13,9 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
 from nao_jax.drawing import canvas
-from nao_jax.drawing.canvas import HEAD, INK, WIRE
+from nao_jax.drawing.canvas import HEAD, INK, MARGIN, WIRE
 
-BOX_HEIGHT, GAP, ROW_GAP, MARGIN = 18, 16, 24, 14
-TITLE = 12  # The size of its letters.
+BOX_HEIGHT, GAP, ROW_GAP = 18, 16, 24
 COLOURS = (
   canvas.BLUE,
   canvas.VERMILION,
@@ -55,13 +54,10 @@ def figure(
   width = 12 + max(canvas.text_width(x) for row in rows for x in row.blocks)
   left = MARGIN + label + GAP
   longest = max(len(row.blocks) for row in rows)
-  page = left + longest * (width + GAP)
-  if title:
-    page = max(page, canvas.text_width(title, TITLE, "bold") + 2 * MARGIN)
-  top = MARGIN + (26 if title else 0)
   height = BOX_HEIGHT + ROW_GAP
-  axes = canvas.canvas(page, top + len(rows) * height - ROW_GAP + MARGIN)
-  canvas.write(axes, page / 2, MARGIN + 6, title, size=TITLE, weight="bold")
+  axes, _, top = canvas.page(
+    left + longest * (width + GAP), len(rows) * height - ROW_GAP, title
+  )
   previous = None
   for number, row in enumerate(rows):
     y = top + number * height

@@ -13,7 +13,7 @@ from matplotlib.path import Path
 import numpy as np
 
 from nao_jax.drawing import canvas, layout
-from nao_jax.drawing.canvas import FONT, HEAD, INK, WIRE, Point
+from nao_jax.drawing.canvas import FONT, HEAD, INK, MARGIN, TITLE, WIRE, Point
 from nao_jax.networks import morphology
 from nao_jax.spaces import cnn
 
@@ -29,7 +29,7 @@ FAMILIES = {
 } | dict.fromkeys([*morphology.FLAT, *morphology.LEARNT], canvas.MAUVE)
 FRAME, CARD = "#cccccc", "#f8f8f6"
 LINE_HEIGHT = 10.2
-OP_HEIGHT, NODE_HEIGHT, END_HEIGHT, GAP, MARGIN = 26, 54, 18, 34, 14
+OP_HEIGHT, NODE_HEIGHT, END_HEIGHT, GAP = 26, 54, 18, 34
 PLUS = 6  # Radius of the plus.
 PARTS = ("Normal", "Reduction")
 CONCATENATION = r"concatenation $\rightarrow\ c_k$"
@@ -98,7 +98,7 @@ def figure(
   top = MARGIN + 22 + (24 if title else 0)
   bottom = top + max(map(_height, plans))
   axes = canvas.canvas(width, bottom + MARGIN)
-  canvas.write(axes, width / 2, MARGIN + 6, title, size=12, weight="bold")
+  canvas.write(axes, width / 2, MARGIN + 6, title, size=TITLE, weight="bold")
   left = MARGIN
   for name, graph, plan in zip(parts, graphs, plans, strict=True):
     canvas.write(

@@ -12,14 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nao_jax.drawing import canvas
-from nao_jax.drawing.canvas import HEAD, INK
+from nao_jax.drawing.canvas import HEAD, INK, MARGIN
 
 STATE_WIDTH = 44
 STATE_HEIGHT = 18
 GAP = 34
 ROW = STATE_HEIGHT + GAP
-MARGIN = 14
-TITLE = 12  # The size of its letters.
 COLUMN = MARGIN + STATE_WIDTH / 2  # The middle of the states.
 LANE = 12  # Between two boxes side by side.
 BOX_HEIGHT = 17
@@ -62,13 +60,7 @@ def figure(
   lanes = _lanes([edge for edge, _ in drawn])
   box_width = 12 + max(map(canvas.text_width, operations))
   cell_width = STATE_WIDTH + (LANE + box_width) * (1 + max(lanes, default=0))
-  title_width = canvas.text_width(title, TITLE, "bold") if title else 0
-  page_width = max(cell_width, title_width) + 2 * MARGIN
-  top = MARGIN + (26 if title else 0)
-  axes = canvas.canvas(page_width, top + states * ROW - GAP + MARGIN)
-  canvas.write(
-    axes, page_width / 2, MARGIN + 6, title, size=TITLE, weight="bold"
-  )
+  axes, _, top = canvas.page(cell_width + 2 * MARGIN, states * ROW - GAP, title)
   panel = _Panel(axes, top, box_width)
   for state in range(states):
     name = {0: "input", states - 1: "output"}.get(state, str(state))

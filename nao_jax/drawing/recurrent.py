@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 import numpy as np
 
 from nao_jax.drawing import canvas, tree_layout
-from nao_jax.drawing.canvas import FONT, HEAD, INK, WIRE, Point
+from nao_jax.drawing.canvas import FONT, HEAD, INK, MARGIN, WIRE, Point
 from nao_jax.spaces import rnn
 
 # Fill and outline of each of `rnn.ACTIVATIONS`.
@@ -25,10 +25,9 @@ COLOURS = {
 }
 PLAIN = ("white", INK)
 LIGHT = "#b4b4b4"  # Wires from nodes to the mean.
-NODE_HEIGHT, END_HEIGHT, END_WIDTH, GAP, MARGIN = 27, 18, 40, 25, 14
+NODE_HEIGHT, END_HEIGHT, END_WIDTH, GAP = 27, 18, 40, 25
 PORT = 9  # Distance from the middle of s_0 to the wires of its two inputs.
 OVERHANG = 5  # Distance that the mean extends past the outermost parts.
-TITLE = 12
 
 
 @matplotlib.rc_context(canvas.STYLE)
@@ -45,12 +44,8 @@ def figure(tokens: np.ndarray, *, title: str = "") -> Figure:
   sizes = tree_layout.Sizes(box=12 + max(map(canvas.text_width, activations)))
   plan = tree_layout.arrange(parents, sizes)
   left, width = _extent(plan, sizes)
-  titled = canvas.text_width(title, TITLE, "bold") if title else 0
-  page = max(width, titled) + 2 * MARGIN
+  axes, page, top = canvas.page(width + 2 * MARGIN, _height(plan), title)
   start = (page - width) / 2
-  top = MARGIN + (26 if title else 0)
-  axes = canvas.canvas(page, top + _height(plan) + MARGIN)
-  canvas.write(axes, page / 2, MARGIN + 6, title, size=TITLE, weight="bold")
   panel = _Panel(axes, plan, sizes, start - left, top)
   panel.draw(parents, activations)
   panel.draw_mean(start + width / 2, width)

@@ -177,11 +177,7 @@ class Local:
     return None
 
   def _epoch(self, places, limits, trials, between) -> list[Trial]:
-    """Trains for an epoch and frees the places of finished candidates.
-
-    Returns:
-      Their trials.
-    """
+    """Trains for an epoch, frees places, and returns the trials that ended."""
     # A place without a candidate repeats the work of another place.
     busy = next(place for place in places if place)
     running = [place or busy for place in places]

@@ -285,11 +285,7 @@ class _Workers:
     )
 
   def _refuse(self, actor, reason: str) -> None:
-    """Gives up a worker that did not start.
-
-    Raises:
-      UserError: `_BAD_STARTS` workers in succession did not start.
-    """
+    """Gives up a worker that did not start; UserError after `_BAD_STARTS`."""
     self._ray.kill(actor)
     logging.warning("a worker did not come up: %s", reason)
     self._hire_at = time.monotonic() + _AFTER_A_BAD_START
@@ -300,11 +296,7 @@ class _Workers:
 
 
 def _bytes(candidates) -> int:
-  """Returns the size of the arrays in `candidates`, in bytes.
-
-  Raises:
-    UserError: they cannot be sent to other processes.
-  """
+  """Returns the bytes of arrays; UserError if they cannot be sent."""
   buffers = []
   try:
     pickle.dumps(candidates, protocol=5, buffer_callback=buffers.append)

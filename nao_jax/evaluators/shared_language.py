@@ -196,11 +196,7 @@ class SharedLanguage:
     return language.Batch(rows, np.int32(window.length))
 
   def _drawn(self, key, count: int, members: int) -> np.ndarray:
-    """Draws the members that train on each bptt window.
-
-    Returns:
-      Indices into the pool, [count], or [count, n] for n > 1.
-    """
+    """Draws the members that train on each window, [count] or [count, n]."""
     if self.each_step == 1:
       return np.asarray(jax.random.randint(key, (count,), 0, members))
     chances = np.full(members, 1 / members, np.float32)

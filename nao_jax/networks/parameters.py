@@ -215,12 +215,8 @@ def _first_value(
   that way. BatchNorm starts as the identity, with or without running
   statistics; structuring functions of morphological operators are near 0. The
   biases of the classifiers are uniform in +-1 / sqrt(features),
-  PyTorch's default, which the official code does not change.
-
-  Args:
-    name: the name of the parameter.
-    normal: the draw, which has the parameter's shape.
-    group: shapes by name, including at least the kernel that a bias belongs to.
+  PyTorch's default, which the official code does not change. `group` has the
+  shape of the kernel that a bias belongs to.
   """
   if "scale" in name or "variance" in name:
     return np.ones(normal.shape, normal.dtype)

@@ -155,16 +155,8 @@ def _backward(saved, cotangents):
 def _step_back(output, tape, first, nodes, kept, cell):
   """Returns the gradients of one step: of the state before, and of all [c; u].
 
-  Args:
-    output: [H, B], the gradient of the step's output.
-    tape: the values of this step.
-    first: see `unroll`.
-    nodes: see `unroll`.
-    kept: [H, B].
-    cell: see `unroll`.
-
-  Returns:
-    [H, B] and [N + 1, 2 H, B].
+  They are [H, B] and [N + 1, 2 H, B]; `output` is the gradient of the step's
+  output and `tape` has the step's values, the others are those of `unroll`.
   """
   count = len(nodes)
   states = jnp.concatenate(

@@ -40,13 +40,13 @@ class Logger(Protocol):
     """Logs numbers of a round or an epoch."""
 
   def artefact(self, file: pathlib.Path) -> None:
-    """Logs a file of the workdir."""
+    """Logs a file of the workdir; by default does nothing."""
 
   def stop(self, state: str) -> None:
-    """Ends: `finished`, `stopped`, or `failed (..)`."""
+    """Ends: `finished`, `stopped` or `failed (..)`; by default does nothing."""
 
 
-class TensorBoard:
+class TensorBoard(Logger):
   """Logger of metrics to event files in the workdir."""
 
   def start(
@@ -61,9 +61,6 @@ class TensorBoard:
     for name, value in values.items():
       self._events.add_scalar(name, value, step)
     self._events.flush()
-
-  def artefact(self, file: pathlib.Path) -> None:
-    """Does nothing: the file is in the workdir."""
 
   def stop(self, state: str) -> None:
     """Implements `Logger.stop`."""
@@ -80,7 +77,7 @@ def unseen(
 
 
 @dataclasses.dataclass
-class Lines:
+class Lines(Logger):
   """Logger of metrics to a text file, one metric a line.
 
   Attributes:
@@ -153,12 +150,6 @@ class Lines:
     values = unseen(values, step, self._seen)
     with self._path.open("a", encoding="utf-8") as file:
       file.write(self._text((step, *item) for item in values.items()))
-
-  def artefact(self, file: pathlib.Path) -> None:
-    """Does nothing: the file is in the workdir."""
-
-  def stop(self, state: str) -> None:
-    """Does nothing: all is written."""
 
 
 class Tracking:

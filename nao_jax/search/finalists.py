@@ -185,14 +185,7 @@ def _promote(
   stages: list[tuple[int, int]],
   journal: SearchJournal,
 ) -> None:
-  """Trains the best of each group again; adds the trials to `trained`.
-
-  Args:
-    trainings: see `run`.
-    trained: the finalists after the first stage.
-    stages: numbers of cells and epochs.
-    journal: see `run`.
-  """
+  """Trains the best of each group again; adds the trials to `trained`."""
   for stage, (count, epochs) in enumerate(stages, 1):
     best = _best_first(trainings, trained)
     sound = [one for one in best if len(one.sound) == stage]

@@ -337,11 +337,7 @@ def _plain(value) -> Any:
 
 
 def _checked(space: Space, given, config: SearchConfig) -> np.ndarray:
-  """Returns the given architectures, int32 [G, L], validated.
-
-  Raises:
-    UserError: one is illegal, two are equivalent, or they exceed the pool.
-  """
+  """Returns the given architectures, int32 [G, L], validated."""
   rows = [] if given is None else np.asarray(given).tolist()
   rows = [space.validate(row, f"given[{at}]") for at, row in enumerate(rows)]
   if len(rows) > config.pool_size:
@@ -375,11 +371,7 @@ def _warn_of_random(round_: int, count: int) -> None:
 
 
 def _finite(scores: np.ndarray, round_: int) -> np.ndarray:
-  """Replaces scores that are not finite by the worst finite one.
-
-  Raises:
-    UserError: no score is finite.
-  """
+  """Replaces scores that are not finite by the worst one; needs one."""
   finite = np.isfinite(scores)
   if finite.all():
     return scores

@@ -312,11 +312,7 @@ class Space:
 
 @jax.jit
 def _best_walk(scores: jax.Array, may_follow: jax.Array) -> jax.Array:
-  """Takes the best allowed token of scores [B, L, V], position by position.
-
-  Returns:
-    int32 [B, L].
-  """
+  """Takes the best allowed tokens [B, L] of scores [B, L, V], one by one."""
 
   def step(before, scores):
     scores = jnp.where(may_follow[before], scores, -jnp.inf)

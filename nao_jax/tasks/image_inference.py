@@ -98,11 +98,7 @@ def _is_whole(training: Training) -> bool:
 
 
 def _fits(training: Training) -> bool:
-  """Returns whether the architecture is of the network's space.
-
-  Raises:
-    UserError: it is of none.
-  """
+  """Returns whether the architecture is of the network's space."""
   config, network = training.config, training.config.network
   if config.space != "nao":
     return training.network.space.accepts(training.tokens)

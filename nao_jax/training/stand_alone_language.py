@@ -280,8 +280,7 @@ class Reader:
   ) -> tuple[recurrent.State, np.ndarray]:
     """Trains on some bptt windows, of which `step` is the first one's number.
 
-    Returns:
-      The state on the devices, and the losses, [windows].
+    Returns the state on the devices, and the losses, [windows].
     """
     axes = recurrent.State(None, 0)
     train = program(

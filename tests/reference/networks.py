@@ -115,12 +115,13 @@ def _shapes(network: StandAlone, images):
 def _variables(network: StandAlone, images):
   """Running statistics are fresh; weights are the formula's."""
   return jax.tree_util.tree_map_with_path(
-    lambda path, leaf: jnp.asarray(_value(path[-1].key, leaf.shape)),
+    lambda path, leaf: jnp.asarray(value_of(path[-1].key, leaf.shape)),
     _shapes(network, images),
   )
 
 
-def _value(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def value_of(name: str, shape: tuple[int, ...]) -> np.ndarray:
+  """Returns a tensor of a network; weights are the formula's."""
   if "scale" in name or "variance" in name:
     return np.ones(shape, np.float32)
   if "offset" in name or "mean" in name:

@@ -11,7 +11,7 @@ from nao_jax.networks.macro import NetworkConfig
 from nao_jax.networks.supernet import Supernet
 from tests.reference import formula
 from tests.reference.check import Check, compare
-from tests.reference.networks import EXACT
+from tests.reference.networks import EXACT, value_of
 
 
 def checks(case: dict, arrays: Mapping[str, np.ndarray]) -> Iterator[Check]:
@@ -67,19 +67,5 @@ def _fill(path, leaf) -> np.ndarray:
   """The formula's values; cells stack tensors that it sees one by one."""
   module, name = path[-2].key, path[-1].key
   stacked = module.startswith("cell_")
-  value = _value(name, leaf.shape[1:] if stacked else leaf.shape)
+  value = value_of(name, leaf.shape[1:] if stacked else leaf.shape)
   return np.broadcast_to(value, leaf.shape).astype(np.float32)
-
-
-def _value(name: str, shape: tuple[int, ...]) -> np.ndarray:
-  if "scale" in name:
-    return np.ones(shape)
-  if "offset" in name:
-    return np.zeros(shape)
-  if name == "bias":
-    return formula.bias(shape[0])
-  if "depthwise" in name:  # [C, k, k] for [C, 1, k, k].
-    return formula.weight((shape[0], 1, *shape[1:]))[:, 0]
-  if len(shape) == 4:
-    return formula.weight(shape)
-  return formula.weight(shape[::-1]).T
