@@ -23,8 +23,10 @@ import tempfile
 import time
 from typing import NamedTuple
 
+from array_record.python import array_record_module
 import numpy as np
 import orbax.checkpoint as ocp
+from tensorflow_datasets.proto import tf_example_pb2
 
 from benchmarks import results
 from nao_jax.runs.config_file import git_revision
@@ -215,8 +217,16 @@ def _is_left_out(file: pathlib.Path) -> bool:
   return file.name.endswith(_LEFT_OUT) or "incomplete." in str(file.parent)
 
 
-def _content(file: pathlib.Path) -> bytes | str:
-  """Returns what a file holds, but for times in JSON."""
+def _content(file: pathlib.Path) -> bytes | str | list[bytes]:
+  """Returns what a file holds, but for times in JSON.
+
+  The features of an example have another order in each process that starts.
+  """
+  if ".array_record-" in file.name:
+    reader = array_record_module.ArrayRecordReader(str(file))
+    with contextlib.closing(reader):
+      examples = map(tf_example_pb2.Example.FromString, reader.read_all())
+      return [x.SerializeToString(deterministic=True) for x in examples]
   if file.suffix != ".json":
     return file.read_bytes()
   return json.dumps(

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from array_record.python import array_record_module
 import pytest
 
 from tests import soak, soak_subjects
@@ -10,6 +11,23 @@ from tests import soak, soak_subjects
 @pytest.fixture(scope="module")
 def subjects(tmp_path_factory):
   return soak_subjects.subjects(tmp_path_factory.mktemp("soak"))
+
+
+def test_features_of_an_example_have_no_order(tmp_path):
+  # {"a": int64_list [1]} and {"b": int64_list [2]}, as entries of a map.
+  one = b"\x0a\x0a\x0a\x01a\x12\x05\x1a\x03\x0a\x01\x01"
+  two = b"\x0a\x0a\x0a\x01b\x12\x05\x1a\x03\x0a\x01\x02"
+  other = two[:-1] + b"\x03"
+  found = []
+  for number, pair in enumerate([one + two, two + one, one + other]):
+    run = tmp_path / f"{number}"
+    run.mkdir()
+    file = f"{run}/x.array_record-00000-of-00001"
+    writer = array_record_module.ArrayRecordWriter(file, "group_size:1")
+    writer.write(b"\x0a" + bytes([len(pair)]) + pair)
+    writer.close()
+    found.append(soak.outcome(run))
+  assert found[0] == found[1] != found[2]
 
 
 @pytest.mark.parametrize(
