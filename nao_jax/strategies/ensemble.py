@@ -119,7 +119,8 @@ def start(
 ) -> Ensemble:
   """Returns newly initialised controllers; consumes the key."""
   keys = jax.random.split(key, config.members)
-  params = jax.vmap(controller.init)(keys)
+  # One by one: with all at once the program takes longer to compile.
+  params = jax.lax.map(controller.init, keys)
   none = jnp.int32(0)
   return Ensemble(
     params, jax.vmap(_adam().init)(params), steps=none, began=none, asked=none
