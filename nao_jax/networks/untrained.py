@@ -6,6 +6,10 @@ have the same first weights: those of a place and an operation are one draw,
 whatever the rest is; only the scale follows the fan-in that an architecture
 has. BatchNorm uses the batch's statistics, except where it says otherwise.
 
+A score takes the network's sizes, weights from `first_weights`, normalised
+images float32 [B, H, W, c], their labels int32 [B], and architectures of
+`network.space`, int32 [N, L].
+
 Shapes: N architectures, L tokens, B images.
 """
 
@@ -44,92 +48,6 @@ def first_weights(
   return parameters.initialise(module, key, images[:1], cells)["params"]
 
 
-def gradient_norm(
-  network: Network,
-  params: dict,
-  images: jax.Array,
-  labels: jax.Array,
-  tokens: jax.Array,
-) -> jax.Array:
-  """Returns the norms of the gradients of the mean cross-entropy, [N].
-
-  The norm is the Euclidean one over all weights (Abdelfattah et al. 2021).
-
-  Args:
-    network: the sizes.
-    params: the weights, from `first_weights`.
-    images: float32 [B, H, W, c], normalised.
-    labels: int32 [B].
-    tokens: int32 [N, L], architectures of `network.space`.
-  """
-  return _gradient_norm(params, images, labels, tokens, network=_bare(network))
-
-
-def synaptic_flow(
-  network: Network,
-  params: dict,
-  images: jax.Array,
-  labels: jax.Array,
-  tokens: jax.Array,
-) -> jax.Array:
-  """Returns log(1 + synaptic flow), float64 [N] (Tanaka et al. 2020).
-
-  The flow is the sum over all kernels of |w| d(sum of the outputs) / d|w| in
-  the network whose weights are |w|, for one image of ones. BatchNorm passes
-  its maps on, as at the first running statistics, and structuring functions
-  are flat. Outputs must be in proportion to the input, as those of the
-  operations that ship are. It is computed in float64, in which it may have 400
-  digits.
-
-  Args:
-    network: the sizes.
-    params: the weights, from `first_weights`.
-    images: float32 [B, H, W, c]; only the shape matters.
-    labels: not used.
-    tokens: int32 [N, L], architectures of `network.space`.
-  """
-  del labels
-  with jax.enable_x64(True):
-    image = jnp.ones((1, *images.shape[1:]), jnp.float64)
-    return _synaptic_flow(params, image, tokens, network=_bare(network))
-
-
-def jacobian_covariance(
-  network: Network,
-  params: dict,
-  images: jax.Array,
-  labels: jax.Array,
-  tokens: jax.Array,
-) -> jax.Array:
-  """Returns scores of the correlations between images' Jacobians, [N].
-
-  A Jacobian is the gradient of the sum of an image's outputs with respect to
-  the image. The score is -sum(log(v + k) + 1 / (v + k)) over the eigenvalues v
-  of the matrix of correlations between them, k = 1e-5 (Mellor et al. 2021,
-  first version); it is near -B where they are independent, and far below where
-  they are alike. Constant Jacobians count as equal. Unlike there, BatchNorm's
-  statistics of the batch are constants: a sum over the batch of what BatchNorm
-  gives never changes, so that networks which end with it would have none.
-
-  Args:
-    network: the sizes.
-    params: the weights, from `first_weights`.
-    images: float32 [B, H, W, c], normalised.
-    labels: not used.
-    tokens: int32 [N, L], architectures of `network.space`.
-  """
-  del labels
-  return _jacobian_covariance(params, images, tokens, network=_bare(network))
-
-
-# By the names of the settings.
-SCORES: dict[str, Callable[..., jax.Array]] = {
-  "gradient_norm": gradient_norm,
-  "synaptic_flow": synaptic_flow,
-  "jacobian_covariance": jacobian_covariance,
-}
-
-
 def _bare(network: Network) -> Network:
   """Returns the network without what only trainings have."""
   own = {field.name for field in dataclasses.fields(network)}
@@ -142,16 +60,12 @@ def _bare(network: Network) -> Network:
 def _of_each(network: Network, params, images, tokens, score) -> jax.Array:
   """Scores one architecture after the other.
 
-  Args:
-    network: the sizes.
-    params: the weights of all.
-    images: [B, H, W, c]; only shape and type matter.
-    tokens: int32 [N, L].
-    score: a function of a network's weights, of `run` and of the first running
-      statistics; `run` is a function of weights, images and running statistics,
-      in whose place the batch's own are used by default; it returns the logits
-      [B, classes], and statistics after a step of training.
+  `score` is a function of a network's weights, of `run` and of the first
+  running statistics; `run` is a function of weights, images and running
+  statistics, in whose place the batch's own are used by default; it returns the
+  logits [B, classes], and statistics after a step of training.
   """
+  network = _bare(network)
   module = build.candidate(network)
   cells = network.to_cells(tokens)
   first = jax.tree.map_with_path(
@@ -177,8 +91,19 @@ def _of_each(network: Network, params, images, tokens, score) -> jax.Array:
   return lax.map(one, cells)
 
 
-@functools.partial(jax.jit, static_argnames="network")
-def _gradient_norm(params, images, labels, tokens, *, network):
+@functools.partial(jax.jit, static_argnums=0)
+def gradient_norm(
+  network: Network,
+  params: dict,
+  images: jax.Array,
+  labels: jax.Array,
+  tokens: jax.Array,
+) -> jax.Array:
+  """Returns the norms of the gradients of the mean cross-entropy, [N].
+
+  The norm is the Euclidean one over all weights (Abdelfattah et al. 2021).
+  """
+
   def score(own, run, _):
     def loss(weights):
       logits, _ = run(weights, images)
@@ -191,8 +116,30 @@ def _gradient_norm(params, images, labels, tokens, *, network):
   return _of_each(network, params, images, tokens, score)
 
 
-@functools.partial(jax.jit, static_argnames="network")
-def _synaptic_flow(params, image, tokens, *, network):
+def synaptic_flow(
+  network: Network,
+  params: dict,
+  images: jax.Array,
+  labels: jax.Array,
+  tokens: jax.Array,
+) -> jax.Array:
+  """Returns log(1 + synaptic flow), float64 [N] (Tanaka et al. 2020).
+
+  The flow is the sum over all kernels of |w| d(sum of the outputs) / d|w| in
+  the network whose weights are |w|, for one image of ones. BatchNorm passes
+  its maps on, as at the first running statistics, and structuring functions
+  are flat. Outputs must be in proportion to the input, as those of the
+  operations that ship are. It is computed in float64, in which it may have 400
+  digits.
+  """
+  del labels
+  with jax.enable_x64(True):
+    image = jnp.ones((1, *images.shape[1:]), jnp.float64)
+    return _synaptic_flow(network, params, image, tokens)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _synaptic_flow(network, params, image, tokens):
   def positive(path, leaf):
     name = path[-1].key
     if "scale" in name:
@@ -216,8 +163,26 @@ def _synaptic_flow(params, image, tokens, *, network):
   return _of_each(network, params, image, tokens, score)
 
 
-@functools.partial(jax.jit, static_argnames="network")
-def _jacobian_covariance(params, images, tokens, *, network):
+@functools.partial(jax.jit, static_argnums=0)
+def jacobian_covariance(
+  network: Network,
+  params: dict,
+  images: jax.Array,
+  labels: jax.Array,
+  tokens: jax.Array,
+) -> jax.Array:
+  """Returns scores of the correlations between images' Jacobians, [N].
+
+  A Jacobian is the gradient of the sum of an image's outputs with respect to
+  the image. The score is -sum(log(v + k) + 1 / (v + k)) over the eigenvalues v
+  of the matrix of correlations between them, k = 1e-5 (Mellor et al. 2021,
+  first version); it is near -B where they are independent, and far below where
+  they are alike. Constant Jacobians count as equal. Unlike there, BatchNorm's
+  statistics of the batch are constants: a sum over the batch of what BatchNorm
+  gives never changes, so that networks which end with it would have none.
+  """
+  del labels
+
   def score(own, run, first):
     keep, (_, after) = parameters.MOMENTUM, run(own, images)
     stats = jax.tree.map(
@@ -234,3 +199,11 @@ def _jacobian_covariance(params, images, tokens, *, network):
     return -jnp.sum(jnp.log(values) + 1 / values)
 
   return _of_each(network, params, images, tokens, score)
+
+
+# By the names of the settings.
+SCORES: dict[str, Callable[..., jax.Array]] = {
+  "gradient_norm": gradient_norm,
+  "synaptic_flow": synaptic_flow,
+  "jacobian_covariance": jacobian_covariance,
+}
