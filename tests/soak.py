@@ -16,6 +16,7 @@ import functools
 import json
 import pathlib
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -24,6 +25,8 @@ import time
 from typing import NamedTuple
 
 from array_record.python import array_record_module
+import jax
+import jax.export
 import numpy as np
 import orbax.checkpoint as ocp
 from tensorflow_datasets.proto import tf_example_pb2
@@ -42,6 +45,8 @@ WRITING = (
 )
 # Files that differ from run to run, and what a killed run leaves beside them.
 _LEFT_OUT = (".png", ".svg", ".partial")
+# Places in the sources, in the text of a program.
+_PLACES = re.compile(r"^#loc.*\n| loc\((?:[^()]|\([^()]*\))*\)", re.MULTILINE)
 # Kills of a driver before the next one has its turn.
 TURN = 6
 # One kill in so many is that of a process that starts and imports.
@@ -218,10 +223,14 @@ def _is_left_out(file: pathlib.Path) -> bool:
 
 
 def _content(file: pathlib.Path) -> bytes | str | list[bytes]:
-  """Returns what a file holds, but for times in JSON.
+  """Returns what a file holds, but for times in JSON and for two differences.
 
-  The features of an example have another order in each process that starts.
+  The features of an example have another order in each process that starts. An
+  exported network names the functions that called jax: others, in a fork.
   """
+  if file.suffix == ".jax":
+    network = jax.export.deserialize(bytearray(file.read_bytes()))
+    return _PLACES.sub("", network.mlir_module())
   if ".array_record-" in file.name:
     reader = array_record_module.ArrayRecordReader(str(file))
     with contextlib.closing(reader):

@@ -3,6 +3,9 @@
 import dataclasses
 
 from array_record.python import array_record_module
+import jax
+import jax.export
+import numpy as np
 import pytest
 
 from tests import soak, soak_subjects
@@ -28,6 +31,22 @@ def test_features_of_an_example_have_no_order(tmp_path):
     writer.close()
     found.append(soak.outcome(run))
   assert found[0] == found[1] != found[2]
+
+
+def test_an_exported_network_is_its_program_wherever_it_was_called(tmp_path):
+  def export(name, factor):
+    run = tmp_path / name
+    run.mkdir()
+    traced = jax.export.export(jax.jit(lambda x: x * factor))
+    program = traced(jax.ShapeDtypeStruct((2,), np.float32))
+    (run / "network.jax").write_bytes(program.serialize())
+    return soak.outcome(run)
+
+  one = export("one", 2)
+  two = export("two", 2)  # Called from another line.
+  files = [tmp_path / name / "network.jax" for name in ("one", "two")]
+  assert files[0].read_bytes() != files[1].read_bytes()
+  assert one == two != export("three", 3)
 
 
 @pytest.mark.parametrize(
