@@ -12,8 +12,6 @@ from tests import drivers
 # Some tests send signals.
 drivers.heed_signals()
 
-pytest_plugins = ["tests.report_searches"]
-
 gc.set_threshold(*drivers.RARELY)
 
 # Four devices, so that code for many can be tested.
@@ -27,6 +25,9 @@ settings.load_profile("nao_jax")
 
 
 def pytest_configure(config):
+  # The process that hands out tests runs none: it need not import the library.
+  if not config.getoption("numprocesses", None):
+    config.pluginmanager.import_plugin("tests.report_searches")
   # A run that was killed, or one at the same time, leaves an entry half
   # written; jax then says so and compiles.
   config.addinivalue_line(
