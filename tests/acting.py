@@ -4,9 +4,11 @@ A consequence is a program as jax traces it, the numbers that go into it, or
 what the host decides. Each function here gives them as a list of texts.
 """
 
+import contextlib
 import functools
 import hashlib
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,8 @@ def program(function, *arguments) -> str:
 def _traced(function, *arguments):
   """The same, and the shapes of what the function returns."""
   made, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-  return digest(str(made)), shapes
+  # Functions of backward passes are shown by where they lie in memory.
+  return digest(re.sub(" at 0x[0-9a-f]+", "", str(made))), shapes
 
 
 def digest(*values) -> str:
@@ -98,6 +101,10 @@ def augmentation(config: AugmentConfig) -> str:
   )
 
 
+class _Enough(Exception):
+  """The programs that were asked for are traced."""
+
+
 class Recorder:
   """Takes the place of compiled functions: traces them, and makes up results.
 
@@ -108,15 +115,24 @@ class Recorder:
   # {function, its settings, types of what it takes: program and shapes}.
   _known = {}  # noqa: RUF012
 
-  def __init__(self, legal: np.ndarray):
-    """Takes architectures [N, L], which decodings give, one after the other."""
+  def __init__(self, legal: np.ndarray, programs: int | None = None):
+    """Starts an empty log.
+
+    Args:
+      legal: architectures [N, L], which decodings give, one after the other.
+      programs: number of calls after which one more raises `_Enough`.
+    """
     self.log: list[str] = []
     self._legal, self._given = legal, 0
+    self._left = math.inf if programs is None else programs
 
   def of(self, function):
     """A function that is called in the place of another."""
 
     def call(*arguments, **settings):
+      if not self._left:
+        raise _Enough
+      self._left -= 1
       whole = functools.partial(function, **settings)
       leaves, tree = jax.tree.flatten(arguments)
       types = tuple(map(jax.typeof, leaves))
@@ -153,13 +169,14 @@ _COMPILED = (
   (ascent, "propose"),
   (metrics, "reconstruct"),
   (metrics, "predict"),
-  *((ensemble, name) for name in ("train", "move", "judge", "place")),
+  *((ensemble, name) for name in ("start", "train", "move", "judge", "place")),
 )
 
 
-def recording(space, monkeypatch) -> Recorder:
+def recording(space, monkeypatch, programs: int | None = None) -> Recorder:
   """Has all that strategies compile traced only."""
-  recorder = Recorder(np.asarray(space.sample(jax.random.key(1), 500)))
+  legal = np.asarray(space.sample(jax.random.key(1), 500))
+  recorder = Recorder(legal, programs)
   monkeypatch.setattr(fit, "fit", recorder.of_fit(fit.fit))
   for module, name in _COMPILED:
     monkeypatch.setattr(module, name, recorder.of(getattr(module, name)))
@@ -167,7 +184,7 @@ def recording(space, monkeypatch) -> Recorder:
 
 
 def proposing(
-  strategy, space, tokens, monkeypatch, constraint=None
+  strategy, space, tokens, monkeypatch, constraint=None, programs=None
 ) -> list[str]:
   """A round of a strategy, traced only.
 
@@ -177,17 +194,20 @@ def proposing(
     tokens: int32 [N, L], the pool.
     monkeypatch: of pytest.
     constraint: what is asked beside the score.
+    programs: how many calls of programs to take part in; all if None.
   """
-  recorder = recording(space, monkeypatch)
+  recorder = recording(space, monkeypatch, programs)
   seen = Observations(
     tokens, np.linspace(0, 1, len(tokens)), set(space.keys(tokens)), constraint
   )
   key = jax.random.key(0)
-  state = strategy.init(key)
-  recorder.log.append(digest(jax.tree.leaves(state)))
-  state, _ = strategy.tell(state, key, seen, lambda *_: None, lambda *_: None)
-  _, asked = strategy.ask(state, key, seen, 3)
-  return [*recorder.log, digest(asked.tokens)]
+  with contextlib.suppress(_Enough):
+    state = strategy.init(key)
+    recorder.log.append(digest(jax.tree.leaves(state)))
+    state, _ = strategy.tell(state, key, seen, lambda *_: None, lambda *_: None)
+    _, asked = strategy.ask(state, key, seen, 3)
+    recorder.log.append(digest(asked.tokens))
+  return recorder.log
 
 
 def changed(value, limits):

@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 
+import jax
 import numpy as np
 from PIL import Image
 
 from nao_jax.data import images, stream
 from nao_jax.errors import UserError
 from nao_jax.evaluators.shared import NO_SCORES, SharedState
+from nao_jax.networks import build, parameters
 from nao_jax.search import loop
 from nao_jax.spaces import cnn
 from nao_jax.strategies import Observations
@@ -16,7 +18,6 @@ from nao_jax.tasks import image_training
 from nao_jax.tasks import images as image_task
 from nao_jax.tasks.training import keys
 from nao_jax.training import stand_alone, supernet, supernet_feeds
-from nao_jax.training.recipe import Images
 from tests import acting
 from tests.acting_searches import KEY, loop_of, proposals, retrained
 from tests.stand_ins import nothing
@@ -69,27 +70,37 @@ def _wider(data, size):
 
 
 @functools.cache
-def _network(trainer, shape) -> str:
-  """The weights, and the gradient's program, of a network."""
+def network(trainer, shape) -> str:
+  """The program of a network's loss.
+
+  Of a network that trains alone it is that of the gradient, which is where
+  batches are cut up.
+  """
+  images, labels = np.zeros((2, *shape), np.float32), np.zeros(2, np.int32)
+  one = images[:1]
+  if type(trainer) is stand_alone.Trainer:
+    variables = parameters.shapes(trainer.model(), one)
+    state = jax.eval_shape(trainer.start, variables)
+    gradients = functools.partial(stand_alone.gradients, trainer=trainer)
+    return acting.program(gradients, state, KEY, images, labels)
   cells = np.zeros((2, trainer.network.nodes, 4), np.int32)
-  batch = np.zeros((2, *shape), np.float32), np.zeros(2, np.int32)
+  masks = jax.eval_shape(lambda key: trainer.masks(key, 2, 0.5, None), KEY)
+  batch = (images, cells, masks), labels, {"dropout": KEY}
   if type(trainer) is supernet.Trainer:
-    given = Images(*batch, np.ones(1), np.ones(1))
-    state = trainer.init(KEY, given)
-    gradients = functools.partial(supernet.gradients, trainer=trainer)
-    rest = supernet.Batch(*batch, cells), np.float32(0.5)
-    return acting.program(gradients, state.params, KEY, *rest)
-  own = () if type(trainer) is stand_alone.Trainer else (cells,)
-  state = trainer.init(KEY, shape, *own)
-  gradients = functools.partial(stand_alone.gradients, trainer=trainer)
+    model, loss = build.supernet(trainer.network), supernet.batch_loss
+    given = (parameters.shapes(model, one, cells),)
+  else:
+    loss = stand_alone.batch_loss
+    variables = parameters.shapes(trainer.model(), one, cells)
+    given = variables["params"], variables.get("batch_stats", {})
   return acting.program(
-    functools.partial(gradients, architecture=own), state, KEY, *batch
+    functools.partial(loss, trainer=trainer), *given, *batch
   )
 
 
 def _image_training(trainer, shape):
   yield from acting.training(trainer)
-  yield _network(trainer, shape)
+  yield network(trainer, shape)
 
 
 def _shared_images(evaluator, monkeypatch):

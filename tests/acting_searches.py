@@ -50,18 +50,23 @@ def loop_of(config: SearchConfig) -> str:
 
 
 def proposals(config, constraint):
-  """The actions of the strategy in the toy space, with its own costs."""
+  """Yields what the strategy does in the toy space, with its own costs.
+
+  What its first programs do comes first: most settings act there, and the
+  others are not traced for them.
+  """
   chosen = strategy(
     config, TOY, constraint is not None and constraint.uses_cost_gradient
   )
   asked = ()
   if constraint is not None:
     asked = (constraint.limit, constraint.multi_objective, constraint.penalty)
-  return _proposed(chosen, config.search.pool_size, *asked)
+  for programs in (1, 2, 3, None):
+    yield from _proposed(chosen, config.search.pool_size, programs, *asked)
 
 
 @functools.cache
-def _proposed(chosen, size, *asked) -> list[str]:
+def _proposed(chosen, size, programs, *asked) -> list[str]:
   constraint = None
   if asked:
     constraint = CostConstraint(
@@ -69,7 +74,7 @@ def _proposed(chosen, size, *asked) -> list[str]:
     )
   tokens = np.asarray(TOY.sample(KEY, size))
   with pytest.MonkeyPatch.context() as patch:
-    return acting.proposing(chosen, TOY, tokens, patch, constraint)
+    return acting.proposing(chosen, TOY, tokens, patch, constraint, programs)
 
 
 def retrained(task):

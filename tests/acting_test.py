@@ -24,6 +24,7 @@ from nao_jax.studies.controller_study import StudyConfig
 from nao_jax.tasks import image_presets, text_presets
 from nao_jax.tasks.image_recipes import TrainCnnConfig
 from nao_jax.tasks.text_recipes import TrainRnnConfig
+from nao_jax.training import candidate, stand_alone, supernet
 from tests import acting, acting_images, acting_texts, short_networks
 
 
@@ -320,6 +321,23 @@ def few_cells():
   """Networks of two cells are traced in a fraction of the time."""
   with short_networks.two_cells(short_networks.FEW_CELLS):
     yield
+
+
+@pytest.mark.parametrize("kind", [supernet, candidate, stand_alone])
+def test_programs_of_networks_differ_in_what_acts_alone(kind):
+  """Otherwise any setting would seem to act."""
+  config = settings.replace(image_presets.SearchCnnConfig(), _SMALL_CNN)
+  given = (config.network, config.train, config.sgd, config.augment, 96)
+  cells = (0, 0, 1, 4, 2, 2, 0, 4, 0, 4, 1, 2, 2, 3, 1, 4)
+  own = {"tokens": cells} if kind is stand_alone else {}
+  base = kind.Trainer(*given, **own)
+  rate = settings.replace(base, {"sgd.learning_rate": 0.5})
+  channels = settings.replace(base, {"network.channels": 4})
+  found, idle, acts = (
+    acting_images.network(trainer, (8, 8, 1))
+    for trainer in (base, rate, channels)
+  )
+  assert idle == found != acts
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
