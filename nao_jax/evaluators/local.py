@@ -109,8 +109,8 @@ class Local:
 
   def init(self, template: np.ndarray) -> Running:
     """Implements `scratch.Executor.init`."""
-    filler = Place(template, self.candidates.start(template))
-    return pack(self._free(), filler, self.epochs)
+    training = self.candidates.start(template)
+    return pack(self._free(), of_one(template, training, self.epochs))
 
   def run(
     self,
@@ -133,7 +133,9 @@ class Local:
     waiting = [place.tokens for place in resumed]
     waiting += [row for row in rows if row.tobytes() not in begun]
     places = self._free()
-    filler = None
+    if not waiting:
+      # Trainings that nobody waits for any more are given up.
+      yield Update([], 0, pack(places, state))
     try:
       while waiting or any(places):
         finished = []
@@ -141,9 +143,8 @@ class Local:
           if place is None:
             places[at] = self._next(waiting, begun, trials, finished)
         if any(places):
-          filler = filler or next(filter(None, places))
           finished += self._epoch(places, limits, trials, between)
-          state = pack(places, filler, self.epochs)
+          state = pack(places, state)
         elif not finished:
           # Other searches train what is left.
           time.sleep(claims.POLL)
@@ -219,26 +220,37 @@ def train(
   return trial
 
 
-def pack(places: list["Place | None"], filler: "Place", epochs: int) -> Running:
-  """Stacks candidates in training into one state.
+def of_one(tokens: np.ndarray, training: Any, epochs: int) -> Running:
+  """Returns a state of one place, of a training that has not begun."""
+  return Running(
+    np.array([True]),
+    tokens[None],
+    np.full((1, epochs), np.nan, np.float32),
+    jax.tree.map(lambda x: np.asarray(x)[None], training),
+  )
+
+
+def pack(places: list["Place | None"], like: Running) -> Running:
+  """Returns the state in which these candidates train; free places hold zeros.
+
+  So a state depends on what trains alone, and not on what has trained.
 
   Args:
     places: D candidates, None where no candidate trains; D may be 0.
-    filler: stands in the places in which no candidate trains.
-    epochs: number of epochs of each training.
+    like: gives the shapes; it may have another number of places.
   """
-  # One more candidate is stacked and cut off again, as D may be 0.
-  filled = [filler, *(place or filler for place in places)]
-  curves = np.full((len(filled), epochs), np.nan, np.float32)
-  for curve, place in zip(curves, filled, strict=True):
-    curve[: len(place.curve)] = place.curve
-  training = [place.state for place in filled]
-  return Running(
-    np.array([place is not None for place in places], bool),
-    np.array([place.tokens for place in filled])[1:],
-    curves[1:],
-    jax.tree.map(lambda *x: np.stack(x)[1:], *training),
+  state = jax.tree.map(
+    lambda x: np.zeros((len(places), *x.shape[1:]), x.dtype), like
   )
+  state.curves[:] = np.nan
+  for at, place in enumerate(places):
+    if place is not None:
+      state.busy[at], state.tokens[at] = True, place.tokens
+      state.curves[at, : len(place.curve)] = place.curve
+      arrays = map(jax.tree.leaves, (state.training, place.state))
+      for array, value in zip(*arrays, strict=True):
+        array[at] = value
+  return state
 
 
 def _unpack(state: Running) -> list["Place"]:

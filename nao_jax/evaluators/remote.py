@@ -115,8 +115,8 @@ class Remote:
 
   def init(self, template: np.ndarray) -> local.Running:
     """Implements `scratch.Executor.init`: a local state of no devices."""
-    place = local.Place(template, self._candidates.start(template))
-    return local.pack([], place, self.epochs)
+    training = self._candidates.start(template)
+    return local.pack([], local.of_one(template, training, self.epochs))
 
   def run(
     self,
