@@ -21,6 +21,7 @@ from nao_jax.distributed.collectives import own_address
 from nao_jax.distributed.processes import Rendezvous, meet
 from nao_jax.errors import UserError
 from nao_jax.runs import checkpoint, watch
+from nao_jax.search.pool_parts import PoolParts
 from nao_jax.search.state import SearchState
 from tests import team_work, trees
 
@@ -185,7 +186,9 @@ def _state(workdir, pool):
   """The search at its end."""
   state = team_work.evaluator().init(jax.random.key(0))
   template = SearchState(0, pool, state, ())
-  return checkpoint.restore(workdir / "checkpoints", template)
+  found = checkpoint.restore(workdir / "checkpoints", template)
+  parts = PoolParts(workdir / "pool")
+  return found._replace(pool=parts.whole(int(found.round), found.pool))
 
 
 def test_the_same_commands_go_on_to_the_end_of_one_process(one, two):
