@@ -145,11 +145,15 @@ def test_an_owner_that_beats_keeps_its_claim(file, clock):
 def test_beats_come_by_themselves_while_something_is_claimed(file, monkeypatch):
   monkeypatch.setattr(claims, "_BEAT", 0.01)
   beats = queue.Queue()
-  monkeypatch.setattr(claims.Claims, "beat", lambda self: beats.put(self))
   one, before = _opened(file), _beating()
+  # Claims that other tests left beat, too.
+  monkeypatch.setattr(
+    claims.Claims, "beat", lambda self: self is one._claims and beats.put(0)
+  )
   for row in (ROW, [3, 2, 1]):
     one.claim(row)
-  assert {beats.get(timeout=60) for _ in range(3)} == {one._claims}
+  for _ in range(3):
+    beats.get(timeout=60)
   (thread,) = _beating() - before
   one.add(ROW, TRIAL)
   assert thread.is_alive()
