@@ -94,8 +94,9 @@ def conv(
 
   A CPU compiler has a fast convolution only for [B, H, W, C]. It transposes
   other layouts to that form only outside of loops, and training steps run in a
-  loop; so the transpositions are explicit here, and the gradients are such
-  convolutions too: 10 to 30 times as fast in a loop (docs/measurements.md).
+  loop; so the transpositions are explicit here, and the gradient of the maps is
+  such a convolution too: 10 to 30 times as fast in a loop
+  (docs/measurements.md). That of the kernel is a matrix product.
   Other platforms use their own convolution.
   """
   sizes = {"strides": strides, "padding": padding}
